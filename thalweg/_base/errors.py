@@ -1,0 +1,32 @@
+"""One way to say what is wrong: the argument, its value, what is allowed, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ThalwegError(Exception):
+    """Something that the user can mend; the command line shows it as one line, without a traceback."""
+
+
+def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> ValueError:
+    """The error for an argument outside its range: ``lr=-1.0: expected a number in [0, ∞)``.
+
+    Args:
+        name: the argument, as the user spells it.
+        value: what was given; its ``repr`` is shown, cut at 80 characters.
+        allowed: what would be right, as a noun phrase.
+        remedy: a sentence that says what to do instead; may be empty.
+    """
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return ValueError(f"{name}={shown}: expected {allowed}" + (f". {remedy}" if remedy else ""))
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ThalwegError:
+    """The error for a misspelt name; offers the nearest ones: ``no optimizer 'adamv'; did you mean adamw or adam?``."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    return ThalwegError(f"no {kind} {name!r}; {hint}")

@@ -1,0 +1,56 @@
+"""What a task is: everything of a training run that is not the optimizer."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+class Task(abc.ABC):
+    """A model factory, a batch stream, a loss, a fixed held-out evaluation, a horizon and a batch size.
+
+    Everything that may vary is a function of ``seed``, so that all contestants of a race meet the same initial
+    weights and the same data order; the runner also seeds torch's global generator with it before the first step
+    (dropout). A subclass states the class variables and the four methods; its docstring's first line is the title
+    that ``thalweg tasks`` shows.
+
+    Attributes:
+        name: what the user types; lower case, words joined by ``-``.
+        steps: the horizon T, in optimizer steps, of a full run.
+        batch_size: examples in a batch (for the record; :meth:`batches` makes them).
+        good_for: one line: what a race on this task can and cannot show.
+        unit: of the loss and of the evaluation, e.g. ``"nats per byte"``.
+    """
+
+    name: ClassVar[str]
+    steps: ClassVar[int]
+    batch_size: ClassVar[int]
+    good_for: ClassVar[str] = ""
+    unit: ClassVar[str] = "loss"
+
+    @abc.abstractmethod
+    def model(self, seed: int) -> nn.Module:
+        """A freshly initialised model; the same seed gives the same weights, bit for bit."""
+
+    @abc.abstractmethod
+    def batches(self, seed: int) -> Iterator[Any]:
+        """An endless stream of training batches; the same seed gives the same batches in the same order."""
+
+    @abc.abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The scalar training loss of one batch (0-dim, differentiable)."""
+
+    @abc.abstractmethod
+    def evaluate(self, model: nn.Module) -> float:
+        """The held-out loss on a fixed set: the same for every contestant, deterministic, in eval mode, no gradient."""
+
+    def sample(self) -> Any:
+        """An input ``x`` for which ``model(x)`` runs, to see which layer makes the output; None if there is none."""
+        return None
+
+    def data(self) -> Mapping[str, str]:
+        """Where the data come from, for the record: names, SHA-256, versions."""
+        return {}
