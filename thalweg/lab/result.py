@@ -1,0 +1,117 @@
+"""The shape of a finished race: what ``--json`` writes and what the report reads. Types only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+Role = Literal["tune", "verdict", "horizon"]
+Status = Literal["finished", "diverged"]
+
+
+class Ratio(TypedDict):
+    """Challenger over baseline, below 1 when the challenger needs less; None where nothing can be stated."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    text: str  # "0.56 [0.54, 0.58]", "> 1.0 (not reached in 5 of 5)", "not measured"
+
+
+class Run(TypedDict):
+    """One complete training run."""
+
+    key: str  # content hash: same key, same result
+    task: str
+    optimizer: str  # the contestant's label in this race
+    lr: float  # peak, of the hidden matrices
+    multiplier: float  # lr of embeddings, head and vectors = lr * multiplier
+    weight_decay: float  # decoupled, on the hidden matrices, as handed to the optimizer
+    settings: dict[str, Any]  # every other hyperparameter that is not the default
+    seed: int
+    role: Role
+    steps: int
+    final_loss: float  # held-out, at the end; for a diverged run the cap: the held-out loss before training
+    train_loss: float  # mean of the last tenth of the steps
+    seconds: float  # in the worker, evaluation excluded; noisy, other runs beside it
+    optimizer_seconds: float
+    state_bytes: int
+    status: Status
+    curve: list[tuple[int, float]]  # (step, held-out loss), the same steps for everyone; starts at step 0
+
+
+class StepTime(TypedDict):
+    """Milliseconds a step, from the quiet pass (one process, interleaved blocks, medians of blocks)."""
+
+    forward: float
+    backward: float
+    optimizer: float
+    total: float
+
+
+class Contestant(TypedDict):
+    """One optimizer with what its search found and cost."""
+
+    label: str
+    optimizer: str  # class name
+    settings: dict[str, Any]  # fixed hyperparameters
+    lr_centre: float
+    chosen: dict[str, float]  # lr, multiplier, weight_decay
+    trials: int
+    trial_steps: int
+    trial_seconds: float
+    at_limit: bool  # the best lr still lay at an edge when the allowance was spent
+    mean_loss: float  # over the verdict seeds, diverged ones capped
+    sd_loss: float
+    mean_train_loss: float
+    diverged: int  # of the verdict runs
+    state_bytes: int
+    bytes_per_parameter: float
+    step_ms: StepTime | None
+    script: str  # the lines to put into a training script
+
+
+class Comparison(TypedDict):
+    """A challenger against the declared baseline, paired by seed."""
+
+    baseline: str
+    challenger: str
+    difference: float  # mean of paired differences of final losses, challenger - baseline
+    low: float  # simultaneous interval over all comparisons
+    high: float
+    margin: float
+    seeds: int
+    verdict: Literal[
+        "better", "worse", "slightly better", "slightly worse", "no difference that matters", "not settled"
+    ]
+    p_sign_flip: float | None  # exact, two-sided; None below 6 seeds
+    sd: float  # of the paired differences
+    correlation: float | None  # between the two, over seeds
+    power: float  # chance that a true difference of twice the margin would have been called better or worse
+    more_seeds: int | None  # about how many more would settle it; None if settled, or beyond 1000
+    steps_ratio: Ratio
+    inverse_steps_ratio: Ratio  # the baseline's steps to the challenger's final loss
+    seconds_ratio: Ratio
+    sentence: str
+
+
+class Flag(TypedDict):
+    """One item of the honesty check."""
+
+    id: str
+    level: Literal["ok", "note", "warning"]
+    text: str
+
+
+class RaceResult(TypedDict):
+    """Everything; the report is a function of this and of nothing else."""
+
+    schema: int
+    task: dict[str, Any]  # name, title, parameters, steps, batch_size, unit, good_for, data, initial_loss
+    protocol: dict[str, Any]  # budget, seeds, grids, ..., and statements: the list of sentences that the report prints
+    contestants: list[Contestant]
+    runs: list[Run]
+    comparisons: list[Comparison]
+    flags: list[Flag]
+    environment: dict[str, str]
+    headline: str  # one line
+    sentences: list[str]  # the verdict in full, then what was not tested
