@@ -1,5 +1,6 @@
 """Thalweg: optimizers and schedules for PyTorch, and a fair race between them."""
 
 from thalweg._base.version import __version__
+from thalweg.optim import SGD, Adam, AdamW, Muon, RMSprop
 
-__all__ = ["__version__"]
+__all__ = ["SGD", "Adam", "AdamW", "Muon", "RMSprop", "__version__"]

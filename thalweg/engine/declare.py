@@ -1,0 +1,187 @@
+"""How an optimizer states its hyperparameters and its state: once, with default, range and one sentence."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+
+MISSING: Any = inspect.Parameter.empty
+INFINITY = "∞"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A range of numbers in the notation of mathematics: ``[0, 1)``, ``(0, ∞)``."""
+
+    text: str
+
+    def __contains__(self, value: float) -> bool:
+        low, high = (float(end.replace(INFINITY, "inf")) for end in self.text[1:-1].split(","))
+        above = value >= low if self.text[0] == "[" else value > low
+        below = value <= high if self.text[-1] == "]" else value < high
+        return above and below
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """One hyperparameter. Built by :func:`hyper`; its name and type come from the class that declares it."""
+
+    name: str
+    annotation: str
+    default: Any
+    within: Interval | tuple[Any, ...] | None
+    doc: str
+    kw_only: bool
+    off: Any
+    init: bool
+    setup: bool
+
+    @property
+    def constant(self) -> bool:
+        """Whether the class allows one value only."""
+        return self.within == (self.default,)
+
+    @property
+    def symbolic(self) -> bool:
+        """Whether it is a number that may change at every step, not a choice that shapes the rule."""
+        return "float" in self.annotation
+
+    def check(self, value: Any) -> None:
+        """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
+        if isinstance(self.within, Interval):
+            allowed = f"a number in {self.within.text}"
+            values = value if isinstance(value, (tuple, list)) else (value,)
+            if "tuple" in self.annotation:
+                count = self.annotation.count("float")
+                allowed = f"{count} numbers in {self.within.text}"
+                if not isinstance(value, (tuple, list)) or len(value) != count:
+                    raise bad_argument(self.name, value, allowed)
+            if not all(is_number(v) and float(v) in self.within for v in values):
+                raise bad_argument(self.name, value, allowed)
+        elif self.within is not None and value not in self.within:
+            raise bad_argument(self.name, value, "one of " + ", ".join(map(repr, self.within)))
+        elif self.annotation == "int" and (not isinstance(value, int) or isinstance(value, bool)):
+            raise bad_argument(self.name, value, "an integer")
+        elif self.annotation == "bool" and not isinstance(value, (bool, int)):
+            raise bad_argument(self.name, value, "True or False")
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One tensor that an optimizer keeps for each parameter; zeros like the parameter, or a count of steps."""
+
+    name: str
+    doc: str
+    when: Callable[[Any], bool]
+    count: bool
+
+
+def hyper(
+    *,
+    default: Any,
+    within: str | tuple[Any, ...] | None = None,
+    doc: str = "",
+    kw_only: bool = False,
+    off: Any = None,
+    init: bool = True,
+    setup: bool = False,
+) -> Any:
+    """Declare a hyperparameter.
+
+    Args:
+        default: its default value.
+        within: an interval such as ``"[0, 1)"``, or a tuple of the allowed values.
+        doc: one sentence: what it does, its unit.
+        kw_only: whether it must be passed by keyword.
+        off: the value at which the rule takes another, cheaper path (``momentum=0``). A rule may ask ``if h.momentum:``
+            only of what declares this, since it makes being off a part of what is traced.
+        init: False if a parameter group may hold it but the constructor does not take it.
+        setup: the constructor alone uses it: it is no value of a parameter group, and the rule does not see it.
+    """
+    options = {"kw_only": kw_only, "off": off, "init": init, "setup": setup}
+    return {"default": default, "within": within, "doc": doc, **options}
+
+
+def state(*, doc: str = "", when: Callable[[Any], bool] = lambda h: True, init: Literal[False] = False) -> Any:
+    """Declare a state tensor: zeros like the parameter, kept where ``when(h)`` holds for the group."""
+    return StateSpec("", doc, when, count=False)
+
+
+def count(*, when: Callable[[Any], bool] = lambda h: True, init: Literal[False] = False) -> Any:
+    """Declare that updates are counted as torch does, in a 0-dim float32 ``step`` on the CPU; read ``h.step``."""
+    return StateSpec("step", "updates so far", when, count=True)
+
+
+def declarations(cls: type, kind: type) -> dict[str, Any]:
+    """What ``cls`` and its bases declare of one kind (:class:`Hyper` or :class:`StateSpec`), base classes first."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        found.update({k: v for k, v in base.__dict__.get("_declared", {}).items() if isinstance(v, kind)})
+    return found
+
+
+def collect(cls: type) -> None:
+    """Read the declarations in the body of ``cls`` and take them off it: they are no attributes of an instance."""
+    declared: dict[str, Hyper | StateSpec] = {}
+    for name, annotation in inspect.get_annotations(cls).items():
+        value = cls.__dict__.get(name)
+        if isinstance(value, StateSpec):
+            declared[name] = StateSpec(value.name or name, value.doc, value.when, value.count)
+        elif isinstance(value, dict) and "within" in value:
+            within = Interval(value["within"]) if isinstance(value["within"], str) else value["within"]
+            declared[name] = Hyper(name, str(annotation), **{**value, "within": within})
+        else:
+            continue
+        delattr(cls, name)
+    cls._declared = declared  # type: ignore[attr-defined]
+
+
+def signature(hypers: Mapping[str, Hyper]) -> inspect.Signature:
+    """The constructor's signature: ``(params, <positional hyperparameters>, *, <keyword-only ones>)``."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    own = [h for h in hypers.values() if h.init]
+    parameters = [inspect.Parameter("params", either)]
+    for ordered in ([h for h in own if not h.kw_only], [h for h in own if h.kw_only]):
+        parameters += [
+            inspect.Parameter(h.name, keyword if h.kw_only else either, default=h.default, annotation=h.annotation)
+            for h in ordered
+        ]
+    return inspect.Signature(parameters)
+
+
+def is_number(value: Any) -> bool:
+    """A finite-or-not real number, or a tensor with one element; not a bool, not NaN."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not bool(value.isnan())
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def number(value: Any) -> Any:
+    """A hyperparameter's value as a rule sees it: tensors become Python floats, tuples are kept."""
+    if isinstance(value, Tensor):
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return tuple(number(v) for v in value)
+    return value
+
+
+def read(hypers: Mapping[str, Hyper], group: Mapping[str, Any]) -> SimpleNamespace:
+    """The hyperparameters of a group as plain numbers and flags: what a rule knows as ``h``."""
+    return SimpleNamespace(**{name: number(group[name]) for name in hypers})
+
+
+def new_state(spec: StateSpec, p: Tensor) -> Tensor:
+    """The state of one parameter before its first update."""
+    if spec.count:
+        return torch.zeros((), dtype=torch.float32)
+    return torch.zeros_like(p, memory_format=torch.preserve_format)

@@ -1,0 +1,33 @@
+"""Many small matrices at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: elements of a batch beyond which stacking costs more than it saves (measured on a CPU: up to 7 × at d = 64, none at 256)
+LIMIT = 1 << 18
+
+
+def by_shape(function: Callable[[Tensor], Tensor], matrices: list[Tensor]) -> list[Tensor]:
+    """``[function(X) for X in matrices]``, where all matrices of one shape go as one batch.
+
+    Args:
+        function: of one matrix (m, n) and of a batch (k, m, n) alike.
+        matrices: of any shapes.
+    """
+    same: dict[torch.Size, list[int]] = defaultdict(list)
+    for i, X in enumerate(matrices):
+        same[X.shape].append(i)
+    out: dict[int, Tensor] = {}
+    for indices in same.values():
+        size = max(1, LIMIT // max(1, matrices[indices[0]].numel()))
+        for part in (indices[k : k + size] for k in range(0, len(indices), size)):
+            if len(part) == 1:
+                out[part[0]] = function(matrices[part[0]])
+            else:
+                out.update(zip(part, function(torch.stack([matrices[i] for i in part])).unbind(), strict=True))
+    return [out[i] for i in range(len(matrices))]

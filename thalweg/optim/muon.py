@@ -1,0 +1,123 @@
+"""Muon: momentum, orthogonalised, for the hidden matrices; AdamW for everything else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg import groups as roles
+from thalweg._base.errors import bad_argument
+from thalweg.engine import ops
+from thalweg.engine.declare import count, hyper, state
+from thalweg.engine.optimizer import Optimizer
+from thalweg.linalg.batching import by_shape
+from thalweg.linalg.newton_schulz import JORDAN, newton_schulz
+from thalweg.optim.adam import Adam
+
+
+@ops.leaf()
+def orthogonalize(Ms: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float) -> list[Tensor]:
+    """The orthogonal factor of each matrix, about; a convolution's kernel (out, in, …) counts as (out, in·…)."""
+    factors = by_shape(lambda X: newton_schulz(X, coefficients, steps, eps), [M.flatten(1) for M in Ms])
+    return [O.reshape(M.shape).to(M.dtype) for O, M in zip(factors, Ms, strict=True)]
+
+
+@ops.leaf(ops.PER_TENSOR)
+def update_scale(ps: list[Tensor], adjust_lr_fn: str | None) -> list[float]:
+    r"""How far to move along an orthogonal (m, n) direction: $\sqrt{\max(1, m/n)}$, or $0.2\sqrt{\max(m, n)}$.
+
+    The first is Jordan's; the second gives the weights of a full-rank update the root mean square 0.2, about that of
+    AdamW's updates, so that AdamW's learning rate carries over (Liu et al. 2025, "Muon is scalable", eq. 4).
+    """
+    shapes = [(p.shape[0], p.shape[1:].numel()) for p in ps]
+    if adjust_lr_fn == "match_rms_adamw":
+        return [0.2 * math.sqrt(max(m, n)) for m, n in shapes]
+    return [math.sqrt(max(1.0, m / n)) for m, n in shapes]
+
+
+class Muon(Optimizer):
+    r"""Momentum whose matrix is replaced by its orthogonal factor: every direction of the layer moves equally far.
+
+    $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
+    W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$
+
+    ``Muon(model)`` gives Muon the hidden matrices (convolutions flattened) and AdamW the embeddings, the output head,
+    norms, biases and other vectors, in one optimizer with one ``state_dict``; ``repr`` shows the outcome.
+    ``Muon(params)`` takes matrices only, or groups with ``use_muon=True`` or ``False``.
+
+    Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al. 2025
+    (match_rms_adamw). As ``torch.optim.Muon`` where it is given the same matrices.
+
+    Args:
+        params: a model, or matrices, or parameter groups.
+        lr_ratio: learning rate of AdamW's part over ``lr``; a schedule moves both.
+        sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ, decoupled, never scaled by s(m, n)", off=0)
+    momentum: float = hyper(default=0.95, within="[0, ∞)", doc="μ, share of the mean gradient that is kept")
+    nesterov: bool = hyper(default=True, doc="look ahead along the buffer")
+    ns_coefficients: tuple[float, float, float] = hyper(default=JORDAN, within="(-∞, ∞)", doc="a, b, c of the quintic")
+    eps: float = hyper(default=1e-7, within="[0, ∞)", doc="floor of the matrix norm; in AdamW's groups its ε")
+    ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations")
+    adjust_lr_fn: str | None = hyper(
+        default=None, within=(None, "original", "match_rms_adamw"), doc="s(m, n); None is the original"
+    )
+    lr_ratio: float = hyper(default=1.0, within="[0, ∞)", doc="lr of AdamW's part over lr", kw_only=True, setup=True)
+    betas: tuple[float, float] = hyper(default=(0.9, 0.95), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True)
+    adamw_eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε of AdamW's part", kw_only=True, setup=True)
+    adamw_weight_decay: float = hyper(
+        default=0.0, within="[0, ∞)", doc="λ of AdamW's part, where Muon(model) routes", kw_only=True, setup=True
+    )
+    sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+    use_muon: bool = hyper(default=True, init=False)
+
+    steps: Tensor = count(when=lambda h: not h.use_muon)
+    momentum_buffer: Tensor = state(doc="B, mean of gradients", when=lambda h: h.use_muon)
+    exp_avg: Tensor = state(doc="AdamW's mean of gradients", when=lambda h: not h.use_muon)
+    exp_avg_sq: Tensor = state(doc="AdamW's mean of squared gradients", when=lambda h: not h.use_muon)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The orthogonal factor of the momentum, scaled; or Adam's direction."""
+        if not h.use_muon:
+            return Adam.direction(p, g, s, h)
+        s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
+        N = torch.lerp(g, s.momentum_buffer, h.momentum) if h.nesterov else s.momentum_buffer
+        O = orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
+        return O * update_scale(p, h.adjust_lr_fn)
+
+    def _groups(self, params: Any, given: dict[str, Any]) -> Any:
+        if not isinstance(params, nn.Module):
+            groups = list(params)
+            return [self._aux(g, given) if isinstance(g, dict) and not g.get("use_muon", True) else g for g in groups]
+        hidden, rest = roles.split(params, given["sample"])
+        aux = {
+            "params": rest,
+            "use_muon": False,
+            "lr": given["lr"] * given["lr_ratio"],
+            "weight_decay": given["adamw_weight_decay"],
+        }
+        return [g for g in ({"params": hidden}, self._aux(aux, given)) if g["params"]]
+
+    def _aux(self, group: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """A group of AdamW's part: its own ε and learning rate, unless it brings them."""
+        return {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"], **group}
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
+        for name, p in zip(names, group["params"], strict=True):
+            if group["use_muon"] and (p.ndim < 2 or p.is_complex()):
+                raise bad_argument(
+                    "params",
+                    f"{name}, {p.dtype}, shape {tuple(p.shape)}",
+                    "real matrices, since Muon orthogonalises them",
+                    "Pass the model itself (Muon(model) routes by itself), or put what is no hidden matrix into a "
+                    "group of its own: {'params': [...], 'use_muon': False}",
+                )
+        super()._check_group(group)
