@@ -1,0 +1,31 @@
+"""Statistics of a race: arrays in, numbers out. No run, no file, no wording of a verdict.
+
+`interval` (Student-t, paired), `permutation` (sign flips), `power` (what n seeds can show), `ratios` (steps and seconds
+to the same loss), `margin` (what matters), `tuning` (what a search cost and how wide its valley is).
+"""
+
+from thalweg.lab.stats.interval import Interval, log_ratio, paired
+from thalweg.lab.stats.margin import Margin, margin
+from thalweg.lab.stats.permutation import sign_flip_p
+from thalweg.lab.stats.power import alpha_at_look, detectable, more_seeds, power
+from thalweg.lab.stats.ratios import NOT_MEASURED, StepRatios, horizon_ratio, seconds_ratio
+from thalweg.lab.stats.tuning import expected_best, lr_sensitivity
+
+__all__ = [
+    "NOT_MEASURED",
+    "Interval",
+    "Margin",
+    "StepRatios",
+    "alpha_at_look",
+    "detectable",
+    "expected_best",
+    "horizon_ratio",
+    "log_ratio",
+    "lr_sensitivity",
+    "margin",
+    "more_seeds",
+    "paired",
+    "power",
+    "seconds_ratio",
+    "sign_flip_p",
+]

@@ -1,0 +1,110 @@
+"""Student-t intervals of paired differences and paired ratios, simultaneous over the comparisons of a race."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from thalweg._base.errors import bad_argument
+from thalweg.lab.stats._check import finite, levels
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval.
+
+    Attributes:
+        mean: of the n values, in their unit.
+        low: lower end; −∞ for a single value.
+        high: upper end; ∞ for a single value.
+        sd: standard deviation of the values (divisor n − 1); NaN for a single value.
+        n: how many values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    sd: float
+    n: int
+
+
+@lru_cache
+def t_quantile(df: float, comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Two-sided Student-t quantile with Bonferroni's correction: ``t[1 − alpha / (2·comparisons), df]``.
+
+    Raises:
+        ValueError: for ``comparisons`` < 1 or ``alpha`` outside (0, 1).
+    """
+    levels(comparisons, alpha)
+    return float(stats.t.isf(alpha / (2 * comparisons), df))
+
+
+def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05) -> Interval:
+    """The mean of paired differences with its interval: ``mean ± t[1 − alpha/(2k), n − 1] · sd / √n``.
+
+    With k comparisons all k intervals hold together with probability 1 − alpha or more (Bonferroni), whatever the
+    correlation that the shared baseline brings. Exact for normal differences; of 5 seeds a percentile bootstrap would
+    cover 84 % instead of 95 %.
+
+    Args:
+        differences: challenger − baseline, one a seed, shape ``(n,)``, finite.
+        comparisons: k, with the declared baseline, of this race.
+        alpha: the chance that any of the k intervals misses.
+
+    Returns:
+        The interval; a point if all differences are equal, the whole line if there is only one.
+
+    Raises:
+        ValueError: for no or non-finite differences, ``comparisons`` < 1, ``alpha`` outside (0, 1).
+    """
+    values = finite("differences", differences)
+    levels(comparisons, alpha)
+    n, mean = values.size, float(values.mean())
+    if n == 1:
+        return Interval(mean, -math.inf, math.inf, math.nan, 1)
+    if np.ptp(values) == 0.0:  # rounding in the mean would leave a spread of 1e-17
+        return Interval(float(values[0]), float(values[0]), float(values[0]), 0.0, n)
+    sd = float(values.std(ddof=1))
+    half = t_quantile(n - 1, comparisons, alpha) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, sd, n)
+
+
+def log_ratio(
+    numerators: Iterable[float], denominators: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05
+) -> Interval:
+    """The geometric mean of paired ratios with its interval: :func:`paired` of the log ratios, transformed back.
+
+    Args:
+        numerators: the challenger's amounts (steps, seconds), positive, shape ``(n,)``.
+        denominators: the baseline's, in the same order, shape ``(n,)``.
+        comparisons: as in :func:`paired`.
+        alpha: as in :func:`paired`.
+
+    Returns:
+        ``mean``, ``low`` and ``high`` are ratios; ``sd`` stays that of the natural logarithms.
+
+    Raises:
+        ValueError: for amounts that are not positive and finite, or lists of different length.
+    """
+    over, under = finite("numerators", numerators), finite("denominators", denominators)
+    for name, values in (("numerators", over), ("denominators", under)):
+        if (values <= 0.0).any():
+            raise bad_argument(name, values.tolist(), "positive numbers")
+    if over.size != under.size:
+        raise bad_argument("denominators", under.tolist(), f"{over.size} values, one for each numerator")
+    return exponential(paired(np.log(over / under), comparisons=comparisons, alpha=alpha))
+
+
+def exponential(logs: Interval) -> Interval:
+    """An interval of logarithms as one of ratios; ``sd`` stays that of the logarithms."""
+    return replace(logs, mean=math.exp(logs.mean), low=math.exp(logs.low), high=_exp(logs.high))
+
+
+def _exp(x: float) -> float:
+    """e to the x, infinite where that overflows (two seeds can give an interval of any width)."""
+    return math.exp(x) if x < 700.0 else math.inf

@@ -1,0 +1,136 @@
+"""What a number of seeds can show: power, the detectable difference, how many more, and the price of looking again."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import optimize, stats
+
+from thalweg._base.errors import bad_argument
+from thalweg.lab.stats._check import levels, spread
+from thalweg.lab.stats.interval import t_quantile
+
+#: beyond this many more seeds the answer is "too many"
+MOST_MORE = 1000
+
+
+def power(sd: float, n: int, margin: float, *, comparisons: int = 1, alpha: float = 0.05) -> float:
+    """The chance that a true difference of twice the margin is called better or worse (rightly).
+
+    The call needs the whole interval beyond the margin: ``(mean − margin)·√n / s > t[1 − alpha/(2k), n − 1]``. The
+    left side is noncentral t with n − 1 degrees of freedom and noncentrality ``margin·√n / sd``.
+
+    Args:
+        sd: standard deviation of the paired differences. A race puts in its own estimate, so that what it prints is
+            itself uncertain (of 5 seeds, sd is known within a factor 0.6 to 2.9).
+        n: seeds.
+        margin: what matters, in the unit of the loss, ≥ 0.
+        comparisons: over which the interval is simultaneous.
+        alpha: of all of them together.
+
+    Returns:
+        A probability; 0 for one seed, which has no interval.
+
+    Raises:
+        ValueError: for an argument outside its range.
+    """
+    _check(sd, n, margin, comparisons, alpha)
+    if n == 1:
+        return 0.0
+    if sd == 0.0:
+        return float(margin > 0.0)
+    return _chance(margin / sd, n, t_quantile(n - 1, comparisons, alpha))
+
+
+def detectable(sd: float, n: int, *, comparisons: int = 1, alpha: float = 0.05, chance: float = 0.8) -> float:
+    """The true difference whose interval would exclude zero, on its own side, in ``chance`` of all races.
+
+    For the sentence "with n = 5 we would have seen a difference of X in 80 % of cases".
+
+    Args:
+        sd: standard deviation of the paired differences.
+        n: seeds.
+        comparisons: as in :func:`power`.
+        alpha: as in :func:`power`.
+        chance: in (alpha, 1).
+
+    Returns:
+        A difference ≥ 0 in the unit of ``sd``; infinite for one seed.
+
+    Raises:
+        ValueError: for an argument outside its range.
+    """
+    _check(sd, n, 0.0, comparisons, alpha)
+    if not alpha < chance < 1.0:
+        raise bad_argument("chance", chance, f"a number in (alpha, 1), alpha being {alpha:g}")
+    if n == 1:
+        return math.inf
+    quantile = t_quantile(n - 1, comparisons, alpha)
+    highest = 1.0
+    while _chance(highest, n, quantile) < chance:
+        highest *= 2.0
+    return sd * float(optimize.brentq(lambda effect: _chance(effect, n, quantile) - chance, 0.0, highest))
+
+
+def more_seeds(
+    mean: float, sd: float, n: int, margin: float, *, comparisons: int = 1, alpha: float = 0.05
+) -> int | None:
+    """About how many more seeds would settle it, if mean and sd stayed as they are now.
+
+    The smallest N for which ``mean ± t[1 − alpha/(2k), n + N − 1] · sd / √(n + N)`` excludes zero or lies inside the
+    margin.
+    "About": the next mean will not be this one, so with N more the chance is roughly one half.
+
+    Args:
+        mean: of the paired differences.
+        sd: of the paired differences; NaN for one seed.
+        n: seeds so far.
+        margin: what matters, ≥ 0.
+        comparisons: as in :func:`power`.
+        alpha: at the next look (see :func:`alpha_at_look`).
+
+    Returns:
+        N from 1 to 1000; None beyond, or if one seed tells nothing about the spread.
+
+    Raises:
+        ValueError: for an argument outside its range.
+    """
+    _check(sd, n, margin, comparisons, alpha)
+    if n == 1:
+        return None
+    total = n + np.arange(1, MOST_MORE + 1)
+    half = stats.t.isf(alpha / (2 * comparisons), total - 1) * sd / np.sqrt(total)
+    settled = (half < abs(mean)) | (abs(mean) + half <= margin)
+    return int(settled.argmax()) + 1 if settled.any() else None
+
+
+def alpha_at_look(look: int, alpha: float = 0.05) -> float:
+    """The level of the ``look``-th look at the same race: ``alpha / 2^(look − 1)``.
+
+    Every look is one more chance to be wrong. Halving keeps the chance of any false call, over all looks however many,
+    below ``2·alpha`` (alpha + alpha/2 + …), and the first look at the full alpha that it would have had alone.
+
+    Args:
+        look: 1 for the first verdict on these runs, 2 after seeds were added, …
+        alpha: at the first look.
+
+    Raises:
+        ValueError: for ``look`` < 1 or ``alpha`` outside (0, 1).
+    """
+    if look < 1:
+        raise bad_argument("look", look, "an integer of at least 1")
+    levels(1, alpha)
+    return alpha / 2.0 ** (look - 1)
+
+
+def _chance(effect: float, n: int, quantile: float) -> float:
+    """P(T > quantile), T noncentral t with n − 1 degrees of freedom, at an effect in standard deviations."""
+    return float(stats.nct.sf(quantile, n - 1, effect * math.sqrt(n)))
+
+
+def _check(sd: float, n: int, margin: float, comparisons: int, alpha: float) -> None:
+    spread("sd", sd, n)
+    levels(comparisons, alpha)
+    if not 0.0 <= margin < math.inf:
+        raise bad_argument("margin", margin, "a number in [0, ∞)")
