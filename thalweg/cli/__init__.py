@@ -1,1 +1,19 @@
-"""."""
+"""The command line: `thalweg race`, `thalweg tasks`, `thalweg task new`; one file a verb."""
+
+from __future__ import annotations
+
+import sys
+
+from thalweg._base.errors import ThalwegError
+from thalweg._base.optional import require_lab
+
+
+def main() -> None:
+    """Entry point of the ``thalweg`` command."""
+    try:
+        require_lab()
+    except ThalwegError as error:
+        sys.exit(f"thalweg: {error}")
+    from thalweg.cli.app import app
+
+    app()

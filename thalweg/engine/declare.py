@@ -57,6 +57,8 @@ class Hyper:
 
     def check(self, value: Any) -> None:
         """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
+        if self.annotation == "int" and (not isinstance(value, int) or isinstance(value, bool)):
+            raise bad_argument(self.name, value, "an integer")
         if isinstance(self.within, Interval):
             allowed = f"a number in {self.within.text}"
             values = value if isinstance(value, (tuple, list)) else (value,)
@@ -69,8 +71,6 @@ class Hyper:
                 raise bad_argument(self.name, value, allowed)
         elif self.within is not None and value not in self.within:
             raise bad_argument(self.name, value, "one of " + ", ".join(map(repr, self.within)))
-        elif self.annotation == "int" and (not isinstance(value, int) or isinstance(value, bool)):
-            raise bad_argument(self.name, value, "an integer")
         elif self.annotation == "bool" and not isinstance(value, (bool, int)):
             raise bad_argument(self.name, value, "True or False")
 

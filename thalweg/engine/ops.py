@@ -54,7 +54,9 @@ ROWS: dict[str, Op] = {
     )
 }
 
-#: number on the left of a list; add and mul commute
+COMMUTING = ("add", "mul")
+
+#: a number on the left of a list, where the order matters
 REFLECTED: dict[str, Callable[..., Any]] = {"sub": _reflected_sub, "div": _reflected_div}
 
 #: other names of the same rows

@@ -44,7 +44,7 @@ class Optimizer(Declared):
         maximize: climb instead of descend.
         decoupled_weight_decay: decay the weights themselves (p ← p − lr·wd·p) instead of adding wd·p to the gradient.
         backend: ``"auto"``, ``"eager"`` or ``"foreach"``; ``repr`` says which runs and why.
-        foreach, fused: torch's spelling of ``backend``; ``foreach=False`` means ``"eager"``, ``fused=True`` the fastest.
+        foreach, fused: torch's spelling of ``backend``; ``foreach=False`` is ``"eager"``, ``fused=True`` ``"auto"``.
         capturable, differentiable: torch has them; only False is served, and True is an error.
 
     Raises:

@@ -15,7 +15,7 @@ from thalweg.engine.around import update
 from thalweg.engine.declare import Hyper, StateSpec
 
 
-class UnsupportedOp(TypeError):
+class UnsupportedOpError(TypeError):
     """A rule uses an operation that no backend knows; the message names it and the line of the rule."""
 
 
@@ -46,7 +46,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Traced:
-    """The graph of one variant. Its placeholders are ``p``, ``g``, the ``states`` and the ``scalars``, in that order."""
+    """The graph of one variant; its placeholders are ``p``, ``g``, the ``states``, the ``scalars``, in that order."""
 
     graph: fx.Graph
     states: tuple[str, ...]
@@ -70,10 +70,10 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
         return node
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """A number that is off was traced as itself, so a symbol that declares ``off`` is on; nothing else can be asked."""
+        """Numbers that are off were traced as themselves, so a symbol that may be off is on; no other can be asked."""
         if obj.node.meta.get("switch"):
             return True
-        raise UnsupportedOp(
+        raise UnsupportedOpError(
             f"{obj.node.meta.get('line')}: a branch on {obj.node.name!r}, whose value is not known when the rule is "
             "traced. Write it as arithmetic, or declare the hyperparameter with hyper(off=...)"
         )
@@ -97,7 +97,7 @@ def trace(key: Variant) -> Traced:
     """Run the rule once on symbols.
 
     Raises:
-        UnsupportedOp: for an operation that is not in the table of ops, or a branch on a number.
+        UnsupportedOpError: for an operation that is not in the table of ops, or a branch on a number.
     """
     graph = fx.Graph()
     tracer = _Tracer(graph, key.rule)
@@ -148,7 +148,7 @@ def classify(graph: fx.Graph) -> None:
         elif ops.name_of(node.target) in ops.ROWS and ops.TENSOR in kinds:
             node.meta["kind"] = ops.TENSOR
         else:
-            raise UnsupportedOp(
+            raise UnsupportedOpError(
                 f"{node.meta['line']}: {ops.name_of(node.target)!r} is not an operation that a rule may use here; "
                 f"there are: {', '.join(sorted(ops.ROWS))}"
             )

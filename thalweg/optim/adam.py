@@ -49,8 +49,9 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam whose weight decay shrinks the weights themselves, so that it is not divided by the gradient's size.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with Adam's $u_t$. Source: Loshchilov & Hutter 2019, algorithm 2 (there λ is multiplied
-    by the schedule alone; here by the learning rate, as ``torch.optim.AdamW`` does).
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with Adam's $u_t$.
+    Source: Loshchilov & Hutter 2019, algorithm 2 (there λ is multiplied by the schedule alone; here by the learning
+    rate, as ``torch.optim.AdamW`` does).
     """
 
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)

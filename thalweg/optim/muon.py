@@ -22,7 +22,7 @@ from thalweg.optim.adam import Adam
 def orthogonalize(Ms: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float) -> list[Tensor]:
     """The orthogonal factor of each matrix, about; a convolution's kernel (out, in, …) counts as (out, in·…)."""
     factors = by_shape(lambda X: newton_schulz(X, coefficients, steps, eps), [M.flatten(1) for M in Ms])
-    return [O.reshape(M.shape).to(M.dtype) for O, M in zip(factors, Ms, strict=True)]
+    return [Q.reshape(M.shape).to(M.dtype) for Q, M in zip(factors, Ms, strict=True)]
 
 
 @ops.leaf(ops.PER_TENSOR)
@@ -89,8 +89,8 @@ class Muon(Optimizer):
             return Adam.direction(p, g, s, h)
         s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
         N = torch.lerp(g, s.momentum_buffer, h.momentum) if h.nesterov else s.momentum_buffer
-        O = orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
-        return O * update_scale(p, h.adjust_lr_fn)
+        Q = orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
+        return Q * update_scale(p, h.adjust_lr_fn)
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
         if not isinstance(params, nn.Module):

@@ -15,11 +15,12 @@ from thalweg.engine.optimizer import Optimizer
 class SGD(Optimizer):
     r"""Against the gradient; with momentum, along a running sum of gradients, which averages noise out of the path.
 
-    $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t \;\text{ or, with Nesterov, }\; g_t + \mu b_t$$
+    $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ or, with Nesterov, $u_t = g_t + \mu b_t$.
 
     Weight decay is coupled (added to the gradient) unless ``decoupled_weight_decay``. The learning rate stays outside
     the buffer, so a schedule acts at once.
-    Sources: Robbins & Monro 1951; Polyak 1964 (momentum); Sutskever et al. 2013, eq. 1-4 (Nesterov). As ``torch.optim.SGD``.
+    Sources: Robbins & Monro 1951; Polyak 1964 (momentum); Sutskever et al. 2013, eq. 1-4 (Nesterov). As
+    ``torch.optim.SGD``.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -48,8 +48,8 @@ def lower(traced: Traced) -> fx.Graph:
         elif node.op == "output":
             _store(graph, env, home, node.args[0])
         else:
-            first = node.args[0] if node.args else None
-            reuse = isinstance(first, fx.Node) and first in owned and last[first] is node
+            first = _first_list(node)
+            reuse = first in owned and last[first] is node
             env[node], written = _spell(graph, env, node, reuse)
             if node.meta["kind"] == ops.TENSOR:
                 owned.add(node)
@@ -58,8 +58,12 @@ def lower(traced: Traced) -> fx.Graph:
     return graph
 
 
+def _first_list(node: fx.Node) -> fx.Node | None:
+    return next((arg for arg in node.args if _is_list(arg)), None)  # type: ignore[misc]
+
+
 def _spell(graph: fx.Graph, env: dict[fx.Node, fx.Node], node: fx.Node, reuse: bool) -> tuple[fx.Node, bool]:
-    """One node over lists; the second value tells whether it was written into its first argument."""
+    """One node over lists; the second value tells whether it was written into its first list."""
     args = fx.map_arg(node.args, env.__getitem__)
     kwargs = fx.map_arg(node.kwargs, env.__getitem__)
     target: Any = node.target
@@ -68,23 +72,15 @@ def _spell(graph: fx.Graph, env: dict[fx.Node, fx.Node], node: fx.Node, reuse: b
     if node.meta["kind"] == ops.SCALAR:
         return graph.call_function(target, args, kwargs), False
     name = ops.name_of(target)
-    row = ops.ROWS[name]
-    if not _is_list(node.args[0]):  # a number on the left
-        if name in ops.REFLECTED:
+    if not _is_list(node.args[0]):
+        if name not in ops.COMMUTING:
             return graph.call_function(ops.REFLECTED[name], args, kwargs), False
-        return _spell_swapped(graph, env, node, row), False
-    if "alpha" in kwargs and not _is_list(node.args[1]):
-        raise ValueError(f"{node.meta['line']}: alpha= scales a tensor, not a number")
+        args = (args[1], args[0], *args[2:])
+    row = ops.ROWS[name]
     if reuse and row.foreach_ is not None and args[0] not in args[1:]:
         graph.call_function(row.foreach_, args, kwargs)
-        return args[0], True  # type: ignore[return-value]
+        return cast(fx.Node, args[0]), True
     return graph.call_function(row.foreach, args, kwargs), False
-
-
-def _spell_swapped(graph: fx.Graph, env: dict[fx.Node, fx.Node], node: fx.Node, row: ops.Op) -> fx.Node:
-    """A commutative op with its number on the left."""
-    a, x, *rest = fx.map_arg(node.args, env.__getitem__)
-    return graph.call_function(row.foreach, (x, a, *rest), fx.map_arg(node.kwargs, env.__getitem__))
 
 
 def _is_list(arg: Any) -> bool:

@@ -1,0 +1,132 @@
+"""`thalweg race`: the plan, the runs, the verdict, the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from thalweg._base.errors import ThalwegError
+from thalweg.cli import screen
+from thalweg.lab import race as lab
+from thalweg.lab.contestants import CONTESTANTS
+from thalweg.lab.protocol import BUDGETS
+from thalweg.lab.report import write_report
+from thalweg.lab.result import RaceResult
+from thalweg.lab.store import Store
+
+
+@click.command(no_args_is_help=True)
+@click.argument("task", nargs=-1, required=True)
+@click.option(
+    "--optimizers", help=f"Who races, separated by commas: {', '.join(CONTESTANTS)}; twin=adamw gives a label."
+)
+@click.option("--baseline", default="adamw", show_default=True, help="With whom the others are compared.")
+@click.option("--budget", default="quick", show_default=True, help=f"How much to spend: {', '.join(BUDGETS)}.")
+@click.option("--seeds", type=int, help="Fresh seeds that the verdict rests on.")
+@click.option("--steps", type=int, help="The horizon: steps of a whole run.")
+@click.option("--margin", type=float, help="The difference that matters, in units of the loss.")
+@click.option("--jobs", type=int, help="Worker processes, of one thread each; one a core by default.")
+@click.option(
+    "--store", default="runs/thalweg.db", show_default=True, help="Finished runs: a file, or an SQLAlchemy URL."
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
+              help="Folder for report.html.")  # fmt: skip
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything as JSON to this file.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the runs as CSV to this file.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and the time it will take, and stop.")
+def race(
+    task: tuple[str, ...],
+    optimizers: str | None,
+    baseline: str,
+    budget: str,
+    seeds: int | None,
+    steps: int | None,
+    margin: float | None,
+    jobs: int | None,
+    store: str,
+    out: Path,
+    json_path: Path | None,
+    csv_path: Path | None,
+    dry_run: bool,
+) -> None:
+    """Race optimizers on each TASK (a name from `thalweg tasks`, or your own file.py) and say which one to use.
+
+    Everyone is tuned alike, then judged on fresh seeds. Stop with Ctrl-C at any time: finished runs are kept, and the
+    same command goes on.
+    """
+    console = Console(stderr=json_path is not None and str(json_path) == "-")
+    entries = optimizers.split(",") if optimizers else None
+    results = []
+    for one in task:
+        plan = lab.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
+                        margin=margin, jobs=jobs)  # fmt: skip
+        screen.show_plan(console, plan)
+        if dry_run:
+            continue
+        folder = out / plan.task.name if len(task) > 1 else out
+        _writable(folder)
+        result = _run(console, plan, store)
+        report = folder / "report.html"
+        write_report(result, report)
+        results.append(result)
+        screen.show_result(console, result)
+        console.print(f"report: {report}", soft_wrap=True)
+    if json_path and results:
+        _write_json(json_path, results)
+    if csv_path and results:
+        _write_csv(csv_path, results)
+
+
+def _run(console: Console, plan: lab.Plan, url: str) -> RaceResult:
+    store = Store(url)
+    try:
+        with screen.Live(console, plan) as live:
+            return lab.race(plan, store, live)
+    except KeyboardInterrupt:
+        again = "thalweg " + " ".join(sys.argv[1:])
+        console.print(f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {again}")
+        sys.exit(130)
+    finally:
+        store.close()
+
+
+def _writable(folder: Path) -> None:
+    """Hours of runs should not end in a report that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ThalwegError(f"cannot write to --out {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ThalwegError(f"cannot write to --out {folder}: permission denied")
+
+
+def _write_json(path: Path, results: list[RaceResult]) -> None:
+    text = json.dumps(results[0] if len(results) == 1 else {"races": results}, indent=1, allow_nan=False, default=str)
+    if str(path) == "-":
+        click.echo(text)
+    else:
+        _write(path, text)
+
+
+def _write_csv(path: Path, results: list[RaceResult]) -> None:
+    rows = [{k: v for k, v in run.items() if k != "curve"} for result in results for run in result["runs"]]
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise ThalwegError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ThalwegError(f"cannot write {path}: {error.strerror}") from error

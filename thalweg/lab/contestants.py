@@ -1,0 +1,101 @@
+"""Who may race: an optimizer class, what is fixed about it, and where its search starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+import thalweg
+from thalweg._base.errors import ThalwegError, unknown_name
+
+#: AdamW's centre; decay is stated at this learning rate (see `Contestant.decay`)
+REFERENCE_LR = 3e-3
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An optimizer as it enters a race.
+
+    Attributes:
+        label: its name in this race.
+        optimizer: class name in ``thalweg``.
+        settings: fixed hyperparameters, other than lr, multiplier and weight decay.
+        centre: middle of the geometric grid of learning rates.
+        knobs: further hyperparameters that ``thorough`` searches: name → values, the first one being the default.
+        seed_offset: added to its verdict seeds (an A/A race with other seeds).
+    """
+
+    label: str
+    optimizer: str
+    centre: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    knobs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    seed_offset: int = 0
+
+    def decay(self, strength: float) -> float:
+        """The weight decay handed to the optimizer: at its centre everyone's weights shrink by the same part a step."""
+        return strength * REFERENCE_LR / self.centre
+
+    def build(
+        self, groups: list[dict[str, Any]], lr: float, settings: Mapping[str, Any], backend: str = "auto"
+    ) -> torch.optim.Optimizer:
+        """The optimizer over the race's parameter groups (see :func:`thalweg.groups.multiplied`)."""
+        rule = getattr(thalweg, self.optimizer)
+        if self.optimizer == "Muon":
+            groups = [{**g, "use_muon": g["role"] == "hidden"} for g in groups]
+        else:
+            groups = [{**g, "decoupled_weight_decay": True} for g in groups]
+        optimizer: torch.optim.Optimizer = rule(groups, lr=lr, backend=backend, **{**self.settings, **settings})
+        return optimizer
+
+
+_ADAPTIVE = {"betas": ((0.9, 0.95), (0.9, 0.999)), "eps": (1e-8, 1e-3)}
+
+CONTESTANTS: dict[str, Contestant] = {
+    c.label: c
+    for c in (
+        Contestant("sgd", "SGD", 1.0),
+        Contestant("momentum", "SGD", 0.1, {"momentum": 0.9, "nesterov": True}, {"momentum": (0.9, 0.95)}),
+        Contestant("rmsprop", "RMSprop", 3e-3, {"alpha": 0.95}, {"alpha": (0.95, 0.99), "eps": (1e-8, 1e-3)}),
+        Contestant("adam", "Adam", 3e-3, {"betas": (0.9, 0.95)}, _ADAPTIVE),
+        Contestant("adamw", "AdamW", 3e-3, {"betas": (0.9, 0.95)}, _ADAPTIVE),
+        Contestant("muon", "Muon", 1e-2, {"adjust_lr_fn": "match_rms_adamw"}, {"betas": _ADAPTIVE["betas"]}),
+    )
+}
+
+_ENTRY = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<name>[\w-]+)(?:@(?P<offset>\d+))?")
+
+
+def parse(entry: str) -> Contestant:
+    """``adamw``; ``twin=adamw`` (under another name); ``twin=adamw@50`` (and with other verdict seeds).
+
+    Raises:
+        ThalwegError: for an unknown optimizer (the nearest names are offered), or another form.
+    """
+    match = _ENTRY.fullmatch(entry.strip())
+    if match is None:
+        raise ThalwegError(f"--optimizers: {entry!r} is not NAME, LABEL=NAME or LABEL=NAME@OFFSET")
+    name = match["name"].lower()
+    if name not in CONTESTANTS:
+        raise unknown_name("optimizer", match["name"], CONTESTANTS)
+    return replace(CONTESTANTS[name], label=match["label"] or name, seed_offset=int(match["offset"] or 0))
+
+
+def parse_all(entries: Iterable[str], baseline: str) -> list[Contestant]:
+    """The field of a race, the baseline first.
+
+    Raises:
+        ThalwegError: for two of one label, or a baseline that does not race.
+    """
+    field_ = [parse(entry) for entry in entries]
+    labels = [c.label for c in field_]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ThalwegError(f"--optimizers names {label!r} twice; give one another label: twin={label}")
+    if baseline not in labels:
+        raise ThalwegError(f"--baseline {baseline!r} is not among the optimizers of this race: {', '.join(labels)}")
+    return sorted(field_, key=lambda c: c.label != baseline)

@@ -1,0 +1,86 @@
+"""Worker processes of one torch thread each, which run what they are handed and tell how it goes."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+import torch
+
+#: what a worker says while it runs: (key of the run, step, loss)
+Progress = tuple[str, int, float]
+
+_progress: Any = None
+_stop: Any = None
+
+
+class Stopped(Exception):
+    """The race was stopped; this run is not finished."""
+
+
+def report(key: str, step: int, loss: float) -> None:
+    """Within a worker: tell the race how a run goes; end it if the race was stopped."""
+    if _stop is not None and _stop.is_set():
+        raise Stopped
+    if _progress is not None:
+        _progress.put((key, step, loss))
+
+
+def _start(progress: Any, stop: Any) -> None:
+    """In a new worker: one torch thread, deaf to Ctrl-C (the race handles it), gone when the race is gone."""
+    global _progress, _stop
+    _progress, _stop = progress, stop
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = mp.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _die_with(sentinel: int) -> None:
+    mp.connection.wait([sentinel])
+    os._exit(1)
+
+
+class Pool:
+    """As many workers as ``jobs``, started anew for each pool so that none carries the threads of the caller.
+
+    Args:
+        jobs: number of workers.
+        on_progress: called in a thread of its own with each :data:`Progress`.
+    """
+
+    def __init__(self, jobs: int, on_progress: Callable[[Progress], None]) -> None:
+        context = mp.get_context("spawn")
+        self._progress: Any = context.Queue()
+        self._stop = context.Event()
+        self._on_progress = on_progress
+        self._workers = ProcessPoolExecutor(jobs, context, _start, (self._progress, self._stop))
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Have a worker call ``function(*args)``; both must pickle."""
+        return self._workers.submit(function, *args)
+
+    def close(self) -> None:
+        """Stop what runs at its next step, drop what waits, and end the workers."""
+        self._stop.set()
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._progress.put(None)
+        self._listener.join()
+
+    def _listen(self) -> None:
+        while (message := self._progress.get()) is not None:
+            self._on_progress(message)
+
+
+def default_jobs() -> int:
+    """One worker for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

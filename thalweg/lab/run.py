@@ -1,0 +1,173 @@
+"""One complete training run: from what determines it to a row of evidence."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import thalweg
+from thalweg import groups
+from thalweg.lab.contestants import Contestant
+from thalweg.lab.protocol import warmup_steps
+from thalweg.lab.result import Role, Run
+from thalweg.lab.tasks import Task, get_task
+from thalweg.schedule import linear
+from thalweg.train import Event, Watcher, fit
+
+#: a run has diverged when its smoothed training loss exceeds the initial one so many times after warmup
+DIVERGED = 2.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that determines a run; its hash is the run's key, so a changed task, version or setting is a new run."""
+
+    task: str  # name, or path of the user's file
+    fingerprint: str  # of the task's code and data
+    contestant: Contestant = field(repr=False)
+    lr: float
+    multiplier: float
+    weight_decay: float
+    extra: tuple[tuple[str, Any], ...]
+    seed: int
+    steps: int
+    evaluations: int
+
+    @functools.cached_property
+    def key(self) -> str:
+        """SHA-256 over the content; labels and roles are not part of it."""
+        c = self.contestant
+        content = {**asdict(self), "task": "", "contestant": [c.optimizer, sorted(c.settings.items())], "on": setting()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+@functools.cache
+def setting() -> dict[str, str]:
+    """What besides the spec can change a loss: versions, our own code, the kind of processor."""
+    return {
+        "thalweg": thalweg.__version__,
+        "code": _code(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": "1",
+    }
+
+
+def _code() -> str:
+    """Hash of our sources that take part in a run."""
+    root = Path(thalweg.__file__).parent
+    parts = ("_base", "engine", "groups", "linalg", "optim", "schedule", "train", "lab/run.py", "lab/contestants.py")
+    digest = hashlib.sha256()
+    for part in parts:
+        path = root / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Model and optimizer of a run, and torch's global generator seeded for dropout."""
+    model = task.model(spec.seed)
+    parameters = groups.multiplied(model, spec.lr, spec.multiplier, spec.weight_decay, sample=task.sample())
+    optimizer = spec.contestant.build(parameters, spec.lr, dict(spec.extra))
+    torch.manual_seed(spec.seed)
+    return model, optimizer
+
+
+def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = lambda *_: None) -> Run:
+    """Train once, whole, with the schedule of its own length; evaluate at the same steps as everyone.
+
+    Args:
+        spec: what to run.
+        role: what the race uses it for.
+        tell: called now and then with (key, step, training loss).
+    """
+    task = get_task(spec.task)
+    model, optimizer = set_up(spec, task)
+    schedule = linear(spec.steps, warmup=warmup_steps(spec.steps))
+    curve = [(0, task.evaluate(model))]
+    watch = _Observer(spec, lambda: task.evaluate(model), curve, tell)
+    fit(model, task.batches(spec.seed), task.loss, optimizer, schedule, steps=spec.steps, watchers=[watch])
+    finished = not watch.diverged and all(math.isfinite(loss) for _, loss in curve)
+    initial = curve[0][1]
+    tail = watch.losses[-max(1, spec.steps // 10) :]
+    return Run(
+        key=spec.key,
+        task=task.name,
+        optimizer=spec.contestant.label,
+        lr=spec.lr,
+        multiplier=spec.multiplier,
+        weight_decay=spec.weight_decay,
+        settings={**spec.contestant.settings, **dict(spec.extra)},
+        seed=spec.seed,
+        role=role,
+        steps=spec.steps,
+        final_loss=curve[-1][1] if finished else initial,
+        train_loss=sum(tail) / len(tail) if finished else initial,
+        seconds=watch.seconds,
+        optimizer_seconds=watch.optimizer_seconds,
+        state_bytes=state_bytes(optimizer),
+        status="finished" if finished else "diverged",
+        curve=[point for point in curve if math.isfinite(point[1])],
+    )
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Exact size of the optimizer's state: all its tensors."""
+    tensors = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class _Observer(Watcher):
+    """Keeps the clock (evaluation excluded), the losses and the curve of a run, and stops it when it has diverged."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        evaluate: Callable[[], float],
+        curve: list[tuple[int, float]],
+        tell: Callable[[str, int, float], None],
+    ) -> None:
+        self.spec, self.evaluate, self.curve, self.tell = spec, evaluate, curve, tell
+        self.points = {round(spec.steps * i / spec.evaluations) for i in range(1, spec.evaluations + 1)}
+        self.warmup = warmup_steps(spec.steps)
+        self.losses: list[float] = []
+        self.smooth = math.nan
+        self.diverged = False
+        self.seconds = self.optimizer_seconds = 0.0
+        self.since = time.perf_counter()
+
+    def on_loss(self, event: Event) -> None:
+        loss = event.loss
+        self.losses.append(loss)
+        self.smooth = loss if math.isnan(self.smooth) else 0.9 * self.smooth + 0.1 * loss
+        above = event.step >= self.warmup and self.smooth > DIVERGED * abs(self.losses[0])
+        if not math.isfinite(loss) or above:
+            self.diverged = True
+            event.stop()
+
+    def on_gradients(self, event: Event) -> None:
+        self.before_step = time.perf_counter()
+
+    def on_step(self, event: Event) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self.since
+        self.optimizer_seconds += now - self.before_step
+        done = event.step + 1
+        if done % max(1, self.spec.steps // 20) == 0:
+            self.tell(self.spec.key, done, self.losses[-1])
+        if done in self.points:
+            self.curve.append((done, self.evaluate()))
+        self.since = time.perf_counter()

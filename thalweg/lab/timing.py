@@ -1,0 +1,63 @@
+"""The quiet pass: what a step of each contestant costs, measured in turn in one process with nothing else under way."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from thalweg.lab.result import StepTime
+from thalweg.lab.run import Spec, set_up
+from thalweg.lab.tasks import Task, get_task
+
+#: steps of a block; blocks of the contestants take turns
+BLOCK = 20
+PARTS = ("forward", "backward", "optimizer")
+
+
+def quiet_pass(specs: list[Spec], blocks: int) -> dict[str, list[dict[str, float]]]:
+    """Milliseconds a step of every contestant, block by block: A B C A B C …
+
+    Args:
+        specs: one run of each contestant, at its chosen setting.
+        blocks: how many blocks of each; the first of each is thrown away as warm-up and not counted.
+
+    Returns:
+        For each label its blocks, each with the median milliseconds of forward (with the batch), backward, optimizer.
+    """
+    task = get_task(specs[0].task)
+    walkers = {spec.contestant.label: _steps(spec, task) for spec in specs}
+    measured: dict[str, list[dict[str, float]]] = {label: [] for label in walkers}
+    for block in range(blocks + 1):
+        for label, walker in walkers.items():
+            steps = [next(walker) for _ in range(BLOCK)]
+            if block:
+                measured[label].append({part: statistics.median(s[part] for s in steps) for part in PARTS})
+    return measured
+
+
+def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
+    model, optimizer = set_up(spec, task)
+    batches: Iterator[Any] = task.batches(spec.seed)
+    while True:
+        t0 = time.perf_counter()
+        loss = task.loss(model, next(batches))
+        t1 = time.perf_counter()
+        loss.backward()  # type: ignore[no-untyped-call]
+        t2 = time.perf_counter()
+        optimizer.step()
+        t3 = time.perf_counter()
+        optimizer.zero_grad()
+        yield dict(zip(PARTS, (1e3 * (t1 - t0), 1e3 * (t2 - t1), 1e3 * (t3 - t2)), strict=True))
+
+
+def step_time(blocks: list[dict[str, float]]) -> StepTime:
+    """Medians over the blocks."""
+    forward, backward, optimizer = (statistics.median(b[part] for b in blocks) for part in PARTS)
+    return StepTime(forward=forward, backward=backward, optimizer=optimizer, total=forward + backward + optimizer)
+
+
+def total(block: dict[str, float]) -> float:
+    """Milliseconds of a whole step in one block."""
+    return sum(block[part] for part in PARTS)
