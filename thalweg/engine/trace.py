@@ -63,18 +63,22 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """As in torch.fx, and note the line of the rule that asked for it."""
         node = super().create_node(*args, **kwargs)
+        node.meta["line"] = self.line()
+        return node
+
+    def line(self) -> str:
+        """File and line of the rule that is being run now."""
         frame: Any = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename != self.file:
             frame = frame.f_back
-        node.meta["line"] = f"{self.file}:{frame.f_lineno}" if frame else "the code around the rule"
-        return node
+        return f"{self.file}:{frame.f_lineno}" if frame else "around the rule"
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Numbers that are off were traced as themselves, so a symbol that may be off is on; no other can be asked."""
         if obj.node.meta.get("switch"):
             return True
         raise UnsupportedOpError(
-            f"{obj.node.meta.get('line')}: a branch on {obj.node.name!r}, whose value is not known when the rule is "
+            f"{self.line()}: a branch on {obj.node.name!r}, whose value is not known when the rule is "
             "traced. Write it as arithmetic, or declare the hyperparameter with hyper(off=...)"
         )
 

@@ -1,0 +1,32 @@
+# Two commands: `make race` finds out whether Muon beats AdamW here; `make test` runs the tests.
+# Both need Python >= 3.11, pip and make, and set up a .venv of their own, which is reused while it is current.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.current
+
+.PHONY: race test check clean
+
+race: $(STAMP)
+	$(BIN)/thalweg race bytes-gpt --budget quick
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# torch comes first and alone, so that nothing else can ask for another build of it
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "thalweg needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location "$$(grep '^torch==' constraints.txt)" -c constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[lab]' --group dev -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

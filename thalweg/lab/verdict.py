@@ -1,0 +1,125 @@
+"""The verdict: what a challenger's runs say beside the declared baseline's, in a word and in numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from thalweg._base.errors import ThalwegError, bad_argument
+from thalweg.lab import stats
+from thalweg.lab.evidence import Evidence, Rules
+from thalweg.lab.result import Comparison, Ratio
+from thalweg.lab.stats import Interval, StepRatios
+from thalweg.lab.wording import Verdict, headline, not_tested, sentence
+
+__all__ = ["Evidence", "Rules", "Verdict", "compare", "headline", "judge", "not_tested"]
+
+
+def judge(interval: Interval, margin: float) -> Verdict:
+    """The word for an interval of challenger − baseline; below zero the challenger's loss is lower.
+
+    - inside [−margin, margin], the ends included: *no difference that matters*, even where it excludes zero;
+    - wholly below −margin, or above margin, not touching it: *better*, *worse*;
+    - not touching zero: *slightly better*, *slightly worse*;
+    - else, and always for one seed: *not settled*.
+
+    Raises:
+        ValueError: for a margin that is negative or not finite.
+    """
+    if not 0.0 <= margin < math.inf:
+        raise bad_argument("margin", margin, "a number in [0, ∞)")
+    low, high = interval.low, interval.high
+    if -margin <= low and high <= margin:
+        return "no difference that matters"
+    if high < 0.0:
+        return "better" if high < -margin else "slightly better"
+    if low > 0.0:
+        return "worse" if low > margin else "slightly worse"
+    return "not settled"
+
+
+def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], rules: Rules) -> Comparison:
+    """Everything that is said of a challenger beside the baseline.
+
+    Args:
+        baseline: its runs; the verdict runs at the indices of the challenger's.
+        challenger: its runs.
+        task: ``name``, ``parameters``, ``steps`` (the full horizon), ``batch_size``, ``unit``, as the race ran them.
+        rules: margin, comparisons, alpha, look.
+
+    Raises:
+        ThalwegError: if the two do not have verdict runs at the same indices (none is ever dropped).
+        ValueError: for losses that are not finite, or rules outside their range.
+    """
+    if not baseline.losses or baseline.losses.keys() != challenger.losses.keys():
+        raise ThalwegError(
+            f"{challenger.label} has verdict runs {sorted(challenger.losses)} and {baseline.label} "
+            f"{sorted(baseline.losses)}; a comparison needs the same ones, and at least one"
+        )
+    level: dict[str, Any] = {"comparisons": rules.comparisons, "alpha": rules.level}
+    seeds = sorted(baseline.losses)
+    differences = [challenger.losses[i] - baseline.losses[i] for i in seeds]
+    interval = stats.paired(differences, **level)
+    verdict = judge(interval, rules.margin)
+    steps = _steps(challenger, baseline, task["steps"], level)
+    inverse = _steps(baseline, challenger, task["steps"], level)
+    result: Comparison = {
+        "baseline": baseline.label,
+        "challenger": challenger.label,
+        "difference": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "margin": rules.margin,
+        "seeds": interval.n,
+        "verdict": verdict,
+        "p_sign_flip": stats.sign_flip_p(differences),
+        "sd": interval.sd,
+        "correlation": _correlation(baseline, challenger),
+        "power": stats.power(interval.sd, interval.n, rules.margin, **level),
+        "more_seeds": _more(interval, rules) if verdict == "not settled" else None,
+        "steps_ratio": steps.ratio if steps else stats.NOT_MEASURED,
+        "inverse_steps_ratio": inverse.ratio if inverse else stats.NOT_MEASURED,
+        "seconds_ratio": _seconds(steps, challenger, baseline, level),
+        "sentence": "",
+    }
+    result["sentence"] = sentence(result, baseline, challenger, task, rules)
+    return result
+
+
+def _steps(runner: Evidence, other: Evidence, full: int, level: Mapping[str, Any]) -> StepRatios | None:
+    """Steps of the runner to the other's final loss, on the seeds whose runs are complete at every horizon."""
+    by_steps = {**runner.horizons, full: runner.losses}
+    seeds = sorted(set.intersection(*(set(losses) for losses in by_steps.values())))
+    if not seeds:
+        return None
+    horizons = sorted(by_steps)
+    table = [[by_steps[h][i] for h in horizons] for i in seeds]
+    return stats.horizon_ratio(horizons, table, [other.losses[i] for i in seeds], **level)
+
+
+def _seconds(steps: StepRatios | None, challenger: Evidence, baseline: Evidence, level: Mapping[str, Any]) -> Ratio:
+    """Block i of one is beside block i of the other in the quiet pass, so they make a pair."""
+    if steps is None or not challenger.block_seconds or not baseline.block_seconds:
+        return stats.NOT_MEASURED
+    pairs = zip(challenger.block_seconds, baseline.block_seconds, strict=True)
+    return stats.seconds_ratio(steps, [math.log(a / b) for a, b in pairs], **level)
+
+
+def _correlation(baseline: Evidence, challenger: Evidence) -> float | None:
+    """Pearson's, over seeds; None below three or where one side does not vary."""
+    seeds = sorted(baseline.losses)
+    a, b = (np.array([side.losses[i] for i in seeds]) for side in (baseline, challenger))
+    if len(seeds) < 3 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _more(interval: Interval, rules: Rules) -> int | None:
+    """More seeds are another look, so they are reckoned at its level."""
+    alpha = stats.alpha_at_look(rules.look + 1, rules.alpha)
+    return stats.more_seeds(
+        interval.mean, interval.sd, interval.n, rules.margin, comparisons=rules.comparisons, alpha=alpha
+    )
