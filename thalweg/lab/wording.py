@@ -56,7 +56,7 @@ def not_tested(task: Mapping[str, Any], comparisons: Sequence[Comparison]) -> st
     return (
         f"Not tested: horizons other than {task['steps']} steps (longer ones can change the ranking), models other "
         f"than this one of {_count(task['parameters'])} parameters (a lead measured on a small model can shrink with "
-        f"size), other data, batch sizes and schedules, settings outside the search, seeds beyond these {seeds}{others}."
+        f"size), other data, batch sizes and schedules, settings outside the search, more seeds than {seeds}{others}."
     )
 
 
@@ -106,13 +106,16 @@ def _to_the_same_loss(result: Comparison) -> str:
     steps, seconds, inverse = result["steps_ratio"], result["seconds_ratio"], result["inverse_steps_ratio"]
     if steps == stats.NOT_MEASURED:
         return ""
-    baseline, challenger = result["baseline"], result["challenger"]
-    measured = "seconds not measured"
-    if seconds != stats.NOT_MEASURED:
-        measured = f"{seconds['text']} × the seconds on this machine"
-    text = f"To {baseline}'s final loss {challenger} takes {steps['text']} × the steps (complete runs), {measured}"
+    b, c = result["baseline"], result["challenger"]
+    seconds_text = "not measured" if seconds == stats.NOT_MEASURED else f"{seconds['text']} on this machine"
+    if steps["value"] is None:
+        text = f"Steps of {c} to {b}'s final loss, over {b}'s own: {steps['text']}; seconds: {seconds_text}"
+    else:
+        text = (
+            f"{c} takes {steps['text']} × the steps to {b}'s final loss (complete runs); × the seconds: {seconds_text}"
+        )
     if steps["value"] is None and inverse["value"] is not None:
-        text += f"; to {challenger}'s, {baseline} takes {inverse['text']} × the steps"
+        text += f". {b} takes {inverse['text']} × the steps to {c}'s final loss (complete runs)"
     return text + "."
 
 
