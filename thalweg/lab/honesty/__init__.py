@@ -1,0 +1,42 @@
+"""What makes a verdict dishonest, checked from the runs and the protocol by the program; nothing is taken on trust.
+
+Two things are refused outright: tuning and verdict seeds that overlap, and unequal numbers of trials. All else becomes
+a flag of the report: *ok* (checked, in order), *note* (the reader should know) or *warning* (the reader should doubt).
+
+Of the protocol these keys are read; what is missing is said to be not recorded:
+
+==================  ====================================================================================================
+``baseline``        label of the declared baseline; else the first comparison's
+``alpha``           of all comparisons together, at the first look (0.05)
+``looks``           1, or how often a verdict has been drawn from these runs (1)
+``margin_source``   ``"steps"``, ``"floor"`` (see `stats.margin`) or ``"given"``
+``quiet``           whether the timing pass ran with no other run under way
+``backends``        label → backend that took the steps
+``conditions``      label → all that must be the same: warmup, schedule, batch, clipping, precision, groups, …
+``epochs``          passes over the training data in a full run, where the data are finite
+==================  ====================================================================================================
+
+A run may hold ``schedule_steps``, the length of its schedule; without it only the end of its curve is checked.
+"""
+
+from __future__ import annotations
+
+from thalweg.lab.honesty import claims, runs, tuning
+from thalweg.lab.honesty.record import Record
+from thalweg.lab.result import Flag, RaceResult
+
+#: every check, in the order of the report; each gives one flag, or refuses
+CHECKS = (*tuning.CHECKS, *runs.CHECKS, *claims.CHECKS)
+
+
+def flags(result: RaceResult) -> list[Flag]:
+    """The honesty check of a race: one flag for each item, in a fixed order.
+
+    Args:
+        result: everything but ``flags``, ``headline`` and ``sentences``, which are not read.
+
+    Raises:
+        ThalwegError: if tuning and verdict seeds overlap, or the numbers of trials differ.
+    """
+    record = Record(result)
+    return [check(record) for check in CHECKS]

@@ -1,0 +1,81 @@
+"""Views of a race's result that the checks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.lab.result import Comparison, Flag, RaceResult, Ratio, Role, Run
+
+
+@dataclass(frozen=True)
+class Record:
+    """A race's result, by what the checks ask for."""
+
+    result: RaceResult
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The declared rules."""
+        return self.result["protocol"]
+
+    @property
+    def labels(self) -> list[str]:
+        """All contestants."""
+        return [c["label"] for c in self.result["contestants"]]
+
+    @property
+    def baseline(self) -> str | None:
+        """The declared baseline's label; None if nothing is compared and none is named."""
+        compared = [c["baseline"] for c in self.result["comparisons"]]
+        label: str | None = self.protocol.get("baseline", compared[0] if compared else None)
+        return label
+
+    def runs(self, role: Role, label: str | None = None) -> list[Run]:
+        """The runs of a role, of one contestant or of all, by seed; the order of verdict seeds is the pairing."""
+        chosen = [r for r in self.result["runs"] if r["role"] == role and label in (None, r["optimizer"])]
+        return sorted(chosen, key=lambda run: run["seed"])
+
+    def complete_losses(self, label: str) -> list[list[float]]:
+        """Of each verdict seed, in order, the final losses at all horizons."""
+        everything = self.runs("verdict", label) + self.runs("horizon", label)
+        seeds = [run["seed"] for run in self.runs("verdict", label)]
+        return [[run["final_loss"] for run in everything if run["seed"] == seed] for seed in seeds]
+
+    def step_ratios(self) -> list[tuple[str, str, Ratio]]:
+        """(who takes the steps, to whose final loss, ratio) of every comparison, both ways."""
+        forth = [(c["challenger"], c["baseline"], c["steps_ratio"]) for c in self.result["comparisons"]]
+        back = [(c["baseline"], c["challenger"], c["inverse_steps_ratio"]) for c in self.result["comparisons"]]
+        return forth + back
+
+    def differences(self, comparison: Comparison) -> list[float]:
+        """Paired differences of the stored verdict runs."""
+        ours, theirs = (self.runs("verdict", comparison[side]) for side in ("challenger", "baseline"))
+        return [a["final_loss"] - b["final_loss"] for a, b in zip(ours, theirs, strict=False)]
+
+
+def ok(name: str, text: str) -> Flag:
+    """Checked, and in order."""
+    return {"id": name, "level": "ok", "text": text}
+
+
+def note(name: str, text: str) -> Flag:
+    """The reader should know."""
+    return {"id": name, "level": "note", "text": text}
+
+
+def warning(name: str, text: str) -> Flag:
+    """The reader should doubt."""
+    return {"id": name, "level": "warning", "text": text}
+
+
+def warn_of(name: str, wrong: Iterable[str], fine: str) -> Flag:
+    """A warning that lists what is wrong, or the sentence for nothing being so."""
+    found = list(wrong)
+    return warning(name, "; ".join(found) + ".") if found else ok(name, fine)
+
+
+def listed(values: Iterable[float]) -> str:
+    """Numbers as a set: ``{1, 3, 10}``."""
+    return "{" + ", ".join(f"{value:g}" for value in sorted(values)) + "}"

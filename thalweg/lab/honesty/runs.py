@@ -1,0 +1,113 @@
+"""Are the runs what they should be? Whole, counted at their end, none left out, and not over-fitted."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from thalweg.lab.honesty.record import Record, note, ok, warn_of, warning
+from thalweg.lab.result import Flag, Run
+
+#: held-out loss that rises at the end by more than this part of its way down counts as over-fitting
+RISE = 0.01
+
+
+def paired_seeds(record: Record) -> Flag:
+    """The same seeds give everyone the same initial weights and data order."""
+    seeds = {tuple(run["seed"] for run in record.runs("verdict", label)) for label in record.labels}
+    if len(seeds) > 1:
+        return note("paired-seeds", "Not everyone met the same verdict seeds: pairs share no weights or data order.")
+    return ok("paired-seeds", "Everyone met the same verdict seeds: the same initial weights, data order and dropout.")
+
+
+def whole_schedules(record: Record) -> Flag:
+    """A run cut off before its learning rate has come down, or with the schedule of another length, is no evidence."""
+    full = record.result["task"]["steps"]
+    cut = [run for role in ("tune", "verdict") for run in record.runs(role) if run["steps"] != full]
+    unfinished = [run for run in record.result["runs"] if run["status"] == "finished" and not _whole(run)]
+    wrong = [
+        f"{run['role']} run of {run['optimizer']}, seed {run['seed']}: {run['steps']} of {full} steps" for run in cut
+    ]
+    wrong += [
+        f"{r['role']} run of {r['optimizer']}, seed {r['seed']}: its schedule has another length" for r in unfinished
+    ]
+    return warn_of("whole-schedules", wrong, "Every run went through its own whole schedule.")
+
+
+def _whole(run: Run) -> bool:
+    ends = run["curve"][-1][0] if run["curve"] else None
+    return ends == run["steps"] == run.get("schedule_steps", run["steps"])
+
+
+def end_of_run(record: Record) -> Flag:
+    """The lowest point of a noisy curve flatters whoever has the noisier one."""
+    finished = [run for run in record.result["runs"] if run["status"] == "finished" and run["curve"]]
+    other = [run for run in finished if not math.isclose(run["final_loss"], run["curve"][-1][1], rel_tol=1e-12)]
+    wrong = [f"{r['role']} run of {r['optimizer']}, seed {r['seed']}: not the loss at its end" for r in other]
+    return warn_of("end-of-run", wrong, "Every final loss is the held-out loss at the end of its run.")
+
+
+def none_dropped(record: Record) -> Flag:
+    """A mean over survivors rewards divergence."""
+    wrong = []
+    counts = {label: len(record.runs("verdict", label)) for label in record.labels}
+    if len(set(counts.values())) > 1:
+        wrong.append("unequal numbers of verdict runs: " + ", ".join(f"{label} {n}" for label, n in counts.items()))
+    for contestant in record.result["contestants"]:
+        losses = [run["final_loss"] for run in record.runs("verdict", contestant["label"])]
+        if losses and not math.isclose(
+            contestant["mean_loss"], sum(losses) / len(losses), rel_tol=1e-9, abs_tol=1e-300
+        ):
+            wrong.append(f"the mean loss of {contestant['label']} is not the mean of all its verdict runs")
+    return warn_of("none-dropped", wrong, "Every verdict run counts; diverged ones with the loss before training.")
+
+
+def divergences(record: Record) -> Flag:
+    """What diverged on fresh seeds will diverge for the user too."""
+    wrong = []
+    for label in record.labels:
+        runs = record.runs("verdict", label) + record.runs("horizon", label)
+        if diverged := sum(run["status"] == "diverged" for run in runs):
+            wrong.append(f"{diverged} of {len(runs)} fresh runs of {label} diverged")
+    return warn_of("divergences", wrong, "No run on a fresh seed diverged.")
+
+
+def over_fitting(record: Record) -> Flag:
+    """A race on an over-fitted task measures regularization: held-out loss rises at the end, train loss is below it."""
+    found = [label for label in record.labels if _over_fitted(record, label)]
+    if found:
+        return warning(
+            "over-fitting",
+            f"Over-fitted: the held-out loss of {', '.join(found)} rises at the end of the run while the training loss "
+            "lies below it; this race measures regularization more than optimization.",
+        )
+    return ok("over-fitting", "No held-out loss rises at the end of the runs while the training loss falls.")
+
+
+def _over_fitted(record: Record, label: str) -> bool:
+    runs = [run for run in record.runs("verdict", label) if run["status"] == "finished" and run["curve"]]
+    if not runs or len({len(run["curve"]) for run in runs}) > 1:
+        return False
+    curve = np.mean([[loss for _, loss in run["curve"]] for run in runs], axis=0)
+    lowest = curve.min()
+    rises = curve[-1] - lowest > RISE * (curve[0] - lowest)
+    return bool(rises and np.mean([run["train_loss"] for run in runs]) < lowest)
+
+
+def held_out_shown(record: Record) -> Flag:
+    """Where the data are passed over several times, a training loss alone says little."""
+    bare = {run["optimizer"] for run in record.runs("verdict") if not run["curve"]}
+    if bare:
+        return warning(
+            "held-out-shown", f"Without a held-out curve, the training loss alone: {', '.join(sorted(bare))}."
+        )
+    epochs = record.protocol.get("epochs")
+    if epochs is not None and epochs > 1:
+        return note(
+            "held-out-shown", f"{epochs:.3g} passes over the training data; held-out loss and training loss are shown."
+        )
+    return ok("held-out-shown", "The held-out loss decides; the training loss is shown beside it.")
+
+
+CHECKS = (paired_seeds, whole_schedules, end_of_run, none_dropped, divergences, over_fitting, held_out_shown)

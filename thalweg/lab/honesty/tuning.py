@@ -1,0 +1,111 @@
+"""Were all tuned alike? Seeds, trials, edges of the search, choices, conditions."""
+
+from __future__ import annotations
+
+import math
+
+from thalweg._base.errors import ThalwegError
+from thalweg.lab.honesty.record import Record, listed, note, ok, warn_of, warning
+from thalweg.lab.result import Contestant, Flag
+
+
+def seeds_disjoint(record: Record) -> Flag:
+    """The winner of a search is flattered by the seeds it was chosen on (best of 7: by 1.35 standard deviations).
+
+    Raises:
+        ThalwegError: if a seed served both.
+    """
+    tune = {run["seed"] for run in record.runs("tune")}
+    judged = {run["seed"] for role in ("verdict", "horizon") for run in record.runs(role)}
+    if shared := tune & judged:
+        raise ThalwegError(
+            f"no verdict: seeds {listed(shared)} served the search and the verdict; take fresh seeds for the verdict"
+        )
+    return ok("seeds-disjoint", f"Tuning seeds {listed(tune)} and verdict seeds {listed(judged)} are disjoint.")
+
+
+def equal_trials(record: Record) -> Flag:
+    """More trials find a lower loss, whatever the optimizer.
+
+    Raises:
+        ThalwegError: if the contestants were given different numbers of trials.
+    """
+    declared = {c["label"]: c["trials"] for c in record.result["contestants"]}
+    stored = {label: len(record.runs("tune", label)) for label in record.labels}
+    for counts in (declared, stored):
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{label} {n}" for label, n in counts.items())
+            raise ThalwegError(f"no verdict: unequal numbers of trials ({shown}); give every contestant the same")
+    return ok("equal-trials", f"Every contestant had {next(iter(declared.values()), 0)} trials.")
+
+
+def equal_trial_steps(record: Record) -> Flag:
+    """Equal trials of unequal length are not equal."""
+    steps = {label: sum(run["steps"] for run in record.runs("tune", label)) for label in record.labels}
+    if len(set(steps.values())) > 1:
+        shown = ", ".join(f"{label} {n}" for label, n in steps.items())
+        return warning("equal-trial-steps", f"The trials took unequal numbers of steps: {shown}.")
+    return ok("equal-trial-steps", f"The trials of each contestant took {next(iter(steps.values()), 0)} steps.")
+
+
+def lr_at_edge(record: Record) -> Flag:
+    """A best learning rate at the edge of what was tried has not been found yet; a default was never looked for."""
+    fine = "Every chosen learning rate lies inside the range that was tried."
+    return warn_of("lr-at-edge", filter(None, (_edge(record, c) for c in record.result["contestants"])), fine)
+
+
+def _edge(record: Record, contestant: Contestant) -> str:
+    label = contestant["label"]
+    who = f"{label} (the baseline)" if label == record.baseline else label
+    tried = {run["lr"] for run in record.runs("tune", label)}
+    if len(tried) < 2:
+        return f"{who} ran at one learning rate, untuned"
+    chosen = contestant["chosen"]["lr"]
+    if contestant["at_limit"] or chosen <= min(tried) * (1 + 1e-9) or chosen >= max(tried) * (1 - 1e-9):
+        return f"{who} did best at {chosen:g}, an edge of {min(tried):g} … {max(tried):g}: it may gain more"
+    return ""
+
+
+def equal_choices(record: Record) -> Flag:
+    """The second learning rate alone moved one verdict from 0.24 × to 0.56 × the steps: the same choices for all.
+
+    Weight decay is compared as lr_centre × weight_decay, the part by which weights shrink a step at the centre.
+    """
+    wrong = []
+    for name, choices in (("multiplier of the learning rate", _multipliers), ("weight decay at the centre", _decays)):
+        by_label = {c["label"]: choices(record, c) for c in record.result["contestants"]}
+        if len(set(by_label.values())) > 1:
+            shown = ", ".join(f"{label} {listed(values)}" for label, values in by_label.items())
+            wrong.append(f"Not everyone had the same choices of {name}: {shown}")
+    return warn_of("equal-choices", wrong, "Everyone chose from the same multipliers and weight decays.")
+
+
+def _multipliers(record: Record, contestant: Contestant) -> frozenset[float]:
+    return frozenset(run["multiplier"] for run in record.runs("tune", contestant["label"]))
+
+
+def _decays(record: Record, contestant: Contestant) -> frozenset[float]:
+    tried = (run["weight_decay"] for run in record.runs("tune", contestant["label"]))
+    return frozenset(_rounded(decay * contestant["lr_centre"]) for decay in tried)
+
+
+def _rounded(x: float) -> float:
+    """Six significant digits, so that 0.1 × 3 and 0.3 are one choice."""
+    return 0.0 if x == 0.0 else round(x, 5 - math.floor(math.log10(abs(x))))
+
+
+def same_conditions(record: Record) -> Flag:
+    """Warmup, schedule, batch, clipping, precision and groups are nobody's advantage."""
+    conditions = record.protocol.get("conditions") or {}
+    if missing := [label for label in record.labels if label not in conditions]:
+        return note("same-conditions", f"The conditions of {', '.join(missing)} (warmup, batch, …) were not recorded.")
+    names = sorted({name for label in record.labels for name in conditions[label]})
+    wrong = []
+    for name in names:
+        values = {label: repr(conditions[label].get(name)) for label in record.labels}
+        if len(set(values.values())) > 1:
+            wrong.append(f"{name} differs: " + ", ".join(f"{label} {value}" for label, value in values.items()))
+    return warn_of("same-conditions", wrong, f"The same for all: {', '.join(names)}.")
+
+
+CHECKS = (seeds_disjoint, equal_trials, equal_trial_steps, lr_at_edge, equal_choices, same_conditions)
