@@ -1,5 +1,10 @@
+import hypothesis
 import pytest
 import torch
+
+# no test is timed: the machines that run these are shared
+hypothesis.settings.register_profile("thalweg", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("thalweg")
 
 
 @pytest.fixture(autouse=True)

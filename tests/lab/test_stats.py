@@ -23,6 +23,7 @@ from thalweg.lab.stats import (
     power,
     seconds_ratio,
     sign_flip_p,
+    unbiased_sd,
 )
 from thalweg.lab.stats.ratios import StepRatios
 
@@ -152,6 +153,16 @@ def test_power_at_its_limits():
 def test_detectable_is_seen_as_often_as_it_says(sd, n, comparisons):
     seen = detectable(sd, n, comparisons=comparisons)
     assert power(sd, n, seen, comparisons=comparisons) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_corrected_sd_lies_on_either_side_equally_often():
+    sds = np.random.default_rng(2).normal(0, 3.0, (20_000, 5)).std(axis=1, ddof=1)
+    assert np.mean([unbiased_sd(sd, 5) > 3.0 for sd in sds[:2000]]) == pytest.approx(0.5, abs=0.035)
+    assert np.mean(sds < 3.0) == pytest.approx(0.594, abs=0.011)
+    assert math.isnan(unbiased_sd(math.nan, 1))
+    assert unbiased_sd(0.0, 5) == 0.0
+    with pytest.raises(ValueError, match="sd=-1"):
+        unbiased_sd(-1.0, 5)
 
 
 def test_detectable_at_its_limits():

@@ -80,7 +80,7 @@ def test_numbers_come_from_the_statistics():
     assert found["p_sign_flip"] is None
     assert found["more_seeds"] is None
     assert found["correlation"] == pytest.approx(-1.0)
-    assert found["power"] == stats.power(interval.sd, 5, 0.02, comparisons=3)
+    assert found["power"] == stats.power(stats.unbiased_sd(interval.sd, 5), 5, 0.02, comparisons=3)
     table = [[MUON.horizons[h][i] for h in (100, 200, 300)] + [MUON.losses[i]] for i in range(5)]
     steps = stats.horizon_ratio([100, 200, 300, 400], table, list(ADAMW.losses.values()), comparisons=3)
     assert found["steps_ratio"] == steps.ratio
@@ -139,7 +139,7 @@ def test_horizons_on_some_seeds_use_those_alone():
 def test_an_unsettled_race_says_what_it_could_have_seen_and_what_it_takes():
     found = compare(ADAMW, evidence("twin", 2.032, wobble=-3.0), TASK, RULES)
     assert found["verdict"] == "not settled"
-    seen = stats.detectable(found["sd"], 5)
+    seen = stats.detectable(stats.unbiased_sd(found["sd"], 5), 5)
     assert f"With 5 seeds a difference of {seen:.3f} would have been seen in 80 % of cases" in found["sentence"]
     assert f"about {found['more_seeds']} more seeds would settle it" in found["sentence"]
     expected = stats.more_seeds(found["difference"], found["sd"], 5, 0.02, alpha=0.025)  # the next look pays

@@ -20,7 +20,7 @@ class _OneLineErrors(click.Group):
         try:
             return super().invoke(context)
         except (ThalwegError, ValueError) as error:
-            if isinstance(error, ThalwegError) or error.__traceback__ is not None and _is_ours(error):
+            if isinstance(error, ThalwegError) or (error.__traceback__ is not None and _is_ours(error)):
                 raise click.ClickException(str(error)) from error
             raise
 

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
 from thalweg.cli import screen
-from thalweg.lab import race as lab
+from thalweg.lab import plan as planning
+from thalweg.lab import race as racing
 from thalweg.lab.contestants import CONTESTANTS
 from thalweg.lab.protocol import BUDGETS
 from thalweg.lab.report import write_report
@@ -64,7 +65,7 @@ def race(
     entries = optimizers.split(",") if optimizers else None
     results = []
     for one in task:
-        plan = lab.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
+        plan = planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
                         margin=margin, jobs=jobs)  # fmt: skip
         screen.show_plan(console, plan)
         if dry_run:
@@ -83,11 +84,11 @@ def race(
         _write_csv(csv_path, results)
 
 
-def _run(console: Console, plan: lab.Plan, url: str) -> RaceResult:
+def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
     store = Store(url)
     try:
         with screen.Live(console, plan) as live:
-            return lab.race(plan, store, live)
+            return racing.race(plan, store, live)
     except KeyboardInterrupt:
         again = "thalweg " + " ".join(sys.argv[1:])
         console.print(f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {again}")

@@ -16,7 +16,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from thalweg.lab.race import Plan, Watcher
+from thalweg.lab.plan import Plan
+from thalweg.lab.race import Watcher
 from thalweg.lab.result import Contestant, RaceResult, Role, Run
 from thalweg.lab.run import Spec
 
@@ -168,7 +169,7 @@ def show_result(console: Console, result: RaceResult) -> None:
 
 
 def best_of(result: RaceResult) -> Contestant:
-    """The contestant to recommend: the lowest mean loss among those found better than the baseline, else the baseline."""
+    """The one to recommend: the lowest mean loss among those found better than the baseline, else the baseline."""
     better = {c["challenger"] for c in result["comparisons"] if c["verdict"] in ("better", "slightly better")}
     baseline, *others = result["contestants"]
     return min([baseline, *(c for c in others if c["label"] in better)], key=lambda c: c["mean_loss"])
@@ -176,8 +177,8 @@ def best_of(result: RaceResult) -> Contestant:
 
 def _leaderboard(result: RaceResult) -> Table:
     unit = result["task"]["unit"]
-    table = Table("optimizer", "lr", "× rest", "decay", f"held-out ({unit})", "steps", "seconds", "ms a step", "state", "diverged",
-                  box=None, pad_edge=False)  # fmt: skip
+    columns = ("optimizer", "lr", "× rest", "decay", f"held-out ({unit})", "steps", "seconds", "ms a step", "state")
+    table = Table(*columns, "diverged", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     ratios = {c["challenger"]: c for c in result["comparisons"]}
@@ -187,7 +188,8 @@ def _leaderboard(result: RaceResult) -> Table:
         ms = f"{c['step_ms']['total']:.1f}" if c["step_ms"] else "–"
         runs = sum(r["role"] == "verdict" and r["optimizer"] == c["label"] for r in result["runs"])
         table.add_row(
-            c["label"], f"{c['chosen']['lr']:.3g}", f"{c['chosen']['multiplier']:g}", f"{c['chosen']['weight_decay']:.2g}",
+            c["label"],
+            *(f"{c['chosen'][knob]:.3g}" for knob in ("lr", "multiplier", "weight_decay")),
             f"{c['mean_loss']:.4g} ± {c['sd_loss']:.2g}", steps, seconds, ms, f"{c['bytes_per_parameter']:.1f} B/p",
             f"{c['diverged']} of {runs}" if c["diverged"] else "–",
         )  # fmt: skip

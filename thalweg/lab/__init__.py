@@ -1,5 +1,6 @@
 """The lab: races between optimizers, and what they say.
 
-In the order of the work: `tasks` (what is trained), `contestants` and `protocol` (declared before any run), `search`,
-`run`, `pool` and `store` (the runs), `timing` (the quiet pass), `stats` and `verdict`, `honesty`, `race` (all of it), `report`.
+In the order of the work: `tasks` (what is trained); `contestants`, `protocol`, `plan` (declared before any run);
+`search`, `run`, `pool`, `store` (the runs) and `timing` (the quiet pass); `race` (which drives them); `stats`,
+`evidence`, `verdict`, `wording`, `honesty`, `summary` (what they say); `script` and `report` (what the user takes home).
 """

@@ -86,26 +86,29 @@ def statements(budget: Budget, baseline: str, challengers: int, seeds: int, marg
     """The rules of this race in sentences, as the report prints them."""
     first, last = FIRST_VERDICT_SEED, FIRST_VERDICT_SEED + seeds - 1
     horizons = ", ".join(f"{h:g}" for h in budget.horizons)
+    plural = "s" * (challengers != 1)
     return [
-        "Question: the held-out loss at the end of the horizon. Steps, seconds and bytes to the same loss are secondary; "
-        "nothing else picks a winner.",
-        "Same for all: initial weights, data order and dropout of each seed, horizon, batch, float32, one thread a run, "
-        f"{WARMUP:.0%} linear warmup and linear decay to zero, no clipping, parameter groups.",
-        "Parameter groups: hidden matrices at the learning rate lr; embeddings, output head and vectors at lr × multiplier, "
-        f"the multiplier tuned for everyone from {_set(budget.multipliers)}.",
-        f"Weight decay: decoupled, on the hidden matrices, strength from {_set(budget.decays)}, stated at AdamW's centre: at "
-        "its own centre each contestant's weights shrink by the same part a step.",
-        f"Search: {budget.trials} trials each. Learning rates: {budget.lr_points} points, factor √10, around the declared centre, "
-        f"extended while the best lies at an edge; then the multiplier, then the rest; of {budget.allowance} spare trials what is "
-        "not needed for extending refines the best.",
+        "Question: the held-out loss at the end of the horizon. Steps, seconds and bytes to the same loss are "
+        "secondary; nothing else picks a winner.",
+        "Same for all: initial weights, data order and dropout of each seed, horizon, batch, float32, one thread a "
+        f"run, {WARMUP:.0%} linear warmup and linear decay to zero, no clipping, parameter groups.",
+        "Parameter groups: hidden matrices at the learning rate lr; embeddings, output head and vectors at "
+        f"lr × multiplier, the multiplier tuned for everyone from {_set(budget.multipliers)}.",
+        f"Weight decay: decoupled, on the hidden matrices, strength from {_set(budget.decays)}, stated at AdamW's "
+        "centre: at its own centre each contestant's weights shrink by the same part a step.",
+        f"Search: {budget.trials} trials each. Learning rates: {budget.lr_points} points, factor √10, around the "
+        "declared centre, extended while the best lies at an edge; then the multiplier, then the rest. Of "
+        f"{budget.allowance} spare trials, what is not needed for extending refines the best.",
         f"Tuning seeds {_set(budget.tune_seeds)}; verdict seeds {first} to {last}, which no search has seen.",
-        "Only diverged runs are stopped: a loss that is not finite, or above twice the initial one after warmup. A diverged "
-        "run counts with the held-out loss before training, and is reported.",
-        f"Steps to the same loss: complete runs at {horizons} of the horizon, each with its own whole schedule and the settings "
-        "of the full horizon, interpolated for each seed in the logarithm of the horizon; never from within a long run.",
-        "Seconds: from a quiet pass after all runs: one process, one thread, contestants in turn in blocks of 20 steps, medians.",
-        f"Intervals: Student-t on differences paired by seed, 95 % for all {challengers} comparison{'s' * (challengers != 1)} "
-        f"with {baseline} together (Bonferroni).",
+        "Only diverged runs are stopped: a loss that is not finite, or above twice the initial one after warmup. A "
+        "diverged run counts with the held-out loss before training, and is reported.",
+        f"Steps to the same loss: complete runs at {horizons} of the horizon, each with its own whole schedule and "
+        "the settings of the full horizon, interpolated for each seed in the logarithm of the horizon; never from "
+        "within a long run.",
+        "Seconds: from a quiet pass after all runs: one process, one thread, contestants in turn in blocks of 20 "
+        "steps, medians.",
+        f"Intervals: Student-t on differences paired by seed, 95 % for all {challengers} comparison{plural} with "
+        f"{baseline} together (Bonferroni).",
         f"Margin of what matters: {margin}.",
     ]
 

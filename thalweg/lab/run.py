@@ -31,7 +31,7 @@ DIVERGED = 2.0
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that determines a run; its hash is the run's key, so a changed task, version or setting is a new run."""
+    """Everything that determines a run; its hash is the run's key, so whatever changed makes a new run."""
 
     task: str  # name, or path of the user's file
     fingerprint: str  # of the task's code and data

@@ -14,7 +14,8 @@ def lines(spec: Spec) -> str:
     lr = f"lr={spec.lr:.4g}"
     if name == "Muon":
         optimizer = [
-            f"optimizer = thalweg.Muon(model, {lr}, lr_ratio={spec.multiplier:g}, weight_decay={spec.weight_decay:g}{extra})"
+            f"optimizer = thalweg.Muon(model, {lr}, lr_ratio={spec.multiplier:g}, "
+            f"weight_decay={spec.weight_decay:g}{extra})"
         ]
     else:
         decoupled = "" if name == "AdamW" else ", decoupled_weight_decay=True"

@@ -100,7 +100,7 @@ def _beyond(best: Setting, losses: dict[Setting, float]) -> Setting | None:
 
 
 def _nearby(best: Setting) -> Iterator[Setting]:
-    """Settings around the best: half a grid step of the learning rate to either side, then a whole one, then between."""
+    """Settings around the best: half a grid step of the learning rate to either side, a whole one, then between."""
     for exponent in (0.5, 1.0, *(k / 16 for k in range(1, 16))):
         for sign in (-1, 1):
             yield replace(best, lr=best.lr * FACTOR ** (sign * exponent))

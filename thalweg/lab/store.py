@@ -57,8 +57,8 @@ class Store:
         if version is not None and version > SCHEMA:
             self.close()
             raise ThalwegError(
-                f"the store {self.url} was written by a newer thalweg (its format is {version}, this one reads {SCHEMA}); "
-                "update thalweg, or name another with --store"
+                f"the store {self.url} was written by a newer thalweg (its format is {version}, this one reads "
+                f"{SCHEMA}); update thalweg, or name another with --store"
             )
 
     def get(self, keys: list[str]) -> dict[str, dict[str, Any]]:

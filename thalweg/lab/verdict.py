@@ -78,7 +78,7 @@ def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], r
         "p_sign_flip": stats.sign_flip_p(differences),
         "sd": interval.sd,
         "correlation": _correlation(baseline, challenger),
-        "power": stats.power(interval.sd, interval.n, rules.margin, **level),
+        "power": stats.power(stats.unbiased_sd(interval.sd, interval.n), interval.n, rules.margin, **level),
         "more_seeds": _more(interval, rules) if verdict == "not settled" else None,
         "steps_ratio": steps.ratio if steps else stats.NOT_MEASURED,
         "inverse_steps_ratio": inverse.ratio if inverse else stats.NOT_MEASURED,

@@ -139,7 +139,8 @@ def _how_to_settle(result: Comparison, rules: Rules) -> str:
     if n == 1:
         return "One seed tells nothing about the spread; take more."
     more = "more than 1000" if result["more_seeds"] is None else f"about {result['more_seeds']}"
-    seen = stats.detectable(result["sd"], n, comparisons=rules.comparisons, alpha=rules.level)
+    sd = stats.unbiased_sd(result["sd"], n)
+    seen = stats.detectable(sd, n, comparisons=rules.comparisons, alpha=rules.level)
     return (
         f"With {n} seeds a difference of {_fixed(seen, digits)} would have been seen in 80 % of cases; {more} more "
         f"seed{'s' * (more != 'about 1')} would settle it."

@@ -7,7 +7,7 @@ to the same loss), `margin` (what matters), `tuning` (what a search cost and how
 from thalweg.lab.stats.interval import Interval, log_ratio, paired
 from thalweg.lab.stats.margin import Margin, margin
 from thalweg.lab.stats.permutation import sign_flip_p
-from thalweg.lab.stats.power import alpha_at_look, detectable, more_seeds, power
+from thalweg.lab.stats.power import alpha_at_look, detectable, more_seeds, power, unbiased_sd
 from thalweg.lab.stats.ratios import NOT_MEASURED, StepRatios, horizon_ratio, seconds_ratio
 from thalweg.lab.stats.tuning import expected_best, lr_sensitivity
 
@@ -28,4 +28,5 @@ __all__ = [
     "power",
     "seconds_ratio",
     "sign_flip_p",
+    "unbiased_sd",
 ]

@@ -22,8 +22,8 @@ def power(sd: float, n: int, margin: float, *, comparisons: int = 1, alpha: floa
     left side is noncentral t with n − 1 degrees of freedom and noncentrality ``margin·√n / sd``.
 
     Args:
-        sd: standard deviation of the paired differences. A race puts in its own estimate, so that what it prints is
-            itself uncertain (of 5 seeds, sd is known within a factor 0.6 to 2.9).
+        sd: standard deviation of the paired differences. A race puts in its own estimate (see :func:`unbiased_sd`), so
+            that what it prints is itself uncertain: of 5 seeds, sd is known within a factor 0.6 to 2.9.
         n: seeds.
         margin: what matters, in the unit of the loss, ≥ 0.
         comparisons: over which the interval is simultaneous.
@@ -41,6 +41,25 @@ def power(sd: float, n: int, margin: float, *, comparisons: int = 1, alpha: floa
     if sd == 0.0:
         return float(margin > 0.0)
     return _chance(margin / sd, n, t_quantile(n - 1, comparisons, alpha))
+
+
+def unbiased_sd(sd: float, n: int) -> float:
+    """The true standard deviation, as likely above as below: ``sd·√((n − 1) / median χ²[n − 1])``.
+
+    The sd of five values lies below the true one in 59 % of cases. A race that put it into :func:`power` as it is would
+    promise too much more often than too little; with this, half of all races promise more than they keep, half less. It
+    stays rough: where the true chance is 0.27, of the promises made from five seeds one in ten lies below 0.15, one above
+    0.67.
+
+    Args:
+        sd: standard deviation of n values (divisor n − 1); NaN for one, and so is the answer.
+        n: how many.
+
+    Raises:
+        ValueError: for a negative ``sd`` or ``n`` < 1.
+    """
+    spread("sd", sd, n)
+    return math.nan if n == 1 else sd * math.sqrt((n - 1) / float(stats.chi2.median(n - 1)))
 
 
 def detectable(sd: float, n: int, *, comparisons: int = 1, alpha: float = 0.05, chance: float = 0.8) -> float:

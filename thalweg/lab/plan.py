@@ -1,0 +1,146 @@
+"""The plan of a race: everything checked and reckoned before the first run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+
+from thalweg._base.errors import bad_argument
+from thalweg.lab.contestants import Contestant, parse_all
+from thalweg.lab.pool import default_jobs
+from thalweg.lab.protocol import Budget, get_budget
+from thalweg.lab.run import Spec, setting
+from thalweg.lab.search import Setting
+from thalweg.lab.tasks import Probe, Task, check, get_task
+from thalweg.lab.timing import quiet_pass, total
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be run, and how long it will take; made before the first run.
+
+    Attributes:
+        reference: what :func:`thalweg.lab.tasks.get_task` takes.
+        step_seconds: of one step of each contestant, from a probe of some 20 steps.
+    """
+
+    reference: str
+    task: Task
+    probe: Probe
+    contestants: list[Contestant]
+    baseline: str
+    budget: Budget
+    steps: int
+    seeds: int
+    margin: float | None
+    jobs: int
+    step_seconds: dict[str, float]
+    evaluate_seconds: float
+
+    @property
+    def horizons(self) -> list[int]:
+        """Steps of the complete shorter runs."""
+        return sorted({max(2, round(h * self.steps)) for h in self.budget.horizons} - {self.steps})
+
+    def runs(self) -> dict[str, int]:
+        """How many runs of each role one contestant makes."""
+        return {"tune": self.budget.trials, "verdict": self.seeds, "horizon": self.seeds * len(self.horizons)}
+
+    def seconds(self) -> float:
+        """About how long the race takes on so many workers."""
+        whole = self.budget.trials + self.seeds
+        steps = whole * self.steps + self.seeds * sum(self.horizons)
+        looks = self.budget.trials * 2 + self.seeds * (self.budget.evaluations + 1 + 2 * len(self.horizons))
+        busy = sum(steps * s + looks * self.evaluate_seconds for s in self.step_seconds.values())
+        return busy / self.jobs
+
+    def run_seconds(self, spec: Spec) -> float:
+        """About how long one run takes."""
+        return spec.steps * self.step_seconds[spec.contestant.label] + spec.evaluations * self.evaluate_seconds
+
+    @property
+    def identity(self) -> str:
+        """Hash of the question: the same race asked again with more seeds is a second look at the data."""
+        field_ = [(c.label, c.optimizer, sorted(c.settings.items()), c.seed_offset) for c in self.contestants]
+        content = [self.probe.fingerprint, self.steps, field_, self.baseline, self.budget.name, self.margin, setting()]
+        return hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()
+
+    def spec(self, contestant: Contestant, found: Setting, seed: int, steps: int, evaluations: int = 1) -> Spec:
+        """One run of this race."""
+        return Spec(
+            task=self.reference,
+            fingerprint=self.probe.fingerprint,
+            contestant=contestant,
+            lr=found.lr,
+            multiplier=found.multiplier,
+            weight_decay=contestant.decay(found.decay),
+            extra=found.extra,
+            seed=seed,
+            steps=steps,
+            evaluations=evaluations,
+        )
+
+
+def plan(
+    task: str,
+    *,
+    optimizers: Iterable[str] | None = None,
+    baseline: str = "adamw",
+    budget: str = "quick",
+    seeds: int | None = None,
+    steps: int | None = None,
+    margin: float | None = None,
+    jobs: int | None = None,
+) -> Plan:
+    """Check everything and probe the speed; run nothing else.
+
+    Args:
+        task: a built-in task's name, or the path of a file that defines one.
+        optimizers: entries as :func:`thalweg.lab.contestants.parse` reads them; the budget's field if None.
+        baseline: label of the contestant that the others are compared with.
+        budget: ``quick``, ``standard`` or ``thorough``.
+        seeds: of the verdict; the budget's number if None; at least 2.
+        steps: the horizon; the task's (``quick``: half of it) if None; at least 20.
+        margin: of what matters, in units of the loss; what 5 % more steps buys the baseline if None.
+        jobs: worker processes; one a core if None.
+
+    Raises:
+        ThalwegError, ValueError: for whatever is wrong with the task or an argument, before anything runs.
+    """
+    spending = get_budget(budget)
+    contestants = parse_all(optimizers or spending.optimizers, baseline)
+    for name, value, least in (("seeds", seeds, 2), ("steps", steps, 20), ("jobs", jobs, 1)):
+        if value is not None and value < least:
+            raise bad_argument(name, value, f"an integer of at least {least}")
+    if margin is not None and not 0 <= margin < float("inf"):
+        raise bad_argument("margin", margin, "a number in [0, ∞), in units of the loss")
+    torch.set_num_threads(1)
+    the_task = get_task(task)
+    probe = check(the_task)
+    draft = Plan(
+        reference=task,
+        task=the_task,
+        probe=probe,
+        contestants=contestants,
+        baseline=baseline,
+        budget=spending,
+        steps=steps or max(20, the_task.steps // spending.shorten),
+        seeds=seeds or spending.verdict_seeds,
+        margin=margin,
+        jobs=jobs or default_jobs(),
+        step_seconds={},
+        evaluate_seconds=0.0,
+    )
+    first = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in contestants]
+    blocks = quiet_pass(first, blocks=1)
+    model = the_task.model(0)
+    start = time.perf_counter()
+    the_task.evaluate(model)
+    evaluate_seconds = time.perf_counter() - start
+    step_seconds = {label: total(block[0]) / 1e3 for label, block in blocks.items()}
+    return replace(draft, step_seconds=step_seconds, evaluate_seconds=evaluate_seconds)

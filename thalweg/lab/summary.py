@@ -1,0 +1,206 @@
+"""From the runs of a race to its result: who found what, how they compare, what must be said with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from thalweg.engine.backends import choice
+from thalweg.lab import honesty, script, stats
+from thalweg.lab.contestants import Contestant
+from thalweg.lab.evidence import Evidence, Rules
+from thalweg.lab.plan import Plan
+from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, warmup_steps
+from thalweg.lab.result import Contestant as Entry
+from thalweg.lab.result import RaceResult, Run
+from thalweg.lab.run import setting
+from thalweg.lab.search import Found
+from thalweg.lab.timing import step_time, total
+from thalweg.lab.verdict import compare, headline, not_tested
+
+#: blocks of the quiet pass by contestant; None where it was not made
+Blocks = Mapping[str, list[dict[str, float]]]
+
+
+@dataclass
+class Campaign:
+    """What one contestant has run."""
+
+    contestant: Contestant
+    found: Found
+    tune: list[Run]
+    verdict: dict[int, Run]  # by index in the list of verdict seeds
+    horizon: dict[int, dict[int, Run]] = field(default_factory=dict)  # steps → index → run
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them."""
+        return [*self.tune, *self.verdict.values(), *(r for runs in self.horizon.values() for r in runs.values())]
+
+    @property
+    def final(self) -> list[float]:
+        """Final losses of the verdict runs."""
+        return [run["final_loss"] for run in self.verdict.values()]
+
+
+def summarise(plan: Plan, campaigns: Sequence[Campaign], blocks: Blocks, look: int) -> RaceResult:
+    """The whole result; the baseline's campaign comes first."""
+    baseline, *challengers = campaigns
+    margin, source = _margin(plan, baseline)
+    rules = Rules(margin=margin, comparisons=max(1, len(challengers)), look=look)
+    task = _task(plan, baseline)
+    evidence = {c.contestant.label: _evidence(c, blocks) for c in campaigns}
+    base = evidence[baseline.contestant.label]
+    comparisons = [compare(base, evidence[c.contestant.label], task, rules) for c in challengers]
+    result = RaceResult(
+        schema=1,
+        task=task,
+        protocol=_protocol(plan, rules, source, campaigns),
+        contestants=[_entry(plan, c, blocks) for c in campaigns],
+        runs=[run for c in campaigns for run in c.runs],
+        comparisons=comparisons,
+        flags=[],
+        environment=environment(),
+        headline=headline(task, comparisons),
+        sentences=[*(c["sentence"] for c in comparisons), not_tested(task, comparisons)],
+    )
+    result["flags"] = honesty.flags(result)
+    return finite(result)
+
+
+def finite(result: RaceResult) -> RaceResult:
+    """The same with None for what is not a finite number: JSON has no other word for it."""
+
+    def clean(value: object) -> object:
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        if isinstance(value, dict):
+            return {k: clean(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [clean(v) for v in value]
+        return value
+
+    return clean(result)  # type: ignore[return-value]
+
+
+def environment() -> dict[str, str]:
+    """The machine and the versions, for the record."""
+    return {
+        **setting(),
+        "system": platform.platform(),
+        "cores": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.1f} when the race ended" if hasattr(os, "getloadavg") else "not known",
+    }
+
+
+def _margin(plan: Plan, baseline: Campaign) -> tuple[float, str]:
+    """The margin and where it comes from."""
+    if plan.margin is not None:
+        return plan.margin, "given by hand"
+    horizons = [*plan.horizons, plan.steps]
+    by_steps = {**baseline.horizon, plan.steps: baseline.verdict}
+    table = [[by_steps[h][i]["final_loss"] for h in horizons] for i in baseline.verdict]
+    margin = stats.margin(horizons, table)
+    return margin.value, margin.note
+
+
+def _evidence(campaign: Campaign, blocks: Blocks) -> Evidence:
+    label = campaign.contestant.label
+    return Evidence(
+        label=label,
+        losses=dict(enumerate(campaign.final)),
+        horizons={h: {i: r["final_loss"] for i, r in runs.items()} for h, runs in campaign.horizon.items()},
+        block_seconds=[total(block) / 1e3 for block in blocks.get(label, [])],
+        diverged=_diverged(campaign),
+        state_bytes=campaign.verdict[0]["state_bytes"],
+    )
+
+
+def _diverged(campaign: Campaign) -> int:
+    return sum(run["status"] == "diverged" for run in campaign.verdict.values())
+
+
+def _task(plan: Plan, baseline: Campaign) -> dict[str, object]:
+    task = plan.task
+    return {
+        "name": task.name,
+        "title": (type(task).__doc__ or task.name).strip().splitlines()[0],
+        "parameters": plan.probe.parameters,
+        "steps": plan.steps,
+        "batch_size": task.batch_size,
+        "unit": task.unit,
+        "good_for": task.good_for,
+        "data": dict(task.data()),
+        "fingerprint": plan.probe.fingerprint,
+        "initial_loss": plan.probe.initial_loss,
+    }
+
+
+def _protocol(plan: Plan, rules: Rules, margin_source: str, campaigns: Sequence[Campaign]) -> dict[str, object]:
+    budget = plan.budget
+    label = plan.baseline
+    return {
+        "budget": budget.name,
+        "baseline": label,
+        "steps": plan.steps,
+        "schedule_steps": plan.steps,
+        "batch_size": plan.task.batch_size,
+        "precision": "float32",
+        "threads": 1,
+        "warmup_steps": warmup_steps(plan.steps),
+        "warmup": WARMUP,
+        "schedule": "linear to zero",
+        "clip": None,
+        "parameter_groups": "hidden matrices at lr; embeddings, output head and vectors at lr × multiplier",
+        "seeds": {
+            "tune": list(budget.tune_seeds),
+            "verdict": [FIRST_VERDICT_SEED + i for i in range(plan.seeds)],
+        },
+        "lr_grid": {c.contestant.label: sorted({run["lr"] for run in c.tune}) for c in campaigns},
+        "lr_points": budget.lr_points,
+        "allowance": budget.allowance,
+        "multipliers": list(budget.multipliers),
+        "weight_decays": list(budget.decays),
+        "trials": budget.trials,
+        "horizons": plan.horizons,
+        "alpha": rules.alpha,
+        "level": rules.level,
+        "look": rules.look,
+        "margin": rules.margin,
+        "margin_source": margin_source,
+        "margin_by_hand": plan.margin is not None,
+        "quiet": True,
+        "backends": {c.contestant.label: choice.chosen("auto")[0] for c in campaigns},
+        "jobs": plan.jobs,
+        "statements": statements(budget, label, len(campaigns) - 1, plan.seeds, f"{rules.margin:.3g}, {margin_source}"),
+    }
+
+
+def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
+    contestant, found = campaign.contestant, campaign.found
+    spec = plan.spec(contestant, found.setting, seed=FIRST_VERDICT_SEED, steps=plan.steps)
+    runs = list(campaign.verdict.values())
+    mine = blocks.get(contestant.label)
+    return Entry(
+        label=contestant.label,
+        optimizer=contestant.optimizer,
+        settings={**contestant.settings, **dict(found.setting.extra)},
+        lr_centre=contestant.centre,
+        chosen={"lr": spec.lr, "multiplier": spec.multiplier, "weight_decay": spec.weight_decay},
+        trials=len(campaign.tune),
+        trial_steps=sum(run["steps"] for run in campaign.tune),
+        trial_seconds=sum(run["seconds"] for run in campaign.tune),
+        at_limit=found.at_limit,
+        mean_loss=statistics.fmean(campaign.final),
+        sd_loss=statistics.stdev(campaign.final) if len(runs) > 1 else math.nan,
+        mean_train_loss=statistics.fmean(run["train_loss"] for run in runs),
+        diverged=_diverged(campaign),
+        state_bytes=runs[0]["state_bytes"],
+        bytes_per_parameter=runs[0]["state_bytes"] / plan.probe.parameters,
+        step_ms=step_time(mine) if mine else None,
+        script=script.lines(spec),
+    )

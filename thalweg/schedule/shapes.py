@@ -1,0 +1,168 @@
+r"""The shapes: pure functions of the step.
+
+A schedule $f$ is called with the number of updates made so far, $t = 0$ for the first one, and gives the factor in
+[0, 1] of the peak learning rate for the next. One of $T$ steps is used at $t = 0 … T-1$, where a decay to zero has not
+yet reached zero: no update is wasted. From $t = T$ on it stays at its ``final`` factor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from thalweg._base.errors import bad_argument
+
+
+class Schedule(Protocol):
+    """What the loop and the scheduler ask of a schedule."""
+
+    def __call__(self, step: int) -> float:
+        """The factor of the peak for the update after ``step`` others."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Always the peak: $f(t) = 1$."""
+
+    def __call__(self, step: int) -> float:
+        """1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    r"""A straight line from 1 to ``final``: $f(t) = 1 - (1 - f_T)\,t/T$."""
+
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_length("steps", self.steps)
+        _check_fraction("final", self.final)
+
+    def __call__(self, step: int) -> float:
+        """The factor at ``step``."""
+        return 1.0 - (1.0 - self.final) * min(1.0, step / self.steps)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    r"""Half a cosine from 1 to ``final`` (Loshchilov & Hutter 2017): $f(t) = f_T + (1 - f_T)(1 + \cos(\pi t/T))/2$."""
+
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_length("steps", self.steps)
+        _check_fraction("final", self.final)
+
+    def __call__(self, step: int) -> float:
+        """The factor at ``step``."""
+        return self.final + (1.0 - self.final) * (1.0 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
+
+
+@dataclass(frozen=True)
+class Wsd:
+    r"""Stable, then decay over the last ``decay`` of the steps (Hu et al. 2024; Hägele et al. 2024 for ``1-sqrt``).
+
+    With $x = \max(0, t - (1-d)T) / (dT)$: $f(t) = 1 - (1 - f_T)\,x$, or $1 - (1 - f_T)\sqrt{x}$.
+    """
+
+    steps: int
+    decay: float = 0.2
+    final: float = 0.0
+    shape: Literal["linear", "1-sqrt"] = "linear"
+
+    def __post_init__(self) -> None:
+        _check_length("steps", self.steps)
+        _check_fraction("final", self.final)
+        if not 0.0 < self.decay <= 1.0:
+            raise bad_argument("decay", self.decay, "a fraction of the steps in (0, 1]")
+        if self.shape not in ("linear", "1-sqrt"):
+            raise bad_argument("shape", self.shape, "'linear' or '1-sqrt'")
+
+    def __call__(self, step: int) -> float:
+        """The factor at ``step``."""
+        length = self.decay * self.steps
+        x = min(1.0, max(0.0, step - (self.steps - length)) / length)
+        return 1.0 - (1.0 - self.final) * (x if self.shape == "linear" else math.sqrt(x))
+
+
+@dataclass(frozen=True)
+class Warmup:
+    r"""A linear rise over ``steps`` updates, then another schedule, which starts counting there.
+
+    $f(t) = (t+1)/n \cdot g(0)$ for $t < n$: the first update already moves, the last one of the rise is at the peak;
+    then $f(t) = g(t - n)$.
+    """
+
+    steps: int
+    then: Schedule
+
+    def __post_init__(self) -> None:
+        _check_length("warmup", self.steps)
+
+    def __call__(self, step: int) -> float:
+        """The factor at ``step``."""
+        return (step + 1) / self.steps * self.then(0) if step < self.steps else self.then(step - self.steps)
+
+
+def constant(*, warmup: int = 0) -> Schedule:
+    """The peak throughout, after ``warmup`` updates."""
+    return Warmup(warmup, Constant()) if warmup else Constant()
+
+
+def linear(steps: int, final: float = 0.0, *, warmup: int = 0) -> Schedule:
+    """Warmup, then a straight line to ``final``; ``steps`` updates in all.
+
+    Raises:
+        ValueError: unless 0 ≤ warmup < steps and 0 ≤ final ≤ 1.
+    """
+    rest = _after(warmup, steps)
+    return Warmup(warmup, Linear(rest, final)) if warmup else Linear(rest, final)
+
+
+def cosine(steps: int, final: float = 0.0, *, warmup: int = 0) -> Schedule:
+    """Warmup, then half a cosine to ``final``; ``steps`` updates in all. Raises as :func:`linear`."""
+    rest = _after(warmup, steps)
+    return Warmup(warmup, Cosine(rest, final)) if warmup else Cosine(rest, final)
+
+
+def wsd(
+    steps: int,
+    decay: float = 0.2,
+    final: float = 0.0,
+    shape: Literal["linear", "1-sqrt"] = "linear",
+    *,
+    warmup: int = 0,
+) -> Schedule:
+    """Warmup, stable, decay; ``steps`` updates in all, of which ``decay`` (of those after warmup) is the decay.
+
+    Raises as :func:`linear`, and unless 0 < decay ≤ 1.
+    """
+    rest = _after(warmup, steps)
+    body = Wsd(rest, decay, final, shape)
+    return Warmup(warmup, body) if warmup else body
+
+
+def _after(warmup: int, steps: int) -> int:
+    _check_length("steps", steps)
+    if not _is_integer(warmup) or not 0 <= warmup < steps:
+        raise bad_argument("warmup", warmup, f"an integer in [0, {steps}), fewer than all steps")
+    return steps - warmup
+
+
+def _check_length(name: str, value: int) -> None:
+    if not _is_integer(value) or value < 1:
+        raise bad_argument(name, value, "an integer of at least 1")
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise bad_argument(name, value, "a factor of the peak in [0, 1]")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
