@@ -414,6 +414,15 @@ def test_a_dropped_verdict_run_is_seen_everywhere(honest):
     assert found["none-dropped"] == found["interval"] == "warning"
 
 
+def test_what_a_shorter_run_reached_was_not_missed(honest):
+    for x in pick(honest, "sgd", "horizon"):
+        x["final_loss"] = x["curve"][-1][1] if x["steps"] == 100 else 1.9
+        x["curve"][-1] = (x["steps"], x["final_loss"])
+    honest["comparisons"] = judged(honest["runs"])
+    assert honest["comparisons"][1]["steps_ratio"]["low"] is not None
+    assert raised(honest) == {"one-task": "note"}
+
+
 def test_a_rise_of_both_losses_is_not_over_fitting(honest):
     over_fitted(honest)
     for x in pick(honest, "muon", "verdict"):

@@ -154,6 +154,12 @@ def test_a_later_look_pays_and_says_so():
     assert "look" not in first["sentence"]
 
 
+def test_what_could_have_been_seen_is_reckoned_at_the_level_of_the_look():
+    found = compare(ADAMW, evidence("twin", 2.032, wobble=-3.0), TASK, Rules(0.02, look=3))
+    seen = stats.detectable(stats.unbiased_sd(found["sd"], 5), 5, alpha=0.0125)
+    assert f"a difference of {seen:.3f} would have been seen" in found["sentence"]
+
+
 def test_one_seed_settles_nothing():
     found = compare(evidence("adamw", 2.0, n=1), evidence("muon", 1.0, n=1), TASK, RULES)
     assert found["verdict"] == "not settled"

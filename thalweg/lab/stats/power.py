@@ -48,8 +48,8 @@ def unbiased_sd(sd: float, n: int) -> float:
 
     The sd of five values lies below the true one in 59 % of cases. A race that put it into :func:`power` as it is would
     promise too much more often than too little; with this, half of all races promise more than they keep, half less. It
-    stays rough: where the true chance is 0.27, of the promises made from five seeds one in ten lies below 0.15, one above
-    0.67.
+    stays rough: where the true chance is 0.27, one in ten of the promises made from five seeds lies below 0.15, and one
+    above 0.67.
 
     Args:
         sd: standard deviation of n values (divisor n − 1); NaN for one, and so is the answer.

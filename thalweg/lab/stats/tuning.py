@@ -75,7 +75,6 @@ def _lowest_at_each(lrs: Sequence[float], losses: Sequence[float], cap: float) -
     lowest: dict[float, float] = {}
     for lr, loss in zip(lrs, losses, strict=True):
         x = round(math.log10(lr), 9)
-        capped = min(loss, cap) if math.isfinite(loss) else cap
-        lowest[x] = min(lowest.get(x, cap), capped)
+        lowest[x] = min(lowest.get(x, cap), loss if math.isfinite(loss) else cap)
     rising = sorted(lowest)
     return np.array(rising), np.array([lowest[x] for x in rising])
