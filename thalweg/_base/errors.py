@@ -15,12 +15,12 @@ def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> Va
 
     Args:
         name: the argument, as the user spells it.
-        value: what was given; its ``repr`` is shown, cut at 80 characters.
+        value: what was given; its ``repr`` is shown, cut at 200 characters.
         allowed: what would be right, as a noun phrase.
         remedy: a sentence that says what to do instead; may be empty.
     """
     shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    shown = shown if len(shown) <= 200 else shown[:197] + "..."
     return ValueError(f"{name}={shown}: expected {allowed}" + (f". {remedy}" if remedy else ""))
 
 

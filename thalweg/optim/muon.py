@@ -75,6 +75,7 @@ class Muon(Optimizer):
     )
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
     use_muon: bool = hyper(default=True, init=False)
 
     steps: Tensor = count(when=lambda h: not h.use_muon)

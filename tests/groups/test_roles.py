@@ -1,0 +1,157 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.groups import models
+from thalweg.groups import describe, multiplied, roles, split
+
+IDX = torch.randint(0, 10, (2, 5), generator=torch.Generator().manual_seed(0))
+
+
+def kinds(model, sample=None, **options):
+    return {r.name: r.kind for r in roles(model, sample, **options)}
+
+
+def of_kind(model, kind, sample=None, **options):
+    return {name for name, k in kinds(model, sample, **options).items() if k == kind}
+
+
+TABLE = [
+    ("mlp", models.mlp, torch.randn(2, 4), {"0.weight", "3.weight"}, {"5.weight"}, set()),
+    ("cnn", models.cnn, torch.randn(2, 1, 8, 8), {"0.weight", "3.weight"}, {"8.weight"}, set()),
+    ("autoencoder", models.autoencoder, torch.randn(2, 6), {"0.weight"}, {"2.weight"}, set()),
+    ("one matrix", lambda: nn.Linear(3, 2), torch.randn(2, 3), set(), {"weight"}, set()),
+    ("lstm", models.Lstm, IDX, {"lstm.weight_ih_l0", "lstm.weight_hh_l0"}, {"head.weight"}, {"embedding.weight"}),
+    ("two heads", models.TwoHeads, torch.randn(2, 4), {"body.0.weight", "body.2.weight"},
+     {"policy.weight", "value.weight"}, set()),
+    ("residual", models.Residual, torch.randn(2, 4), {"a.0.weight", "a.1.weight", "b.0.weight"}, {"b.1.weight"}, set()),
+    ("attention", models.Attention, torch.randn(2, 3, 8), {"attention.in_proj_weight", "attention.out_proj.weight"},
+     {"head.weight"}, set()),
+    ("own matrix", models.OwnMatrix, IDX, {"weight"}, {"out.weight"}, {"table", "position"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["sample", "trace"])
+@pytest.mark.parametrize(
+    ("name", "make", "sample", "hidden", "head", "embedding"), TABLE, ids=[row[0] for row in TABLE]
+)
+def test_sees_what_each_parameter_is(name, make, sample, hidden, head, embedding, how):
+    model = make()
+    seen = sample if how == "sample" else None
+    assert of_kind(model, "hidden", seen) == hidden
+    assert of_kind(model, "head", seen) == head
+    assert of_kind(model, "embedding", seen) == embedding
+    rest = {n for n, _ in model.named_parameters()} - hidden - head - embedding
+    assert of_kind(model, "vector", seen) == rest
+
+
+@pytest.mark.parametrize("sample", [None, IDX, (IDX, IDX), {"idx": IDX}], ids=["none", "tensor", "tuple", "dict"])
+def test_a_gpt_whose_byte_table_is_square_is_not_mistaken_for_matrices(sample):
+    model = models.Gpt(vocabulary=16, d=16)
+    assert of_kind(model, "embedding", sample) == {"transformer.wte.weight", "transformer.wpe.weight"}
+    assert of_kind(model, "head", sample) == {"lm_head.weight"}
+    assert len(of_kind(model, "hidden", sample)) == 8
+
+
+@pytest.mark.parametrize("sample", [None, IDX], ids=["none", "sample"])
+def test_a_tied_head_is_an_embedding_and_no_hidden_matrix_takes_its_place(sample):
+    model = models.Gpt(tied=True)
+    assert of_kind(model, "embedding", sample) == {"transformer.wte.weight", "transformer.wpe.weight"}
+    assert of_kind(model, "head", sample) == set()
+    assert len(of_kind(model, "hidden", sample)) == 8
+
+
+def test_a_transformer_encoder_of_torch():
+    model = models.Encoder()
+    assert of_kind(model, "head", torch.randn(2, 3, 8)) == {"head.weight"}
+    assert len(of_kind(model, "hidden", torch.randn(2, 3, 8))) == 8
+
+
+def test_order_of_registration_does_not_fool_a_sample():
+    assert of_kind(models.HeadFirst(), "head", torch.randn(2, 4)) == {"head.weight"}
+
+
+def test_without_evidence_the_last_matrix_is_taken_and_the_reason_says_so():
+    head = next(r for r in roles(models.HeadFirst()) if r.kind == "head")
+    assert head.name == "body.weight"
+    assert "pass sample=" in head.why
+
+
+@pytest.mark.parametrize("head", [["head"], lambda m: [m.head]])
+def test_the_user_may_name_the_head(head):
+    model = models.HeadFirst()
+    assert of_kind(model, "head", head=head(model) if callable(head) else head) == {"head.weight"}
+
+
+def test_a_matrix_of_unknown_use_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"weight \(6, 6\) of OwnMatrix.*sample=") as error:
+        roles(models.OwnMatrix(branches=True))
+    assert "hidden=" in str(error.value)
+    assert kinds(models.OwnMatrix(branches=True), IDX)["weight"] == "hidden"
+    assert kinds(models.OwnMatrix(branches=True), hidden=[models.OwnMatrix])["weight"] == "hidden"
+
+
+def test_a_subclass_of_linear_is_linear():
+    class Cast(nn.Linear):
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight.to(x.dtype))
+
+    model = nn.Sequential(Cast(4, 4, bias=False), nn.ReLU(), Cast(4, 2, bias=False))
+    assert kinds(model, torch.randn(1, 4)) == {"0.weight": "hidden", "2.weight": "head"}
+
+
+def test_frozen_and_shared_parameters():
+    model = models.mlp()
+    model[0].weight.requires_grad_(False)
+    model[5].bias = model[5].bias
+    assert "0.weight" not in kinds(model)
+    shared = nn.Linear(4, 4)
+    twice = nn.Sequential(shared, nn.ReLU(), shared, nn.Linear(4, 2))
+    assert [r.name for r in roles(twice)] == ["0.weight", "0.bias", "3.weight", "3.bias"]
+
+
+@pytest.mark.parametrize("make", [models.cnn, models.Gpt, models.Lstm, models.Encoder, models.mlp])
+def test_looking_changes_nothing(make):
+    model = make()
+    sample = {models.cnn: torch.randn(2, 1, 8, 8), models.mlp: torch.randn(2, 4), models.Encoder: torch.randn(2, 3, 8)}
+    model.train()
+    next(iter(model.children())).eval()
+    before = copy.deepcopy(model.state_dict())
+    modes = [m.training for m in model.modules()]
+    random = torch.get_rng_state()
+    roles(model, sample.get(make, IDX))
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert modes == [m.training for m in model.modules()]
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("make", [row[1] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_every_trainable_parameter_exactly_once(make):
+    model = make()
+    hidden, rest = split(model)
+    assert sorted(n for n, _ in hidden + rest) == sorted(n for n, _ in model.named_parameters())
+
+
+def test_groups_for_any_optimizer():
+    groups = multiplied(models.mlp(), lr=0.1, multiplier=3, weight_decay=0.5)
+    assert [g["role"] for g in groups] == ["hidden", "rest"]
+    assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.3])
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
+    torch.optim.AdamW(groups)
+    assert [g["role"] for g in multiplied(nn.Linear(2, 2), 0.1)] == ["rest"]
+
+
+@pytest.mark.parametrize("bad", [{"lr": -1}, {"lr": 1, "multiplier": float("inf")}, {"lr": 1, "weight_decay": -0.1}])
+def test_bad_numbers_are_named(bad):
+    with pytest.raises(ValueError, match=list(bad)[-1]):
+        multiplied(models.mlp(), **bad)
+
+
+def test_the_table_that_people_read():
+    lines = describe(roles(models.Gpt(), IDX)).splitlines()
+    assert len(lines) == len(list(models.Gpt().parameters()))
+    assert any("lm_head.weight" in line and "makes the output (seen in a run on the sample)" in line for line in lines)
