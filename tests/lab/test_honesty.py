@@ -81,16 +81,21 @@ def contestant(label, runs):
     }
 
 
+def final_losses(label, runs, steps):
+    mine = [r for r in runs if r["optimizer"] == label and r["role"] != "tune" and r["steps"] == steps]
+    return {i: r["final_loss"] for i, r in enumerate(sorted(mine, key=lambda r: r["seed"]))}
+
+
 def evidence(label, runs, blocks=(0.016, 0.0161, 0.0159)):
-    def final(steps):
-        mine = [r for r in runs if r["optimizer"] == label and r["role"] != "tune" and r["steps"] == steps]
-        return {i: r["final_loss"] for i, r in enumerate(sorted(mine, key=lambda r: r["seed"]))}
-
-    return Evidence(label, final(STEPS), {s: final(s) for s in SHORT if final(s)}, blocks)
+    shorter = {steps: final_losses(label, runs, steps) for steps in SHORT}
+    return Evidence(label, final_losses(label, runs, STEPS), shorter, blocks)
 
 
-def judged(runs, look=1, **options):
-    rules = Rules(0.016, comparisons=2, look=look)
+def judged(runs, look=1, margin=None, **options):
+    if margin is None:
+        by_seed = zip(*(final_losses("adamw", runs, s).values() for s in (*SHORT, STEPS)), strict=False)
+        margin = stats.margin((*SHORT, STEPS), by_seed).value
+    rules = Rules(margin, comparisons=2, look=look)
     sides = {label: evidence(label, runs, **options) for label in FIELD}
     return [compare(sides["adamw"], sides[label], TASK, rules) for label in ("muon", "sgd")]
 
@@ -104,11 +109,17 @@ def honest():
         "protocol": {
             "baseline": "adamw",
             "alpha": 0.05,
-            "looks": 1,
-            "margin_source": "steps",
+            "look": 1,
             "quiet": True,
             "backends": dict.fromkeys(FIELD, "foreach"),
-            "conditions": {label: {"warmup": 0.05, "batch": 16, "clipping": None} for label in FIELD},
+            "batch_size": 16,
+            "precision": "float32",
+            "threads": 1,
+            "warmup": 0.05,
+            "schedule": "linear to zero",
+            "clip": None,
+            "parameter_groups": "hidden matrices; the rest",
+            "schedule_steps": STEPS,
         },
         "contestants": [contestant(label, runs) for label in FIELD],
         "runs": runs,
@@ -193,19 +204,19 @@ def decay_for_one(r):
 
 
 def a_longer_warmup(r):
-    r["protocol"]["conditions"]["muon"]["warmup"] = 0.2
+    r["protocol"]["conditions"] = {"muon": {"warmup": 0.2}}
 
 
 def clipping_for_one(r):
-    r["protocol"]["conditions"]["muon"]["clipping"] = 1.0
+    pick(r, "muon", "verdict")[0]["settings"]["clip"] = 1.0
 
 
-def another_key(r):
-    r["protocol"]["conditions"]["muon"]["precision"] = "bfloat16"
+def a_condition_of_its_own(r):
+    r["protocol"]["conditions"] = {"muon": {"cooldown": 10}}
 
 
 def conditions_unknown(r):
-    del r["protocol"]["conditions"]["muon"]
+    del r["protocol"]["warmup"]
 
 
 def other_seeds(r):
@@ -222,6 +233,10 @@ def cut_short(r):
 
 def another_schedule(r):
     pick(r, "muon", "horizon")[0]["schedule_steps"] = STEPS
+
+
+def schedule_of_another_length(r):
+    r["protocol"]["schedule_steps"] = 800
 
 
 def longer_verdict_runs(r):
@@ -286,20 +301,24 @@ def five_seeds(r):
 
 
 def second_look(r):
-    r["protocol"]["looks"] = 2
+    r["protocol"]["look"] = 2
     r["comparisons"] = judged(r["runs"], look=2)
 
 
+def with_margin(r, margin):
+    r["comparisons"] = judged(r["runs"], margin=margin)
+
+
 def margin_by_hand(r):
-    r["protocol"]["margin_source"] = "given"
+    with_margin(r, 0.05)
 
 
 def margin_floor(r):
-    r["protocol"]["margin_source"] = "floor"
-
-
-def margin_unknown(r):
-    del r["protocol"]["margin_source"]
+    for x in pick(r, "adamw", "horizon"):
+        if x["steps"] == 200:
+            x["final_loss"] = 2.0
+            x["curve"][-1] = (200, 2.0)
+    with_margin(r, 1e-3 * r["contestants"][0]["mean_loss"])
 
 
 def imputed(r):
@@ -358,12 +377,13 @@ def backends_unknown(r):
         (one_multiplier_for_the_baseline, "equal-choices", "warning", r"adamw \{1\}, muon \{1, 3, 10, 30\}"),
         (decay_for_one, "equal-choices", "warning", r"adamw \{0, 0.0003\}, muon \{0\}"),
         (a_longer_warmup, "same-conditions", "warning", "warmup differs: adamw 0.05, muon 0.2"),
-        (clipping_for_one, "same-conditions", "warning", "clipping differs"),
-        (another_key, "same-conditions", "warning", "precision differs: adamw None, muon 'bfloat16'"),
-        (conditions_unknown, "same-conditions", "note", "conditions of muon"),
+        (clipping_for_one, "same-conditions", "warning", "clip differs: adamw None, muon 1.0"),
+        (a_condition_of_its_own, "same-conditions", "warning", "cooldown differs: adamw None, muon 10"),
+        (conditions_unknown, "same-conditions", "note", "Not recorded: warmup"),
         (other_seeds, "paired-seeds", "note", "Not everyone"),
         (cut_short, "whole-schedules", "warning", "verdict run of muon, seed 100"),
         (another_schedule, "whole-schedules", "warning", "horizon run of muon, seed 100"),
+        (schedule_of_another_length, "whole-schedules", "warning", "the schedule has 800 steps, a run 400"),
         (longer_verdict_runs, "whole-schedules", "warning", "800 of 400 steps"),
         (best_of_run, "end-of-run", "warning", "verdict run of muon, seed 100"),
         (survivors_mean, "none-dropped", "warning", "mean loss of sgd"),
@@ -376,8 +396,7 @@ def backends_unknown(r):
         (five_seeds, "few-seeds", "note", "5 seeds"),
         (second_look, "looks", "note", "97.5 %"),
         (margin_by_hand, "margin", "note", "by hand"),
-        (margin_floor, "margin", "note", "floor"),
-        (margin_unknown, "margin", "note", "not recorded"),
+        (margin_floor, "margin", "note", "floor: 0.1% of the baseline's loss"),
         (imputed, "misses", "warning", "sgd did not reach the loss of adamw in 6 of 6"),
         (imputed_without_interval, "misses", "warning", "sgd did not reach"),
         (in_run_crossing, "complete-runs", "warning", "muon is said to need"),

@@ -8,15 +8,17 @@ Of the protocol these keys are read; what is missing is said to be not recorded:
 ==================  ====================================================================================================
 ``baseline``        label of the declared baseline; else the first comparison's
 ``alpha``           of all comparisons together, at the first look (0.05)
-``looks``           1, or how often a verdict has been drawn from these runs (1)
-``margin_source``   ``"steps"``, ``"floor"`` (see `stats.margin`) or ``"given"``
+``look``            1, or how often a verdict has been drawn from these runs (1)
 ``quiet``           whether the timing pass ran with no other run under way
 ``backends``        label → backend that took the steps
-``conditions``      label → all that must be the same: warmup, schedule, batch, clipping, precision, groups, …
-``epochs``          passes over the training data in a full run, where the data are finite
+``batch_size`` …    what is the same for all, see `tuning.SHARED`
+``conditions``      label → the same and more, where a contestant had its own; optional
+``schedule_steps``  length of the schedule of a full run; optional
+``epochs``          passes over the training data in a full run, where the data are finite; optional
 ==================  ====================================================================================================
 
-A run may hold ``schedule_steps``, the length of its schedule; without it only the end of its curve is checked.
+The margin is computed again from the baseline's runs, the intervals from everyone's. A run may hold ``schedule_steps``
+of its own; without it the end of its curve is checked alone.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def _agrees(record: Record, comparison: Comparison) -> bool:
     differences = record.differences(comparison)
     if len(differences) != comparison["seeds"]:
         return False
-    alpha = stats.alpha_at_look(record.protocol.get("looks", 1), record.protocol.get("alpha", 0.05))
+    alpha = stats.alpha_at_look(record.protocol.get("look", 1), record.protocol.get("alpha", 0.05))
     again = stats.paired(differences, comparisons=len(record.result["comparisons"]), alpha=alpha)
     pairs = zip(
         (again.mean, again.low, again.high), (comparison[k] for k in ("difference", "low", "high")), strict=True
@@ -43,7 +43,7 @@ def few_seeds(record: Record) -> Flag:
 
 def looks(record: Record) -> Flag:
     """Every further look at growing data is one more chance to be wrong."""
-    look = record.protocol.get("looks", 1)
+    look = record.protocol.get("look", 1)
     if look == 1:
         return ok("looks", "The first look at these runs.")
     alpha = stats.alpha_at_look(look, record.protocol.get("alpha", 0.05))
@@ -51,16 +51,16 @@ def looks(record: Record) -> Flag:
 
 
 def margin(record: Record) -> Flag:
-    """A margin chosen by hand can decide the word; so can the floor."""
-    source = record.protocol.get("margin_source")
-    told = {
-        "given": "The margin was given by hand.",
-        "floor": "The margin is the floor: more steps buy the baseline less than that, or were not measured.",
-        None: "Where the margin comes from was not recorded.",
-    }
-    if source in told:
-        return note("margin", told[source])
-    return ok("margin", "The margin is what more steps buy the baseline, by its own complete runs.")
+    """A margin chosen by hand can decide the word; so can the floor. It is computed again, from the baseline's runs."""
+    compared = record.result["comparisons"]
+    if not compared:
+        return ok("margin", "Nothing was compared, so no margin was needed.")
+    again = stats.margin(*record.losses_by_horizon(compared[0]["baseline"]))
+    if not math.isclose(again.value, compared[0]["margin"], rel_tol=1e-6):
+        return note("margin", f"The margin was given by hand; 5 % more steps buy the baseline about {again.value:.2g}.")
+    if again.source == "floor":
+        return note("margin", f"The margin is a floor: {again.note}.")
+    return ok("margin", f"The margin is {again.note}.")
 
 
 def misses(record: Record) -> Flag:

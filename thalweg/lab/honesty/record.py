@@ -43,6 +43,15 @@ class Record:
         seeds = [run["seed"] for run in self.runs("verdict", label)]
         return [[run["final_loss"] for run in everything if run["seed"] == seed] for seed in seeds]
 
+    def losses_by_horizon(self, label: str) -> tuple[list[int], list[list[float]]]:
+        """Steps of the complete runs, rising, and the final losses, shape (seeds, horizons), of seeds with all of them."""
+        everything = self.runs("verdict", label) + self.runs("horizon", label)
+        horizons, seeds = (sorted({run[key] for run in everything}) for key in ("steps", "seed"))
+        rows = (
+            [r["final_loss"] for h in horizons for r in everything if (r["steps"], r["seed"]) == (h, s)] for s in seeds
+        )
+        return horizons, [row for row in rows if len(row) == len(horizons)]
+
     def step_ratios(self) -> list[tuple[str, str, Ratio]]:
         """(who takes the steps, to whose final loss, ratio) of every comparison, both ways."""
         forth = [(c["challenger"], c["baseline"], c["steps_ratio"]) for c in self.result["comparisons"]]

@@ -29,6 +29,8 @@ def whole_schedules(record: Record) -> Flag:
     wrong = [
         f"{run['role']} run of {run['optimizer']}, seed {run['seed']}: {run['steps']} of {full} steps" for run in cut
     ]
+    if record.protocol.get("schedule_steps", full) != full:
+        wrong.append(f"the schedule has {record.protocol['schedule_steps']} steps, a run {full}")
     wrong += [
         f"{r['role']} run of {r['optimizer']}, seed {r['seed']}: its schedule has another length" for r in unfinished
     ]

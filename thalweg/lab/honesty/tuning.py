@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.honesty.record import Record, listed, note, ok, warn_of, warning
 from thalweg.lab.result import Contestant, Flag
+
+#: what must be the same for all, by its key in the protocol
+SHARED = ("batch_size", "precision", "threads", "warmup", "schedule", "clip", "parameter_groups")
 
 
 def seeds_disjoint(record: Record) -> Flag:
@@ -96,16 +100,25 @@ def _rounded(x: float) -> float:
 
 def same_conditions(record: Record) -> Flag:
     """Warmup, schedule, batch, clipping, precision and groups are nobody's advantage."""
-    conditions = record.protocol.get("conditions") or {}
-    if missing := [label for label in record.labels if label not in conditions]:
-        return note("same-conditions", f"The conditions of {', '.join(missing)} (warmup, batch, …) were not recorded.")
-    names = sorted({name for label in record.labels for name in conditions[label]})
+    conditions = {label: _conditions(record, label) for label in record.labels}
+    names = sorted({name for mine in conditions.values() for name in mine})
+    if missing := [name for name in SHARED if name not in names]:
+        return note("same-conditions", f"Not recorded: {', '.join(missing)}.")
     wrong = []
     for name in names:
-        values = {label: repr(conditions[label].get(name)) for label in record.labels}
+        values = {label: repr(mine.get(name)) for label, mine in conditions.items()}
         if len(set(values.values())) > 1:
             wrong.append(f"{name} differs: " + ", ".join(f"{label} {value}" for label, value in values.items()))
     return warn_of("same-conditions", wrong, f"The same for all: {', '.join(names)}.")
+
+
+def _conditions(record: Record, label: str) -> dict[str, Any]:
+    """What the protocol states for all, then for this contestant, then what its runs were given instead."""
+    mine = {name: record.protocol[name] for name in SHARED if name in record.protocol}
+    mine |= record.protocol.get("conditions", {}).get(label, {})
+    for run in record.runs("verdict", label):
+        mine |= {name: value for name, value in run["settings"].items() if name in SHARED}
+    return mine
 
 
 CHECKS = (seeds_disjoint, equal_trials, equal_trial_steps, lr_at_edge, equal_choices, same_conditions)
