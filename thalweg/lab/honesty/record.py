@@ -47,10 +47,8 @@ class Record:
         """Steps of the complete runs, rising, and the final losses, shape (seeds, horizons), of seeds with all of them."""
         everything = self.runs("verdict", label) + self.runs("horizon", label)
         horizons, seeds = (sorted({run[key] for run in everything}) for key in ("steps", "seed"))
-        rows = (
-            [r["final_loss"] for h in horizons for r in everything if (r["steps"], r["seed"]) == (h, s)] for s in seeds
-        )
-        return horizons, [row for row in rows if len(row) == len(horizons)]
+        loss = {(run["seed"], run["steps"]): run["final_loss"] for run in everything}
+        return horizons, [[loss[s, h] for h in horizons] for s in seeds if all((s, h) in loss for h in horizons)]
 
     def step_ratios(self) -> list[tuple[str, str, Ratio]]:
         """(who takes the steps, to whose final loss, ratio) of every comparison, both ways."""
