@@ -44,7 +44,7 @@ class Record:
         return [[run["final_loss"] for run in everything if run["seed"] == seed] for seed in seeds]
 
     def losses_by_horizon(self, label: str) -> tuple[list[int], list[list[float]]]:
-        """Steps of the complete runs, rising, and the final losses, shape (seeds, horizons), of seeds with all of them."""
+        """Steps of the complete runs, rising, and final losses, shape (seeds, horizons), of the seeds that have all."""
         everything = self.runs("verdict", label) + self.runs("horizon", label)
         horizons, seeds = (sorted({run[key] for run in everything}) for key in ("steps", "seed"))
         loss = {(run["seed"], run["steps"]): run["final_loss"] for run in everything}
