@@ -23,6 +23,8 @@ class Task(abc.ABC):
         batch_size: examples in a batch (for the record; :meth:`batches` makes them).
         good_for: one line: what a race on this task can and cannot show.
         unit: of the loss and of the evaluation, e.g. ``"nats per byte"``.
+        head: names of the modules that make the output, where the model itself does not show it; () for none.
+        seconds_per_run: of one core for a whole run with AdamW, as measured once; 0 if not known.
     """
 
     name: ClassVar[str]
@@ -30,6 +32,8 @@ class Task(abc.ABC):
     batch_size: ClassVar[int]
     good_for: ClassVar[str] = ""
     unit: ClassVar[str] = "loss"
+    head: ClassVar[tuple[str, ...] | None] = None
+    seconds_per_run: ClassVar[float] = 0.0
 
     @abc.abstractmethod
     def model(self, seed: int) -> nn.Module:
@@ -54,3 +58,8 @@ class Task(abc.ABC):
     def data(self) -> Mapping[str, str]:
         """Where the data come from, for the record: names, SHA-256, versions."""
         return {}
+
+    @property
+    def title(self) -> str:
+        """The first line of the docstring."""
+        return (type(self).__doc__ or self.name).strip().splitlines()[0]

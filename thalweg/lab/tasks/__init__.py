@@ -1,0 +1,58 @@
+"""The tasks: built-in ones by name, and the user's own from a file."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from thalweg._base.errors import unknown_name
+from thalweg.lab.tasks._base import Task
+from thalweg.lab.tasks.check import Probe, check
+from thalweg.lab.tasks.digits import Autoencoder, Digits, DigitsCnn
+from thalweg.lab.tasks.fashion import FashionCnn
+from thalweg.lab.tasks.language import BytesGpt, BytesLstm
+from thalweg.lab.tasks.mnist1d import Mnist1d
+from thalweg.lab.tasks.photo import Photo
+from thalweg.lab.tasks.ravine import Ravine
+from thalweg.lab.tasks.user import load
+
+__all__ = ["TASKS", "Probe", "Task", "check", "get_task", "task_table", "template"]
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (BytesGpt, Digits, DigitsCnn, Autoencoder, Mnist1d, Ravine, Photo, BytesLstm, FashionCnn)
+}
+
+
+def get_task(name: str) -> Task:
+    """A built-in task by name; or, for what ends in ``.py`` or holds a path separator, the task in the user's file.
+
+    Raises:
+        ThalwegError: for an unknown name (the nearest are offered), or whatever is wrong with the file.
+    """
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        return load(name)
+    if name not in TASKS:
+        raise unknown_name("task", name, TASKS)
+    return TASKS[name]()
+
+
+def task_table() -> list[dict[str, Any]]:
+    """What `thalweg tasks` lists."""
+    return [
+        {
+            "name": task.name,
+            "title": task.title,
+            "parameters": sum(p.numel() for p in task.model(0).parameters()),
+            "steps": task.steps,
+            "batch_size": task.batch_size,
+            "seconds_per_run": task.seconds_per_run,
+            "good_for": task.good_for,
+        }
+        for task in (kind() for kind in TASKS.values())
+    ]
+
+
+def template() -> str:
+    """The text of an example file for a task of one's own; it runs as it is."""
+    return files(__name__).joinpath("example.py").read_text(encoding="utf-8")
