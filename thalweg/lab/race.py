@@ -124,7 +124,8 @@ class _Race:
         for _ in range(RESTARTS + 1):
             pool = self.pool
             try:
-                return await asyncio.wrap_future(pool.submit(_work, spec, role))  # type: ignore[no-any-return]
+                run: Run = await asyncio.wrap_future(pool.submit(_work, spec, role))
+                return run
             except BrokenProcessPool:
                 if pool is self.pool:
                     pool.close()
