@@ -176,21 +176,27 @@ def best_of(result: RaceResult) -> Contestant:
 
 
 def _leaderboard(result: RaceResult) -> Table:
-    unit = result["task"]["unit"]
-    columns = ("optimizer", "lr", "× rest", "decay", f"held-out ({unit})", "steps", "seconds", "ms a step", "state")
-    table = Table(*columns, "diverged", box=None, pad_edge=False)
+    """The contestants, best first; columns that say nothing in this race are left out."""
+    ratios = {c["challenger"]: c for c in result["comparisons"]}
+    decays = any(c["chosen"]["weight_decay"] for c in result["contestants"])
+    diverged = any(c["diverged"] for c in result["contestants"])
+    columns = ["optimizer", f"held-out ({result['task']['unit']})", "steps", "seconds", "ms/step", "state", "lr × rest"]
+    table = Table(*columns, *["decay"] * decays, *["diverged"] * diverged, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    ratios = {c["challenger"]: c for c in result["comparisons"]}
     for c in sorted(result["contestants"], key=lambda c: c["mean_loss"]):
         mine = ratios.get(c["label"])
-        steps, seconds = (mine["steps_ratio"]["text"], mine["seconds_ratio"]["text"]) if mine else ("1", "1")
-        ms = f"{c['step_ms']['total']:.1f}" if c["step_ms"] else "–"
         runs = sum(r["role"] == "verdict" and r["optimizer"] == c["label"] for r in result["runs"])
+        chosen = c["chosen"]
         table.add_row(
             c["label"],
-            *(f"{c['chosen'][knob]:.3g}" for knob in ("lr", "multiplier", "weight_decay")),
-            f"{c['mean_loss']:.4g} ± {c['sd_loss']:.2g}", steps, seconds, ms, f"{c['bytes_per_parameter']:.1f} B/p",
-            f"{c['diverged']} of {runs}" if c["diverged"] else "–",
-        )  # fmt: skip
+            f"{c['mean_loss']:.4g} ± {c['sd_loss'] or 0:.2g}",
+            mine["steps_ratio"]["text"] if mine else "1",
+            mine["seconds_ratio"]["text"] if mine else "1",
+            f"{c['step_ms']['total']:.2g}" if c["step_ms"] else "–",
+            f"{c['bytes_per_parameter']:.1f} B/p",
+            f"{chosen['lr']:.2g} × {chosen['multiplier']:g}",
+            *[f"{chosen['weight_decay']:.2g}"] * decays,
+            *[f"{c['diverged']} of {runs}"] * diverged,
+        )
     return table

@@ -154,7 +154,7 @@ def _spread(heights: Mapping[str, float], gap: float, top: float, bottom: float)
 
 def _room(labels: Iterable[str]) -> int:
     """Pixels for the longest label beside a chart."""
-    return int(max(len(label) for label in labels) * 8.6) + 12
+    return int(max(len(label) for label in labels) * 9.6) + 12
 
 
 def _log(values: Sequence[float]) -> bool:
@@ -162,7 +162,7 @@ def _log(values: Sequence[float]) -> bool:
 
 
 def sensitivity(result: RaceResult, contestant: Contestant) -> str:
-    """Final loss of each trial against its learning rate; the multiplier as shape and colour, decay as a filled mark."""
+    """Final loss of each trial against its learning rate; the multiplier as colour, a square where there is decay."""
     runs = runs_of(result, contestant["label"], "tune")
     everyone = [run for run in result["runs"] if run["role"] == "tune" and run["status"] == "finished"]
     initial = result["task"]["initial_loss"]
