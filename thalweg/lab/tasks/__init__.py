@@ -7,12 +7,15 @@ from typing import Any
 
 from thalweg._base.errors import unknown_name
 from thalweg.lab.tasks._base import Task
-from thalweg.lab.tasks.check import Probe, check
-from thalweg.lab.tasks.digits import Autoencoder, Digits, DigitsCnn
-from thalweg.lab.tasks.fashion import FashionCnn
-from thalweg.lab.tasks.language import BytesGpt, BytesLstm
+from thalweg.lab.tasks.autoencoder import Autoencoder
+from thalweg.lab.tasks.bytes_gpt import BytesGpt
+from thalweg.lab.tasks.bytes_lstm import BytesLstm
+from thalweg.lab.tasks.digits import Digits
+from thalweg.lab.tasks.digits_cnn import DigitsCnn
+from thalweg.lab.tasks.fashion_cnn import FashionCnn
 from thalweg.lab.tasks.mnist1d import Mnist1d
 from thalweg.lab.tasks.photo import Photo
+from thalweg.lab.tasks.probe import Probe, check
 from thalweg.lab.tasks.ravine import Ravine
 from thalweg.lab.tasks.user import load
 

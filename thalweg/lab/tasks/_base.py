@@ -34,6 +34,8 @@ class Task(abc.ABC):
     unit: ClassVar[str] = "loss"
     head: ClassVar[tuple[str, ...] | None] = None
     seconds_per_run: ClassVar[float] = 0.0
+    #: the module of the user's file that the task was loaded from
+    home: str | None = None
 
     @abc.abstractmethod
     def model(self, seed: int) -> nn.Module:

@@ -1,16 +1,40 @@
-"""Which line of the user's file an error comes from."""
+"""Where in a user's file something is: the line of an error, a class, a method, a variable."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 import traceback
-from pathlib import Path
+from typing import Any
+
+from thalweg._base.errors import ThalwegError
 
 
-def line_of(error: BaseException, file: Path | str | None) -> str:
-    """``file:line`` of the last frame of ``error`` that lies in ``file``; else the file itself."""
+def raised(error: BaseException, file: str | None, doing: str = "") -> ThalwegError:
+    """``file:line: in doing: TypeError: …`` with the last line of ``file`` that ``error`` came through."""
     frames = traceback.extract_tb(error.__traceback__)
-    if file is None:
-        return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown place"
-    target = Path(file).resolve()
-    mine = [frame for frame in frames if Path(frame.filename).resolve() == target]
-    return f"{file}:{mine[-1].lineno}" if mine else str(file)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    where = f"{file}:{lines[-1]}" if lines else file
+    return ThalwegError(f"{where}: {doing and f'in {doing}: '}{type(error).__name__}: {error}")
+
+
+def place(thing: Any) -> str:
+    """``file:line`` of a class or function, or what of it can be seen."""
+    try:
+        return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
+    except (OSError, TypeError):
+        return str(getattr(inspect.getmodule(thing), "__file__", "?"))
+
+
+def place_of_variable(kind: type, name: str) -> str:
+    """``file:line`` where a class states a variable; of the class if it does not."""
+    try:
+        lines, first = inspect.getsourcelines(kind)
+    except OSError:
+        return place(kind)
+    for statement in ast.walk(ast.parse(textwrap.dedent("".join(lines)))):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return f"{inspect.getsourcefile(kind)}:{first - 1 + statement.lineno}"  # type: ignore[attr-defined]
+    return place(kind)

@@ -3,104 +3,128 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import hashlib
 import inspect
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks._base import Task
-from thalweg.lab.tasks.blame import line_of
+from thalweg.lab.tasks.blame import place, place_of_variable, raised
 
+#: what a race calls, and with what
 METHODS = {"model": ("seed",), "batches": ("seed",), "loss": ("model", "batch"), "evaluate": ("model",)}
-NUMBERS = ("steps", "batch_size")
+#: a name is part of file names
+NAME = re.compile(r"\w[\w.-]*")
+
+
+def load(path: str) -> Task:
+    """The task that a file defines: what its function ``task()`` returns, else an instance of its subclass of ``Task``.
+
+    The file is run once a process, as long as its content stays the same; it may import its neighbours.
+
+    Raises:
+        ThalwegError: with file and line, for a file that cannot be read or run, or does not define one sound task.
+    """
+    file = Path(path).expanduser().resolve()
+    try:
+        source = file.read_bytes()
+    except FileNotFoundError:
+        raise ThalwegError(f"there is no file {path}; `thalweg task new {path}` writes an example there") from None
+    except OSError as error:
+        raise ThalwegError(f"cannot read the task file {path}: {error.strerror}") from error
+    return _task(str(file), source)
 
 
 @functools.cache
-def load(path: str) -> Task:
-    """The task that a file defines: its one subclass of ``Task``, or what its function ``task()`` returns.
-
-    Raises:
-        ThalwegError: with file and line, for a file that cannot be read or run, or does not define one such task.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ThalwegError(f"no file {path}; `thalweg task new {path}` writes an example there")
-    module = _run(file)
-    kinds = [kind for kind in vars(module).values() if _is_task(kind) and kind.__module__ == module.__name__]
-    make = getattr(module, "task", None)
-    if inspect.isfunction(make):
-        found: Any = _call(make, file)
-        if not isinstance(found, Task):
-            raise ThalwegError(f"{_at(file, make)}: task() returned {type(found).__name__}, expected a Task")
-    elif len(kinds) == 1:
-        _check_class(kinds[0], file)
-        found = _call(kinds[0], file)
-    else:
-        names = ", ".join(kind.__name__ for kind in kinds) or "none"
-        raise ThalwegError(
-            f"{file}: expected one subclass of thalweg.lab.tasks.Task, or a function task() that returns one; found "
-            f"{names}"
-        )
-    _check_class(type(found), file)
-    return found  # type: ignore[no-any-return]
-
-
-def _run(file: Path) -> ModuleType:
-    name = f"thalweg_task_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ThalwegError(f"{file}: expected a Python file whose name ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that what the file defines can be pickled
-    sys.path.insert(0, str(file.parent.resolve()))  # the file may import its neighbours
+def _task(file: str, source: bytes) -> Task:
+    module = _run(file, source)
+    make = _maker(module, file)
     try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ThalwegError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+        task = make()
     except Exception as error:
-        raise ThalwegError(f"{line_of(error, file)}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(file.parent.resolve()))
+        raise raised(error, file, make.__name__) from error
+    if not isinstance(task, Task):
+        raise ThalwegError(f"{place(make)}: task() returned {_a(task)}; expected an instance of thalweg.lab.tasks.Task")
+    task.home = module.__name__
+    inspect_task(task)
+    return task
+
+
+def _run(file: str, source: bytes) -> ModuleType:
+    """Run the file as a module of its own; it stays in ``sys.modules``, which pickle and dataclasses rely on."""
+    module = ModuleType(f"thalweg_task_{hashlib.sha256(file.encode() + source).hexdigest()[:12]}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module
+    if (folder := str(Path(file).parent)) not in sys.path:
+        sys.path.insert(0, folder)  # as `python FILE` does
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+    except SyntaxError as error:
+        raise ThalwegError(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from error
+    except (Exception, SystemExit) as error:
+        raise raised(error, file) from error
     return module
 
 
-def _is_task(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Task) and value is not Task
+def _maker(module: ModuleType, file: str) -> Callable[[], Any]:
+    """The function or class that makes the task."""
+    make = vars(module).get("task")
+    if inspect.isfunction(make):
+        return make
+    kinds = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Task)]
+    own = {kind: None for kind in kinds if kind.__module__ == module.__name__}
+    leaves = [kind for kind in own if not any(kind in other.__mro__[1:] for other in own)]
+    if not leaves:
+        raise ThalwegError(
+            f"{file}:1: found no task; expected a subclass of thalweg.lab.tasks.Task, or a function task()"
+        )
+    if len(leaves) > 1:
+        names = " and ".join(kind.__name__ for kind in leaves)
+        raise ThalwegError(
+            f"{place(leaves[1])}: found {len(leaves)} tasks, {names}; expected one, or a function task()"
+        )
+    for method in sorted(leaves[0].__abstractmethods__, key=list(METHODS).index):
+        raise ThalwegError(f"{place(leaves[0])}: {leaves[0].__name__} has no {method}; expected {_wanted(method)}")
+    return leaves[0]
 
 
-def _call(make: Any, file: Path) -> Any:
-    try:
-        return make()
-    except Exception as error:
-        raise ThalwegError(f"{line_of(error, file)}: {type(error).__name__}: {error}") from error
+def inspect_task(task: Task) -> None:
+    """Whether a task's methods take what they will be given, and its variables are what they should be.
 
-
-def _check_class(kind: type[Task], file: Path) -> None:
-    """Everything that a task needs is there and takes what it will be given."""
-    where = _at(file, kind)
+    Raises:
+        ThalwegError: with file and line.
+    """
+    kind = type(task)
     for method, arguments in METHODS.items():
-        function = getattr(kind, method, None)
-        wanted = f"def {method}(self, {', '.join(arguments)})"
-        if function is None or getattr(function, "__isabstractmethod__", False):
-            raise ThalwegError(f"{where}: {kind.__name__} has no method {method}; expected {wanted}")
         try:
-            inspect.signature(function).bind(None, *arguments)
+            inspect.signature(getattr(task, method)).bind(*arguments)
         except TypeError:
-            given = f"def {method}{inspect.signature(function)}"
-            raise ThalwegError(f"{_at(file, function)}: {given} cannot be called as expected: {wanted}") from None
-    if not isinstance(getattr(kind, "name", None), str):
-        raise ThalwegError(f"{where}: {kind.__name__} has no name; expected a line such as name = 'my-task'")
-    for number in NUMBERS:
-        value = getattr(kind, number, None)
+            found = f"{method}{inspect.signature(getattr(kind, method))}"
+            raise ThalwegError(
+                f"{place(getattr(kind, method))}: found def {found}; expected {_wanted(method)}"
+            ) from None
+    name = getattr(task, "name", None)
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise _bad_variable(kind, "name", name, "letters, digits, -, _ and ., as in name = 'my-task'")
+    for number in ("steps", "batch_size"):
+        value = getattr(task, number, None)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ThalwegError(f"{where}: {number} is {value!r}; expected a positive integer, such as {number} = 100")
+            raise _bad_variable(kind, number, value, f"a whole number of at least 1, as in {number} = 100")
 
 
-def _at(file: Path, thing: Any) -> str:
-    try:
-        return f"{file}:{inspect.getsourcelines(thing)[1]}"
-    except (OSError, TypeError):
-        return str(file)
+def _bad_variable(kind: type, name: str, value: object, wanted: str) -> ThalwegError:
+    found = f"{kind.__name__} has no {name}" if value is None else f"found {name} = {value!r}"
+    return ThalwegError(f"{place_of_variable(kind, name)}: {found}; expected {wanted}")
+
+
+def _wanted(method: str) -> str:
+    return f"def {', '.join((f'{method}(self', *METHODS[method]))}): {(inspect.getdoc(getattr(Task, method)) or '')}"
+
+
+def _a(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

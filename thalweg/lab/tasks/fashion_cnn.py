@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.tasks._supervised import Split, Supervised, seeded
-from thalweg.lab.tasks.digits import cnn
+from thalweg.lab.tasks._model import fresh
+from thalweg.lab.tasks._supervised import Split, Supervised
+from thalweg.lab.tasks.digits_cnn import cnn
 
 #: the user's folder, else where Debian's package puts the files
 VARIABLE = "THALWEG_FASHION_MNIST"
@@ -64,11 +65,10 @@ class FashionCnn(Supervised):
     source = "Fashion-MNIST (Xiao et al. 2017), idx files"
     good_for = "real pictures, less than one epoch; no over-fitting"
 
-    @property
     def examples(self) -> Split:
-        """The user's files."""
-        return pictures(Path(os.environ.get(VARIABLE, DEBIAN)))
+        """The user's files, or Debian's."""
+        return pictures(Path(os.environ.get(VARIABLE) or DEBIAN))
 
     def model(self, seed: int) -> nn.Module:
         """Three convolutions and a linear layer."""
-        return seeded(seed, cnn, 28)
+        return fresh(seed, lambda: cnn(28))

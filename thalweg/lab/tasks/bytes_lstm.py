@@ -1,0 +1,36 @@
+"""The recurrent case: an LSTM on bytes."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from thalweg.lab.tasks._model import fresh
+from thalweg.lab.tasks.corpus import VOCABULARY, NextByte
+
+
+class BytesLstm(NextByte):
+    """A byte-level LSTM (128 units, context 64) on Python source."""
+
+    name = "bytes-lstm"
+    steps = 400
+    good_for = "the recurrent case: few, large, gated matrices"
+
+    def model(self, seed: int) -> nn.Module:
+        """Some 0.15 M parameters."""
+        return fresh(seed, Lstm)
+
+
+class Lstm(nn.Module):
+    """Embedding, one recurrent layer, head: bytes (batch, time) to logits (batch, time, 256) of each next byte."""
+
+    def __init__(self, d: int = 64, hidden: int = 128) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(VOCABULARY, d)
+        self.lstm = nn.LSTM(d, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, VOCABULARY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits; the state starts at zero."""
+        states, _ = self.lstm(self.tokens(x))
+        logits: Tensor = self.head(states)
+        return logits

@@ -1,0 +1,83 @@
+"""What makes a task this task and no other: its code, its data, its first values."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.lab.tasks._base import Task
+
+_INSTALLED = tuple(sysconfig.get_path(which) for which in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+def fingerprint(task: Task, batches: Any, model: nn.Module, initial_loss: float) -> str:
+    """SHA-256 (hex) over all that a run's result depends on beside optimizer and machine.
+
+    Args:
+        task: its name, steps, batch size, ``data()``, and its sources: the module that defines it, and those that
+            classes, functions and modules named there come from, as far as they are not installed packages.
+        batches: the first ones of seed 0.
+        model: freshly made from seed 0.
+        initial_loss: of that model.
+    """
+    facts = [task.name, task.steps, task.batch_size, sorted(task.data().items()), repr(initial_loss)]
+    return digest([facts, sources(task), batches, model.state_dict()])
+
+
+def sources(task: Task) -> list[bytes]:
+    """The text of each source file behind a task, in the order of their hashes."""
+    todo = [sys.modules[name] for name in (task.home, type(task).__module__) if name]
+    files: dict[str, bytes] = {}
+    while todo:
+        module = todo.pop()
+        file = getattr(module, "__file__", None)
+        if file and file not in files and _counts(module.__name__, file):
+            files[file] = Path(file).read_bytes()
+            todo += _named_in(module)
+    return sorted(files.values())
+
+
+def _counts(name: str, file: str) -> bool:
+    """Whether it is the user's code, or part of a built-in task."""
+    if name.split(".")[0] == "thalweg":
+        return name.startswith("thalweg.lab.tasks.")
+    return not file.startswith(_INSTALLED)
+
+
+def _named_in(module: ModuleType) -> list[ModuleType]:
+    values = list(vars(module).values())
+    owners = [sys.modules.get(str(getattr(value, "__module__", None))) for value in values]
+    return [value for value in (*values, *owners) if isinstance(value, ModuleType)]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) over nested containers of tensors, arrays and plain values."""
+    sha = hashlib.sha256()
+    _feed(sha, value)
+    return sha.hexdigest()
+
+
+def _feed(sha: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        _feed(sha, list(value.items()))
+    elif isinstance(value, list | tuple):
+        sha.update(f"{len(value)}(".encode())
+        for one in value:
+            _feed(sha, one)
+    elif hasattr(value, "tobytes"):  # an array
+        sha.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
+    elif isinstance(value, bytes | str | int | float | bool | None):
+        sha.update(f"{value!r},".encode())
+    else:
+        _feed(sha, [type(value).__qualname__, getattr(value, "__dict__", None)])
