@@ -86,7 +86,7 @@ def test_the_finalists_meet_on_the_other_tuning_seeds():
         lucky = setting.lr == adamw.centre and seed == 0
         return bowl(adamw.centre * FACTOR)(setting, seed) - (10 if lucky else 0)
 
-    found, batches = drive(adamw, budget, loss)
+    _found, batches = drive(adamw, budget, loss)
     assert {t.seed for t in batches[-1]} == {1}
     assert len(batches[-1]) == 2
 

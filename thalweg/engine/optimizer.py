@@ -40,7 +40,8 @@ class Optimizer(Declared):
     """Base of every optimizer here: a subclass declares hyperparameters and state, and one pure ``direction``.
 
     Args:
-        params: an iterable of parameters, of (name, parameter) pairs, or of dicts (param groups), as in torch.
+        params: an iterable of parameters, of (name, parameter) pairs, or of dicts (param groups), as in torch; a whole
+            model where the optimizer says so.
         maximize: climb instead of descend.
         decoupled_weight_decay: decay the weights themselves (p ← p − lr·wd·p) instead of adding wd·p to the gradient.
         backend: ``"auto"``, ``"eager"`` or ``"foreach"``; ``repr`` says which runs and why.
@@ -52,7 +53,7 @@ class Optimizer(Declared):
         TypeError: for an argument that the optimizer does not have.
     """
 
-    params: Iterable[Any]
+    params: Iterable[Any] | nn.Module
     maximize: bool = hyper(default=False, doc="climb instead of descend", kw_only=True)
     decoupled_weight_decay: bool = hyper(
         default=False, doc="decay the weights, not the gradient (Loshchilov & Hutter 2019)", kw_only=True

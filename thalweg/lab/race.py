@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from typing import cast
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.contestants import Contestant
@@ -105,12 +106,12 @@ class _Race:
             self.underway[spec.key] = asyncio.ensure_future(self._fresh_or_stored(spec, role))
         run = await asyncio.shield(self.underway[spec.key])
         named = {"optimizer": spec.contestant.label, "role": role, "task": self.plan.task.name}
-        return Run(**{**run, **named})  # type: ignore[typeddict-item]
+        return cast(Run, {**run, **named})
 
     async def _fresh_or_stored(self, spec: Spec, role: Role) -> Run:
         stored = self.store.get([spec.key]).get(spec.key)
         if stored is not None:
-            run = Run(**stored)  # type: ignore[typeddict-item]
+            run = cast(Run, stored)
             self.watcher.on_finish(spec, run, reused=True)
             return run
         self.watcher.on_start(spec, role)
@@ -124,8 +125,7 @@ class _Race:
         for _ in range(RESTARTS + 1):
             pool = self.pool
             try:
-                run: Run = await asyncio.wrap_future(pool.submit(_work, spec, role))
-                return run
+                return cast(Run, await asyncio.wrap_future(pool.submit(_work, spec, role)))
             except BrokenProcessPool:
                 if pool is self.pool:
                     pool.close()

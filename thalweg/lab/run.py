@@ -80,7 +80,8 @@ def _code() -> str:
 def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Model and optimizer of a run, and torch's global generator seeded for dropout."""
     model = task.model(spec.seed)
-    parameters = groups.multiplied(model, spec.lr, spec.multiplier, spec.weight_decay, sample=task.sample(), head=task.head)
+    seen = {"sample": task.sample(), "head": task.head}
+    parameters = groups.multiplied(model, spec.lr, spec.multiplier, spec.weight_decay, **seen)
     optimizer = spec.contestant.build(parameters, spec.lr, dict(spec.extra))
     torch.manual_seed(spec.seed)
     return model, optimizer

@@ -59,7 +59,7 @@ def lower(traced: Traced) -> fx.Graph:
 
 
 def _first_list(node: fx.Node) -> fx.Node | None:
-    return next((arg for arg in node.args if _is_list(arg)), None)  # type: ignore[misc]
+    return next((arg for arg in node.args if isinstance(arg, fx.Node) and _is_list(arg)), None)
 
 
 def _spell(graph: fx.Graph, env: dict[fx.Node, fx.Node], node: fx.Node, reuse: bool) -> tuple[fx.Node, bool]:

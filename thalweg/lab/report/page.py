@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +29,8 @@ def write_report(result: RaceResult, path: Path) -> None:
         part.write_text(render(result), encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ThalwegError(
             f"cannot write the report {path}: {error.strerror}; the runs are kept in the store"
         ) from error

@@ -1,0 +1,146 @@
+"""Races that never were, to draw: seeded, realistic, with every field of a result."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from typing import Any
+
+from thalweg.lab import honesty
+from thalweg.lab.evidence import Evidence, Rules
+from thalweg.lab.protocol import BUDGETS, statements
+from thalweg.lab.result import Contestant, RaceResult, Run
+from thalweg.lab.summary import finite
+from thalweg.lab.verdict import compare, headline, not_tested
+
+LEVELS = {"adamw": 2.2, "muon": 2.0, "momentum": 2.35, "sgd": 2.9, "rmsprop": 2.25, "adam": 2.21}
+STATE = 8 * 135808
+TASK = {
+    "name": "bytes-gpt",
+    "title": "A GPT",
+    "parameters": 135808,
+    "steps": 200,
+    "batch_size": 16,
+    "unit": "nats per byte",
+    "good_for": "seeing",
+    "data": {"sha256": "0" * 64},
+    "fingerprint": "f",
+    "initial_loss": 5.6,
+}
+
+
+def race(
+    labels: tuple[str, ...] = ("adamw", "momentum", "muon"), seeds: int = 5, diverged: str = "", timed: bool = True
+) -> RaceResult:
+    """A finished race of these contestants; the first verdict run of one of them may have diverged."""
+    draw = random.Random(repr((labels, seeds, diverged)))
+    runs = {label: _runs(label, seeds, label == diverged, draw) for label in labels}
+    evidence = {label: _evidence(label, runs[label], timed, draw) for label in labels}
+    rules = Rules(margin=0.02, comparisons=max(1, len(labels) - 1))
+    comparisons = [compare(evidence[labels[0]], evidence[label], TASK, rules) for label in labels[1:]]
+    result = RaceResult(
+        schema=1,
+        task=TASK,
+        protocol={
+            "baseline": labels[0],
+            "seeds": {"tune": [0], "verdict": [100 + s for s in range(seeds)]},
+            "margin": 0.02,
+            "margin_by_hand": True,
+            "alpha": 0.05,
+            "look": 1,
+            "trials": 6,
+            "statements": statements(BUDGETS["quick"], labels[0], len(labels) - 1, seeds, "0.02"),
+        },
+        contestants=[_contestant(label, i, evidence[label], timed) for i, label in enumerate(labels)],
+        runs=[run for mine in runs.values() for run in mine],
+        comparisons=comparisons,
+        flags=[],
+        environment={"torch": "2.13.0"},
+        headline=headline(TASK, comparisons),
+        sentences=[*(c["sentence"] for c in comparisons), not_tested(TASK, comparisons)],
+    )
+    result["flags"] = honesty.flags(result)
+    return finite(result)
+
+
+def _runs(label: str, seeds: int, diverges: bool, draw: random.Random) -> list[Run]:
+    level = LEVELS.get(label, 2.3)
+    settings = [(10 ** (k / 2 - 2), m, k) for k in range(-2, 3) for m in ((1.0, 3.0) if k == 0 else (1.0,))]
+    tune = [_run(label, lr, m, 0, "tune", 200, level + 0.2 * k * k / m, k == 2, draw) for lr, m, k in settings]
+    rest = [
+        _run(label, 1e-2, 1.0, 100 + s, role, steps, level + more, diverges and role == "verdict" and s == 0, draw)
+        for s in range(seeds)
+        for role, steps, more in (("verdict", 200, 0.0), ("horizon", 50, 0.5), ("horizon", 100, 0.25))
+    ]
+    return tune + rest
+
+
+def _run(
+    label: str,
+    lr: float,
+    multiplier: float,
+    seed: int,
+    role: Any,
+    steps: int,
+    level: float,
+    bad: bool,
+    draw: random.Random,
+) -> Run:
+    final = TASK["initial_loss"] if bad else level + draw.gauss(0, 0.015)
+    curve = [(round(steps * i / 10), 5.6 - (5.6 - final) * (i / 10) ** 0.3) for i in range(11)]
+    return Run(
+        key=f"{draw.getrandbits(64):016x}",
+        task="bytes-gpt",
+        optimizer=label,
+        lr=lr,
+        multiplier=multiplier,
+        weight_decay=0.0,
+        settings={},
+        seed=seed,
+        role=role,
+        steps=steps,
+        final_loss=final,
+        train_loss=final,
+        seconds=3.0,
+        optimizer_seconds=0.4,
+        state_bytes=STATE,
+        status="diverged" if bad else "finished",
+        curve=curve[:1] if bad else curve,
+    )
+
+
+def _evidence(label: str, runs: list[Run], timed: bool, draw: random.Random) -> Evidence:
+    def losses(role: str, steps: int) -> dict[int, float]:
+        return {run["seed"] - 100: run["final_loss"] for run in runs if (run["role"], run["steps"]) == (role, steps)}
+
+    return Evidence(
+        label=label,
+        losses=losses("verdict", 200),
+        horizons={steps: losses("horizon", steps) for steps in (50, 100)},
+        block_seconds=[0.013 + draw.gauss(0, 1e-4) for _ in range(5)] if timed else [],
+        diverged=sum(run["status"] == "diverged" and run["role"] == "verdict" for run in runs),
+        state_bytes=STATE,
+    )
+
+
+def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contestant:
+    losses = list(evidence.losses.values())
+    return Contestant(
+        label=label,
+        optimizer="AdamW",
+        settings={},
+        lr_centre=3e-3,
+        chosen={"lr": 1e-2, "multiplier": 1.0, "weight_decay": 0.0},
+        trials=6,
+        trial_steps=1200,
+        trial_seconds=10.0,
+        at_limit=False,
+        mean_loss=statistics.fmean(losses),
+        sd_loss=statistics.stdev(losses) if len(losses) > 1 else float("nan"),
+        mean_train_loss=statistics.fmean(losses),
+        diverged=evidence.diverged,
+        state_bytes=STATE,
+        bytes_per_parameter=8.0 - i,
+        step_ms={"forward": 4.0, "backward": 8.0, "optimizer": 1.0 + i, "total": 13.0 + i} if timed else None,
+        script=f"# {label}",
+    )
