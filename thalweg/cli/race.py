@@ -73,8 +73,7 @@ def race(
         folder = out / plan.task.name if len(task) > 1 else out
         _writable(folder)
         result = _run(console, plan, store)
-        report = folder / "report.html"
-        write_report(result, report)
+        report = write_report(result, folder)
         results.append(result)
         screen.show_result(console, result)
         console.print(f"report: {report}", soft_wrap=True)

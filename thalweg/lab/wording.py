@@ -82,7 +82,7 @@ def _numbers(
     digits = _decimals(result)
     ours, theirs = (_fixed(float(np.mean(list(side.losses.values()))), digits) for side in (challenger, baseline))
     p = "" if result["p_sign_flip"] is None else f"; sign-flip p {result['p_sign_flip']:.2g}"
-    difference, margin = _fixed(result["difference"], digits), _fixed(result["margin"], digits)
+    difference, margin = _fixed(result["difference"], digits), f"{result['margin']:.2g}"
     return (
         f"end loss {ours} against {theirs} {task.get('unit', 'loss')}, difference {difference} "
         f"({_range(result, rules, digits)}; margin ±{margin}; {_seeds(result['seeds'])}{p})"

@@ -17,23 +17,28 @@ from thalweg.lab.report.svg import number
 from thalweg.lab.result import RaceResult, Run
 
 
-def write_report(result: RaceResult, path: Path) -> None:
-    """Write the page to ``path``, whole or not at all.
+def write_report(result: RaceResult, folder: Path) -> Path:
+    """Write ``report.html`` and the picture ``race.svg`` into a folder, each whole or not at all; the page's path.
 
     Raises:
-        ThalwegError: if it cannot be written; the result itself is in the store.
+        ThalwegError: if one cannot be written; the runs themselves are in the store.
     """
+    _write_whole(folder / "race.svg", figures.picture(result))
+    page = folder / "report.html"
+    _write_whole(page, render(result))
+    return page
+
+
+def _write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(render(result), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise ThalwegError(
-            f"cannot write the report {path}: {error.strerror}; the runs are kept in the store"
-        ) from error
+        raise ThalwegError(f"cannot write {path}: {error.strerror}; the runs are kept in the store") from error
 
 
 def render(result: RaceResult) -> str:
