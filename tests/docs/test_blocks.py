@@ -18,7 +18,7 @@ def blocks():
                 yield pytest.param(match[2], id=f"{page.name}-{i}")
 
 
-@pytest.mark.parametrize("code", blocks())
+@pytest.mark.parametrize("code", list(blocks()))
 def test_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "block.py"

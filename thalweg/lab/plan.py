@@ -17,7 +17,10 @@ from thalweg.lab.protocol import Budget, get_budget
 from thalweg.lab.run import Spec, setting
 from thalweg.lab.search import Setting
 from thalweg.lab.tasks import Probe, Task, check, get_task
-from thalweg.lab.timing import quiet_pass, total
+from thalweg.lab.timing import BLOCK, quiet_pass, total
+
+#: about how long workers take to start: they import torch; the race starts them twice
+START_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Plan:
         steps = whole * self.steps + self.seeds * sum(self.horizons)
         looks = self.budget.trials * 2 + self.seeds * (self.budget.evaluations + 1 + 2 * len(self.horizons))
         busy = sum(steps * s + looks * self.evaluate_seconds for s in self.step_seconds.values())
-        return busy / self.jobs
+        quiet = (self.seeds + 1) * BLOCK * sum(self.step_seconds.values())
+        return busy / self.jobs + quiet + 2 * START_SECONDS
 
     def run_seconds(self, spec: Spec) -> float:
         """About how long one run takes."""

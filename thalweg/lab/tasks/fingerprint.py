@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -53,9 +54,16 @@ def _counts(name: str, file: str) -> bool:
 
 
 def _named_in(module: ModuleType) -> list[ModuleType]:
-    values = list(vars(module).values())
-    owners = [sys.modules.get(str(getattr(value, "__module__", None))) for value in values]
-    return [value for value in (*values, *owners) if isinstance(value, ModuleType)]
+    """The modules that the values of a module's global names come from."""
+    found = [
+        value if isinstance(value, ModuleType) else sys.modules.get(_origin(value)) for value in vars(module).values()
+    ]
+    return [one for one in found if one is not None]
+
+
+def _origin(value: Any) -> str:
+    named = value if isinstance(value, type) or inspect.isroutine(value) else type(value)
+    return str(named.__module__)
 
 
 def digest(value: Any) -> str:

@@ -65,7 +65,8 @@ def _run(file: str, source: bytes) -> ModuleType:
     try:
         exec(compile(source, file, "exec"), module.__dict__)
     except SyntaxError as error:
-        raise ThalwegError(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from error
+        shown = f": {error.text.strip()}" if error.text else ""
+        raise ThalwegError(f"{file}:{error.lineno or 1}: {error.msg}{shown}") from error
     except (Exception, SystemExit) as error:
         raise raised(error, file) from error
     return module
