@@ -1,0 +1,322 @@
+"""A user's file: it is loaded and checked, and each mistake in it is answered with its line and what was expected."""
+
+import re
+
+import pytest
+import torch
+
+from thalweg._base.errors import ThalwegError
+from thalweg.lab.tasks import Task, check, get_task, template
+
+GOOD = """\
+import torch
+from torch import nn
+from thalweg.lab.tasks import Task
+
+class Mine(Task):
+    \"\"\"A line.\"\"\"
+
+    name = "mine"
+    steps = 40
+    batch_size = 4
+
+    def model(self, seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5), nn.Linear(5, 1))
+
+    def batches(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.randn(4, 3, generator=generator)
+
+    def loss(self, model, batch):
+        return model(batch).square().mean()
+
+    def evaluate(self, model):
+        model.eval()
+        with torch.no_grad():
+            value = model(torch.ones(2, 3)).square().mean().item()
+        model.train()
+        return value
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write GOOD with parts replaced, as a file; what is replaced must be there."""
+
+    def write(*changes, name="mine.py"):
+        text = GOOD
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def refused(path, line, *words):
+    """What `get_task` and `check` say of a file: one line, with its place and these words in turn."""
+    with pytest.raises(ThalwegError) as caught:
+        check(get_task(path))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}:{line}: ") if line else path in text
+    assert re.search(".*".join(map(re.escape, words)), text), text
+
+
+def line_of(path, part):
+    """The number of the first line of a file that holds `part`."""
+    with open(path) as file:
+        return next(number for number, line in enumerate(file, 1) if part in line)
+
+
+def test_a_good_file_is_loaded_and_checked(write):
+    task = get_task(write())
+    assert isinstance(task, Task)
+    assert task.title == "A line."
+    probe = check(task)
+    assert probe.parameters == 3 * 5 + 5 + 5 + 1
+    torch.rand(3)
+    assert probe == check(task)
+
+
+def test_a_file_is_run_once_as_long_as_it_stays_the_same(write):
+    path = write()
+    assert get_task(path) is get_task(path)
+    first = get_task(path)
+    write(("steps = 40", "steps = 41"))
+    assert get_task(path) is not first
+    assert get_task(path).steps == 41
+
+
+def test_a_function_may_return_the_task(write):
+    path = write()
+    with open(path, "a") as file:
+        file.write("\nclass Other(Mine):\n    steps = 50\n\ndef task():\n    return Other()\n")
+    assert check(get_task(path)).parameters == 26
+    assert get_task(path).steps == 50
+
+
+def test_a_common_base_class_is_no_second_task(write):
+    path = write()
+    with open(path, "a") as file:
+        file.write("\nclass Longer(Mine):\n    steps = 50\n")
+    assert get_task(path).steps == 50
+
+
+def test_an_imported_task_is_not_a_task_of_the_file(write):
+    path = write(("import torch\n", "import torch\nfrom thalweg.lab.tasks.digits import Digits\n"))
+    assert get_task(path).name == "mine"
+
+
+def test_neighbours_may_be_imported_even_late(write, tmp_path):
+    (tmp_path / "neighbour_of_mine.py").write_text("WIDTH = 7\n")
+    path = write(
+        (
+            "        torch.manual_seed(seed)\n",
+            "        from neighbour_of_mine import WIDTH\n        torch.manual_seed(seed)\n",
+        ),
+        ("5)", "WIDTH)"),
+        ("(5,", "(WIDTH,"),
+    )
+    assert check(get_task(path)).parameters == 3 * 7 + 7 + 7 + 1
+
+
+def test_dataclasses_and_a_relative_path_serve(write, tmp_path, monkeypatch):
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Width:\n    of: int = 5\n"
+    write(("import torch\n", head + "import torch\n"), ("5)", "Width().of)"))
+    monkeypatch.chdir(tmp_path)
+    assert check(get_task("mine.py")).parameters == 26
+
+
+def test_the_example_runs_as_it_is(tmp_path):
+    path = tmp_path / "copy.py"
+    path.write_text(template())
+    task = get_task(str(path))
+    probe = check(task)
+    model = task.model(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _, batch in zip(range(task.steps), task.batches(0), strict=False):
+        task.loss(model, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert task.evaluate(model) < 0.5 * probe.initial_loss
+
+
+# what cannot be loaded
+
+
+def test_a_missing_file(tmp_path):
+    refused(str(tmp_path / "none.py"), None, "there is no file", "thalweg task new")
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(ThalwegError, match="cannot read the task file"):
+        get_task(f"{tmp_path}/")
+
+
+def test_a_syntax_error(write):
+    refused(write(("    steps = 40", "    steps = = 40")), 9, "invalid syntax", "steps = = 40")
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes(b"x = 1\n\xff\xfe\n")
+    with pytest.raises(ThalwegError, match=r"mine\.py"):
+        get_task(str(path))
+    path.write_bytes(b"x = 1\0\n")
+    with pytest.raises(ThalwegError, match=r"mine\.py"):
+        get_task(str(path))
+
+
+def test_an_error_at_import(write):
+    refused(write(("import torch\n", "import torch\nx = {}\nx['a']\n")), 3, "KeyError", "'a'")
+
+
+def test_an_import_that_fails_inside_a_library(write):
+    refused(write(("import torch\n", "import torch\ntorch.eye(-1)\n")), 2, "RuntimeError")
+
+
+def test_a_missing_package(write):
+    refused(write(("import torch\n", "import torch\nimport no_such_package\n")), 2, "No module named 'no_such_package'")
+
+
+def test_a_file_that_leaves(write):
+    refused(write(("import torch\n", "import torch\nimport sys\nsys.exit(2)\n")), 3, "SystemExit")
+
+
+def test_no_task(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1\n")
+    refused(str(path), 1, "found no task", "subclass of thalweg.lab.tasks.Task", "function task()")
+
+
+def test_two_tasks(write):
+    path = write()
+    with open(path, "a") as file:
+        file.write("\n" + GOOD.replace("class Mine", "class Second"))
+    refused(path, GOOD.count("\n") + 6, "found 2 tasks, Mine and Second")
+
+
+def test_a_function_that_returns_something_else(write):
+    path = write()
+    with open(path, "a") as file:
+        file.write("\ndef task():\n    return Mine\n")
+    refused(path, line_of(path, "def task"), "task() returned a ABCMeta".replace("a ABCMeta", ""), "Task")
+
+
+def test_a_function_or_constructor_that_fails(write):
+    path = write(("    def model", "    def __init__(self):\n        self.x = 1 / 0\n\n    def model"))
+    refused(path, line_of(path, "1 / 0"), "ZeroDivisionError")
+
+
+# what is declared wrongly
+
+
+@pytest.mark.parametrize("method", ["model", "batches", "loss", "evaluate"])
+def test_a_missing_method(write, method):
+    refused(write((f"    def {method}(", f"    def not_{method}(")), 5, f"Mine has no {method}", f"def {method}(self, ")
+
+
+@pytest.mark.parametrize("variable", ["name", "steps", "batch_size"])
+def test_a_missing_variable(write, variable):
+    refused(write((f"    {variable} =", f"    not_{variable} =")), 5, f"Mine has no {variable}", "expected")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("steps = 40", "steps = 0", 9),
+        ("steps = 40", "steps: int = 40.0", 9),
+        ("steps = 40", "steps = True", 9),
+        ("batch_size = 4", "batch_size = '4'", 10),
+        ('name = "mine"', "name = 7", 8),
+        ('name = "mine"', "name = 'a/b'", 8),
+        ('name = "mine"', "name = ''", 8),
+    ],
+)
+def test_a_variable_that_is_wrong(write, old, new, line):
+    refused(write((old, new)), line, f"found {new.replace(': int', '')}", "expected")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("def model(self, seed)", "def model(self)"),
+        ("def batches(self, seed)", "def batches(self, seed, more)"),
+        ("def loss(self, model, batch)", "def loss(model, batch)"),
+        ("def evaluate(self, model)", "def evaluate(self, model, *, data)"),
+    ],
+)
+def test_a_method_with_another_signature(write, old, new):
+    path = write((old, new))
+    refused(path, line_of(path, new), f"found {new}", f"expected {old}")
+
+
+def test_more_arguments_with_defaults_are_fine(write):
+    check(get_task(write(("def model(self, seed)", "def model(self, seed, width=5)"))))
+
+
+# what does not do what it should
+
+WRONG = {
+    "no module": ("return nn.Sequential", "return [nn.Sequential", "1))", "1))]", "model", "returned a list", "torch.nn.Module"),
+    "no parameters": ("nn.Linear(3, 5)", "nn.ReLU()", "nn.Linear(5, 1)", "nn.ReLU()", "model", "without trainable parameters"),
+    "seed ignored": ("torch.manual_seed(seed)", "pass", "", "", "model", "other weights for the same seed"),
+    "a list": ("while True:", "return [1]\n        while True:", "yield", "_ =", "batches", "returned a list", "iterator"),
+    "one epoch": ("while True:", "for _ in range(30):", "", "", "batches", "ended after 30 batches", "while True", "40"),
+    "other batches": (".manual_seed(seed)\n        while", "; generator.seed()\n        while", "", "", "batches", "other batches"),
+    "a vector": (".square().mean()\n\n", ".square()\n\n", "", "", "loss", "returned a tensor of shape (4, 1)", "dimensions"),
+    "a float": (".mean()\n\n", ".mean().item()\n\n", "", "", "loss", "returned a float"),
+    "nan": (".square().mean()\n\n", ".square().mean() * float('nan')\n\n", "", "", "loss", "is nan at step 0"),
+    "detached": (".mean()\n\n", ".mean().detach()\n\n", "", "", "loss", "has no gradient"),
+    "elsewhere": ("model(batch).square()", "batch.requires_grad_().square()", "", "", "loss", "no gradient to any parameter"),
+    "bad gradient": ("model(batch).square()", "(model(batch) * 0).sqrt()", "", "", "loss", "0.weight a gradient that is not finite"),
+    "a tensor": (".mean().item()", ".mean()", "", "", "evaluate", "returned a tensor of shape ()", "item()"),
+    "nothing": ("        return value", "", "", "", "evaluate", "returned None"),
+    "infinite": ("return value", "return float('inf')", "", "", "evaluate", "returned inf"),
+    "random": ("torch.ones(2, 3)", "torch.randn(2, 3)", "", "", "evaluate", "is not deterministic", "then", "eval mode"),
+    "dropout": ("        model.eval()\n", "", "        model.train()\n", "", "evaluate", "is not deterministic"),
+    "left in eval": ("        model.train()\n", "", "", "", "evaluate", "left the model in eval mode"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_method_that_returns_the_wrong_thing(write, case):
+    old, new, old_2, new_2, method, *words = WRONG[case]
+    path = write((old, new), *([(old_2, new_2)] if old_2 else []))
+    refused(path, line_of(path, f"def {method}"), method, *words)
+
+
+def test_an_evaluation_in_train_mode_without_chance_is_found(write):
+    path = write(("nn.Dropout(0.5)", "nn.BatchNorm1d(5)"), ("        model.eval()\n", ""))
+    refused(path, line_of(path, "def evaluate"), "depends on the model's mode")
+
+
+def test_an_evaluation_that_trains_is_found(write):
+    path = write(("        return value", "        for p in model.parameters():\n            p.data *= 1\n            p.data += (p.data == 99)\n        model[0].weight.data[0, 0] = 1.0\n        return 0.5"))  # fmt: skip
+    refused(path, line_of(path, "def evaluate"), "changed the model")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "method"),
+    [
+        ("nn.Linear(3, 5)", "nn.Linear(3, -5)", "model"),
+        ("torch.randn(4, 3", "torch.randn(4, 'x'", "batches"),
+        ("model(batch).square()", "model(batch.T).square()", "loss"),
+        ("torch.ones(2, 3)", "torch.ones(3, 2)", "evaluate"),
+    ],
+)
+def test_an_exception_is_blamed_on_the_users_line(write, old, new, method):
+    path = write((old, new))
+    refused(path, line_of(path, new), f"in {method}: ", "Error: ")
+
+
+def test_an_exception_in_a_sample_or_data(write):
+    path = write(("    def loss", "    def sample(self):\n        return torch.ones(2, 9)\n\n    def loss"))
+    refused(path, None, "in sample", "RuntimeError")
+    path = write(("    def loss", "    def data(self):\n        return {}['x']\n\n    def loss"))
+    refused(path, line_of(path, "['x']"), "in data", "KeyError")
