@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "thalweg needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location "$$(grep '^torch==' constraints.txt)" -c constraints.txt
-	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[lab]' --group dev -c constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[lab,dev]' -c constraints.txt
 	touch $@
 
 clean:

@@ -102,7 +102,7 @@ def test_the_sentence_carries_its_conditions():
     for said in (
         "On bytes-gpt (0.12 M parameters, 400 steps, batch 16), muon is better than adamw",
         "end loss 1.793 against 2.036 nats per byte, difference −0.244 (95 % interval −0.2",
-        " for 3 comparisons together; margin ±0.020; 5 paired fresh seeds)",
+        " for 3 comparisons together; margin ±0.02; 5 paired fresh seeds)",
         "× the steps to adamw's final loss (complete runs); × the seconds: 0.",
         "on this machine",
         "Optimizer state: 485 kB against 971 kB.",
