@@ -192,11 +192,16 @@ class Optimizer(Declared):
         lines = [f"{type(self).__name__} (backend: {name}, {why})"]
         for i, group in enumerate(self.param_groups):
             size = sum(p.numel() for p in group["params"])
-            lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters")
-            shown = {k: v for k, v in group.items() if k in self.hypers and v != self.hypers[k].default}
-            shown = {"lr": group["lr"], **shown}
-            lines.append("    " + ", ".join(f"{k}={v}" for k, v in shown.items()))
+            lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters{_names(group)}")
+            changed = {k: group[k] for k, h in self.hypers.items() if group[k] != h.default}
+            lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **changed}.items()))
         return "\n".join(lines)
+
+
+def _names(group: dict[str, Any], most: int = 4) -> str:
+    """The first names of a group's parameters, where they have names."""
+    names = group.get("param_names", [])
+    return f": {', '.join(names[:most])}{', …' if len(names) > most else ''}" if names else ""
 
 
 def _check_gradient(p: Tensor) -> None:

@@ -32,52 +32,51 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Linear:
+class _Decay:
+    """What falls from 1 to ``final`` in ``steps`` updates."""
+
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_length("steps", self.steps)
+        _check_fraction("final", self.final)
+
+    def _fallen(self, x: float) -> float:
+        """The factor where a share ``x`` in [0, 1] of the fall is done."""
+        return 1.0 - (1.0 - self.final) * x
+
+
+@dataclass(frozen=True)
+class Linear(_Decay):
     r"""A straight line from 1 to ``final``: $f(t) = 1 - (1 - f_T)\,t/T$."""
 
-    steps: int
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_length("steps", self.steps)
-        _check_fraction("final", self.final)
-
     def __call__(self, step: int) -> float:
         """The factor at ``step``."""
-        return 1.0 - (1.0 - self.final) * min(1.0, step / self.steps)
+        return self._fallen(min(1.0, step / self.steps))
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(_Decay):
     r"""Half a cosine from 1 to ``final`` (Loshchilov & Hutter 2017): $f(t) = f_T + (1 - f_T)(1 + \cos(\pi t/T))/2$."""
 
-    steps: int
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_length("steps", self.steps)
-        _check_fraction("final", self.final)
-
     def __call__(self, step: int) -> float:
         """The factor at ``step``."""
-        return self.final + (1.0 - self.final) * (1.0 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
+        return self._fallen((1.0 - math.cos(math.pi * min(1.0, step / self.steps))) / 2)
 
 
 @dataclass(frozen=True)
-class Wsd:
+class Wsd(_Decay):
     r"""Stable, then decay over the last ``decay`` of the steps (Hu et al. 2024; Hägele et al. 2024 for ``1-sqrt``).
 
     With $x = \max(0, t - (1-d)T) / (dT)$: $f(t) = 1 - (1 - f_T)\,x$, or $1 - (1 - f_T)\sqrt{x}$.
     """
 
-    steps: int
     decay: float = 0.2
-    final: float = 0.0
     shape: Literal["linear", "1-sqrt"] = "linear"
 
     def __post_init__(self) -> None:
-        _check_length("steps", self.steps)
-        _check_fraction("final", self.final)
+        super().__post_init__()
         if not 0.0 < self.decay <= 1.0:
             raise bad_argument("decay", self.decay, "a fraction of the steps in (0, 1]")
         if self.shape not in ("linear", "1-sqrt"):
@@ -87,7 +86,7 @@ class Wsd:
         """The factor at ``step``."""
         length = self.decay * self.steps
         x = min(1.0, max(0.0, step - (self.steps - length)) / length)
-        return 1.0 - (1.0 - self.final) * (x if self.shape == "linear" else math.sqrt(x))
+        return self._fallen(x if self.shape == "linear" else math.sqrt(x))
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def wsd(
     Raises as :func:`linear`, and unless 0 < decay ≤ 1.
     """
     rest = _after(warmup, steps)
-    body = Wsd(rest, decay, final, shape)
+    body = Wsd(rest, final, decay, shape)
     return Warmup(warmup, body) if warmup else body
 
 
