@@ -46,7 +46,7 @@ class Muon(Optimizer):
 
     ``Muon(model)`` gives Muon the hidden matrices (convolutions flattened) and AdamW the embeddings, the output head,
     norms, biases and other vectors, in one optimizer with one ``state_dict``; ``repr`` shows the outcome.
-    ``Muon(params)`` takes matrices only, or groups with ``use_muon=True`` or ``False``.
+    ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
 
     Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al. 2025
     (match_rms_adamw). As ``torch.optim.Muon`` where it is given the same matrices.
@@ -77,6 +77,7 @@ class Muon(Optimizer):
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     use_muon: bool = hyper(default=True, init=False)
+    flatten: bool = hyper(default=False, init=False)
 
     steps: Tensor = count(when=lambda h: not h.use_muon)
     momentum_buffer: Tensor = state(doc="B, mean of gradients", when=lambda h: h.use_muon)
@@ -104,7 +105,7 @@ class Muon(Optimizer):
             "lr": given["lr"] * given["lr_ratio"],
             "weight_decay": given["adamw_weight_decay"],
         }
-        return [g for g in ({"params": hidden}, self._aux(aux, given)) if g["params"]]
+        return [g for g in ({"params": hidden, "flatten": True}, self._aux(aux, given)) if g["params"]]
 
     def _aux(self, group: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         """A group of AdamW's part: its own ε and learning rate, unless it brings them."""
@@ -113,11 +114,14 @@ class Muon(Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
         for name, p in zip(names, group["params"], strict=True):
-            if group["use_muon"] and (p.ndim < 2 or p.is_complex()):
+            stack = p.ndim == 3 and not group["flatten"]
+            if group["use_muon"] and (p.ndim < 2 or stack or p.is_complex()):
                 raise bad_argument(
                     "params",
                     f"{name}, {p.dtype}, shape {tuple(p.shape)}",
-                    "real matrices, since Muon orthogonalises them",
+                    "a stack of matrices or Conv1d's kernel? (flatten=True in its group means a kernel)"
+                    if stack
+                    else "real matrices, since Muon orthogonalises them",
                     "Pass the model itself (Muon(model) routes by itself), or put what is no hidden matrix into a "
                     "group of its own: {'params': [...], 'use_muon': False}",
                 )
