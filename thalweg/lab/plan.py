@@ -141,7 +141,7 @@ def plan(
         evaluate_seconds=0.0,
     )
     first = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in contestants]
-    blocks = quiet_pass(first, blocks=1)
+    blocks = quiet_pass(first, blocks=1).blocks
     model = the_task.model(0)
     start = time.perf_counter()
     the_task.evaluate(model)

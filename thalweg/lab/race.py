@@ -17,7 +17,7 @@ from thalweg.lab.run import Spec, execute
 from thalweg.lab.search import Found, search
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
-from thalweg.lab.timing import quiet_pass
+from thalweg.lab.timing import Pass, quiet_pass
 
 #: how often the workers are started anew after one was killed
 RESTARTS = 2
@@ -68,11 +68,11 @@ class _Race:
             self.watcher.on_phase("search and verdict runs")
             campaigns = asyncio.run(self._all())
             self.watcher.on_phase("quiet pass: seconds a step")
-            blocks = self._quiet(campaigns)
+            timing = self._quiet(campaigns)
         finally:
             self.pool.close()
         self.watcher.on_phase("verdict")
-        return summarise(self.plan, campaigns, blocks, self.store.look(self.plan.identity, self.plan.seeds))
+        return summarise(self.plan, campaigns, timing, self.store.look(self.plan.identity, self.plan.seeds))
 
     async def _all(self) -> list[Campaign]:
         return list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))
@@ -135,12 +135,11 @@ class _Race:
             f"{spec.seed} (out of memory?). Finished runs are stored; try fewer workers: --jobs 1"
         )
 
-    def _quiet(self, campaigns: Sequence[Campaign]) -> dict[str, list[dict[str, float]]]:
+    def _quiet(self, campaigns: Sequence[Campaign]) -> Pass:
         self.pool.close()  # a fresh single worker, so that nothing of the race is under way beside it
         self.pool = Pool(1, lambda message: None)
         specs = [self.plan.spec(c.contestant, c.found.setting, seed=0, steps=self.plan.steps) for c in campaigns]
-        measured: dict[str, list[dict[str, float]]] = self.pool.submit(quiet_pass, specs, self.plan.seeds).result()
-        return measured
+        return cast(Pass, self.pool.submit(quiet_pass, specs, self.plan.seeds).result())
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:

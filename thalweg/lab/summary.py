@@ -19,10 +19,9 @@ from thalweg.lab.result import Contestant as Entry
 from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.run import setting
 from thalweg.lab.search import Found
-from thalweg.lab.timing import step_time, total
+from thalweg.lab.timing import Pass, step_time, total
 from thalweg.lab.verdict import compare, headline, not_tested
 
-#: blocks of the quiet pass by contestant; None where it was not made
 Blocks = Mapping[str, list[dict[str, float]]]
 
 
@@ -47,9 +46,10 @@ class Campaign:
         return [run["final_loss"] for run in self.verdict.values()]
 
 
-def summarise(plan: Plan, campaigns: Sequence[Campaign], blocks: Blocks, look: int) -> RaceResult:
+def summarise(plan: Plan, campaigns: Sequence[Campaign], timing: Pass, look: int) -> RaceResult:
     """The whole result; the baseline's campaign comes first."""
     baseline, *challengers = campaigns
+    blocks = timing.blocks
     margin, source = _margin(plan, baseline)
     rules = Rules(margin=margin, comparisons=max(1, len(challengers)), look=look)
     task = _task(plan, baseline)
@@ -59,7 +59,7 @@ def summarise(plan: Plan, campaigns: Sequence[Campaign], blocks: Blocks, look: i
     result = RaceResult(
         schema=1,
         task=task,
-        protocol=_protocol(plan, rules, source, campaigns),
+        protocol=_protocol(plan, rules, source, campaigns, timing),
         contestants=[_entry(plan, c, blocks) for c in campaigns],
         runs=[run for c in campaigns for run in c.runs],
         comparisons=comparisons,
@@ -140,7 +140,9 @@ def _task(plan: Plan, baseline: Campaign) -> dict[str, object]:
     }
 
 
-def _protocol(plan: Plan, rules: Rules, margin_source: str, campaigns: Sequence[Campaign]) -> dict[str, object]:
+def _protocol(
+    plan: Plan, rules: Rules, margin_source: str, campaigns: Sequence[Campaign], timing: Pass
+) -> dict[str, object]:
     budget = plan.budget
     label = plan.baseline
     return {
@@ -173,7 +175,8 @@ def _protocol(plan: Plan, rules: Rules, margin_source: str, campaigns: Sequence[
         "margin": rules.margin,
         "margin_source": margin_source,
         "margin_by_hand": plan.margin is not None,
-        "quiet": True,
+        "quiet": timing.quiet,
+        "quiet_cpu_share": timing.cpu_share,
         "backends": {c.contestant.label: choice.chosen("auto")[0] for c in campaigns},
         "jobs": plan.jobs,
         "statements": statements(budget, label, len(campaigns) - 1, plan.seeds, f"{rules.margin:.3g}, {margin_source}"),

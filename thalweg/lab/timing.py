@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from thalweg.lab.pool import report
 from thalweg.lab.result import StepTime
 from thalweg.lab.run import Spec, set_up
 from thalweg.lab.tasks import Task, get_task
@@ -14,27 +16,47 @@ from thalweg.lab.tasks import Task, get_task
 #: steps of a block; blocks of the contestants take turns
 BLOCK = 20
 PARTS = ("forward", "backward", "optimizer")
+#: share of a core below which others were using it
+QUIET = 0.9
 
 
-def quiet_pass(specs: list[Spec], blocks: int) -> dict[str, list[dict[str, float]]]:
-    """Milliseconds a step of every contestant, block by block: A B C A B C …
+@dataclass(frozen=True)
+class Pass:
+    """What the quiet pass measured.
+
+    Attributes:
+        blocks: for each label its blocks, each with the median milliseconds of forward (with the batch), backward and
+            optimizer.
+        cpu_share: processor time over wall time; well below 1 if something else was using the cores.
+    """
+
+    blocks: dict[str, list[dict[str, float]]]
+    cpu_share: float
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the pass had a core to itself."""
+        return self.cpu_share >= QUIET
+
+
+def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
+    """Time every contestant's steps block by block: A B C A B C …
 
     Args:
         specs: one run of each contestant, at its chosen setting.
-        blocks: how many blocks of each; the first of each is thrown away as warm-up and not counted.
-
-    Returns:
-        For each label its blocks, each with the median milliseconds of forward (with the batch), backward, optimizer.
+        blocks: how many blocks of each, after one that is thrown away as warm-up.
     """
     task = get_task(specs[0].task)
     walkers = {spec.contestant.label: _steps(spec, task) for spec in specs}
     measured: dict[str, list[dict[str, float]]] = {label: [] for label in walkers}
+    wall, busy = time.perf_counter(), time.process_time()
     for block in range(blocks + 1):
         for label, walker in walkers.items():
+            report("quiet pass", block, 0.0)  # and stop here if the race was stopped
             steps = [next(walker) for _ in range(BLOCK)]
             if block:
                 measured[label].append({part: statistics.median(s[part] for s in steps) for part in PARTS})
-    return measured
+    return Pass(measured, (time.process_time() - busy) / (time.perf_counter() - wall))
 
 
 def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
