@@ -100,10 +100,11 @@ def quiet_timing(record: Record) -> Flag:
     if untimed:
         return warning("quiet-timing", f"The timing pass lacks {', '.join(untimed)}.")
     if not record.protocol.get("quiet", False):
-        return warning(
-            "quiet-timing", "The timing pass is not known to have been quiet: other runs may have been under way."
-        )
-    return ok("quiet-timing", "Seconds come from a timing pass with no other run under way.")
+        share = record.protocol.get("quiet_cpu_share")
+        had = "" if share is None else f" It had {share:.0%} of a core."
+        text = f"The timing pass is not known to have been quiet: other work may have been under way.{had}"
+        return warning("quiet-timing", text)
+    return ok("quiet-timing", "Seconds come from a timing pass that had a core to itself.")
 
 
 def steps_and_seconds(record: Record) -> Flag:
