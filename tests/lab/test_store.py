@@ -88,6 +88,12 @@ def test_a_wrong_url_is_named(url):
         Store(url)
 
 
+def test_a_password_is_never_shown():
+    with pytest.raises(ThalwegError) as error:
+        Store("postgresql+nosuchdriver://me:secret@localhost/x")
+    assert "secret" not in str(error.value)
+
+
 def test_a_full_disk_is_said_and_what_is_finished_stays(store):
     store.put("small", {"x": 1})
     with store._engine.begin() as connection:  # SQLite answers a full disk and a full file alike

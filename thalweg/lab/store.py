@@ -44,9 +44,11 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url if "://" in url else f"sqlite:///{url}"
+        full = url if "://" in url else f"sqlite:///{url}"
+        self.url = url  # as it may be shown: without its password
         with self._clear_errors("open"):
-            self._engine = sa.create_engine(self.url, **_options(self.url))
+            self.url = sa.make_url(full).render_as_string(hide_password=True)
+            self._engine = sa.create_engine(full, **_options(full))
             if self._engine.url.get_backend_name() == "sqlite" and self._engine.url.database:
                 Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
             with self._engine.begin() as connection:
