@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,28 +124,42 @@ def plan(
             raise bad_argument(name, value, f"an integer of at least {least}")
     if margin is not None and not 0 <= margin < float("inf"):
         raise bad_argument("margin", margin, "a number in [0, ∞), in units of the loss")
-    torch.set_num_threads(1)
     the_task = get_task(task)
-    probe = check(the_task)
-    draft = Plan(
-        reference=task,
-        task=the_task,
-        probe=probe,
-        contestants=contestants,
-        baseline=baseline,
-        budget=spending,
-        steps=steps or max(20, the_task.steps // spending.shorten),
-        seeds=seeds or spending.verdict_seeds,
-        margin=margin,
-        jobs=jobs or default_jobs(),
-        step_seconds={},
-        evaluate_seconds=0.0,
-    )
-    first = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in contestants]
-    blocks = quiet_pass(first, blocks=1).blocks
-    model = the_task.model(0)
+    with _one_thread():
+        draft = Plan(
+            reference=task,
+            task=the_task,
+            probe=check(the_task),
+            contestants=contestants,
+            baseline=baseline,
+            budget=spending,
+            steps=steps or max(20, the_task.steps // spending.shorten),
+            seeds=seeds or spending.verdict_seeds,
+            margin=margin,
+            jobs=jobs or default_jobs(),
+            step_seconds={},
+            evaluate_seconds=0.0,
+        )
+        return _timed(draft)
+
+
+def _timed(draft: Plan) -> Plan:
+    """The plan with the seconds of a step and of an evaluation, from a block of steps of each contestant."""
+    specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
+    blocks = quiet_pass(specs, blocks=1).blocks
+    model = draft.task.model(0)
     start = time.perf_counter()
-    the_task.evaluate(model)
-    evaluate_seconds = time.perf_counter() - start
-    step_seconds = {label: total(block[0]) / 1e3 for label, block in blocks.items()}
-    return replace(draft, step_seconds=step_seconds, evaluate_seconds=evaluate_seconds)
+    draft.task.evaluate(model)
+    seconds = time.perf_counter() - start
+    return replace(draft, step_seconds={k: total(b[0]) / 1e3 for k, b in blocks.items()}, evaluate_seconds=seconds)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As the workers run: the last bits of a loss depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -60,6 +60,8 @@ class Contestant(TypedDict):
     trial_steps: int
     trial_seconds: float
     at_limit: bool  # the best lr still lay at an edge when the allowance was spent
+    tuning_curve: list[float]  # expected best loss after 1, 2, … of its trials in random order
+    lr_sensitivity: float | None  # mean excess loss within a decade of the best lr, over the whole decrease
     mean_loss: float  # over the verdict seeds, diverged ones capped
     sd_loss: float
     mean_train_loss: float

@@ -188,6 +188,7 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
     spec = plan.spec(contestant, found.setting, seed=FIRST_VERDICT_SEED, steps=plan.steps)
     runs = list(campaign.verdict.values())
     mine = blocks.get(contestant.label)
+    losses = [run["final_loss"] for run in _first_seed(campaign)]
     return Entry(
         label=contestant.label,
         optimizer=contestant.optimizer,
@@ -198,6 +199,8 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
         trial_steps=sum(run["steps"] for run in campaign.tune),
         trial_seconds=sum(run["seconds"] for run in campaign.tune),
         at_limit=found.at_limit,
+        tuning_curve=[stats.expected_best(losses, k) for k in range(1, len(losses) + 1)],
+        lr_sensitivity=_lr_sensitivity(campaign, plan.probe.initial_loss),
         mean_loss=statistics.fmean(campaign.final),
         sd_loss=statistics.stdev(campaign.final) if len(runs) > 1 else math.nan,
         mean_train_loss=statistics.fmean(run["train_loss"] for run in runs),
@@ -207,3 +210,16 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
         step_ms=step_time(mine) if mine else None,
         script=script.lines(spec),
     )
+
+
+def _first_seed(campaign: Campaign) -> list[Run]:
+    """The trials of the search proper, before the finalists met on other seeds."""
+    return [run for run in campaign.tune if run["seed"] == campaign.tune[0]["seed"]]
+
+
+def _lr_sensitivity(campaign: Campaign, initial_loss: float) -> float | None:
+    """Over the trials that differ from the first ones in the learning rate alone."""
+    first = campaign.tune[0]
+    same = ("multiplier", "weight_decay", "settings")
+    runs = [run for run in _first_seed(campaign) if all(run[k] == first[k] for k in same)]  # type: ignore[literal-required]
+    return stats.lr_sensitivity([run["lr"] for run in runs], [run["final_loss"] for run in runs], initial_loss)

@@ -135,6 +135,8 @@ def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contesta
         trial_steps=1200,
         trial_seconds=10.0,
         at_limit=False,
+        tuning_curve=[3.0 - 0.1 * k for k in range(6)],
+        lr_sensitivity=0.046 if i else None,
         mean_loss=statistics.fmean(losses),
         sd_loss=statistics.stdev(losses) if len(losses) > 1 else float("nan"),
         mean_train_loss=statistics.fmean(losses),

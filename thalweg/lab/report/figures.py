@@ -200,6 +200,16 @@ def _chosen(run: Run, contestant: Contestant) -> bool:
     return same and {k: run["settings"].get(k) for k in contestant["settings"]} == contestant["settings"]
 
 
+def tuning_curves(result: RaceResult) -> str:
+    """Expected best loss after so many trials in random order: how much luck or patience each one needs."""
+    curves = {c["label"]: list(enumerate(c["tuning_curve"], start=1)) for c in result["contestants"]}
+    initial = result["task"]["initial_loss"]
+    chart = Chart("Expected best of k trials", "Held-out loss of the best of k trials, over all orders.", height=320)
+    lines = {label: [[(float(k), min(loss, initial)) for k, loss in points]] for label, points in curves.items()}
+    draw_curves(chart, lines, series(result), "trials", result["task"]["unit"])
+    return chart.svg()
+
+
 def multiplier_legend(result: RaceResult) -> list[tuple[str, str]]:
     """CSS class and name of each multiplier that was tried."""
     return [(f"m{i}", f"× {m:g}") for i, m in enumerate(sorted({run["multiplier"] for run in result["runs"]}))]

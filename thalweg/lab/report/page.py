@@ -69,6 +69,7 @@ def _figures(result: RaceResult) -> dict[str, str | None]:
         "steps": figures.curves(result),
         "seconds": figures.curves(result, seconds=True),
         "horizons": figures.horizons(result),
+        "tuning": figures.tuning_curves(result),
         "time": figures.time_split(result),
         "memory": figures.memory(result),
     }
