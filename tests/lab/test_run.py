@@ -100,7 +100,18 @@ def test_the_key_does_not_change_with_names(spec, change):
     assert dataclasses.replace(spec, **change).key == spec.key
 
 
-@pytest.mark.parametrize("change", [{"lr": 2e-2}, {"multiplier": 1.0}, {"weight_decay": 30.0}, {"seed": 6}, {"steps": 24}, {"extra": (("eps", 1.0),)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 2e-2},
+        {"multiplier": 1.0},
+        {"weight_decay": 30.0},
+        {"seed": 6},
+        {"steps": 24},
+        {"extra": (("eps", 1.0),)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
 def test_what_is_in_the_spec_reaches_the_run(spec, change):
     other = dataclasses.replace(spec, **change)
     assert execute(other, "tune")["final_loss"] != execute(spec, "tune")["final_loss"]

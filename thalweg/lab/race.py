@@ -17,6 +17,8 @@ from thalweg.lab.run import Spec, execute
 from thalweg.lab.search import Found, search
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
+from thalweg.lab.tasks import get_task
+from thalweg.lab.tasks.blame import blaming
 from thalweg.lab.timing import Pass, quiet_pass
 
 #: how often the workers are started anew after one was killed
@@ -51,7 +53,8 @@ def race(plan: Plan, store: Store, watcher: Watcher | None = None) -> RaceResult
 
 def _work(spec: Spec, role: Role) -> Run:
     """In a worker."""
-    return execute(spec, role, report)
+    with blaming(get_task(spec.task), f"a run of {spec.contestant.label}, lr={spec.lr:g}, seed {spec.seed}"):
+        return execute(spec, role, report)
 
 
 class _Race:

@@ -12,6 +12,7 @@ from thalweg.lab.pool import report
 from thalweg.lab.result import StepTime
 from thalweg.lab.run import Spec, set_up
 from thalweg.lab.tasks import Task, get_task
+from thalweg.lab.tasks.blame import blaming
 
 #: steps of a block; blocks of the contestants take turns
 BLOCK = 20
@@ -53,7 +54,8 @@ def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
     for block in range(blocks + 1):
         for label, walker in walkers.items():
             report("quiet pass", block, 0.0)  # and stop here if the race was stopped
-            steps = [next(walker) for _ in range(BLOCK)]
+            with blaming(task, f"a run of {label}"):
+                steps = [next(walker) for _ in range(BLOCK)]
             if block:
                 measured[label].append({part: statistics.median(s[part] for s in steps) for part in PARTS})
     return Pass(measured, (time.process_time() - busy) / (time.perf_counter() - wall))

@@ -6,17 +6,37 @@ import ast
 import inspect
 import textwrap
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from thalweg._base.errors import ThalwegError
 
 
+@contextmanager
+def blaming(task: object, doing: str) -> Iterator[None]:
+    """What comes out of a task's own file becomes one line that names the place; any other error stays as it is."""
+    try:
+        yield
+    except ThalwegError:
+        raise
+    except Exception as error:
+        file = inspect.getsourcefile(type(task))
+        if not _lines(error, file):
+            raise
+        raise raised(error, file, doing) from error
+
+
 def raised(error: BaseException, file: str | None, doing: str = "") -> ThalwegError:
     """``file:line: in doing: TypeError: …`` with the last line of ``file`` that ``error`` came through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == file]
+    lines = _lines(error, file)
     where = f"{file}:{lines[-1]}" if lines else file
     return ThalwegError(f"{where}: {doing and f'in {doing}: '}{type(error).__name__}: {error}")
+
+
+def _lines(error: BaseException, file: str | None) -> list[int | None]:
+    """The lines of ``file`` that an error came through."""
+    return [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
 
 
 def place(thing: Any) -> str:

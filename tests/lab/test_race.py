@@ -1,0 +1,318 @@
+"""A whole race on a small task: its result, what it reuses, and how it takes what goes wrong on the way."""
+
+import json
+import os
+import re
+import subprocess
+from concurrent.futures import Future
+from statistics import fmean
+
+import pytest
+
+from tests.lab.tasks.small import line_of, write_small
+from thalweg._base.errors import ThalwegError
+from thalweg.lab import race as racing
+from thalweg.lab.plan import plan
+from thalweg.lab.protocol import get_budget
+from thalweg.lab.race import Watcher, race
+from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Run, StepTime
+from thalweg.lab.store import Store
+
+#: of one contestant with two seeds: 10 trials, 2 verdict runs, 2 of each of 2 shorter horizons
+RUNS = 16
+
+
+#: in a loss: how often the model was trained on
+COUNT = "model.calls = getattr(model, 'calls', 0) + 1"
+
+
+class Inline:
+    """Workers that are none: everything at once, here. What a race computes does not depend on who does it."""
+
+    def __init__(self, jobs, on_progress):
+        self.on_progress = on_progress
+
+    def submit(self, function, *args):
+        future = Future()
+        try:
+            future.set_result(function(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self):
+        pass
+
+
+class Log(Watcher):
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.phases, self.started, self.finished, self.progress = [], [], [], []
+
+    def on_phase(self, name):
+        self.phases.append(name)
+
+    def on_start(self, spec, role):
+        self.started.append(spec.key)
+
+    def on_progress(self, key, step, loss):
+        self.progress.append((key, step, loss))
+
+    def on_finish(self, spec, run, reused):
+        self.finished.append((spec.key, run["key"], reused))
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    monkeypatch.setattr(racing, "Pool", Inline)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(str(tmp_path / "runs.db"))
+    yield store
+    store.close()
+
+
+def _plan(path, optimizers=("adamw", "muon"), seeds=2, steps=20, jobs=1, **more):
+    return plan(path, optimizers=optimizers, seeds=seeds, steps=steps, jobs=jobs, **more)
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    """A race between AdamW, momentum and Muon; with its store and what its watcher saw."""
+    folder = tmp_path_factory.mktemp("raced")
+    made = _plan(write_small(folder), ("muon", "adamw", "momentum"), seeds=3)
+    store, log = Store(str(folder / "runs.db")), Log()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(racing, "Pool", Inline)
+        result = race(made, store, log)
+    yield result, made, log, store
+    store.close()
+
+
+def _untimed(value):
+    """A result without what a clock measured or the machine's load."""
+    timed = ("seconds", "optimizer_seconds", "trial_seconds", "step_ms", "seconds_ratio", "sentence", "sentences",
+             "quiet", "quiet_cpu_share", "load", "flags", "headline")  # fmt: skip
+    if isinstance(value, dict):
+        return {k: _untimed(v) for k, v in value.items() if k not in timed}
+    return [_untimed(v) for v in value] if isinstance(value, list) else value
+
+
+def test_a_result_has_every_declared_field_and_no_other(raced):
+    result, *_ = raced
+    assert result.keys() == RaceResult.__annotations__.keys()
+    for part, kind in (("contestants", Contestant), ("runs", Run), ("comparisons", Comparison), ("flags", Flag)):
+        assert result[part]
+        for one in result[part]:
+            assert one.keys() == kind.__annotations__.keys()
+    for contestant in result["contestants"]:
+        assert contestant["step_ms"].keys() == StepTime.__annotations__.keys()
+    assert json.loads(json.dumps(result, allow_nan=False))["schema"] == 1
+
+
+def test_the_baseline_comes_first_and_everyone_else_is_compared_with_it(raced):
+    result, *_ = raced
+    assert [c["label"] for c in result["contestants"]] == ["adamw", "muon", "momentum"]
+    assert [(c["baseline"], c["challenger"]) for c in result["comparisons"]] == [
+        ("adamw", "muon"),
+        ("adamw", "momentum"),
+    ]
+
+
+def test_everyone_is_given_as_many_trials_of_the_same_length(raced):
+    result, *_ = raced
+    trials = get_budget("quick").trials
+    for c in result["contestants"]:
+        tune = [r for r in result["runs"] if r["optimizer"] == c["label"] and r["role"] == "tune"]
+        assert len(tune) == len({r["key"] for r in tune}) == c["trials"] == trials
+        assert c["trial_steps"] == 20 * trials
+        assert {r["steps"] for r in tune} == {20}
+
+
+def test_the_verdict_rests_on_seeds_that_no_search_has_seen(raced):
+    result, *_ = raced
+    seeds = {role: {r["seed"] for r in result["runs"] if r["role"] == role} for role in ("tune", "verdict", "horizon")}
+    assert seeds["verdict"] == seeds["horizon"] == {100, 101, 102} == set(result["protocol"]["seeds"]["verdict"])
+    assert seeds["tune"] == set(result["protocol"]["seeds"]["tune"])
+    assert not seeds["tune"] & seeds["verdict"]
+
+
+def test_verdict_runs_use_the_best_setting_of_the_search(raced):
+    result, *_ = raced
+    for c in result["contestants"]:
+        mine = [r for r in result["runs"] if r["optimizer"] == c["label"]]
+        best = min((r for r in mine if r["role"] == "tune"), key=lambda r: r["final_loss"])
+        for run in (r for r in mine if r["role"] != "tune"):
+            assert (run["lr"], run["multiplier"]) == (best["lr"], best["multiplier"])
+        assert c["chosen"] == {"lr": best["lr"], "multiplier": best["multiplier"], "weight_decay": 0.0}
+
+
+def test_differences_are_means_of_differences_paired_by_seed(raced):
+    result, *_ = raced
+    losses = {(r["optimizer"], r["seed"]): r["final_loss"] for r in result["runs"] if r["role"] == "verdict"}
+    for c in result["comparisons"]:
+        paired = [losses[c["challenger"], s] - losses["adamw", s] for s in (100, 101, 102)]
+        assert c["difference"] == pytest.approx(fmean(paired), rel=1e-12)
+        assert c["low"] < c["difference"] < c["high"]
+        assert c["seeds"] == 3
+
+
+def test_shorter_horizons_are_whole_runs_of_their_own(raced):
+    result, *_ = raced
+    for label in ("adamw", "muon", "momentum"):
+        short = [r for r in result["runs"] if r["optimizer"] == label and r["role"] == "horizon"]
+        assert sorted(r["steps"] for r in short) == [5, 5, 5, 10, 10, 10]
+        assert all(r["curve"][-1] == [r["steps"], r["final_loss"]] for r in short)
+    assert result["protocol"]["horizons"] == [5, 10]
+
+
+def test_all_verdict_runs_are_evaluated_at_the_same_steps(raced):
+    result, *_ = raced
+    assert {tuple(step for step, _ in r["curve"]) for r in result["runs"] if r["role"] == "verdict"} == {
+        tuple(range(0, 21, 2))
+    }
+
+
+def test_the_watcher_is_told_of_each_run_once_and_of_the_phases(raced):
+    result, _, log, _ = raced
+    assert len(log.started) == len(set(log.started)) == len(result["runs"]) == 3 * (10 + 3 + 6)
+    assert sorted(key for key, *_ in log.finished) == sorted(log.started) == sorted(r["key"] for r in result["runs"])
+    assert not any(reused for *_, reused in log.finished)
+    assert log.phases == ["search and verdict runs", "quiet pass: seconds a step", "verdict"]
+
+
+def test_a_second_call_finds_every_run_in_the_store_and_says_the_same(raced, inline):
+    result, made, _, store = raced
+    log = Log()
+    again = race(made, store, log)
+    assert not log.started
+    assert len(log.finished) == len(result["runs"])
+    assert all(reused for *_, reused in log.finished)
+    assert _untimed(json.loads(json.dumps(again))) == _untimed(json.loads(json.dumps(result)))
+
+
+def test_an_empty_store_gives_the_same_numbers(raced, inline, tmp_path):
+    result, made, *_ = raced
+    other = Store(str(tmp_path / "other.db"))
+    assert _untimed(json.loads(json.dumps(race(made, other)))) == _untimed(json.loads(json.dumps(result)))
+    other.close()
+
+
+def test_another_file_with_the_same_content_finds_the_runs(raced, inline, tmp_path):
+    log, store = Log(), raced[-1]
+    (tmp_path / "moved").mkdir()
+    race(_plan(write_small(tmp_path / "moved"), ("adamw", "momentum"), seeds=3), store, log)
+    assert not log.started
+
+
+def test_more_seeds_later_reuse_the_first_and_are_a_second_look(tmp_path, inline, store):
+    path = write_small(tmp_path)
+    first = race(_plan(path), store)
+    log = Log()
+    second = race(_plan(path, seeds=3), store, log)
+    assert first["protocol"]["look"] == 1
+    assert second["protocol"]["look"] == 2
+    assert second["protocol"]["level"] < first["protocol"]["level"]
+    assert len(log.started) == 2 * 3  # one seed more of each: the whole run and two shorter ones
+    assert race(_plan(path), store)["protocol"]["look"] == 1  # the first look is still the first
+
+
+def test_a_change_in_the_tasks_file_makes_new_runs(tmp_path, inline, store):
+    first = race(_plan(write_small(tmp_path)), store)
+    log = Log()
+    second = race(_plan(write_small(tmp_path, in_loss="y = 1.5 * y")), store, log)
+    assert len(log.started) == 2 * RUNS
+    assert not {r["key"] for r in first["runs"]} & {r["key"] for r in second["runs"]}
+    assert second["protocol"]["look"] == 1
+
+
+def test_the_same_optimizer_twice_differs_by_exactly_nothing(tmp_path, inline, store):
+    log = Log()
+    result = race(_plan(write_small(tmp_path), ("adamw", "twin=adamw")), store, log)
+    [c] = result["comparisons"]
+    assert (c["difference"], c["sd"], c["verdict"]) == (0.0, 0.0, "no difference that matters")
+    assert len(log.started) == RUNS  # a run asked for twice is made once
+    assert len(result["runs"]) == 2 * RUNS
+    assert {r["optimizer"] for r in result["runs"]} == {"adamw", "twin"}
+
+
+def test_a_twin_on_other_seeds_makes_runs_of_its_own(tmp_path, inline, store):
+    result = race(_plan(write_small(tmp_path), ("adamw", "twin=adamw@50")), store)
+    seeds = {r["seed"] for r in result["runs"] if r["optimizer"] == "twin" and r["role"] == "verdict"}
+    assert seeds == {150, 151}
+    assert result["comparisons"][0]["difference"] != 0
+
+
+def test_a_field_of_one_has_nothing_to_compare(tmp_path, inline, store):
+    result = race(_plan(write_small(tmp_path), ("adamw",)), store)
+    assert result["comparisons"] == []
+    assert len(result["runs"]) == RUNS
+
+
+def test_a_margin_by_hand_is_kept(tmp_path, inline, store):
+    result = race(_plan(write_small(tmp_path), margin=0.25), store)
+    assert result["protocol"]["margin"] == result["comparisons"][0]["margin"] == 0.25
+    assert result["protocol"]["margin_by_hand"]
+
+
+# with real workers
+
+
+def test_workers_give_the_same_numbers_as_no_workers(tmp_path, monkeypatch, store):
+    made = _plan(write_small(tmp_path), jobs=2)
+    log = Log()
+    real = race(made, store, log)
+    monkeypatch.setattr(racing, "Pool", Inline)
+    other = Store(str(tmp_path / "other.db"))
+    assert _untimed(json.loads(json.dumps(race(made, other)))) == _untimed(json.loads(json.dumps(real)))
+    other.close()
+    assert {key for key, *_ in log.progress} >= set(log.started)
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path, store):
+    marker = tmp_path / "marker"
+    die = f"if IN_WORKER and not os.path.exists({str(marker)!r}): open({str(marker)!r}, 'w').close(); os._exit(9)"
+    result = race(_plan(write_small(tmp_path, die)), store)
+    assert marker.exists()
+    assert len(result["runs"]) == 2 * RUNS
+
+
+def test_a_task_that_always_kills_its_worker_ends_the_race_with_one_error(tmp_path, store):
+    made = _plan(write_small(tmp_path, "if IN_WORKER: os._exit(9)"))
+    with pytest.raises(ThalwegError, match=r"worker process died 3 times.*out of memory.*--jobs 1"):
+        race(made, store)
+    assert not _children()
+
+
+def test_an_exception_in_mid_run_is_blamed_on_the_users_line(tmp_path, store):
+    path = write_small(tmp_path, f"{COUNT}; IN_WORKER and model.calls > 7 and y[99]")
+    with pytest.raises(ThalwegError) as caught:
+        race(_plan(path), store)
+    text = str(caught.value)
+    assert f"{path}:{line_of(path, 'y[99]')}: " in text
+    assert re.search(r"in a run of \w+, lr=[\d.]+, seed 0: IndexError: index 99", text)
+    assert "\n" not in text
+    assert not _children()
+
+
+def test_an_exception_while_the_speed_is_probed_is_blamed_too(tmp_path):
+    path = write_small(tmp_path, f"{COUNT}; model.calls > 7 and y[99]")
+    with pytest.raises(ThalwegError, match=rf"small\.py:{line_of(path, 'y[99]')}: in a run of adamw: IndexError"):
+        _plan(path)
+
+
+def test_our_own_exceptions_keep_their_traceback(tmp_path, inline, store, monkeypatch):
+    made = _plan(write_small(tmp_path))
+    monkeypatch.setattr(racing, "execute", lambda *_: {}["ours"])
+    with pytest.raises(KeyError, match="ours"):
+        race(made, store)
+
+
+def _children():
+    """Processes that have this one as parent and are not zombies."""
+    ps = ["ps", "-o", "stat=,args=", "--ppid", str(os.getpid())]
+    rows = [row.split(None, 1) for row in subprocess.run(ps, capture_output=True, text=True).stdout.splitlines()]
+    return [args for state, args in rows if "spawn_main" in args and not state.startswith("Z")]
