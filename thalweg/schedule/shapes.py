@@ -2,7 +2,10 @@ r"""The shapes: pure functions of the step.
 
 A schedule $f$ is called with the number of updates made so far, $t = 0$ for the first one, and gives the factor in
 [0, 1] of the peak learning rate for the next. One of $T$ steps is used at $t = 0 … T-1$, where a decay to zero has not
-yet reached zero: no update is wasted. From $t = T$ on it stays at its ``final`` factor.
+yet reached zero: no update is wasted. From $t = T$ on it stays at its ``final`` factor, exactly.
+
+The classes are the shapes, each with a length of its own; they compare, pickle, and read back from their ``repr``. The
+functions (:func:`linear` and its like) put a warmup before a shape so that both together last ``steps`` updates.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ class _Decay:
         _check_fraction("final", self.final)
 
     def _fallen(self, x: float) -> float:
-        """The factor where a share ``x`` in [0, 1] of the fall is done."""
-        return 1.0 - (1.0 - self.final) * x
+        """The factor where a share ``x`` in [0, 1] of the fall is done; without rounding at either end."""
+        return self.final + (1.0 - self.final) * (1.0 - x)
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,15 @@ class Wsd(_Decay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 < self.decay <= 1.0:
+        if not isinstance(self.decay, (int, float)) or not 0.0 < self.decay <= 1.0:
             raise bad_argument("decay", self.decay, "a fraction of the steps in (0, 1]")
         if self.shape not in ("linear", "1-sqrt"):
             raise bad_argument("shape", self.shape, "'linear' or '1-sqrt'")
 
     def __call__(self, step: int) -> float:
         """The factor at ``step``."""
-        length = self.decay * self.steps
-        x = min(1.0, max(0.0, step - (self.steps - length)) / length)
+        left = max(0, self.steps - step) / (self.decay * self.steps)
+        x = 1.0 - min(1.0, left)
         return self._fallen(x if self.shape == "linear" else math.sqrt(x))
 
 
@@ -94,14 +97,16 @@ class Warmup:
     r"""A linear rise over ``steps`` updates, then another schedule, which starts counting there.
 
     $f(t) = (t+1)/n \cdot g(0)$ for $t < n$: the first update already moves, the last one of the rise is at the peak;
-    then $f(t) = g(t - n)$.
+    then $f(t) = g(t - n)$: the horizon of $g$ is what comes after the warmup.
     """
 
     steps: int
     then: Schedule
 
     def __post_init__(self) -> None:
-        _check_length("warmup", self.steps)
+        _check_length("steps", self.steps)
+        if not callable(self.then):
+            raise bad_argument("then", self.then, "a schedule: a function of the step")
 
     def __call__(self, step: int) -> float:
         """The factor at ``step``."""
@@ -114,7 +119,10 @@ def constant(*, warmup: int = 0) -> Schedule:
 
 
 def linear(steps: int, final: float = 0.0, *, warmup: int = 0) -> Schedule:
-    """Warmup, then a straight line to ``final``; ``steps`` updates in all.
+    r"""Warmup, then a straight line to ``final``; ``steps`` updates in all.
+
+    With $n$ = ``warmup`` and $T$ = ``steps``: $f(t) = (t+1)/n$ for $t < n$, then $1 - (1 - f_T)(t - n)/(T - n)$. Update
+    $n - 1$, the last of the warmup, and update $n$ are both at the peak.
 
     Raises:
         ValueError: unless 0 ≤ warmup < steps and 0 ≤ final ≤ 1.
@@ -124,7 +132,7 @@ def linear(steps: int, final: float = 0.0, *, warmup: int = 0) -> Schedule:
 
 
 def cosine(steps: int, final: float = 0.0, *, warmup: int = 0) -> Schedule:
-    """Warmup, then half a cosine to ``final``; ``steps`` updates in all. Raises as :func:`linear`."""
+    """Warmup as in :func:`linear`, then half a cosine to ``final``; ``steps`` updates in all. Raises as that."""
     rest = _after(warmup, steps)
     return Warmup(warmup, Cosine(rest, final)) if warmup else Cosine(rest, final)
 
@@ -137,9 +145,10 @@ def wsd(
     *,
     warmup: int = 0,
 ) -> Schedule:
-    """Warmup, stable, decay; ``steps`` updates in all, of which ``decay`` (of those after warmup) is the decay.
+    """Warmup as in :func:`linear`, stable, decay; ``steps`` updates in all.
 
-    Raises as :func:`linear`, and unless 0 < decay ≤ 1.
+    The decay takes the fraction ``decay`` of the updates after the warmup. Raises as :func:`linear`, and unless
+    0 < decay ≤ 1 and ``shape`` is known.
     """
     rest = _after(warmup, steps)
     body = Wsd(rest, final, decay, shape)

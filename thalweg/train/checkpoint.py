@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from thalweg._base.errors import ThalwegError
+from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.schedule import Scheduler
 from thalweg.train import rng
 from thalweg.train.data import Stream
+
+#: of the file; another number is another arrangement of its content
+FORMAT = 1
+
+
+def writable(path: str | Path) -> Path:
+    """The path of a checkpoint, seen to before a training rather than at its end.
+
+    Raises:
+        ValueError: if its folder is not there or cannot be written to.
+    """
+    path = Path(path)
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise bad_argument("checkpoint", str(path), "a file in a folder that is there and can be written to")
+    return path
 
 
 @dataclass
@@ -33,14 +48,16 @@ class Checkpoint:
             ThalwegError: if it cannot be written; the old file is kept.
         """
         content = {
+            "format": FORMAT,
             "step": step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_name": type(self.optimizer).__name__,
             "scheduler": self.scheduler.state_dict(),
             "data": self.stream.state_dict(),
             "rng": rng.capture(),
         }
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        part = self.path.with_name(f".{self.path.name}.part")  # a killed save leaves one, which the next overwrites
         try:
             with part.open("wb") as file:
                 torch.save(content, file)
@@ -48,24 +65,55 @@ class Checkpoint:
                 os.fsync(file.fileno())
             part.replace(self.path)
         except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
             raise ThalwegError(f"cannot write the checkpoint {self.path}: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
     def load(self) -> int:
         """Put everything back as it was saved, if the file is there; the step to go on from, else 0.
 
         Raises:
-            ThalwegError: if the file is no checkpoint of this model and optimizer.
+            ThalwegError: if the file is no checkpoint, or one of another model or optimizer; nothing has changed then.
         """
         if not self.path.exists():
             return 0
-        try:
-            content: dict[str, Any] = torch.load(self.path, weights_only=True)
-            self.model.load_state_dict(content["model"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.scheduler.load_state_dict(content["scheduler"])
-            self.stream.load_state_dict(content["data"])
-            rng.restore(content["rng"])
-        except Exception as error:
-            raise ThalwegError(f"{self.path} is no checkpoint of this training: {error}") from error
+        content = _read(self.path)
+        if difference := self._difference(content):
+            raise ThalwegError(f"{self.path} is the checkpoint of another training: {difference}")
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(content["scheduler"])
+        self.stream.load_state_dict(content["data"])
+        rng.restore(content["rng"])  # last: reading forward has drawn from them
         return int(content["step"])
+
+    def _difference(self, content: dict[str, Any]) -> str:
+        """What keeps the content from being loaded here; empty if nothing does."""
+        there, here = _shapes(content["model"]), _shapes(self.model.state_dict())
+        for name in [*here, *there]:
+            if there.get(name) != here.get(name):
+                return f"{name} has shape {there.get(name, 'none')} there and {here.get(name, 'none')} here"
+        name = type(self.optimizer).__name__
+        if content["optimizer_name"] != name:
+            return f"its optimizer is {content['optimizer_name']}, not {name}"
+        sizes, ours = _sizes(content["optimizer"]), _sizes(self.optimizer.state_dict())
+        return "" if sizes == ours else f"its optimizer has groups of {sizes} tensors, not {ours}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, weights_only=True)
+    except Exception as error:  # torch raises whatever the unpickler met
+        reason = str(error).partition("\n")[0][:200]
+        raise ThalwegError(f"{path} is no checkpoint, or a damaged one: {reason}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ThalwegError(f"{path} is no checkpoint of this version (format {FORMAT})")
+    return content
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value.shape) if isinstance(value, Tensor) else "no tensor" for name, value in state.items()}
+
+
+def _sizes(optimizer: dict[str, Any]) -> list[int]:
+    return [len(group["params"]) for group in optimizer["param_groups"]]

@@ -3,58 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+import torch
 
 from thalweg._base.errors import ThalwegError
 from thalweg.train import rng
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """Batches that know their own place, as torchdata's ``StatefulDataLoader`` does.
+
+    ``state_dict`` is called between two batches and holds tensors and plain types; after ``load_state_dict`` a new
+    iteration goes on from there.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a place."""
+        ...
+
+
 class Stream:
     """An iterable read again and again, which remembers how far it has been read.
 
-    Its place is what ``batches.state_dict()`` says where there is one; else the number of batches read since its last
-    start, with the random state at that start: it is started anew from there and read forward. A generator of its own
-    that an iterable draws its order from is the iterable's to reset at each start.
+    Its place is what the batches themselves say, where they are :class:`Placed`; else the number of batches read since
+    the last start, with the state of the random generators at that start: it is started anew from there and read
+    forward. These are the global generators and the ``generator`` of the batches or of their sampler, where a
+    ``DataLoader`` was given one; any other that the order hangs on is the iterable's to reset at each start.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
         self.read = 0
-        self.begin = rng.capture()
+        self.begin = self._generators()
         self.iterator: Iterator[Any] | None = None
 
     def __next__(self) -> Any:
-        """The next batch."""
+        """The next batch.
+
+        Raises:
+            ThalwegError: if there is none, not even after starting anew.
+        """
         if self.iterator is None:
             self._start()
         assert self.iterator is not None
         try:
             batch = next(self.iterator)
         except StopIteration:
-            if self.read == 0:
-                raise ThalwegError("batches has no batch (an iterator that was used before?)") from None
-            self._start()
-            batch = next(self.iterator)
+            batch = self._first()
         self.read += 1
         return batch
 
     def state_dict(self) -> dict[str, Any]:
         """The place."""
-        own = self.batches.state_dict() if hasattr(self.batches, "state_dict") else None
+        own = self.batches.state_dict() if isinstance(self.batches, Placed) else None
         return {"read": self.read, "begin": self.begin, "own": own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a place. The random generators are left as reading forward leaves them."""
-        if state["own"] is not None:
-            self.batches.load_state_dict(state["own"])  # type: ignore[attr-defined]
-            self.read = state["read"]
+        """Go to a place. The random generators are left as reading forward leaves them.
+
+        Raises:
+            ThalwegError: if the batches end before that place.
+        """
+        self.iterator, self.read = None, 0
+        if state["own"] is not None and isinstance(self.batches, Placed):
+            self.batches.load_state_dict(state["own"])
             return
-        rng.restore(state["begin"])
+        self._restore(state["begin"])
+        self.begin = state["begin"]
         for _ in range(state["read"]):
             next(self)
-        self.begin = state["begin"]
+        if self.read != state["read"]:
+            raise ThalwegError(f"batches has fewer than the {state['read']} batches that were read from it before")
+
+    def _first(self) -> Any:
+        before = self.read
+        assert self.iterator is not None
+        spent = self.iterator is self.batches
+        self._start()
+        try:
+            return next(self.iterator)
+        except StopIteration:
+            remedy = "it cannot be started anew; give a list, a DataLoader or an endless iterator"
+            ended = f"batches ended after {before}: {remedy}" if spent and before else "batches has no batch"
+            raise ThalwegError(ended) from None
 
     def _start(self) -> None:
-        self.begin = rng.capture()
+        self.begin = self._generators()
         self.iterator = iter(self.batches)
         self.read = 0
+
+    def _generators(self) -> dict[str, Any]:
+        return {"global": rng.capture(), "own": [g.get_state() for g in _generators_of(self.batches)]}
+
+    def _restore(self, begin: dict[str, Any]) -> None:
+        rng.restore(begin["global"])
+        for generator, state in zip(_generators_of(self.batches), begin["own"], strict=True):
+            generator.set_state(state)
+
+
+def _generators_of(batches: Any) -> list[torch.Generator]:
+    owners = (batches, getattr(batches, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return [generator for generator in found if isinstance(generator, torch.Generator)]

@@ -14,18 +14,24 @@ from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.schedule import Schedule, Scheduler, constant
-from thalweg.train.checkpoint import Checkpoint
+from thalweg.train.checkpoint import Checkpoint, writable
 from thalweg.train.data import Stream
 from thalweg.train.events import Event, Watcher
 
 
-class NonFiniteLossError(ThalwegError):
-    """The training loss is NaN or infinite; nothing was updated by that step."""
+class NonFiniteError(ThalwegError):
+    """The training loss, or the norm of the gradients, is NaN or infinite; that step updated nothing."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: updates made in all, the last loss, and whether a watcher stopped it."""
+    """How a training ended.
+
+    Attributes:
+        steps: updates made in all, those before a resume included.
+        loss: training loss of the last step, made or stopped; NaN if there was none.
+        stopped: a watcher ended it.
+    """
 
     steps: int
     loss: float
@@ -50,31 +56,31 @@ def fit(
     """Train for ``steps`` updates.
 
     Args:
-        model: moved to its device and in the mode you want.
+        model: on its device and in the mode you want.
         batches: an iterable; started anew when it ends.
-        loss: ``loss(model, batch)`` gives a 0-dim tensor.
+        loss: ``loss(model, batch)`` gives a 0-dim tensor, a mean over the batch.
         optimizer: any torch optimizer over the model's parameters; its learning rates are the peaks.
         schedule: factor of the peak as a function of the step; constant if None.
         accumulate: micro-batches to one update; their mean loss is what is descended.
-        clip: largest global norm of the gradients.
-        autocast: ``torch.bfloat16`` or ``torch.float16``: forward in mixed precision, where the device has it.
+        clip: largest global norm of the gradients of all that the optimizer updates.
+        autocast: ``torch.bfloat16`` for a forward in mixed precision, where the device has it.
         watchers: told what happens (:class:`thalweg.train.Watcher`).
         checkpoint: a file; if it is there, training goes on from it, bit for bit; it is written at the end.
-        save_every: and every so many steps.
+        save_every: and every so many steps; 0 for the end alone.
 
     Raises:
         ValueError: for an argument outside its range, before anything changes.
-        NonFiniteLossError: unless a watcher's ``on_loss`` stops first.
+        ThalwegError: if a checkpoint cannot be read or written, or ``batches`` runs dry.
+        NonFiniteError: if the loss or the gradients' norm (where ``clip`` asks for it) is not finite, and no watcher
+            stops first. The step has updated nothing.
     """
-    for name, number, least in (("steps", steps, 0), ("accumulate", accumulate, 1), ("save_every", save_every, 0)):
-        if not isinstance(number, int) or number < least:
-            raise bad_argument(name, number, f"an integer of at least {least}")
-    if clip is not None and not clip > 0:
-        raise bad_argument("clip", clip, "a positive norm, or None")
-    precision = _precision(model, autocast)
-    scheduler = Scheduler(optimizer, schedule or constant())
+    _check(steps, accumulate, clip, save_every)
+    path = writable(checkpoint) if checkpoint else None
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    precision = _precision(parameters[0].device.type, autocast)
+    scheduler = Scheduler(optimizer, constant() if schedule is None else schedule)
     stream = Stream(batches)
-    saved = Checkpoint(Path(checkpoint), model, optimizer, scheduler, stream) if checkpoint else None
+    saved = Checkpoint(path, model, optimizer, scheduler, stream) if path else None
     step = saved.load() if saved else 0
     event = Event(step, float(scheduler.get_last_lr()[0]), model, optimizer)
     _tell(watchers, "on_start", event)
@@ -84,46 +90,65 @@ def fit(
         event = Event(step, float(scheduler.get_last_lr()[0]), model, optimizer)
         losses = []
         for _ in range(accumulate):
+            batch = next(stream)
             with precision():
-                value = loss(model, next(stream))  # the loss: where are we?
+                value = _scalar(loss(model, batch))  # the loss: where are we?
             (value / accumulate).backward()  # type: ignore[no-untyped-call]  # backpropagation: which way is down?
             losses.append(value.detach())
         event.loss = float(torch.stack(losses).mean())
-        _tell(watchers, "on_loss", event)
-        if event.stopped:
+        if _tell(watchers, "on_loss", event):
             break
-        if not math.isfinite(event.loss):
-            raise NonFiniteLossError(f"the training loss is {event.loss} at step {step}; nothing was updated by it")
+        _finite("training loss", event.loss, step)
         if clip is not None:
-            event.grad_norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip))
-        _tell(watchers, "on_gradients", event)
+            event.grad_norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+        if _tell(watchers, "on_gradients", event):
+            break
+        _finite("norm of the gradients", event.grad_norm or 0.0, step)
         optimizer.step()  # the optimizer: which step do we take?
         scheduler.step()  # the schedule: how big is the next one?
         optimizer.zero_grad()
         step += 1
-        _tell(watchers, "on_step", event)
-        if saved and save_every and step % save_every == 0:
+        stopped = _tell(watchers, "on_step", event)
+        if saved and (step == steps or stopped or (save_every and step % save_every == 0)):
             saved.save(step)
 
-    if saved:
-        saved.save(step)
+    optimizer.zero_grad()  # of a step that was stopped
     _tell(watchers, "on_end", event)
     return Outcome(step, event.loss, event.stopped)
 
 
-def _tell(watchers: Sequence[Watcher], what: str, event: Event) -> None:
-    for watcher in watchers:
-        getattr(watcher, what)(event)
+def _check(steps: int, accumulate: int, clip: float | None, save_every: int) -> None:
+    for name, number, least in (("steps", steps, 0), ("accumulate", accumulate, 1), ("save_every", save_every, 0)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            raise bad_argument(name, number, f"an integer of at least {least}")
+    if clip is not None and not (isinstance(clip, (int, float)) and clip > 0):
+        raise bad_argument("clip", clip, "a positive norm, or None")
 
 
-def _precision(model: nn.Module, autocast: torch.dtype | None) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+def _precision(device: str, autocast: torch.dtype | None) -> Callable[[], contextlib.AbstractContextManager[Any]]:
     """A context for the forward pass."""
     if autocast is None:
         return contextlib.nullcontext
-    device = next(model.parameters()).device.type
-    served = (torch.bfloat16, torch.float16)
-    if autocast not in served or not torch.amp.is_autocast_available(device):
-        raise bad_argument(
-            "autocast", autocast, f"None, torch.bfloat16 or torch.float16, on a device that has it ({device})"
-        )
+    if autocast is torch.float16:
+        raise bad_argument("autocast", autocast, "torch.bfloat16", "float16 loses small gradients without loss scaling")
+    if autocast is not torch.bfloat16 or not torch.amp.is_autocast_available(device):
+        raise bad_argument("autocast", autocast, f"None, or torch.bfloat16 on a device that has it (not {device})")
     return lambda: torch.autocast(device, dtype=autocast)
+
+
+def _tell(watchers: Sequence[Watcher], what: str, event: Event) -> bool:
+    """Call each watcher; whether one of them has stopped the training."""
+    for watcher in watchers:
+        getattr(watcher, what)(event)
+    return event.stopped
+
+
+def _scalar(value: Tensor) -> Tensor:
+    if not isinstance(value, Tensor) or value.ndim > 0 or not value.requires_grad:
+        raise bad_argument("loss(model, batch)", value, "a 0-dim tensor that depends on the model's parameters")
+    return value
+
+
+def _finite(what: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise NonFiniteError(f"the {what} is {value} at step {step}; that step updated nothing")
