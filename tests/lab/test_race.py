@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from concurrent.futures import Future
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -302,6 +303,17 @@ def test_an_exception_while_the_speed_is_probed_is_blamed_too(tmp_path):
     path = write_small(tmp_path, f"{COUNT}; model.calls > 7 and y[99]")
     with pytest.raises(ThalwegError, match=rf"small\.py:{line_of(path, 'y[99]')}: in a run of adamw: IndexError"):
         _plan(path)
+
+
+@pytest.mark.parametrize("length", [12, 20], ids=["in a run", "in the quiet pass"])
+def test_batches_that_end_after_all_end_the_race_with_one_error(tmp_path, inline, store, length):
+    """A look at the first batches is not enough: a slow stream, or a longer race, comes to the end later."""
+    path = write_small(tmp_path)
+    made = _plan(path)
+    text = Path(path).read_text().replace("while True:", f"for _ in range({length}):")
+    Path(path).write_text(text)
+    with pytest.raises(ThalwegError, match="batches ended"):
+        race(made, store)
 
 
 def test_our_own_exceptions_keep_their_traceback(tmp_path, inline, store, monkeypatch):

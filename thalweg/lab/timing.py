@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from thalweg.lab.pool import report
 from thalweg.lab.result import StepTime
@@ -63,10 +62,9 @@ def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
 
 def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
     model, optimizer = set_up(spec, task)
-    batches: Iterator[Any] = task.batches(spec.seed)
-    while True:
-        t0 = time.perf_counter()
-        loss = task.loss(model, next(batches))
+    t0 = time.perf_counter()
+    for batch in task.batches(spec.seed):
+        loss = task.loss(model, batch)
         t1 = time.perf_counter()
         loss.backward()  # type: ignore[no-untyped-call]
         t2 = time.perf_counter()
@@ -74,6 +72,7 @@ def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
         t3 = time.perf_counter()
         optimizer.zero_grad()
         yield dict(zip(PARTS, (1e3 * (t1 - t0), 1e3 * (t2 - t1), 1e3 * (t3 - t2)), strict=True))
+        t0 = time.perf_counter()
 
 
 def step_time(blocks: list[dict[str, float]]) -> StepTime:

@@ -14,12 +14,15 @@ from thalweg._base.errors import ThalwegError
 
 
 @contextmanager
-def blaming(task: object, doing: str) -> Iterator[None]:
+def blaming(task: Any, doing: str) -> Iterator[None]:
     """What comes out of a task's own file becomes one line that names the place; any other error stays as it is."""
     try:
         yield
     except ThalwegError:
         raise
+    except StopIteration:
+        expected = "expected a stream without end (while True: …)"
+        raise ThalwegError(f"{place(type(task).batches)}: in {doing}: batches ended; {expected}") from None
     except Exception as error:
         file = inspect.getsourcefile(type(task))
         if not _lines(error, file):
