@@ -14,13 +14,16 @@ from thalweg.lab.tasks.corpus import standard_library
 from thalweg.lab.tasks.mnist1d import curves
 from thalweg.lab.tasks.ravine import NOISE, truth
 
+RAVINES = ("ravine", "ravine-aligned")
 
-def test_the_ravines_excess_risk_is_what_fresh_examples_estimate():
-    task = get_task("ravine")
+
+@pytest.mark.parametrize("name", RAVINES)
+def test_a_ravines_excess_risk_is_what_fresh_examples_estimate(name):
+    task = get_task(name)
     model = task.model(0)
     with torch.no_grad():
         model.weight.normal_(std=0.1)
-    W, root = truth()
+    W, root = truth(), task.root()
     x = torch.randn(400_000, len(W)) @ root.T
     y = x @ W.T + NOISE * torch.randn(len(x), len(W))
     with torch.no_grad():
@@ -32,16 +35,18 @@ def test_the_ravines_excess_risk_is_what_fresh_examples_estimate():
     assert 4 * error < 0.02 * task.evaluate(model)  # the estimate could have told a difference of 2 %
 
 
-def test_the_ravines_truth_has_no_excess_risk():
-    task = get_task("ravine")
+@pytest.mark.parametrize("name", RAVINES)
+def test_a_ravines_truth_has_no_excess_risk(name):
+    task = get_task(name)
     model = task.model(0)
     with torch.no_grad():
-        model.weight.copy_(truth()[0])
+        model.weight.copy_(truth())
     assert task.evaluate(model) == pytest.approx(0, abs=1e-10)
 
 
-def test_the_ravines_features_have_the_declared_spectrum():
-    _, root = truth()
+@pytest.mark.parametrize("name", RAVINES)
+def test_a_ravines_features_have_the_declared_spectrum(name):
+    root = get_task(name).root()
     spectrum = torch.linalg.eigvalsh((root @ root.T).double()).flip(0)
     expected = torch.arange(1, len(root) + 1, dtype=torch.double) ** -2.5
     torch.testing.assert_close(spectrum, expected, rtol=1e-2, atol=1e-7)

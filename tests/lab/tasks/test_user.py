@@ -126,7 +126,8 @@ def test_neighbours_may_be_imported_even_late(write, tmp_path):
 
 
 def test_dataclasses_and_a_relative_path_serve(write, tmp_path, monkeypatch):
-    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Width:\n    of: int = 5\n"
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    head += "@dataclass\nclass Width:\n    of: int = 5\n"
     write(("import torch\n", head + "import torch\n"), ("5)", "Width().of)"))
     monkeypatch.chdir(tmp_path)
     assert check(get_task("mine.py")).parameters == 26
@@ -205,7 +206,7 @@ def test_a_function_that_returns_something_else(write):
     path = write()
     with open(path, "a") as file:
         file.write("\ndef task():\n    return Mine\n")
-    refused(path, line_of(path, "def task"), "task() returned a ABCMeta".replace("a ABCMeta", ""), "Task")
+    refused(path, line_of(path, "def task"), "task() returned ", "Task")
 
 
 def test_a_function_or_constructor_that_fails(write):
@@ -262,43 +263,57 @@ def test_more_arguments_with_defaults_are_fine(write):
 
 # what does not do what it should
 
-WRONG = {
-    "no module": ("return nn.Sequential", "return [nn.Sequential", "1))", "1))]", "model", "returned a list", "torch.nn.Module"),
-    "no parameters": ("nn.Linear(3, 5)", "nn.ReLU()", "nn.Linear(5, 1)", "nn.ReLU()", "model", "without trainable parameters"),
-    "seed ignored": ("torch.manual_seed(seed)", "pass", "", "", "model", "other weights for the same seed"),
-    "a list": ("while True:", "return [1]\n        while True:", "yield", "_ =", "batches", "returned a list", "iterator"),
-    "one epoch": ("while True:", "for _ in range(30):", "", "", "batches", "ended after 30 batches", "while True", "40"),
-    "other batches": (".manual_seed(seed)\n        while", "; generator.seed()\n        while", "", "", "batches", "other batches"),
-    "a vector": (".square().mean()\n\n", ".square()\n\n", "", "", "loss", "returned a tensor of shape (4, 1)", "dimensions"),
-    "a float": (".mean()\n\n", ".mean().item()\n\n", "", "", "loss", "returned a float"),
-    "nan": (".square().mean()\n\n", ".square().mean() * float('nan')\n\n", "", "", "loss", "is nan at step 0"),
-    "detached": (".mean()\n\n", ".mean().detach()\n\n", "", "", "loss", "has no gradient"),
-    "elsewhere": ("model(batch).square()", "batch.requires_grad_().square()", "", "", "loss", "no gradient to any parameter"),
-    "bad gradient": ("model(batch).square()", "(model(batch) * 0).sqrt()", "", "", "loss", "0.weight a gradient that is not finite"),
-    "a tensor": (".mean().item()", ".mean()", "", "", "evaluate", "returned a tensor of shape ()", "item()"),
-    "nothing": ("        return value", "", "", "", "evaluate", "returned None"),
-    "infinite": ("return value", "return float('inf')", "", "", "evaluate", "returned inf"),
-    "random": ("torch.ones(2, 3)", "torch.randn(2, 3)", "", "", "evaluate", "is not deterministic", "then", "eval mode"),
-    "dropout": ("        model.eval()\n", "", "        model.train()\n", "", "evaluate", "is not deterministic"),
-    "left in eval": ("        model.train()\n", "", "", "", "evaluate", "left the model in eval mode"),
-}  # fmt: skip
+WRONG = {  # what: the changes, the method to blame, words of the answer
+    "no module": (
+        [("return nn.Sequential", "return [nn.Sequential"), ("1))", "1))]")],
+        *("model", "returned a list", "torch.nn.Module"),
+    ),
+    "no parameters": (
+        [("nn.Linear(3, 5)", "nn.ReLU()"), ("nn.Linear(5, 1)", "nn.ReLU()")],
+        *("model", "without trainable parameters"),
+    ),
+    "seed ignored": ([("torch.manual_seed(seed)", "pass")], "model", "other weights for the same seed"),
+    "a list": (
+        [("while True:", "return [1]\n        while True:"), ("yield", "_ =")],
+        *("batches", "returned a list", "iterator"),
+    ),
+    "one epoch": ([("while True:", "for _ in range(30):")], "batches", "ended after 30 batches", "while True", "40"),
+    "one batch": ([("while True:", "for _ in range(1):")], "batches", "ended after 1 batch", "while True"),
+    "other batches": (
+        [(".manual_seed(seed)\n        while", "; generator.seed()\n        while")],
+        *("batches", "other batches"),
+    ),
+    "a vector": ([(".mean()\n\n", "\n\n")], "loss", "returned a tensor of shape (4, 1)", "dimensions"),
+    "a float": ([(".mean()\n\n", ".mean().item()\n\n")], "loss", "returned a float"),
+    "nan": ([(".mean()\n\n", ".mean() * float('nan')\n\n")], "loss", "is nan at step 0"),
+    "detached": ([(".mean()\n\n", ".mean().detach()\n\n")], "loss", "has no gradient"),
+    "elsewhere": ([("model(batch)", "batch.requires_grad_()")], "loss", "no gradient to any parameter"),
+    "bad gradient": ([("model(batch).square()", "(model(batch) * 0).sqrt()")], "loss", "0.weight", "not finite"),
+    "a tensor": ([(".mean().item()", ".mean()")], "evaluate", "returned a tensor of shape ()", "item()"),
+    "nothing": ([("        return value", "")], "evaluate", "returned None"),
+    "infinite": ([("return value", "return float('inf')")], "evaluate", "returned inf"),
+    "random": ([("torch.ones(2, 3)", "torch.randn(2, 3)")], "evaluate", "is not deterministic", "then", "eval mode"),
+    "dropout": (
+        [("        model.eval()\n", ""), ("        model.train()\n", "")],
+        *("evaluate", "is not deterministic"),
+    ),
+    "left in eval": ([("        model.train()\n", "")], "evaluate", "left the model in eval mode"),
+    "batch statistics": (
+        [("nn.Dropout(0.5)", "nn.BatchNorm1d(5)"), ("        model.eval()\n", "")],
+        *("evaluate", "depends on the model's mode"),
+    ),
+    "trains": (
+        [("        return value", "        model[0].weight.data[0, 0] = 1.0\n        return 0.5")],
+        *("evaluate", "changed the model"),
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_method_that_returns_the_wrong_thing(write, case):
-    old, new, old_2, new_2, method, *words = WRONG[case]
-    path = write((old, new), *([(old_2, new_2)] if old_2 else []))
+    changes, method, *words = WRONG[case]
+    path = write(*changes)
     refused(path, line_of(path, f"def {method}"), method, *words)
-
-
-def test_an_evaluation_in_train_mode_without_chance_is_found(write):
-    path = write(("nn.Dropout(0.5)", "nn.BatchNorm1d(5)"), ("        model.eval()\n", ""))
-    refused(path, line_of(path, "def evaluate"), "depends on the model's mode")
-
-
-def test_an_evaluation_that_trains_is_found(write):
-    path = write(("        return value", "        for p in model.parameters():\n            p.data *= 1\n            p.data += (p.data == 99)\n        model[0].weight.data[0, 0] = 1.0\n        return 0.5"))  # fmt: skip
-    refused(path, line_of(path, "def evaluate"), "changed the model")
 
 
 @pytest.mark.parametrize(

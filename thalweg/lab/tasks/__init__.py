@@ -17,14 +17,24 @@ from thalweg.lab.tasks.mnist1d import Mnist1d
 from thalweg.lab.tasks.photo import Photo
 from thalweg.lab.tasks.probe import Probe, check
 from thalweg.lab.tasks.ravine import Ravine
+from thalweg.lab.tasks.ravine_aligned import RavineAligned
 from thalweg.lab.tasks.user import load
 
 __all__ = ["TASKS", "Probe", "Task", "check", "get_task", "task_table", "template"]
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task
-    for task in (BytesGpt, Digits, DigitsCnn, Autoencoder, Mnist1d, Ravine, Photo, BytesLstm, FashionCnn)
-}
+_BUILT_IN: tuple[type[Task], ...] = (
+    BytesGpt,
+    BytesLstm,
+    Digits,
+    DigitsCnn,
+    Autoencoder,
+    Mnist1d,
+    Ravine,
+    RavineAligned,
+    Photo,
+    FashionCnn,
+)
+TASKS: dict[str, type[Task]] = {task.name: task for task in _BUILT_IN}
 
 
 def get_task(name: str) -> Task:

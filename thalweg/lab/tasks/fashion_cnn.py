@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks._model import fresh
 from thalweg.lab.tasks._supervised import Batch, Split, Supervised
-from thalweg.lab.tasks.digits_cnn import cnn
 
 #: names the user's folder; else the files are looked for where Debian's package puts them
 VARIABLE = "THALWEG_FASHION_MNIST"
@@ -87,4 +86,14 @@ class FashionCnn(Supervised):
 
     def model(self, seed: int) -> nn.Module:
         """Some 30,000 parameters."""
-        return fresh(seed, lambda: cnn(28))
+        return fresh(seed, cnn)
+
+
+def cnn() -> nn.Sequential:
+    """Three 3×3 convolutions (16, 32, 32 channels), two poolings, one linear layer."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Flatten()),
+        nn.Linear(32 * 7 * 7, 10),
+    )

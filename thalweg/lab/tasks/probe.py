@@ -105,7 +105,7 @@ class _Trial:
                 except StopIteration:
                     raise self.wrong(
                         "batches",
-                        f"ended after {count} batches",
+                        f"ended after {count} {'batch' if count == 1 else 'batches'}",
                         f"a stream without end (while True: …); a run takes {self.task.steps}",
                     ) from None
                 if count < 2:

@@ -17,13 +17,24 @@ NOISE = 0.1
 
 
 @functools.cache
-def truth() -> tuple[Tensor, Tensor]:
-    r"""The matrix $W^*$ (64, 64) to be found, and the root of the features' covariance, with eigenvalues $i^{-2.5}$."""
-    generator = torch.Generator().manual_seed(0)
-    W = torch.randn(D, D, generator=generator) / D**0.5
-    Q, _ = torch.linalg.qr(torch.randn(D, D, generator=generator))
-    root = Q * torch.arange(1, D + 1) ** -1.25
-    return W, root
+def truth() -> Tensor:
+    """The matrix $W^*$ (64, 64) to be found."""
+    W: Tensor = torch.randn(D, D, generator=torch.Generator().manual_seed(0)) / D**0.5
+    return W
+
+
+@functools.cache
+def scales() -> Tensor:
+    """Standard deviations of the features along their own axes: $i^{-1.25}$, so variances $i^{-2.5}$."""
+    i: Tensor = torch.arange(1, D + 1)
+    return i.pow(-1.25)
+
+
+@functools.cache
+def axes() -> Tensor:
+    """A rotation (64, 64), drawn once and for all."""
+    Q, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(1)))
+    return Q
 
 
 class Ravine(Task):
@@ -36,6 +47,10 @@ class Ravine(Task):
     head = ()  # its one matrix stands for a hidden one
     good_for = "conditioning alone, with an exact loss; a matrix method's home ground"
 
+    def root(self) -> Tensor:
+        """A root $R$ of the features' covariance, $x = Rz$ with $z$ standard normal."""
+        return axes() * scales()
+
     def model(self, seed: int) -> nn.Module:
         """One matrix, at zero: the seed moves the data alone."""
         matrix = nn.Linear(D, D, bias=False)
@@ -43,12 +58,11 @@ class Ravine(Task):
         return matrix
 
     def batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        r"""$x = \Sigma^{1/2} z$ and $y = W^* x + 0.1\,\epsilon$, fresh ones at each step."""
-        W, root = truth()
-        generator = torch.Generator().manual_seed(seed)
+        r"""$x = Rz$ and $y = W^* x + 0.1\,\epsilon$, fresh ones at each step."""
+        root, generator = self.root(), torch.Generator().manual_seed(seed)
         while True:
             x = torch.randn(self.batch_size, D, generator=generator) @ root.T
-            yield x, x @ W.T + NOISE * torch.randn(self.batch_size, D, generator=generator)
+            yield x, x @ truth().T + NOISE * torch.randn(self.batch_size, D, generator=generator)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         r"""$\frac12 \|Wx - y\|^2$, mean over the batch."""
@@ -56,15 +70,15 @@ class Ravine(Task):
         return 0.5 * F.mse_loss(model(x), y, reduction="sum") / len(x)
 
     def evaluate(self, model: nn.Module) -> float:
-        r"""$\frac12 \mathrm{tr}\,(W-W^*)\,\Sigma\,(W-W^*)^T$: the expected loss above the noise, exactly."""
-        W, root = truth()
+        r"""$\frac12 \|(W - W^*) R\|_F^2$: the expected loss above that of $W^*$, exactly."""
+        x = self.root().T
         with evaluating(model):
-            return float(0.5 * (model(root.T) - root.T @ W.T).square().sum())
+            return float(0.5 * (model(x) - x @ truth().T).square().sum())
 
     def sample(self) -> Tensor:
         """Two features."""
         return torch.zeros(2, D)
 
     def data(self) -> Mapping[str, str]:
-        """Generated."""
-        return {"source": "generated, seed 0; spectrum i^-2.5, label noise 0.1"}
+        """Made up."""
+        return {"source": f"generated; spectrum i^-2.5, label noise {NOISE}"}
