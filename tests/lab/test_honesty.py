@@ -194,6 +194,11 @@ def challenger_at_its_limit(r):
     r["contestants"][1]["at_limit"] = True
 
 
+def baseline_at_the_largest_multiplier(r):
+    contestant = next(c for c in r["contestants"] if c["label"] == "adamw")
+    contestant["chosen"]["multiplier"] = 30.0
+
+
 def one_multiplier_for_the_baseline(r):
     for trial in pick(r, "adamw", "tune"):
         trial["multiplier"] = 1.0
@@ -374,6 +379,7 @@ def backends_unknown(r):
         (baseline_at_the_edge, "lr-at-edge", "warning", r"adamw \(the baseline\) did best at 0.03"),
         (baseline_untuned, "lr-at-edge", "warning", r"adamw \(the baseline\) ran at one learning rate, untuned"),
         (challenger_at_its_limit, "lr-at-edge", "warning", "muon did best"),
+        (baseline_at_the_largest_multiplier, "multiplier-at-edge", "note", "adamw did best at × 30"),
         (one_multiplier_for_the_baseline, "equal-choices", "warning", r"adamw \{1\}, muon \{1, 3, 10, 30\}"),
         (decay_for_one, "equal-choices", "warning", r"adamw \{0, 0.0003\}, muon \{0\}"),
         (a_longer_warmup, "same-conditions", "warning", "warmup differs: adamw 0.05, muon 0.2"),

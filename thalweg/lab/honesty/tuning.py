@@ -70,6 +70,18 @@ def _edge(record: Record, contestant: Contestant) -> str:
     return ""
 
 
+def multiplier_at_edge(record: Record) -> Flag:
+    """The multipliers are declared and not extended, so a best one at their upper end may not be the best there is."""
+    most = max((run["multiplier"] for run in record.runs("tune")), default=1.0)
+    there = [c["label"] for c in record.result["contestants"] if most > 1 and c["chosen"]["multiplier"] == most]
+    if there:
+        who = ", ".join(there)
+        return note(
+            "multiplier-at-edge", f"{who} did best at × {most:g}, the largest multiplier on offer, and may gain more."
+        )
+    return ok("multiplier-at-edge", "Nobody did best at the largest multiplier on offer.")
+
+
 def equal_choices(record: Record) -> Flag:
     """The second learning rate alone moved one verdict from 0.24 × to 0.56 × the steps: the same choices for all.
 
@@ -121,4 +133,12 @@ def _conditions(record: Record, label: str) -> dict[str, Any]:
     return mine
 
 
-CHECKS = (seeds_disjoint, equal_trials, equal_trial_steps, lr_at_edge, equal_choices, same_conditions)
+CHECKS = (
+    seeds_disjoint,
+    equal_trials,
+    equal_trial_steps,
+    lr_at_edge,
+    multiplier_at_edge,
+    equal_choices,
+    same_conditions,
+)
