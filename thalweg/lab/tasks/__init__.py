@@ -51,7 +51,11 @@ def get_task(name: str) -> Task:
 
 
 def task_table() -> list[dict[str, Any]]:
-    """What `thalweg tasks` lists."""
+    """What `thalweg tasks` lists: name, title, parameters, steps, batch_size, good_for, seconds_per_run.
+
+    The seconds are those of one core of an AMD EPYC (AVX-512) with ``torch.optim.AdamW``, evaluation left out, measured
+    once; another machine takes other times, and a matrix method more.
+    """
     return [
         {
             "name": task.name,

@@ -15,7 +15,8 @@ class BytesGpt(NextByte):
 
     name = "bytes-gpt"
     steps = 400
-    good_for = "large, clear differences in seconds; the first task to try"
+    good_for = "large, clear differences in seconds: Muon well ahead of AdamW, AdamW of momentum"
+    seconds_per_run = 6.0
 
     def model(self, seed: int) -> nn.Module:
         """Some 0.13 M parameters."""

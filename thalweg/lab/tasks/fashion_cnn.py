@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks._model import fresh
 from thalweg.lab.tasks._supervised import Batch, Split, Supervised
+from thalweg.lab.tasks.digits_cnn import cnn
 
 #: names the user's folder; else the files are looked for where Debian's package puts them
 VARIABLE = "THALWEG_FASHION_MNIST"
@@ -69,7 +70,8 @@ class FashionCnn(Supervised):
     steps = 500
     batch_size = 64
     source = "Fashion-MNIST, idx files; the first 1,000 test pictures held out"
-    good_for = "real pictures, less than one epoch; no over-fitting"
+    good_for = "real pictures, half an epoch, nothing over-fitted: Muon ahead, then AdamW"
+    seconds_per_run = 4.6
 
     def examples(self) -> Split:
         """From the user's folder, or Debian's."""
@@ -86,14 +88,4 @@ class FashionCnn(Supervised):
 
     def model(self, seed: int) -> nn.Module:
         """Some 30,000 parameters."""
-        return fresh(seed, cnn)
-
-
-def cnn() -> nn.Sequential:
-    """Three 3×3 convolutions (16, 32, 32 channels), two poolings, one linear layer."""
-    return nn.Sequential(
-        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Flatten()),
-        nn.Linear(32 * 7 * 7, 10),
-    )
+        return fresh(seed, lambda: cnn(28))

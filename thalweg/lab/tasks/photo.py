@@ -51,7 +51,8 @@ class Photo(Supervised):
     batch_size = 512
     source = "scikit-learn load_sample_image('china.jpg'), every second pixel of every second row"
     unit = "squared error"
-    good_for = "fitting one signal with dense matrices; noise comes from the batches alone"
+    good_for = "one signal to be fitted: AdamW and Muon nearly equal, momentum behind"
+    seconds_per_run = 1.1
 
     def examples(self) -> Split:
         """64,480 pixels to train on, 4,000 held out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -17,23 +18,26 @@ NOISE = 0.1
 
 
 @functools.cache
+def _drawn() -> tuple[Tensor, Tensor]:
+    """Two Gaussian matrices, drawn once and for all."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(D, D, generator=generator), torch.randn(D, D, generator=generator)
+
+
 def truth() -> Tensor:
     """The matrix $W^*$ (64, 64) to be found."""
-    W: Tensor = torch.randn(D, D, generator=torch.Generator().manual_seed(0)) / D**0.5
-    return W
+    return _drawn()[0] / math.sqrt(D)
 
 
-@functools.cache
 def scales() -> Tensor:
     """Standard deviations of the features along their own axes: $i^{-1.25}$, so variances $i^{-2.5}$."""
-    i: Tensor = torch.arange(1, D + 1)
-    return i.pow(-1.25)
+    return torch.pow(torch.arange(1, D + 1), -1.25)
 
 
 @functools.cache
 def axes() -> Tensor:
-    """A rotation (64, 64), drawn once and for all."""
-    Q, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(1)))
+    """A rotation (64, 64) that no coordinate knows of."""
+    Q: Tensor = torch.linalg.qr(_drawn()[1]).Q
     return Q
 
 
@@ -45,7 +49,8 @@ class Ravine(Task):
     batch_size = 64
     unit = "excess risk"
     head = ()  # its one matrix stands for a hidden one
-    good_for = "conditioning alone, with an exact loss; a matrix method's home ground"
+    good_for = "conditioning alone, the loss exact: Muon ahead, AdamW behind momentum"
+    seconds_per_run = 0.06
 
     def root(self) -> Tensor:
         """A root $R$ of the features' covariance, $x = Rz$ with $z$ standard normal."""
@@ -59,10 +64,10 @@ class Ravine(Task):
 
     def batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         r"""$x = Rz$ and $y = W^* x + 0.1\,\epsilon$, fresh ones at each step."""
-        root, generator = self.root(), torch.Generator().manual_seed(seed)
+        W, root, generator = truth(), self.root(), torch.Generator().manual_seed(seed)
         while True:
             x = torch.randn(self.batch_size, D, generator=generator) @ root.T
-            yield x, x @ truth().T + NOISE * torch.randn(self.batch_size, D, generator=generator)
+            yield x, x @ W.T + NOISE * torch.randn(self.batch_size, D, generator=generator)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         r"""$\frac12 \|Wx - y\|^2$, mean over the batch."""
@@ -81,4 +86,4 @@ class Ravine(Task):
 
     def data(self) -> Mapping[str, str]:
         """Made up."""
-        return {"source": f"generated; spectrum i^-2.5, label noise {NOISE}"}
+        return {"source": f"generated, seed 0; spectrum i^-2.5, label noise {NOISE}"}
