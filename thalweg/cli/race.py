@@ -63,10 +63,15 @@ def race(
     """
     console = Console(stderr=json_path is not None and str(json_path) == "-")
     entries = optimizers.split(",") if optimizers else None
+    for path in (json_path, csv_path):
+        _writable_file(path)
+    plans = [
+        planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
+                      margin=margin, jobs=jobs)
+        for one in task
+    ]  # fmt: skip
     results = []
-    for one in task:
-        plan = planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
-                        margin=margin, jobs=jobs)  # fmt: skip
+    for plan in plans:
         screen.show_plan(console, plan)
         if dry_run:
             continue
@@ -104,6 +109,14 @@ def _writable(folder: Path) -> None:
         raise ThalwegError(f"cannot write to --out {folder}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise ThalwegError(f"cannot write to --out {folder}: permission denied")
+
+
+def _writable_file(path: Path | None) -> None:
+    """Nor should they end in a file that cannot be written."""
+    if path is None or str(path) == "-":
+        return
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ThalwegError(f"cannot write {path}: it is a folder, or its folder is missing or closed to writing")
 
 
 def _write_json(path: Path, results: list[RaceResult]) -> None:

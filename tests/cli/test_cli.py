@@ -1,0 +1,272 @@
+"""The command line: what it refuses and how it says so, what it writes, what it leaves alone."""
+
+import csv
+import importlib.util
+import json
+import os
+import sqlite3
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import thalweg
+from tests.lab.tasks.small import write_small
+from tests.lab.test_race import Inline
+from thalweg.cli import main, screen
+from thalweg.cli.app import app
+from thalweg.lab import race as racing
+from thalweg.lab.result import RaceResult, Run
+from thalweg.lab.tasks import TASKS, template
+
+QUICKLY = ["--optimizers", "adamw,momentum", "--seeds", "2", "--steps", "20", "--jobs", "1"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder of its own with the small task in it, and no worker processes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setenv("COLUMNS", "200")
+    write_small(tmp_path)
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, arguments)
+
+
+def refused(*arguments):
+    """The one line that a command is refused with."""
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["byte-gpt"], "no task 'byte-gpt'; did you mean bytes-gpt"),
+        (["ravine", "--optimizers", "adamw,mion"], "no optimizer 'mion'; did you mean muon"),
+        (["ravine", "--optimizers", "adamw,adamw"], "names 'adamw' twice; give one another label: twin=adamw"),
+        (["ravine", "--optimizers", "adamw,"], "'' is not NAME, LABEL=NAME or LABEL=NAME@OFFSET"),
+        (["ravine", "--optimizers", "sgd,muon"], "--baseline 'adamw' is not among the optimizers of this race: sgd"),
+        (["ravine", "--baseline", "lion"], "--baseline 'lion' is not among the optimizers"),
+        (["ravine", "--budget", "quik"], "no budget 'quik'; did you mean quick"),
+        (["ravine", "--seeds", "1"], "seeds=1: expected an integer of at least 2"),
+        (["ravine", "--steps", "3"], "steps=3: expected an integer of at least 20"),
+        (["ravine", "--jobs", "0"], "jobs=0: expected an integer of at least 1"),
+        (["ravine", "--margin", "-1"], "margin=-1.0: expected a number in [0, ∞)"),
+        (["ravine", "--margin", "nan"], "margin=nan: expected a number in [0, ∞)"),
+        (["none.py"], "there is no file none.py; `thalweg task new none.py` writes an example there"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_is_typed_wrongly_is_refused_with_one_line_before_anything_runs(folder, arguments, words):
+    before = sorted(folder.iterdir())
+    assert words in refused("race", *arguments)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_all_tasks_are_looked_at_before_the_first_is_raced(folder):
+    assert "no task 'ravin'" in refused("race", "small.py", "ravin", *QUICKLY)
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["race", "ravine", "--seeds", "two"], ["race", "--no-such"], ["rase", "ravine"]])
+def test_what_click_refuses_has_its_exit_code(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr("thalweg.lab.plan.check", fail)
+    result = run("race", "ravine")
+    assert isinstance(result.exception, ValueError)
+    assert result.exit_code == 1
+
+
+def test_an_out_that_is_a_file_is_refused(folder):
+    (folder / "taken").write_text("mine")
+    result = run("race", "small.py", *QUICKLY, "--out", "taken")
+    assert result.exit_code == 2
+    assert "taken" in result.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_an_out_below_a_file_is_refused_before_anything_runs(folder):
+    (folder / "taken").write_text("mine")
+    assert "cannot write to --out taken/below: Not a directory" in refused(
+        "race", "small.py", *QUICKLY, "--out", "taken/below"
+    )
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="no folder is closed to root")
+def test_an_out_without_permission_is_refused(folder):
+    (folder / "closed").mkdir(mode=0o500)
+    assert "permission denied" in refused("race", "small.py", *QUICKLY, "--out", "closed")
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+@pytest.mark.parametrize("path", ["no/such", "."])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(folder, option, path):
+    assert f"cannot write {path}: " in refused("race", "small.py", *QUICKLY, option, path)
+    assert not (folder / "runs" / "thalweg.db").exists()
+
+
+def test_a_store_of_a_newer_version_is_refused(folder):
+    with sqlite3.connect(folder / "new.db") as database:
+        database.execute("create table about (schema integer primary key)")
+        database.execute("insert into about values (99)")
+    database.close()
+    assert "written by a newer thalweg (its format is 99, this one reads 1)" in refused(
+        "race", "small.py", *QUICKLY, "--store", "new.db"
+    )
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("text.db", "file is not a database"),
+        ("no+such://x", "Can't load plugin"),
+        ("small.py/x.db", "cannot open the store"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_refused(folder, store, words):
+    (folder / "text.db").write_text("no database at all, but long enough to be looked at" * 40)
+    assert words in refused("race", "small.py", *QUICKLY, "--store", store)
+
+
+def test_a_dry_run_shows_the_plan_and_leaves_nothing_behind(folder, monkeypatch):
+    monkeypatch.setattr(racing, "race", None)
+    before = sorted(folder.iterdir())
+    result = run("race", "small.py", *QUICKLY, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "adamw (baseline)" in result.stdout
+    assert "32 runs, about" in result.stdout
+    assert sorted(folder.iterdir()) == before
+
+
+def _strict(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_a_race_writes_its_report_its_json_and_its_csv(folder):
+    result = run("race", "small.py", *QUICKLY, "--json", "all.json", "--csv", "runs.csv", "--out", "there")
+    assert result.exit_code == 0, result.output
+    assert (folder / "there" / "report.html").exists()
+    raced = json.loads((folder / "all.json").read_text(), parse_constant=_strict)
+    assert raced.keys() == RaceResult.__annotations__.keys()
+    assert raced["headline"] in result.stdout
+    with open("runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(raced["runs"]) == 32
+    assert rows[0].keys() == Run.__annotations__.keys() - {"curve"}
+    for row, run_ in zip(rows, raced["runs"], strict=True):
+        assert (row["key"], float(row["final_loss"])) == (run_["key"], run_["final_loss"])
+
+
+def test_json_on_the_standard_output_is_nothing_but_json():
+    result = run("race", "small.py", *QUICKLY, "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout, parse_constant=_strict)["schema"] == 1
+    assert "report: " in result.stderr
+
+
+def test_diverged_runs_are_finite_in_the_json(folder):
+    """Learning rates far too high for plain gradient descent on a steep loss."""
+    write_small(folder, "return 1e4 * F.mse_loss(model(x), y)")
+    result = run("race", "small.py", "--optimizers", "adamw,sgd", *QUICKLY[2:], "--json", "all.json")
+    assert result.exit_code == 0, result.output
+    raced = json.loads((folder / "all.json").read_text(), parse_constant=_strict)
+    assert any(r["status"] == "diverged" for r in raced["runs"])
+
+
+def test_several_tasks_have_a_report_each_and_share_the_files(folder):
+    text = (folder / "small.py").read_text()
+    (folder / "other.py").write_text(text.replace('name = "small"', 'name = "other"'))
+    result = run("race", "small.py", "other.py", *QUICKLY, "--json", "all.json", "--csv", "runs.csv")
+    assert result.exit_code == 0, result.output
+    assert (folder / "runs" / "small" / "report.html").exists()
+    assert (folder / "runs" / "other" / "report.html").exists()
+    races = json.loads((folder / "all.json").read_text(), parse_constant=_strict)["races"]
+    assert [r["task"]["name"] for r in races] == ["small", "other"]
+    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 64
+
+
+def test_the_same_command_again_finds_every_run(folder):
+    assert "found in the store" not in run("race", "small.py", *QUICKLY).output
+    again = run("race", "small.py", *QUICKLY)
+    assert "32 of 32 runs were found in the store" in again.output
+
+
+def test_the_winner_is_recommended_with_lines_that_run(folder):
+    result = run("race", "small.py", *QUICKLY, "--json", "all.json")
+    raced = json.loads((folder / "all.json").read_text())
+    lines = screen.best_of(raced)["script"]
+    for line in lines.splitlines():
+        assert line in result.stdout
+
+
+def test_tasks_lists_every_task():
+    result = run("tasks")
+    assert result.exit_code == 0
+    assert len(TASKS) >= 9
+    words = result.stdout.split()
+    for name in TASKS:
+        assert name in words
+
+
+def test_a_new_task_is_the_example_and_races_as_it_is(folder):
+    result = run("task", "new", "mine.py")
+    assert result.exit_code == 0
+    assert (folder / "mine.py").read_text() == template()
+    assert "thalweg race mine.py" in result.stdout
+    assert run("race", "mine.py", *QUICKLY, "--dry-run").exit_code == 0
+
+
+def test_a_new_task_overwrites_nothing(folder):
+    (folder / "mine.py").write_text("mine")
+    assert "mine.py exists; name another file" in refused("task", "new", "mine.py")
+    assert (folder / "mine.py").read_text() == "mine"
+
+
+def test_a_new_task_in_no_folder_is_refused():
+    assert "cannot write no/mine.py: No such file or directory" in refused("task", "new", "no/mine.py")
+
+
+def test_the_version_is_the_packages():
+    assert run("--version").stdout == f"thalweg, version {thalweg.__version__}\n"
+
+
+def test_without_the_labs_packages_the_command_says_how_to_install_them(monkeypatch):
+    find = importlib.util.find_spec
+    missing = ("sqlalchemy", "rich")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in missing else find(name, *rest))
+    monkeypatch.setattr(sys, "argv", ["thalweg", "tasks"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    text = str(left.value)
+    assert text.startswith("thalweg: the lab needs packages that are not installed (rich, sqlalchemy)")
+    assert text.endswith("pip install 'thalweg[lab]'")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.4, "4 s"), (89.0, "89 s"), (91.0, "2 min"), (5399.0, "90 min"), (9000.0, "2.5 h")]
+)
+def test_durations_are_said_in_fitting_units(seconds, text):
+    assert screen.duration(seconds) == text
+
+
+def test_a_sparkline_falls_with_the_loss_and_bears_what_is_not_finite():
+    assert screen.sparkline([8, 7, 6, 5, 4, 3, 2, 1]) == screen.BARS[::-1]
+    assert screen.sparkline([1.0, float("nan"), float("inf"), 2.0]) == screen.BARS[0] + screen.BARS[-1]
+    assert screen.sparkline([3.0, 3.0]) == screen.BARS[0] * 2
+    assert screen.sparkline([]) == ""
