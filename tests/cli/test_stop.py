@@ -1,0 +1,111 @@
+"""A race that is stopped or killed: nothing that was finished is lost, and nobody stays behind."""
+
+import contextlib
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab.tasks.small import write_small
+
+pytestmark = pytest.mark.slow
+
+COMMAND = [sys.executable, "-c", "from thalweg.cli import main; main()"]
+TOTAL = 32
+#: long enough for a signal to come in the midst of a run, short enough to end the race soon
+SLOW = "IN_WORKER and time.sleep(float(open(__file__.replace('small.py', 'pause')).read()))"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start `thalweg race` on the small task in a folder of its own; whatever is left at the end is killed."""
+    write_small(tmp_path, SLOW)
+    (tmp_path / "pause").write_text("0.01")
+    started = []
+
+    def start(jobs=1):
+        arguments = ["race", "small.py", "--optimizers", "adamw,muon", "--seeds", "2", "--steps", "20"]
+        process = subprocess.Popen(
+            [*COMMAND, *arguments, "--jobs", str(jobs)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def _stored(folder: Path) -> set[str]:
+    """Keys of the runs in the store."""
+    path = folder / "runs" / "thalweg.db"
+    if not path.exists():
+        return set()
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        try:
+            return {key for (key,) in database.execute("select key from runs")}
+        except sqlite3.OperationalError:  # not yet made
+            return set()
+
+
+def _wait(what, seconds=120.0):
+    """Until it is so."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _alive(group: int) -> list[str]:
+    """Processes of a session, zombies left out."""
+    listed = subprocess.run(["ps", "-o", "stat=,args=", "--sid", str(group)], capture_output=True, text=True)
+    return [row for row in listed.stdout.splitlines() if not row.startswith("Z")]
+
+
+def test_a_killed_race_loses_no_finished_run(start, tmp_path):
+    first = start(jobs=2)
+    _wait(lambda: len(_stored(tmp_path)) >= 3 or first.poll() is not None)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    kept = _stored(tmp_path)
+    assert 3 <= len(kept) < TOTAL
+    _wait(lambda: not _alive(first.pid), 30)  # the workers notice
+    assert _stored(tmp_path) == kept
+
+    (tmp_path / "pause").write_text("0")
+    second = start()
+    text, _ = second.communicate()
+    assert second.returncode == 0, text
+    assert f"{len(kept)} of {TOTAL} runs were found in the store" in text
+    assert kept < _stored(tmp_path)
+    assert len(_stored(tmp_path)) == TOTAL
+    assert (tmp_path / "runs" / "report.html").exists()
+
+
+@pytest.mark.parametrize("whom", ["the command", "its whole group"])
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(start, tmp_path, whom):
+    process = start()
+    _wait(lambda: len(_stored(tmp_path)) >= 2 or process.poll() is not None)
+    stop = os.kill if whom == "the command" else os.killpg
+    stop(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    assert re.search(r"stopped; finished runs are kept in sqlite:///runs/thalweg\.db", text)
+    assert "thalweg race small.py --optimizers adamw,muon --seeds 2 --steps 20 --jobs 1" in " ".join(text.split())
+    assert 2 <= len(_stored(tmp_path)) < TOTAL
+    _wait(lambda: not _alive(process.pid), 10)
