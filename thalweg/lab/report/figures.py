@@ -13,6 +13,8 @@ from thalweg.lab.result import Comparison, Contestant, RaceResult, Run
 
 #: a logarithmic axis where the largest value is so many times the smallest
 LOG_FROM = 4.0
+#: part of the horizon whose losses do not set the axis
+EARLY = 0.1
 PARTS = ("forward", "backward", "optimizer")
 
 
@@ -113,12 +115,11 @@ def draw_curves(
     points = [p for runs in lines.values() for run in runs for p in run]
     if not points:
         return
-    log = _log([loss for _, loss in points])
-    wide = _room(lines)
-    chart.margins = (*chart.margins[:2], max(chart.margins[2], wide), chart.margins[3])
-    x, y = chart.scales(
-        (0, max(px for px, _ in points)), padded([loss for _, loss in points], log), log_x=False, log_y=log
-    )
+    end = max(place for place, _ in points)
+    shown = [loss for place, loss in points if place >= EARLY * end]  # the first drop would flatten all else
+    log = _log(shown)
+    chart.margins = (*chart.margins[:2], max(chart.margins[2], _room(lines)), chart.margins[3])
+    x, y = chart.scales((0, end), padded(shown, log), log_x=False, log_y=log)
     chart.axes(x, y, x_label, f"held-out loss ({y_label})")
     ends: dict[str, float] = {}
     for label, runs in lines.items():
@@ -317,7 +318,7 @@ def picture(result: RaceResult) -> str:
         for row, c in enumerate(comparisons):
             _interval(right, x, y(len(comparisons) - row - 0.62), c, series(result)[c["challenger"]])
         _difference_axis(
-            right, x, y, f"final loss minus {comparisons[0]['baseline']}'s; left is better; grey: no matter"
+            right, x, y, f"final loss minus {comparisons[0]['baseline']}'s; left is better; grey: immaterial"
         )
         wide.marks += right.marks
     return wide.svg(files(__package__).joinpath("chart.css").read_text(encoding="utf-8"))
