@@ -109,3 +109,19 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(start, tmp_path, whom):
     assert "thalweg race small.py --optimizers adamw,muon --seeds 2 --steps 20 --jobs 1" in " ".join(text.split())
     assert 2 <= len(_stored(tmp_path)) < TOTAL
     _wait(lambda: not _alive(process.pid), 10)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_long_steps(start, tmp_path):
+    process = start()
+    _wait(lambda: len(_stored(tmp_path)) >= 2 or process.poll() is not None)
+    (tmp_path / "pause").write_text("600")  # the next step will take for ever
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None  # waiting for the step
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "stopped; finished runs are kept" in text
+    assert "Traceback" not in text
+    _wait(lambda: not _alive(process.pid), 10)

@@ -70,9 +70,15 @@ class Pool:
         return self._workers.submit(function, *args)
 
     def close(self) -> None:
-        """Stop what runs at its next step, drop what waits, and end the workers."""
-        self._stop.set()
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        """Stop what runs at its next step, drop what waits, and end the workers; a Ctrl-C meanwhile kills them."""
+        workers = list((self._workers._processes or {}).values())
+        try:
+            self._stop.set()
+            self._workers.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            for worker in workers:
+                worker.kill()
+            raise
         self._progress.put(None)
         self._listener.join()
 
