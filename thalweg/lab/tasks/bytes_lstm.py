@@ -13,7 +13,7 @@ class BytesLstm(NextByte):
 
     name = "bytes-lstm"
     steps = 400
-    good_for = "the recurrent case: all gates stacked in two large matrices"
+    good_for = "the recurrent case, gates stacked in two matrices: Muon ahead of AdamW, then momentum"
     seconds_per_run = 3.5
 
     def model(self, seed: int) -> nn.Module:
