@@ -1,0 +1,79 @@
+"""Workers: one thread each, deaf to Ctrl-C, heard while they run, stopped when the pool is closed."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from thalweg.lab import pool as pools
+from thalweg.lab.pool import Pool, StoppedError, default_jobs, report
+
+
+def _about():
+    return torch.get_num_threads(), signal.getsignal(signal.SIGINT) is signal.SIG_IGN, os.getpid()
+
+
+def _tell(count):
+    for step in range(count):
+        report("key", step, 0.5 * step)
+    return count
+
+
+def _for_ever():
+    for step in range(10**6):
+        report("for ever", step, 0.0)
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_worker_from_its_start_to_its_end():
+    told, moving = [], threading.Event()
+
+    def listen(message):
+        told.append(message)
+        if message[0] == "for ever":
+            moving.set()
+
+    pool = Pool(1, listen)
+    threads, deaf, process = pool.submit(_about).result()
+    assert (threads, deaf) == (1, True)
+    assert process != os.getpid()
+    assert pool.submit(_tell, 5).result() == 5
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result()
+
+    endless, waiting = pool.submit(_for_ever), [pool.submit(_about) for _ in range(5)]
+    assert moving.wait(60)
+    pool.close()
+    assert isinstance(endless.exception(), StoppedError)
+    assert waiting[-1].cancelled()
+    assert told[:5] == [("key", step, 0.5 * step) for step in range(5)]
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+    pool.close()  # twice does no harm
+    with pytest.raises(RuntimeError):
+        pool.submit(_about)
+
+
+def test_a_report_outside_a_worker_goes_nowhere():
+    report("key", 1, 0.0)
+
+
+def test_a_stopped_run_ends_at_its_next_report(monkeypatch):
+    stop = threading.Event()
+    monkeypatch.setattr(pools, "_stop", stop)
+    report("key", 1, 0.0)
+    stop.set()
+    with pytest.raises(StoppedError):
+        report("key", 2, 0.0)
+
+
+def test_there_is_a_worker_for_each_core_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert default_jobs() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert default_jobs() == 1

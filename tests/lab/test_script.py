@@ -1,0 +1,59 @@
+"""The lines for the user's script train as the race did, bit for bit."""
+
+import itertools
+
+import pytest
+import torch
+
+import thalweg
+from tests.lab.tasks.small import write_small
+from thalweg.lab import script
+from thalweg.lab.contestants import CONTESTANTS, parse
+from thalweg.lab.run import Spec, execute
+from thalweg.lab.tasks import get_task
+
+
+def _spec(path, entry, **changes):
+    given = {"lr": 0.01234, "multiplier": 3.0, "weight_decay": 0.3, "extra": (), "seed": 7, "steps": 25}
+    return Spec(path, "f", parse(entry), **{**given, **changes}, evaluations=1)
+
+
+def _trained_by(lines, spec):
+    """What a user gets who puts the lines into a script."""
+    task = get_task(spec.task)
+    names = {"model": task.model(spec.seed)}
+    exec(lines, names)
+    model, optimizer, scheduler = names["model"], names["optimizer"], names["scheduler"]
+    torch.manual_seed(spec.seed)
+    for batch in itertools.islice(task.batches(spec.seed), spec.steps):
+        task.loss(model, batch).backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    return optimizer, task.evaluate(model)
+
+
+@pytest.mark.parametrize("entry", CONTESTANTS)
+def test_the_lines_train_as_the_race_did(tmp_path, entry):
+    spec = _spec(write_small(tmp_path), entry)
+    optimizer, loss = _trained_by(script.lines(spec), spec)
+    assert type(optimizer) is getattr(thalweg, spec.contestant.optimizer)
+    assert loss == pytest.approx(execute(spec, "verdict")["final_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("entry", CONTESTANTS)
+def test_a_further_setting_is_in_the_lines(tmp_path, entry):
+    for name, values in CONTESTANTS[entry].knobs.items():
+        spec = _spec(write_small(tmp_path), entry, extra=((name, values[-1]),))
+        lines = script.lines(spec)
+        assert f"{name}={values[-1]!r}" in lines
+        assert lines.count(f"{name}=") == 1
+        assert _trained_by(lines, spec)[1] == pytest.approx(execute(spec, "verdict")["final_loss"], rel=1e-6)
+
+
+def test_the_weight_decay_in_the_lines_makes_a_difference(tmp_path):
+    path = write_small(tmp_path)
+    losses = {
+        _trained_by(script.lines(spec), spec)[1] for spec in (_spec(path, "adamw", weight_decay=d) for d in (0, 9.0))
+    }
+    assert len(losses) == 2
