@@ -1,6 +1,7 @@
 """The lines for the user's script train as the race did, bit for bit."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def _spec(path, entry, **changes):
 def _trained_by(lines, spec):
     """What a user gets who puts the lines into a script."""
     task = get_task(spec.task)
-    names = {"model": task.model(spec.seed)}
+    names = {"model": task.model(spec.seed), "sample": task.sample()}
     exec(lines, names)
     model, optimizer, scheduler = names["model"], names["optimizer"], names["scheduler"]
     torch.manual_seed(spec.seed)
@@ -49,6 +50,42 @@ def test_a_further_setting_is_in_the_lines(tmp_path, entry):
         assert f"{name}={values[-1]!r}" in lines
         assert lines.count(f"{name}=") == 1
         assert _trained_by(lines, spec)[1] == pytest.approx(execute(spec, "verdict")["final_loss"], rel=1e-6)
+
+
+#: a model whose output layer is registered first, and chosen by a condition that tracing cannot follow
+BACKWARDS = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(8, 1)
+        self.inner = nn.Linear(2, 8)
+
+    def forward(self, x):
+        return self.out(self.inner(x).tanh()) if x.sum() < 1e9 else x
+
+class Small(Task):"""
+
+
+@pytest.mark.parametrize("entry", ["adamw", "momentum", "muon"])
+@pytest.mark.parametrize("way", ["sample", "head"])
+def test_the_lines_name_the_output_layer_where_the_model_does_not_show_it(tmp_path, entry, way):
+    text = Path(write_small(tmp_path)).read_text().replace("class Small(Task):", BACKWARDS)
+    start = text.index("return nn.Sequential")
+    text = text[:start] + "return Net()" + text[text.index("\n", start) :]
+    said = {"sample": "    def sample(self):\n        return torch.zeros(3, 2)\n", "head": "    head = ('out',)\n"}[way]
+    (tmp_path / "small.py").write_text(text.replace("    def loss", said + "\n    def loss"))
+    spec = _spec(str(tmp_path / "small.py"), entry)
+    lines = script.lines(spec)
+    assert {"sample": "sample=sample", "head": "head=['out']"}[way] in lines
+    assert _trained_by(lines, spec)[1] == pytest.approx(execute(spec, "verdict")["final_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("entry", ["adamw", "muon"])
+def test_the_lines_for_a_task_without_output_layer(entry):
+    spec = _spec("ravine", entry, seed=0)
+    lines = script.lines(spec)
+    assert "head=[]" in lines
+    assert _trained_by(lines, spec)[1] == pytest.approx(execute(spec, "verdict")["final_loss"], rel=1e-5)
 
 
 def test_the_weight_decay_in_the_lines_makes_a_difference(tmp_path):
