@@ -262,6 +262,7 @@ def test_a_margin_by_hand_is_kept(tmp_path, inline, store):
 # with real workers
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_numbers_as_no_workers(tmp_path, monkeypatch, store):
     made = _plan(write_small(tmp_path), jobs=2)
     log = Log()
@@ -273,6 +274,7 @@ def test_workers_give_the_same_numbers_as_no_workers(tmp_path, monkeypatch, stor
     assert {key for key, *_ in log.progress} >= set(log.started)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(tmp_path, store):
     marker = tmp_path / "marker"
     die = f"if IN_WORKER and not os.path.exists({str(marker)!r}): open({str(marker)!r}, 'w').close(); os._exit(9)"
@@ -281,6 +283,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, store):
     assert len(result["runs"]) == 2 * RUNS
 
 
+@pytest.mark.slow
 def test_a_task_that_always_kills_its_worker_ends_the_race_with_one_error(tmp_path, store):
     made = _plan(write_small(tmp_path, "if IN_WORKER: os._exit(9)"))
     with pytest.raises(ThalwegError, match=r"worker process died 3 times.*out of memory.*--jobs 1"):
@@ -288,6 +291,7 @@ def test_a_task_that_always_kills_its_worker_ends_the_race_with_one_error(tmp_pa
     assert not _children()
 
 
+@pytest.mark.slow
 def test_an_exception_in_mid_run_is_blamed_on_the_users_line(tmp_path, store):
     path = write_small(tmp_path, f"{COUNT}; IN_WORKER and model.calls > 7 and y[99]")
     with pytest.raises(ThalwegError) as caught:

@@ -70,6 +70,22 @@ def test_held_out_examples_are_not_trained_on(task):
     assert not any(row.numpy().tobytes() in train for row in split.held_x)
 
 
+def test_an_evaluation_leaves_no_trace_and_does_not_depend_on_the_mode(task):
+    model = task.model(0)
+    model.train()
+    list(model.modules())[-1].eval()
+    modes = [module.training for module in model.modules()]
+    weights, random = digest(model.state_dict()), torch.get_rng_state()
+    first = task.evaluate(model)
+    assert [module.training for module in model.modules()] == modes
+    assert digest(model.state_dict()) == weights
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(p.grad is None for p in model.parameters())
+    torch.rand(3)
+    assert task.evaluate(model.eval()) == first
+    assert not any(module.training for module in model.modules())
+
+
 def test_a_few_steps_lower_the_held_out_loss(task):
     model = task.model(0)
     before = task.evaluate(model)

@@ -66,6 +66,24 @@ def test_curves_are_standardised_balanced_and_tell_their_class():
     assert (nearest == split.held_y).double().mean() > 0.2
 
 
+def test_curves_are_the_same_whenever_they_are_made():
+    torch.rand(5)
+    assert curves.__wrapped__().sha256 == curves().sha256
+
+
+def test_no_window_reaches_over_the_end_of_its_side():
+    corpus, task = standard_library(), get_task("bytes-gpt")
+    train, held = bytes(corpus.train.tolist()), bytes(corpus.held.tolist())
+    windows = [bytes(row.tolist()) for batch, _ in zip(task.batches(0), range(20), strict=False) for row in batch]
+    assert all(len(window) == 65 and window in train for window in windows)
+    seen = []
+    loss = task.loss
+    task.loss = lambda model, batch: seen.append(batch) or loss(model, batch)
+    task.evaluate(task.model(0))
+    assert all(bytes(row.tolist()) in held for row in torch.cat(seen))
+    assert torch.equal(torch.cat(seen)[-1], corpus.held[-65:].long())
+
+
 def test_held_out_files_of_the_corpus_are_not_trained_on():
     corpus = standard_library()
     train = bytes(corpus.train.tolist())

@@ -61,7 +61,7 @@ def _run(file: str, source: bytes) -> ModuleType:
     module.__file__ = file
     sys.modules[module.__name__] = module
     if (folder := str(Path(file).parent)) not in sys.path:
-        sys.path.insert(0, folder)  # as `python FILE` does
+        sys.path.append(folder)  # it may import its neighbours, but they do not hide the standard library's modules
     try:
         exec(compile(source, file, "exec"), module.__dict__)
     except SyntaxError as error:
