@@ -1,6 +1,8 @@
 """A user's file: it is loaded and checked, and each mistake in it is answered with its line and what was expected."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -123,6 +125,19 @@ def test_neighbours_may_be_imported_even_late(write, tmp_path):
         ("(5,", "(WIDTH,"),
     )
     assert check(get_task(path)).parameters == 3 * 7 + 7 + 7 + 1
+
+
+def test_a_file_may_be_called_like_a_module_of_the_standard_library(write, tmp_path):
+    path = write(name="copy.py")
+    code = (
+        "import sys, thalweg.lab.tasks as tasks\n"
+        f"tasks.check(tasks.get_task({path!r}))\n"
+        "for name in ('copy', 'colorsys'): sys.modules.pop(name, None)\n"
+        "import copy, colorsys\n"
+        "sys.exit(not hasattr(copy, 'deepcopy') or not hasattr(colorsys, 'rgb_to_hls'))\n"
+    )
+    (tmp_path / "colorsys.py").write_text("")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_dataclasses_and_a_relative_path_serve(write, tmp_path, monkeypatch):
