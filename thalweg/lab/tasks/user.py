@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import re
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -71,13 +70,6 @@ def _run(file: str, source: bytes) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise raised(error, file) from error
     return module
-
-
-def _let_import_neighbours(folder: str) -> None:
-    """Before installed packages, as in ``python FILE``, but behind the standard library, which workers need whole."""
-    if folder not in sys.path:
-        installed = sysconfig.get_path("purelib")
-        sys.path.insert(sys.path.index(installed) if installed in sys.path else len(sys.path), folder)
 
 
 def _maker(module: ModuleType, file: str) -> Callable[[], Any]:
