@@ -26,7 +26,7 @@ TABLE = [
     ("lstm", models.Lstm, IDX, {"lstm.weight_ih_l0", "lstm.weight_hh_l0"}, {"head.weight"}, {"embedding.weight"}),
     ("two heads", models.TwoHeads, torch.randn(2, 4), {"body.0.weight", "body.2.weight"},
      {"policy.weight", "value.weight"}, set()),
-    ("residual", models.Residual, torch.randn(2, 4), {"a.0.weight", "a.1.weight", "b.0.weight"}, {"b.1.weight"}, set()),
+    ("residual", models.Residual, torch.randn(2, 4), {"a.0.weight", "a.1.weight", "b.0.weight", "b.1.weight"}, set(), set()),
     ("attention", models.Attention, torch.randn(2, 3, 8), {"attention.in_proj_weight", "attention.out_proj.weight"},
      {"head.weight"}, set()),
     ("own matrix", models.OwnMatrix, IDX, {"weight"}, {"out.weight"}, {"table", "position"}),
@@ -86,7 +86,7 @@ def test_the_user_may_name_the_head(head):
 
 
 def test_a_matrix_of_unknown_use_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"weight \(6, 6\) of OwnMatrix.*sample=") as error:
+    with pytest.raises(ValueError, match=r"weight \(6, 6\), weight of OwnMatrix.*sample=") as error:
         roles(models.OwnMatrix(branches=True))
     assert "hidden=" in str(error.value)
     assert kinds(models.OwnMatrix(branches=True), IDX)["weight"] == "hidden"

@@ -1,199 +1,132 @@
-"""How parameters reach a model's output: the graph of one forward pass, seen by autograd or by torch.fx."""
+"""How parameters reach a model's output: one forward pass as a graph, whoever saw it."""
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-import torch
-from torch import Tensor, fx, nn
+#: what an operation does with the parameters that meet activations in it; ``opaque`` is code that cannot be seen into
+Does = Literal["parameter", "input", "multiply", "convolve", "look up", "scale", "opaque", "other"]
 
-#: autograd nodes that multiply a matrix with activations
-_PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Dot", "Linear", "Convolution", "Rnn", "Lstm", "Gru", "Bilinear")
-#: autograd nodes that only change how a tensor is laid out
-_LAYOUTS = (
-    *("T", "Transpose", "View", "UnsafeView", "Permute", "ReshapeAlias", "Expand", "ToCopy", "Clone", "Unsqueeze"),
-    *("Squeeze", "Split", "SplitWithSizes", "Chunk", "Slice", "Select", "Unbind", "Alias"),
-)
-_FX_PRODUCTS = ("linear", "matmul", "mm", "bmm", "addmm", "einsum", "conv1d", "conv2d", "conv3d", "bilinear")
+_PRODUCTS = ("multiply", "convolve")
+_LAYERS = (*_PRODUCTS, "look up", "opaque")
 
 
-@dataclass
-class Flow:
-    """A forward pass as a graph that is walked backwards.
+@dataclass(frozen=True)
+class Step:
+    """One operation of a forward pass.
 
     Attributes:
-        outputs: the nodes that the model returns.
-        inputs: the nodes that a node is computed from.
-        products: node → names of the parameters that it multiplies activations with.
-        others: names of parameters that are used in another way (looked up, added).
+        does: its kind.
+        inputs: the steps that it computes with; None for a constant.
+        own: names of the parameters that it is (``does="parameter"``) or holds (a module seen as one operation).
+    """
+
+    does: Does
+    inputs: tuple[Hashable | None, ...] = ()
+    own: frozenset[str] = frozenset()
+
+
+class Flow:
+    """A forward pass, and what each parameter does in it.
+
+    A value that is computed from parameters alone (a masked, normalised, noisy or low-rank weight) stands for those
+    parameters, until it meets activations: that operation is their use.
+
+    Attributes:
+        uses: parameter → how it meets activations: a set of :data:`Does`.
         source: how the graph was seen, as a phrase.
     """
 
-    outputs: list[Any]
-    inputs: Callable[[Any], Iterable[Any]]
-    products: Mapping[Hashable, set[str]]
-    others: set[str]
-    source: str
+    def __init__(
+        self, steps: Mapping[Hashable, Step], outputs: Sequence[Hashable], matrices: AbstractSet[str], source: str
+    ) -> None:
+        """Read the steps.
 
-    def nearest(self, names: set[str]) -> set[str]:
-        """Those of the named matrices that make the output: the last ones on the paths to it.
-
-        A residual connection leads past the last matrix to earlier ones; whatever another last matrix is computed from
-        is none itself.
+        Args:
+            steps: in an order in which each follows its inputs.
+            outputs: the steps that the model returns.
+            matrices: names of the parameters that are known to be matrices.
+            source: how the graph was seen, as a phrase.
         """
-        last = self._first_products(self.outputs, names)
-        before = {node for end in last for node in self._upstream(end)}
-        return {name for node in last - before for name in self.products[node] & names}
+        self.uses: dict[str, set[Does]] = defaultdict(set)
+        self.source = source
+        self._steps, self._outputs, self._matrices = steps, outputs, matrices
+        self._layers: dict[Hashable, frozenset[str]] = {}
+        self._made_of: dict[Hashable | None, frozenset[str] | None] = {None: frozenset()}
+        for node, step in steps.items():
+            self._made_of[node] = self._read(node, step)
 
-    def _first_products(self, start: Iterable[Any], names: set[str]) -> set[Any]:
-        found, seen, todo = set(), set(), list(start)
+    def makers(self, names: AbstractSet[str]) -> tuple[set[str], set[str]]:
+        """Those of the named parameters that make the output, and those that only add to it.
+
+        Nearest to the output are the layers from which a path leads to it that meets no other layer. A layer that
+        another of these is computed from is none of them. A layer that adds to what earlier ones hand past it to the
+        output (the end of a residual block) is not what makes it.
+        """
+        nearest = [self._nearest(output, names) for output in self._outputs]
+        ends = {end for group in nearest for end in group}
+        before = {end: self._upstream(end) for end in ends}
+        last = ends.difference(*before.values())
+        alone = {end for group in nearest for end in group & last if not group & before[end]}
+        made = self._named(alone) & names
+        return made, (self._named(last - alone) & names) - made
+
+    def _read(self, node: Hashable, step: Step) -> frozenset[str] | None:
+        """Names of the parameters that alone make a value; None where activations take part."""
+        if step.does in ("parameter", "input"):
+            return step.own if step.does == "parameter" else None
+        parts = [self._made_of[before] for before in step.inputs]
+        if self._without_activations(step, parts):
+            return frozenset().union(*(part for part in parts if part))
+        self._record(node, step, parts)
+        return None
+
+    def _without_activations(self, step: Step, parts: list[frozenset[str] | None]) -> bool:
+        if step.own or step.does == "look up" or None in parts:
+            return False
+        if step.does in _PRODUCTS:  # a constant factor is data; a known matrix acts on the parameter beside it
+            return all(parts) and not any(part & self._matrices for part in parts if part)
+        return True
+
+    def _record(self, node: Hashable, step: Step, parts: list[frozenset[str] | None]) -> None:
+        factors = [part for part in parts if part]
+        if step.does in _PRODUCTS and (step.own or all(parts)):  # what a known matrix acts on is data, not a matrix
+            acted_on = [part for part in factors if not part & self._matrices]
+            factors = [part for part in factors if part & self._matrices]
+            self._note(frozenset().union(*acted_on), "other")
+        names = step.own.union(*factors)
+        self._note(names, step.does)
+        if step.does in _LAYERS:
+            self._layers[node] = names
+
+    def _note(self, names: Iterable[str], does: Does) -> None:
+        for name in names:
+            self.uses[name].add(does)
+
+    def _nearest(self, output: Hashable, names: AbstractSet[str]) -> set[Hashable]:
+        found, seen, todo = set(), {output}, [output]
         while todo:
             node = todo.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            if self.products.get(node, set()) & names:
+            if self._layers.get(node, frozenset()) & names:
                 found.add(node)
-            else:
-                todo.extend(self.inputs(node))
+                continue
+            before = {one for one in self._steps[node].inputs if one is not None} - seen
+            seen |= before
+            todo.extend(before)
         return found
 
-    def _upstream(self, node: Any) -> set[Any]:
-        seen: set[Any] = set()
-        todo = list(self.inputs(node))
+    def _upstream(self, node: Hashable) -> set[Hashable]:
+        seen: set[Hashable] = set()
+        todo = [node]
         while todo:
-            one = todo.pop()
-            if one not in seen:
-                seen.add(one)
-                todo.extend(self.inputs(one))
+            before = {one for one in self._steps[todo.pop()].inputs if one is not None} - seen
+            seen |= before
+            todo.extend(before)
         return seen
 
-
-def by_running(model: nn.Module, sample: Any) -> Flow:
-    """Run the model on ``sample`` and read autograd's graph; model, buffers and random states stay as they are.
-
-    Args:
-        model: any module.
-        sample: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
-    """
-    names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    values: dict[str, Tensor] = {name: p.detach().clone().requires_grad_() for name, p in names.items()}
-    name_of = {id(value): name for name, value in values.items()}
-    values |= {name: b.detach().clone() for name, b in model.named_buffers()}
-    args, kwargs = ((), sample) if isinstance(sample, dict) else (_as_tuple(sample), {})
-    training = [(module, module.training) for module in model.modules()]
-    devices = sorted({p.device.index for p in names.values() if p.is_cuda and p.device.index is not None})
-    try:
-        with torch.random.fork_rng(devices), torch.enable_grad():
-            model.eval()
-            output = torch.func.functional_call(model, values, args, kwargs)
-    finally:
-        for module, mode in training:
-            module.training = mode
-    return _read_autograd([t.grad_fn for t in _tensors(output) if t.grad_fn is not None], name_of)
-
-
-def by_tracing(model: nn.Module) -> Flow | None:
-    """Trace the model symbolically; None where its forward cannot be traced (control flow on values)."""
-    try:
-        graph = fx.symbolic_trace(model).graph
-    except Exception:  # whatever a user's forward may raise when it is given symbols
-        return None
-    first = {id(p): name for name, p in model.named_parameters()}
-    products: dict[Hashable, set[str]] = defaultdict(set)
-    others: set[str] = set()
-    for node in graph.nodes:
-        if node.op == "call_module":
-            module = model.get_submodule(str(node.target))
-            products[node] |= {first[id(p)] for p in module.parameters() if p.ndim >= 2}
-        elif node.op == "get_attr" and isinstance(value := operator.attrgetter(str(node.target))(model), nn.Parameter):
-            for user in _users(node):
-                (products[user].add if _is_product(user) else others.add)(first[id(value)])
-    outputs = next(n for n in graph.nodes if n.op == "output").all_input_nodes
-    used = {name for group in products.values() for name in group}
-    return Flow(outputs, lambda n: n.all_input_nodes, products, others - used, "a symbolic trace")
-
-
-def _read_autograd(outputs: list[Any], name_of: Mapping[int, str]) -> Flow:
-    consumers: dict[Any, list[Any]] = defaultdict(list)
-    leaves: dict[Any, str] = {}
-    todo, seen = list(outputs), set(outputs)
-    while todo:
-        node = todo.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) in name_of:
-            leaves[node] = name_of[id(variable)]
-        for before in _before(node):
-            consumers[before].append(node)
-            if before not in seen:
-                seen.add(before)
-                todo.append(before)
-    products: dict[Hashable, set[str]] = defaultdict(set)
-    others: set[str] = set()
-    for leaf, name in leaves.items():
-        for user in _computing(leaf, consumers):
-            if _kind(user).startswith(_PRODUCTS) or any(part in _kind(user) for part in ("Rnn", "Lstm", "Gru")):
-                products[user].add(name)
-            else:
-                others.add(name)
-    used = {name for group in products.values() for name in group}
-    return Flow(outputs, _before, products, others - used, "a run on the sample")
-
-
-def _before(node: Any) -> list[Any]:
-    return [before for before, _ in node.next_functions if before is not None]
-
-
-def _kind(node: Any) -> str:
-    return str(type(node).__name__)
-
-
-def _computing(leaf: Any, consumers: Mapping[Any, list[Any]]) -> set[Any]:
-    """The nodes that compute with a leaf, past those that only change its layout."""
-    found, todo = set(), list(consumers.get(leaf, ()))
-    while todo:
-        node = todo.pop()
-        if _kind(node).removesuffix("0").removesuffix("Backward") in _LAYOUTS:
-            todo.extend(consumers.get(node, ()))
-        else:
-            found.add(node)
-    return found
-
-
-def _users(node: fx.Node) -> set[fx.Node]:
-    """The fx nodes that compute with a parameter, past those that only change its layout."""
-    layouts = ("t", "transpose", "view", "reshape", "permute", "T", "mT", "contiguous", "to", "type_as", "getattr")
-    found, todo = set(), list(node.users)
-    while todo:
-        user = todo.pop()
-        if getattr(user.target, "__name__", user.target) in layouts:
-            todo.extend(user.users)
-        else:
-            found.add(user)
-    return found
-
-
-def _is_product(node: fx.Node) -> bool:
-    return str(getattr(node.target, "__name__", node.target)) in _FX_PRODUCTS
-
-
-def _as_tuple(sample: Any) -> tuple[Any, ...]:
-    return tuple(sample) if isinstance(sample, (tuple, list)) else (sample,)
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    """All tensors in a model's output: nested tuples, dicts, dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _tensors(one)
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
-    elif hasattr(value, "__dict__"):
-        yield from _tensors(vars(value))
+    def _named(self, nodes: Iterable[Hashable]) -> set[str]:
+        return {name for node in nodes for name in self._layers[node]}

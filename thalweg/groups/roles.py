@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
-from thalweg.groups.flow import Flow, by_running, by_tracing
-
-Kind = Literal["hidden", "embedding", "head", "vector", "other"]
-
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-NORMS = (
-    *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm),
-    *(nn.modules.batchnorm._NormBase,),  # BatchNorm and InstanceNorm of every dimension
-)
-MATRICES = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+from thalweg.groups import output
+from thalweg.groups.flow import Flow
+from thalweg.groups.places import MATRICES, Kind, Verdict, by_module, places_of
+from thalweg.groups.running import by_running
+from thalweg.groups.tracing import by_tracing
+from thalweg.groups.twin import unwrapped
 
 
 @dataclass(frozen=True)
@@ -31,75 +28,55 @@ class Role:
     why: str
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a parameter is registered."""
-
-    name: str
-    module: nn.Module
-    module_name: str
-
-
 def roles(
     model: nn.Module,
     sample: Any = None,
     *,
-    head: Iterable[nn.Module | str] | None = None,
-    hidden: Iterable[type[nn.Module]] = (),
+    head: nn.Module | str | Iterable[nn.Module | str] | None = None,
+    hidden: type[nn.Module] | Iterable[type[nn.Module]] = (),
 ) -> list[Role]:
     """What every trainable parameter is, each exactly once, in the order of ``named_parameters()``.
 
-    In this order: fewer than two dimensions, or of a norm: a *vector*. In (or tied with) an ``nn.Embedding``: an
-    *embedding*. A matrix that makes the output: the *head*. A weight of a linear, convolutional, recurrent or attention
-    layer: *hidden*. A parameter of another module is what it is used as: multiplied with activations (a matrix) or
-    looked up or added (an *embedding*).
+    In this order:
 
-    Which layer makes the output is seen by running the model on ``sample``; else by tracing it symbolically; else the
-    last registered matrix is taken for it, unless parameters are tied. A model that ends in a residual block has that
-    block's last matrix as its head.
+    - fewer than two dimensions, or of a norm: a *vector*;
+    - of an ``nn.Embedding``, or tied with one, or looked up in another way: an *embedding*;
+    - a matrix that makes the output: the *head*;
+    - of a linear, convolutional, recurrent or attention layer, or of a type in ``hidden``: *hidden*;
+    - of another module, what it is used as: a matrix (or kernel) that activations are multiplied (convolved) with is
+      *hidden*, what is added to them an *embedding* (learned positions); what scales them one by one, and stacks of
+      matrices, are *other*.
+
+    The use of a parameter, and which layer makes the output, are seen by running a copy of the model on ``sample``;
+    without one, by tracing a copy symbolically; where that fails, the last registered matrix is taken for the head.
+    Where the output is a residual stream that several blocks add to, none of them is the head, and all stay hidden.
 
     Args:
-        model: any module; it is not changed.
-        sample: a tensor, a tuple of positional arguments, or a dict of keyword arguments, for which the model runs.
-        head: the output layers, by module or dotted name, where you know better.
-        hidden: further module types whose weights are matrices.
+        model: any module; nothing of it is changed. Names are its own, also of one wrapped by torch.compile or DDP.
+        sample: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments, for which the model
+            runs (in eval mode); it needs room for a second copy of the model.
+        head: the output layers, by module or dotted name, where you know better; ``()`` for none.
+        hidden: further module types whose weights are matrices (of three dimensions or more: as a kernel is one).
 
     Raises:
-        ValueError: for a matrix of an unknown module whose use could not be seen; it says what to pass.
+        ValueError: for a parameter of an unknown module whose use could not be seen (it says what to pass), lazy
+            parameters, a sample that the model does not run on, or a head that it does not have.
     """
-    places = _places(model)
-    flow = by_running(model, sample) if sample is not None else by_tracing(model)
-    found: dict[str, Role] = {}
-    matrices: dict[str, str] = {}
-    unknown: list[str] = []
-    for name, p in model.named_parameters():
-        if not p.requires_grad:
-            continue
-        kind, why = _by_place(p, places[id(p)], (*MATRICES, *hidden))
-        if kind == "matrix" or (kind == "unknown" and flow is not None and _multiplied(flow, name)):
-            matrices[name] = why
-        elif kind == "unknown" and flow is not None and name in flow.others:
-            found[name] = Role(name, p, "embedding", f"{why}, looked up or added")
-        elif kind == "unknown":
-            unknown.append(f"{name} {tuple(p.shape)} of {type(places[id(p)][0].module).__name__}")
-        else:
-            found[name] = Role(name, p, kind, why)  # type: ignore[arg-type]
-    if unknown:
-        raise bad_argument(
-            "model",
-            ", ".join(unknown),
-            "matrices whose use can be seen",
-            "Pass sample=… (an input that the model runs on), or hidden=(ModuleType,) if they are matrices, or put "
-            "them into a parameter group of your own",
-        )
-    embeddings = {name for name, role in found.items() if role.kind == "embedding"}
-    heads, source = _heads(model, flow, set(matrices), embeddings, head)
-    parameters = dict(model.named_parameters())
-    for name, why in matrices.items():
-        makes_output = name in heads
-        reason = f"{why}, makes the output ({source})" if makes_output else why
-        found[name] = Role(name, parameters[name], "head" if makes_output else "hidden", reason)
-    return [found[name] for name in parameters if name in found]
+    prefix, model = unwrapped(_checked(model))
+    types, places = _types(hidden), places_of(model)
+    # of every parameter: a frozen head is a head
+    verdicts = {name: by_module(p, places[id(p)], types) for name, p in model.named_parameters()}
+    matrices = _of_kind(verdicts, "hidden", "other")
+    flow = by_tracing(model, matrices) if sample is None else by_running(model, sample, matrices)
+    if flow is not None:
+        verdicts = {name: _by_use(p, verdicts[name], flow, name) for name, p in model.named_parameters()}
+    _refuse_unknown(model, verdicts, sample)
+    found = _output(model, flow, verdicts, head)
+    return [
+        Role(prefix + name, p, *_in_output(found, name, verdicts[name]))
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    ]
 
 
 def describe(found: Iterable[Role]) -> str:
@@ -111,58 +88,72 @@ def describe(found: Iterable[Role]) -> str:
     )
 
 
-def _places(model: nn.Module) -> dict[int, list[_Place]]:
-    """Where each parameter is registered; in several places if it is tied."""
-    places: dict[int, list[_Place]] = {}
-    for module_name, module in model.named_modules():
-        for name, p in module.named_parameters(recurse=False):
-            places.setdefault(id(p), []).append(_Place(name, module, module_name))
-    return places
+def _by_use(p: nn.Parameter, verdict: Verdict, flow: Flow, name: str) -> Verdict:
+    """What a parameter's use adds to what its module told."""
+    kind, why = verdict
+    uses = flow.uses[name]
+    if kind in ("hidden", "unknown") and "look up" in uses:
+        return "embedding", f"{why}, looked up ({flow.source})"
+    if kind != "unknown":
+        return verdict
+    if "convolve" in uses or ("multiply" in uses and p.ndim == 2):
+        return "hidden", f"{why}, multiplied with activations ({flow.source})"
+    if "multiply" in uses:
+        return "other", f"{why}, a stack of matrices? ({flow.source}; hidden=… takes it for a kernel)"
+    if "scale" in uses:
+        return "other", f"{why}, scales activations ({flow.source})"
+    return ("embedding", f"{why}, added to activations ({flow.source})") if "other" in uses else verdict
 
 
-def _by_place(p: nn.Parameter, places: list[_Place], matrices: tuple[type, ...]) -> tuple[Kind | str, str]:
-    """The kind, ``"matrix"`` or ``"unknown"``, by dimensions and by the modules that own it."""
-    first = places[0]
-    weight = f"{first.name} of {type(first.module).__name__}"
-    if p.ndim < 2:
-        return "vector", "a scalar" if p.ndim == 0 else "one dimension"
-    if any(isinstance(place.module, NORMS) for place in places):
-        return "vector", weight
-    if any(isinstance(place.module, EMBEDDINGS) for place in places):
-        tied = [place.module_name for place in places if not isinstance(place.module, EMBEDDINGS)]
-        return "embedding", f"weight of an embedding, tied with {', '.join(tied)}" if tied else weight
-    if isinstance(first.module, nn.Bilinear):
-        return "other", f"{weight}, a stack of matrices"
-    if any(isinstance(place.module, matrices) for place in places):
-        if isinstance(first.module, nn.MultiheadAttention) and first.name.startswith("bias"):
-            return "vector", weight
-        return "matrix", weight
-    return "unknown", weight
-
-
-def _multiplied(flow: Flow, name: str) -> bool:
-    return any(name in names for names in flow.products.values())
-
-
-def _heads(
+def _output(
     model: nn.Module,
     flow: Flow | None,
-    matrices: set[str],
-    embeddings: set[str],
-    head: Iterable[nn.Module | str] | None,
-) -> tuple[set[str], str]:
-    """Names of the matrices that make the output, and how that is known; none where a tied embedding makes it."""
+    verdicts: dict[str, Verdict],
+    head: nn.Module | str | Iterable[nn.Module | str] | None,
+) -> output.Output:
     if head is not None:
-        return _named(model, head, matrices), "as given"
-    if flow is not None and flow.outputs:
-        return flow.nearest(matrices | embeddings) & matrices, f"seen in {flow.source}"
-    if any(len(places) > 1 for places in _places(model).values()):
-        return set(), ""
-    last = [name for name, _ in model.named_parameters() if name in matrices][-1:]
-    return set(last), "the last registered matrix; pass sample=… to be sure"
+        return output.given(model, head)
+    if flow is None:
+        return output.guessed(model, _of_kind(verdicts, "hidden", "other"))
+    return output.seen(model, flow, _of_kind(verdicts, "hidden", "other", "embedding"))
 
 
-def _named(model: nn.Module, head: Iterable[nn.Module | str], matrices: set[str]) -> set[str]:
-    modules = [model.get_submodule(one) if isinstance(one, str) else one for one in head]
-    chosen = {id(p) for module in modules for p in module.parameters()}
-    return {name for name, p in model.named_parameters() if id(p) in chosen and name in matrices}
+def _of_kind(verdicts: dict[str, Verdict], *kinds: Kind) -> set[str]:
+    return {name for name, (kind, _) in verdicts.items() if kind in kinds}
+
+
+def _in_output(found: output.Output, name: str, verdict: Verdict) -> tuple[Kind, str]:
+    kind, why = verdict
+    if kind in ("hidden", "other") and name in found.heads:
+        return "head", f"{why}, makes the output ({found.source})"
+    if kind == "hidden" and name in found.beside:
+        return kind, f"{why}, not alone in making the output ({found.source})"
+    return kind, why  # type: ignore[return-value]
+
+
+def _refuse_unknown(model: nn.Module, verdicts: dict[str, Verdict], sample: Any) -> None:
+    unknown = [
+        f"{name} {tuple(p.shape)}, {verdicts[name][1]}"
+        for name, p in model.named_parameters()
+        if p.requires_grad and verdicts[name][0] == "unknown"
+    ]
+    if unknown:
+        seen = "sample=… (an input that the model runs on), or " if sample is None else ""
+        remedy = f"Pass {seen}hidden=(ModuleType,) if they are matrices, or put them into a parameter group of your own"
+        raise bad_argument("model", "; ".join(unknown), "parameters whose use can be seen", remedy)
+
+
+def _checked(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise bad_argument("model", model, "a torch.nn.Module")
+    if lazy := [name for name, p in model.named_parameters() if is_lazy(p)]:
+        raise bad_argument("model", ", ".join(lazy), "no lazy parameters", "Run the model on an input first")
+    return model
+
+
+def _types(hidden: type[nn.Module] | Iterable[type[nn.Module]]) -> tuple[type[nn.Module], ...]:
+    types = (hidden,) if isinstance(hidden, type) else tuple(hidden)
+    for one in types:
+        if not (isinstance(one, type) and issubclass(one, nn.Module)):
+            raise bad_argument("hidden", one, "types of modules")
+    return (*MATRICES, *types)

@@ -1,0 +1,88 @@
+"""What the module that owns a parameter tells about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+Kind = Literal["hidden", "embedding", "head", "vector", "other"]
+#: a kind and why; ``unknown`` is for the parameter's use to tell
+Verdict = tuple[Kind | Literal["unknown"], str]
+
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+NORMS = (
+    *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm),
+    *(nn.modules.batchnorm._NormBase,),  # BatchNorm and InstanceNorm of every dimension
+)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+MATRICES = (nn.Linear, nn.modules.conv._ConvNd, *RECURRENT, nn.MultiheadAttention)
+#: modules that add to what passes through them, or whose output comes back to them: their matrices are no heads
+INNER = (*RECURRENT, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+_PARAMETRIZED = "parametrizations."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter is registered."""
+
+    name: str
+    module: nn.Module
+    module_name: str
+    parametrizes: bool = False
+
+
+def places_of(model: nn.Module) -> dict[int, list[Place]]:
+    """Where each parameter (by ``id``) is registered; in several places if it is tied.
+
+    What ``torch.nn.utils.parametrize`` has moved counts as registered where it came from.
+    """
+    places: dict[int, list[Place]] = {}
+    for module_name, module in model.named_modules():
+        for name, p in module.named_parameters(recurse=False):
+            moved = isinstance(module, ParametrizationList)
+            owner = _parametrized(module_name) if moved else module_name
+            places.setdefault(id(p), []).append(Place(name, model.get_submodule(owner), owner, moved))
+    return places
+
+
+def by_module(p: nn.Parameter, places: list[Place], matrices: tuple[type, ...]) -> Verdict:
+    """What ``p`` is by its dimensions and by the modules that own it; ``matrices``: types whose weights are hidden."""
+    first = places[0]
+    why = f"{first.name} of {type(first.module).__name__}"
+    if p.ndim < 2:
+        return "vector", "a scalar" if p.ndim == 0 else "one dimension"
+    if any(isinstance(place.module, NORMS) for place in places):
+        return "vector", why
+    if any(isinstance(place.module, EMBEDDINGS) for place in places):
+        return "embedding", why + _tied_with(places)
+    if any(_is_attention_bias(p, place.module) for place in places):
+        return "vector", why
+    if any(isinstance(place.module, matrices) and not (place.parametrizes and _is_long(p)) for place in places):
+        return "hidden", why
+    if any(isinstance(place.module, nn.Bilinear) for place in places):
+        return "other", f"{why}, a stack of matrices"
+    return ("vector", f"{why}, one dimension longer than 1") if _is_long(p) else ("unknown", why)
+
+
+def _tied_with(places: list[Place]) -> str:
+    """``", tied with lm_head.weight"`` for the further places of a parameter; empty where there is none."""
+    others = [f"{place.module_name}.{place.name}".removeprefix(".") for place in places[1:]]
+    return f", tied with {', '.join(others)}" if others else ""
+
+
+def _parametrized(module_name: str) -> str:
+    """The module whose tensor ``module_name`` parametrizes: ``a.b`` of ``a.b.parametrizations.weight``."""
+    return module_name[: module_name.rindex(_PARAMETRIZED)].removesuffix(".")
+
+
+def _is_long(p: nn.Parameter) -> bool:
+    """A vector in all but its shape, such as a class token (1, 1, d) or a scale (channels, 1, 1)."""
+    return sum(size > 1 for size in p.shape) <= 1
+
+
+def _is_attention_bias(p: nn.Parameter, module: nn.Module) -> bool:
+    return isinstance(module, nn.MultiheadAttention) and (p is module.bias_k or p is module.bias_v)
