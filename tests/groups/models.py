@@ -149,3 +149,244 @@ class Encoder(nn.Module):
 
 def autoencoder():
     return nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 6), nn.Sigmoid())
+
+
+class UNet(nn.Module):
+    """Skips by concatenation, and, at the end, by addition of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.down1, self.down2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, 2, 1)
+        self.up = nn.ConvTranspose2d(4, 4, 2, 2)
+        self.merge, self.out = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x):
+        high = F.relu(self.down1(x))
+        low = self.up(F.relu(self.down2(high)))
+        return x + self.out(F.relu(self.merge(torch.cat([high, low], 1))))
+
+
+class Positions(nn.Module):
+    """Learned positions of any shape, longer than the sample, and a class token, in front of residual blocks."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(*shape, 6))
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.embedding = nn.Embedding(10, 6)
+        self.blocks = Residual6()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, idx):
+        x = self.embedding(idx) + self.position[..., : idx.shape[1], :]
+        x = torch.cat([self.token.expand(idx.shape[0], -1, -1), x], 1)
+        return self.head(F.layer_norm(self.blocks(x), (6,)))
+
+
+class Residual6(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 12), nn.Linear(12, 6)
+
+    def forward(self, x):
+        return x + self.down(F.relu(self.up(x)))
+
+
+class Masked(nn.Linear):
+    """A linear layer whose weight meets a mask before it meets activations."""
+
+    def __init__(self, fan_in, fan_out):
+        super().__init__(fan_in, fan_out)
+        self.register_buffer("mask", torch.ones(fan_out, fan_in).tril())
+
+    def forward(self, x):
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+class Own(nn.Module):
+    """A linear layer of one's own, as (in, out)."""
+
+    def __init__(self, fan_in, fan_out):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(fan_in, fan_out))
+
+    def forward(self, x):
+        return x @ self.kernel
+
+
+class Noisy(nn.Module):
+    """A weight that is drawn anew in each step, also in evaluation."""
+
+    def __init__(self, fan_in, fan_out):
+        super().__init__()
+        self.mean = nn.Parameter(torch.randn(fan_out, fan_in))
+        self.scale = nn.Parameter(torch.randn(fan_out, fan_in))
+
+    def forward(self, x):
+        return F.linear(x, self.mean + self.scale * torch.randn_like(self.mean))
+
+
+class LowRank(nn.Module):
+    """A frozen matrix and a low-rank update that is trained."""
+
+    def __init__(self, fan_in, fan_out):
+        super().__init__()
+        self.base = nn.Linear(fan_in, fan_out)
+        self.base.requires_grad_(False)
+        self.a, self.b = nn.Parameter(torch.randn(2, fan_in)), nn.Parameter(torch.randn(fan_out, 2))
+
+    def forward(self, x):
+        return F.linear(x, self.base.weight + self.b @ self.a, self.base.bias)
+
+
+class Latents(nn.Module):
+    """Learned queries, which linear layers act on as on activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(3, 4))
+        self.norm = nn.LayerNorm(4)
+        self.q, self.k, self.v = nn.Linear(4, 4, bias=False), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        q = self.q(self.norm(self.latents))
+        return self.head(F.scaled_dot_product_attention(q, self.k(x), self.v(x)))
+
+
+class TiedTable(nn.Module):
+    """One table of one's own that is looked up first and multiplied with last."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(10, 6))
+        self.body = nn.Linear(6, 6)
+
+    def forward(self, idx):
+        return torch.tanh(self.body(self.table[idx])) @ self.table.t()
+
+
+class TiedByUse(nn.Module):
+    """The head's weight, looked up: tied without an embedding module."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 10, bias=False)
+        self.body = nn.Linear(6, 6)
+
+    def forward(self, idx):
+        return self.head(torch.tanh(self.body(F.embedding(idx, self.head.weight))))
+
+
+class Scaled(nn.Module):
+    """What scales activations one by one, a stack of expert matrices, and a bilinear output."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(3, 6))
+        self.gain = nn.Parameter(torch.ones(1, 6))
+        self.experts = nn.Parameter(torch.randn(2, 6, 6))
+        self.out = nn.Bilinear(6, 6, 3)
+
+    def forward(self, x):
+        x = torch.einsum("bti,hij->bthj", x * self.gate * self.gain, self.experts).sum(2)
+        return self.out(x, x)
+
+
+class Vae(nn.Module):
+    """Returns what it reconstructs and two layers on the way to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.mean, self.spread = nn.Linear(8, 6), nn.Linear(6, 2), nn.Linear(6, 2)
+        self.decode = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 8))
+
+    def forward(self, x):
+        h = torch.tanh(self.encode(x))
+        mean, spread = self.mean(h), self.spread(h).exp()
+        return self.decode(mean + spread * torch.randn_like(spread)), mean, spread
+
+
+class LossWithPenalty(nn.Module):
+    """Returns nothing but a loss, to which a router in its middle adds a term."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.router, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = torch.tanh(self.body(x))
+        gates = self.router(h).softmax(-1)
+        return F.mse_loss(self.head(h * gates), x[:, :2]) + 0.1 * (gates.mean(0) ** 2).sum()
+
+
+class Restless(nn.Module):
+    """Changes itself, its buffers, its weights, its input and the random state whenever it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 6, max_norm=0.1)
+        self.norm = nn.BatchNorm1d(6, affine=False, momentum=None)
+        self.head = nn.Linear(6, 3)
+        self.register_buffer("count", torch.zeros(()))
+        self.calls, self.log, self.last = 0, [], None
+
+    def forward(self, idx):
+        self.calls += 1
+        self.log.append(self.calls)
+        self.count += 1
+        self.count = self.count + 1
+        idx.clamp_(0, 3)
+        self.last = self.head(self.norm(self.embedding(idx)) + torch.rand(6))
+        self.head.weight.data.mul_(2)
+        return self.last
+
+
+class Opaque(nn.Module):
+    """A matrix that enters code which autograd cannot see into."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 4))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(Product.apply(x, self.kernel))
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, kernel):
+        return x @ kernel
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class Headed(nn.Module):
+    """A body of one or two inputs with a head."""
+
+    def __init__(self, body, d):
+        super().__init__()
+        self.head = nn.Linear(d, 3)
+        self.body = body
+
+    def forward(self, x, y=None):
+        return self.head(self.body(x) if y is None else self.body(x, y))
+
+
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class Branches(nn.Sequential):
+    """Layers in a row with control flow, which symbolic tracing cannot read."""
+
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)

@@ -36,7 +36,7 @@ def multiplied(
         ValueError: for a number outside its range, or as :func:`roles`.
     """
     for name, value in (("lr", lr), ("multiplier", multiplier), ("weight_decay", weight_decay)):
-        if not 0 <= value < float("inf"):
+        if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
             raise bad_argument(name, value, "a number in [0, ∞)")
     hidden, rest = split(model, sample, **options)
     groups = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterable
@@ -34,13 +35,20 @@ def by_tracing(model: nn.Module, matrices: AbstractSet[str]) -> Flow | None:
         with undisturbed(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a trace that nobody runs
             double = twin(model, values=False)
-            nodes = list(fx.Tracer().trace(double).nodes)
+            nodes = list(fx.Tracer().trace(double, concrete_args=_defaults(double)).nodes)
     except Exception:  # whatever a user's forward may raise when it is given symbols
         return None
     read = _Reader(double)
     steps = {node: step for node in nodes if (step := read(node)) is not None}
     outputs = [node for node in nodes[-1].all_input_nodes if node in steps]
     return Flow(steps, outputs, matrices, "a symbolic trace") if outputs else None
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """The arguments that forward does without, such as ``targets=None``: what hangs on them goes as by default."""
+    plain = (type(None), bool, int, float, str)
+    parameters = inspect.signature(model.forward).parameters
+    return {name: one.default for name, one in parameters.items() if isinstance(one.default, plain)}
 
 
 class _Reader:
