@@ -155,7 +155,7 @@ def _spread(heights: Mapping[str, float], gap: float, top: float, bottom: float)
 
 def _room(labels: Iterable[str]) -> int:
     """Pixels for the longest label beside a chart."""
-    return int(max(len(label) for label in labels) * 9.6) + 12
+    return int(max(len(label) for label in labels) * 9.6) + 18
 
 
 def _log(values: Sequence[float]) -> bool:
