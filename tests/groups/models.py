@@ -390,3 +390,54 @@ class Branches(nn.Sequential):
 
     def forward(self, x):
         return super().forward(x if x.sum() > 0 else -x)
+
+
+class BareAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class LearnedImage(nn.Module):
+    """A learned image that a convolution acts on as on activations, as in StyleGAN."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Parameter(torch.randn(1, 4, 4, 4))
+        self.conv = nn.Conv2d(4, 4, 1, bias=False)
+        self.out = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x):
+        return self.out(self.conv(self.image) * x[:, :, None, None])
+
+
+class Sliced(nn.Module):
+    """Uses as much of its kernel as the input is wide."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(9, 5))
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(x @ self.kernel[: x.shape[-1]]))
+
+
+@torch.fx.wrap
+def wrapped_product(x, kernel):
+    return x @ kernel
+
+
+class Wrapped(nn.Module):
+    """A matrix that enters a function which a trace does not look into."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 4))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(wrapped_product(x, self.kernel))

@@ -34,6 +34,7 @@ CASES = {
     "arguments": (mlp(sample=(X, {"a": X})), r"sample='float32 \(2, 4\), a: float32 \(2, 4\)'.*TypeError"),
     "no gradient": (lambda: roles(Answer(4, 2), X), r"sample='float32 \(2, 4\)'.*depends on the parameters"),
     "opaque": (lambda: roles(models.Opaque(), X), r"model='kernel \(4, 4\), kernel of Opaque'.*Pass hidden="),
+    "wrapped": (lambda: roles(models.Wrapped()), r"model='kernel \(4, 4\), kernel of Wrapped'.*Pass sample="),
     "unseen": (lambda: roles(models.Branches(models.Own(4, 4))), r"model='0.kernel \(4, 4\), kernel of Own'.*sample="),
     "head": (lambda: roles(models.Gpt(), head=["ln_head"]), r"head='ln_head'.*Did you mean lm_head"),
     "far head": (mlp(head="output"), r"head='output'.*named_modules"),

@@ -1,6 +1,8 @@
 """Which layer makes the output, where that is not a row of the table."""
 
 import dataclasses
+import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -68,15 +70,26 @@ def test_torchs_transformers_end_in_a_residual_stream():
 
 @pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
 def test_parametrized_weights_are_those_of_their_layer(norm):
-    model = nn.Sequential(norm(nn.Linear(4, 4)), nn.Tanh(), norm(nn.Linear(4, 2)))
-    for sample in (X, None):
+    for kind, sample in [(nn.Sequential, X), (nn.Sequential, None), (models.Branches, None)]:
+        model = kind(norm(nn.Linear(4, 4)), nn.Tanh(), norm(nn.Linear(4, 2)))
         matrices = [(r.name[0], r.kind) for r in roles(model, sample) if r.kind != "vector"]
         assert matrices == [("0", "hidden"), ("2", "head")]
 
 
+def test_a_forward_that_warns_is_traced():
+    class Model(models.HeadFirst):
+        def forward(self, x):
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
+            return self.head(self.body(x))
+
+    head = next(r for r in roles(Model()) if r.kind == "head")
+    assert (head.name, "a symbolic trace" in head.why) == ("head.weight", True)
+
+
 def test_shared_layers_do_not_hide_the_head_where_nothing_is_seen():
-    model = models.Branches(nn.Sequential(shared := nn.Linear(4, 4), nn.Tanh(), shared), nn.Linear(4, 2))
-    assert kinds(model) == {"0.0.weight": "hidden", "0.0.bias": "vector", "1.weight": "head", "1.bias": "vector"}
+    model = models.Branches(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
+    model[1].weight = model[0].weight
+    assert kinds(model) == {"0.weight": "hidden", "2.weight": "head"}
 
 
 def test_a_recurrent_layer_that_is_registered_last_is_not_guessed_to_be_the_head():
@@ -107,6 +120,11 @@ def test_a_compiled_part_is_looked_into_but_not_compiled():
     model = nn.Sequential(torch.compile(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), backend=refuse), nn.Linear(4, 2))
     for sample in (X, None):
         assert of_kind(model, "head", sample) == {"1.weight"}
+
+
+def test_the_names_of_modules_mean_nothing():
+    model = nn.Sequential(OrderedDict(head=nn.Linear(4, 4), size=nn.Tanh(), dim=nn.Linear(4, 2)))
+    assert of_kind(model, "head") == of_kind(model, "head", X) == {"dim.weight"}
 
 
 LAYERS = {

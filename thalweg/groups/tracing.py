@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx, nn
 
 from thalweg.groups.flow import Does, Flow, Step
-from thalweg.groups.places import EMBEDDINGS, NORMS
+from thalweg.groups.places import EMBEDDINGS
 from thalweg.groups.twin import twin, undisturbed
 
 _FUNCTIONS: dict[str, Does] = {
@@ -71,11 +71,11 @@ class _Reader:
             return Step("input")
         if node.op == "get_attr":
             return Step("parameter", own=self._own([operator.attrgetter(str(node.target))(self.model)]))
-        inputs = () if _name(node) in _SIZES else tuple(self._input(one) for one in node.all_input_nodes)
+        inputs = tuple(self._input(one) for one in node.all_input_nodes)
         if node.op == "call_module":
             module = self.model.get_submodule(str(node.target))
             return Step(_does_module(module), inputs, self._own(_last_matrices(module)))
-        return Step(self._does_function(node), inputs)
+        return Step(self._does_function(node), () if _name(node) in _SIZES else inputs)
 
     def _input(self, node: fx.Node) -> fx.Node | None:
         return None if node in self.constants else node
@@ -108,7 +108,7 @@ def _is_torch(function: Callable[..., Any]) -> bool:
 def _does_module(module: nn.Module) -> Does:
     if isinstance(module, EMBEDDINGS):
         return "look up"
-    return "multiply" if _last_matrices(module) and not isinstance(module, NORMS) else "other"
+    return "multiply" if _last_matrices(module) else "other"
 
 
 def _last_matrices(module: nn.Module) -> list[nn.Parameter]:

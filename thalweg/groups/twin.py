@@ -46,8 +46,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng([]))
         for device in devices:
             stack.enter_context(torch.random.fork_rng([device], device_type=device.type))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.inference_mode(False))  # this turns gradients on, too
         if "torch._dynamo" in sys.modules:  # something may be compiled; else it would be a slow import for nothing
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
