@@ -51,6 +51,13 @@ def test_is_torchs_muon_and_torchs_adamw_side_by_side(backend):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-10)
 
 
+def test_the_user_may_say_what_is_head_and_what_is_hidden():
+    hidden, _ = thalweg.Muon(models.HeadFirst(), head="head").param_groups
+    assert hidden["param_names"] == ["body.weight"]
+    hidden, _ = thalweg.Muon(models.OwnMatrix(branches=True), hidden=models.OwnMatrix).param_groups
+    assert "weight" in hidden["param_names"]
+
+
 def test_one_state_dict_resumes_both_parts():
     model = models.mlp()
     optimizer = thalweg.Muon(model, lr=0.1)

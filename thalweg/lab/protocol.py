@@ -54,7 +54,7 @@ _FIELD = ("adamw", "sgd", "momentum", "rmsprop", "muon")
 BUDGETS: dict[str, Budget] = {
     b.name: b
     for b in (
-        Budget("quick", 5, 2, (0.0,), 0, (0,), 5, (0.25, 0.5), 8, 2, ("adamw", "momentum", "muon")),
+        Budget("quick", 5, 2, (0.0,), 0, (0,), 5, (0.25, 0.5), 10, 2, ("adamw", "momentum", "muon")),
         Budget("standard", 7, 4, (0.0, 0.1), 0, (0, 1), 8, (0.25, 0.5, 0.75), 20, 1, _FIELD),
         Budget("thorough", 7, 6, (0.0, 0.01, 0.1, 0.3), 2, (0, 1, 2), 10, (0.2, 0.3, 0.4, 0.6, 0.8), 20, 1, _FIELD),
     )

@@ -54,6 +54,7 @@ class Muon(Optimizer):
     Args:
         params: a model, or matrices, or parameter groups.
         lr_ratio: learning rate of AdamW's part over ``lr``; a schedule moves both.
+        head, hidden: as :func:`thalweg.groups.roles` takes them, with a model.
         sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
     """
 
@@ -74,6 +75,8 @@ class Muon(Optimizer):
         default=0.0, within="[0, ∞)", doc="λ of AdamW's part, where Muon(model) routes", kw_only=True, setup=True
     )
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
+    head: Any = hyper(default=None, doc="the output layers of a model, where you know better", kw_only=True, setup=True)
+    hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     use_muon: bool = hyper(default=True, init=False)
@@ -98,7 +101,7 @@ class Muon(Optimizer):
         if not isinstance(params, nn.Module):
             groups = list(params)
             return [self._aux(g, given) if isinstance(g, dict) and not g.get("use_muon", True) else g for g in groups]
-        hidden, rest = roles.split(params, given["sample"])
+        hidden, rest = roles.split(params, given["sample"], head=given["head"], hidden=given["hidden"])
         aux = {
             "params": rest,
             "use_muon": False,
