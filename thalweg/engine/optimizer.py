@@ -142,8 +142,8 @@ class Optimizer(Declared):
         if not params:
             return []
         self._check(group)  # a scheduler or the user may have written to it
-        rule = type(self)
-        specs = kept(rule, group)
+        key = variant(type(self), group)
+        specs = kept(type(self), group)
         names = [spec.name for spec in specs if not spec.count]
         same: dict[Any, list[Tensor]] = defaultdict(list)
         for p in params:
@@ -157,7 +157,7 @@ class Optimizer(Declared):
             h.step, h.first = step, first
             states = {name: [_real(self.state[p][name]) for p in ps] for name in names}
             grads = [_real(p.grad) for p in ps]  # type: ignore[arg-type]
-            batches.append(Batch(variant(rule, group), h, [_real(p) for p in ps], grads, states))
+            batches.append(Batch(key, h, [_real(p) for p in ps], grads, states))
         return batches
 
     def _count(self, p: Tensor, specs: list[declare.StateSpec]) -> tuple[int | None, float]:
