@@ -8,6 +8,7 @@ import click
 
 from thalweg._base.errors import ThalwegError
 from thalweg._base.version import __version__
+from thalweg.cli.bench import bench
 from thalweg.cli.race import race
 from thalweg.cli.task import task, tasks
 
@@ -27,7 +28,7 @@ class _OneLineErrors(click.Group):
 
 def _is_ours(error: ValueError) -> bool:
     """Whether it was raised by `bad_argument` for something that the user typed."""
-    return str(error).startswith(("seeds=", "steps=", "jobs=", "margin="))
+    return str(error).startswith(("seeds=", "steps=", "jobs=", "margin=", "budget=", "threads="))
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -37,5 +38,6 @@ def app() -> None:
 
 
 app.add_command(race)
+app.add_command(bench)
 app.add_command(tasks)
 app.add_command(task)

@@ -1,0 +1,205 @@
+"""The whole benchmark on tiny works: what its rows hold, and that whatever fails is a row or a note."""
+
+import json
+from typing import get_type_hints
+
+import pytest
+import torch
+
+from tests.bench.fakes import PEER
+from thalweg import optim
+from thalweg._base.errors import ThalwegError
+from thalweg.bench import BenchResult, Row, WholeStep, bench, entrants, first_step, peers, torchs, works
+
+TINY = 0.002
+FEW = {"optimizers": ["AdamW"], "works_": ["small"], "budget": 1e-6, "scale": TINY}
+
+
+@pytest.fixture(autouse=True)
+def _without(monkeypatch):
+    """No fresh processes and no installed peers."""
+    monkeypatch.setattr("thalweg.bench.benchmark.first_steps", lambda *_: (0.5, 0.25))
+    monkeypatch.setattr(peers, "installed", lambda: ({}, {}))
+
+
+def test_rows_hold_what_they_promise():
+    seen = []
+    result = bench(["adamw", "Muon"], budget=1e-6, scale=TINY, command="me", tick=lambda *now: seen.append(now))
+    assert set(result) == set(get_type_hints(BenchResult))
+    assert all(set(row) == set(get_type_hints(Row)) for row in result["rows"])
+    assert all(set(step) == set(get_type_hints(WholeStep)) for step in result["whole_step"])
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert (result["command"], result["complete"]) == ("me", True)
+    done, totals, _ = zip(*seen, strict=True)
+    assert list(done) == sorted(done)
+    assert set(totals) == {done[-1]}
+    plain = [row for row in result["rows"] if row["optimizer"] == "AdamW" and not row["setting"]]
+    assert {row["work"] for row in plain} == set(works.WORKS)
+    for row in plain:
+        assert row["backend"] in entrants.backends()
+        assert row["ms"] > 0
+        assert row["samples"] >= 4
+        assert row["spread"] >= 0
+        assert row["vs_torch"] == pytest.approx(row["torch_ms"] / row["ms"])
+        assert row["torch_kind"] == "fused"
+        assert row["dtype"] == row["state_dtype"] == "float32"
+        assert row["state_bytes_per_param"] >= 8
+    assert next(row for row in plain if row["work"] == "small")["first_step_cold"] == 0.5
+    step = result["whole_step"][0]
+    assert (step["optimizer"], step["torch_kind"]) == ("AdamW", "fused")
+    assert step["vs_torch"] == pytest.approx(step["torch_ms"] / step["ms"])
+
+
+def test_the_ceiling_is_measured_beside_the_compiled_backend():
+    (row,) = bench(**FEW, backends=["cpu"])["rows"]
+    assert (row["backend"], row["note"]) == ("cpu", "")
+    assert row["ceiling_fraction"] == pytest.approx(row["ceiling_ms"] / row["ms"])
+    assert row["bytes_per_param"] == 28  # p, m, v are read and written, g is read
+
+
+def test_optimizers_of_matrices_get_matrices():
+    rows = {row["work"]: row for row in bench(["muon"], budget=1e-6, scale=TINY)["rows"]}
+    assert rows["gpt"]["ms"] > 0
+    assert rows["small"]["ms"] > 0
+    assert rows["scalars"]["backend"] is None
+    assert "expected one with matrices, for Muon" in rows["scalars"]["note"]
+    assert "take minutes" in rows["large"]["note"]
+    assert rows["gpt"]["vs_torch"] > 0
+
+
+def test_every_optimizer_of_the_library_is_there():
+    assert {"SGD", "AdamW", "Muon"} <= set(entrants.optimizers()) <= set(optim.__all__)
+
+
+def test_an_optimizer_that_fails_is_a_row_with_a_note(monkeypatch):
+    class Broken(optim.SGD):
+        def step(self, closure=None):
+            raise ZeroDivisionError("by zero")
+
+    class Unbuilt(optim.SGD):
+        def __init__(self, *_, **__):
+            raise RuntimeError("needs a closure")
+
+    monkeypatch.setattr(optim, "__all__", [*optim.__all__, "Broken", "Unbuilt"])
+    monkeypatch.setattr(optim, "Broken", Broken, raising=False)
+    monkeypatch.setattr(optim, "Unbuilt", Unbuilt, raising=False)
+    broken, unbuilt, sgd = bench(["Broken", "Unbuilt", "SGD"], ["small"], ["eager"], budget=1e-6, scale=TINY)["rows"]
+    assert (broken["backend"], broken["ms"]) == (None, None)
+    assert broken["note"] == "backend='eager': ZeroDivisionError: by zero"
+    assert "RuntimeError: needs a closure" in unbuilt["note"]
+    assert sgd["ms"] > 0
+
+
+def test_variants_of_adamw_that_are_not_there_are_rows_too():
+    rows = bench(["adamw"], ["gpt"], budget=1e-6, scale=TINY)["rows"]
+    variants = [row for row in rows if row["setting"]]
+    assert [row["setting"] for row in variants][:2] == ["clip_global_norm=1.0", "state_dtype='bfloat16'"]
+    assert all(row["ms"] or row["note"] for row in variants)
+
+
+def test_peers_that_run_are_ratios_and_those_that_fail_are_notes(monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda: ({"pytorch_optimizer": PEER}, {"timm": "ImportError: old"}))
+    result = bench(["AdamW", "RMSprop"], ["small"], ["eager"], budget=1e-6, scale=TINY)
+    adamw, rmsprop = result["rows"]
+    assert adamw["vs_peers"] == {}
+    assert "pytorch_optimizer: NotImplementedError: no sparse bananas" in adamw["note"]
+    assert adamw["ms"] > 0
+    assert set(rmsprop["vs_peers"]) == {"pytorch_optimizer"}
+    assert result["machine"]["peers"] == {"pytorch_optimizer": "1.2"}
+    assert result["machine"]["peers_broken"] == {"timm": "ImportError: old"}
+    without = bench(["RMSprop"], ["small"], ["eager"], with_peers=False, budget=1e-6, scale=TINY)
+    assert without["rows"][0]["vs_peers"] == {}
+
+
+def test_a_peer_is_found_by_its_own_class_alone():
+    assert peers.optimizer_class(PEER, "LION") is PEER.Lion
+    assert peers.optimizer_class(PEER, "RMSprop") is PEER.rms_prop
+    assert peers.optimizer_class(PEER, "SGD") is None  # torch's own, handed on
+    assert peers.optimizer_class(PEER, "Adam") is None
+    assert peers.optimizer_class(PEER, "Muon") is None
+
+
+def test_a_library_that_is_missing_or_does_not_import(monkeypatch):
+    monkeypatch.undo()
+    peers.installed.cache_clear()
+    monkeypatch.setattr(peers, "LIBRARIES", {"no_such_library": "no_such_library", "json": "json.no_such_part"})
+    modules, broken = peers.installed()
+    peers.installed.cache_clear()
+    assert modules == {}
+    assert set(broken) == {"json"}
+    assert broken["json"].startswith("ModuleNotFoundError")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("AdamW", {"fused"}), ("RMSprop", {"foreach", "plain"}), ("Muon", {"plain"})]
+)
+def test_torchs_fastest_form(name, kinds):
+    entrant = torchs.torchs(name, works.small_matrices(0.01), torch.float32)
+    assert entrant.kind in kinds
+    assert torchs.torchs("NoSuch", works.small_matrices(0.01), torch.float32) is None
+
+
+def test_clipping_is_a_part_of_torchs_step():
+    entrant = torchs.torchs("AdamW", works.work("small", TINY), torch.float32, clip=True)
+    assert entrant.kind == "clip_grad_norm_ + fused"
+    for gradients in entrant.load.gradients:
+        for g in gradients:
+            g.fill_(1.0)
+    entrant.prepare()
+    entrant.step()
+    norm = torch.stack([p.grad.norm() for p in entrant.load.params]).norm()
+    assert norm == pytest.approx(torchs.CLIP, rel=1e-3)
+
+
+def test_gradients_take_turns():
+    load = works.work("small", TINY).load(torch.float32)
+    entrant = entrants.ours("SGD", load, "eager", {})
+    seen = []
+    for _ in range(4):
+        entrant.prepare()
+        seen.append(load.params[0].grad)
+    assert seen[0] is seen[2]
+    assert seen[1] is seen[3]
+    assert seen[0] is not seen[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"optimizers": ["adamv"]}, "no optimizer 'adamv'; did you mean adam"),
+        ({"works_": ["smal"]}, "no work 'smal'; did you mean small"),
+        ({"backends": ["foreahc"]}, "no backend 'foreahc'; did you mean foreach"),
+        ({"dtype": "float23"}, "no dtype 'float23'; did you mean float32"),
+        ({"budget": "quik"}, "no budget 'quik'; did you mean quick"),
+        ({"budget": 0}, "budget=0: expected quick, full, or seconds above 0"),
+        ({"threads": 0}, "threads=0: expected an integer of at least 1"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_refused_before_anything_runs(arguments, words):
+    with pytest.raises((ThalwegError, ValueError), match=words):
+        bench(**arguments, tick=lambda *_: pytest.fail("it ran"))
+
+
+def test_threads_are_set_and_set_back():
+    assert torch.get_num_threads() == 1
+    assert bench(**FEW, backends=["eager"], threads=2)["machine"]["threads"] == 2
+    assert torch.get_num_threads() == 1
+
+
+def test_ctrl_c_keeps_what_was_measured(monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thalweg.bench.benchmark.whole_step", stop)
+    result = bench(**FEW, backends=["eager"])
+    assert result["complete"] is False
+    assert len(result["rows"]) == 1
+
+
+def test_the_first_step_is_timed_in_a_process_of_its_own(capfd):
+    cold, warm = first_step.first_steps("SGD", "small", "float32", 1, TINY)
+    assert cold > 0
+    assert warm > 0
+    with pytest.raises(ThalwegError, match=r"the first step of NoSuch failed: .*NoSuch"):
+        first_step.first_steps("NoSuch", "small", "float32", 1, TINY)

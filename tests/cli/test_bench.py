@@ -1,0 +1,76 @@
+"""`thalweg bench`: its table, its files, and what it refuses."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from thalweg.bench import peers
+from thalweg.cli.app import app
+
+TINY = ["bench", "--scale", "0.002", "--budget", "1e-6", "--optimizers", "adamw,rmsprop"]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setattr("thalweg.bench.benchmark.first_steps", lambda *_: (0.5, 0.25))
+    monkeypatch.setattr(peers, "installed", lambda: ({}, {"timm": "ImportError: old"}))
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, arguments)
+
+
+def test_table_json_and_picture(tmp_path):
+    result = run(*TINY, "--json", "b.json", "--plot", "b.png")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert {row["optimizer"] for row in written["rows"]} == {"AdamW", "RMSprop"}
+    assert written["whole_step"]
+    for words in ("gpt: a GPT-2", "scalars: 50,000", "whole step", "(fused)", "0.50, 0.25 s", "timm is installed but"):
+        assert words in result.output
+    assert max(map(len, result.output.splitlines())) <= 110
+    with Image.open(tmp_path / "b.png") as picture:
+        assert picture.format == "PNG"
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_json_alone_on_standard_output():
+    result = run(*TINY, "--works", "small", "--backends", "eager", "--json", "-")
+    assert json.loads(result.stdout)["rows"][0]["backend"] == "eager"
+    assert "AdamW" in result.stderr
+
+
+def test_without_matplotlib_the_install_command_is_named_before_anything_runs(monkeypatch):
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
+    monkeypatch.setattr("thalweg.cli.bench.measure", lambda *_, **__: pytest.fail("it ran"))
+    result = run(*TINY, "--plot", "b.png")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: --plot needs matplotlib; install it with: pip install 'thalweg[plot]'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--optimizers", "adamv"], "no optimizer 'adamv'; did you mean adam or adamw?"),
+        (["--works", "smal"], "no work 'smal'; did you mean small"),
+        (["--backends", "cpuu"], "no backend 'cpuu'"),
+        (["--budget", "quik"], "no budget 'quik'; did you mean quick"),
+        (["--budget", "-1"], "budget='-1': expected quick, full, or seconds above 0"),
+        (["--threads", "0"], "threads=0: expected an integer of at least 1"),
+        (["--dtype", "int8"], "no dtype 'int8'"),
+        (["--json", "no/such.json"], "cannot write no/such.json"),
+        (["--plot", "b.doc"], "cannot write b.doc: a picture ends in .png, .svg or .pdf"),
+    ],
+)
+def test_what_is_typed_wrongly_is_refused_with_one_line(arguments, words, monkeypatch):
+    monkeypatch.setattr("thalweg.bench.benchmark._do", lambda *_: pytest.fail("it ran"))
+    result = run("bench", *arguments)
+    assert result.exit_code == 1, result.output
+    assert words in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,207 @@
+"""The ceiling: how long this machine takes to read and write what a rule reads and writes, and nothing else.
+
+A generated C kernel walks as many tensors of the same sizes through tables of pointers. Of each element it reads and
+writes as many bytes in as many streams as the optimizer's plan says, pass by pass, and adds once for each stream. It
+takes turns with the optimizer it is the ceiling of.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.bench.works import Shape
+
+#: integers of a stream by bytes an element: what they are in C and in torch
+WORDS = {
+    8: ("uint64_t", torch.int64),
+    4: ("uint32_t", torch.int32),
+    2: ("uint16_t", torch.int16),
+    1: ("uint8_t", torch.uint8),
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One array beside the parameter: some name of the plan, at one width in bytes."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The streams that one walk over memory reads and those it writes."""
+
+    reads: tuple[Stream, ...]
+    writes: tuple[Stream, ...]
+
+
+def streams(amounts: dict[str, float]) -> tuple[Stream, ...]:
+    """Bytes an element by name, as streams of 8, 4, 2 and 1 bytes.
+
+    What is left below a byte (scales of blocks, values for each row) is left out, so that the ceiling is never too low.
+    """
+    found = []
+    for name, amount in amounts.items():
+        left = int(amount)
+        for width in WORDS:
+            count, left = divmod(left, width)
+            found += [Stream(name if i == 0 else f"{name}_{i}", width) for i in range(count)]
+    return tuple(found)
+
+
+def passes_of(part: Any) -> tuple[Pass, ...]:
+    """The passes of a part of an optimizer's plan; those that move nothing are left out."""
+    found = [Pass(streams(p.reads), streams(p.writes)) for p in part.passes]
+    return tuple(p for p in found if p.reads or p.writes)
+
+
+def all_streams(passes: Sequence[Pass]) -> list[Stream]:
+    """Each stream once, in the order of the tables."""
+    return list(dict.fromkeys(itertools.chain.from_iterable((*p.reads, *p.writes) for p in passes)))
+
+
+def source(passes: Sequence[Pass]) -> str:
+    """C for ``run(n, ends, tables, threads)``: every pass over n tensors that end at element ``ends[i]``.
+
+    ``tables[k][i]`` is tensor i of stream k of :func:`all_streams`. The elements are split evenly over the threads.
+    """
+    order = {stream: k for k, stream in enumerate(all_streams(passes))}
+    walks = "\n\n".join(_walk(i, p, order) for i, p in enumerate(passes))
+    calls = "\n".join(f"    pass_{i}(n, ends, tables, threads);" for i in range(len(passes)))
+    return f"""\
+#include <stdint.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static int omp_get_thread_num(void) {{ return 0; }}
+static int omp_get_num_threads(void) {{ return 1; }}
+#endif
+
+volatile uint64_t sink;
+
+static int64_t holder(int64_t n, const int64_t *ends, int64_t element) {{
+    int64_t low = 0, high = n;
+    while (low < high) {{
+        int64_t middle = (low + high) / 2;
+        if (ends[middle] > element) high = middle; else low = middle + 1;
+    }}
+    return low;
+}}
+
+{walks}
+
+void run(int64_t n, const int64_t *ends, void ***tables, int threads) {{
+    (void)tables;
+{calls}
+}}
+"""
+
+
+def _walk(number: int, step: Pass, order: dict[Stream, int]) -> str:
+    loops, pointers = [], []
+    for stream in dict.fromkeys((*step.reads, *step.writes)):
+        word, k = WORDS[stream.width][0], order[stream]
+        pointers.append(f"{word} *x{k} = ({word} *)tables[{k}][i] + from;")
+    for width, (word, _) in WORDS.items():
+        read = [order[s] for s in step.reads if s.width == width]
+        written = [order[s] for s in step.writes if s.width == width]
+        loops += _loop(word, read, written)
+    body = "\n".join(f"            {line}" for line in (*pointers, *loops))
+    return f"""\
+static void pass_{number}(int64_t n, const int64_t *ends, void ***tables, int threads) {{
+    #pragma omp parallel num_threads(threads)
+    {{
+        int64_t all = n ? ends[n - 1] : 0, t = omp_get_thread_num(), of = omp_get_num_threads();
+        int64_t start = all * t / of, stop = all * (t + 1) / of;
+        uint64_t total = 0;
+        for (int64_t i = holder(n, ends, start); start < stop; i++) {{
+            int64_t from = start - (i ? ends[i - 1] : 0);
+            int64_t end = ends[i] < stop ? ends[i] : stop;
+            int64_t count = end - start;
+            start = end;
+{body}
+        }}
+        if (total == 1) sink = total;
+    }}
+}}"""
+
+
+def _loop(word: str, read: list[int], written: list[int]) -> list[str]:
+    """The loop over the streams of one width: their sum goes to each that is written, else to the thread's total."""
+    if not read and not written:
+        return []
+    total = " + ".join(f"x{k}[j]" for k in read) or "1"
+    if not written:
+        return [
+            f"{word} sum = 0;",
+            f"for (int64_t j = 0; j < count; j++) sum += {total};",
+            "total += sum;",
+        ]
+    stores = " ".join(f"x{k}[j] = {f'x{k}[j] + ' if k in read else ''}sum;" for k in written)
+    return [
+        "#pragma GCC ivdep",
+        f"for (int64_t j = 0; j < count; j++) {{ {word} sum = {total}; {stores} }}",
+    ]
+
+
+class Ceiling:
+    """The kernel with memory of its own, for the parts of one optimizer's plan; a stepper.
+
+    Args:
+        parts: pairs of passes and the shapes that take them.
+        threads: how many walk.
+
+    Raises:
+        Exception: what the compiler raises.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Sequence[Pass], Sequence[Shape]]], threads: int) -> None:
+        self.threads = threads
+        self._parts = [_Part(passes, shapes) for passes, shapes in parts if passes and shapes]
+
+    @property
+    def bytes(self) -> int:
+        """What one step reads and writes in all."""
+        return sum(part.bytes for part in self._parts)
+
+    def memory(self) -> list[list[list[Tensor]]]:
+        """For each part and each stream its tensors."""
+        return [part.memory for part in self._parts]
+
+    def prepare(self) -> None:
+        """Nothing comes before."""
+
+    def step(self) -> None:
+        """Read and write everything once."""
+        for part in self._parts:
+            part.run(self.threads)
+
+
+class _Part:
+    def __init__(self, passes: Sequence[Pass], shapes: Sequence[Shape]) -> None:
+        from thalweg.engine import compiler
+
+        self._run = compiler.library(source(passes)).cdll.run
+        self._run.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+        self._run.restype = None
+        sizes = torch.tensor([torch.Size(shape).numel() for shape in shapes])
+        self._ends = torch.cumsum(sizes, 0)
+        used = all_streams(passes)
+        # ones, not zeros: pages that nobody wrote would all be read from one page of the cache
+        self.memory: list[list[Tensor]] = [
+            [torch.ones(size, dtype=WORDS[s.width][1]) for size in sizes.tolist()] for s in used
+        ]
+        self._tables = [torch.tensor([x.data_ptr() for x in row]) for row in self.memory]
+        self._table = torch.tensor([table.data_ptr() for table in self._tables])
+        self.bytes = int(sizes.sum()) * sum(s.width for p in passes for s in (*p.reads, *p.writes))
+
+    def run(self, threads: int) -> None:
+        self._run(len(self._ends), self._ends.data_ptr(), self._table.data_ptr(), threads)

@@ -1,0 +1,87 @@
+"""The peers: the same optimizer from other installed libraries, and torch's under `torch.compile`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+from typing import Any
+
+import torch
+
+from thalweg.bench import torchs
+from thalweg.bench.entrants import SETTINGS, Entrant
+from thalweg.bench.turns import reason
+from thalweg.bench.works import Work
+
+#: import name of each library and where its optimizers are
+LIBRARIES = {"pytorch_optimizer": "pytorch_optimizer", "heavyball": "heavyball", "timm": "timm.optim"}
+COMPILED = "torch.compile"
+#: the most tensors that torch.compile is given: its time grows with them, to many minutes at 2,000
+COMPILE_AT_MOST = 500
+
+
+@functools.cache
+def installed() -> tuple[dict[str, Any], dict[str, str]]:
+    """The libraries that import, as modules, and of those that are there but do not import the reason."""
+    modules, broken = {}, {}
+    for name, path in LIBRARIES.items():
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            modules[name] = importlib.import_module(path)
+        except Exception as error:  # a library that does not fit this torch raises anything
+            broken[name] = reason(error)
+    return modules, broken
+
+
+def optimizer_class(module: Any, name: str) -> Any:
+    """The library's own class of that name (case and underscores aside), or None."""
+    wanted = name.lower().replace("_", "")
+    for key in dir(module):
+        if key.lower().replace("_", "") == wanted:
+            cls = getattr(module, key)
+            if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and torchs.twin(name) is not cls:
+                return cls
+    return None
+
+
+def peers(name: str, compiled: bool) -> list[str]:
+    """Who has an optimizer of that name here; with ``compiled`` torch under torch.compile, too."""
+    found = [library for library, module in installed()[0].items() if optimizer_class(module, name) is not None]
+    return [*found, *([COMPILED] if compiled and torchs.twin(name) is not None else [])]
+
+
+def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
+    """The peer's optimizer with its defaults over a fresh load, warm.
+
+    Raises:
+        Exception: whatever the peer raises; ValueError where the work is none for it.
+    """
+    if library == COMPILED:
+        entrant = _compiled(name, work, dtype)
+    else:
+        cls = optimizer_class(installed()[0][library], name)
+        load = work.load(dtype)
+        takes = inspect.signature(cls).parameters
+        given = {k: v for k, v in {"lr": 1e-3, **SETTINGS.get(name, {})}.items() if k in takes}
+        entrant = Entrant(load, [cls(load.params, **given)], library)
+    entrant.warm()
+    return entrant
+
+
+def _compiled(name: str, work: Work, dtype: torch.dtype) -> Entrant:
+    if len(work.shapes) > COMPILE_AT_MOST:
+        raise ValueError(f"not compiled for {len(work.shapes):,} tensors: minutes")
+    load = work.load(dtype)
+    cls = torchs.twin(name)
+    kind = "foreach" if "foreach" in inspect.signature(cls).parameters else "plain"
+    optimizers = torchs.build(cls, name, load, kind)
+    torch._dynamo.reset()  # the last row's kernels do not count against this one's limit
+
+    def step() -> None:
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return Entrant(load, optimizers, COMPILED, step=torch.compile(step))

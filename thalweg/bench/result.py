@@ -1,0 +1,66 @@
+"""What a benchmark hands out: plain data, ready for JSON."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Row(TypedDict):
+    """One optimizer on one backend and one work. Times are medians of interleaved steps; None: `note` says why."""
+
+    optimizer: str
+    #: what ran most of the elements; None where nothing ran
+    backend: str | None
+    work: str
+    dtype: str
+    #: of the largest state tensor
+    state_dtype: str
+    #: arguments besides the defaults, as they are written in the constructor
+    setting: str
+    #: milliseconds of a step, the interquartile range, and of how many steps
+    ms: float | None
+    spread: float | None
+    samples: int
+    #: milliseconds that the same reads and writes take, and that over `ms`
+    ceiling_ms: float | None
+    ceiling_fraction: float | None
+    #: bytes that a step reads and writes for each parameter, by the optimizer's plan
+    bytes_per_param: float | None
+    #: torch's time over ours, above 1 where ours is faster; torch's time, and in which form it is fastest
+    vs_torch: float | None
+    torch_ms: float | None
+    torch_kind: str | None
+    #: the same against each peer that ran
+    vs_peers: dict[str, float]
+    #: seconds from constructor to the end of the first step in a fresh process: empty cache of kernels, filled cache
+    first_step_cold: float | None
+    first_step_warm: float | None
+    state_bytes_per_param: float | None
+    note: str
+
+
+class WholeStep(TypedDict):
+    """Forward, backward, step and zero_grad of a small GPT, with ours and with torch's optimizer in turn."""
+
+    optimizer: str
+    backend: str | None
+    torch_kind: str | None
+    parameters: int
+    tokens: int
+    ms: float | None
+    spread: float | None
+    torch_ms: float | None
+    torch_spread: float | None
+    vs_torch: float | None
+    note: str
+
+
+class BenchResult(TypedDict):
+    """All of it."""
+
+    command: str
+    machine: dict[str, Any]
+    #: False where Ctrl-C ended it
+    complete: bool
+    rows: list[Row]
+    whole_step: list[WholeStep]

@@ -1,0 +1,175 @@
+"""One optimizer on one work: everyone who takes part is built, takes turns, and becomes rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from typing import Any
+
+import torch
+
+from thalweg.bench import entrants, peers, torchs
+from thalweg.bench.ceiling import Ceiling, passes_of
+from thalweg.bench.entrants import Entrant
+from thalweg.bench.result import Row
+from thalweg.bench.turns import Stepper, Times, reason, take_turns
+from thalweg.bench.whole_step import ratio
+from thalweg.bench.works import Shape, Work
+
+CEILING, TORCH = "ceiling", "torch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured side by side.
+
+    Attributes:
+        optimizer: its name.
+        work: the tensors.
+        backends: what ``backend=`` is, in turn; one that ``"auto"`` has chosen already is not run again.
+        dtype: of the parameters, as torch names it.
+        settings: arguments besides the defaults.
+        twin: whether torch's of the same name takes part.
+        peers: the libraries that take part.
+        seconds, least, most: how long each steps, as :func:`thalweg.bench.turns.take_turns` takes them.
+        threads: of the ceiling; torch's number is set already.
+    """
+
+    optimizer: str
+    work: Work
+    backends: tuple[str, ...]
+    dtype: str = "float32"
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    twin: bool = True
+    peers: tuple[str, ...] = ()
+    seconds: float = 0.5
+    least: int = 3
+    most: int = 50
+    threads: int = 1
+
+    @property
+    def setting(self) -> str:
+        """The arguments as they are written."""
+        return ", ".join(f"{k}={v!r}" for k, v in self.settings.items())
+
+
+def measure(case: Case) -> list[Row]:
+    """The rows of a case, one for each backend; what fails is a row or a note, never an exception."""
+    dtype = getattr(torch, case.dtype)
+    mine, failed = _ours(case, dtype)
+    steppers: dict[str, Stepper] = {**mine}
+    notes: list[str] = []
+    if mine:
+        steppers = {**_ceiling(case, mine, notes), **steppers, **_others(case, dtype, notes)}
+    gc.collect()
+    gc.freeze()  # what was built is not looked through again while the clock runs
+    try:
+        times = take_turns(steppers, case.seconds, case.least, case.most)
+    finally:
+        gc.unfreeze()
+    notes += [f"{name}: {t.error}" for name, t in times.items() if t.error and name not in mine]
+    return [_row(case, backend, entrant, steppers, times, notes) for backend, entrant in mine.items()] + failed
+
+
+def nothing(case: Case, note: str) -> Row:
+    """The row of what did not run, and why."""
+    return {
+        "optimizer": case.optimizer, "backend": None, "work": case.work.name, "dtype": case.dtype,
+        "state_dtype": str(case.settings.get("state_dtype") or case.dtype).removeprefix("torch."),
+        "setting": case.setting, "ms": None, "spread": None, "samples": 0,
+        "ceiling_ms": None, "ceiling_fraction": None, "bytes_per_param": None,
+        "vs_torch": None, "torch_ms": None, "torch_kind": None, "vs_peers": {},
+        "first_step_cold": None, "first_step_warm": None, "state_bytes_per_param": None, "note": note,
+    }  # fmt: skip
+
+
+def _ours(case: Case, dtype: torch.dtype) -> tuple[dict[str, Entrant], list[Row]]:
+    """The optimizer on each backend, warm, by the backend that runs; and the rows of those that failed."""
+    ready: dict[str, Entrant] = {}
+    failed = []
+    for backend in case.backends:
+        if backend in ready:
+            continue
+        try:
+            entrant = entrants.ours(case.optimizer, case.work.load(dtype), backend, case.settings)
+            entrant.warm()
+            ready.setdefault(entrants.backend_of(entrant), entrant)
+        except Exception as error:  # a row of its own, and the next one gets its turn
+            failed.append(nothing(case, f"backend={backend!r}: {reason(error)}"))
+    return ready, failed
+
+
+def _ceiling(case: Case, mine: dict[str, Entrant], notes: list[str]) -> dict[str, Stepper]:
+    """The kernel with the reads and writes of the plan: the compiled backend's where it runs."""
+    try:
+        entrant = mine.get("cpu") or next(iter(mine.values()))
+        parts: list[tuple[Any, Any]] = []
+        for optimizer in entrant.optimizers:
+            plan, why = entrants.plan_of(optimizer)
+            if plan is None:
+                notes.append(f"no ceiling: {why}")
+                return {}
+            parts += [(passes_of(part), part_shapes(part, optimizer)) for part in plan.parts]
+        ceiling = Ceiling(parts, case.threads)
+        if not ceiling.bytes:
+            notes.append("no ceiling: the plan moves no bytes")
+            return {}
+        ceiling.step()
+        return {CEILING: ceiling}
+    except Exception as error:
+        notes.append(f"no ceiling: {reason(error)}")
+        return {}
+
+
+def part_shapes(part: Any, optimizer: Any) -> list[Shape]:
+    """The shapes that a part of the plan walks: of the groups that it fits; else as many tensors of one size."""
+    groups = [[tuple(p.shape) for p in group["params"]] for group in optimizer.param_groups]
+    for shapes in ([shape for group in groups for shape in group], *groups):
+        if len(shapes) == part.tensors and sum(torch.Size(s).numel() for s in shapes) == part.elements:
+            return shapes
+    return [(part.elements // max(1, part.tensors),)] * part.tensors
+
+
+def _others(case: Case, dtype: torch.dtype, notes: list[str]) -> dict[str, Stepper]:
+    """Torch's twin and the peers."""
+    found: dict[str, Stepper] = {}
+    try:
+        clip = "clip_global_norm" in case.settings
+        entrant = torchs.torchs(case.optimizer, case.work, dtype, clip) if case.twin else None
+        if entrant is not None:
+            found[TORCH] = entrant
+    except Exception as error:
+        notes.append(f"torch: {reason(error)}")
+    for library in case.peers:
+        try:
+            found[library] = peers.peer(library, case.optimizer, case.work, dtype)
+        except Exception as error:
+            notes.append(f"{library}: {reason(error)}")
+    return found
+
+
+def _row(
+    case: Case, backend: str, entrant: Entrant, steppers: dict[str, Stepper], times: dict[str, Times], notes: list[str]
+) -> Row:
+    mine, none = times[backend], Times()
+    ceiling, twin, torch_s = times.get(CEILING, none), times.get(TORCH, none), steppers.get(TORCH)
+    against = {name: ratio(times[name], mine) for name in case.peers if name in times}
+    kernel = steppers.get(CEILING)
+    row: Row = {
+        **nothing(case, "; ".join(([mine.error] if mine.error else []) + notes)),
+        "backend": backend,
+        "ms": mine.ms,
+        "spread": mine.spread,
+        "samples": len(mine.seconds),
+        "ceiling_ms": ceiling.ms,
+        "ceiling_fraction": ratio(ceiling, mine),
+        "bytes_per_param": kernel.bytes / case.work.numel if isinstance(kernel, Ceiling) else None,
+        "vs_torch": ratio(twin, mine),
+        "torch_ms": twin.ms,
+        "torch_kind": torch_s.kind if isinstance(torch_s, Entrant) else None,
+        "vs_peers": {name: value for name, value in against.items() if value},
+        "state_bytes_per_param": entrants.state_bytes(entrant),
+    }
+    if "state_dtype" not in case.settings:
+        row["state_dtype"] = entrants.state_dtype(entrant) or row["state_dtype"]
+    return row

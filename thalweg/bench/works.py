@@ -1,0 +1,125 @@
+"""The shapes of work: which tensors an optimizer steps, and fresh ones to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from thalweg._base.errors import unknown_name
+from thalweg.bench import gpt
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A set of shapes.
+
+    Attributes:
+        name: as the command line and the rows spell it.
+        shapes: one for each tensor.
+        matrices: what an optimizer that takes matrices only gets of them: for each tensor whether it is such a matrix.
+        gradients: how many sets of gradients take turns. A real training step brings new gradient tensors; two sets
+            keep whoever remembers tensors from looking faster than it is, where looking them up is most of the work.
+    """
+
+    name: str
+    shapes: tuple[Shape, ...]
+    matrices: tuple[bool, ...]
+    gradients: int = 2
+
+    @property
+    def numel(self) -> int:
+        """Elements of all tensors."""
+        return sum(torch.Size(shape).numel() for shape in self.shapes)
+
+    def load(self, dtype: torch.dtype) -> Load:
+        """Fresh parameters and gradients: the same numbers for everyone."""
+        generator = torch.Generator().manual_seed(0)
+        stock = torch.randn(min(self.numel, 1 << 22), generator=generator, dtype=torch.float32).to(dtype)
+        params = [nn.Parameter(fill(shape, stock, 0.02)) for shape in self.shapes]
+        gradients = [[fill(shape, stock, 1e-3 * (1 + i)) for shape in self.shapes] for i in range(self.gradients)]
+        return Load(self, params, gradients)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A work in memory, for one optimizer: nobody shares it."""
+
+    work: Work
+    params: list[nn.Parameter]
+    gradients: list[list[Tensor]]
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The parameters that are hidden matrices."""
+        return [p for p, matrix in zip(self.params, self.work.matrices, strict=True) if matrix]
+
+    def rest(self) -> list[nn.Parameter]:
+        """All others."""
+        return [p for p, matrix in zip(self.params, self.work.matrices, strict=True) if not matrix]
+
+
+def fill(shape: Shape, stock: Tensor, scale: float) -> Tensor:
+    """A tensor of its own memory with the numbers of ``stock`` times ``scale``, over again where it is longer."""
+    x = torch.empty(shape, dtype=stock.dtype)
+    flat = x.view(-1)
+    for start in range(0, flat.numel(), stock.numel()):
+        part = flat[start : start + stock.numel()]
+        torch.mul(stock[: part.numel()], scale, out=part)
+    return x
+
+
+def _gpt(scale: float) -> Work:
+    layers, width, vocabulary = (12, 320, 16_384) if scale == 1 else (1, 16, 64)
+    named = gpt.shapes(layers, width, vocabulary, context=512 if scale == 1 else 8)
+    matrices = tuple(name.startswith("blocks.") and len(shape) == 2 for name, shape in named.items())
+    return Work("gpt", tuple(named.values()), matrices)
+
+
+def _large(scale: float) -> Work:
+    side = _scaled(4096, scale)
+    return Work("large", ((side, side),) * 4, (True,) * 4, gradients=1)
+
+
+def _small(scale: float) -> Work:
+    count = _scaled(2000, scale)
+    return Work("small", ((1000,),) * count, (False,) * count)
+
+
+def _scalars(scale: float) -> Work:
+    count = _scaled(50_000, scale)
+    return Work("scalars", ((),) * count, (False,) * count)
+
+
+def _scaled(size: int, scale: float) -> int:
+    return max(2, int(size * scale))
+
+
+def small_matrices(scale: float = 1.0) -> Work:
+    """What `small` means to an optimizer of matrices: 500 of 64 × 64."""
+    count = _scaled(500, scale)
+    return Work("small", ((64, 64) if scale == 1 else (8, 8),) * count, (True,) * count)
+
+
+WORKS: dict[str, Callable[[float], Work]] = {"gpt": _gpt, "large": _large, "small": _small, "scalars": _scalars}
+
+WHAT = {
+    "gpt": "a GPT-2 of 20 M parameters in 148 tensors",
+    "large": "four 4096 × 4096 matrices",
+    "small": "2,000 tensors of 1,000 elements; 500 matrices of 64 × 64 for optimizers of matrices",
+    "scalars": "50,000 0-dim tensors",
+}
+
+
+def work(name: str, scale: float = 1.0) -> Work:
+    """The work of that name; ``scale`` below 1 makes it small, for tests.
+
+    Raises:
+        ThalwegError: for an unknown name.
+    """
+    if name not in WORKS:
+        raise unknown_name("work", name, WORKS)
+    return WORKS[name](scale)
