@@ -1,4 +1,4 @@
-"""Stochastic gradient descent: against the gradient, with or without memory."""
+"""Stochastic gradient descent: against the gradient or its sign, with or without memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.declare import hyper, state
+from thalweg.engine import ops
+from thalweg.engine.declare import count, hyper, number, state
 from thalweg.engine.optimizer import Optimizer
 
 
@@ -44,3 +45,136 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             given = f"True with momentum={group['momentum']} and dampening={group['dampening']}"
             raise bad_argument("nesterov", given, "True only with momentum > 0 and dampening = 0")
+
+
+class SGDW(SGD):
+    r"""SGD with momentum whose weight decay shrinks the weights themselves and never enters the buffer.
+
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with SGD's $u_t$.
+    Source: Loshchilov & Hutter 2019, algorithm 1. There the learning rate is inside the buffer and λ is multiplied by
+    the schedule alone; here, as in SGD and AdamW, it is outside and multiplies λ. With a constant rate the paths are
+    the same, at λ over the rate.
+    """
+
+    momentum: float = hyper(default=0.9, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+
+class SignSGD(Optimizer):
+    r"""Against the sign of each gradient: every weight moves by lr, so one bit a weight tells the whole step.
+
+    $$u_t = \operatorname{sign} g_t$$ A weight whose gradient is 0 stays. Source: Bernstein et al. 2018, algorithm 1.
+    """
+
+    lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The sign of the gradient."""
+        return torch.sign(g)
+
+
+class Signum(Optimizer):
+    r"""Against the sign of the mean gradient: SignSGD whose votes are counted over time.
+
+    $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
+
+    Source: Bernstein et al. 2018, algorithm 2 (one worker).
+    """
+
+    lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
+    momentum: float = hyper(default=0.9, within="[0, 1)", doc="β, share of the mean gradient that is kept")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+
+    momentum_buffer: Tensor = state(doc="m, mean of gradients")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The sign of the mean."""
+        s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
+        return torch.sign(s.momentum_buffer)
+
+
+class AggMo(Optimizer):
+    r"""The mean of three velocities: the fast one damps what the slow one, at a high β, would swing.
+
+    $$v^{(i)}_t = \beta_i v^{(i)}_{t-1} + g_t, \qquad u_t = \tfrac13 \sum_{i=1}^3 v^{(i)}_t$$
+
+    Three is the paper's number; its rule of thumb is $\beta_i = 1 - 0.1^{i-1}$. Learning rates as for SGD with β of
+    the middle velocity. Source: Lucas et al. 2019, "Aggregated momentum", eq. 3.
+    """
+
+    lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float, float] = hyper(default=(0.0, 0.9, 0.99), within="[0, 1)", doc="β of each velocity")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+
+    velocity_1: Tensor = state(doc="running sum of gradients with β₁")
+    velocity_2: Tensor = state(doc="running sum of gradients with β₂")
+    velocity_3: Tensor = state(doc="running sum of gradients with β₃")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean velocity."""
+        beta1, beta2, beta3 = h.betas
+        s.velocity_1 = beta1 * s.velocity_1 + g
+        s.velocity_2 = beta2 * s.velocity_2 + g
+        s.velocity_3 = beta3 * s.velocity_3 + g
+        return (s.velocity_1 + s.velocity_2 + s.velocity_3) / 3
+
+
+class QHM(Optimizer):
+    r"""Quasi-hyperbolic momentum: a weighted mean of the plain gradient and of its long running mean.
+
+    $$b_t = \beta b_{t-1} + (1-\beta) g_t, \qquad u_t = (1-\nu) g_t + \nu b_t$$
+
+    ν = 0 is SGD, ν = β Nesterov, ν = 1 momentum. Since $b$ is a mean, the learning rate that suits SGD with momentum μ
+    is here 1/(1 − μ) times as large. Source: Ma & Yarats 2019, eq. 3-4; β and ν as they advise.
+    """
+
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
+    momentum: float = hyper(default=0.999, within="[0, 1)", doc="β, share of the mean gradient that is kept")
+    nu: float = hyper(default=0.7, within="(-∞, ∞)", doc="ν, weight of the mean against the plain gradient")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+
+    momentum_buffer: Tensor = state(doc="b, mean of gradients")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Between the gradient and its mean."""
+        s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
+        return (1 - h.nu) * g + h.nu * s.momentum_buffer
+
+
+class ASGD(Optimizer):
+    r"""SGD with a step size that decays, and the running mean of its weights: the mean is better than the last.
+
+    $$\eta_t = \frac{\gamma}{(1 + \lambda\gamma t)^\alpha}, \quad \mu_t = \frac{1}{\max(1, t - t_0)}; \qquad
+    p_{t+1} = p_t - \eta_t (g_t + \lambda p_t), \quad \bar p_{t+1} = \bar p_t + \mu_t (p_{t+1} - \bar p_t)$$
+
+    λ is ``lambd``. The mean is ``state[p]["ax"]``: it is of use when training ends, and copies the weights till $t_0$.
+    Sources: Polyak & Juditsky 1992; Bottou's SGD (the schedule). As ``torch.optim.ASGD``, which keeps the
+    next η and μ in float32.
+    """
+
+    lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size γ at first")
+    lambd: float = hyper(default=1e-4, within="[0, ∞)", doc="λ, decay of the weights and of the step size")
+    alpha: float = hyper(default=0.75, within="[0, ∞)", doc="α, power of the decay of the step size")
+    t0: float = hyper(default=1e6, within="[0, ∞)", doc="step after which weights are averaged")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
+
+    steps: Tensor = count()
+    eta: Tensor = number(doc="η, the next step size", fill=lambda h: h.lr)
+    mu: Tensor = number(doc="μ, the next weight in the mean", fill=lambda h: 1.0)
+    ax: Tensor = state(doc="mean of the weights")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient with λ's decay, at η over lr."""
+        u = s.eta * torch.add(g, p, alpha=h.lambd)
+        s.ax = torch.lerp(s.ax, p - u, s.mu)
+        s.eta = ops.float32(h.lr / (1 + h.lambd * h.lr * h.step) ** h.alpha)
+        s.mu = ops.float32(1 / ops.maximum(1.0, h.step - h.t0))
+        return u / (h.lr + (h.lr == 0))  # what surrounds it multiplies by lr
