@@ -1,4 +1,4 @@
-"""A step size for each weight: divide by the root of its mean squared gradient."""
+"""A step size for each weight, from the size of its past gradients or from their signs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,62 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.optimizer import Optimizer
+
+
+class Adagrad(Optimizer):
+    r"""The gradient over the root of the sum of all its squares: rare directions keep long steps.
+
+    $$G_t = G_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{G_t} + \epsilon} \cdot \frac{1}{1 + (t-1)\eta}$$
+
+    ``lr_decay`` is η; the sum starts at ``initial_accumulator_value``. ε stands outside the root.
+    Source: Duchi, Hazan & Singer 2011, figure 1 (diagonal). As ``torch.optim.Adagrad``.
+    """
+
+    lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
+    lr_decay: float = hyper(default=0.0, within="[0, ∞)", doc="η, decay of the step size")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    initial_accumulator_value: float = hyper(default=0.0, within="[0, ∞)", doc="G₀")
+    eps: float = hyper(default=1e-10, within="[0, ∞)", doc="ε, added to the root")
+
+    steps: Tensor = count()
+    sum: Tensor = state(doc="G, sum of squared gradients", fill=lambda h: h.initial_accumulator_value, signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient over the root of the sum."""
+        s.sum = torch.addcmul(s.sum, g, g)
+        return g / (torch.sqrt(s.sum) + h.eps) / (1 + (h.step - 1) * h.lr_decay)
+
+
+class Adadelta(Optimizer):
+    r"""The gradient times the root mean square of past updates over that of gradients: a step in units of p.
+
+    $$v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{v_t + \epsilon}}\,g_t,
+    \quad d_t = \rho d_{t-1} + (1-\rho) u_t^2$$
+
+    ε stands inside the roots; it also sets how long the first steps are. Source: Zeiler 2012, algorithm 1 (there lr is
+    1, ρ 0.95). As ``torch.optim.Adadelta``.
+    """
+
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
+    rho: float = hyper(default=0.9, within="[0, 1]", doc="ρ, share of the mean squares that is kept")
+    eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added inside the roots")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+
+    steps: Tensor = count()
+    square_avg: Tensor = state(doc="v, mean of squared gradients", signed=False)
+    acc_delta: Tensor = state(doc="d, mean of squared updates", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient in the size of past updates."""
+        s.square_avg = torch.addcmul(h.rho * s.square_avg, g, g, value=1 - h.rho)
+        u = torch.sqrt(s.acc_delta + h.eps) / torch.sqrt(s.square_avg + h.eps) * g
+        s.acc_delta = torch.addcmul(h.rho * s.acc_delta, u, u, value=1 - h.rho)
+        return u
 
 
 class RMSprop(Optimizer):
@@ -29,7 +83,7 @@ class RMSprop(Optimizer):
     centered: bool = hyper(default=False, doc="divide by a standard deviation instead of a root mean square")
 
     steps: Tensor = count()
-    square_avg: Tensor = state(doc="v, mean of squared gradients")
+    square_avg: Tensor = state(doc="v, mean of squared gradients", signed=False)
     grad_avg: Tensor = state(doc="mean of gradients", when=lambda h: h.centered)
     momentum_buffer: Tensor = state(doc="running sum of normalised gradients", when=lambda h: h.momentum)
 
@@ -46,3 +100,39 @@ class RMSprop(Optimizer):
             s.momentum_buffer = h.momentum * s.momentum_buffer + u
             u = s.momentum_buffer
         return u
+
+
+class Rprop(Optimizer):
+    r"""A step length for each weight: longer while the gradient keeps its sign, shorter when it flips. Full batches.
+
+    $$\Delta_t = \operatorname{clamp}(\Delta_{t-1} \cdot (\eta^+, 1, \eta^-)), \qquad
+    \gamma u_t = \Delta_t \operatorname{sign} g_t$$
+
+    with η⁺ where $g_t g_{t-1} > 0$, η⁻ where it is negative; there the weight waits a step ($g_t$ counts as 0).
+    ``lr`` is the first Δ and nothing else: the size of a gradient plays no part, nor does a schedule (0 stops it).
+    Source: Riedmiller & Braun 1993, without going back, as Igel & Hüsken 2000 (iRprop⁻) and ``torch.optim.Rprop``.
+    """
+
+    lr: float = hyper(default=1e-2, within="[0, ∞)", doc="first step length Δ")
+    etas: tuple[float, float] = hyper(default=(0.5, 1.2), within="(0, ∞)", doc="η⁻, η⁺: factors of the step length")
+    step_sizes: tuple[float, float] = hyper(default=(1e-6, 50), within="[0, ∞)", doc="shortest and longest step")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0, kw_only=True)
+
+    steps: Tensor = count()
+    prev: Tensor = state(doc="last gradient, 0 where the sign flipped")
+    step_size: Tensor = state(doc="Δ", fill=lambda h: h.lr, signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The sign, times a length of its own."""
+        (shorter, longer), (least, most) = h.etas, h.step_sizes
+        kept = g * s.prev
+        length = torch.where(kept < 0, shorter * s.step_size, s.step_size)
+        s.step_size = torch.clamp(torch.where(kept > 0, longer * s.step_size, length), least, most)
+        s.prev = torch.where(kept < 0, 0.0, g)
+        return torch.sign(s.prev) * s.step_size / (h.lr + (h.lr == 0))  # what surrounds it multiplies by lr
+
+    def _check_together(self, group: dict[str, Any]) -> None:
+        low, high = group["etas"]
+        if not low < 1 < high:
+            raise bad_argument("etas", group["etas"], "η⁻ < 1 < η⁺")
