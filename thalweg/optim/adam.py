@@ -1,4 +1,4 @@
-"""Adam and AdamW: momentum over a step size for each weight."""
+"""Adam and its nearest: momentum over a step size for each weight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.declare import count, hyper, state
+from thalweg.engine import ops
+from thalweg.engine.declare import count, hyper, number, state
 from thalweg.engine.optimizer import Optimizer
 
 
@@ -29,8 +30,8 @@ class Adam(Optimizer):
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
-    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients")
-    max_exp_avg_sq: Tensor = state(doc="the largest v so far", when=lambda h: h.amsgrad)
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+    max_exp_avg_sq: Tensor = state(doc="the largest v so far", when=lambda h: h.amsgrad, signed=False)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -56,3 +57,132 @@ class AdamW(Adam):
 
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+
+class Adamax(Optimizer):
+    r"""Adam with the largest gradient, slowly forgotten, in place of the root mean square: bounded steps.
+
+    $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \max(\beta_2 v_{t-1}, |g_t| + \epsilon), \quad
+    u_t = \frac{m_t}{(1-\beta_1^t)\,v_t}$$
+
+    Source: Kingma & Ba 2015, algorithm 2 (without ε, which keeps $v_t$ above 0 here). As ``torch.optim.Adamax``.
+    """
+
+    lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to a gradient's size")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_inf: Tensor = state(doc="v, largest gradient, forgotten by β₂", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Mean over largest."""
+        beta1, beta2 = h.betas
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_inf = torch.maximum(beta2 * s.exp_inf, torch.abs(g) + h.eps)
+        return s.exp_avg / ((1 - beta1**h.step) * s.exp_inf)
+
+
+class NAdam(Optimizer):
+    r"""Adam that looks ahead along its mean, as Nesterov's momentum does, with a β₁ that warms up.
+
+    $$\mu_t = \beta_1 (1 - \tfrac12\,0.96^{t\psi}), \quad u_t = \Bigl(\frac{\mu_{t+1} m_t}{1 - \prod_{i=1}^{t+1} \mu_i}
+    + \frac{(1-\mu_t) g_t}{1 - \prod_{i=1}^t \mu_i}\Bigr) \Big/ \bigl(\sqrt{v_t / (1-\beta_2^t)} + \epsilon\bigr)$$
+
+    with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. The product is kept in float32, as torch does.
+    Source: Dozat 2016, algorithm 2 and section 3. As ``torch.optim.NAdam``.
+    """
+
+    lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    momentum_decay: float = hyper(default=4e-3, within="[0, ∞)", doc="ψ, pace at which the look-ahead warms up")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient")
+
+    steps: Tensor = count()
+    mu_product: Tensor = number(doc="product of all μ so far", fill=lambda h: 1.0)
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The look-ahead mean over root mean square."""
+        beta1, beta2 = h.betas
+        mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (t * h.momentum_decay)) for t in (h.step, h.step + 1))
+        s.mu_product = ops.float32(s.mu_product * ops.float32(mu))
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        m = mu_next / (1 - s.mu_product * mu_next) * s.exp_avg + (1 - mu) / (1 - s.mu_product) * g
+        return m / (torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps)
+
+
+class NAdamW(Optimizer):
+    r"""AdamW that looks ahead: the mean is mixed with the new gradient once more, as Nesterov's momentum does.
+
+    $$m_t, v_t \text{ as in Adam}, \quad u_t = \frac{(\beta_1 m_t + (1-\beta_1) g_t) / (1-\beta_1^t)}
+    {\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
+
+    Here β₁ is constant, without NAdam's schedule of it. ``next_correction`` divides $m_t$ by $1-\beta_1^{t+1}$, since
+    it stands for the mean of the next step (optax). Sources: Dozat 2016 (look-ahead); Dahl et al. 2023,
+    "Benchmarking neural network training algorithms" (this form).
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    next_correction: bool = hyper(default=False, doc="free the mean of its start as of the next step")
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The look-ahead mean over root mean square."""
+        beta1, beta2 = h.betas
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        ahead = 1 - beta1 ** (h.step + 1) if h.next_correction else 1 - beta1**h.step
+        m = beta1 / ahead * s.exp_avg + (1 - beta1) / (1 - beta1**h.step) * g
+        return m / (torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps)
+
+
+class RAdam(Optimizer):
+    r"""Adam that knows when too few squares have been seen: till then plain momentum, then steps shortened by $r_t$.
+
+    $$\rho_\infty = \frac{2}{1-\beta_2} - 1, \quad \rho_t = \rho_\infty - \frac{2t\beta_2^t}{1-\beta_2^t}, \quad
+    r_t^2 = \frac{(\rho_t-4)(\rho_t-2)\rho_\infty}{(\rho_\infty-4)(\rho_\infty-2)\rho_t}$$
+    $$u_t = \hat m_t\,r_t \frac{\sqrt{1-\beta_2^t}}{\sqrt{v_t} + \epsilon} \text{ where } \rho_t > 5,
+    \text{ else } \hat m_t$$
+
+    Source: Liu et al. 2020, algorithm 2 (there the threshold is 4 and there is no ε). As ``torch.optim.RAdam``.
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient")
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean, rectified or plain."""
+        beta1, beta2 = h.betas
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        correction2, longest = 1 - beta2**h.step, 2 / (1 - beta2) - 1
+        length = longest - 2 * h.step * beta2**h.step / correction2
+        sure = length > 5  # 1 or 0; both branches stay finite
+        below = sure * (longest - 4) * (longest - 2) * length + (1 - sure)
+        rectified = (sure * (length - 4) * (length - 2) * longest / below * correction2) ** 0.5
+        return s.exp_avg / (1 - beta1**h.step) * (rectified / (torch.sqrt(s.exp_avg_sq) + h.eps) + (1 - sure))
