@@ -1,0 +1,58 @@
+"""Steps of one length for every weight: the sign of a mean gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine.declare import hyper, state
+from thalweg.engine.optimizer import Optimizer
+
+
+class Lion(Optimizer):
+    r"""The sign of a mean that leans on the new gradient, while the mean that is kept forgets more slowly.
+
+    $$u_t = \operatorname{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t), \qquad m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t$$
+
+    One state, and no dependence on the gradient's scale. Weight decay is decoupled, times lr. The authors advise a
+    learning rate 3 to 10 times below AdamW's, a decay as many times above. Source: Chen et al. 2023, algorithm 2.
+    """
+
+    lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.99), within="[0, 1)", doc="β₁ of the step, β₂ of the mean")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The sign of the leaning mean."""
+        beta1, beta2 = h.betas
+        u = torch.sign(torch.lerp(s.exp_avg, g, 1 - beta1))
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta2)
+        return u
+
+
+class Tiger(Optimizer):
+    r"""Lion with one β: the sign of the mean gradient, made for runs that accumulate gradients in the same buffer.
+
+    $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
+
+    Signum with decoupled weight decay and another β. Source: Su 2023, "Tiger: a tight-fisted optimizer".
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size, the distance that each weight moves")
+    beta: float = hyper(default=0.965, within="[0, 1)", doc="β, share of the mean gradient that is kept")
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The sign of the mean."""
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - h.beta)
+        return torch.sign(s.exp_avg)
