@@ -1,0 +1,416 @@
+"""Adam with other averages: what is averaged, in which order, how long it is remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+from thalweg.engine import ops
+from thalweg.engine.declare import count, hyper, state
+from thalweg.engine.optimizer import Optimizer
+from thalweg.optim.adam import Adam
+
+
+def warmed_beta(start: Any, end: Any, share: Any) -> Any:
+    r"""The β whose time constant $1/\ln\beta$ lies a share of the way from that of ``start`` to that of ``end``.
+
+    $$\beta(\tau) = \exp\frac{\ln\beta_0 \ln\beta_1}{(1-\tau)\ln\beta_1 + \tau\ln\beta_0}, \qquad \tau \le 1$$
+    Source: Pagliardini et al. 2024, section 3, eq. 2.
+    """
+    share = ops.minimum(share, 1.0)
+    return ops.exp(1 / ((1 - share) / ops.log(start) + share / ops.log(end)))
+
+
+class AdaBelief(Optimizer):
+    r"""Adam that divides by how far the gradient is from its mean: long steps where the gradient is as believed.
+
+    $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
+    u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{s_t / (1-\beta_2^t)} + \epsilon}$$
+
+    ε enters $s_t$ at every step, and the root. ``amsgrad`` divides by the largest $s_t$ so far. Source: Zhuang et al.
+    2020, algorithm 2; the default of ε is that of the authors' code.
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-16, within="[0, ∞)", doc="ε, added to s and to its root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    amsgrad: bool = hyper(default=False, doc="never let the denominator shrink")
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_var: Tensor = state(doc="s, mean of squared surprises", signed=False)
+    max_exp_avg_var: Tensor = state(doc="the largest s so far", when=lambda h: h.amsgrad, signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Mean over deviation from the mean."""
+        beta1, beta2 = h.betas
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        surprise = g - s.exp_avg
+        s.exp_avg_var = torch.addcmul(beta2 * s.exp_avg_var, surprise, surprise, value=1 - beta2) + h.eps
+        v = s.exp_avg_var
+        if h.amsgrad:
+            s.max_exp_avg_var = torch.maximum(s.max_exp_avg_var, v)
+            v = s.max_exp_avg_var
+        return s.exp_avg / (1 - beta1**h.step) / (torch.sqrt(v) / (1 - beta2**h.step) ** 0.5 + h.eps)
+
+
+class AdaBound(Optimizer):
+    r"""Adam whose step size for each weight is held between two bounds that close in: Adam at first, SGD at last.
+
+    $$\eta_t = \operatorname{clamp}\Bigl(\frac{\gamma\sqrt{1-\beta_2^t}}{(1-\beta_1^t)(\sqrt{v_t} + \epsilon)},\;
+    \eta^*\bigl(1 - \tfrac{1}{\kappa t+1}\bigr),\; \eta^*\bigl(1 + \tfrac{1}{\kappa t}\bigr)\Bigr), \qquad
+    \gamma u_t = \eta_t m_t$$
+
+    $\eta^*$ is ``final_lr``, a learning rate of SGD, times lr over its initial value; κ is ``gamma``. ``amsbound``
+    takes the largest $v_t$ so far. Source: Luo et al. 2019, algorithm 2, with bias correction, ε and κ of the authors'
+    code; the algorithm's further factor $1/\sqrt t$ is a schedule.
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size at first")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    final_lr: float = hyper(default=0.1, within="(0, ∞)", doc="step size at last, where lr is its initial value")
+    gamma: float = hyper(default=1e-3, within="(0, ∞)", doc="κ, how fast the bounds close in")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    amsbound: bool = hyper(default=False, doc="never let the denominator shrink")
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+    max_exp_avg_sq: Tensor = state(doc="the largest v so far", when=lambda h: h.amsbound, signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean times a bounded size, in units of lr."""
+        beta1, beta2 = h.betas
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        v = s.exp_avg_sq
+        if h.amsbound:
+            s.max_exp_avg_sq = torch.maximum(s.max_exp_avg_sq, v)
+            v = s.max_exp_avg_sq
+        size = (1 - beta2**h.step) ** 0.5 / (1 - beta1**h.step) / (torch.sqrt(v) + h.eps)
+        last, pace = h.final_lr / h.initial_lr, h.gamma * h.step
+        return torch.clamp(size, last * (1 - 1 / (pace + 1)), last * (1 + 1 / pace)) * s.exp_avg
+
+
+class Yogi(Optimizer):
+    r"""Adam whose mean square moves by at most $(1-\beta_2) g_t^2$ a step: it forgets a large past slowly.
+
+    $$v_t = v_{t-1} - (1-\beta_2) \operatorname{sign}(v_{t-1} - g_t^2)\,g_t^2, \; u_t = m_t / (\sqrt{v_t} + \epsilon)$$
+
+    with Adam's $m_t$. The paper corrects neither average for its start at 0; ``debias`` does, as most libraries do,
+    with an ``initial_accumulator`` of $v$ of 1e-6. Source: Zaheer et al. 2018, algorithm 2; ε as in its experiments.
+    """
+
+    lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-3, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    initial_accumulator: float = hyper(default=0.0, within="[0, ∞)", doc="v₀")
+    debias: bool = hyper(default=False, doc="free both averages of their start, as Adam does")
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_sq: Tensor = state(doc="v, size of squared gradients", fill=lambda h: h.initial_accumulator, signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean over the root of v."""
+        beta1, beta2 = h.betas
+        square = g * g
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = s.exp_avg_sq - (1 - beta2) * torch.sign(s.exp_avg_sq - square) * square
+        if not h.debias:
+            return s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps)
+        return s.exp_avg / (1 - beta1**h.step) / (torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps)
+
+
+class QHAdam(Optimizer):
+    r"""Adam that mixes the plain gradient into its mean, and its square into the mean square.
+
+    $$u_t = \frac{(1-\nu_1) g_t + \nu_1 \hat m_t}{\sqrt{(1-\nu_2) g_t^2 + \nu_2 \hat v_t} + \epsilon}$$
+
+    with Adam's $\hat m_t = m_t/(1-\beta_1^t)$ and $\hat v_t = v_t/(1-\beta_2^t)$. ν = (1, 1) is Adam, ν₁ = β₁ close to
+    NAdam. Source: Ma & Yarats 2019, eq. 15-19; the defaults are those that they advise.
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.995, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    nus: tuple[float, float] = hyper(default=(0.7, 1.0), within="[0, 1]", doc="ν₁, ν₂: weights of the averages")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Mixed mean over mixed root mean square."""
+        (beta1, beta2), (nu1, nu2) = h.betas, h.nus
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        m = (1 - nu1) * g + nu1 / (1 - beta1**h.step) * s.exp_avg
+        v = (1 - nu2) * (g * g) + nu2 / (1 - beta2**h.step) * s.exp_avg_sq
+        return m / (torch.sqrt(v) + h.eps)
+
+
+class diffGrad(Adam):  # noqa: N801 - the paper's spelling
+    r"""Adam, up to half as fast where the gradient has stopped changing, which is taken for a bottom.
+
+    $$\xi_t = \frac{1}{1 + e^{-|g_{t-1} - g_t|}}, \quad g_0 = 0; \qquad u_t = \xi_t\,u^{\text{Adam}}_t$$
+
+    Source: Dubey et al. 2020, eq. 6-9.
+    """
+
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
+
+    previous_grad: Tensor = state(doc="the last gradient")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Adam's direction times the friction ξ."""
+        friction = torch.sigmoid(torch.abs(s.previous_grad - g))
+        s.previous_grad = g
+        return friction * Adam.direction(p, g, s, h)
+
+
+class Adan(Optimizer):
+    r"""Adam with Nesterov's look-ahead written as a third average: that of the gradient's changes.
+
+    $$d_t = g_t - g_{t-1}, \; m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \; v_t = \beta_2 v_{t-1} + (1-\beta_2) d_t, \;
+    n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 d_t)^2$$
+    $$u_t = (m_t + \beta_2 v_t) / (\sqrt{n_t} + \epsilon), \qquad p \leftarrow (p - \gamma u_t) / (1 + \gamma\lambda)$$
+
+    The betas are shares that are kept, as in the authors' code; the paper's are 1 minus these. The first gradient and
+    the first change enter the averages whole ($d_1 = 0$); ``debias`` instead divides them by $1 - \beta^t$, as the
+    authors' code does. ``no_prox`` decays by $1 - \gamma\lambda$. Source: Xie et al. 2022, algorithm 1.
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float, float] = hyper(default=(0.98, 0.92, 0.99), within="[0, 1)", doc="β₁, β₂, β₃: shares")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    no_prox: bool = hyper(default=False, doc="decay as AdamW does")
+    debias: bool = hyper(default=False, doc="free the averages of their start as Adam does")
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients")
+    exp_avg_diff: Tensor = state(doc="v, mean of changes")
+    exp_avg_sq: Tensor = state(doc="n, mean of squares of the look-ahead gradient", signed=False)
+    previous_grad: Tensor = state(doc="the last gradient")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The look-ahead mean over its root mean square."""
+        b2, fresh = h.betas[1], (h.first, h.step == 2, h.first)
+        k1, k2, k3 = (b if h.debias else b * (1 - f) for b, f in zip(h.betas, fresh, strict=True))
+        c1, c2, c3 = (1 - b**h.step if h.debias else 1 for b in h.betas)
+        change = (g - s.previous_grad) * (1 - h.first)
+        s.previous_grad, ahead = g, torch.add(g, change, alpha=b2)
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - k1)
+        s.exp_avg_diff = torch.lerp(s.exp_avg_diff, change, 1 - k2)
+        s.exp_avg_sq = torch.addcmul(k3 * s.exp_avg_sq, ahead, ahead, value=1 - k3)
+        u = (s.exp_avg / c1 + b2 / c2 * s.exp_avg_diff) / (torch.sqrt(s.exp_avg_sq) / c3**0.5 + h.eps)
+        if h.weight_decay and not h.no_prox:  # so that (1 − γλ)p − γ·this is (p − γu) / (1 + γλ)
+            u = (u - h.lr * h.weight_decay**2 * p) / (1 + h.lr * h.weight_decay)
+        return u
+
+
+class ADOPT(Optimizer):
+    r"""Adam that normalises a gradient by the squares of those before it, and only then averages: converges for any β₂.
+
+    $$\tilde g_t = \operatorname{clamp}\Bigl(\frac{g_t}{\max(\sqrt{v_{t-1}}, \epsilon)}, -c_t, c_t\Bigr), \quad
+    m_t = \beta_1 m_{t-1} + (1-\beta_1) \tilde g_t, \quad u_t = m_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2$$
+
+    with $c_t = t^{1/4}$ if ``clip``. The first gradient sets $v_0 = g_0^2$ and moves nothing; t counts from 1 after it.
+    There is no correction for the start. Decoupled decay, where asked for, acts from the first step.
+    Source: Taniguchi et al. 2024, algorithm 2 (clip), algorithm 1 (no clip).
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.9999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-6, within="(0, ∞)", doc="ε, the least that is divided by")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    clip: bool = hyper(default=True, doc="bound the normalised gradient by t^(1/4)")
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of normalised gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean of normalised gradients."""
+        beta1, beta2 = h.betas
+        normed = g / torch.clamp(torch.sqrt(s.exp_avg_sq), min=h.eps)
+        if h.clip:
+            bound = (h.step - 1) ** 0.25
+            normed = torch.clamp(normed, -bound, bound)
+        s.exp_avg = torch.add(beta1 * s.exp_avg, normed, alpha=(1 - beta1) * (1 - h.first))
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2 * (1 - h.first))
+        return s.exp_avg
+
+
+class AdEMAMix(Optimizer):
+    r"""AdamW with a second, very slow mean beside the usual one: gradients stay of use for tens of thousands of steps.
+
+    $$m^{(2)}_t = \beta_3 m^{(2)}_{t-1} + (1-\beta_3) g_t, \qquad
+    u_t = \frac{m_t/(1-\beta_1^t) + \alpha m^{(2)}_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
+
+    with Adam's $m_t$, $v_t$. Over ``alpha_warmup`` steps α grows linearly from 0, over ``beta3_warmup`` $1/\ln\beta_3$
+    from that of β₁; the paper takes the run's length, 0 is none. Source: Pagliardini et al. 2024, algorithm 1.
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float, float] = hyper(default=(0.9, 0.999, 0.9999), within="[0, 1)", doc="β₁, β₂, β₃: shares")
+    alpha: float = hyper(default=5.0, within="[0, ∞)", doc="α, weight of the slow mean")
+    beta3_warmup: float = hyper(default=0.0, within="[0, ∞)", doc="steps until β₃ is reached", off=0)
+    alpha_warmup: float = hyper(default=0.0, within="[0, ∞)", doc="steps until α is reached", off=0)
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="the fast mean of gradients")
+    exp_avg_slow: Tensor = state(doc="the slow mean of gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Both means over root mean square."""
+        beta1, beta2, beta3 = h.betas
+        if h.beta3_warmup:
+            beta3 = warmed_beta(beta1, beta3, h.step / h.beta3_warmup)
+        share = ops.minimum(h.step / h.alpha_warmup, 1.0) if h.alpha_warmup else 1.0
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_slow = torch.lerp(s.exp_avg_slow, g, 1 - beta3)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        rms = torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps
+        return (s.exp_avg / (1 - beta1**h.step) + share * h.alpha * s.exp_avg_slow) / rms
+
+    def _check_together(self, group: dict[str, Any]) -> None:
+        if group["beta3_warmup"] and not (group["betas"][0] > 0 and group["betas"][2] > 0):
+            raise bad_argument("betas", group["betas"], "β₁ and β₃ above 0 where beta3_warmup is on")
+
+
+class SimplifiedAdEMAMix(Optimizer):
+    r"""AdEMAMix with one slow sum of gradients and the plain gradient in place of the fast mean: Adam's memory.
+
+    $$m_t = \beta_1 m_{t-1} + g_t, \qquad u_t = \frac{m_t + \alpha g_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
+
+    with Adam's $v_t$. $m$ is a sum, not a mean: a learning rate of AdamW is to be multiplied by $1-\beta_1$. Over
+    ``beta1_warmup`` steps (the authors: the whole run; 0: none) β₁ grows from ``min_beta1``, linearly in $1/\ln\beta$.
+    Source: Morwani et al. 2025, "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants".
+    """
+
+    lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.99, 0.95), within="[0, 1)", doc="β₁ of the sum, β₂ of v")
+    alpha: float = hyper(default=0.0, within="[0, ∞)", doc="α, weight of the plain gradient; less for small batches")
+    beta1_warmup: float = hyper(default=0.0, within="[0, ∞)", doc="steps until β₁ is reached", off=0)
+    min_beta1: float = hyper(default=0.9, within="(0, 1)", doc="β₁ at first, where it is warmed up")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, running sum of gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The sum, with the gradient once more, over root mean square."""
+        beta1, beta2 = h.betas
+        if h.beta1_warmup:
+            beta1 = warmed_beta(h.min_beta1, beta1, h.step / h.beta1_warmup)
+        s.exp_avg = beta1 * s.exp_avg + g
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        rms = torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps
+        return torch.add(s.exp_avg, g, alpha=h.alpha) / rms
+
+    def _check_together(self, group: dict[str, Any]) -> None:
+        if group["beta1_warmup"] and not group["betas"][0] > 0:
+            raise bad_argument("betas", group["betas"], "β₁ above 0 where beta1_warmup is on")
+
+
+class LaProp(Optimizer):
+    r"""Adam the other way round: first normalise the gradient, then average; β₁ and β₂ may then be chosen freely.
+
+    $$v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2, \quad
+    m_t = \beta_1 m_{t-1} + (1-\beta_1) \frac{g_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}, \quad
+    u_t = \frac{m_t}{1-\beta_1^t}$$
+
+    Source: Ziyin, Wang & Ueda 2020, algorithm 1 (μ, ν there; the authors' code keeps lr inside $m$).
+    """
+
+    lr: float = hyper(default=4e-4, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-15, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of normalised gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean of normalised gradients."""
+        beta1, beta2 = h.betas
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        normed = g / (torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps)
+        s.exp_avg = torch.lerp(s.exp_avg, normed, 1 - beta1)
+        return s.exp_avg / (1 - beta1**h.step)
+
+
+class MARS(Adam):
+    r"""AdamW on a gradient whose noise is reduced by what the gradient changed since the last step.
+
+    $$c_t = g_t + \gamma \frac{\beta_1}{1-\beta_1} (g_t - g_{t-1}), \qquad
+    \tilde c_t = c_t / \max(1, \lVert c_t \rVert), \qquad u_t = u^{\text{Adam}}(\tilde c_t)$$
+
+    The approximate form: $g_{t-1}$ is the gradient of the last batch, so a step takes one pass. γ is ``gamma``, the
+    norm that of a whole tensor. The first step sees no change ($x_1 = x_0$ in the paper); ``zero_start`` takes
+    $g_0 = 0$, as the authors' code does, which leaves vectors to AdamW. Source: Yuan et al. 2024, algorithm 2 (AdamW).
+    """
+
+    lr: float = hyper(default=3e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.95, 0.99), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
+    gamma: float = hyper(default=0.025, within="[0, ∞)", doc="γ, strength of the correction")
+    zero_start: bool = hyper(default=False, doc="count the first gradient as a change from 0")
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    previous_grad: Tensor = state(doc="the last gradient")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Adam's direction for the corrected gradient."""
+        beta1 = h.betas[0]
+        there = 1 if h.zero_start else 1 - h.first
+        c = torch.add(g, g - s.previous_grad, alpha=h.gamma * beta1 / (1 - beta1) * there)
+        s.previous_grad = g
+        return Adam.direction(p, c / ops.maximum(ops.tensor_norm(c), 1.0), s, h)
+
+
+class Grams(Adam):
+    r"""How far from Adam, which way from the gradient: momentum sets a step's length alone.
+
+    $$u_t = \operatorname{sign}(g_t)\,\lvert u^{\text{Adam}}_t \rvert$$
+
+    Weight decay is decoupled. Source: Cao et al. 2024, algorithm 1.
+    """
+
+    eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root")
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Adam's size with the gradient's sign."""
+        return torch.sign(g) * torch.abs(Adam.direction(p, g, s, h))
