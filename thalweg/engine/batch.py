@@ -1,29 +1,215 @@
-"""What a backend gets: parameters that take the very same step, side by side."""
+"""What a backend gets: parameters that take the very same step, side by side, kept from step to step while nothing moves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import is_
 from types import SimpleNamespace
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
+from thalweg.engine.declare import StateSpec
+from thalweg.engine.formats import Format, Storage, is_dense
+from thalweg.engine.plan import Plan, plan
 from thalweg.engine.trace import Variant
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """Tensors of one group, device and dtype, at the same step; lists of equal length.
 
     Attributes:
         variant: which graph.
-        h: hyperparameters as plain numbers, with ``step`` (1 at the first update) and ``first``
-            (1.0 at the first, else 0.0).
-        params, grads: real tensors (complex ones are seen as pairs of reals).
-        states: the kept tensors by name.
+        formats: how ``p`` and each state tensor lie in memory.
+        params, grads: local, real tensors (complex ones are seen as pairs of reals).
+        states: the state tensors by name; ``beside``: the second tensor of formats that have one, by name.
+        ids: position of each parameter in the optimizer.
+        h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
+            0.0) and the numbers of the state.
+        key: what random bits start from at this update.
+        shape_bound: whether the tensors are parts of sharded ones, whose shapes and sums say nothing.
     """
 
     variant: Variant
-    h: SimpleNamespace
+    formats: dict[str, Format]
     params: list[Tensor]
     grads: list[Tensor]
     states: dict[str, list[Tensor]]
+    beside: dict[str, list[Tensor]]
+    ids: list[int]
+    dense: bool
+    sharded: bool = False
+    h: SimpleNamespace = field(default_factory=SimpleNamespace)
+    key: int = 0
+
+    @property
+    def plan(self) -> Plan:
+        """The stages."""
+        return plan(self.variant, all(f.exact for name, f in self.formats.items() if name != "p" or f.beside))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.params[0].device
+
+    @property
+    def compute(self) -> torch.dtype:
+        """What the rule computes in."""
+        return torch.float64 if self.params[0].dtype == torch.float64 else torch.float32
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """``p`` and the states by name, numbered: which stream of random bits rounds them."""
+        return {name: i for i, name in enumerate(self.formats)}
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of a distributed tensor that is here, and a complex one as pairs of reals."""
+    if hasattr(x, "_local_tensor"):
+        x = x._local_tensor
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def check_gradient(p: Tensor, g: Tensor) -> None:
+    """Refuse what no backend takes, before anything changes."""
+    if g.layout != torch.strided:
+        raise bad_argument("grad", g.layout, "a dense gradient", "For sparse ones use torch.optim.SparseAdam or SGD")
+    if g.shape != p.shape:
+        raise bad_argument("grad.shape", tuple(g.shape), f"the parameter's, {tuple(p.shape)}")
+    if g.device != p.device:
+        raise bad_argument("grad.device", str(g.device), f"the parameter's, {p.device}")
+    if g.is_complex() != p.is_complex() or not (g.is_floating_point() or g.is_complex()):
+        raise bad_argument("grad.dtype", g.dtype, f"a kind of number like the parameter's, {p.dtype}")
+
+
+class Bound:
+    """Parameters of one group bound to a backend: found again at the next step while nothing has moved."""
+
+    def __init__(
+        self, owners: list[Tensor], states: list[dict[str, Any]], specs: Sequence[StateSpec], key: Variant, storage: Storage, ids: list[int]
+    ) -> None:
+        self.owners, self.kept, self.specs = owners, states, specs
+        params = [local(p) for p in owners]
+        formats = formats_of(params[0].dtype, specs, storage)
+        tensors = {name: [local(s[name]) for s in states] for name in formats if name != "p"}
+        beside = {name: [local(s[beside_name(name, f)]) for s in states] for name, f in formats.items() if f.beside}
+        dense = all(is_dense(p) for p in params)
+        sharded = any(hasattr(p, "_local_tensor") for p in owners)
+        self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, sharded)
+        self.work: Any = None
+        self.backend, self.why = "", ""
+        self.first = 0.0
+        self.objects: dict[str, list[Any]] = {}
+        self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.kind != "tensor"}
+        self.pointers = self._pointers()
+        self.dtypes = [p.dtype for p in owners]
+        self.contiguous = all(p.is_contiguous() for p in params)
+        self.wrapped = sharded or any(p.is_complex() for p in owners)
+        self.grad_dtype: torch.dtype | None = None
+
+    def _share(self, name: str) -> Tensor:
+        """Lay the numbers of all parameters side by side, so that one addition counts them all."""
+        home = torch.tensor([float(s[name]) for s in self.kept], dtype=torch.float32)
+        for s, view in zip(self.kept, home.unbind(), strict=True):
+            s[name] = view
+        self.objects[name] = [s[name] for s in self.kept]
+        return home
+
+    def _pointers(self) -> list[int]:
+        batch = self.batch
+        lists = [self.owners_here(), *batch.states.values(), *batch.beside.values()]
+        return [t.data_ptr() for tensors in lists for t in tensors]
+
+    def owners_here(self) -> list[Tensor]:
+        """The parameters as they are now."""
+        return [local(p) for p in self.owners] if any(hasattr(p, "_local_tensor") for p in self.owners[:1]) else self.owners
+
+    def still(self, owners: list[Tensor], states: list[dict[str, Any]]) -> bool:
+        """Whether these are the same parameters, with the same states, where they were."""
+        if len(owners) != len(self.owners) or not all(map(is_, owners, self.owners)) or not all(map(is_, states, self.kept)):
+            return False
+        if [p.dtype for p in owners] != self.dtypes:
+            return False
+        try:
+            here = [self.owners_here()]
+            for name in [*self.batch.states, *(beside_name(n, f) for n, f in self.batch.formats.items() if f.beside)]:
+                here.append([local(s[name]) for s in states] if self.wrapped else [s[name] for s in states])
+            same = all(all(map(is_, objects, [s[name] for s in states])) for name, objects in self.objects.items())
+        except KeyError:
+            return False
+        return same and [t.data_ptr() for tensors in here for t in tensors] == self.pointers
+
+    def count(self) -> dict[str, float] | None:
+        """The numbers of the state, if all parameters still have the same; None otherwise."""
+        values = {}
+        for name, home in self.numbers.items():
+            low, high = home.aminmax()
+            if low != high and not bool((low.isnan() & high.isnan())):
+                return None
+            values[name] = float(low)
+        return values
+
+    def take(self, grads: list[Tensor]) -> bool:
+        """Use these gradients, laid out as the parameters are; False if they are of another kind than before."""
+        if self.wrapped:
+            grads = [local(g) for g in grads]
+        dtype = grads[0].dtype
+        params = self.batch.params
+        if any([g.dtype is not dtype for g in grads]) or any([g.layout is not torch.strided for g in grads]):
+            return False
+        if self.grad_dtype is not None and dtype is not self.grad_dtype:
+            return False
+        self.grad_dtype = dtype
+        if self.batch.dense:
+            if not (self.contiguous and all([g.is_contiguous() for g in grads])):
+                grads = [g if g.stride() == p.stride() else torch.empty_like(p, dtype=dtype).copy_(g) for p, g in zip(params, grads, strict=True)]
+            if any([g.numel() != p.numel() for p, g in zip(params, grads, strict=True)]):
+                return False
+        self.batch.grads = grads
+        return True
+
+
+def beside_name(name: str, f: Format) -> str:
+    """Key of the second tensor in a parameter's state."""
+    return f"{'master' if name == 'p' else name}_{f.beside}"
+
+
+def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage) -> dict[str, Format]:
+    """How ``p`` and the declared states of a parameter of this dtype lie in memory."""
+    dtype = dtype.to_real()
+    formats = {"p": storage.of_parameter(dtype)}
+    formats.update({spec.name: storage.of_state(dtype, spec.signed) for spec in specs if spec.kind == "tensor"})
+    return formats
+
+
+def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, storage: Storage, mine: dict[str, Any]) -> None:
+    """Create in ``mine`` what is missing of the state of one parameter."""
+    formats = formats_of(p.dtype, specs, storage)
+    for spec in specs:
+        if mine.get(spec.name) is None:
+            if spec.kind != "tensor":
+                mine[spec.name] = torch.tensor(float(spec.fill(h)), dtype=torch.float32)
+                continue
+            f = formats[spec.name]
+            dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
+            mine[spec.name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+            if f.beside:
+                mine[beside_name(spec.name, f)] = f.new_beside(mine[spec.name])
+            if value := float(spec.fill(h)):
+                write(mine, spec.name, f, torch.full_like(local(p), value, dtype=torch.float64 if f.name == "float64" else torch.float32))
+        elif spec.kind != "tensor":
+            mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32)  # old checkpoints keep a number
+    if formats["p"].beside and beside_name("p", formats["p"]) not in mine:
+        mine[beside_name("p", formats["p"])] = formats["p"].new_beside(p.detach())
+
+
+def write(mine: dict[str, Any], name: str, f: Format, numbers: Tensor) -> None:
+    """Encode numbers into a state, rounded to the nearest."""
+    half = lambda numel: torch.full((numel,), 1 << 31, dtype=torch.int64, device=numbers.device)  # noqa: E731
+    beside = mine.get(beside_name(name, f)) if f.beside else None
+    Format(f.name).encode(numbers, local(mine[name]), None if beside is None else local(beside), half)
+

@@ -27,7 +27,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.engine import openmp, user_cache
 
 #: not -ffast-math: NaN and Inf keep their meaning
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd")
 #: the first that the compiler knows is taken
 TUNINGS = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",), ())
 OPENMP = (("-fopenmp",), ("-Xclang", "-fopenmp"), ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -51,6 +51,11 @@ class Hyper:
         return self.within == (self.default,)
 
     @property
+    def switchable(self) -> bool:
+        """Whether there is a value at which the rule takes another, cheaper path."""
+        return self.off is not MISSING
+
+    @property
     def symbolic(self) -> bool:
         """Whether it is a number that may change at every step, not a choice that shapes the rule."""
         return "float" in self.annotation
@@ -62,6 +67,8 @@ class Hyper:
         if isinstance(self.within, Interval):
             allowed = f"a number in {self.within.text}"
             values = value if isinstance(value, (tuple, list)) else (value,)
+            if value is None and "None" in self.annotation:
+                return
             if "tuple" in self.annotation:
                 count = self.annotation.count("float")
                 allowed = f"{count} numbers in {self.within.text}"
@@ -77,12 +84,21 @@ class Hyper:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """One tensor that an optimizer keeps for each parameter; zeros like the parameter, or a count of steps."""
+    """What an optimizer keeps for each parameter.
+
+    Attributes:
+        kind: ``"tensor"``, like the parameter; ``"number"``, a 0-dim float32 tensor on the CPU that a rule sees as a number of
+            the host; ``"count"``, such a number that counts updates.
+        fill: the initial value, as a function of the group's hyperparameters.
+        signed: whether it may be negative; an 8-bit format spends no bit on a sign that never comes.
+    """
 
     name: str
     doc: str
     when: Callable[[Any], bool]
-    count: bool
+    kind: Literal["tensor", "number", "count"] = "tensor"
+    fill: Callable[[Any], float] = lambda h: 0.0
+    signed: bool = True
 
 
 def hyper(
@@ -91,7 +107,7 @@ def hyper(
     within: str | tuple[Any, ...] | None = None,
     doc: str = "",
     kw_only: bool = False,
-    off: Any = None,
+    off: Any = MISSING,
     init: bool = True,
     setup: bool = False,
 ) -> Any:
@@ -111,21 +127,45 @@ def hyper(
     return {"default": default, "within": within, "doc": doc, **options}
 
 
-def state(*, doc: str = "", when: Callable[[Any], bool] = lambda h: True, init: Literal[False] = False) -> Any:
-    """Declare a state tensor: zeros like the parameter, kept where ``when(h)`` holds for the group."""
-    return StateSpec("", doc, when, count=False)
+def always(h: Any) -> bool:
+    """Kept whatever the hyperparameters are."""
+    return True
 
 
-def count(*, when: Callable[[Any], bool] = lambda h: True, init: Literal[False] = False) -> Any:
+def state(
+    *,
+    doc: str = "",
+    when: Callable[[Any], bool] = always,
+    fill: Callable[[Any], float] = lambda h: 0.0,
+    signed: bool = True,
+    init: Literal[False] = False,
+) -> Any:
+    """Declare a state tensor like the parameter, kept where ``when(h)`` holds for the group, ``fill(h)`` at first."""
+    return StateSpec("", doc, when, "tensor", fill, signed)
+
+
+def number(
+    *, doc: str = "", when: Callable[[Any], bool] = always, fill: Callable[[Any], float] = lambda h: 0.0, init: Literal[False] = False
+) -> Any:
+    """Declare a number kept for each parameter, as torch does in a 0-dim float32 tensor: a function of steps and hyperparameters alone."""
+    return StateSpec("", doc, when, "number", fill)
+
+
+def count(*, when: Callable[[Any], bool] = always, init: Literal[False] = False) -> Any:
     """Declare that updates are counted as torch does, in a 0-dim float32 ``step`` on the CPU; read ``h.step``."""
-    return StateSpec("step", "updates so far", when, count=True)
+    return StateSpec("step", "updates so far", when, "count")
 
 
 def declarations(cls: type, kind: type) -> dict[str, Any]:
     """What ``cls`` and its bases declare of one kind (:class:`Hyper` or :class:`StateSpec`), base classes first."""
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        found.update({k: v for k, v in base.__dict__.get("_declared", {}).items() if isinstance(v, kind)})
+        for name, new in base.__dict__.get("_declared", {}).items():
+            if isinstance(new, kind):
+                old = found.get(name)
+                if isinstance(old, Hyper) and isinstance(new, Hyper) and old.kw_only and not new.kw_only:
+                    del found[name]  # it takes its place among the positional ones
+                found[name] = new
     return found
 
 
@@ -135,7 +175,7 @@ def collect(cls: type) -> None:
     for name, annotation in inspect.get_annotations(cls).items():
         value = cls.__dict__.get(name)
         if isinstance(value, StateSpec):
-            declared[name] = StateSpec(value.name or name, value.doc, value.when, value.count)
+            declared[name] = replace(value, name=value.name or name)
         elif isinstance(value, dict) and "within" in value:
             within = Interval(value["within"]) if isinstance(value["within"], str) else value["within"]
             declared[name] = Hyper(name, str(annotation), **{**value, "within": within})
@@ -166,22 +206,15 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def number(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A hyperparameter's value as a rule sees it: tensors become Python floats, tuples are kept."""
     if isinstance(value, Tensor):
         return value.item()
     if isinstance(value, (tuple, list)):
-        return tuple(number(v) for v in value)
+        return tuple(plain(v) for v in value)
     return value
 
 
 def read(hypers: Mapping[str, Hyper], group: Mapping[str, Any]) -> SimpleNamespace:
     """The hyperparameters of a group as plain numbers and flags: what a rule knows as ``h``."""
-    return SimpleNamespace(**{name: number(group[name]) for name in hypers})
-
-
-def new_state(spec: StateSpec, p: Tensor) -> Tensor:
-    """The state of one parameter before its first update."""
-    if spec.count:
-        return torch.zeros((), dtype=torch.float32)
-    return torch.zeros_like(p, memory_format=torch.preserve_format)
+    return SimpleNamespace(**{name: plain(group[name]) for name in hypers})

@@ -1,8 +1,14 @@
-"""THE table of operations that a rule may use: one row an op, its meaning and how each backend spells it."""
+"""THE table of operations that a rule may use: one row an op, its meaning and its spelling in each backend.
+
+A row serves numbers on the host, tensors, and symbols alike: ``ops.sqrt(h.lr)``, ``ops.sqrt(v)`` and ``torch.sqrt(v)`` are one op.
+"""
 
 from __future__ import annotations
 
+import enum
+import math
 import operator
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,98 +16,359 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-#: what a node of the graph stands for
-TENSOR = "tensor"  # one value for each element of a parameter
-SCALAR = "scalar"  # one Python number for the whole group, evaluated once a step
-PER_TENSOR = "per tensor"  # one Python number for each parameter (a function of its shape)
+
+class Extent(enum.IntEnum):
+    """How many numbers a value stands for. Values of different extent broadcast, and the larger one wins."""
+
+    HOST = 0  # one Python number for the whole group, evaluated once a step
+    GLOBAL = 1  # one number over all tensors of the optimizer
+    PER_TENSOR = 2  # one number for each parameter
+    ROW = 3  # one number for each slice of a parameter along its first dimension
+    ELEMENT = 4  # one number for each element of a parameter
 
 
-@dataclass(frozen=True)
-class Op:
-    """A row: what the op is called in torch, and its spelling over lists."""
+HOST, GLOBAL, PER_TENSOR, ROW, ELEMENT = Extent
+
+
+def extent_of(value: Any) -> Extent:
+    """The extent of a symbol; anything else is a number of the host."""
+    node = value.node if isinstance(value, fx.Proxy) else value
+    return node.meta["extent"] if isinstance(node, fx.Node) else HOST
+
+
+class _Symbolic:
+    """Something callable that becomes a node of the graph when it meets a symbol."""
 
     name: str
-    foreach: Callable[..., Any]  # over lists of tensors; scalars stay scalars
-    foreach_: Callable[..., None] | None = None  # the same, into its first argument
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def __call__(self, *args: Any) -> Any:
+        """On a symbol: a node. On tensors and numbers: the value."""
+        for arg in args:
+            if isinstance(arg, fx.Proxy):
+                return arg.tracer.create_proxy("call_function", self, args, {})
+        return self.run(*args)
+
+    def run(self, *args: Any) -> Any:
+        """The value."""
+        raise NotImplementedError
 
 
-def _row(name: str) -> Op:
-    """An op whose list form torch has under ``_foreach_NAME`` (and ``_foreach_NAME_``)."""
-    return Op(name, getattr(torch, f"_foreach_{name}"), getattr(torch, f"_foreach_{name}_", None))
+# -- pointwise ------------------------------------------------------------------------------------------------------
 
 
-def _reflected_sub(a: Any, xs: list[Tensor]) -> list[Tensor]:
-    """Number minus list."""
-    out = list(torch._foreach_neg(xs))
-    torch._foreach_add_(out, a)
-    return out
+@dataclass(frozen=True, eq=False)
+class Op(_Symbolic):
+    """A row of the table.
+
+    Attributes:
+        name: in torch.
+        torch: the function of tensors.
+        host: the function of Python numbers.
+        c: spelling in C, over variables; ``{f}`` is ``f`` for float and nothing for double.
+        triton: spelling in Triton.
+        latex: spelling in a formula.
+        flops: floating-point operations an element; a root or a quotient counts as one.
+        foreach: whether torch has ``_foreach_NAME`` for lists of tensors with lists or numbers.
+    """
+
+    name: str
+    torch: Callable[..., Any]
+    host: Callable[..., Any]
+    c: str
+    triton: str
+    latex: str
+    flops: int = 1
+    foreach: str = ""
+
+    def run(self, *args: Any) -> Any:
+        """The value, of tensors and numbers."""
+        return (self.torch if any(isinstance(a, Tensor) for a in args) else self.host)(*args)
 
 
-def _reflected_div(a: Any, xs: list[Tensor]) -> list[Tensor]:
-    """Number over list."""
-    out = list(torch._foreach_reciprocal(xs))
-    torch._foreach_mul_(out, a)
-    return out
+def _quotient(a: float, b: float) -> float:
+    """As in IEEE 754: no exception where ``b`` is 0."""
+    if b:
+        return a / b
+    return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 
-ROWS: dict[str, Op] = {
-    name: _row(name)
-    for name in (
-        *("add", "sub", "mul", "div", "neg", "reciprocal", "pow"),
-        *("lerp", "addcmul", "addcdiv"),
-        *("sqrt", "abs", "sign", "exp", "log"),
-        *("maximum", "minimum", "clamp_min", "clamp_max"),
-    )
-}
+def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function`` for arguments some of which may be numbers, as torch's two-tensor functions do not take them."""
 
-COMMUTING = ("add", "mul")
+    def over(*args: Any) -> Tensor:
+        like = next(a for a in args if isinstance(a, Tensor) and a.dtype != torch.bool)
+        return function(*(a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=like.dtype, device=like.device) for a in args))
 
-#: a number on the left of a list, where the order matters
-REFLECTED: dict[str, Callable[..., Any]] = {"sub": _reflected_sub, "div": _reflected_div}
+    return over
 
-#: other names of the same rows
-ALIASES = {
-    "truediv": "div",
-    "negative": "neg",
-    "absolute": "abs",
-    "subtract": "sub",
-    "multiply": "mul",
-    "divide": "div",
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    return torch.where(torch.as_tensor(condition).bool(), a, b)
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def _larger(x: str, y: str) -> str:
+    return f"({x} > {y} || {x} != {x} ? {x} : {y})"  # NaN propagates, as in torch
+
+
+def _smaller(x: str, y: str) -> str:
+    return f"({x} < {y} || {x} != {x} ? {x} : {y})"
+
+
+def _float32(x: float) -> float:
+    return torch.tensor(x, dtype=torch.float32).item()
+
+
+# fmt: off
+_ROWS = [
+    #  name          tensors               numbers                C                              Triton                    LaTeX
+    Op("add",        operator.add,         operator.add,          "{0} + {1}",                   "{0} + {1}",              "{0} + {1}", foreach="add"),
+    Op("sub",        operator.sub,         operator.sub,          "{0} - {1}",                   "{0} - {1}",              "{0} - {1}", foreach="sub"),
+    Op("mul",        operator.mul,         operator.mul,          "{0} * {1}",                   "{0} * {1}",              r"{0}\,{1}", foreach="mul"),
+    Op("div",        operator.truediv,     _quotient,             "{0} / {1}",                   "{0} / {1}",              r"\frac{{{0}}}{{{1}}}", foreach="div"),
+    Op("pow",        torch.pow,            operator.pow,          "pow{f}({0}, {1})",            "tl.exp2(tl.log2({0}) * {1})", "{0}^{{{1}}}", flops=10, foreach="pow"),
+    Op("neg",        torch.neg,            operator.neg,          "-{0}",                        "-{0}",                   "-{0}", foreach="neg"),
+    Op("reciprocal", torch.reciprocal,     lambda x: _quotient(1.0, x), "1 / {0}",               "1.0 / {0}",              r"\frac{{1}}{{{0}}}", foreach="reciprocal"),
+    Op("add_scaled", lambda a, b, k: torch.add(a, b, alpha=k), lambda a, b, k: a + k * b,
+       "{0} + {2} * {1}", "{0} + {2} * {1}", r"{0} + {2}\,{1}", flops=2, foreach="add"),
+    Op("addcmul",    lambda a, b, c, k: torch.addcmul(a, b, c, value=k), lambda a, b, c, k: a + k * b * c,
+       "{0} + {3} * ({1} * {2})", "{0} + {3} * ({1} * {2})", r"{0} + {3}\,{1}\,{2}", flops=3, foreach="addcmul"),
+    Op("addcdiv",    lambda a, b, c, k: torch.addcdiv(a, b, c, value=k), lambda a, b, c, k: a + k * _quotient(b, c),
+       "{0} + {3} * ({1} / {2})", "{0} + {3} * ({1} / {2})", r"{0} + {3}\frac{{{1}}}{{{2}}}", flops=3, foreach="addcdiv"),
+    Op("lerp",       torch.lerp,           lambda a, b, k: a + k * (b - a),
+       "{0} + {2} * ({1} - {0})", "{0} + {2} * ({1} - {0})", r"(1 - {2})\,{0} + {2}\,{1}", flops=3, foreach="lerp"),
+    Op("sqrt",       torch.sqrt,           math.sqrt,             "sqrt{f}({0})",                "tl.sqrt({0})",           r"\sqrt{{{0}}}", foreach="sqrt"),
+    Op("rsqrt",      torch.rsqrt,          lambda x: _quotient(1.0, math.sqrt(x)), "1 / sqrt{f}({0})", "1.0 / tl.sqrt({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}", flops=2),
+    Op("abs",        torch.abs,            abs,                   "fabs{f}({0})",                "tl.abs({0})",            r"\lvert {0} \rvert", foreach="abs"),
+    Op("sign",       torch.sign,           lambda x: (x > 0) - (x < 0), "(T)(({0} > 0) - ({0} < 0))",
+       "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))", r"\operatorname{{sign}}({0})", foreach="sign"),
+    Op("exp",        torch.exp,            math.exp,              "exp{f}({0})",                 "tl.exp({0})",            "e^{{{0}}}", flops=10, foreach="exp"),
+    Op("log",        torch.log,            math.log,              "log{f}({0})",                 "tl.log({0})",            r"\log {0}", flops=10, foreach="log"),
+    Op("log1p",      torch.log1p,          math.log1p,            "log1p{f}({0})",               "tl.log(1.0 + {0})",      r"\log(1 + {0})", flops=10, foreach="log1p"),
+    Op("tanh",       torch.tanh,           math.tanh,             "tanh{f}({0})",                "2.0 / (1.0 + tl.exp(-2.0 * {0})) - 1.0", r"\tanh {0}", flops=10, foreach="tanh"),
+    Op("sigmoid",    torch.sigmoid,        _logistic,             "1 / (1 + exp{f}(-{0}))",      "1.0 / (1.0 + tl.exp(-{0}))", r"\sigma({0})", flops=12, foreach="sigmoid"),
+    Op("maximum",    _tensors(torch.maximum), max,                _larger("{0}", "{1}"),         "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", r"\max({0}, {1})", foreach="maximum"),
+    Op("minimum",    _tensors(torch.minimum), min,                _smaller("{0}", "{1}"),        "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", r"\min({0}, {1})", foreach="minimum"),
+    Op("gt",         operator.gt,             operator.gt,           "(T)({0} > {1})",              "({0} > {1}).to(T)",      "[{0} > {1}]"),
+    Op("ge",         operator.ge,             operator.ge,           "(T)({0} >= {1})",             "({0} >= {1}).to(T)",     r"[{0} \ge {1}]"),
+    Op("lt",         operator.lt,             operator.lt,           "(T)({0} < {1})",              "({0} < {1}).to(T)",      "[{0} < {1}]"),
+    Op("le",         operator.le,             operator.le,           "(T)({0} <= {1})",             "({0} <= {1}).to(T)",     r"[{0} \le {1}]"),
+    Op("eq",         operator.eq,             operator.eq,           "(T)({0} == {1})",             "({0} == {1}).to(T)",     "[{0} = {1}]"),
+    Op("ne",         operator.ne,             operator.ne,           "(T)({0} != {1})",             "({0} != {1}).to(T)",     r"[{0} \ne {1}]"),
+    Op("and_",       torch.logical_and,    lambda a, b: bool(a) and bool(b), "(T)({0} != 0 && {1} != 0)", "(({0} != 0) & ({1} != 0)).to(T)", r"{0} \land {1}"),
+    Op("or_",        torch.logical_or,     lambda a, b: bool(a) or bool(b), "(T)({0} != 0 || {1} != 0)", "(({0} != 0) | ({1} != 0)).to(T)", r"{0} \lor {1}"),
+    Op("where",      _where,               lambda c, a, b: a if c else b, "({0} != 0 ? {1} : {2})", "tl.where({0} != 0, {1}, {2})", r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}"),
+    Op("float32",    lambda x: x.float(),  _float32,              "(float){0}",                  "{0}.to(tl.float32)",     "{0}", flops=0),
+]
+# fmt: on
+
+ROWS: dict[str, Op] = {row.name: row for row in _ROWS}
+
+# what a rule imports where torch's own function does not take numbers
+add, sub, mul, div, neg = (ROWS[n] for n in ("add", "sub", "mul", "div", "neg"))
+sqrt, exp, log, reciprocal = (ROWS[n] for n in ("sqrt", "exp", "log", "reciprocal"))
+maximum, minimum, where, float32 = (ROWS[n] for n in ("maximum", "minimum", "where", "float32"))
+
+# -- torch's spellings of the rows ----------------------------------------------------------------------------------
+
+
+def _add(a: Any, b: Any, alpha: Any = 1) -> Any:
+    if isinstance(alpha, (int, float)) and alpha == 1:
+        return add(a, b)
+    return ROWS["add_scaled"](a, b, alpha) if extent_of(alpha) == HOST else add(a, mul(b, alpha))
+
+
+def _sub(a: Any, b: Any, alpha: Any = 1) -> Any:
+    return sub(a, b) if isinstance(alpha, (int, float)) and alpha == 1 else _add(a, b, -alpha)
+
+
+def _div(a: Any, b: Any) -> Any:
+    """A quotient by a number of the host is a product: many times cheaper in a loop."""
+    if isinstance(a, fx.Proxy) and extent_of(a) > HOST and extent_of(b) == HOST:
+        return mul(a, reciprocal(b))
+    return reciprocal(b) if isinstance(a, (int, float)) and a == 1 else div(a, b)
+
+
+def _pow(x: Any, k: Any) -> Any:
+    if extent_of(x) > HOST and isinstance(k, (int, float)):
+        if k == 2:
+            return mul(x, x)
+        if k == 0.5:
+            return sqrt(x)
+    return ROWS["pow"](x, k)
+
+
+def _addcmul(a: Any, b: Any, c: Any, value: Any = 1) -> Any:
+    return ROWS["addcmul"](a, b, c, value) if extent_of(value) == HOST else add(a, mul(value, mul(b, c)))
+
+
+def _addcdiv(a: Any, b: Any, c: Any, value: Any = 1) -> Any:
+    return ROWS["addcdiv"](a, b, c, value) if extent_of(value) == HOST else add(a, mul(value, div(b, c)))
+
+
+def _lerp(a: Any, b: Any, weight: Any) -> Any:
+    return ROWS["lerp"](a, b, weight) if extent_of(weight) == HOST else add(a, mul(weight, sub(b, a)))
+
+
+def _clamp(x: Any, min: Any = None, max: Any = None) -> Any:
+    x = x if min is None else maximum(x, min)
+    return x if max is None else minimum(x, max)
+
+
+#: how each call that a rule may make becomes rows; every row's own name means the row
+SPELLINGS: dict[str, Callable[..., Any]] = {
+    **ROWS,
+    "add": _add,
+    "sub": _sub,
+    "subtract": _sub,
+    "rsub": lambda a, b: sub(b, a),
+    "multiply": mul,
+    "truediv": _div,
+    "div": _div,
+    "divide": _div,
+    "pow": _pow,
+    "square": lambda x: mul(x, x),
+    "negative": neg,
+    "absolute": ROWS["abs"],
+    "addcmul": _addcmul,
+    "addcdiv": _addcdiv,
+    "lerp": _lerp,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": lambda x, min: maximum(x, min),
+    "clamp_max": lambda x, max: minimum(x, max),
+    "logical_and": ROWS["and_"],
+    "logical_or": ROWS["or_"],
 }
 
 
 def name_of(target: Any) -> str:
-    """The row that a call in the graph means: ``operator.truediv``, ``torch.div`` and ``Tensor.div`` are one op."""
-    name = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
-    return ALIASES.get(name, name)
+    """What a call in a rule is called: ``operator.truediv``, ``torch.div`` and the method ``div`` have a name each."""
+    return target if isinstance(target, str) else str(getattr(target, "__name__", repr(target)))
 
 
-def scalar_op(target: Any) -> bool:
-    """Whether Python itself can run the call on numbers."""
-    return getattr(operator, getattr(target, "__name__", ""), None) is target
+# -- reductions -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(_Symbolic):
+    """Many numbers to one, for each row or each tensor: it ends a pass over memory."""
+
+    name: str
+    extent: Extent
+    latex: str
+
+    def run(self, x: Tensor) -> Tensor:
+        """Of one tensor, in eager. A vector or a single number is one row."""
+        dtype = x.dtype if x.is_floating_point() else torch.float64
+        if self.extent == PER_TENSOR:
+            return x.sum(dtype=dtype)
+        dims = tuple(range(1, x.ndim)) if x.ndim > 1 else tuple(range(x.ndim))
+        return x.sum(dims, keepdim=True, dtype=dtype) if dims else x.to(dtype)
+
+
+tensor_sum = Sum("tensor_sum", PER_TENSOR, r"\sum {0}")
+row_sum = Sum("row_sum", ROW, r"\sum_{{\text{{row}}}} {0}")
+
+
+def tensor_mean(x: Any) -> Any:
+    """Mean over a tensor."""
+    return tensor_sum(x) / tensor_size(x)
+
+
+def tensor_norm(x: Any) -> Any:
+    """Euclidean norm of a tensor."""
+    return sqrt(tensor_sum(x * x))
+
+
+def row_mean(x: Any) -> Any:
+    """Mean over all dimensions but the first."""
+    return row_sum(x) / row_size(x)
+
+
+def row_norm(x: Any) -> Any:
+    """Euclidean norm over all dimensions but the first."""
+    return sqrt(row_sum(x * x))
+
+
+class Totals(threading.local):
+    """What eager knows of totals in this thread: those that are complete, and the shares of those that are not."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+        self.shares: dict[str, list[Any]] = {}
+
+
+totals = Totals()
+
+
+@dataclass(frozen=True, eq=False)
+class Total(_Symbolic):
+    """A sum over all elements of all tensors of the optimizer; those of one name add up over all groups.
+
+    In eager a total that is not known yet is NaN, and the tensor's share is noted; the rule is run again when all are in.
+    """
+
+    name: str
+    latex: str = r"\sum_{{\text{{all}}}} {0}"
+    extent: Extent = GLOBAL
+
+    def run(self, x: Tensor) -> Any:
+        """The sum over everything, if known."""
+        if self.name not in totals.known:
+            totals.shares.setdefault(self.name, []).append(x.sum())
+        return totals.known.get(self.name, math.nan)
 
 
 # -- leaves: functions of whole tensors that the engine does not look into ------------------------------------------
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """A function of a list of tensors (and numbers) that torch runs; a rule calls it with one tensor."""
+@dataclass(frozen=True, eq=False)
+class Leaf(_Symbolic):
+    """A function of a list of tensors (and numbers) that torch runs; a rule calls it with one tensor.
+
+    ``extent`` ELEMENT: it gets and gives whole tensors, between two passes. PER_TENSOR: it gets shapes alone (its tensors
+    may be read for nothing else) and gives Python numbers.
+    """
 
     over: Callable[..., list[Any]]
-    kind: str  # TENSOR or PER_TENSOR
+    extent: Extent
 
     @property
-    def __name__(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
+        """That of the function."""
         return self.over.__name__
 
-    def __call__(self, x: Any, *args: Any) -> Any:
-        """On a tensor: the function of it alone. Within a trace: a node of the graph."""
-        if isinstance(x, fx.Proxy):
-            return x.tracer.create_proxy("call_function", self, (x, *args), {})
+    def run(self, x: Any, *args: Any) -> Any:
+        """Of one tensor alone."""
         return self.over([x], *args)[0]
 
 
-def leaf(kind: str = TENSOR) -> Callable[[Callable[..., list[Any]]], Leaf]:
+def leaf(extent: Extent = ELEMENT) -> Callable[[Callable[..., list[Any]]], Leaf]:
     """Make ``function(list of tensors, *numbers) -> list`` usable in a rule, where it is called with one tensor."""
-    return lambda over: Leaf(over, kind)
+    return lambda over: Leaf(over, extent)
+
+
+@leaf(PER_TENSOR)
+def is_matrix(ps: list[Tensor]) -> list[float]:
+    """1 for a tensor with two dimensions or more, else 0."""
+    return [float(p.ndim > 1) for p in ps]
+
+
+@leaf(PER_TENSOR)
+def tensor_size(ps: list[Tensor]) -> list[float]:
+    """Number of elements."""
+    return [float(max(p.numel(), 1)) for p in ps]
+
+
+@leaf(PER_TENSOR)
+def row_size(ps: list[Tensor]) -> list[float]:
+    """Number of elements of a row."""
+    return [float(max(p.numel() // p.shape[0] if p.ndim > 1 and p.shape[0] else p.numel(), 1)) for p in ps]

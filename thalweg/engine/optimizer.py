@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, dataclass_transform
 
@@ -10,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import declare
-from thalweg.engine.backends import choice, foreach
-from thalweg.engine.batch import Batch
-from thalweg.engine.declare import Hyper, StateSpec, count, hyper, state
-from thalweg.engine.trace import kept, variant
+from thalweg.engine import backward, checkpoint, declare, memory
+from thalweg.engine.backends import choice
+from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, state
+from thalweg.engine.formats import Storage
+from thalweg.engine.report import Report
+from thalweg.engine.steps import Steps
+from thalweg.engine.trace import trace, variant
+
+FORMATS = (None, "float32", "bfloat16", "int8")
 
 
-@dataclass_transform(field_specifiers=(hyper, state, count))
+@dataclass_transform(field_specifiers=(hyper, state, number, count))
 class Declared(torch.optim.Optimizer):
     """Reads the declarations of every subclass and gives it its constructor's signature."""
 
@@ -39,12 +42,31 @@ class Declared(torch.optim.Optimizer):
 class Optimizer(Declared):
     """Base of every optimizer here: a subclass declares hyperparameters and state, and one pure ``direction``.
 
+    What surrounds every direction, in the order in which it acts, is written in :mod:`thalweg.engine.around`.
+
     Args:
         params: an iterable of parameters, of (name, parameter) pairs, or of dicts (param groups), as in torch; a whole
             model where the optimizer says so.
+        weight_decay: λ. Coupled (added to the gradient) or decoupled, as the optimizer's own text says.
         maximize: climb instead of descend.
         decoupled_weight_decay: decay the weights themselves (p ← p − lr·wd·p) instead of adding wd·p to the gradient.
-        backend: ``"auto"``, ``"eager"`` or ``"foreach"``; ``repr`` says which runs and why.
+        independent_weight_decay: decoupled decay that follows the schedule but not the size of the learning rate
+            (p ← p − wd·p·lr/initial lr).
+        clip_value: each element of the gradient into [−c, c]. None is off, here and below.
+        clip_norm: each tensor's gradient to a norm of at most c.
+        clip_global_norm: the whole gradient to a norm of at most c, as ``torch.nn.utils.clip_grad_norm_``.
+        clip_adaptive: each row of a gradient to at most c times the norm of that row of the parameter.
+        centralize: subtract from each row of a gradient its mean, for tensors of two dimensions or more.
+        cautious: move only where the direction agrees with the gradient.
+        trust_ratio: scale each tensor's direction to the norm of the tensor.
+        backend: ``"auto"``, ``"eager"``, ``"foreach"``, ``"cpu"`` or ``"triton"``; ``repr`` says which runs and why.
+        state_dtype: keep the state as ``"float32"``, ``"bfloat16"`` or ``"int8"`` (codes with a scale for each 128
+            elements); None is the parameter's dtype. A torch.dtype serves too.
+        rounding: of what is stored in 16 bits: ``"nearest"`` or ``"stochastic"`` (up or down at random, so that steps below
+            half a unit are right on average).
+        master: ``"split16"`` (or ``"split"``) keeps the next 16 bits of a float32 beside each bfloat16 parameter, ``"split8"``
+            the next 8.
+        seed: of stochastic rounding.
         foreach, fused: torch's spelling of ``backend``; ``foreach=False`` is ``"eager"``, ``fused=True`` ``"auto"``.
         capturable, differentiable: torch has them; only False is served, and True is an error.
 
@@ -53,12 +75,25 @@ class Optimizer(Declared):
         TypeError: for an argument that the optimizer does not have.
     """
 
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over its scale, and what it found
+
     params: Iterable[Any] | nn.Module
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
     maximize: bool = hyper(default=False, doc="climb instead of descend", kw_only=True)
-    decoupled_weight_decay: bool = hyper(
-        default=False, doc="decay the weights, not the gradient (Loshchilov & Hutter 2019)", kw_only=True
-    )
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
+    independent_weight_decay: bool = hyper(default=False, doc="decay by wd·lr/initial lr", kw_only=True)
+    clip_value: float | None = hyper(default=None, within="(0, ∞)", doc="bound of an element of g", off=None, kw_only=True)
+    clip_norm: float | None = hyper(default=None, within="(0, ∞)", doc="bound of a tensor's ‖g‖", off=None, kw_only=True)
+    clip_global_norm: float | None = hyper(default=None, within="(0, ∞)", doc="bound of ‖g‖ over all", off=None, kw_only=True)
+    clip_adaptive: float | None = hyper(default=None, within="(0, ∞)", doc="bound of a row's ‖g‖/‖p‖", off=None, kw_only=True)
+    centralize: bool = hyper(default=False, doc="take from each row of g its mean", kw_only=True)
+    cautious: bool = hyper(default=False, doc="move only where u agrees with g", kw_only=True)
+    trust_ratio: bool = hyper(default=False, doc="scale u by ‖p‖/‖u‖, a tensor at a time", kw_only=True)
     backend: str = hyper(default="auto", kw_only=True, setup=True)
+    state_dtype: str | torch.dtype | None = hyper(default=None, kw_only=True, setup=True)
+    rounding: str = hyper(default="nearest", within=("nearest", "stochastic"), kw_only=True, setup=True)
+    master: str | None = hyper(default=None, within=(None, "split", "split8", "split16"), kw_only=True, setup=True)
+    seed: int = hyper(default=0, kw_only=True, setup=True)
     foreach: bool | None = hyper(default=None, kw_only=True, setup=True)
     fused: bool | None = hyper(default=None, kw_only=True, setup=True)
     capturable: bool = hyper(default=False, kw_only=True, setup=True)
@@ -76,6 +111,12 @@ class Optimizer(Declared):
             if given[name]:
                 raise bad_argument(name, given[name], "False: steps are counted on the host and not differentiated")
         self.backend = choice.requested(given["backend"], given["foreach"], given["fused"])
+        self.storage = _storage(given["state_dtype"], given["rounding"], given["master"])
+        self.seed = given["seed"]
+        self.updates = 0  # counts for random bits alone
+        self._steps = Steps(self)
+        self._hooks: list[Any] = []
+        self._fused_done: set[int] = set()
         defaults = {name: given.get(name, h.default) for name, h in self.hypers.items()}
         self._check_together(defaults)
         super(Declared, self).__init__(self._groups(params, given), defaults)
@@ -116,102 +157,82 @@ class Optimizer(Declared):
         except Exception:
             self.param_groups.pop()
             raise
+        self._steps.forget()
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Refuse what cannot run now, at construction: the rule is traced for this group."""
         self._check_together(group)
-        foreach.compiled(variant(type(self), group))
+        if group["independent_weight_decay"] and not (group["decoupled_weight_decay"] and group["lr"]):
+            raise bad_argument("independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first")
+        memory.check(self.param_groups)
+        trace(variant(type(self), group))
+        if group["independent_weight_decay"]:
+            group.setdefault("first_lr", declare.plain(group["lr"]))
 
     # -- the step ---------------------------------------------------------------------------------------------------
 
+    @torch._disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; ``closure`` recomputes the loss, which is returned."""
         loss = None
         if closure is not None:
+            if self._hooks:
+                raise bad_argument("closure", closure, "None: gradients are used inside backward (fuse_into_backward)")
             with torch.enable_grad():
                 loss = closure()
-        run = choice.BACKENDS[choice.chosen(self.backend)[0]]
-        for batch in [b for group in self.param_groups for b in self._batches(group)]:
-            run(batch)
+        if self._hooks:
+            backward.end(self)
+        else:
+            self._steps.run(self.param_groups)
         return loss
 
-    def _batches(self, group: dict[str, Any]) -> list[Batch]:
-        """Sort the parameters of a group by what makes their step the same: device, dtype, number of updates."""
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return []
-        self._check(group)  # a scheduler or the user may have written to it
-        key = variant(type(self), group)
-        specs = kept(type(self), group)
-        names = [spec.name for spec in specs if not spec.count]
-        same: dict[Any, list[Tensor]] = defaultdict(list)
-        for p in params:
-            _check_gradient(p)
-        for p in params:
-            updates = self._count(p, specs)
-            same[p.device, p.dtype, updates].append(p)
-        batches = []
-        for (_, _, (step, first)), ps in same.items():
-            h = declare.read(self.hypers, group)
-            h.step, h.first = step, first
-            states = {name: [_real(self.state[p][name]) for p in ps] for name in names}
-            grads = [_real(p.grad) for p in ps]  # type: ignore[arg-type]
-            batches.append(Batch(key, h, [_real(p) for p in ps], grads, states))
-        return batches
+    def fuse_into_backward(self) -> None:
+        """From now on step each parameter inside ``backward``, as its gradient arrives, and free the gradient.
 
-    def _count(self, p: Tensor, specs: list[declare.StateSpec]) -> tuple[int | None, float]:
-        """Create what is missing of the state of ``p``, count this update, and say which one it is."""
-        mine = self.state[p] if specs else {}
-        first = float(any(spec.name not in mine or mine[spec.name] is None for spec in specs))
-        step = None
-        for spec in specs:
-            if mine.get(spec.name) is None:
-                mine[spec.name] = declare.new_state(spec, p)
-            if spec.count:
-                mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32)  # old checkpoints keep a number
-                mine[spec.name] += 1
-                step = int(mine[spec.name])
-        return step, first
+        ``step`` then only marks the end of an update. See :mod:`thalweg.engine.backward` for what cannot be combined with it.
+        """
+        backward.fuse(self)
+
+    def plan(self) -> Report:
+        """What runs at a step: backend, passes over memory, bytes a parameter, and why nothing faster. ``print`` shows it."""
+        return Report(self)
 
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch; each state is brought to this optimizer's format, whatever format it was saved in."""
+        with checkpoint.formats_kept(self):
+            super().load_state_dict(state_dict)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "backend": self.backend}
+        kept = {name: getattr(self, name) for name in ("backend", "storage", "seed", "updates")}
+        return {**super().__getstate__(), **kept, "_fused_into_backward": bool(self._hooks)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        fused = state.pop("_fused_into_backward", False)
+        self.__dict__.setdefault("_hooks", [])
+        self.__dict__.setdefault("_fused_done", set())
         super().__setstate__(state)
+        self._steps = Steps(self)
         for group in self.param_groups:
             for name, h in self.hypers.items():
                 group.setdefault(name, self.defaults.get(name, h.default))
                 if h.constant:  # a checkpoint of a sibling (Adam's in AdamW) does not change what this class is
                     group[name] = h.default
+        checkpoint.restore(self)
+        if fused:
+            self.fuse_into_backward()
 
     def __repr__(self) -> str:
-        name, why = choice.chosen(self.backend)
-        lines = [f"{type(self).__name__} (backend: {name}, {why})"]
-        for i, group in enumerate(self.param_groups):
-            size = sum(p.numel() for p in group["params"])
-            lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters{_names(group)}")
-            changed = {k: group[k] for k, h in self.hypers.items() if group[k] != h.default}
-            lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **changed}.items()))
-        return "\n".join(lines)
+        return self.plan().short()
 
 
-def _names(group: dict[str, Any], most: int = 4) -> str:
-    """The first names of a group's parameters, where they have names."""
-    names = group.get("param_names", [])
-    return f": {', '.join(names[:most])}{', …' if len(names) > most else ''}" if names else ""
-
-
-def _check_gradient(p: Tensor) -> None:
-    g = p.grad
-    assert g is not None
-    if g.layout != torch.strided:
-        raise bad_argument("grad", g.layout, "a dense gradient", "For sparse ones use torch.optim.SparseAdam or SGD")
-    if g.dtype != p.dtype:
-        raise bad_argument("grad.dtype", g.dtype, f"the parameter's, {p.dtype}")
-
-
-def _real(x: Tensor) -> Tensor:
-    return torch.view_as_real(x) if x.is_complex() else x
+def _storage(state_dtype: Any, rounding: str, master: str | None) -> Storage:
+    """The user's words as the engine keeps them."""
+    name = str(state_dtype).removeprefix("torch.") if isinstance(state_dtype, torch.dtype) else state_dtype
+    if name not in FORMATS:
+        raise bad_argument("state_dtype", state_dtype, "one of " + ", ".join(map(repr, FORMATS)))
+    if master and rounding == "stochastic":
+        raise bad_argument("rounding", rounding, f'"nearest" where master="{master}": what rounding drops is kept')
+    return Storage(name, rounding, "split16" if master == "split" else master)

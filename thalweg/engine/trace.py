@@ -1,7 +1,8 @@
-"""The rule, with what surrounds it, as one `torch.fx` graph."""
+"""The rule, with what surrounds it, as one `torch.fx` graph in the rows of the table of ops."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, fx
 from thalweg.engine import ops
 from thalweg.engine.around import update
 from thalweg.engine.declare import Hyper, StateSpec
+from thalweg.engine.ops import ELEMENT, HOST
 
 
 class UnsupportedOpError(TypeError):
@@ -42,36 +44,78 @@ class Variant:
     choices: tuple[tuple[str, Any], ...]
     off: frozenset[str]
     counted: bool
+    scaled: bool = False
+
+    def __str__(self) -> str:
+        shown = [f"{k}={v}" for k, v in self.choices if v != self.rule.hypers[k].default]
+        on = {k for k, h in self.rule.hypers.items() if h.switchable and h.symbolic} - self.off
+        parts = [*shown, *sorted(on), *(["loss scale"] if self.scaled else [])]
+        return self.rule.__name__ + (f" ({', '.join(parts)})" if parts else "")
 
 
 @dataclass(frozen=True)
 class Traced:
-    """The graph of one variant; its placeholders are ``p``, ``g``, the ``states``, the ``scalars``, in that order."""
+    """The graph of one variant: its placeholders are ``p``, ``g``, the state tensors, and numbers of the host.
 
+    Attributes:
+        variant: whose graph it is.
+        graph: every node calls a row of the table, a sum, a total or a leaf, and knows its extent.
+        outputs: what is kept, by name: ``p``, the state tensors, the numbers of the state.
+        states: the state tensors.
+        numbers: the numbers of the state.
+        scalars: names of the host's placeholders.
+    """
+
+    variant: Variant
     graph: fx.Graph
-    states: tuple[str, ...]
+    outputs: dict[str, fx.Node]
+    states: tuple[StateSpec, ...]
+    numbers: tuple[StateSpec, ...]
     scalars: tuple[str, ...]
 
 
 class _Tracer(fx.proxy.GraphAppendingTracer):
-    """Appends to a graph, remembers the rule's line at each node, and lets a rule ask whether a number is on."""
+    """Turns each call into rows of the table, notes the rule's line, and lets a rule ask whether a number is on."""
 
     def __init__(self, graph: fx.Graph, rule: type) -> None:
         super().__init__(graph)
-        self.file = sys.modules[rule.__module__].__file__
+        self.files = _files(rule)
 
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """As in torch.fx, and note the line of the rule that asked for it."""
-        node = super().create_node(*args, **kwargs)
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
+        """A node for a row; for torch's or Python's spelling of it, what the table says that it means."""
+        if kind == "placeholder" or isinstance(target, ops._Symbolic):
+            return super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        spelling = ops.SPELLINGS.get(ops.name_of(target))
+        if kind not in ("call_function", "call_method") or spelling is None:
+            raise self._unknown(ops.name_of(target))
+        try:
+            return spelling(*args, **kwargs)
+        except TypeError as error:
+            raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
+
+    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> fx.Node:
+        """As in torch.fx; the node knows its extent and the line of the rule that asked for it."""
+        node = super().create_node(kind, target, args, kwargs, *rest, **more)
         node.meta["line"] = self.line()
+        if kind == "call_function":
+            if isinstance(target, ops.Op):
+                node.meta["extent"] = max(ops.extent_of(a) for a in node.all_input_nodes)
+            else:
+                node.meta["extent"] = target.extent
+            if isinstance(target, (ops.Sum, ops.Total)) and ops.extent_of(node.args[0]) != ELEMENT:
+                raise UnsupportedOpError(f"{self.line()}: {target.name} of what is no tensor's elements")
         return node
+
+    def _unknown(self, name: str) -> UnsupportedOpError:
+        known = ", ".join(sorted(ops.SPELLINGS))
+        return UnsupportedOpError(f"{self.line()}: {name!r} is not an operation that a rule may use here; there are: {known}")
 
     def line(self) -> str:
         """File and line of the rule that is being run now."""
         frame: Any = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename != self.file:
+        while frame is not None and frame.f_code.co_filename not in self.files:
             frame = frame.f_back
-        return f"{self.file}:{frame.f_lineno}" if frame else "around the rule"
+        return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "around the rule"
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Numbers that are off were traced as themselves, so a symbol that may be off is on; no other can be asked."""
@@ -82,13 +126,27 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
             "traced. Write it as arithmetic, or declare the hyperparameter with hyper(off=...)"
         )
 
+    def iter(self, obj: fx.Proxy) -> Any:
+        """No symbol has parts."""
+        raise UnsupportedOpError(f"{self.line()}: {obj.node.name!r} is one value; it cannot be iterated over")
 
-def variant(rule: type[Rule], group: Mapping[str, Any]) -> Variant:
+
+def _files(rule: type) -> set[str | None]:
+    """The files whose lines are the rule's: its own, and that of the parent that states its direction."""
+    own = [c for c in rule.__mro__ if c is rule or "direction" in c.__dict__][:2]
+    return {sys.modules[c.__module__].__file__ for c in own}
+
+
+def variant(rule: type[Rule], group: Mapping[str, Any], scaled: bool = False) -> Variant:
     """The variant of ``rule`` that a parameter group asks for."""
     hypers = rule.hypers
     choices = tuple((name, _frozen(group[name])) for name, h in hypers.items() if not h.symbolic)
-    off = frozenset(name for name, h in hypers.items() if h.symbolic and h.off is not None and group[name] == h.off)
-    return Variant(rule, choices, off, any(spec.count for spec in kept(rule, group)))
+    off = frozenset(n for n, h in hypers.items() if h.symbolic and h.switchable and _is_off(group[n], h.off))
+    return Variant(rule, choices, off, any(spec.kind == "count" for spec in kept(rule, group)), scaled)
+
+
+def _is_off(value: Any, off: Any) -> bool:
+    return value is None if off is None else bool(value == off)
 
 
 def kept(rule: type[Rule], group: Mapping[str, Any]) -> list[StateSpec]:
@@ -97,6 +155,7 @@ def kept(rule: type[Rule], group: Mapping[str, Any]) -> list[StateSpec]:
     return [spec for spec in rule.states.values() if spec.when(h)]
 
 
+@functools.cache
 def trace(key: Variant) -> Traced:
     """Run the rule once on symbols.
 
@@ -107,55 +166,82 @@ def trace(key: Variant) -> Traced:
     tracer = _Tracer(graph, key.rule)
     choices = dict(key.choices)
     hypers = key.rule.hypers
-    specs = kept(key.rule, {**choices, **{name: name not in key.off for name, h in hypers.items() if h.symbolic}})
-    states = tuple(spec.name for spec in specs if not spec.count)
+    on = {name: name not in key.off for name, h in hypers.items() if h.symbolic}
+    specs = kept(key.rule, {**choices, **on})
+    states = tuple(spec for spec in specs if spec.kind == "tensor")
+    numbers = tuple(spec for spec in specs if spec.kind == "number")
 
-    def symbol(name: str, kind: str, switch: bool = False) -> fx.Proxy:
+    def symbol(name: str, extent: ops.Extent, switch: bool = False) -> fx.Proxy:
         proxy = fx.Proxy(graph.placeholder(name), tracer)
-        proxy.node.meta.update(kind=kind, switch=switch)
+        proxy.node.meta.update(extent=extent, switch=switch)
         return proxy
 
-    p, g = symbol("p", ops.TENSOR), symbol("g", ops.TENSOR)
-    s = SimpleNamespace(**{name: symbol(name, ops.TENSOR) for name in states})
+    p, g = symbol("p", ELEMENT), symbol("g", ELEMENT)
+    s = SimpleNamespace(**{spec.name: symbol(spec.name, ELEMENT) for spec in states})
     values: dict[str, Any] = dict(choices)
     for name, h in hypers.items():
         if name in key.off:
             values[name] = h.off
         elif h.symbolic and "tuple" in h.annotation:
             size = h.annotation.count("float")
-            values[name] = tuple(symbol(f"{name}_{i}", ops.SCALAR) for i in range(size))
+            values[name] = tuple(symbol(f"{name}_{i}", HOST) for i in range(size))
         elif h.symbolic:
-            values[name] = symbol(name, ops.SCALAR, switch=h.off is not None)
-    values["first"] = symbol("first", ops.SCALAR)
-    if key.counted:
-        values["step"] = symbol("step", ops.SCALAR)
+            values[name] = symbol(name, HOST, switch=h.switchable)
+    for spec in numbers:
+        setattr(s, spec.name, symbol(spec.name, HOST))
+    for name in ("first", "initial_lr", *(["step"] if key.counted else [])):
+        values[name] = symbol(name, HOST)
+    values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
 
     new_p: Any = update(key.rule, cast(Tensor, p), cast(Tensor, g), s, SimpleNamespace(**values))
-    outputs = {"p": new_p.node, **{name: getattr(s, name).node for name in states}}
+    outputs = {"p": _node(new_p, "the new parameter"), **{k.name: _node(getattr(s, k.name), k.name) for k in specs if k.kind != "count"}}
+    for spec in numbers:
+        if outputs[spec.name].meta["extent"] != HOST:
+            raise UnsupportedOpError(f"{outputs[spec.name].meta['line']}: {spec.name} is declared as a number, and is given a tensor")
     graph.output(outputs)
     graph.eliminate_dead_code()
-    classify(graph)
-    scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["kind"] == ops.SCALAR)
-    return Traced(graph, states, scalars)
+    scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST)
+    return Traced(key, graph, outputs, states, numbers, scalars)
 
 
-def classify(graph: fx.Graph) -> None:
-    """Sort the nodes into host scalars, numbers a tensor, and tensors; refuse what no backend can do."""
-    for node in graph.nodes:
-        if node.op in ("placeholder", "output"):
-            continue
-        kinds = {n.meta["kind"] for n in node.all_input_nodes}
-        if isinstance(node.target, ops.Leaf):
-            node.meta["kind"] = node.target.kind
-        elif kinds <= {ops.SCALAR} and ops.scalar_op(node.target):
-            node.meta["kind"] = ops.SCALAR
-        elif ops.name_of(node.target) in ops.ROWS and ops.TENSOR in kinds:
-            node.meta["kind"] = ops.TENSOR
+def _node(value: Any, what: str) -> fx.Node:
+    if not isinstance(value, fx.Proxy):
+        raise UnsupportedOpError(f"{what} is {value!r}, which does not depend on anything that the rule was given")
+    return value.node
+
+
+class Host:
+    """The numbers of a step that do not depend on any tensor, evaluated in Python floats."""
+
+    def __init__(self, traced: Traced) -> None:
+        self.nodes = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == HOST]
+        self.scalars = [n for n in traced.graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST]
+
+    def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
+        """The value of every node of the host, from the group's hyperparameters as plain numbers."""
+        flat = flatten(h)
+        values: dict[fx.Node, Any] = {n: flat[n.target] for n in self.scalars}
+        for node in self.nodes:
+            target: Any = node.target
+            values[node] = target.host(*(values[a] if isinstance(a, fx.Node) else a for a in node.args))
+        return values
+
+    @staticmethod
+    @functools.cache
+    def of(key: Variant) -> Host:
+        """That of a variant."""
+        return Host(trace(key))
+
+
+def flatten(h: SimpleNamespace) -> dict[str, Any]:
+    """Hyperparameters by the names of their symbols: ``betas`` are ``betas_0`` and ``betas_1``."""
+    flat: dict[str, Any] = {}
+    for name, value in vars(h).items():
+        if isinstance(value, tuple):
+            flat.update({f"{name}_{i}": v for i, v in enumerate(value)})
         else:
-            raise UnsupportedOpError(
-                f"{node.meta['line']}: {ops.name_of(node.target)!r} is not an operation that a rule may use here; "
-                f"there are: {', '.join(sorted(ops.ROWS))}"
-            )
+            flat[name] = value
+    return flat
 
 
 def _frozen(value: Any) -> Any:

@@ -1,37 +1,69 @@
-"""Which backend runs, and the sentence that says why."""
+"""Which backend runs a batch, and the words that say why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from typing import Any, cast
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.backends import eager, foreach
+from thalweg.engine.backends.protocol import Backend
 from thalweg.engine.batch import Batch
 
-BACKENDS: dict[str, Callable[[Batch], None]] = {"eager": eager.run, "foreach": foreach.run}
+#: fastest first
+BACKENDS = ("triton", "cpu", "foreach", "eager")
 
 
-def requested(backend: str, use_foreach: bool | None, fused: bool | None) -> str:
+def backend(name: str) -> Backend:
+    """The module of that name, imported when it is first asked."""
+    return cast(Backend, importlib.import_module(f"thalweg.engine.backends.{name}"))
+
+
+def requested(name: str, use_foreach: bool | None, fused: bool | None) -> str:
     """The backend that the constructor's arguments ask for; ``foreach=`` and ``fused=`` are torch's spelling of it.
 
     Raises:
         ValueError: for an unknown backend, or for arguments that ask for two different ones.
     """
     names = ("auto", *BACKENDS)
-    if backend not in names:
-        raise bad_argument("backend", backend, "one of " + ", ".join(map(repr, names)))
+    if name not in names:
+        raise bad_argument("backend", name, "one of " + ", ".join(map(repr, names)))
     if use_foreach and fused:
         raise bad_argument("fused", fused, "False or None where foreach=True: a step runs on one of them")
     asked = "foreach" if use_foreach else "auto" if fused or use_foreach is None else "eager"
-    if backend == "auto":
+    if name == "auto":
         return asked
-    if asked not in ("auto", backend):
-        raise bad_argument("backend", backend, f"the same as foreach={use_foreach} asks for")
-    return backend
+    if asked not in ("auto", name):
+        raise bad_argument("backend", name, f"the same as foreach={use_foreach} asks for")
+    return name
 
 
-def chosen(backend: str) -> tuple[str, str]:
-    """The backend that runs for a request, and why."""
-    if backend == "auto":
-        return "foreach", "the fastest that runs without a compiler"
-    return backend, "as asked"
+def choose(asked: str, batch: Batch) -> tuple[str, str]:
+    """The backend that serves a batch, and why.
+
+    Raises:
+        ValueError: if the user asked for one by name that cannot serve it.
+    """
+    if asked != "auto":
+        why = backend(asked).refusal(batch)
+        if why:
+            raise bad_argument("backend", asked, f"one that serves these parameters: {why}", 'backend="auto" finds one')
+        return asked, "as asked"
+    refused = []
+    for name in BACKENDS:
+        why = backend(name).refusal(batch)
+        if why is None:
+            others = [f"not {other}: {reason}" for other, reason in refused]
+            return name, "; ".join(["the fastest that serves", *others])
+        if not _obvious(name, batch):
+            refused.append((name, why))
+    raise AssertionError("eager serves everything")
+
+
+def _obvious(name: str, batch: Batch) -> bool:
+    """Whether nobody would expect it: a GPU's backend for tensors of the CPU, and the other way round."""
+    return (name == "triton") != (batch.device.type != "cpu") and name in ("triton", "cpu")
+
+
+def prepare(name: str, batch: Batch) -> Any:
+    """Make a batch ready for a backend."""
+    return backend(name).prepare(batch)

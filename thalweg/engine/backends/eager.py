@@ -2,25 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 
+from thalweg.engine import noise, ops
 from thalweg.engine.around import update
 from thalweg.engine.batch import Batch
 
 
-def run(batch: Batch) -> None:
-    """Update every parameter of the batch in place, and its state."""
-    for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
-        s = SimpleNamespace(**{name: tensors[i] for name, tensors in batch.states.items()})
-        new_p = update(batch.variant.rule, p, g, s, batch.h)
-        for name, tensors in batch.states.items():
-            _store(tensors[i], getattr(s, name))
-        p.copy_(new_p)
+def refusal(batch: Batch) -> str | None:
+    """It serves everything."""
+    return None
 
 
-def _store(old: Tensor, new: Any) -> None:
-    if new is not old:
-        old.copy_(new)
+@dataclass
+class Work:
+    """One batch."""
+
+    batch: Batch
+
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """Run the rule on every tensor: for its share of the totals, or to update it."""
+        batch = self.batch
+        stages = batch.plan.stages
+        last = stage == len(stages) - 1
+        gives = stages[stage].gives
+        if not last and not gives:
+            return {}
+        ops.totals.known, ops.totals.shares = totals, {}
+        try:
+            for i in range(len(batch.params)):
+                new = self._update(i)
+                if last:
+                    for name, value in new.items():
+                        store(batch, name, i, value)
+            return {name: sum(ops.totals.shares[name]) for name in gives}
+        finally:
+            ops.totals.known, ops.totals.shares = {}, {}
+
+    def _update(self, i: int) -> dict[str, Any]:
+        batch = self.batch
+        p, g = load(batch, "p", i), batch.grads[i].to(batch.compute)
+        s = SimpleNamespace(**{name: load(batch, name, i) for name in batch.states})
+        numbers = [spec.name for spec in batch.plan.traced.numbers]
+        s.__dict__.update({name: getattr(batch.h, name) for name in numbers})
+        old = dict(vars(s))
+        new = {"p": update(batch.variant.rule, p, g, s, batch.h)}
+        return new | {name: getattr(s, name) for name in batch.states if getattr(s, name) is not old[name]}
+
+
+def prepare(batch: Batch) -> Work:
+    """Nothing to make ready."""
+    return Work(batch)
+
+
+def load(batch: Batch, name: str, i: int) -> Tensor:
+    """The numbers of one tensor, in the dtype of computation."""
+    kept = batch.params[i] if name == "p" else batch.states[name][i]
+    beside = batch.beside[name][i] if name in batch.beside else None
+    return batch.formats[name].decode(kept, beside)
+
+
+def store(batch: Batch, name: str, i: int, numbers: Tensor) -> None:
+    """Write the numbers of one tensor back in its format."""
+    kept = batch.params[i] if name == "p" else batch.states[name][i]
+    f = batch.formats[name]
+    if f.name in ("float32", "float64"):
+        kept.copy_(numbers)
+        return
+    if numbers.stride() != kept.stride():
+        numbers = numbers.new_empty_strided(kept.shape, kept.stride()).copy_(numbers)
+    start = noise.stream(batch.key, batch.ids[i], batch.slots[name])
+    beside = batch.beside[name][i] if name in batch.beside else None
+    f.encode(numbers, kept, beside, lambda numel: noise.bits(start, numel, kept.device))
+

@@ -3,99 +3,214 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 
 from thalweg.engine import ops
+from thalweg.engine.backends import eager
 from thalweg.engine.batch import Batch
-from thalweg.engine.trace import Traced, Variant, trace
+from thalweg.engine.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR
+from thalweg.engine.trace import Host, Variant, trace
 
 
-def run(batch: Batch) -> None:
-    """Update every parameter of the batch in place, and its state."""
-    traced, module = compiled(batch.variant)
-    values: dict[str, Any] = {}
-    for name, value in vars(batch.h).items():
-        if isinstance(value, tuple):
-            values.update({f"{name}_{i}": v for i, v in enumerate(value)})
-        else:
-            values[name] = value
-    module(batch.params, batch.grads, *batch.states.values(), *(values[name] for name in traced.scalars))
+def refusal(batch: Batch) -> str | None:
+    """It serves everything."""
+    return None
+
+
+@dataclass
+class Work:
+    """One batch. Everything runs in one go where no total stands between; else up to each total, and again."""
+
+    batch: Batch
+
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """Gather the shares of a stage's totals, or update the batch."""
+        stages = self.batch.plan.stages
+        if stage == len(stages) - 1:
+            self._call(lowered(self.batch.variant), totals)
+            return {}
+        gives = stages[stage].gives
+        return dict(zip(sorted(gives), self._call(gathering(self.batch.variant, stage), totals), strict=True)) if gives else {}
+
+    def _call(self, code: Lowered, totals: dict[str, Any]) -> Any:
+        batch = self.batch
+        values = Host.of(batch.variant)(batch.h)
+        names = ["p", *batch.states]
+        numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
+        grads = [g.to(batch.compute) for g in batch.grads]
+        tensors = {**numbers, "g": grads}
+        out = code.module(*(tensors[n] for n in code.tensors), *(values[n] for n in code.host), *(totals[n] for n in code.totals))
+        if code.stores:
+            for name in names:
+                if batch.formats[name].name not in ("float32", "float64"):
+                    for i, x in enumerate(numbers[name]):
+                        eager.store(batch, name, i, x)
+        return out
+
+
+def prepare(batch: Batch) -> Work:
+    """Nothing to make ready."""
+    return Work(batch)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph over lists; ``print(code.module.code)`` shows what runs.
+
+    Attributes:
+        module: takes a list for each of ``tensors``, then the numbers of the host, then the totals.
+        stores: whether it updates the lists of the parameters and states in place.
+    """
+
+    module: fx.GraphModule
+    tensors: tuple[str, ...]
+    host: tuple[fx.Node, ...]
+    totals: tuple[str, ...]
+    stores: bool
 
 
 @functools.cache
-def compiled(key: Variant) -> tuple[Traced, fx.GraphModule]:
-    """The graph of a variant and its list form; ``print(module.code)`` shows what will run."""
+def lowered(key: Variant) -> Lowered:
+    """The whole update of a variant over lists."""
     traced = trace(key)
-    return traced, fx.GraphModule({}, lower(traced))
+    roots = {name: node for name, node in traced.outputs.items() if node.meta["extent"] > HOST}
+    return _Lowering(key).update(roots)
 
 
-def lower(traced: Traced) -> fx.Graph:
-    """Spell the graph over lists, in place wherever nobody reads the old value again."""
-    graph = fx.Graph()
-    env: dict[fx.Node, fx.Node] = {}
-    last = {n: user for user in traced.graph.nodes for n in user.all_input_nodes}
-    owned: set[fx.Node] = set()  # lists that may be written: temporaries, the parameters, their states
-    home: dict[fx.Node, str] = {}  # which parameter or state list a value lies in
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            env[node] = graph.placeholder(node.target)
-            if node.name == "p" or node.name in traced.states:
-                owned.add(node)
-                home[node] = node.name
-        elif node.op == "output":
-            _store(graph, env, home, node.args[0])
-        else:
-            first = _first_list(node)
-            reuse = first in owned and last[first] is node
-            env[node], written = _spell(graph, env, node, reuse)
-            if node.meta["kind"] == ops.TENSOR:
+@functools.cache
+def gathering(key: Variant, stage: int) -> Lowered:
+    """What a stage adds to totals, as a list in the order of their names."""
+    from thalweg.engine.plan import plan
+
+    sums = [n for n in plan(key).stages[stage].sums if isinstance(n.target, ops.Total)]
+    return _Lowering(key).gather(sorted(sums, key=lambda n: n.target.name))  # type: ignore[union-attr]
+
+
+class _Lowering:
+    """Spells a graph over lists, in place wherever nobody reads the old value again."""
+
+    def __init__(self, key: Variant) -> None:
+        self.traced = trace(key)
+        self.graph = fx.Graph()
+        self.env: dict[fx.Node, fx.Node] = {}
+        self.names = ["p", "g", *(spec.name for spec in self.traced.states)]
+
+    def update(self, roots: dict[str, fx.Node]) -> Lowered:
+        """Compute each root and store it in the list of its name."""
+        order = self._needed(list(roots.values()))
+        last = {n: user for user in order for n in user.all_input_nodes}
+        kept = set(roots.values())
+        home = {n: n.target for n in order if n.op == "placeholder" and n.target in roots}
+        owned = set(home)  # lists that may be written: temporaries, the parameters, their states
+        host, totals = self._placeholders(order)
+        for node in order:
+            if node in self.env:
+                continue
+            first = next((a for a in node.args if _is_list(a)), None)
+            reuse = first in owned and last[first] is node and first not in kept
+            self.env[node], written = self._spell(node, reuse)
+            if node.meta["extent"] == ELEMENT and not isinstance(node.target, ops.Leaf):
                 owned.add(node)
                 if written and first in home:
                     home[node] = home[first]
-    return graph
+        self._store(home, roots)
+        self.graph.output(None)
+        return self._done(host, totals, stores=True)
 
+    def gather(self, sums: list[fx.Node]) -> Lowered:
+        """Compute the sum over all tensors of each total's argument."""
+        arguments = [cast(fx.Node, n.args[0]) for n in sums]
+        order = self._needed(arguments)
+        host, totals = self._placeholders(order)
+        for node in order:
+            if node not in self.env:
+                self.env[node], _ = self._spell(node, reuse=False)
+        self.graph.output([self.graph.call_function(_sum_all, (self.env[n],)) for n in arguments])
+        return self._done(host, totals, stores=False)
 
-def _first_list(node: fx.Node) -> fx.Node | None:
-    return next((arg for arg in node.args if isinstance(arg, fx.Node) and _is_list(arg)), None)
+    def _done(self, host: list[fx.Node], totals: list[str], stores: bool) -> Lowered:
+        return Lowered(fx.GraphModule({}, self.graph), tuple(self.names), tuple(host), tuple(totals), stores)
 
+    def _needed(self, roots: list[fx.Node]) -> list[fx.Node]:
+        needed: set[fx.Node] = set()
+        todo = list(roots)
+        while todo:
+            node = todo.pop()
+            if node not in needed:
+                needed.add(node)
+                if node.meta["extent"] != HOST and not isinstance(node.target, ops.Total):
+                    todo += node.all_input_nodes
+        return [n for n in self.traced.graph.nodes if n in needed]
 
-def _spell(graph: fx.Graph, env: dict[fx.Node, fx.Node], node: fx.Node, reuse: bool) -> tuple[fx.Node, bool]:
-    """One node over lists; the second value tells whether it was written into its first list."""
-    args = fx.map_arg(node.args, env.__getitem__)
-    kwargs = fx.map_arg(node.kwargs, env.__getitem__)
-    target: Any = node.target
-    if isinstance(target, ops.Leaf):
-        return graph.call_function(target.over, args, kwargs), False
-    if node.meta["kind"] == ops.SCALAR:
-        return graph.call_function(target, args, kwargs), False
-    name = ops.name_of(target)
-    if not _is_list(node.args[0]):
-        if name not in ops.COMMUTING:
-            return graph.call_function(ops.REFLECTED[name], args, kwargs), False
-        args = (args[1], args[0], *args[2:])
-    row = ops.ROWS[name]
-    if reuse and row.foreach_ is not None and args[0] not in args[1:]:
-        graph.call_function(row.foreach_, args, kwargs)
-        return cast(fx.Node, args[0]), True
-    return graph.call_function(row.foreach, args, kwargs), False
+    def _placeholders(self, order: list[fx.Node]) -> tuple[list[fx.Node], list[str]]:
+        """Lists first, then the host's numbers, then totals."""
+        tensors = {n.target: n for n in self.traced.graph.nodes if n.op == "placeholder"}
+        for name in self.names:
+            self.env[tensors[name]] = self.graph.placeholder(name)
+        host = [n for n in order if n.meta["extent"] == HOST]
+        totals = [n for n in order if isinstance(n.target, ops.Total)]
+        for node in [*host, *totals]:
+            self.env[node] = self.graph.placeholder(node.name)
+        return host, [n.target.name for n in totals]  # type: ignore[union-attr]
+
+    def _spell(self, node: fx.Node, reuse: bool) -> tuple[fx.Node, bool]:
+        """One node over lists; the second value tells whether it was written into its first list."""
+        args = tuple(self.env[a] if isinstance(a, fx.Node) else a for a in node.args)
+        target: Any = node.target
+        extents = [ops.extent_of(a) for a in node.args]
+        if isinstance(target, ops.Leaf):
+            return self.graph.call_function(target.over, args), False
+        if isinstance(target, ops.Sum):
+            return self.graph.call_function(_each, (target.run, 1, *args)), False
+        if max(extents) == GLOBAL:
+            return self.graph.call_function(target.run, args), False
+        if not target.foreach or any(HOST < e < ELEMENT for e in extents) or not any(e == ELEMENT for e in extents):
+            lists = sum(1 << i for i, e in enumerate(extents) if e >= PER_TENSOR)
+            return self.graph.call_function(_each, (target.run, lists, *args)), False
+        name = target.foreach
+        if extents[0] == HOST:
+            if name in ("sub", "div", "pow"):
+                return self.graph.call_function(_each, (target.run, 2, *args)), False
+            args, node_args = (args[1], args[0], *args[2:]), (node.args[1], node.args[0], *node.args[2:])
+        else:
+            node_args = node.args
+        if name in ("maximum", "minimum") and ops.extent_of(node_args[1]) == HOST:
+            name = "clamp_min" if name == "maximum" else "clamp_max"
+        kwargs = {}
+        if target.name == "add_scaled":
+            args, kwargs = args[:2], {"alpha": args[2]}
+        if reuse and args[0] not in args[1:]:
+            self.graph.call_function(getattr(torch, f"_foreach_{name}_"), args, kwargs)
+            return cast(fx.Node, args[0]), True
+        return self.graph.call_function(getattr(torch, f"_foreach_{name}"), args, kwargs), False
+
+    def _store(self, home: dict[fx.Node, str], roots: dict[str, fx.Node]) -> None:
+        """Copy each new value to where it belongs, unless it was computed there."""
+        targets = {node.target: node for node in self.graph.nodes if node.op == "placeholder"}
+        moved = {name: node for name, node in roots.items() if home.get(node) != name}
+        # a value that lies in another list's place is set aside first, so that two states can trade places
+        values = {n: self.graph.call_function(_clone, (self.env[v],)) if v in home else self.env[v] for n, v in moved.items()}
+        for name, value in values.items():
+            self.graph.call_function(torch._foreach_copy_, (targets[name], value))
 
 
 def _is_list(arg: Any) -> bool:
-    return isinstance(arg, fx.Node) and arg.meta["kind"] == ops.TENSOR
+    return isinstance(arg, fx.Node) and arg.meta["extent"] == ELEMENT
 
 
-def _store(graph: fx.Graph, env: dict[fx.Node, fx.Node], home: dict[fx.Node, str], outputs: Any) -> None:
-    """Copy each new value to where it belongs, unless it was computed there."""
-    targets = {node.target: node for node in graph.nodes if node.op == "placeholder"}
-    moved = {name: value for name, value in outputs.items() if home.get(value) != name}
-    # a value that lies in another list's place is set aside first, so that two states can trade places
-    values = {n: graph.call_function(_clone, (env[v],)) if v in home else env[v] for n, v in moved.items()}
-    for name, value in values.items():
-        graph.call_function(torch._foreach_copy_, (targets[name], value))
-    graph.output(None)
+def _each(function: Any, lists: int, *args: Any) -> list[Any]:
+    """``function`` over lists, tensor by tensor; bit i of ``lists`` tells whether argument i is a list."""
+    size = next(len(a) for i, a in enumerate(args) if lists >> i & 1)
+    return [function(*(a[k] if lists >> i & 1 else a for i, a in enumerate(args))) for k in range(size)]
+
+
+def _sum_all(xs: list[Tensor]) -> Tensor:
+    """The sum of all elements of all tensors."""
+    return torch.stack([x.sum() for x in xs]).sum()
 
 
 def _clone(xs: list[Tensor]) -> list[Tensor]:

@@ -1,0 +1,169 @@
+"""The C that every kernel begins with: the job, the split of the work, and the formats of `engine/formats.py` spelled in C."""
+
+from __future__ import annotations
+
+from thalweg.engine.formats import Format
+
+C_TYPE = {
+    "float64": "double",
+    "float32": "float",
+    "bfloat16": "uint16_t",
+    "float16": "_Float16",
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "split8": "uint16_t",
+    "split16": "uint16_t",
+}
+
+
+def load(f: Format, name: str) -> str:
+    """The number that lies at place ``i``."""
+    return {
+        "bfloat16": f"from_bfloat16({name}[i])",
+        "int8": f"from_int8({name}[i], {name}_scale[b])",
+        "uint8": f"from_uint8({name}[i], {name}_scale[b])",
+        "split8": f"join({name}[i], {name}_bits[i] * 256)",
+        "split16": f"join({name}[i], {name}_bits[i])",
+    }.get(f.name, f"{name}[i]")
+
+
+def store(f: Format, name: str, value: str) -> str:
+    """The statement that lays a number at place ``i``; blocks are encoded together, by ``encode_int8`` and ``encode_uint8``."""
+    if f.stochastic:
+        return f"{name}[i] = {f.name}_at_random({value}, bits(random_{name}, i));"
+    return {
+        "bfloat16": f"{name}[i] = to_bfloat16({value});",
+        "split8": f"split8({value}, &{name}[i], &{name}_bits[i]);",
+        "split16": f"split16({value}, &{name}[i], &{name}_bits[i]);",
+    }.get(f.name, f"{name}[i] = {value};")
+
+
+PRELUDE = r"""#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef _OPENMP
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
+#endif
+
+#define PRAGMA(x) _Pragma(#x)
+#define SIMD(reduction) PRAGMA(omp simd reduction)
+#ifdef _OPENMP
+#define PARALLEL PRAGMA(omp parallel num_threads(job->threads) if(job->threads > 1))
+#else
+#define PARALLEL
+#endif
+
+typedef struct {
+    int64_t threads, tensors, chunks;
+    const int64_t *tensor, *begin, *end, *cost;  /* of each chunk; cost adds up, to split the work evenly */
+    void **table;                                /* table[k][t]: where the k-th kind of data of tensor t lies */
+    double **number, **sum;                      /* number[k][t], sum[k][t]: one a tensor; sums of rows one a row */
+    double **share, *partial;                    /* this batch's part of a total; what each chunk adds to sums */
+    const int64_t *columns, *row;                /* of each tensor: the length of a row, and how many rows came before */
+    const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
+} Job;
+
+static int64_t border(const Job *job, int64_t part, int64_t parts)
+{
+    const int64_t wanted = job->cost[job->chunks] / parts * part;
+    int64_t low = 0, high = job->chunks;
+    if (part == parts) return high;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (job->cost[middle] < wanted) low = middle + 1; else high = middle;
+    }
+    return low;
+}
+#ifdef _OPENMP
+static int64_t first_of(const Job *job) { return border(job, omp_get_thread_num(), omp_get_num_threads()); }
+static int64_t last_of(const Job *job) { return border(job, omp_get_thread_num() + 1, omp_get_num_threads()); }
+#else
+static int64_t first_of(const Job *job) { return 0; }
+static int64_t last_of(const Job *job) { return job->chunks; }
+#endif
+
+static inline float as_float(uint32_t x) { float y; memcpy(&y, &x, 4); return y; }
+static inline uint32_t as_bits(float x) { uint32_t y; memcpy(&y, &x, 4); return y; }
+static inline uint32_t mix(uint32_t x)
+{
+    x ^= x >> 16; x *= 0x21F0AAADu; x ^= x >> 15; x *= 0x735A2D97u;
+    return x ^ (x >> 15);
+}
+static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t slot) { return mix(key ^ mix(tensor * 8 + slot + 1)); }
+static inline uint32_t bits(uint32_t stream, uint32_t i) { return mix(i * 0x9E3779B9u + stream); }
+
+static inline float from_bfloat16(uint16_t x) { return as_float((uint32_t)x << 16); }
+static inline uint16_t to_bfloat16(float x)
+{
+    const uint32_t u = as_bits(x);
+    return x != x ? 0x7FC0 : (uint16_t)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+}
+static inline uint16_t bfloat16_at_random(float x, uint32_t random)
+{
+    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
+    return x != x ? 0x7FC0 : (uint16_t)((u + (finite ? random & 0xFFFF : 0)) >> 16);
+}
+static inline _Float16 float16_at_random(float x, uint32_t random)
+{
+    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
+    return (_Float16)(finite ? as_float((u + (random & 0x1FFF)) & ~0x1FFFu) : x);
+}
+static inline float join(uint16_t high, int32_t low) { return as_float(((uint32_t)high << 16) + (uint32_t)low); }
+static inline void split16(float x, uint16_t *high, int16_t *low)
+{
+    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
+    const uint32_t top = x != x ? 0x7FC0 : (u + (finite ? 0x8000u : 0)) >> 16;
+    *high = (uint16_t)top;
+    *low = finite ? (int16_t)(u - (top << 16)) : 0;
+}
+static inline void split8(float x, uint16_t *high, int8_t *low)
+{
+    const uint32_t v = as_bits(x), finite = (v & 0x7F800000u) != 0x7F800000u;
+    const uint32_t u = finite ? (v + 0x80) & ~0xFFu : v;
+    const uint32_t top = x != x ? 0x7FC0 : (u + (finite ? 0x8000u : 0)) >> 16;
+    *high = (uint16_t)top;
+    *low = finite ? (int8_t)((int32_t)(u - (top << 16)) >> 8) : 0;
+}
+static inline float from_int8(int8_t code, float scale)
+{
+    const float z = code * (1.0f / 127);
+    return z / (2 - fabsf(z)) * scale;
+}
+static inline float from_uint8(uint8_t code, float scale) { return (float)code * code * (scale * (1.0f / 65025)); }
+static inline float up(uint32_t random) { return (float)(int32_t)(random >> 8) * 0x1p-24f; }
+static float largest(const T *x, int64_t n)
+{
+    uint32_t most = 0;  /* bits of a positive float are ordered like the float, and NaN is above all */
+    PRAGMA(omp simd reduction(max: most))
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = as_bits((float)x[i]) & 0x7FFFFFFFu;
+        most = u > most ? u : most;
+    }
+    return as_float(most);
+}
+static void encode_int8(const T *restrict x, int8_t *restrict code, float *scale, int64_t n, int64_t at, uint32_t random)
+{
+    const float top = largest(x, n), inverse = top > 0 ? 1 / top : 0;
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++) {
+        const float z = (float)x[i] * inverse;
+        float q = floorf(2 * z / (1 + fabsf(z)) * 127 + up(bits(random, at + i)));
+        q = q < -127 ? -127 : q > 127 ? 127 : q;
+        code[i] = (int8_t)(int32_t)(q == q ? q : 0);
+    }
+    *scale = top;
+}
+static void encode_uint8(const T *restrict x, uint8_t *restrict code, float *scale, int64_t n, int64_t at, uint32_t random)
+{
+    const float top = largest(x, n), inverse = top > 0 ? 1 / top : 0;
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++) {
+        const float z = (float)x[i] > 0 ? (float)x[i] * inverse : 0;
+        float q = floorf(sqrtf(z) * 255 + up(bits(random, at + i)));
+        q = q > 255 ? 255 : x[i] > 0 && q < 1 ? 1 : q;
+        code[i] = (uint8_t)(int32_t)(q == q ? q : 0);
+    }
+    *scale = top;
+}
+"""

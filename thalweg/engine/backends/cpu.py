@@ -1,0 +1,415 @@
+"""One generated C function a stage, over tables of pointers, on all cores: the whole update at the speed of memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from thalweg.engine import compiler, ops
+from thalweg.engine.backends import eager
+from thalweg.engine.backends.c_formats import C_TYPE, PRELUDE, load, store
+from thalweg.engine.batch import Batch
+from thalweg.engine.formats import BLOCK, PLAIN, Format, name_of
+from thalweg.engine.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
+from thalweg.engine.plan import Plan, Stage, plan
+from thalweg.engine.trace import Host, Variant
+
+#: elements of one piece of work; sums are gathered piece by piece, so that they do not depend on the number of threads
+CHUNK = 1 << 14
+#: what starting on a tensor costs, in elements
+START = 32
+#: below this much work a second thread costs more than it brings
+ALONE = 1 << 15
+
+_forked = False
+
+
+def _after_fork() -> None:
+    """The OpenMP threads of the parent do not exist in the child."""
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def refusal(batch: Batch) -> str | None:
+    """Why it cannot serve this batch."""
+    if batch.device.type != "cpu":
+        return f"the tensors are on {batch.device}"
+    found, why = compiler.available()
+    if not found:
+        return why
+    dtypes = {name_of(batch.params[0].dtype), *(name_of(g.dtype) for g in batch.grads[:1])}
+    if not dtypes <= set(PLAIN):
+        return f"it has no {', '.join(sorted(dtypes - set(PLAIN)))}"
+    if not batch.dense:
+        return "a tensor has gaps in its memory"
+    if batch.plan.uses_rows:
+        if any(p.ndim > 1 and p.shape[0] > 1 and p.numel() and p.stride(0) * p.shape[0] != p.numel() for p in batch.params):
+            return "the rule works on rows, and the rows of a tensor do not lie one behind the other"
+        if any(f.blocked for f in batch.formats.values()):
+            return "the rule works on rows, which the blocks of int8 states cut"
+    return None
+
+
+# -- from a plan to C -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The source of one variant for given formats, and what its stages take.
+
+    Attributes:
+        source: C.
+        tables: the pointer tables, in order.
+        host: for each stage the numbers of the host that it takes; then come its totals, then the key of random bits.
+        totals: for each stage the totals that it takes.
+        numbers: nodes that are one number a tensor by its shape.
+        sums: all sums, in order.
+    """
+
+    source: str
+    tables: tuple[str, ...]
+    host: tuple[tuple[fx.Node, ...], ...]
+    totals: tuple[tuple[str, ...], ...]
+    numbers: tuple[fx.Node, ...]
+    sums: tuple[fx.Node, ...]
+
+
+@functools.cache
+def kernel(key: Variant, formats: tuple[tuple[str, Format], ...], grad: str, exact: bool) -> Kernel:
+    """Write the C of a variant."""
+    return _Writer(plan(key, exact), dict(formats), Format(grad)).write()
+
+
+class _Writer:
+    """Writes one function for each stage."""
+
+    def __init__(self, plan: Plan, formats: dict[str, Format], grad: Format) -> None:
+        self.plan = plan
+        self.double = formats["p"].name == "float64"
+        self.scalar = "double" if self.double else "float"
+        working = Format("float64" if self.double else "float32")
+        self.formats = {"p": formats["p"], "g": grad, **{k: f for k, f in formats.items() if k != "p"}}
+        self.slots = {name: i for i, name in enumerate(formats)}
+        graph = plan.traced.graph
+        leaves = [n for n in graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent == ELEMENT]
+        for node in [*plan.temporaries, *leaves]:
+            self.formats[node.name] = working
+        self.tables = [*self.formats, *(f"{n}_{f.beside}" for n, f in self.formats.items() if f.beside)]
+        self.numbers = [n for n in graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent == PER_TENSOR]
+        self.sums = plan.sums
+
+    def write(self) -> Kernel:
+        """All stages."""
+        bodies, host, totals = [], [], []
+        for k, stage in enumerate(self.plan.stages):
+            hosts, known = self._host(stage), sorted(stage.needs)
+            host.append(tuple(hosts))
+            totals.append(tuple(known))
+            bodies.append(self._stage(k, stage, hosts, known))
+        head = f"/* {self.plan.traced.variant}, computed in {self.scalar} */\n"
+        source = f"{head}typedef {self.scalar} T;\n{PRELUDE}\n" + "\n\n".join(bodies) + "\n"
+        return Kernel(source, tuple(self.tables), tuple(host), tuple(totals), tuple(self.numbers), tuple(self.sums))
+
+    def _host(self, stage: Stage) -> list[fx.Node]:
+        """Numbers of the host that the stage's nodes take, each once."""
+        nodes = [*stage.once, *stage.rows, *stage.body]
+        inputs = [a for n in nodes if isinstance(n.target, ops.Op) for a in n.args if isinstance(a, fx.Node)]
+        return list(dict.fromkeys(a for a in inputs if a.meta["extent"] == HOST))
+
+    def _stage(self, k: int, stage: Stage, hosts: list[fx.Node], known: list[str]) -> str:
+        reads = [self._slot(n) for n in stage.loads]
+        writes = list(stage.stores)
+        used = dict.fromkeys([*reads, *writes])
+        blocked = any(self.formats[name].blocked for name in used)
+        random = [name for name in writes if self.formats[name].stochastic]
+        tensor_sums = [n for n in stage.sums if n.meta["extent"] != ROW]
+        lines = [
+            f"/* pass {k + 1} of {len(self.plan.stages)}: reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'} */",
+            f"void stage_{k}(const Job *job, const double *h)",
+            "{",
+            *(f"    const T {_name(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
+            "    PARALLEL",
+            "    for (int64_t c = first_of(job); c < last_of(job); c++) {",
+            "        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];",
+        ]
+        for name in used:
+            lines.append(self._pointer(name, self.formats[name], name in writes))
+        for name in random:
+            lines.append(f"        const uint32_t random_{name} = stream((uint32_t)h[{len(hosts) + len(known)}], job->id[t], {self.slots[name]});")
+        for node in stage.once:
+            lines.append(f"        const T {_name(node)} = {self._once(node, hosts, known)};")
+        for node in tensor_sums:
+            lines.append(f"        T sum_{node.name} = 0;")
+        lines += self._segments(stage, blocked, writes)
+        for i, node in enumerate(tensor_sums):
+            lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = sum_{node.name};")
+        lines.append("    }")
+        lines += self._gather(tensor_sums)
+        lines.append("}")
+        return "\n".join(line for line in lines if line)
+
+    def _segments(self, stage: Stage, blocked: bool, writes: list[str]) -> list[str]:
+        """The loops over the elements of a chunk: all at once, row by row, or block by block."""
+        body = self._loop(stage, blocked, writes)
+        if stage.by_row:
+            row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
+            return [
+                "        const int64_t columns = job->columns[t];",
+                "        for (int64_t from = begin, r = job->row[t] + begin / columns; from < end; from += columns, r++) {",
+                "            const int64_t to = from + columns;",
+                *(f"            const T {_name(n)} = {self._row(n)};" for n in stage.rows),
+                *(f"            T sum_{n.name} = 0;" for n in row_sums),
+                *("    " + line for line in body),
+                *(f"            job->sum[{self.sums.index(n)}][r] = sum_{n.name};" for n in row_sums),
+                "        }",
+            ]
+        if blocked:
+            locals_ = [name for name in writes if self.formats[name].blocked]
+            return [
+                f"        for (int64_t from = begin, b = begin / {BLOCK}; from < end; from += {BLOCK}, b++) {{",
+                f"            const int64_t to = from + {BLOCK} < end ? from + {BLOCK} : end;",
+                *(f"            T new_{name}[{BLOCK}];" for name in locals_),
+                *("    " + line for line in body),
+                *(f"            encode_{self.formats[name].name}(new_{name}, {name} + from, &{name}_scale[b], to - from, from, random_{name});" for name in locals_),
+                "        }",
+            ]
+        return ["        const int64_t from = begin, to = end;", *body]
+
+    def _loop(self, stage: Stage, blocked: bool, writes: list[str]) -> list[str]:
+        sums = [f"sum_{n.name}" for n in stage.sums]
+        reduction = f" reduction(+: {', '.join(sums)})" if sums else ""
+        lines = [f"        SIMD({reduction.strip()})", "        for (int64_t i = from; i < to; i++) {"]
+        for node in stage.loads:
+            name = self._slot(node)
+            lines.append(f"            const T {_name(node)} = {load(self.formats[name], name)};")
+        for node in stage.body:
+            lines.append(f"            const T {_name(node)} = {self._expression(node)};")
+        for node in stage.sums:
+            lines.append(f"            sum_{node.name} += {_name(node.args[0])};")
+        for name in writes:
+            f = self.formats[name]
+            value = _name(stage.stores[name])
+            lines.append(f"            new_{name}[i - from] = {value};" if f.blocked else f"            {store(f, name, value)}")
+        return [*lines, "        }"]
+
+    def _pointer(self, name: str, f: Format, written: bool) -> str:
+        const = "" if written else "const "
+        kind = C_TYPE[f.name]
+        line = f"        {const}{kind} *const {name} = ((void **)job->table[{self.tables.index(name)}])[t];"
+        if f.beside:
+            beside = {"scale": "float", "bits": "int8_t" if f.name == "split8" else "int16_t"}[f.beside]
+            table = self.tables.index(f"{name}_{f.beside}")
+            line += f"\n        {const}{beside} *const {name}_{f.beside} = ((void **)job->table[{table}])[t];"
+        return line
+
+    def _once(self, node: fx.Node, hosts: list[fx.Node], known: list[str]) -> str:
+        target: Any = node.target
+        if isinstance(target, ops.Total):
+            return f"(T)h[{len(hosts) + known.index(target.name)}]"
+        if isinstance(target, ops.Sum):
+            return f"(T)job->sum[{self.sums.index(node)}][t]"
+        if isinstance(target, ops.Leaf):
+            return f"(T)job->number[{self.numbers.index(node)}][t]"
+        return self._expression(node)
+
+    def _row(self, node: fx.Node) -> str:
+        if isinstance(node.target, ops.Sum):
+            return f"(T)job->sum[{self.sums.index(node)}][r]"
+        return self._expression(node)
+
+    def _expression(self, node: fx.Node) -> str:
+        target: Any = node.target
+        return str(target.c.format(*(self._argument(a) for a in node.args), f="" if self.double else "f"))
+
+    def _argument(self, value: Any) -> str:
+        return _name(value) if isinstance(value, fx.Node) else _literal(value, self.double)
+
+    def _slot(self, node: fx.Node) -> str:
+        """The table in which a stage finds a value."""
+        return str(node.target) if node.op == "placeholder" else self.plan.home.get(node, node.name)
+
+    def _gather(self, sums: list[fx.Node]) -> list[str]:
+        """After the pass: pieces to tensors, in order, in double."""
+        lines = []
+        for i, node in enumerate(sums):
+            total = isinstance(node.target, ops.Total)
+            where = f"*job->share[{self._share(node)}]" if total else f"job->sum[{self.sums.index(node)}][job->tensor[c]]"
+            if total:
+                lines.append(f"    {where} = 0;")
+            else:
+                lines.append(f"    for (int64_t t = 0; t < job->tensors; t++) job->sum[{self.sums.index(node)}][t] = 0;")
+            lines.append(f"    for (int64_t c = 0; c < job->chunks; c++) {where} += job->partial[c * {len(sums)} + {i}];")
+        return lines
+
+    def _share(self, node: fx.Node) -> int:
+        gathered = [n for stage in self.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]
+        return gathered.index(node)
+
+
+def _name(node: Any) -> str:
+    """A C variable that says how often it is computed: ``h_`` a step, ``t_`` a tensor, ``r_`` a row, ``x_`` an element."""
+    prefix = {HOST: "h", GLOBAL: "t", PER_TENSOR: "t", ROW: "r", ELEMENT: "x"}[node.meta["extent"]]
+    return f"{prefix}_{node.name}"
+
+
+def _literal(value: Any, double: bool) -> str:
+    value = float(value)
+    if math.isnan(value):
+        return "(T)NAN"
+    if math.isinf(value):
+        return "(T)INFINITY" if value > 0 else "(-(T)INFINITY)"
+    text = repr(value) + ("" if double else "f")
+    return f"({text})" if value < 0 else text
+
+
+# -- running it -----------------------------------------------------------------------------------------------------
+
+
+class _Job(ctypes.Structure):
+    """What the C knows as ``Job``."""
+
+    _fields_ = [
+        ("threads", ctypes.c_int64),
+        ("tensors", ctypes.c_int64),
+        ("chunks", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("tensor", "begin", "end", "cost", "table", "number", "sum", "share", "partial", "columns", "row", "id")),
+    ]
+
+
+class Work:
+    """A batch with its tables of pointers; only the gradients' is written anew at each step."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.kernel = kernel(batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), _exact(batch))
+        self.library = compiler.library(self.kernel.source)
+        self.functions = [getattr(self.library.cdll, f"stage_{k}") for k in range(len(self.kernel.host))]
+        for function in self.functions:
+            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+            function.restype = None
+        self.host = Host.of(batch.variant)
+        self.values: dict[fx.Node, Any] = {}
+        self.lists: dict[str, list[Tensor]] = {}  # memory that lives within one step
+        self.keep: list[Any] = []
+        self.job = _Job(tensors=len(batch.params))
+        self._cut()
+        self._tables()
+
+    def _cut(self) -> None:
+        """Cut the tensors into chunks of about equal size, on borders of rows and blocks."""
+        batch = self.batch
+        by_row = batch.plan.uses_rows
+        tensor, begin, end, cost = array("q"), array("q"), array("q"), array("q", [0])
+        columns = array("q", [max(1, p.numel() // p.shape[0] if p.ndim > 1 and p.shape[0] else p.numel()) for p in batch.params])
+        rows = array("q", [0])
+        for t, p in enumerate(batch.params):
+            size = p.numel()
+            rows.append(rows[-1] + size // columns[t])
+            step = max(1, CHUNK // columns[t]) * columns[t] if by_row else CHUNK
+            for start in range(0, size, step):
+                stop = min(start + step, size)
+                tensor.append(t)
+                begin.append(start)
+                end.append(stop)
+                cost.append(cost[-1] + stop - start + START)
+        self.size = cost[-1]
+        self.job.chunks = len(tensor)
+        for name, values in (("tensor", tensor), ("begin", begin), ("end", end), ("cost", cost), ("columns", columns), ("row", rows)):
+            setattr(self.job, name, self._address(values))
+        self.job.id = self._address(array("I", batch.ids))
+        sums = self.kernel.sums
+        self.sums = [array("d", bytes(8 * max(1, rows[-1] if n.meta["extent"] == ROW else len(batch.params)))) for n in sums]
+        self.job.sum = self._address(array("Q", [s.buffer_info()[0] for s in self.sums] or [0]))
+        most = max(len(stage.sums) for stage in batch.plan.stages)
+        self.job.partial = self._address(array("d", bytes(8 * max(1, most * len(tensor)))))
+        gathered = [n.target.name for stage in batch.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]  # type: ignore[union-attr]
+        self.shares = {name: array("d", [0.0]) for name in gathered}
+        self.job.share = self._address(array("Q", [self.shares[name].buffer_info()[0] for name in gathered] or [0]))
+        numbers = [array("d", [float(x) for x in n.target.over(batch.params, *n.args[1:])]) for n in self.kernel.numbers]  # type: ignore[union-attr]
+        self.keep += numbers
+        self.job.number = self._address(array("Q", [a.buffer_info()[0] for a in numbers] or [0]))
+
+    def _tables(self) -> None:
+        batch = self.batch
+        fixed = {"p": batch.params, **batch.states, **{f"{n}_{batch.formats[n].beside}": ts for n, ts in batch.beside.items()}}
+        self.tables = {name: array("Q", [t.data_ptr() for t in ts]) for name, ts in fixed.items()}
+        self.index = array("Q", [self.tables[n].buffer_info()[0] if n in self.tables else 0 for n in self.kernel.tables])
+        self.job.table = self.index.buffer_info()[0]
+
+    def _address(self, values: array[Any]) -> int:
+        self.keep.append(values)
+        return values.buffer_info()[0]
+
+    def _point(self, name: str, tensors: list[Tensor]) -> None:
+        table = array("Q", [t.data_ptr() for t in tensors])
+        self.tables[name] = table
+        self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
+
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """One pass, and the leaves behind it."""
+        batch, this = self.batch, self.batch.plan.stages[stage]
+        if stage == 0:
+            self.values = self.host(batch.h)
+            self._point("g", batch.grads)
+            self.job.threads = 1 if _forked or self.size < ALONE else torch.get_num_threads()
+        for name in this.stores:
+            if name not in batch.formats:
+                self.lists[name] = [torch.empty_like(p, dtype=batch.compute, requires_grad=False) for p in batch.params]
+                self._point(name, self.lists[name])
+        if this.stores or this.sums:
+            numbers = [self.values[n] for n in self.kernel.host[stage]]
+            known = [float(totals[name]) for name in self.kernel.totals[stage]]
+            h = array("d", [*numbers, *known, batch.key])
+            self.functions[stage](ctypes.addressof(self.job), h.buffer_info()[0])
+        for leaf in this.leaves:
+            self._leaf(leaf)
+        if stage == len(batch.plan.stages) - 1:
+            self.lists = {}
+            torch.autograd.graph.increment_version(batch.params)
+        return {name: self.shares[name][0] for name in this.gives}
+
+    def _leaf(self, leaf: fx.Node) -> None:
+        """Run a function of whole tensors on all of them, and lay what it gives where the next stage looks."""
+        target: Any = leaf.target
+        out = target.over(*(self._value(a) for a in leaf.args))
+        like = self.batch.params
+        laid = [
+            x if x.stride() == p.stride() and x.dtype == self.batch.compute else torch.empty_like(p, dtype=self.batch.compute, requires_grad=False).copy_(x)
+            for x, p in zip(out, like, strict=True)
+        ]
+        self.lists[leaf.name] = laid
+        self._point(leaf.name, laid)
+
+    def _value(self, arg: Any) -> Any:
+        if not isinstance(arg, fx.Node):
+            return arg
+        if arg.meta["extent"] == HOST:
+            return self.values[arg]
+        batch = self.batch
+        if arg.name in self.lists:
+            return self.lists[arg.name]
+        name = str(arg.target) if arg.op == "placeholder" else batch.plan.home[arg]
+        if name == "g":
+            return [g.to(batch.compute) for g in batch.grads]
+        return [eager.load(batch, name, i) for i in range(len(batch.params))]
+
+
+def _exact(batch: Batch) -> bool:
+    return all(f.exact for name, f in batch.formats.items() if name != "p" or f.beside)
+
+
+def prepare(batch: Batch) -> Work:
+    """Compile, and build the tables."""
+    return Work(batch)

@@ -1,0 +1,153 @@
+"""What runs at a step, in words: backend, passes over memory, bytes a parameter, and why nothing faster was taken."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from thalweg.engine import ops
+from thalweg.engine.backends import choice
+from thalweg.engine.batch import Batch, formats_of, local
+from thalweg.engine.formats import Format, is_dense, name_of
+from thalweg.engine.ops import ELEMENT
+from thalweg.engine.trace import kept, variant
+
+if TYPE_CHECKING:
+    from thalweg.engine.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over memory: bytes a parameter by what is read and written."""
+
+    reads: dict[str, float]
+    writes: dict[str, float]
+
+    @property
+    def bytes(self) -> float:
+        """Bytes a parameter."""
+        return sum(self.reads.values()) + sum(self.writes.values())
+
+
+@dataclass(frozen=True)
+class Part:
+    """Parameters of one group that run alike.
+
+    Attributes:
+        group: index of the parameter group.
+        backend, why: what runs them, and why.
+        tensors, elements: how many.
+        passes: over memory, in order.
+        leaves: functions of whole tensors between the passes.
+        flops: floating-point operations a parameter, leaves apart.
+        state_bytes: kept for each parameter.
+    """
+
+    group: int
+    backend: str
+    why: str
+    dtype: str
+    tensors: int
+    elements: int
+    passes: tuple[Pass, ...]
+    leaves: tuple[str, ...]
+    flops: int
+    state_bytes: float
+
+
+class Report:
+    """The plan of an optimizer as it stands; gradients are taken to be like their parameters."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """By group, and within a group by backend, dtype and device."""
+        return tuple(part for i, group in enumerate(self.optimizer.param_groups) for part in self._parts(i, group))
+
+    def _parts(self, i: int, group: dict[str, Any]) -> list[Part]:
+        opt = self.optimizer
+        key, specs = variant(type(opt), group), kept(type(opt), group)
+        same: dict[Any, list[Tensor]] = defaultdict(list)
+        for p in group["params"]:
+            x = local(p.detach())
+            same[x.device, x.dtype, is_dense(x)].append(x)
+        parts = []
+        for (_, dtype, dense), params in same.items():
+            formats = formats_of(dtype, specs, opt.storage)
+            batch = Batch(key, formats, params, params, {}, {}, [], dense)
+            try:
+                backend, why = choice.choose(opt.backend, batch)
+            except ValueError as error:
+                backend, why = opt.backend, f"which cannot run: {error}"
+            names = {**formats, "g": Format(name_of(dtype))}
+            nodes = batch.plan.traced.graph.nodes
+            parts.append(Part(
+                i, backend, why, name_of(dtype), len(params), sum(p.numel() for p in params),
+                tuple(self._passes(batch, names)),
+                tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent == ELEMENT),
+                sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
+                sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize),
+            ))  # fmt: skip
+        return parts
+
+    @staticmethod
+    def _passes(batch: Batch, formats: dict[str, Format]) -> list[Pass]:
+        working = float(batch.compute.itemsize)
+        home = batch.plan.home
+        passes = []
+        for stage in batch.plan.stages:
+            reads = {}
+            for node in stage.loads:
+                name = str(node.target) if node.op == "placeholder" else home.get(node, node.name)
+                reads[name] = formats[name].bytes if name in formats else working
+            writes = {name: formats[name].bytes if name in formats else working for name in stage.stores}
+            if reads or writes:
+                passes.append(Pass(reads, writes))
+        return passes
+
+    def short(self) -> str:
+        """What ``repr`` shows: the backend, the groups, and what of their hyperparameters is not the default."""
+        opt = self.optimizer
+        used = dict.fromkeys((part.backend, part.why) for part in self.parts)
+        what = "; ".join(f"{name}, {why}" for name, why in used) or opt.backend
+        lines = [f"{type(opt).__name__} (backend: {what})"]
+        for i, group in enumerate(opt.param_groups):
+            size = sum(p.numel() for p in group["params"])
+            lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters{_names(group)}")
+            changed = {k: group[k] for k, h in opt.hypers.items() if group[k] != h.default}
+            lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **changed}.items()))
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        lines = [type(self.optimizer).__name__]
+        for part in self.parts:
+            size = f"{part.tensors} tensors, {part.elements:,} parameters, {part.dtype}"
+            lines += [f"  group {part.group}: {size}", f"    backend {part.backend}: {part.why}"]
+            for k, one in enumerate(part.passes):
+                reads = ", ".join(f"{n} {_bytes(b)}" for n, b in one.reads.items()) or "nothing"
+                writes = ", ".join(f"{n} {_bytes(b)}" for n, b in one.writes.items()) or "nothing"
+                lines.append(f"    pass {k + 1}: {_bytes(one.bytes)} bytes a parameter; reads {reads}; writes {writes}")
+            if part.leaves:
+                lines.append(f"    between passes, on whole tensors: {', '.join(part.leaves)}")
+            lines.append(f"    {part.flops} FLOP a parameter; keeps {_bytes(part.state_bytes)} bytes of state a parameter")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _bytes(x: float) -> str:
+    return f"{x:.3g}"
+
+
+def _names(group: dict[str, Any], most: int = 4) -> str:
+    """The first names of a group's parameters, where they have names."""
+    names = group.get("param_names", [])
+    return f": {', '.join(names[:most])}{', …' if len(names) > most else ''}" if names else ""
+
+

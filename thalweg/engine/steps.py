@@ -1,0 +1,189 @@
+"""One step of an optimizer: parameters sorted into batches, batches given to backends, stages run in order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+from thalweg.engine import declare, noise
+from thalweg.engine.backends import choice
+from thalweg.engine.batch import Bound, check_gradient, local, new_state
+from thalweg.engine.formats import is_dense
+from thalweg.engine.trace import Host, Variant, kept, variant
+
+if TYPE_CHECKING:
+    from thalweg.engine.optimizer import Optimizer
+
+
+class Steps:
+    """Runs the steps of one optimizer, and remembers its batches while nothing about them changes."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.forget()
+
+    def forget(self) -> None:
+        """The groups have changed."""
+        self.bound: dict[Any, list[Bound]] = {}
+        self.variants: dict[int, tuple[Any, Variant, SimpleNamespace]] = {}
+        self.ids: dict[int, int] = {}
+
+    def run(self, groups: list[dict[str, Any]], only: Tensor | None = None) -> None:
+        """Update the parameters of the groups that have a gradient; ``only`` one of them if given."""
+        scale = self._inverse_scale()
+        if scale == 0:
+            return
+        ready: list[Bound] = []
+        for i, group in enumerate(groups):
+            if only is None:
+                owners = [p for p in group["params"] if p.grad is not None]
+            else:
+                owners = [p for p in group["params"] if p is only]
+            if owners:
+                ready += self._ready(i if only is None else (i, id(only)), i, group, owners, scale)
+        opt = self.optimizer
+        if opt.storage.rounding == "stochastic" or opt.storage.state_dtype not in (None, "float32"):
+            if only is None:
+                opt.updates += 1
+            key = noise.key(opt.seed, opt.updates)
+            for bound in ready:
+                bound.batch.key = key
+        _run_stages(ready)
+        for bound in ready:
+            _count(bound)
+            bound.batch.grads = []
+
+    def _inverse_scale(self) -> float | None:
+        """What gradients must be multiplied with; 0 where ``GradScaler`` found one that is not finite."""
+        found, scale = getattr(self.optimizer, "found_inf", None), getattr(self.optimizer, "grad_scale", None)
+        if found is not None and bool(found):
+            return 0
+        return None if scale is None else 1 / float(scale)
+
+    # -- batches ----------------------------------------------------------------------------------------------------
+
+    def _ready(
+        self, where: Any, i: int, group: dict[str, Any], owners: list[Tensor], scale: float | None
+    ) -> list[Bound]:
+        key, h = self._numbers(i, group, scale is not None)
+        found = self._again(where, key, owners)
+        if found is None:
+            found = self.bound[where] = self._bind(key, group, owners)
+        ready = []
+        for bound in found:
+            numbers = bound.count()
+            assert numbers is not None
+            mine = SimpleNamespace(**{**vars(h), **numbers}, first=bound.first, inverse_scale=scale)
+            if "step" in numbers:
+                mine.step = int(numbers["step"]) + 1
+            bound.batch.h = mine
+            if bound.work is None:
+                self._choose(bound)
+            ready.append(bound)
+        return ready
+
+    def _numbers(self, i: int, group: dict[str, Any], scaled: bool) -> tuple[Variant, SimpleNamespace]:
+        """The variant and the plain numbers of a group; checked when a scheduler or the user has written to it."""
+        rule = type(self.optimizer)
+        now = (scaled, group.get("initial_lr"), *(group[name] for name in rule.hypers))
+        if i in self.variants:
+            before, key, h = self.variants[i]
+            if len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True)) and not isinstance(group["lr"], Tensor):
+                return key, h
+        self.optimizer._check(group)
+        key, h = variant(rule, group, scaled), declare.read(rule.hypers, group)
+        h.initial_lr = declare.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
+        self.variants[i] = (now, key, h)
+        return key, h
+
+    def _again(self, where: Any, key: Variant, owners: list[Tensor]) -> list[Bound] | None:
+        """The batches of the last step, if these are still they."""
+        found = self.bound.get(where)
+        if not found or found[0].batch.variant != key or sum(len(b.owners) for b in found) != len(owners):
+            return None
+        if len(found) > 1:
+            position = {id(p): p for p in owners}
+            lists = [[position.get(id(p)) for p in b.owners] for b in found]
+            if any(p is None for ps in lists for p in ps):
+                return None
+        else:
+            lists = [owners]  # type: ignore[list-item]
+        state = self.optimizer.state
+        for bound, mine in zip(found, lists, strict=True):
+            states = [state.get(p) for p in mine] if bound.specs else bound.kept
+            if not bound.still(mine, states) or bound.count() is None or not bound.take([p.grad for p in mine]):  # type: ignore[arg-type, union-attr]
+                return None
+            bound.first = 0.0
+        return found
+
+    def _bind(self, key: Variant, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
+        """Sort parameters by what makes their step the same, creating what is missing of their state."""
+        opt = self.optimizer
+        specs = kept(type(opt), group)
+        for p in owners:
+            check_gradient(p, p.grad)  # type: ignore[arg-type]
+        if not self.ids:
+            self.ids = {id(p): i for i, p in enumerate(p for g in opt.param_groups for p in g["params"])}
+        h = SimpleNamespace(**group)
+        same: dict[Any, list[Tensor]] = defaultdict(list)
+        for p in owners:
+            mine = opt.state[p] if specs or opt.storage.master else {}
+            first = float(any(mine.get(spec.name) is None for spec in specs))
+            new_state(specs, p, h, opt.storage, mine)
+            numbers = tuple(float(mine[spec.name]) for spec in specs if spec.kind != "tensor")
+            here, g = local(p), local(p.grad)  # type: ignore[arg-type]
+            same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, first].append(p)
+        bounds = []
+        for (*_, first), ps in same.items():
+            states = [opt.state[p] if specs or opt.storage.master else {} for p in ps]
+            bound = Bound(ps, states, specs, key, opt.storage, [self.ids[id(p)] for p in ps])
+            bound.first = first
+            took = bound.take([p.grad for p in ps])  # type: ignore[misc]
+            assert took
+            bounds.append(bound)
+        return bounds
+
+    def _choose(self, bound: Bound) -> None:
+        batch = bound.batch
+        if batch.sharded and not batch.plan.shape_blind:
+            raise bad_argument(
+                "params", "DTensor", f"whole tensors, since {type(self.optimizer).__name__} looks at a tensor's shape, norm or mean"
+            )
+        bound.backend, bound.why = choice.choose(self.optimizer.backend, batch)
+        bound.work = choice.prepare(bound.backend, batch)
+
+
+def _run_stages(bounds: list[Bound]) -> None:
+    """Run every stage of every batch; a total is complete when all batches that add to it have done so."""
+    at = dict.fromkeys(range(len(bounds)), 0)
+    stages = [bound.batch.plan.stages for bound in bounds]
+    shares: dict[str, list[Any]] = defaultdict(list)
+    while at:
+        pending = {name for i, k in at.items() for stage in stages[i][k:] for name in stage.gives}
+        totals = {name: _sum(parts) for name, parts in shares.items() if name not in pending}
+        runnable = [i for i, k in at.items() if not stages[i][k].needs & pending]
+        for i in runnable:
+            for name, share in bounds[i].work.run(at[i], totals).items():
+                shares[name].append(share)
+            at[i] += 1
+            if at[i] == len(stages[i]):
+                del at[i]
+
+
+def _sum(parts: list[Any]) -> Any:
+    return sum(p.to(parts[0].device) if isinstance(p, Tensor) and isinstance(parts[0], Tensor) else float(p) for p in parts)
+
+
+def _count(bound: Bound) -> None:
+    """Count the update, and keep what the rule made of the other numbers."""
+    traced = bound.batch.plan.traced
+    values = Host.of(traced.variant)(bound.batch.h) if traced.numbers else {}
+    for spec in traced.numbers:
+        bound.numbers[spec.name].fill_(values[traced.outputs[spec.name]])
+    if "step" in bound.numbers:
+        bound.numbers["step"].add_(1)
+
