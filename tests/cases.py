@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import thalweg
+from tests.references import averages, sgd, sign
 
 MIXED = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
 MATRICES = [(7, 5), (5, 9), (5, 9), (4, 4)]
@@ -16,16 +17,25 @@ MATRICES = [(7, 5), (5, 9), (5, 9), (4, 4)]
 
 @dataclass(frozen=True)
 class Case:
-    """An optimizer, torch's of the same name, and the flags to try; ``{}`` is always tried."""
+    """An optimizer, its reference, and the flags to try; ``{}`` is always tried.
+
+    The reference is torch's of the same name, or where torch has none, a twin in ``tests/references``.
+    """
 
     name: str
     reference: Callable[..., torch.optim.Optimizer]
     flags: list[dict[str, Any]] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=lambda: MIXED)
     lr: float = 0.01
+    downhill: float = 0.05  # a learning rate with which 200 steps from 2 reach the bottom of x²
 
     @property
-    def ours(self) -> Callable[..., torch.optim.Optimizer]:
+    def in_torch(self) -> bool:
+        """Whether the reference is torch's, so that checkpoints can be compared too."""
+        return self.reference.__module__.startswith("torch.")
+
+    @property
+    def ours(self) -> type[thalweg.engine.optimizer.Optimizer]:
         return getattr(thalweg, self.name)
 
 
@@ -47,6 +57,78 @@ CASES = [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.0}, {"weight_decay": 0.3}, {"amsgrad": True},
         {"maximize": True},
     ]),
+    Case("SGDW", sgd.SGDW, [
+        {"momentum": 0.0}, {"dampening": 0.5}, {"nesterov": True}, {"weight_decay": 0.3}, {"maximize": True},
+    ]),
+    Case("SignSGD", sgd.SignSGD, [{"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]),
+    Case("Signum", sgd.Signum, [{"momentum": 0.5}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]),
+    Case("AggMo", sgd.AggMo, [{"betas": (0.3, 0.6, 0.9)}, {"weight_decay": 0.1}, {"maximize": True}]),
+    Case("QHM", sgd.QHM, [{"momentum": 0.9}, {"nu": 0.3}, {"weight_decay": 0.1}]),
+    Case("ASGD", torch.optim.ASGD, [
+        {"lambd": 0.1}, {"lambd": 0.1, "alpha": 0.5}, {"lambd": 0.01, "t0": 1.0}, {"weight_decay": 0.1},
+        {"maximize": True},
+    ]),
+    Case("Adagrad", torch.optim.Adagrad, [
+        {"lr_decay": 0.1}, {"weight_decay": 0.1}, {"initial_accumulator_value": 0.5}, {"eps": 1e-3}, {"maximize": True},
+    ], downhill=0.5),
+    Case("Adadelta", torch.optim.Adadelta, [
+        {"rho": 0.5}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"maximize": True},
+    ], lr=1.0, downhill=10.0),
+    Case("Rprop", torch.optim.Rprop, [
+        {"etas": (0.4, 1.5)}, {"step_sizes": (0.005, 0.011)}, {"maximize": True},
+    ]),
+    Case("Adamax", torch.optim.Adamax, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"maximize": True},
+    ]),
+    Case("NAdam", torch.optim.NAdam, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"momentum_decay": 0.1}, {"maximize": True},
+        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    ]),
+    Case("NAdamW", averages.NAdamW, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"next_correction": True}, {"maximize": True},
+    ]),
+    Case("RAdam", torch.optim.RAdam, [
+        {"betas": (0.8, 0.95)}, {"betas": (0.8, 0.6)}, {"betas": (0.8, 0.99), "eps": 1e-3}, {"weight_decay": 0.1},
+        {"maximize": True}, {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    ]),
+    Case("AdaBelief", averages.AdaBelief, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"amsgrad": True, "betas": (0.9, 0.9)}, {"weight_decay": 0.1},
+        {"weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True},
+    ]),
+    Case("AdaBound", averages.AdaBound, [
+        {"betas": (0.8, 0.95)}, {"final_lr": 0.01, "gamma": 0.1}, {"eps": 1e-1, "gamma": 1e-4},
+        {"amsbound": True, "betas": (0.9, 0.9)}, {"weight_decay": 0.1}, {"maximize": True},
+    ]),
+    Case("Yogi", averages.Yogi, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"initial_accumulator": 0.5}, {"debias": True}, {"weight_decay": 0.1},
+    ]),
+    Case("QHAdam", averages.QHAdam, [
+        {"betas": (0.8, 0.95)}, {"nus": (0.3, 0.8)}, {"eps": 1e-3}, {"weight_decay": 0.1},
+    ]),
+    Case("diffGrad", averages.diffGrad, [{"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}]),
+    Case("Adan", averages.Adan, [
+        {"betas": (0.9, 0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"debias": True}, {"maximize": True},
+        {"weight_decay": 0.3, "no_prox": True},
+    ], downhill=0.1),
+    Case("ADOPT", averages.ADOPT, [
+        {"betas": (0.8, 0.95)}, {"eps": 1.0}, {"clip": False}, {"weight_decay": 0.1}, {"maximize": True},
+    ]),
+    Case("AdEMAMix", averages.AdEMAMix, [
+        {"betas": (0.8, 0.95, 0.99)}, {"alpha": 100.0}, {"beta3_warmup": 60.0, "alpha_warmup": 80.0}, {"eps": 1e-3},
+        {"weight_decay": 0.3},
+    ]),
+    Case("SimplifiedAdEMAMix", averages.SimplifiedAdEMAMix, [
+        {"betas": (0.9, 0.9)}, {"alpha": 2.0}, {"beta1_warmup": 60.0}, {"beta1_warmup": 60.0, "min_beta1": 0.5},
+        {"eps": 1e-3}, {"weight_decay": 0.3},
+    ], downhill=0.03),
+    Case("LaProp", averages.LaProp, [{"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}]),
+    Case("MARS", averages.MARS, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"gamma": 0.1}, {"zero_start": True}, {"weight_decay": 0.3},
+        {"maximize": True},
+    ]),
+    Case("Grams", averages.Grams, [{"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"maximize": True}]),
+    Case("Lion", sign.Lion, [{"betas": (0.5, 0.9)}, {"weight_decay": 0.3}, {"maximize": True}]),
+    Case("Tiger", sign.Tiger, [{"beta": 0.5}, {"weight_decay": 0.3}, {"maximize": True}]),
     Case("Muon", torch.optim.Muon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"},

@@ -1,8 +1,56 @@
 """The optimizers, simplest first: one small file a family, math only."""
 
-from thalweg.optim.adam import Adam, AdamW
-from thalweg.optim.adaptive import RMSprop
+from thalweg.optim.adam import Adam, Adamax, AdamW, NAdam, NAdamW, RAdam
+from thalweg.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
+from thalweg.optim.averages import (
+    ADOPT,
+    MARS,
+    AdaBelief,
+    AdaBound,
+    Adan,
+    AdEMAMix,
+    Grams,
+    LaProp,
+    QHAdam,
+    SimplifiedAdEMAMix,
+    Yogi,
+    diffGrad,
+)
 from thalweg.optim.muon import Muon
-from thalweg.optim.sgd import SGD
+from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, SignSGD, Signum
+from thalweg.optim.sign import Lion, Tiger
 
-__all__ = ["SGD", "Adam", "AdamW", "Muon", "RMSprop"]
+__all__ = [
+    "ADOPT",
+    "ASGD",
+    "MARS",
+    "QHM",
+    "SGD",
+    "SGDW",
+    "AdEMAMix",
+    "AdaBelief",
+    "AdaBound",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Adan",
+    "AggMo",
+    "Grams",
+    "LaProp",
+    "Lion",
+    "Muon",
+    "NAdam",
+    "NAdamW",
+    "QHAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SignSGD",
+    "Signum",
+    "SimplifiedAdEMAMix",
+    "Tiger",
+    "Yogi",
+    "diffGrad",
+]
