@@ -295,7 +295,7 @@ WRONG = [
     ("AdEMAMix", {"betas": (0.0, 0.9, 0.99), "beta3_warmup": 10.0}, "β₁ and β₃ above 0 where beta3_warmup is on"),
     ("SimplifiedAdEMAMix", {"betas": (0.0, 0.9), "beta1_warmup": 10.0}, "β₁ above 0 where beta1_warmup is on"),
     ("AdamW", {"weight_decay": -0.1}, "weight_decay=-0.1"),
-    ("AdamW", {"backend": "cuda"}, "backend='cuda': expected one of 'auto', 'eager', 'foreach'"),
+    ("AdamW", {"backend": "cuda"}, "backend='cuda': expected one of 'auto', 'triton', 'cpu', 'foreach', 'eager'"),
     ("AdamW", {"foreach": True, "fused": True}, "fused=True"),
     ("AdamW", {"backend": "eager", "foreach": True}, "backend='eager'"),
     ("AdamW", {"capturable": True}, "capturable=True"),
@@ -357,4 +357,4 @@ def test_torchs_spellings_of_the_backend():
     params = parameters([(3,)])
     assert "backend: foreach, as asked" in repr(thalweg.AdamW(params, foreach=True))
     assert "backend: eager, as asked" in repr(thalweg.AdamW(params, foreach=False))
-    assert "backend: foreach, the fastest" in repr(thalweg.AdamW(params, fused=True))
+    assert "backend: cpu, the fastest" in repr(thalweg.AdamW(params, fused=True))

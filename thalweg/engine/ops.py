@@ -277,6 +277,8 @@ class Sum(_Symbolic):
 tensor_sum = Sum("tensor_sum", PER_TENSOR, r"\sum {0}")
 row_sum = Sum("row_sum", ROW, r"\sum_{{\text{{row}}}} {0}")
 
+BY_NAME: dict[str, Op | Sum] = {**ROWS, "tensor_sum": tensor_sum, "row_sum": row_sum}
+
 
 def tensor_mean(x: Any) -> Any:
     """Mean over a tensor."""

@@ -129,6 +129,18 @@ def _levels(graph: fx.Graph) -> dict[fx.Node, int]:
     return level
 
 
+def _needed(traced: Traced, level: dict[fx.Node, int]) -> dict[fx.Node, int]:
+    """The first stage that needs each node: a sum is gathered just before, by when its inputs are likely to be read anyway."""
+    needed = {n: level[n] for n in traced.outputs.values()}
+    for node in reversed(traced.graph.nodes):
+        if node in needed:
+            ends = isinstance(node.target, (ops.Sum, ops.Total))
+            by = needed[node] - ends if not isinstance(node.target, ops.Leaf) else level[node] - 1
+            for source in node.all_input_nodes:
+                needed[source] = min(needed.get(source, by), by)
+    return needed
+
+
 def _of_shape(node: fx.Node) -> bool:
     """A number that depends on a tensor's shape alone."""
     return isinstance(node.target, ops.Leaf) and node.target.extent == PER_TENSOR
@@ -138,10 +150,11 @@ def _cut(
     traced: Traced, level: dict[fx.Node, int], last: int, when: dict[str, int], leaves: list[fx.Node], exact: bool
 ) -> tuple[list[Stage], dict[fx.Node, str], tuple[fx.Node, ...]]:
     order = {n: i for i, n in enumerate(traced.graph.nodes)}
+    needed = _needed(traced, level)
     stages = [Stage() for _ in range(last + 1)]
     for node in traced.graph.nodes:
-        if isinstance(node.target, (ops.Sum, ops.Total)) and level[node] <= last:
-            stages[level[node] - 1].sums.append(node)
+        if isinstance(node.target, (ops.Sum, ops.Total)):
+            stages[needed[node] - 1].sums.append(node)
     for name, k in when.items():
         stages[k].stores[name] = traced.outputs[name]
     outputs = {n: name for name, n in traced.outputs.items() if name in when and name != "p"}

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from thalweg.engine import ops
 from thalweg.engine.around import update
 from thalweg.engine.declare import Hyper, StateSpec
-from thalweg.engine.ops import ELEMENT, HOST
+from thalweg.engine.ops import ELEMENT, HOST, PER_TENSOR
 
 
 class UnsupportedOpError(TypeError):
@@ -102,6 +102,8 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
                 node.meta["extent"] = max(ops.extent_of(a) for a in node.all_input_nodes)
             else:
                 node.meta["extent"] = target.extent
+            if isinstance(target, ops.Leaf) and target.extent == PER_TENSOR and len(node.all_input_nodes) > 1:
+                raise UnsupportedOpError(f"{self.line()}: {target.name} depends on shapes alone, and is given a number that may change")
             if isinstance(target, (ops.Sum, ops.Total)) and ops.extent_of(node.args[0]) != ELEMENT:
                 raise UnsupportedOpError(f"{self.line()}: {target.name} of what is no tensor's elements")
         return node

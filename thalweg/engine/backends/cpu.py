@@ -383,7 +383,7 @@ class Work:
     def _leaf(self, leaf: fx.Node) -> None:
         """Run a function of whole tensors on all of them, and lay what it gives where the next stage looks."""
         target: Any = leaf.target
-        out = target.over(*(self._value(a) for a in leaf.args))
+        out = target.over(*fx.map_arg(leaf.args, self._value))
         like = self.batch.params
         laid = [
             x if x.stride() == p.stride() and x.dtype == self.batch.compute else torch.empty_like(p, dtype=self.batch.compute, requires_grad=False).copy_(x)
@@ -392,9 +392,7 @@ class Work:
         self.lists[leaf.name] = laid
         self._point(leaf.name, laid)
 
-    def _value(self, arg: Any) -> Any:
-        if not isinstance(arg, fx.Node):
-            return arg
+    def _value(self, arg: fx.Node) -> Any:
         if arg.meta["extent"] == HOST:
             return self.values[arg]
         batch = self.batch

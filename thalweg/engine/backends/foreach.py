@@ -159,22 +159,22 @@ class _Lowering:
 
     def _spell(self, node: fx.Node, reuse: bool) -> tuple[fx.Node, bool]:
         """One node over lists; the second value tells whether it was written into its first list."""
-        args = tuple(self.env[a] if isinstance(a, fx.Node) else a for a in node.args)
+        args = fx.map_arg(node.args, self.env.__getitem__)
         target: Any = node.target
         extents = [ops.extent_of(a) for a in node.args]
         if isinstance(target, ops.Leaf):
             return self.graph.call_function(target.over, args), False
         if isinstance(target, ops.Sum):
-            return self.graph.call_function(_each, (target.run, 1, *args)), False
+            return self.graph.call_function(_each, (target.name, 1, *args)), False
         if max(extents) == GLOBAL:
-            return self.graph.call_function(target.run, args), False
+            return self.graph.call_function(_one, (target.name, *args)), False
         if not target.foreach or any(HOST < e < ELEMENT for e in extents) or not any(e == ELEMENT for e in extents):
             lists = sum(1 << i for i, e in enumerate(extents) if e >= PER_TENSOR)
-            return self.graph.call_function(_each, (target.run, lists, *args)), False
+            return self.graph.call_function(_each, (target.name, lists, *args)), False
         name = target.foreach
         if extents[0] == HOST:
             if name in ("sub", "div", "pow"):
-                return self.graph.call_function(_each, (target.run, 2, *args)), False
+                return self.graph.call_function(_each, (target.name, 2, *args)), False
             args, node_args = (args[1], args[0], *args[2:]), (node.args[1], node.args[0], *node.args[2:])
         else:
             node_args = node.args
@@ -202,10 +202,16 @@ def _is_list(arg: Any) -> bool:
     return isinstance(arg, fx.Node) and arg.meta["extent"] == ELEMENT
 
 
-def _each(function: Any, lists: int, *args: Any) -> list[Any]:
-    """``function`` over lists, tensor by tensor; bit i of ``lists`` tells whether argument i is a list."""
+def _each(name: str, lists: int, *args: Any) -> list[Any]:
+    """A row of the table over lists, tensor by tensor; bit i of ``lists`` tells whether argument i is a list."""
+    run = ops.BY_NAME[name].run
     size = next(len(a) for i, a in enumerate(args) if lists >> i & 1)
-    return [function(*(a[k] if lists >> i & 1 else a for i, a in enumerate(args))) for k in range(size)]
+    return [run(*(a[k] if lists >> i & 1 else a for i, a in enumerate(args))) for k in range(size)]
+
+
+def _one(name: str, *args: Any) -> Any:
+    """A row of the table on single numbers."""
+    return ops.BY_NAME[name].run(*args)
 
 
 def _sum_all(xs: list[Tensor]) -> Tensor:
