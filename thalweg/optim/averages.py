@@ -95,7 +95,7 @@ class AdaBound(Optimizer):
             s.max_exp_avg_sq = torch.maximum(s.max_exp_avg_sq, v)
             v = s.max_exp_avg_sq
         size = (1 - beta2**h.step) ** 0.5 / (1 - beta1**h.step) / (torch.sqrt(v) + h.eps)
-        last, pace = h.final_lr / h.initial_lr, h.gamma * h.step
+        last, pace = h.final_lr / (h.initial_lr + (h.initial_lr == 0)), h.gamma * h.step
         return torch.clamp(size, last * (1 - 1 / (pace + 1)), last * (1 + 1 / pace)) * s.exp_avg
 
 

@@ -1,0 +1,101 @@
+"""What papers say of their rules: which one becomes which, and which do not feel the scale of the gradient."""
+
+import pytest
+import torch
+
+import thalweg
+from tests.cases import CASES, MIXED, distance, name, parameters, walk
+
+SAME = [
+    ("Signum", {"momentum": 0.0}, "SignSGD", {}),
+    ("Tiger", {"beta": 0.9, "weight_decay": 0.1}, "Lion", {"betas": (0.9, 0.9), "weight_decay": 0.1}),
+    ("Tiger", {"weight_decay": 0.0}, "Signum", {"momentum": 0.965}),
+    ("AggMo", {"betas": (0.9, 0.9, 0.9)}, "SGD", {"momentum": 0.9}),
+    ("QHM", {"nu": 0.0}, "SGD", {}),
+    ("QHM", {"nu": 1.0, "momentum": 0.9, "lr": 0.1}, "SGD", {"momentum": 0.9, "lr": 0.01}),
+    ("SGDW", {"weight_decay": 0.1}, "SGD", {"momentum": 0.9, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("ASGD", {"lambd": 0.0, "lr": 2**-7}, "SGD", {"lr": 2**-7}),  # η is kept in float32
+    ("Adagrad", {"initial_accumulator_value": 1e30, "lr": 1e13}, "SGD", {}),
+    ("QHAdam", {"nus": (1.0, 1.0)}, "Adam", {"betas": (0.995, 0.999)}),
+    ("NAdamW", {"betas": (0.0, 0.9)}, "AdamW", {"betas": (0.0, 0.9)}),
+    ("RMSprop", {"alpha": 0.0}, "LaProp", {"betas": (0.0, 0.0), "eps": 1e-8}),
+    ("LaProp", {"betas": (0.0, 0.9), "eps": 1e-8}, "Adam", {"betas": (0.0, 0.9)}),
+    ("AdEMAMix", {"alpha": 0.0}, "Adam", {}),
+    ("AdEMAMix", {"beta3_warmup": 1.0, "alpha_warmup": 1.0}, "AdEMAMix", {}),
+    ("SimplifiedAdEMAMix", {"betas": (0.0, 0.9)}, "Adam", {"betas": (0.0, 0.9)}),
+    ("Grams", {"betas": (0.0, 0.9)}, "Adam", {"betas": (0.0, 0.9), "eps": 1e-6}),
+    ("MARS", {"gamma": 0.0}, "MARS", {"gamma": 0.0, "zero_start": True}),
+]
+
+LEAST_EPS = {"ADOPT": 1e-200}  # it divides by ε where no gradient has been seen
+#: u(4g) = u(g): steps have a length that the gradient's does not change
+BLIND_TO_SCALE = [
+    *("SignSGD", "Signum", "Lion", "Tiger", "Rprop", "Adagrad", "RMSprop", "Adam", "Adamax", "NAdam", "NAdamW", "Yogi"),
+    *("AdaBelief", "QHAdam", "Adan", "ADOPT", "AdEMAMix", "SimplifiedAdEMAMix", "LaProp", "Grams"),
+]
+#: u(4g) = 4 u(g)
+LINEAR = ["SGD", "SGDW", "AggMo", "QHM", "ASGD"]
+
+
+@pytest.mark.parametrize(("one", "flags", "other", "others"), SAME)
+def test_a_rule_becomes_another(one, flags, other, others):
+    a, b = parameters(MIXED), parameters(MIXED)
+    common = {} if "lr" in flags else {"lr": 0.01}
+    others = {"lr": 0.01, **others}
+    walk(getattr(thalweg, one)(a, backend="eager", **common, **flags), a, 20)
+    walk(getattr(thalweg, other)(b, backend="eager", **others), b, 20)
+    assert distance(a, b) < 1e-12
+
+
+def path(optimizer, params, scale, steps=20):
+    """The parameters after steps along gradients times ``scale``."""
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        for p in params:
+            p.grad = scale * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        optimizer.step()
+    return params
+
+
+@pytest.mark.parametrize("one", BLIND_TO_SCALE)
+def test_the_scale_of_the_gradient_plays_no_part(one):
+    rule = getattr(thalweg, one)
+    options = {"lr": 0.01, "backend": "eager"}
+    if "eps" in rule.hypers:
+        options["eps"] = LEAST_EPS.get(one, 0.0)
+    a, b = parameters([(7, 5)]), parameters([(7, 5)])
+    assert distance(path(rule(a, **options), a, 1.0), path(rule(b, **options), b, 4.0)) < 1e-13
+
+
+@pytest.mark.parametrize("one", LINEAR)
+def test_a_step_is_linear_in_the_gradient(one):
+    rule = getattr(thalweg, one)
+    a, b = parameters([(7, 5)]), parameters([(7, 5)])
+    options = {"weight_decay": 0.0, "backend": "eager", **({"lambd": 0.0} if one == "ASGD" else {})}
+    assert distance(path(rule(a, lr=0.04, **options), a, 1.0), path(rule(b, lr=0.01, **options), b, 4.0)) < 1e-13
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_a_learning_rate_of_zero_moves_nothing(case):
+    params, before = parameters(case.shapes), parameters(case.shapes)
+    walk(case.ours(params, lr=0.0, backend="eager"), params, 3)
+    assert distance(params, before) == 0
+
+
+def test_the_first_gradient_moves_nothing_in_adopt():
+    params, before = parameters(MIXED), parameters(MIXED)
+    optimizer = thalweg.ADOPT(params, backend="eager")
+    walk(optimizer, params, 1)
+    assert distance(params, before) == 0
+    walk(optimizer, params, 1, start=1)
+    assert distance(params, before) > 0
+
+
+def test_radam_rectifies_from_the_step_at_which_its_length_passes_five():
+    betas = (0.0, 0.9)  # ρ∞ = 19: ρ₅ = 4.58 and ρ₆ = 5.39
+    params, plain = parameters([(4,)]), parameters([(4,)])
+    radam, sgd = thalweg.RAdam(params, lr=0.01, betas=betas, backend="eager"), thalweg.SGD(plain, lr=0.01)
+    for step in range(8):
+        walk(radam, params, 1, start=step)
+        walk(sgd, plain, 1, start=step)
+        assert (distance(params, plain) < 1e-15) == (step + 1 < 6)
