@@ -188,9 +188,8 @@ class Adan(Optimizer):
     n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 d_t)^2$$
     $$u_t = (m_t + \beta_2 v_t) / (\sqrt{n_t} + \epsilon), \qquad p \leftarrow (p - \gamma u_t) / (1 + \gamma\lambda)$$
 
-    The betas are shares that are kept, as in the authors' code; the paper's are 1 minus these. The first gradient and
-    the first change enter the averages whole ($d_1 = 0$); ``debias`` instead divides them by $1 - \beta^t$, as the
-    authors' code does. ``no_prox`` decays by $1 - \gamma\lambda$. Source: Xie et al. 2022, algorithm 1.
+    The paper's betas are 1 minus these. The first gradient and change enter whole ($d_1 = 0$); ``debias`` divides by
+    $1 - \beta^t$, as the authors' code. ``no_prox`` decays by $1 - \gamma\lambda$. Source: Xie et al. 2022, algorithm 1.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -219,9 +218,10 @@ class Adan(Optimizer):
         s.exp_avg_diff = torch.lerp(s.exp_avg_diff, change, 1 - k2)
         s.exp_avg_sq = torch.addcmul(k3 * s.exp_avg_sq, ahead, ahead, value=1 - k3)
         u = (s.exp_avg / c1 + b2 / c2 * s.exp_avg_diff) / (torch.sqrt(s.exp_avg_sq) / c3**0.5 + h.eps)
-        if h.weight_decay and not h.no_prox:  # so that (1 − γλ)p − γ·this is (p − γu) / (1 + γλ)
-            u = (u - h.lr * h.weight_decay**2 * p) / (1 + h.lr * h.weight_decay)
-        return u
+        if h.no_prox or not h.weight_decay:
+            return u
+        # so that (1 − γλ)p − γ·this is (p − γu) / (1 + γλ)
+        return (u - h.lr * h.weight_decay**2 * p) / (1 + h.lr * h.weight_decay)
 
 
 class ADOPT(Optimizer):
@@ -286,8 +286,7 @@ class AdEMAMix(Optimizer):
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """Both means over root mean square."""
         beta1, beta2, beta3 = h.betas
-        if h.beta3_warmup:
-            beta3 = warmed_beta(beta1, beta3, h.step / h.beta3_warmup)
+        beta3 = warmed_beta(beta1, beta3, h.step / h.beta3_warmup) if h.beta3_warmup else beta3
         share = ops.minimum(h.step / h.alpha_warmup, 1.0) if h.alpha_warmup else 1.0
         s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
         s.exp_avg_slow = torch.lerp(s.exp_avg_slow, g, 1 - beta3)
