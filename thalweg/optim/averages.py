@@ -189,7 +189,7 @@ class Adan(Optimizer):
     $$u_t = (m_t + \beta_2 v_t) / (\sqrt{n_t} + \epsilon), \qquad p \leftarrow (p - \gamma u_t) / (1 + \gamma\lambda)$$
 
     The paper's betas are 1 minus these. The first gradient and change enter whole ($d_1 = 0$); ``debias`` divides by
-    $1 - \beta^t$, as the authors' code. ``no_prox`` decays by $1 - \gamma\lambda$. Source: Xie et al. 2022, algorithm 1.
+    $1 - \beta^t$, as the authors' code. ``no_prox`` decays by $1-\gamma\lambda$. Source: Xie et al. 2022, algorithm 1.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -218,10 +218,9 @@ class Adan(Optimizer):
         s.exp_avg_diff = torch.lerp(s.exp_avg_diff, change, 1 - k2)
         s.exp_avg_sq = torch.addcmul(k3 * s.exp_avg_sq, ahead, ahead, value=1 - k3)
         u = (s.exp_avg / c1 + b2 / c2 * s.exp_avg_diff) / (torch.sqrt(s.exp_avg_sq) / c3**0.5 + h.eps)
-        if h.no_prox or not h.weight_decay:
-            return u
-        # so that (1 − γλ)p − γ·this is (p − γu) / (1 + γλ)
-        return (u - h.lr * h.weight_decay**2 * p) / (1 + h.lr * h.weight_decay)
+        if h.weight_decay and not h.no_prox:  # so that (1 − γλ)p − γ·this is (p − γu) / (1 + γλ)
+            u = (u - h.lr * h.weight_decay**2 * p) / (1 + h.lr * h.weight_decay)
+        return u
 
 
 class ADOPT(Optimizer):
