@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg.engine import noise
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import Format, Storage, is_dense
 from thalweg.engine.plan import Plan, plan
@@ -209,7 +210,6 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, storage: Storage, m
 
 def write(mine: dict[str, Any], name: str, f: Format, numbers: Tensor) -> None:
     """Encode numbers into a state, rounded to the nearest."""
-    half = lambda numel: torch.full((numel,), 1 << 31, dtype=torch.int64, device=numbers.device)  # noqa: E731
     beside = mine.get(beside_name(name, f)) if f.beside else None
-    Format(f.name).encode(numbers, local(mine[name]), None if beside is None else local(beside), half)
+    Format(f.name).encode(numbers, local(mine[name]), None if beside is None else local(beside), noise.nearest)
 

@@ -78,8 +78,7 @@ class Format:
             if self.name == "uint8":
                 numbers = (codes * codes) * (scales * (1 / 65025))
             else:
-                z = codes * (1 / 127)
-                numbers = z / (2 - z.abs()) * scales
+                numbers = codes * scales / (254 - codes.abs())
             return torch.empty_like(kept, dtype=torch.float32).copy_(_like(numbers, kept))
         if self.beside:
             assert beside is not None
@@ -89,7 +88,7 @@ class Format:
         return kept if kept.dtype in (torch.float32, torch.float64) else kept.float()
 
     def encode(self, numbers: Tensor, kept: Tensor, beside: Tensor | None, draw: noise.Draw) -> None:
-        """Write ``numbers`` (strides as ``kept``) into ``kept`` and ``beside``; ``draw`` gives 32 random bits an element."""
+        """Write ``numbers`` (strides as ``kept``) into ``kept`` and ``beside``; ``draw`` gives 16 random bits an element."""
         if self.blocked:
             assert beside is not None
             self._encode_blocks(numbers, kept, beside, draw)
@@ -106,7 +105,7 @@ class Format:
         elif self.stochastic and self.name in ("bfloat16", "float16"):
             keep = 16 if self.name == "bfloat16" else 13
             bits = numbers.float().contiguous(memory_format=torch.preserve_format).view(torch.int32)
-            random = _like(draw(numbers.numel()) & ((1 << keep) - 1), numbers).to(torch.int32)
+            random = _like(draw(numbers.numel()).to(numbers.device) & ((1 << keep) - 1), numbers).to(torch.int32)
             rounded = ((bits + random) & ~((1 << keep) - 1)).view(torch.float32)
             kept.copy_(torch.where(numbers.isfinite(), rounded, numbers))
         else:
@@ -117,19 +116,16 @@ class Format:
         padded = torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
         scales = padded.abs().amax(1)
         beside.copy_(scales)
-        inverse = torch.where(scales > 0, 1 / scales, 0.0)[:, None]
+        top = scales[:, None]
         if self.name == "uint8":
-            code = (padded.clamp(min=0) * inverse).sqrt() * 255
+            code = (padded * torch.where(top > 0, 65025 / top, 0.0)).sqrt()
         else:
-            z = padded * inverse
-            code = 2 * z / (1 + z.abs()) * 127
+            code = 254 * padded / (top + padded.abs())
         code = code.view(-1)[: flat.numel()]
-        up = (draw(flat.numel()) >> 8).float() * 2.0**-24
-        code = (code + up).floor().nan_to_num(0.0)
-        top = 255.0 if self.name == "uint8" else 127.0
-        code = code.clamp(0.0 if self.name == "uint8" else -top, top)
+        up = draw(flat.numel()).to(flat.device).float() * 2.0**-16
+        code = (code + up).floor().nan_to_num(0.0)  # the scale is NaN too, and so will be what is decoded
         if self.name == "uint8":
-            code = torch.where((flat > 0) & (code < 1), 1.0, code)  # a denominator that is not zero stays so
+            code = torch.where((flat > 0) & (code < 1), 1.0, code.clamp(max=255.0))  # a denominator that is not zero stays so
         _storage_order(kept).copy_(code)
 
 

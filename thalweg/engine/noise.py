@@ -12,7 +12,7 @@ from torch import Tensor
 
 MASK = 0xFFFFFFFF
 
-#: gives int64 values in [0, 2³²), one for each element in the order of memory
+#: gives int64 values in [0, 2¹⁶), one for each element in the order of memory
 Draw = Callable[[int], Tensor]
 
 
@@ -31,15 +31,29 @@ def key(seed: int, update: int) -> int:
 
 
 def stream(key: int, parameter: int, slot: int) -> int:
-    """What one tensor starts from: the ``slot``-th that is stored of the ``parameter``-th of the optimizer."""
-    return mix(key ^ mix((parameter * 8 + slot + 1) & MASK))
+    """What one tensor starts from: the ``slot``-th that is stored of the ``parameter``-th of the optimizer.
+
+    Two slots share a stream: an even one takes the lower 16 bits, the odd one after it the upper.
+    """
+    return mix(key ^ mix((parameter * 8 + slot // 2 + 1) & MASK))
 
 
 def bits(start: int, numel: int, device: torch.device | str = "cpu") -> Tensor:
-    """The random bits of each element, as int64 in [0, 2³²)."""
+    """The hash of each element, as int64 in [0, 2³²)."""
     x = (torch.arange(numel, dtype=torch.int64, device=device) * 0x9E3779B9 + start) & MASK
     x = x ^ (x >> 16)
     x = x * 0x21F0AAAD & MASK
     x = x ^ (x >> 15)
     x = x * 0x735A2D97 & MASK
     return x ^ (x >> 15)
+
+
+def draw(key: int, parameter: int, slot: int, device: torch.device | str = "cpu") -> Draw:
+    """The 16 random bits of each element of one stored tensor."""
+    start = stream(key, parameter, slot)
+    return lambda numel: (bits(start, numel, device) >> 16 * (slot % 2)) & 0xFFFF
+
+
+def nearest(numel: int) -> Tensor:
+    """Half of the range for every element: rounding at random becomes rounding to the nearest."""
+    return torch.full((numel,), 1 << 15, dtype=torch.int64)

@@ -30,7 +30,7 @@ def load(f: Format, name: str) -> str:
 def store(f: Format, name: str, value: str) -> str:
     """The statement that lays a number at place ``i``; blocks are encoded together, by ``encode_int8`` and ``encode_uint8``."""
     if f.stochastic:
-        return f"{name}[i] = {f.name}_at_random({value}, bits(random_{name}, i));"
+        return f"{name}[i] = {f.name}_at_random({value}, random_{name});"
     return {
         "bfloat16": f"{name}[i] = to_bfloat16({value});",
         "split8": f"split8({value}, &{name}[i], &{name}_bits[i]);",
@@ -90,7 +90,7 @@ static inline uint32_t mix(uint32_t x)
     x ^= x >> 16; x *= 0x21F0AAADu; x ^= x >> 15; x *= 0x735A2D97u;
     return x ^ (x >> 15);
 }
-static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t slot) { return mix(key ^ mix(tensor * 8 + slot + 1)); }
+static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t pair) { return mix(key ^ mix(tensor * 8 + pair + 1)); }
 static inline uint32_t bits(uint32_t stream, uint32_t i) { return mix(i * 0x9E3779B9u + stream); }
 
 static inline float from_bfloat16(uint16_t x) { return as_float((uint32_t)x << 16); }
@@ -127,43 +127,34 @@ static inline void split8(float x, uint16_t *high, int8_t *low)
 }
 static inline float from_int8(int8_t code, float scale)
 {
-    const float z = code * (1.0f / 127);
-    return z / (2 - fabsf(z)) * scale;
+    const float c = code;
+    return c * scale / (254 - fabsf(c));
 }
-static inline float from_uint8(uint8_t code, float scale) { return (float)code * code * (scale * (1.0f / 65025)); }
-static inline float up(uint32_t random) { return (float)(int32_t)(random >> 8) * 0x1p-24f; }
-static float largest(const T *x, int64_t n)
+static inline float from_uint8(uint8_t code, float scale)
 {
-    uint32_t most = 0;  /* bits of a positive float are ordered like the float, and NaN is above all */
-    PRAGMA(omp simd reduction(max: most))
-    for (int64_t i = 0; i < n; i++) {
-        const uint32_t u = as_bits((float)x[i]) & 0x7FFFFFFFu;
-        most = u > most ? u : most;
-    }
-    return as_float(most);
+    const float c = code;
+    return c * c * (scale * (1.0f / 65025));
 }
-static void encode_int8(const T *restrict x, int8_t *restrict code, float *scale, int64_t n, int64_t at, uint32_t random)
+static inline uint32_t larger_bits(uint32_t most, float x)  /* bits of |x| are ordered like it, and NaN is above all */
 {
-    const float top = largest(x, n), inverse = top > 0 ? 1 / top : 0;
+    const uint32_t u = as_bits(x) & 0x7FFFFFFFu;
+    return u > most ? u : most;
+}
+static inline float up(uint32_t random) { return (float)(int32_t)random * 0x1p-16f; }
+static void encode_int8(const float *restrict x, int8_t *restrict code, int64_t n, float top, const uint16_t *restrict random)
+{
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++)
+        code[i] = (int8_t)(int32_t)floorf(254 * x[i] / (top + fabsf(x[i])) + up(random[i]));
+}
+static void encode_uint8(const float *restrict x, uint8_t *restrict code, int64_t n, float top, const uint16_t *restrict random)
+{
+    const float stretch = top > 0 ? 65025 / top : 0;
     PRAGMA(omp simd)
     for (int64_t i = 0; i < n; i++) {
-        const float z = (float)x[i] * inverse;
-        float q = floorf(2 * z / (1 + fabsf(z)) * 127 + up(bits(random, at + i)));
-        q = q < -127 ? -127 : q > 127 ? 127 : q;
-        code[i] = (int8_t)(int32_t)(q == q ? q : 0);
+        int32_t q = (int32_t)(sqrtf(x[i] * stretch) + up(random[i]));
+        q = q > 255 ? 255 : q;
+        code[i] = (uint8_t)(q < 1 ? x[i] > 0 : q);  /* a denominator that is not zero stays so */
     }
-    *scale = top;
-}
-static void encode_uint8(const T *restrict x, uint8_t *restrict code, float *scale, int64_t n, int64_t at, uint32_t random)
-{
-    const float top = largest(x, n), inverse = top > 0 ? 1 / top : 0;
-    PRAGMA(omp simd)
-    for (int64_t i = 0; i < n; i++) {
-        const float z = (float)x[i] > 0 ? (float)x[i] * inverse : 0;
-        float q = floorf(sqrtf(z) * 255 + up(bits(random, at + i)));
-        q = q > 255 ? 255 : x[i] > 0 && q < 1 ? 1 : q;
-        code[i] = (uint8_t)(int32_t)(q == q ? q : 0);
-    }
-    *scale = top;
 }
 """

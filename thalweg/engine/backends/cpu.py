@@ -146,8 +146,8 @@ class _Writer:
         ]
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
-        for name in random:
-            lines.append(f"        const uint32_t random_{name} = stream((uint32_t)h[{len(hosts) + len(known)}], job->id[t], {self.slots[name]});")
+        for pair in sorted({self.slots[name] // 2 for name in random}):
+            lines.append(f"        const uint32_t stream_{pair} = stream((uint32_t)h[{len(hosts) + len(known)}], job->id[t], {pair});")
         for node in stage.once:
             lines.append(f"        const T {_name(node)} = {self._once(node, hosts, known)};")
         for node in tensor_sums:
@@ -180,17 +180,28 @@ class _Writer:
             return [
                 f"        for (int64_t from = begin, b = begin / {BLOCK}; from < end; from += {BLOCK}, b++) {{",
                 f"            const int64_t to = from + {BLOCK} < end ? from + {BLOCK} : end;",
-                *(f"            T new_{name}[{BLOCK}];" for name in locals_),
+                *(f"            float new_{name}[{BLOCK}];" for name in locals_),
+                *(f"            uint16_t random_of_{name}[{BLOCK}];" for name in locals_),
+                *(f"            uint32_t most_{name} = 0;" for name in locals_),
                 *("    " + line for line in body),
-                *(f"            encode_{self.formats[name].name}(new_{name}, {name} + from, &{name}_scale[b], to - from, from, random_{name});" for name in locals_),
+                *(line for name in locals_ for line in self._encode(name)),
                 "        }",
             ]
         return ["        const int64_t from = begin, to = end;", *body]
 
+    def _encode(self, name: str) -> list[str]:
+        """Lay down a block whose largest element is known."""
+        scale = f"{name}_scale[b]"
+        return [
+            f"            {scale} = as_float(most_{name});",
+            f"            encode_{self.formats[name].name}(new_{name}, {name} + from, to - from, {scale}, random_of_{name});",
+        ]
+
     def _loop(self, stage: Stage, blocked: bool, writes: list[str]) -> list[str]:
         sums = [f"sum_{n.name}" for n in stage.sums]
-        reduction = f" reduction(+: {', '.join(sums)})" if sums else ""
-        lines = [f"        SIMD({reduction.strip()})", "        for (int64_t i = from; i < to; i++) {"]
+        tops = [f"most_{name}" for name in writes if self.formats[name].blocked]
+        clauses = [f"reduction({sign}: {', '.join(names)})" for sign, names in (("+", sums), ("max", tops)) if names]
+        lines = [f"        SIMD({' '.join(clauses)})", "        for (int64_t i = from; i < to; i++) {"]
         for node in stage.loads:
             name = self._slot(node)
             lines.append(f"            const T {_name(node)} = {load(self.formats[name], name)};")
@@ -198,10 +209,22 @@ class _Writer:
             lines.append(f"            const T {_name(node)} = {self._expression(node)};")
         for node in stage.sums:
             lines.append(f"            sum_{node.name} += {_name(node.args[0])};")
+        random = [name for name in writes if self.formats[name].stochastic]
+        for pair in sorted({self.slots[name] // 2 for name in random}):
+            lines.append(f"            const uint32_t bits_{pair} = bits(stream_{pair}, i);")
         for name in writes:
-            f = self.formats[name]
-            value = _name(stage.stores[name])
-            lines.append(f"            new_{name}[i - from] = {value};" if f.blocked else f"            {store(f, name, value)}")
+            f, value, slot = self.formats[name], _name(stage.stores[name]), self.slots.get(name, 0)
+            half = f"bits_{slot // 2} >> 16" if slot % 2 else f"bits_{slot // 2} & 0xFFFF"
+            if f.blocked:
+                lines += [
+                    f"            new_{name}[i - from] = {value};",
+                    f"            random_of_{name}[i - from] = {half};",
+                    f"            most_{name} = larger_bits(most_{name}, {value});",
+                ]
+                continue
+            if f.stochastic:
+                lines.append(f"            const uint32_t random_{name} = {half};")
+            lines.append(f"            {store(f, name, value)}")
         return [*lines, "        }"]
 
     def _pointer(self, name: str, f: Format, written: bool) -> str:

@@ -75,7 +75,6 @@ def store(batch: Batch, name: str, i: int, numbers: Tensor) -> None:
         return
     if numbers.stride() != kept.stride():
         numbers = numbers.new_empty_strided(kept.shape, kept.stride()).copy_(numbers)
-    start = noise.stream(batch.key, batch.ids[i], batch.slots[name])
     beside = batch.beside[name][i] if name in batch.beside else None
-    f.encode(numbers, kept, beside, lambda numel: noise.bits(start, numel, kept.device))
+    f.encode(numbers, kept, beside, noise.draw(batch.key, batch.ids[i], batch.slots[name], kept.device))
 
