@@ -77,3 +77,10 @@ def test_batches_are_split_at_the_limit(monkeypatch):
     monkeypatch.setattr("thalweg.linalg.batching.LIMIT", 12)
     by_shape(spy, [torch.zeros(2, 2) for _ in range(5)])
     assert [tuple(s) for s in seen] == [(3, 2, 2), (2, 2, 2)]
+
+
+def test_a_cubic_is_the_same_in_a_batch():
+    Gs = torch.stack([_matrix(20, 40, i) for i in range(3)]).float()
+    together = newton_schulz(Gs, (1.5, -0.5, 0.0))
+    for G, Q in zip(Gs, together, strict=True):
+        torch.testing.assert_close(Q, newton_schulz(G, (1.5, -0.5, 0.0)), rtol=0, atol=0.02)

@@ -43,5 +43,6 @@ def newton_schulz(
     fused = torch.addmm if X.ndim == 2 else torch.baddbmm
     for _ in range(steps):
         A = X @ X.mT
-        X = fused(X, fused(A, A, A, beta=b, alpha=c), X, beta=a)
+        # torch's baddbmm in bfloat16 forgets beta where alpha is 0
+        X = fused(X, fused(A, A, A, beta=b, alpha=c) if c else b * A, X, beta=a)
     return X.mT if tall else X

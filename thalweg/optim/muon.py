@@ -13,16 +13,16 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine import ops
 from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.optimizer import Optimizer
-from thalweg.linalg.batching import by_shape
-from thalweg.linalg.newton_schulz import JORDAN, newton_schulz
+from thalweg.linalg.gram import orthogonal_factors
+from thalweg.linalg.newton_schulz import JORDAN
 from thalweg.optim.adam import Adam
 
 
 @ops.leaf()
 def orthogonalize(Ms: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float) -> list[Tensor]:
     """The orthogonal factor of each matrix, about; a convolution's kernel (out, in, …) counts as (out, in·…)."""
-    factors = by_shape(lambda X: newton_schulz(X, coefficients, steps, eps), [M.flatten(1) for M in Ms])
-    return [Q.reshape(M.shape).to(M.dtype) for Q, M in zip(factors, Ms, strict=True)]
+    factors = orthogonal_factors([M.flatten(1) for M in Ms], coefficients, steps, eps)
+    return [Q.reshape(M.shape) for Q, M in zip(factors, Ms, strict=True)]
 
 
 @ops.leaf(ops.PER_TENSOR)
