@@ -16,6 +16,7 @@ from thalweg.engine.formats import Storage
 from thalweg.engine.report import Report
 from thalweg.engine.steps import Steps
 from thalweg.engine.trace import trace, variant
+from thalweg.engine.uncompiled import add_param_group, uncompiled
 
 FORMATS = (None, "float32", "bfloat16", "int8")
 
@@ -151,7 +152,7 @@ class Optimizer(Declared):
         """As in torch; values outside their range are refused before the group is added."""
         if isinstance(param_group, dict):
             self._check(param_group)
-        super().add_param_group(param_group)
+        add_param_group(self, param_group)
         try:
             self._check_group(self.param_groups[-1])
         except Exception:
@@ -171,7 +172,7 @@ class Optimizer(Declared):
 
     # -- the step ---------------------------------------------------------------------------------------------------
 
-    @torch._disable_dynamo
+    @uncompiled
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; ``closure`` recomputes the loss, which is returned."""

@@ -1,0 +1,28 @@
+"""Keeping `torch.compile` out of a step, without loading it where nobody compiles: that import alone takes a second or more."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def uncompiled(function: F) -> F:
+    """``function`` with a clean graph break around it, should it be called in a compiled region."""
+
+    guarded = torch._disable_dynamo(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (guarded if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
+
+    return cast(F, call)
+
+
+#: torch's own, without the wrapper that loads the compiler
+add_param_group = uncompiled(getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group))
