@@ -133,7 +133,7 @@ def _needed(traced: Traced, level: dict[fx.Node, int]) -> dict[fx.Node, int]:
     """The first stage that needs each node: a sum is gathered just before, by when its inputs are likely to be read anyway."""
     needed = {n: level[n] for n in traced.outputs.values()}
     for node in reversed(traced.graph.nodes):
-        if node in needed:
+        if node in needed and not _of_shape(node):
             ends = isinstance(node.target, (ops.Sum, ops.Total))
             by = needed[node] - ends if not isinstance(node.target, ops.Leaf) else level[node] - 1
             for source in node.all_input_nodes:
