@@ -105,7 +105,7 @@ def _iterate(
     plan = segments(coefficients, steps, m >= LONG * n)
     for i, length in enumerate(plan):
         X = _segment(X, coefficients, length, tall and i == len(plan) - 1)
-    norms = torch.linalg.vector_norm(X, dim=(1, 2), dtype=torch.float32).tolist()
+    norms = torch.linalg.vector_norm(X, dim=(1, 2)).tolist()  # with dtype= it would copy X first
     Qs = (X[:, :n].mT if tall else X[:, :n]).to(Gs[0].dtype)
     return list(zip(Qs.unbind(), norms, strict=True))
 
