@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import thalweg
-from thalweg.engine import ops
-from thalweg.engine.backends import foreach
-from thalweg.engine.declare import Interval, hyper, state
+from thalweg.engine import compiler, ops
+from thalweg.engine.declare import Interval, hyper, number, state
 from thalweg.engine.optimizer import Optimizer
 from thalweg.engine.trace import UnsupportedOpError, trace, variant
 
@@ -22,34 +21,55 @@ def _traced(optimizer):
 def test_what_is_off_leaves_no_trace():
     plain = _traced(thalweg.SGD(_params(), lr=0.1))
     assert plain.states == ()
-    assert plain.scalars == ("lr", "dampening", "first") or "momentum" not in plain.scalars
+    assert plain.scalars == ("lr",) or set(plain.scalars) <= {"lr", "dampening", "first", "initial_lr"}
+    assert not any(isinstance(n.target, (ops.Sum, ops.Total)) for n in plain.graph.nodes)
     assert "weight_decay" in _traced(thalweg.SGD(_params(), lr=0.1, weight_decay=0.1)).scalars
 
 
-def test_a_schedule_never_traces_anew():
+@pytest.mark.parametrize("backend", ["foreach", "cpu"])
+def test_a_schedule_never_traces_or_compiles_anew(backend, monkeypatch):
     params = _params()
-    optimizer = thalweg.AdamW(params, lr=0.1)
-    foreach.compiled(variant(type(optimizer), optimizer.param_groups[0]))
-    before = foreach.compiled.cache_info().misses
+    optimizer = thalweg.AdamW(params, lr=0.1, backend=backend)
+    params[0].grad = torch.ones(3)
+    optimizer.step()
+    before = trace.cache_info().misses
+    monkeypatch.setattr(compiler, "library", None)
     for step in range(5):
         optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
         optimizer.param_groups[0]["betas"] = (0.9, 0.9 + 0.01 * step)
         params[0].grad = torch.ones(3)
         optimizer.step()
-    assert foreach.compiled.cache_info().misses == before
+    assert trace.cache_info().misses == before
 
 
-def test_scalars_are_sorted_from_tensors():
-    kinds = {n.name: n.meta["kind"] for n in _traced(thalweg.AdamW(_params())).graph.nodes if n.op != "output"}
-    assert kinds["p"] == kinds["exp_avg"] == ops.TENSOR
-    assert kinds["lr"] == kinds["betas_0"] == kinds["step"] == ops.SCALAR
+def test_values_are_sorted_by_how_many_numbers_they_are():
+    graph = _traced(thalweg.AdamW(_params(), trust_ratio=True, clip_global_norm=1.0)).graph
+    extents = {n.name: n.meta["extent"] for n in graph.nodes if n.op != "output"}
+    assert extents["p"] == extents["exp_avg"] == ops.ELEMENT
+    assert extents["lr"] == extents["betas_0"] == extents["step"] == ops.HOST
+    assert extents["tensor_sum"] == ops.PER_TENSOR
+    assert extents["grad_squares"] == ops.GLOBAL
 
 
-def test_foreach_updates_adams_states_in_place():
-    optimizer = thalweg.AdamW(_params())
-    code = foreach.compiled(variant(type(optimizer), optimizer.param_groups[0]))[1].code
-    assert "_foreach_copy_" not in code
-    assert code.count("torch._foreach_sqrt(") == 1  # the one temporary that the rule needs
+def test_spellings_of_one_operation_are_one_row():
+    def rows(direction):
+        class Rule(Optimizer):
+            """One line."""
+
+            lr: float = hyper(default=0.1, within="[0, ∞)")
+
+        Rule.direction = staticmethod(direction)
+        return [n.target.name for n in _traced(Rule(_params())).graph.nodes if n.op == "call_function"]
+
+    for a, b in [
+        (lambda p, g, s, h: torch.square(g), lambda p, g, s, h: g * g),
+        (lambda p, g, s, h: g.abs(), lambda p, g, s, h: torch.absolute(g)),
+        (lambda p, g, s, h: torch.sub(g, p, alpha=h.lr), lambda p, g, s, h: torch.add(g, p, alpha=-h.lr)),
+        (lambda p, g, s, h: g.clamp(-1, 1), lambda p, g, s, h: ops.minimum(ops.maximum(g, -1), 1)),
+        (lambda p, g, s, h: g**0.5, lambda p, g, s, h: g.sqrt()),
+        (lambda p, g, s, h: torch.logical_and(g > 0, p > 0) * g, lambda p, g, s, h: ((g > 0) & (p > 0)) * g),
+    ]:
+        assert rows(a) == rows(b)
 
 
 class _Unknown(Optimizer):
@@ -74,11 +94,72 @@ class _Branch(Optimizer):
         return g if h.lr else -g
 
 
-@pytest.mark.parametrize(("rule", "name"), [(_Unknown, "fft_fft"), (_Branch, "'lr'")])
+class _Number(Optimizer):
+    """Puts a tensor into a number."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+    mean: torch.Tensor = number()
+
+    @staticmethod
+    def direction(p, g, s, h):
+        s.mean = g * 2
+        return g
+
+
+class _Shapeless(Optimizer):
+    """Sums what has no elements."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return g * ops.tensor_sum(ops.tensor_sum(g))
+
+
+class _Loop(Optimizer):
+    """Iterates over a tensor."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return sum(x for x in g)
+
+
+class _Keyword(Optimizer):
+    """Uses an argument that no backend knows."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return torch.div(g, p, rounding_mode="floor")
+
+
+@pytest.mark.parametrize(("rule", "name"), [
+    (_Unknown, "fft_fft"), (_Branch, "'lr'"), (_Number, "mean"), (_Shapeless, "tensor_sum"), (_Loop, "'g'"), (_Keyword, "rounding_mode"),
+])  # fmt: skip
 def test_what_cannot_run_is_said_at_construction_with_its_line(rule, name):
     with pytest.raises(UnsupportedOpError, match=re.escape(name)) as error:
         rule(_params())
     assert re.search(r"test_trace\.py:\d+", str(error.value))
+
+
+class _Constant(Optimizer):
+    """Depends on nothing."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+    weight: torch.Tensor = state()
+
+    @staticmethod
+    def direction(p, g, s, h):
+        s.weight = 1.0
+        return g
+
+
+def test_a_state_that_depends_on_nothing_is_refused():
+    with pytest.raises(UnsupportedOpError, match=r"weight is 1\.0"):
+        _Constant(_params())
 
 
 class _Trade(Optimizer):
@@ -112,9 +193,9 @@ class _Same(Optimizer):
 
 
 @pytest.mark.parametrize("rule", [_Trade, _Same])
-def test_foreach_equals_eager_where_states_alias(rule):
+def test_backends_agree_where_states_alias(rule):
     ends = []
-    for backend in ("eager", "foreach"):
+    for backend in ("eager", "foreach", "cpu"):
         params = [
             torch.nn.Parameter(torch.ones(3, dtype=torch.float64)),
             torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float64)),
@@ -125,42 +206,9 @@ def test_foreach_equals_eager_where_states_alias(rule):
                 p.grad = torch.full_like(p, 0.5 + step)
             optimizer.step()
         ends.append([*params, *(t for p in params for t in optimizer.state[p].values())])
-    for x, y in zip(*ends, strict=True):
-        assert torch.equal(x, y)
-
-
-ONE = {
-    "neg": 1,
-    "reciprocal": 1,
-    "sqrt": 1,
-    "abs": 1,
-    "sign": 1,
-    "exp": 1,
-    "log": 1,
-    "lerp": 3,
-    "addcmul": 3,
-    "addcdiv": 3,
-}
-
-
-@pytest.mark.parametrize("name", ops.ROWS)
-def test_every_row_of_the_table_means_the_same_over_lists(name):
-    xs, ys, zs = ([torch.rand(4, 3) + 0.5, torch.rand(2) + 0.5] for _ in range(3))
-    arity = ONE.get(name, 2)
-    op = getattr(torch, name)
-    args = {1: ((),), 2: ((ys,), (0.7,)), 3: ((ys, zs),)}[arity]
-    for rest in args:
-        if name in ("maximum", "minimum") and not isinstance(rest[0], list):
-            continue
-        if name.startswith("clamp") and isinstance(rest[0], list):
-            continue
-        expected = [op(x, *(r[i] if isinstance(r, list) else r for r in rest)) for i, x in enumerate(xs)]
-        row = ops.ROWS[name]
-        torch.testing.assert_close(list(row.foreach(xs, *rest)), expected)
-        if row.foreach_ is not None:
-            written = [x.clone() for x in xs]
-            row.foreach_(written, *rest)
-            torch.testing.assert_close(written, expected)
+    for x, *others in zip(*ends, strict=True):
+        for y in others:
+            torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("text", "inside", "outside"), [

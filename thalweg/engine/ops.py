@@ -106,6 +106,11 @@ def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return over
 
 
+def _logical(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function`` of conditions some of which may be numbers."""
+    return lambda a, b: function(torch.as_tensor(a), torch.as_tensor(b))
+
+
 def _where(condition: Any, a: Any, b: Any) -> Any:
     return torch.where(torch.as_tensor(condition).bool(), a, b)
 
@@ -133,7 +138,7 @@ _ROWS = [
     Op("sub",        operator.sub,         operator.sub,          "{0} - {1}",                   "{0} - {1}",              "{0} - {1}", foreach="sub"),
     Op("mul",        operator.mul,         operator.mul,          "{0} * {1}",                   "{0} * {1}",              r"{0}\,{1}", foreach="mul"),
     Op("div",        operator.truediv,     _quotient,             "{0} / {1}",                   "{0} / {1}",              r"\frac{{{0}}}{{{1}}}", foreach="div"),
-    Op("pow",        torch.pow,            operator.pow,          "pow{f}({0}, {1})",            "tl.exp2(tl.log2({0}) * {1})", "{0}^{{{1}}}", flops=10, foreach="pow"),
+    Op("pow",        torch.pow,            operator.pow,          "pow{f}({0}, {1})",            "power({0}, {1}).to(T)", "{0}^{{{1}}}", flops=10, foreach="pow"),
     Op("neg",        torch.neg,            operator.neg,          "-{0}",                        "-{0}",                   "-{0}", foreach="neg"),
     Op("reciprocal", torch.reciprocal,     lambda x: _quotient(1.0, x), "1 / {0}",               "1.0 / {0}",              r"\frac{{1}}{{{0}}}", foreach="reciprocal"),
     Op("add_scaled", lambda a, b, k: torch.add(a, b, alpha=k), lambda a, b, k: a + k * b,
@@ -151,8 +156,8 @@ _ROWS = [
        "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))", r"\operatorname{{sign}}({0})", foreach="sign"),
     Op("exp",        torch.exp,            math.exp,              "exp{f}({0})",                 "tl.exp({0})",            "e^{{{0}}}", flops=10, foreach="exp"),
     Op("log",        torch.log,            math.log,              "log{f}({0})",                 "tl.log({0})",            r"\log {0}", flops=10, foreach="log"),
-    Op("log1p",      torch.log1p,          math.log1p,            "log1p{f}({0})",               "tl.log(1.0 + {0})",      r"\log(1 + {0})", flops=10, foreach="log1p"),
-    Op("tanh",       torch.tanh,           math.tanh,             "tanh{f}({0})",                "2.0 / (1.0 + tl.exp(-2.0 * {0})) - 1.0", r"\tanh {0}", flops=10, foreach="tanh"),
+    Op("log1p",      torch.log1p,          math.log1p,            "log1p{f}({0})",               "log1p({0})",             r"\log(1 + {0})", flops=10, foreach="log1p"),
+    Op("tanh",       torch.tanh,           math.tanh,             "tanh{f}({0})",                "tanh({0})", r"\tanh {0}", flops=10, foreach="tanh"),
     Op("sigmoid",    torch.sigmoid,        _logistic,             "1 / (1 + exp{f}(-{0}))",      "1.0 / (1.0 + tl.exp(-{0}))", r"\sigma({0})", flops=12, foreach="sigmoid"),
     Op("maximum",    _tensors(torch.maximum), max,                _larger("{0}", "{1}"),         "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", r"\max({0}, {1})", foreach="maximum"),
     Op("minimum",    _tensors(torch.minimum), min,                _smaller("{0}", "{1}"),        "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", r"\min({0}, {1})", foreach="minimum"),
@@ -162,14 +167,17 @@ _ROWS = [
     Op("le",         operator.le,             operator.le,           "(T)({0} <= {1})",             "({0} <= {1}).to(T)",     r"[{0} \le {1}]"),
     Op("eq",         operator.eq,             operator.eq,           "(T)({0} == {1})",             "({0} == {1}).to(T)",     "[{0} = {1}]"),
     Op("ne",         operator.ne,             operator.ne,           "(T)({0} != {1})",             "({0} != {1}).to(T)",     r"[{0} \ne {1}]"),
-    Op("and_",       torch.logical_and,    lambda a, b: bool(a) and bool(b), "(T)({0} != 0 && {1} != 0)", "(({0} != 0) & ({1} != 0)).to(T)", r"{0} \land {1}"),
-    Op("or_",        torch.logical_or,     lambda a, b: bool(a) or bool(b), "(T)({0} != 0 || {1} != 0)", "(({0} != 0) | ({1} != 0)).to(T)", r"{0} \lor {1}"),
+    Op("and_",       _logical(torch.logical_and), lambda a, b: bool(a) and bool(b), "(T)({0} != 0 && {1} != 0)", "(({0} != 0) & ({1} != 0)).to(T)", r"{0} \land {1}"),
+    Op("or_",        _logical(torch.logical_or), lambda a, b: bool(a) or bool(b), "(T)({0} != 0 || {1} != 0)", "(({0} != 0) | ({1} != 0)).to(T)", r"{0} \lor {1}"),
     Op("where",      _where,               lambda c, a, b: a if c else b, "({0} != 0 ? {1} : {2})", "tl.where({0} != 0, {1}, {2})", r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}"),
-    Op("float32",    lambda x: x.float(),  _float32,              "(float){0}",                  "{0}.to(tl.float32)",     "{0}", flops=0),
+    Op("float32",    lambda x: x.float(),  _float32,              "(float){0}",                  "{0}.to(tl.float32).to(T)", "{0}", flops=0),
 ]
 # fmt: on
 
 ROWS: dict[str, Op] = {row.name: row for row in _ROWS}
+
+#: rows whose values are 0 or 1; in torch they are booleans
+CONDITIONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne", "and_", "or_"})
 
 # what a rule imports where torch's own function does not take numbers
 add, sub, mul, div, neg = (ROWS[n] for n in ("add", "sub", "mul", "div", "neg"))

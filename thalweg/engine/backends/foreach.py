@@ -113,7 +113,7 @@ class _Lowering:
             first = next((a for a in node.args if _is_list(a)), None)
             reuse = first in owned and last[first] is node and first not in kept
             self.env[node], written = self._spell(node, reuse)
-            if node.meta["extent"] == ELEMENT and not isinstance(node.target, ops.Leaf):
+            if node.meta["extent"] == ELEMENT and not isinstance(node.target, ops.Leaf) and node.target.name not in ops.CONDITIONS:  # type: ignore[union-attr]
                 owned.add(node)
                 if written and first in home:
                     home[node] = home[first]
