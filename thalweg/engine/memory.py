@@ -28,16 +28,20 @@ def check(groups: list[dict[str, Any]]) -> None:
             if id(p) in seen or x.layout != torch.strided or x.is_meta or not x.numel() or not x.data_ptr():
                 continue
             seen.add(id(p))
+            if x.is_conj() or x.is_neg():
+                resolve = "resolve_conj()" if x.is_conj() else "resolve_neg()"
+                raise bad_argument("params", f"{name}, a lazy view", "parameters that hold their own values", f"Call {resolve} first")
             if not is_dense(x) and _overlaps_itself(x):
                 raise bad_argument("params", f"{name}, strides {x.stride()}", "parameters whose elements have memory of their own", REMEDY)
             found.append((x.data_ptr(), x.data_ptr() + _extent(x) * x.element_size(), x, name))
     found.sort(key=lambda entry: entry[0])
-    furthest = None
+    open_: list[tuple[int, int, Tensor, str]] = []  # those that reach beyond where the sweep stands
     for entry in found:
-        if furthest and entry[0] < furthest[1] and entry[2].device == furthest[2].device and _share(furthest[2], entry[2]):
-            raise bad_argument("params", f"{furthest[3]} and {entry[3]}", "parameters that do not share memory", REMEDY)
-        if furthest is None or entry[1] > furthest[1]:
-            furthest = entry
+        open_ = [other for other in open_ if other[1] > entry[0]]
+        for other in open_:
+            if other[2].device == entry[2].device and _share(other[2], entry[2]):
+                raise bad_argument("params", f"{other[3]} and {entry[3]}", "parameters that do not share memory", REMEDY)
+        open_.append(entry)
 
 
 def _extent(x: Tensor) -> int:
@@ -46,7 +50,7 @@ def _extent(x: Tensor) -> int:
 
 
 def _overlaps_itself(x: Tensor) -> bool:
-    places = torch.arange(_extent(x)).as_strided(x.shape, x.stride())
+    places = torch.arange(_extent(x), device="cpu").as_strided(x.shape, x.stride())
     return bool(places.flatten().unique().numel() < x.numel())
 
 
@@ -54,8 +58,8 @@ def _share(x: Tensor, y: Tensor) -> bool:
     if is_dense(x) and is_dense(y):
         return True
     bytes_of = [
-        (torch.arange(_extent(t)).as_strided(t.shape, t.stride()).flatten() * t.element_size() + t.data_ptr())[:, None]
-        + torch.arange(t.element_size())
+        (torch.arange(_extent(t), device="cpu").as_strided(t.shape, t.stride()).flatten() * t.element_size() + t.data_ptr())[:, None]
+        + torch.arange(t.element_size(), device="cpu")
         for t in (x, y)
     ]
     return bool(torch.isin(bytes_of[0].flatten(), bytes_of[1].flatten()).any())
