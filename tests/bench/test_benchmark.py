@@ -166,7 +166,7 @@ def test_gradients_take_turns():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"optimizers": ["adamv"]}, "no optimizer 'adamv'; did you mean adam"),
+        ({"optimizers": ["rmsprp"]}, "no optimizer 'rmsprp'; did you mean rmsprop"),
         ({"works_": ["smal"]}, "no work 'smal'; did you mean small"),
         ({"backends": ["foreahc"]}, "no backend 'foreahc'; did you mean foreach"),
         ({"dtype": "float23"}, "no dtype 'float23'; did you mean float32"),

@@ -75,6 +75,6 @@ def test_a_plan_becomes_passes_and_what_moves_nothing_is_left_out():
 def test_a_part_of_a_plan_finds_its_shapes():
     a, b = [torch.nn.Parameter(torch.zeros(2, 3))], [torch.nn.Parameter(torch.zeros(5))]
     optimizer = torch.optim.SGD([{"params": a}, {"params": b}], lr=0.1)
-    assert part_shapes(SimpleNamespace(tensors=2, elements=11), optimizer) == [(2, 3), (5,)]
-    assert part_shapes(SimpleNamespace(tensors=1, elements=5), optimizer) == [(5,)]
-    assert part_shapes(SimpleNamespace(tensors=4, elements=8), optimizer) == [(2,)] * 4
+    assert part_shapes(SimpleNamespace(group=0, tensors=1, elements=6), optimizer) == [(2, 3)]
+    assert part_shapes(SimpleNamespace(group=1, tensors=1, elements=5), optimizer) == [(5,)]
+    assert part_shapes(SimpleNamespace(group=0, tensors=4, elements=8), optimizer) == [(2,)] * 4

@@ -56,9 +56,9 @@ def test_without_matplotlib_the_install_command_is_named_before_anything_runs(mo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--optimizers", "adamv"], "no optimizer 'adamv'; did you mean adam or adamw?"),
+        (["--optimizers", "adamw,rmsprp"], "no optimizer 'rmsprp'; did you mean rmsprop"),
         (["--works", "smal"], "no work 'smal'; did you mean small"),
-        (["--backends", "cpuu"], "no backend 'cpuu'"),
+        (["--backends", "cpuu"], "no backend 'cpuu'; did you mean cpu"),
         (["--budget", "quik"], "no budget 'quik'; did you mean quick"),
         (["--budget", "-1"], "budget='-1': expected quick, full, or seconds above 0"),
         (["--threads", "0"], "threads=0: expected an integer of at least 1"),

@@ -29,7 +29,7 @@ class Budget:
         least, most: bounds on the number of its steps.
         slow: works on which ``eager`` and ``foreach`` run where nobody asks for a backend.
         peers: works on which installed peers run where nobody asks for them.
-        compiled: whether torch.compile is a peer, too.
+        compiled: whether peers that compile for minutes run, torch.compile among them.
         variants: works of the further rows of AdamW: clipping, states, low precision.
         first: works whose first step is timed.
         everyone: whether the first and the whole step are timed for all, not only for :data:`TIMED`.

@@ -135,21 +135,9 @@ def ours(name: str, load: Load, backend: str, settings: dict[str, Any]) -> Entra
     return Entrant(load, [cls(hidden, **given), optim.AdamW(rest, backend=backend)])
 
 
-def plan_of(optimizer: Any) -> tuple[Any, str]:
-    """What ``optimizer.plan()`` says, or None and why there is none."""
-    if not hasattr(optimizer, "plan"):
-        return None, "the optimizer has no plan()"
-    plan = optimizer.plan()
-    return (plan, "") if plan.parts else (None, "the plan has no parts")
-
-
 def backend_of(entrant: Entrant) -> str:
     """The backend that runs most of the elements."""
-    optimizer = entrant.optimizers[0]
-    plan, _ = plan_of(optimizer)
-    if plan is None:
-        return choice.chosen(optimizer.backend)[0]
-    return str(max(plan.parts, key=lambda part: part.elements).backend)
+    return str(max(entrant.optimizers[0].plan().parts, key=lambda part: part.elements).backend)
 
 
 def state_bytes(entrant: Entrant) -> float:

@@ -18,7 +18,9 @@ from thalweg.bench.works import Work
 #: import name of each library and where its optimizers are
 LIBRARIES = {"pytorch_optimizer": "pytorch_optimizer", "heavyball": "heavyball", "timm": "timm.optim"}
 COMPILED = "torch.compile"
-#: the most tensors that torch.compile is given: its time grows with them, to many minutes at 2,000
+#: who compiles at the first step: a part of the bench only where it is asked to wait
+COMPILING = (COMPILED, "heavyball")
+#: the most tensors that those are given: their time grows with them, to many minutes at 2,000
 COMPILE_AT_MOST = 500
 
 
@@ -48,17 +50,20 @@ def optimizer_class(module: Any, name: str) -> Any:
 
 
 def peers(name: str, compiled: bool) -> list[str]:
-    """Who has an optimizer of that name here; with ``compiled`` torch under torch.compile, too."""
+    """Who has an optimizer of that name here; those that compile only with ``compiled``."""
     found = [library for library, module in installed()[0].items() if optimizer_class(module, name) is not None]
-    return [*found, *([COMPILED] if compiled and torchs.twin(name) is not None else [])]
+    found += [COMPILED] if torchs.twin(name) is not None else []
+    return [library for library in found if compiled or library not in COMPILING]
 
 
 def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
     """The peer's optimizer with its defaults over a fresh load, warm.
 
     Raises:
-        Exception: whatever the peer raises; ValueError where the work is none for it.
+        Exception: whatever the peer raises; ValueError where it would compile for too long.
     """
+    if library in COMPILING and len(work.shapes) > COMPILE_AT_MOST:
+        raise ValueError(f"not compiled for {len(work.shapes):,} tensors, which takes many minutes")
     if library == COMPILED:
         entrant = _compiled(name, work, dtype)
     else:
@@ -72,8 +77,6 @@ def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
 
 
 def _compiled(name: str, work: Work, dtype: torch.dtype) -> Entrant:
-    if len(work.shapes) > COMPILE_AT_MOST:
-        raise ValueError(f"not compiled for {len(work.shapes):,} tensors: minutes")
     load = work.load(dtype)
     cls = torchs.twin(name)
     kind = "foreach" if "foreach" in inspect.signature(cls).parameters else "plain"

@@ -46,7 +46,16 @@ def plot(result: BenchResult, path: Path) -> None:
             value = row[key]  # type: ignore[literal-required]
             if value:
                 marker, colour = LOOKS[row["work"]]
-                axes.plot(value, labels.index(label(row)), marker, color=colour, markersize=6, alpha=0.85)
+                axes.plot(
+                    value,
+                    labels.index(label(row)),
+                    marker,
+                    color=colour,
+                    markersize=6,
+                    alpha=0.85,
+                    clip_on=False,
+                    zorder=3,
+                )
         axes.axvline(1, color="0.35", linewidth=1)
         axes.grid(axis="both", color="0.9", linewidth=0.7)
         axes.set_axisbelow(True)

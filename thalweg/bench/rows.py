@@ -105,11 +105,7 @@ def _ceiling(case: Case, mine: dict[str, Entrant], notes: list[str]) -> dict[str
         entrant = mine.get("cpu") or next(iter(mine.values()))
         parts: list[tuple[Any, Any]] = []
         for optimizer in entrant.optimizers:
-            plan, why = entrants.plan_of(optimizer)
-            if plan is None:
-                notes.append(f"no ceiling: {why}")
-                return {}
-            parts += [(passes_of(part), part_shapes(part, optimizer)) for part in plan.parts]
+            parts += [(passes_of(part), part_shapes(part, optimizer)) for part in optimizer.plan().parts]
         ceiling = Ceiling(parts, case.threads)
         if not ceiling.bytes:
             notes.append("no ceiling: the plan moves no bytes")
@@ -122,11 +118,10 @@ def _ceiling(case: Case, mine: dict[str, Entrant], notes: list[str]) -> dict[str
 
 
 def part_shapes(part: Any, optimizer: Any) -> list[Shape]:
-    """The shapes that a part of the plan walks: of the groups that it fits; else as many tensors of one size."""
-    groups = [[tuple(p.shape) for p in group["params"]] for group in optimizer.param_groups]
-    for shapes in ([shape for group in groups for shape in group], *groups):
-        if len(shapes) == part.tensors and sum(torch.Size(s).numel() for s in shapes) == part.elements:
-            return shapes
+    """The shapes that a part of the plan walks: its group's; where the group has several parts, tensors of one size."""
+    shapes = [tuple(p.shape) for p in optimizer.param_groups[part.group]["params"]]
+    if (len(shapes), sum(torch.Size(s).numel() for s in shapes)) == (part.tensors, part.elements):
+        return shapes
     return [(part.elements // max(1, part.tensors),)] * part.tensors
 
 

@@ -26,8 +26,8 @@ from thalweg.cli.race import _writable_file, _write
 @click.option("--optimizers", help="Whose steps, separated by commas; all by default.")
 @click.option("--works", help=f"What they step, of {', '.join(WORKS)}; all by default.")
 @click.option("--backends", help="On which backends, on every work; by default auto, and eager and foreach on gpt.")
-@click.option("--peers/--no-peers", default=None, help="All peers and torch.compile, which takes minutes, or none; "
-              "by default the installed ones, not on scalars.")  # fmt: skip
+@click.option("--peers/--no-peers", default=None, help="All peers, even those that compile for minutes, or none; "
+              "by default those that need not, and not on scalars.")  # fmt: skip
 @click.option(
     "--budget", default="quick", show_default=True, help="quick, full, or seconds that each one of a row steps."
 )
