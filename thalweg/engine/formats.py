@@ -79,7 +79,7 @@ class Format:
                 numbers = (codes * codes) * (scales * (1 / 65025))
             else:
                 numbers = codes * scales / (254 - codes.abs())
-            return torch.empty_like(kept, dtype=torch.float32).copy_(_like(numbers, kept))
+            return _like(numbers, kept)
         if self.beside:
             assert beside is not None
             shift = 8 if self.name == "split8" else 0
@@ -94,7 +94,7 @@ class Format:
             self._encode_blocks(numbers, kept, beside, draw)
         elif self.beside:
             assert beside is not None
-            bits = numbers.float().contiguous(memory_format=torch.preserve_format).view(torch.int32)
+            bits = numbers.float().view(torch.int32)
             if self.name == "split8":
                 bits = torch.where(numbers.isfinite(), (bits + 0x80) & ~0xFF, bits)
             high = torch.where(numbers.isfinite(), (bits + 0x8000) >> 16, bits >> 16)
@@ -104,7 +104,7 @@ class Format:
             beside.copy_((low >> 8 if self.name == "split8" else low).where(numbers.isfinite(), 0))
         elif self.stochastic and self.name in ("bfloat16", "float16"):
             keep = 16 if self.name == "bfloat16" else 13
-            bits = numbers.float().contiguous(memory_format=torch.preserve_format).view(torch.int32)
+            bits = numbers.float().view(torch.int32)
             random = _like(draw(numbers.numel()).to(numbers.device) & ((1 << keep) - 1), numbers).to(torch.int32)
             rounded = ((bits + random) & ~((1 << keep) - 1)).view(torch.float32)
             kept.copy_(torch.where(numbers.isfinite(), rounded, numbers))
@@ -126,17 +126,17 @@ class Format:
         code = (code + up).floor().nan_to_num(0.0)  # the scale is NaN too, and so will be what is decoded
         if self.name == "uint8":
             code = torch.where((flat > 0) & (code < 1), 1.0, code.clamp(max=255.0))  # a denominator that is not zero stays so
-        _storage_order(kept).copy_(code)
+        kept.copy_(_like(code, kept))
 
 
 def _storage_order(x: Tensor) -> Tensor:
-    """A dense tensor as a vector, in the order of its memory."""
-    return x.as_strided((x.numel(),), (1,))
+    """The elements in the order of memory; of a tensor with gaps, in the order of its dimensions."""
+    return x.as_strided((x.numel(),), (1,)) if is_dense(x) else x.reshape(-1)
 
 
 def _like(flat: Tensor, x: Tensor) -> Tensor:
-    """A vector in the order of memory as a tensor of the shape and strides of ``x``."""
-    return flat.as_strided(x.shape, x.stride())
+    """Elements in the order of :func:`_storage_order` as a tensor of the shape of ``x``."""
+    return flat.as_strided(x.shape, x.stride()) if is_dense(x) else flat.view(x.shape)
 
 
 def is_dense(x: Tensor) -> bool:

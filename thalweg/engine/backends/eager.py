@@ -63,7 +63,7 @@ def load(batch: Batch, name: str, i: int) -> Tensor:
     """The numbers of one tensor, in the dtype of computation."""
     kept = batch.params[i] if name == "p" else batch.states[name][i]
     beside = batch.beside[name][i] if name in batch.beside else None
-    return batch.formats[name].decode(kept, beside)
+    return batch.formats[name].decode(kept, beside).to(batch.compute)
 
 
 def store(batch: Batch, name: str, i: int, numbers: Tensor) -> None:
