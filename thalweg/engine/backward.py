@@ -6,8 +6,9 @@ combined with it: clipping by the global norm, totals in a rule, accumulation, `
 
 from __future__ import annotations
 
+import functools
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,54 +21,101 @@ if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
 
 
-def fuse(optimizer: Optimizer) -> None:
-    """Register the hooks.
+class InBackward:
+    """The hooks of one optimizer, and which of its parameters have stepped in the update that is under way."""
 
-    Raises:
-        ValueError: where an update needs more than one parameter's gradient, or a gradient is there already.
-    """
-    if optimizer._hooks:
-        return
-    for group in optimizer.param_groups:
-        if group["clip_global_norm"] is not None:
-            raise bad_argument(
-                "clip_global_norm", group["clip_global_norm"], "None: it needs all gradients at once", "clip_norm bounds each tensor's"
-            )
-        totals = [n for n in trace(variant(type(optimizer), group)).graph.nodes if isinstance(n.target, ops.Total)]
-        if totals:
-            raise bad_argument("optimizer", type(optimizer).__name__, "a rule that updates each tensor by itself: this one sums over all")
-        for p in group["params"]:
-            if p.grad is not None:
+    def __init__(self, optimizer: Optimizer) -> None:
+        """Register the hooks.
+
+        Raises:
+            ValueError: where an update needs more than one parameter's gradient, or a gradient is there already.
+        """
+        self._optimizer = weakref.ref(optimizer)  # hooks must not keep it alive
+        self.hooks: dict[Tensor, Any] = {}
+        self.done: set[Tensor] = set()
+        for group in optimizer.param_groups:
+            _check(type(optimizer), group)
+            if any(p.grad is not None for p in group["params"]):
                 raise bad_argument("grad", "a gradient that is there already", "none: call zero_grad() first")
-    me = weakref.ref(optimizer)
-    done: set[int] = set()
-    optimizer._fused_done = done
+        for i in range(len(optimizer.param_groups)):
+            self.watch(i)
 
-    @torch.no_grad()
-    def hook(p: Tensor) -> None:
-        opt = me()
-        if opt is None:
-            return
-        if getattr(opt, "grad_scale", None) is not None:
-            raise bad_argument("grad_scale", opt.grad_scale, "none: GradScaler needs all gradients before a step")
-        if id(p) in done:
+    @property
+    def optimizer(self) -> Optimizer:
+        """Whose updates these are; it owns this object."""
+        optimizer = self._optimizer()
+        assert optimizer is not None
+        return optimizer
+
+    def watch(self, i: int) -> None:
+        """Register the hooks that are missing in a group; a parameter that asks for no gradient now may do so later."""
+        group = self.optimizer.param_groups[i]
+        _check(type(self.optimizer), group)
+        for p in group["params"]:
+            if p.requires_grad and p not in self.hooks:
+                hook = functools.partial(_arrived, weakref.ref(self), i)
+                self.hooks[p] = p.register_post_accumulate_grad_hook(hook)
+
+    def step(self, i: int, p: Tensor) -> None:
+        """Update one parameter of the ``i``-th group with the gradient that it has now, and free that."""
+        optimizer = self.optimizer
+        _refuse_scaler(optimizer)
+        group = optimizer.param_groups[i]
+        if group["clip_global_norm"] is not None:
+            _check(type(optimizer), group)
+        if p in self.done:
+            p.grad = None
             raise RuntimeError(
                 "a second gradient arrived before step() was called: gradients cannot be accumulated when updates are fused into "
                 "backward. Call step() after each backward, or use a larger batch, or leave fuse_into_backward() out"
             )
-        if not done:
-            opt.updates += 1
-        done.add(id(p))
-        opt._steps.run(opt.param_groups, only=p)
+        optimizer._steps.run(optimizer.param_groups, only=(i, p), begun=bool(self.done))
+        self.done.add(p)
         p.grad = None
 
-    optimizer._hooks = [
-        p.register_post_accumulate_grad_hook(hook) for g in optimizer.param_groups for p in g["params"] if p.requires_grad
-    ]
+    def end(self) -> None:
+        """An update has ended: the next gradients belong to the next one.
+
+        Gradients that came to no hook, given by hand or to parameters that were frozen before, are used now.
+        """
+        optimizer = self.optimizer
+        _refuse_scaler(optimizer)
+        late = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if late:
+            optimizer._steps.run(optimizer.param_groups, begun=bool(self.done))
+        for p in late:
+            p.grad = None
+        self.done.clear()
+        for i in range(len(optimizer.param_groups)):
+            self.watch(i)
 
 
-def end(optimizer: Optimizer) -> None:
-    """An update has ended: the next gradients belong to the next one."""
-    optimizer._fused_done.clear()
+@torch.no_grad()
+def _arrived(me: weakref.ref[InBackward], i: int, p: Tensor) -> None:
+    """What autograd calls; it does not keep the optimizer alive."""
+    here = me()
+    if here is not None:
+        here.step(i, p)
 
 
+def _check(rule: Any, group: dict[str, Any]) -> None:
+    """Refuse a group whose updates need the gradients of all."""
+    if group["clip_global_norm"] is not None:
+        raise bad_argument(
+            "clip_global_norm",
+            group["clip_global_norm"],
+            "None: it needs all gradients at once",
+            "clip_norm bounds each tensor's",
+        )
+    if any(isinstance(n.target, ops.Total) for n in trace(variant(rule, group)).graph.nodes):
+        raise bad_argument(
+            "optimizer", rule.__name__, "a rule that updates each tensor by itself: this one sums over all"
+        )
+
+
+def _refuse_scaler(optimizer: Optimizer) -> None:
+    """``GradScaler`` tells of itself only when it calls ``step``, after the first scaled gradients."""
+    if hasattr(optimizer, "found_inf") or hasattr(optimizer, "grad_scale"):
+        raise bad_argument(
+            "scaler", "GradScaler", "none: the gradients were used, still scaled, inside backward", "Train in bfloat16"
+        )

@@ -72,7 +72,22 @@ def local(x: Tensor) -> Tensor:
     """The part of a distributed tensor that is here, and a complex one as pairs of reals."""
     if hasattr(x, "_local_tensor"):
         x = x._local_tensor
-    return torch.view_as_real(x) if x.is_complex() else x
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def split_up(p: Tensor) -> bool:
+    """Whether only a part of a tensor is here."""
+    mesh: Any = getattr(p, "device_mesh", None)
+    return mesh is not None and any(
+        mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(p.placements)
+    )  # type: ignore[attr-defined]
+
+
+def _placed(g: Tensor, p: Tensor) -> Tensor:
+    """A distributed gradient laid out over the devices as its parameter is."""
+    if not hasattr(p, "_local_tensor") or g.placements == p.placements:  # type: ignore[attr-defined]
+        return g
+    return g.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined, no-any-return]
 
 
 def check_gradient(p: Tensor, g: Tensor) -> None:
@@ -85,13 +100,21 @@ def check_gradient(p: Tensor, g: Tensor) -> None:
         raise bad_argument("grad.device", str(g.device), f"the parameter's, {p.device}")
     if g.is_complex() != p.is_complex() or not (g.is_floating_point() or g.is_complex()):
         raise bad_argument("grad.dtype", g.dtype, f"a kind of number like the parameter's, {p.dtype}")
+    if hasattr(g, "_local_tensor") != hasattr(p, "_local_tensor"):
+        raise bad_argument("grad", type(g).__name__, f"what the parameter is, {type(p).__name__}")
 
 
 class Bound:
     """Parameters of one group bound to a backend: found again at the next step while nothing has moved."""
 
     def __init__(
-        self, owners: list[Tensor], states: list[dict[str, Any]], specs: Sequence[StateSpec], key: Variant, storage: Storage, ids: list[int]
+        self,
+        owners: list[Tensor],
+        states: list[dict[str, Any]],
+        specs: Sequence[StateSpec],
+        key: Variant,
+        storage: Storage,
+        ids: list[int],
     ) -> None:
         self.owners, self.kept, self.specs = owners, states, specs
         params = [local(p) for p in owners]
@@ -99,22 +122,26 @@ class Bound:
         tensors = {name: [local(s[name]) for s in states] for name in formats if name != "p"}
         beside = {name: [local(s[beside_name(name, f)]) for s in states] for name, f in formats.items() if f.beside}
         dense = all(is_dense(p) for p in params)
-        sharded = any(hasattr(p, "_local_tensor") for p in owners)
-        self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, sharded)
+        self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
+        self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(split_up, owners)))
         self.work: Any = None
         self.backend, self.why = "", ""
         self.first = 0.0
+        self.group = 0
         self.objects: dict[str, list[Any]] = {}
         self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.kind != "tensor"}
         self.pointers = self._pointers()
         self.dtypes = [p.dtype for p in owners]
+        self.sizes = [p.nbytes for p in owners]
         self.contiguous = all(p.is_contiguous() for p in params)
-        self.wrapped = sharded or any(p.is_complex() for p in owners)
+        self.layout = self._layout()
+        self.wrapped = self.distributed or any(p.is_complex() for p in owners)
         self.grad_dtype: torch.dtype | None = None
+        self.grad_sizes: list[int] = []
 
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""
-        home = torch.tensor([float(s[name]) for s in self.kept], dtype=torch.float32)
+        home = torch.tensor([float(s[name]) for s in self.kept], dtype=torch.float32, device="cpu")
         for s, view in zip(self.kept, home.unbind(), strict=True):
             s[name] = view
         self.objects[name] = [s[name] for s in self.kept]
@@ -127,21 +154,37 @@ class Bound:
 
     def owners_here(self) -> list[Tensor]:
         """The parameters as they are now."""
-        return [local(p) for p in self.owners] if any(hasattr(p, "_local_tensor") for p in self.owners[:1]) else self.owners
+        return [local(p) for p in self.owners] if self.distributed else self.owners
+
+    def _layout(self) -> list[Any]:
+        """What of the parameters' shapes and strides is not told by their sizes and their being contiguous."""
+        here = self.owners_here()
+        shapes = [] if self.batch.plan.shape_blind else [p.shape for p in here]
+        return shapes if self.contiguous else [*shapes, *[p.stride() for p in here]]
 
     def still(self, owners: list[Tensor], states: list[dict[str, Any]]) -> bool:
         """Whether these are the same parameters, with the same states, where they were."""
-        if len(owners) != len(self.owners) or not all(map(is_, owners, self.owners)) or not all(map(is_, states, self.kept)):
+        if (
+            len(owners) != len(self.owners)
+            or not all(map(is_, owners, self.owners))
+            or not all(map(is_, states, self.kept))
+        ):
             return False
-        if [p.dtype for p in owners] != self.dtypes:
+        if [p.dtype for p in owners] != self.dtypes or [p.nbytes for p in owners] != self.sizes:
+            return False
+        here = [self.owners_here()]
+        if (self.contiguous and not all([p.is_contiguous() for p in here[0]])) or self._layout() != self.layout:
             return False
         try:
-            here = [self.owners_here()]
             for name in [*self.batch.states, *(beside_name(n, f) for n, f in self.batch.formats.items() if f.beside)]:
                 here.append([local(s[name]) for s in states] if self.wrapped else [s[name] for s in states])
             same = all(all(map(is_, objects, [s[name] for s in states])) for name, objects in self.objects.items())
         except KeyError:
             return False
+        # whoever moves the tensors of a state moves all: the ends tell whether the numbers still lie side by side
+        for name, objects in self.objects.items():
+            home = self.numbers[name]
+            same = same and [objects[0].data_ptr(), objects[-1].data_ptr()] == [home.data_ptr(), home[-1].data_ptr()]
         return same and [t.data_ptr() for tensors in here for t in tensors] == self.pointers
 
     def count(self) -> dict[str, float] | None:
@@ -149,7 +192,7 @@ class Bound:
         values = {}
         for name, home in self.numbers.items():
             low, high = home.aminmax()
-            if low != high and not bool((low.isnan() & high.isnan())):
+            if low != high and not bool(low.isnan() & high.isnan()):
                 return None
             values[name] = float(low)
         return values
@@ -157,19 +200,23 @@ class Bound:
     def take(self, grads: list[Tensor]) -> bool:
         """Use these gradients, laid out as the parameters are; False if they are of another kind than before."""
         if self.wrapped:
-            grads = [local(g) for g in grads]
+            grads = [local(_placed(g, p)) for g, p in zip(grads, self.owners, strict=True)]
         dtype = grads[0].dtype
         params = self.batch.params
         if any([g.dtype is not dtype for g in grads]) or any([g.layout is not torch.strided for g in grads]):
             return False
         if self.grad_dtype is not None and dtype is not self.grad_dtype:
             return False
-        self.grad_dtype = dtype
+        if self.grad_dtype is None:
+            self.grad_dtype, self.grad_sizes = dtype, [g.nbytes for g in grads]
+        elif [g.nbytes for g in grads] != self.grad_sizes:
+            return False
         if self.batch.dense:
             if not (self.contiguous and all([g.is_contiguous() for g in grads])):
-                grads = [g if g.stride() == p.stride() else torch.empty_like(p, dtype=dtype).copy_(g) for p, g in zip(params, grads, strict=True)]
-            if any([g.numel() != p.numel() for p, g in zip(params, grads, strict=True)]):
-                return False
+                grads = [
+                    g if g.stride() == p.stride() else torch.empty_like(p, dtype=dtype).copy_(g)
+                    for p, g in zip(params, grads, strict=True)
+                ]
         self.batch.grads = grads
         return True
 
@@ -201,7 +248,12 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, storage: Storage, m
             if f.beside:
                 mine[beside_name(spec.name, f)] = f.new_beside(mine[spec.name])
             if value := float(spec.fill(h)):
-                write(mine, spec.name, f, torch.full_like(local(p), value, dtype=torch.float64 if f.name == "float64" else torch.float32))
+                write(
+                    mine,
+                    spec.name,
+                    f,
+                    torch.full_like(local(p), value, dtype=torch.float64 if f.name == "float64" else torch.float32),
+                )
         elif spec.kind != "tensor":
             mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32)  # old checkpoints keep a number
     if formats["p"].beside and beside_name("p", formats["p"]) not in mine:
@@ -212,4 +264,3 @@ def write(mine: dict[str, Any], name: str, f: Format, numbers: Tensor) -> None:
     """Encode numbers into a state, rounded to the nearest."""
     beside = mine.get(beside_name(name, f)) if f.beside else None
     Format(f.name).encode(numbers, local(mine[name]), None if beside is None else local(beside), noise.nearest)
-

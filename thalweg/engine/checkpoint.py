@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.engine.batch import beside_name, formats_of, local, write
-from thalweg.engine.formats import Format
+from thalweg.engine.declare import StateSpec
+from thalweg.engine.formats import Format, Storage, is_dense
 from thalweg.engine.trace import kept
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
+
+#: key of the bits below a parameter in its state
+MASTER = "master_bits"
 
 
 @contextlib.contextmanager
@@ -42,17 +47,46 @@ def restore(optimizer: Optimizer) -> None:
         specs = kept(type(optimizer), group)
         for p in group["params"]:
             mine = optimizer.state.get(p)
-            if not mine:
-                continue
-            formats = formats_of(p.dtype, specs, optimizer.storage)
-            source = saved.get(id(p), mine)
-            for name, f in formats.items():
-                if name != "p" and source.get(name) is not None:
-                    _bring(source, mine, name, f, p)
-            master = formats["p"]
-            if master.beside and source.get(beside_name("p", master)) is not None:
-                bits = source[beside_name("p", master)]
-                mine[beside_name("p", master)] = bits.to(p.device, copy=source is not mine)
+            if mine:
+                conform(specs, p, optimizer.storage, mine, saved.get(id(p)))
+
+
+def conform(
+    specs: Sequence[StateSpec], p: Tensor, storage: Storage, mine: dict[str, Any], source: dict[str, Any] | None = None
+) -> None:
+    """Bring one parameter's state to the dtype, layout and device that its next step expects.
+
+    Args:
+        specs: the state that the rule keeps.
+        p: the parameter.
+        storage: the optimizer's formats.
+        mine: its state, which may have been loaded, replaced by hand, or made when the parameter had another dtype.
+        source: what a checkpoint holds of it, where that is not ``mine``.
+    """
+    source = mine if source is None else source
+    formats = formats_of(p.dtype, specs, storage)
+    for name, f in formats.items():
+        if name != "p" and source.get(name) is not None:
+            _bring(source, mine, name, f, p)
+    _bring_master(source, mine, formats["p"], p)
+
+
+def _bring_master(source: dict[str, Any], mine: dict[str, Any], f: Format, p: Tensor) -> None:
+    """Bring the bits below a bfloat16 parameter: 8 are the upper half of 16."""
+    bits = source.get(MASTER)
+    if not f.beside:
+        mine.pop(MASTER, None)
+    elif bits is not None:
+        expected = torch.int8 if f.name == "split8" else torch.int16
+        if bits.dtype not in (torch.int8, torch.int16) or bits.shape != p.shape:
+            raise bad_argument(MASTER, f"{bits.dtype} of {tuple(bits.shape)}", f"int8 or int16 of {tuple(p.shape)}")
+        if bits.dtype != expected:
+            wide = bits.to(torch.int16)
+            bits = wide << 8 if expected == torch.int16 else (((wide >> 7) + 1) >> 1).clamp(max=127).to(torch.int8)
+        if bits is source[MASTER] and _same_layout(bits, p) and bits.device == p.device:
+            mine[MASTER] = bits if source is mine else bits.clone(memory_format=torch.preserve_format)
+        else:
+            mine[MASTER] = torch.zeros_like(p, dtype=expected, requires_grad=False).copy_(bits)
 
 
 def _by_parameter(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
@@ -66,19 +100,18 @@ def _by_parameter(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
 
 def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p: Tensor) -> None:
     """Put into ``mine`` what ``source`` holds of one state, in the format ``f`` and the strides of ``p``."""
-    old = source[name]
-    scale = source.get(f"{name}_scale")
-    same_strides = local(old).stride() == local(p).stride()
-    if old.dtype.to_real() == f.dtype if not f.blocked else old.dtype == f.dtype and scale is not None:
-        if same_strides or f.blocked:
-            fresh = source is not mine
-            mine[name] = old.to(p.device, copy=fresh)
-            if f.blocked:
-                mine[f"{name}_scale"] = scale.to(p.device, torch.float32, copy=fresh)
-            return
+    old, scale = source[name], source.get(f"{name}_scale")
+    if old.shape != p.shape:
+        raise bad_argument(f"state {name!r}", tuple(old.shape), f"the shape of the parameter, {tuple(p.shape)}")
+    dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
+    if old.dtype == dtype and (scale is not None) == f.blocked and _same_layout(old, p):
+        fresh = source is not mine
+        mine[name] = old.to(p.device, copy=fresh)
+        if scale is not None:
+            mine[f"{name}_scale"] = scale.to(p.device, torch.float32, copy=fresh)
+        return
     numbers = _numbers(local(old.to(p.device)), None if scale is None else scale.to(p.device))
     mine.pop(f"{name}_scale", None)
-    dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
     mine[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     if f.beside:
         mine[beside_name(name, f)] = f.new_beside(mine[name])
@@ -86,8 +119,17 @@ def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p
     write(mine, name, f, torch.empty_like(here, dtype=numbers.dtype).copy_(numbers))
 
 
+def _same_layout(x: Tensor, p: Tensor) -> bool:
+    """Whether ``x`` lies in memory as a state of ``p`` does: as ``p``, or where that has gaps, without any."""
+    x, p = local(x), local(p)
+    if not is_dense(p):
+        return is_dense(x)
+    return x.stride() == p.stride() or all(
+        s == t for s, t, n in zip(x.stride(), p.stride(), p.shape, strict=True) if n != 1
+    )
+
+
 def _numbers(kept_: Tensor, scale: Tensor | None) -> Tensor:
     if scale is None:
         return kept_ if kept_.dtype == torch.float64 else kept_.float()
     return Format("uint8" if kept_.dtype == torch.uint8 else "int8").decode(kept_, scale.float())
-

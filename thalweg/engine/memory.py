@@ -30,9 +30,16 @@ def check(groups: list[dict[str, Any]]) -> None:
             seen.add(id(p))
             if x.is_conj() or x.is_neg():
                 resolve = "resolve_conj()" if x.is_conj() else "resolve_neg()"
-                raise bad_argument("params", f"{name}, a lazy view", "parameters that hold their own values", f"Call {resolve} first")
+                raise bad_argument(
+                    "params", f"{name}, a lazy view", "parameters that hold their own values", f"Call {resolve} first"
+                )
             if not is_dense(x) and _overlaps_itself(x):
-                raise bad_argument("params", f"{name}, strides {x.stride()}", "parameters whose elements have memory of their own", REMEDY)
+                raise bad_argument(
+                    "params",
+                    f"{name}, strides {x.stride()}",
+                    "parameters whose elements have memory of their own",
+                    REMEDY,
+                )
             found.append((x.data_ptr(), x.data_ptr() + _extent(x) * x.element_size(), x, name))
     found.sort(key=lambda entry: entry[0])
     open_: list[tuple[int, int, Tensor, str]] = []  # those that reach beyond where the sweep stands
@@ -40,7 +47,9 @@ def check(groups: list[dict[str, Any]]) -> None:
         open_ = [other for other in open_ if other[1] > entry[0]]
         for other in open_:
             if other[2].device == entry[2].device and _share(other[2], entry[2]):
-                raise bad_argument("params", f"{other[3]} and {entry[3]}", "parameters that do not share memory", REMEDY)
+                raise bad_argument(
+                    "params", f"{other[3]} and {entry[3]}", "parameters that do not share memory", REMEDY
+                )
         open_.append(entry)
 
 
@@ -58,7 +67,10 @@ def _share(x: Tensor, y: Tensor) -> bool:
     if is_dense(x) and is_dense(y):
         return True
     bytes_of = [
-        (torch.arange(_extent(t), device="cpu").as_strided(t.shape, t.stride()).flatten() * t.element_size() + t.data_ptr())[:, None]
+        (
+            torch.arange(_extent(t), device="cpu").as_strided(t.shape, t.stride()).flatten() * t.element_size()
+            + t.data_ptr()
+        )[:, None]
         + torch.arange(t.element_size(), device="cpu")
         for t in (x, y)
     ]

@@ -14,7 +14,7 @@ from thalweg.engine.backends import choice
 from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, state
 from thalweg.engine.formats import Storage
 from thalweg.engine.report import Report
-from thalweg.engine.steps import Steps
+from thalweg.engine.steps import Steps, draws
 from thalweg.engine.trace import trace, variant
 from thalweg.engine.uncompiled import add_param_group, uncompiled
 
@@ -83,10 +83,18 @@ class Optimizer(Declared):
     maximize: bool = hyper(default=False, doc="climb instead of descend", kw_only=True)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
     independent_weight_decay: bool = hyper(default=False, doc="decay by wd·lr/initial lr", kw_only=True)
-    clip_value: float | None = hyper(default=None, within="(0, ∞)", doc="bound of an element of g", off=None, kw_only=True)
-    clip_norm: float | None = hyper(default=None, within="(0, ∞)", doc="bound of a tensor's ‖g‖", off=None, kw_only=True)
-    clip_global_norm: float | None = hyper(default=None, within="(0, ∞)", doc="bound of ‖g‖ over all", off=None, kw_only=True)
-    clip_adaptive: float | None = hyper(default=None, within="(0, ∞)", doc="bound of a row's ‖g‖/‖p‖", off=None, kw_only=True)
+    clip_value: float | None = hyper(
+        default=None, within="(0, ∞)", doc="bound of an element of g", off=None, kw_only=True
+    )
+    clip_norm: float | None = hyper(
+        default=None, within="(0, ∞)", doc="bound of a tensor's ‖g‖", off=None, kw_only=True
+    )
+    clip_global_norm: float | None = hyper(
+        default=None, within="(0, ∞)", doc="bound of ‖g‖ over all", off=None, kw_only=True
+    )
+    clip_adaptive: float | None = hyper(
+        default=None, within="(0, ∞)", doc="bound of a row's ‖g‖/‖p‖", off=None, kw_only=True
+    )
     centralize: bool = hyper(default=False, doc="take from each row of g its mean", kw_only=True)
     cautious: bool = hyper(default=False, doc="move only where u agrees with g", kw_only=True)
     trust_ratio: bool = hyper(default=False, doc="scale u by ‖p‖/‖u‖, a tensor at a time", kw_only=True)
@@ -114,13 +122,14 @@ class Optimizer(Declared):
         self.backend = choice.requested(given["backend"], given["foreach"], given["fused"])
         self.storage = _storage(given["state_dtype"], given["rounding"], given["master"])
         self.seed = given["seed"]
-        self.updates = 0  # counts for random bits alone
         self._steps = Steps(self)
-        self._hooks: list[Any] = []
-        self._fused_done: set[int] = set()
+        self._in_backward: backward.InBackward | None = None
+        self._constructed = False
         defaults = {name: given.get(name, h.default) for name, h in self.hypers.items()}
         self._check_together(defaults)
         super(Declared, self).__init__(self._groups(params, given), defaults)
+        memory.check(self.param_groups)
+        self._constructed = True
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -155,20 +164,33 @@ class Optimizer(Declared):
         add_param_group(self, param_group)
         try:
             self._check_group(self.param_groups[-1])
+            if self._constructed:
+                memory.check(self.param_groups)
+            if self._in_backward:
+                self._in_backward.watch(len(self.param_groups) - 1)
         except Exception:
             self.param_groups.pop()
             raise
+        self._begin_noise()
         self._steps.forget()
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Refuse what cannot run now, at construction: the rule is traced for this group."""
         self._check_together(group)
         if group["independent_weight_decay"] and not (group["decoupled_weight_decay"] and group["lr"]):
-            raise bad_argument("independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first")
-        memory.check(self.param_groups)
+            raise bad_argument(
+                "independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first"
+            )
         trace(variant(type(self), group))
         if group["independent_weight_decay"]:
             group.setdefault("first_lr", declare.plain(group["lr"]))
+
+    def _begin_noise(self) -> None:
+        """Where random bits are used, what they depend on stands in the groups: a checkpoint keeps it, and torch's loaders pass it on."""
+        if draws(self.storage):
+            for group in self.param_groups:
+                group.setdefault("seed", self.seed)
+                group.setdefault("updates", 0)
 
     # -- the step ---------------------------------------------------------------------------------------------------
 
@@ -178,12 +200,12 @@ class Optimizer(Declared):
         """Update every parameter that has a gradient; ``closure`` recomputes the loss, which is returned."""
         loss = None
         if closure is not None:
-            if self._hooks:
+            if self._in_backward:
                 raise bad_argument("closure", closure, "None: gradients are used inside backward (fuse_into_backward)")
             with torch.enable_grad():
                 loss = closure()
-        if self._hooks:
-            backward.end(self)
+        if self._in_backward:
+            self._in_backward.end()
         else:
             self._steps.run(self.param_groups)
         return loss
@@ -193,7 +215,8 @@ class Optimizer(Declared):
 
         ``step`` then only marks the end of an update. See :mod:`thalweg.engine.backward` for what cannot be combined with it.
         """
-        backward.fuse(self)
+        if self._in_backward is None:
+            self._in_backward = backward.InBackward(self)
 
     def plan(self) -> Report:
         """What runs at a step: backend, passes over memory, bytes a parameter, and why nothing faster. ``print`` shows it."""
@@ -207,13 +230,13 @@ class Optimizer(Declared):
             super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: getattr(self, name) for name in ("backend", "storage", "seed", "updates")}
-        return {**super().__getstate__(), **kept, "_fused_into_backward": bool(self._hooks)}
+        kept = {name: getattr(self, name) for name in ("backend", "storage", "seed")}
+        return {**super().__getstate__(), **kept, "_fused_into_backward": self._in_backward is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         fused = state.pop("_fused_into_backward", False)
-        self.__dict__.setdefault("_hooks", [])
-        self.__dict__.setdefault("_fused_done", set())
+        self.__dict__.setdefault("_in_backward", None)
+        self.__dict__.setdefault("_constructed", True)
         super().__setstate__(state)
         self._steps = Steps(self)
         for group in self.param_groups:
@@ -221,6 +244,7 @@ class Optimizer(Declared):
                 group.setdefault(name, self.defaults.get(name, h.default))
                 if h.constant:  # a checkpoint of a sibling (Adam's in AdamW) does not change what this class is
                     group[name] = h.default
+        self._begin_noise()
         checkpoint.restore(self)
         if fused:
             self.fuse_into_backward()

@@ -6,13 +6,15 @@ from collections import defaultdict
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine import declare, noise
 from thalweg.engine.backends import choice
 from thalweg.engine.batch import Bound, check_gradient, local, new_state
-from thalweg.engine.formats import is_dense
+from thalweg.engine.checkpoint import conform
+from thalweg.engine.formats import Storage, is_dense
 from thalweg.engine.trace import Host, Variant, kept, variant
 
 if TYPE_CHECKING:
@@ -31,31 +33,59 @@ class Steps:
         self.bound: dict[Any, list[Bound]] = {}
         self.variants: dict[int, tuple[Any, Variant, SimpleNamespace]] = {}
         self.ids: dict[int, int] = {}
+        self.before: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []
 
-    def run(self, groups: list[dict[str, Any]], only: Tensor | None = None) -> None:
-        """Update the parameters of the groups that have a gradient; ``only`` one of them if given."""
+    def run(self, groups: list[dict[str, Any]], only: tuple[int, Tensor] | None = None, begun: bool = False) -> None:
+        """Update the parameters that have a gradient.
+
+        Args:
+            groups: the parameter groups.
+            only: a group's number and one of its parameters, to update that alone.
+            begun: whether this goes on with an update, and does not begin one.
+        """
         scale = self._inverse_scale()
         if scale == 0:
             return
         ready: list[Bound] = []
-        for i, group in enumerate(groups):
-            if only is None:
-                owners = [p for p in group["params"] if p.grad is not None]
+        try:
+            if only is not None:
+                i, p = only
+                ready = self._ready((i, id(p)), i, groups[i], [p], scale)
             else:
-                owners = [p for p in group["params"] if p is only]
-            if owners:
-                ready += self._ready(i if only is None else (i, id(only)), i, group, owners, scale)
-        opt = self.optimizer
-        if opt.storage.rounding == "stochastic" or opt.storage.state_dtype not in (None, "float32"):
-            if only is None:
-                opt.updates += 1
-            key = noise.key(opt.seed, opt.updates)
-            for bound in ready:
-                bound.batch.key = key
+                for i, group in enumerate(groups):
+                    owners = [p for p in group["params"] if p.grad is not None]
+                    if owners:
+                        ready += self._ready(i, i, group, owners, scale)
+        except BaseException:
+            self._take_back()
+            raise
+        self.before = []
+        if draws(self.optimizer.storage):
+            self._draw(groups, ready, begun)
         _run_stages(ready)
         for bound in ready:
             _count(bound)
             bound.batch.grads = []
+            if bound.distributed:  # its parts are counted by themselves
+                torch.autograd.graph.increment_version(bound.owners)
+
+    def _take_back(self) -> None:
+        """Leave no trace of a step that was refused: a state begun now would make the next step not the first."""
+        state = self.optimizer.state
+        for p, mine, before in reversed(self.before):
+            mine.clear()
+            mine.update(before)
+            if not before:
+                state.pop(p, None)
+        self.forget()
+
+    def _draw(self, groups: list[dict[str, Any]], ready: list[Bound], begun: bool) -> None:
+        """Count an update where random bits need it, in the groups, so that checkpoints know, and give each batch its key."""
+        for group in groups:
+            group["updates"] = group.get("updates", 0) + (not begun)
+        for bound in ready:
+            group = groups[bound.group]
+            bound.batch.key = noise.key(group.setdefault("seed", self.optimizer.seed), group["updates"])
 
     def _inverse_scale(self) -> float | None:
         """What gradients must be multiplied with; 0 where ``GradScaler`` found one that is not finite."""
@@ -72,7 +102,9 @@ class Steps:
         key, h = self._numbers(i, group, scale is not None)
         found = self._again(where, key, owners)
         if found is None:
-            found = self.bound[where] = self._bind(key, group, owners)
+            # what is created now may be written by later steps, also outside of inference mode
+            with torch.inference_mode(False), torch.no_grad():
+                found = self.bound[where] = self._bind(key, i, group, owners)
         ready = []
         for bound in found:
             numbers = bound.count()
@@ -92,7 +124,11 @@ class Steps:
         now = (scaled, group.get("initial_lr"), *(group[name] for name in rule.hypers))
         if i in self.variants:
             before, key, h = self.variants[i]
-            if len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True)) and not isinstance(group["lr"], Tensor):
+            if (
+                len(now) == len(before)
+                and all(a is b for a, b in zip(now, before, strict=True))
+                and not any(map(_may_change, now))
+            ):
                 return key, h
         self.optimizer._check(group)
         key, h = variant(rule, group, scaled), declare.read(rule.hypers, group)
@@ -120,28 +156,36 @@ class Steps:
             bound.first = 0.0
         return found
 
-    def _bind(self, key: Variant, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
+    def _bind(self, key: Variant, i: int, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
         """Sort parameters by what makes their step the same, creating what is missing of their state."""
         opt = self.optimizer
         specs = kept(type(opt), group)
         for p in owners:
             check_gradient(p, p.grad)  # type: ignore[arg-type]
-        if not self.ids:
-            self.ids = {id(p): i for i, p in enumerate(p for g in opt.param_groups for p in g["params"])}
+        if (
+            len(owners) > 1 or id(owners[0]) not in self.ids
+        ):  # anew, since the lists in the groups are the user's to change
+            self.ids = {id(p): k for k, p in enumerate(p for g in opt.param_groups for p in g["params"])}
         h = SimpleNamespace(**group)
         same: dict[Any, list[Tensor]] = defaultdict(list)
         for p in owners:
             mine = opt.state[p] if specs or opt.storage.master else {}
+            if specs or opt.storage.master:
+                self.before.append((p, mine, dict(mine)))
             first = float(any(mine.get(spec.name) is None for spec in specs))
+            if mine:
+                conform(specs, p, opt.storage, mine)
             new_state(specs, p, h, opt.storage, mine)
             numbers = tuple(float(mine[spec.name]) for spec in specs if spec.kind != "tensor")
             here, g = local(p), local(p.grad)  # type: ignore[arg-type]
-            same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, first].append(p)
+            same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, first].append(
+                p
+            )
         bounds = []
         for (*_, first), ps in same.items():
             states = [opt.state[p] if specs or opt.storage.master else {} for p in ps]
             bound = Bound(ps, states, specs, key, opt.storage, [self.ids[id(p)] for p in ps])
-            bound.first = first
+            bound.first, bound.group = first, i
             took = bound.take([p.grad for p in ps])  # type: ignore[misc]
             assert took
             bounds.append(bound)
@@ -151,10 +195,26 @@ class Steps:
         batch = bound.batch
         if batch.sharded and not batch.plan.shape_blind:
             raise bad_argument(
-                "params", "DTensor", f"whole tensors, since {type(self.optimizer).__name__} looks at a tensor's shape, norm or mean"
+                "params",
+                "DTensor",
+                f"whole tensors, since {type(self.optimizer).__name__} looks at a tensor's shape, norm or mean",
+            )
+        if batch.sharded and any(f.blocked for f in batch.formats.values()):
+            raise bad_argument(
+                "state_dtype", "int8", "a plain dtype for a sharded DTensor: blocks of 128 do not follow its shards"
             )
         bound.backend, bound.why = choice.choose(self.optimizer.backend, batch)
         bound.work = choice.prepare(bound.backend, batch)
+
+
+def draws(storage: Storage) -> bool:
+    """Whether anything is rounded at random."""
+    return storage.rounding == "stochastic" or storage.state_dtype not in (None, "float32")
+
+
+def _may_change(value: Any) -> bool:
+    """Whether a hyperparameter may have another value though it is the same object."""
+    return isinstance(value, (Tensor, list)) or (isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value))
 
 
 def _run_stages(bounds: list[Bound]) -> None:
@@ -175,7 +235,9 @@ def _run_stages(bounds: list[Bound]) -> None:
 
 
 def _sum(parts: list[Any]) -> Any:
-    return sum(p.to(parts[0].device) if isinstance(p, Tensor) and isinstance(parts[0], Tensor) else float(p) for p in parts)
+    return sum(
+        p.to(parts[0].device) if isinstance(p, Tensor) and isinstance(parts[0], Tensor) else float(p) for p in parts
+    )
 
 
 def _count(bound: Bound) -> None:
@@ -186,4 +248,3 @@ def _count(bound: Bound) -> None:
         bound.numbers[spec.name].fill_(values[traced.outputs[spec.name]])
     if "step" in bound.numbers:
         bound.numbers["step"].add_(1)
-

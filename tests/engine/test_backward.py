@@ -1,0 +1,270 @@
+"""Updates inside backward are the steps that would have followed it, and what cannot be combined with them is refused."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg
+from tests.engine.fixtures import RULES, give, on_backends, same, tensors, with_rules
+from thalweg.train import fit
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+def descend(net, optimizer, steps, start=0):
+    for step in range(start, start + steps):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        net(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@with_rules
+@on_backends
+@pytest.mark.parametrize(
+    "flags", [{}, {"clip_norm": 0.1}, {"cautious": True}, {"trust_ratio": True}, {"maximize": True}], ids=str
+)
+def test_equals_the_normal_step(rule, backend, flags):
+    inside, after = model(), model()
+    a, b = rule(inside.parameters(), backend=backend, **flags), rule(after.parameters(), backend=backend, **flags)
+    a.fuse_into_backward()
+    descend(inside, a, 5)
+    descend(after, b, 5)
+    # reductions are gathered in another order where tensors do not lie in one batch, and nothing else differs
+    assert same(inside.parameters(), after.parameters(), within=0 if not flags or "maximize" in flags else 1e-6)
+
+
+@on_backends
+def test_groups_and_schedules(backend):
+    def run(fused):
+        net = model()
+        groups = [{"params": net[0].parameters(), "lr": 0.1}, {"params": net[2:].parameters(), "weight_decay": 0.5}]
+        optimizer = thalweg.AdamW(groups, lr=0.01, backend=backend)
+        if fused:
+            optimizer.fuse_into_backward()
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+        for step in range(4):
+            descend(net, optimizer, 1, step)
+            scheduler.step()
+        return list(net.parameters())
+
+    assert same(run(True), run(False))
+
+
+@on_backends
+@pytest.mark.parametrize(
+    "storage", [{"rounding": "stochastic"}, {"state_dtype": "int8"}, {"master": "split8"}], ids=str
+)
+def test_narrow_formats_draw_the_same_bits(backend, storage):
+    def run(fused):
+        net = model().to(torch.bfloat16)
+        optimizer = thalweg.AdamW(net.parameters(), lr=0.01, backend=backend, **storage)
+        if fused:
+            optimizer.fuse_into_backward()
+        for step in range(4):
+            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step), dtype=torch.bfloat16)
+            net(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return list(net.parameters())
+
+    assert same(run(True), run(False))
+
+
+def test_the_gradient_is_freed_as_soon_as_it_is_used():
+    net = model()
+    optimizer = thalweg.AdamW(net.parameters())
+    optimizer.fuse_into_backward()
+    alive = []
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(lambda _: alive.append(sum(q.grad is not None for q in net.parameters())))
+    net(torch.randn(8, 4)).sum().backward()
+    assert all(p.grad is None for p in net.parameters())
+    assert max(alive) <= 2  # a layer's weight and bias
+
+
+@on_backends
+def test_tied_weights_step_once(backend):
+    def run(fused):
+        torch.manual_seed(0)
+        first, last = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        last.weight = first.weight
+        optimizer = thalweg.AdamW(first.parameters(), lr=0.1, backend=backend)
+        if fused:
+            optimizer.fuse_into_backward()
+        for _ in range(3):
+            last(first(torch.tensor([0, 3]))).logsumexp(-1).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return [first.weight]
+
+    assert same(run(True), run(False))
+
+
+@on_backends
+def test_a_parameter_that_a_pass_leaves_out_rests(backend):
+    ours, theirs = tensors((3,), (3,)), tensors((3,), (3,))
+    a, b = thalweg.AdamW(ours, lr=0.1, backend=backend), thalweg.AdamW(theirs, lr=0.1, backend=backend)
+    a.fuse_into_backward()
+    for step in range(4):
+        for params, optimizer in ((ours, a), (theirs, b)):
+            (params[0] * (params[1] if step % 2 else 1)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert same(ours, theirs)
+    assert float(a.state[ours[1]]["step"]) == 2
+
+
+@on_backends
+def test_a_thawed_parameter_and_a_gradient_given_by_hand_are_used_at_step(backend):
+    ours, theirs = tensors((3,), (3,)), tensors((3,), (3,))
+    for params in (ours, theirs):
+        params[1].requires_grad_(False)
+    a, b = thalweg.AdamW(ours, lr=0.1, backend=backend), thalweg.AdamW(theirs, lr=0.1, backend=backend)
+    a.fuse_into_backward()
+    for step in range(4):
+        for params, optimizer in ((ours, a), (theirs, b)):
+            params[1].requires_grad_(step > 0)
+            if step == 3:
+                give(params, step)
+            else:
+                (params[0] * params[1]).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert same(ours, theirs)
+    assert float(a.state[ours[1]]["step"]) == 3
+
+
+def test_a_group_added_later_is_watched_too():
+    params = tensors((3,), (2,))
+    optimizer = thalweg.AdamW(params[:1])
+    optimizer.fuse_into_backward()
+    with pytest.raises(ValueError, match="clip_global_norm"):
+        optimizer.add_param_group({"params": params[1:], "clip_global_norm": 1.0})
+    optimizer.add_param_group({"params": params[1:]})
+    before = params[1].detach().clone()
+    (params[0].sum() + params[1].sum()).backward()
+    assert not torch.equal(params[1], before)
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+@on_backends
+def test_a_copy_goes_on_inside_backward(backend, copier):
+    net = model()
+    optimizer = thalweg.AdamW(net.parameters(), backend=backend)
+    optimizer.fuse_into_backward()
+    descend(net, optimizer, 2)
+    twin, again = copier((net, optimizer))
+    descend(net, optimizer, 2, 2)
+    descend(twin, again, 2, 2)
+    assert same(net.parameters(), twin.parameters())
+    twin(torch.randn(8, 4)).sum().backward()
+    assert all(p.grad is None for p in twin.parameters())
+
+
+def test_a_checkpoint_goes_on_inside_backward():
+    net, twin = model(), model()
+    optimizer, again = thalweg.AdamW(net.parameters()), thalweg.AdamW(twin.parameters())
+    optimizer.fuse_into_backward()
+    again.fuse_into_backward()
+    descend(net, optimizer, 2)
+    twin.load_state_dict(net.state_dict())
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    descend(net, optimizer, 2, 2)
+    descend(twin, again, 2, 2)
+    assert same(net.parameters(), twin.parameters())
+
+
+def test_accumulation_is_refused_and_the_first_update_stands():
+    (p,) = tensors((3,))
+    optimizer = thalweg.SGD([p], lr=1.0)
+    optimizer.fuse_into_backward()
+    p.sum().backward()
+    after = p.detach().clone()
+    with pytest.raises(RuntimeError, match="second gradient arrived before step"):
+        p.sum().backward()
+    assert torch.equal(p, after)
+    assert p.grad is None
+    optimizer.step()
+    p.sum().backward()
+    assert torch.equal(p, after - 1)
+
+
+def test_what_needs_all_gradients_is_refused():
+    params = tensors((3,))
+    with pytest.raises(ValueError, match="clip_global_norm=1.0.*clip_norm bounds"):
+        thalweg.AdamW(params, clip_global_norm=1.0).fuse_into_backward()
+    optimizer = thalweg.AdamW(params)
+    optimizer.fuse_into_backward()
+    optimizer.param_groups[0]["clip_global_norm"] = 1.0
+    before = params[0].detach().clone()
+    with pytest.raises(ValueError, match="clip_global_norm"):
+        params[0].sum().backward()
+    assert torch.equal(params[0], before)
+
+
+def test_a_gradient_that_is_there_already_is_refused():
+    params = tensors((3,))
+    give(params, 0)
+    with pytest.raises(ValueError, match=r"zero_grad\(\)"):
+        thalweg.AdamW(params).fuse_into_backward()
+
+
+def test_a_closure_is_refused():
+    (p,) = tensors((3,))
+    optimizer = thalweg.AdamW([p])
+    optimizer.fuse_into_backward()
+    with pytest.raises(ValueError, match="closure"):
+        optimizer.step(lambda: p.sum())
+
+
+@pytest.mark.parametrize("unscale", [False, True])
+def test_grad_scaler_is_refused(unscale):
+    (p,) = tensors((3,))
+    optimizer = thalweg.AdamW([p])
+    optimizer.fuse_into_backward()
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(p.sum()).backward()
+    if unscale:
+        scaler.unscale_(optimizer)
+    with pytest.raises(ValueError, match="GradScaler"):
+        scaler.step(optimizer)
+
+
+def test_fit_with_accumulation_is_refused():
+    net = model()
+    optimizer = thalweg.AdamW(net.parameters())
+    optimizer.fuse_into_backward()
+    data = [torch.randn(8, 4) for _ in range(4)]
+    with pytest.raises(RuntimeError, match="accumulated"):
+        fit(net, data, lambda m, x: m(x).square().mean(), optimizer, steps=2, accumulate=2)
+
+
+def test_hooks_do_not_keep_the_optimizer_alive():
+    net = model()
+    optimizer = thalweg.AdamW(net.parameters())
+    optimizer.fuse_into_backward()
+    gone = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert gone() is None
+    net(torch.randn(8, 4)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_twice_is_once():
+    (p,) = tensors((3,))
+    optimizer = RULES["SGD"]([p], lr=1.0, momentum=0.0, dampening=0.0)
+    optimizer.fuse_into_backward()
+    optimizer.fuse_into_backward()
+    before = p.detach().clone()
+    p.sum().backward()
+    assert torch.equal(p, before - 1)
