@@ -12,7 +12,7 @@ import torch
 import thalweg
 from tests.cases import CASES, distance, every, name, parameters, walk
 
-BACKENDS = ("eager", "foreach")
+BACKENDS = ("eager", "foreach", "cpu")
 ROWS = pytest.mark.parametrize(("case", "flags"), every(), ids=name)
 # a checkpoint is compared with torch's where torch has the optimizer
 IN_TORCH = pytest.mark.parametrize(("case", "flags"), [(c, f) for c, f in every() if c.in_torch], ids=name)
