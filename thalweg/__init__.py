@@ -5,6 +5,8 @@ from thalweg._base.version import __version__
 from thalweg.optim import (
     ADOPT,
     ASGD,
+    LAMB,
+    LARS,
     MARS,
     QHM,
     SGD,
@@ -40,6 +42,8 @@ from thalweg.optim import (
 __all__ = [
     "ADOPT",
     "ASGD",
+    "LAMB",
+    "LARS",
     "MARS",
     "QHM",
     "SGD",

@@ -16,6 +16,7 @@ from thalweg.optim.averages import (
     Yogi,
     diffGrad,
 )
+from thalweg.optim.layerwise import LAMB, LARS
 from thalweg.optim.muon import Muon
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, SignSGD, Signum
 from thalweg.optim.sign import Lion, Tiger
@@ -23,6 +24,8 @@ from thalweg.optim.sign import Lion, Tiger
 __all__ = [
     "ADOPT",
     "ASGD",
+    "LAMB",
+    "LARS",
     "MARS",
     "QHM",
     "SGD",

@@ -1,0 +1,63 @@
+"""A step size for each layer: how far a tensor moves goes by how large it is. For large batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import ops
+from thalweg.engine.declare import hyper, state
+from thalweg.engine.optimizer import Optimizer
+from thalweg.optim.adam import Adam
+
+
+class LARS(Optimizer):
+    r"""Momentum of gradients that are each scaled to a share η of their tensor's norm, so that no layer outruns another.
+
+    $$b_t = \mu b_{t-1} + \eta\,\frac{\lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon}\,(g + \lambda p), \qquad
+    u_t = b_t$$
+
+    The factor is 1 where a norm is 0. The learning rate stays outside the buffer, so a schedule acts at once; in the paper it is
+    inside, which differs where it changes. Norms and biases are usually left out by a group with ``trust_coefficient=None``.
+    Source: You, Gitman & Ginsburg 2017, algorithm 1.
+    """
+
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
+    momentum: float = hyper(default=0.9, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decay within the scaled gradient", off=0)
+    trust_coefficient: float | None = hyper(default=1e-3, within="(0, ∞)", doc="η; None leaves g as it is", off=None)
+    eps: float = hyper(default=0.0, within="[0, ∞)", doc="ε, added to the divisor")
+    nesterov: bool = hyper(default=False, doc="look ahead along the buffer")
+    decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
+
+    momentum_buffer: Tensor = state(doc="running sum of scaled gradients", when=lambda h: h.momentum)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The buffer of scaled gradients; decay is in g already."""
+        if h.trust_coefficient:
+            size = ops.tensor_norm(p)
+            plain = g - h.weight_decay * p if h.weight_decay else g
+            divisor = ops.tensor_norm(plain) + h.weight_decay * size + h.eps
+            g = g * ops.where(size * divisor > 0, h.trust_coefficient * size / divisor, 1.0)
+        if not h.momentum:
+            return g
+        s.momentum_buffer = h.momentum * s.momentum_buffer + g
+        return torch.add(g, s.momentum_buffer, alpha=h.momentum) if h.nesterov else s.momentum_buffer
+
+
+class LAMB(Adam):
+    r"""Adam whose step, with its decay, is scaled to the norm of each tensor.
+
+    $$r_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda p, \qquad
+    u_t = \frac{\lVert p \rVert}{\lVert r_t \rVert}\,r_t$$
+
+    The ratio is 1 where a norm is 0, is taken at every λ, and nothing is clipped before. Source: You et al. 2020, algorithm 2.
+    """
+
+    eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, decay within the scaled step", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+    trust_ratio: bool = hyper(default=True, within=(True,), init=False)
