@@ -224,6 +224,10 @@ class Optimizer(Declared):
 
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------
 
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch."""
+        return checkpoint.apart(self, super().state_dict())
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch; each state is brought to this optimizer's format, whatever format it was saved in."""
         with checkpoint.formats_kept(self):
@@ -231,7 +235,11 @@ class Optimizer(Declared):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: getattr(self, name) for name in ("backend", "storage", "seed")}
-        return {**super().__getstate__(), **kept, "_fused_into_backward": self._in_backward is not None}
+        return {
+            **checkpoint.apart(self, super().__getstate__()),
+            **kept,
+            "_fused_into_backward": self._in_backward is not None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         fused = state.pop("_fused_into_backward", False)
