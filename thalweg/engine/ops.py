@@ -167,8 +167,8 @@ _ROWS = [
     Op("le",         operator.le,             operator.le,           "(T)({0} <= {1})",             "({0} <= {1}).to(T)",     r"[{0} \le {1}]"),
     Op("eq",         operator.eq,             operator.eq,           "(T)({0} == {1})",             "({0} == {1}).to(T)",     "[{0} = {1}]"),
     Op("ne",         operator.ne,             operator.ne,           "(T)({0} != {1})",             "({0} != {1}).to(T)",     r"[{0} \ne {1}]"),
-    Op("and_",       _logical(torch.logical_and), lambda a, b: bool(a) and bool(b), "(T)({0} != 0 && {1} != 0)", "(({0} != 0) & ({1} != 0)).to(T)", r"{0} \land {1}"),
-    Op("or_",        _logical(torch.logical_or), lambda a, b: bool(a) or bool(b), "(T)({0} != 0 || {1} != 0)", "(({0} != 0) | ({1} != 0)).to(T)", r"{0} \lor {1}"),
+    Op("and_",       _logical(torch.logical_and), lambda a, b: bool(a) and bool(b), "(T)({0} != 0 && {1} != 0)", "({0} != 0).to(T) * ({1} != 0).to(T)", r"{0} \land {1}"),
+    Op("or_",        _logical(torch.logical_or), lambda a, b: bool(a) or bool(b), "(T)({0} != 0 || {1} != 0)", "(({0} != 0).to(T) + ({1} != 0).to(T) > 0).to(T)", r"{0} \lor {1}"),
     Op("where",      _where,               lambda c, a, b: a if c else b, "({0} != 0 ? {1} : {2})", "tl.where({0} != 0, {1}, {2})", r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}"),
     Op("float32",    lambda x: x.float(),  _float32,              "(float){0}",                  "{0}.to(tl.float32).to(T)", "{0}", flops=0),
 ]

@@ -48,19 +48,20 @@ def choose(asked: str, batch: Batch) -> tuple[str, str]:
         if why:
             raise bad_argument("backend", asked, f"one that serves these parameters: {why}", 'backend="auto" finds one')
         return asked, "as asked"
-    refused = []
+    refused: list[tuple[str, str]] = []
     for name in BACKENDS:
+        if _obvious(name, batch):
+            continue
         why = backend(name).refusal(batch)
         if why is None:
             others = [f"not {other}: {reason}" for other, reason in refused]
             return name, "; ".join(["the fastest that serves", *others])
-        if not _obvious(name, batch):
-            refused.append((name, why))
+        refused.append((name, why))
     raise AssertionError("eager serves everything")
 
 
 def _obvious(name: str, batch: Batch) -> bool:
-    """Whether nobody would expect it: a GPU's backend for tensors of the CPU, and the other way round."""
+    """Whether nobody would expect it to serve: a GPU's backend for tensors of the CPU, and the other way round."""
     return (name == "triton") != (batch.device.type != "cpu") and name in ("triton", "cpu")
 
 

@@ -1,0 +1,86 @@
+"""What backends that run stage by stage do between the passes, in torch: numbers of the host, room, leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from thalweg.engine.backends import eager
+from thalweg.engine.batch import Batch
+from thalweg.engine.formats import PLAIN, name_of
+from thalweg.engine.ops import HOST
+from thalweg.engine.plan import Stage
+from thalweg.engine.trace import Host
+
+
+def refusal(batch: Batch) -> str | None:
+    """Why no generated kernel can serve this batch."""
+    dtypes = {name_of(batch.params[0].dtype), *(name_of(g.dtype) for g in batch.grads[:1])}
+    if not dtypes <= set(PLAIN):
+        return f"it has no {', '.join(sorted(dtypes - set(PLAIN)))}"
+    if not batch.dense:
+        return "a tensor has gaps in its memory"
+    if batch.plan.uses_rows:
+        if any(
+            p.ndim > 1 and p.shape[0] > 1 and p.numel() and p.stride(0) * p.shape[0] != p.numel() for p in batch.params
+        ):
+            return "the rule works on rows, and the rows of a tensor do not lie one behind the other"
+        if any(f.blocked for f in batch.formats.values()):
+            return "the rule works on rows, which the blocks of int8 states cut"
+    return None
+
+
+class Between:
+    """A batch, the numbers of the step, and memory that lives within it."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.host = Host.of(batch.variant)
+        self.values: dict[fx.Node, Any] = {}
+        self.lists: dict[str, list[Tensor]] = {}
+
+    def point(self, name: str, tensors: list[Tensor]) -> None:
+        """Let a table of pointers show these tensors."""
+        raise NotImplementedError
+
+    def make_room(self, stage: Stage) -> None:
+        """For what the stage stores that is no state."""
+        for name in stage.stores:
+            if name not in self.batch.formats:
+                self._lay(name, [self._empty(p) for p in self.batch.params])
+
+    def run_leaves(self, stage: Stage) -> None:
+        """Run functions of whole tensors on all of them, and lay what they give where the next stage looks."""
+        for leaf in stage.leaves:
+            target: Any = leaf.target
+            out = target.over(*fx.map_arg(leaf.args, self._value))
+            self._lay(leaf.name, [self._like(x, p) for x, p in zip(out, self.batch.params, strict=True)])
+
+    def end(self) -> None:
+        """Give the room back; what the kernels wrote counts as an in-place operation."""
+        self.lists = {}
+        torch.autograd.graph.increment_version(self.batch.params)
+
+    def _empty(self, p: Tensor) -> Tensor:
+        return torch.empty_like(p, dtype=self.batch.compute, requires_grad=False)
+
+    def _like(self, x: Tensor, p: Tensor) -> Tensor:
+        """``x`` in the order of memory of ``p``."""
+        return x if x.stride() == p.stride() and x.dtype == self.batch.compute else self._empty(p).copy_(x)
+
+    def _lay(self, name: str, tensors: list[Tensor]) -> None:
+        self.lists[name] = tensors
+        self.point(name, tensors)
+
+    def _value(self, arg: fx.Node) -> Any:
+        batch = self.batch
+        if arg.meta["extent"] == HOST:
+            return self.values[arg]
+        if arg.name in self.lists:
+            return self.lists[arg.name]
+        name = str(arg.target) if arg.op == "placeholder" else batch.plan.home[arg]
+        if name == "g":
+            return [g.to(batch.compute) for g in batch.grads]
+        return [eager.load(batch, name, i) for i in range(len(batch.params))]
