@@ -1,0 +1,110 @@
+"""The generated C: what it reads like, and what runs it."""
+
+import difflib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import thalweg
+from tests.cases import distance, parameters, walk
+from thalweg.engine import compiler
+from thalweg.engine.backends import cpu
+from thalweg.engine.backends.c_formats import PRELUDE
+from thalweg.engine.batch import formats_of
+from thalweg.engine.formats import name_of
+from thalweg.engine.trace import kept, variant
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SOURCES = {
+    "sgd_momentum_float32": lambda ps: thalweg.SGD(ps, lr=0.1, momentum=0.9),
+    "adamw_float32": lambda ps: thalweg.AdamW(ps),
+    "adamw_clip_global_norm_float32": lambda ps: thalweg.AdamW(ps, clip_global_norm=1.0),
+    "adamw_int8": lambda ps: thalweg.AdamW(ps, state_dtype="int8"),
+    "lamb_float32": lambda ps: thalweg.LAMB(ps),
+    "muon_float32": lambda ps: thalweg.Muon(ps),
+    "sgd_centralize_bfloat16_split16": lambda ps: thalweg.SGD([p.bfloat16() for p in ps], master="split16", centralize=True),
+}
+
+
+def source(optimizer):
+    """The C of an optimizer's first group, without what all kernels begin with."""
+    (group,) = optimizer.param_groups
+    specs = kept(type(optimizer), group)
+    p = group["params"][0]
+    formats = formats_of(p.dtype, specs, optimizer.storage)
+    exact = all(f.exact for name, f in formats.items() if name != "p" or f.beside)
+    written = cpu.kernel(variant(type(optimizer), group), tuple(formats.items()), name_of(p.dtype), exact)
+    return written.source.replace(PRELUDE, "/* … what all kernels begin with … */\n")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_c_is_what_it_was(name):
+    """A change of the writer shows here as a difference of what it writes. ``THALWEG_GOLDEN=write`` writes them anew."""
+    text = source(SOURCES[name]([torch.zeros(4, 4)]))
+    path = GOLDEN / f"{name}.c"
+    if os.environ.get("THALWEG_GOLDEN") == "write":
+        path.write_text(text, encoding="utf-8")
+    before = path.read_text(encoding="utf-8")
+    diff = "\n".join(difflib.unified_diff(before.splitlines(), text.splitlines(), "kept", "now", lineterm=""))
+    assert not diff, diff
+
+
+@pytest.mark.parametrize("make", [
+    lambda ps: thalweg.AdamW(ps, lr=0.01), lambda ps: thalweg.LAMB(ps, lr=0.01, clip_global_norm=0.5),
+    lambda ps: thalweg.AdamW(ps, lr=0.01, state_dtype="int8"), lambda ps: thalweg.SGD(ps, lr=0.01, centralize=True, clip_adaptive=0.1),
+])  # fmt: skip
+def test_the_number_of_threads_changes_no_bit(make):
+    ends = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        params = parameters([(300, 210), (70001,), (3,)], torch.float32)
+        walk(make(params), params, 3)
+        ends.append(params)
+    assert distance(ends[0], ends[1]) == distance(ends[0], ends[2]) == 0
+
+
+def test_one_kernel_serves_any_number_of_tensors(monkeypatch):
+    built = []
+    monkeypatch.setattr(compiler, "library", lambda text, real=compiler.library: built.append(text) or real(text))
+    for count in (1, 7, 200):
+        params = parameters([(5,)] * count, torch.float32)
+        walk(thalweg.AdamW(params, lr=0.1), params, 2)
+    assert len(set(built)) == 1
+
+
+def test_without_a_compiler_auto_takes_foreach_and_says_why(monkeypatch):
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    monkeypatch.setenv("PATH", "/nowhere")
+    compiler.forget()
+    try:
+        params = parameters([(3,)])
+        optimizer = thalweg.AdamW(params)
+        assert "backend: foreach" in repr(optimizer)
+        assert "not cpu: " in repr(optimizer)
+        walk(optimizer, params, 1)
+        with pytest.raises(ValueError, match="backend='cpu'"):
+            walk(thalweg.AdamW(params, backend="cpu"), params, 1)
+    finally:
+        monkeypatch.undo()
+        compiler.forget()
+
+
+STEP = """
+import re, torch, thalweg
+torch.set_num_threads(2)
+params = [torch.nn.Parameter(torch.randn(300, 300)) for _ in range(4)]
+for p in params: p.grad = torch.randn_like(p)
+a = torch.randn(500, 500) @ torch.randn(500, 500)  # torch's own threads run
+thalweg.AdamW(params, backend="cpu").step()
+loaded = {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"lib(gomp|iomp5|omp)[-.\\w]*\\.so", line)}
+assert len(loaded) == 1, loaded
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_single_openmp_runtime_is_mapped():
+    subprocess.run([sys.executable, "-c", STEP], check=True, timeout=120)

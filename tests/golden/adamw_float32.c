@@ -1,0 +1,45 @@
+/* AdamW (weight_decay), computed in float */
+typedef float T;
+/* … what all kernels begin with … */
+
+/* pass 1 of 1: reads p, g, exp_avg, exp_avg_sq; writes p, exp_avg, exp_avg_sq */
+void stage_0(const Job *job, const double *h)
+{
+    const T h_sub = (T)h[0];
+    const T h_betas_1 = (T)h[1];
+    const T h_sub_1 = (T)h[2];
+    const T h_reciprocal = (T)h[3];
+    const T h_eps = (T)h[4];
+    const T h_reciprocal_1 = (T)h[5];
+    const T h_sub_4 = (T)h[6];
+    const T h_neg = (T)h[7];
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        float *const p = ((void **)job->table[0])[t];
+        const float *const g = ((void **)job->table[1])[t];
+        float *const exp_avg = ((void **)job->table[2])[t];
+        float *const exp_avg_sq = ((void **)job->table[3])[t];
+        const int64_t from = begin, to = end;
+        SIMD()
+        for (int64_t i = from; i < to; i++) {
+            const T x_p = p[i];
+            const T x_g = g[i];
+            const T x_exp_avg = exp_avg[i];
+            const T x_exp_avg_sq = exp_avg_sq[i];
+            const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
+            const T x_mul = h_betas_1 * x_exp_avg_sq;
+            const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
+            const T x_sqrt = sqrtf(x_addcmul);
+            const T x_mul_1 = x_sqrt * h_reciprocal;
+            const T x_add = x_mul_1 + h_eps;
+            const T x_mul_2 = x_lerp * h_reciprocal_1;
+            const T x_div = x_mul_2 / x_add;
+            const T x_mul_4 = x_p * h_sub_4;
+            const T x_add_scaled = x_mul_4 + h_neg * x_div;
+            p[i] = x_add_scaled;
+            exp_avg[i] = x_lerp;
+            exp_avg_sq[i] = x_addcmul;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+/* LAMB (weight_decay), computed in float */
+typedef float T;
+/* … what all kernels begin with … */
+
+/* pass 1 of 2: reads p, g, exp_avg, exp_avg_sq; writes exp_avg, exp_avg_sq */
+void stage_0(const Job *job, const double *h)
+{
+    const T h_sub = (T)h[0];
+    const T h_betas_1 = (T)h[1];
+    const T h_sub_1 = (T)h[2];
+    const T h_reciprocal = (T)h[3];
+    const T h_eps = (T)h[4];
+    const T h_reciprocal_1 = (T)h[5];
+    const T h_weight_decay = (T)h[6];
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const float *const p = ((void **)job->table[0])[t];
+        const float *const g = ((void **)job->table[1])[t];
+        float *const exp_avg = ((void **)job->table[2])[t];
+        float *const exp_avg_sq = ((void **)job->table[3])[t];
+        T sum_tensor_sum = 0;
+        T sum_tensor_sum_1 = 0;
+        const int64_t from = begin, to = end;
+        SIMD(reduction(+: sum_tensor_sum, sum_tensor_sum_1))
+        for (int64_t i = from; i < to; i++) {
+            const T x_p = p[i];
+            const T x_g = g[i];
+            const T x_exp_avg = exp_avg[i];
+            const T x_exp_avg_sq = exp_avg_sq[i];
+            const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
+            const T x_mul = h_betas_1 * x_exp_avg_sq;
+            const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
+            const T x_sqrt = sqrtf(x_addcmul);
+            const T x_mul_1 = x_sqrt * h_reciprocal;
+            const T x_add = x_mul_1 + h_eps;
+            const T x_mul_2 = x_lerp * h_reciprocal_1;
+            const T x_div = x_mul_2 / x_add;
+            const T x_add_scaled = x_div + h_weight_decay * x_p;
+            const T x_mul_3 = x_p * x_p;
+            const T x_mul_4 = x_add_scaled * x_add_scaled;
+            sum_tensor_sum += x_mul_3;
+            sum_tensor_sum_1 += x_mul_4;
+            exp_avg[i] = x_lerp;
+            exp_avg_sq[i] = x_addcmul;
+        }
+        job->partial[c * 2 + 0] = sum_tensor_sum;
+        job->partial[c * 2 + 1] = sum_tensor_sum_1;
+    }
+    for (int64_t t = 0; t < job->tensors; t++) job->sum[0][t] = 0;
+    for (int64_t c = 0; c < job->chunks; c++) job->sum[0][job->tensor[c]] += job->partial[c * 2 + 0];
+    for (int64_t t = 0; t < job->tensors; t++) job->sum[1][t] = 0;
+    for (int64_t c = 0; c < job->chunks; c++) job->sum[1][job->tensor[c]] += job->partial[c * 2 + 1];
+}
+
+/* pass 2 of 2: reads p, exp_avg, exp_avg_sq; writes p */
+void stage_1(const Job *job, const double *h)
+{
+    const T h_reciprocal = (T)h[0];
+    const T h_eps = (T)h[1];
+    const T h_reciprocal_1 = (T)h[2];
+    const T h_weight_decay = (T)h[3];
+    const T h_neg = (T)h[4];
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        float *const p = ((void **)job->table[0])[t];
+        const float *const exp_avg = ((void **)job->table[2])[t];
+        const float *const exp_avg_sq = ((void **)job->table[3])[t];
+        const T t_tensor_sum = (T)job->sum[0][t];
+        const T t_sqrt_1 = sqrtf(t_tensor_sum);
+        const T t_tensor_sum_1 = (T)job->sum[1][t];
+        const T t_sqrt_2 = sqrtf(t_tensor_sum_1);
+        const T t_mul_5 = t_sqrt_1 * t_sqrt_2;
+        const T t_gt = (T)(t_mul_5 > 0.0f);
+        const T t_div_1 = t_sqrt_1 / t_sqrt_2;
+        const T t_where = (t_gt != 0 ? t_div_1 : 1.0f);
+        const int64_t from = begin, to = end;
+        SIMD()
+        for (int64_t i = from; i < to; i++) {
+            const T x_p = p[i];
+            const T x_lerp = exp_avg[i];
+            const T x_addcmul = exp_avg_sq[i];
+            const T x_sqrt = sqrtf(x_addcmul);
+            const T x_mul_1 = x_sqrt * h_reciprocal;
+            const T x_add = x_mul_1 + h_eps;
+            const T x_mul_2 = x_lerp * h_reciprocal_1;
+            const T x_div = x_mul_2 / x_add;
+            const T x_add_scaled = x_div + h_weight_decay * x_p;
+            const T x_mul_6 = x_add_scaled * t_where;
+            const T x_add_scaled_1 = x_p + h_neg * x_mul_6;
+            p[i] = x_add_scaled_1;
+        }
+    }
+}

@@ -1,0 +1,51 @@
+/* Muon (weight_decay), computed in float */
+typedef float T;
+/* … what all kernels begin with … */
+
+/* pass 1 of 2: reads g, momentum_buffer; writes momentum_buffer, lerp_1 */
+void stage_0(const Job *job, const double *h)
+{
+    const T h_sub = (T)h[0];
+    const T h_momentum = (T)h[1];
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const float *const g = ((void **)job->table[1])[t];
+        float *const momentum_buffer = ((void **)job->table[2])[t];
+        float *const lerp_1 = ((void **)job->table[3])[t];
+        const int64_t from = begin, to = end;
+        SIMD()
+        for (int64_t i = from; i < to; i++) {
+            const T x_g = g[i];
+            const T x_momentum_buffer = momentum_buffer[i];
+            const T x_lerp = x_momentum_buffer + h_sub * (x_g - x_momentum_buffer);
+            const T x_lerp_1 = x_g + h_momentum * (x_lerp - x_g);
+            momentum_buffer[i] = x_lerp;
+            lerp_1[i] = x_lerp_1;
+        }
+    }
+}
+
+/* pass 2 of 2: reads p, orthogonalize; writes p */
+void stage_1(const Job *job, const double *h)
+{
+    const T h_sub_1 = (T)h[0];
+    const T h_neg = (T)h[1];
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        float *const p = ((void **)job->table[0])[t];
+        const float *const orthogonalize = ((void **)job->table[4])[t];
+        const T t_update_scale = (T)job->number[0][t];
+        const int64_t from = begin, to = end;
+        SIMD()
+        for (int64_t i = from; i < to; i++) {
+            const T x_p = p[i];
+            const T x_orthogonalize = orthogonalize[i];
+            const T x_mul = x_orthogonalize * t_update_scale;
+            const T x_mul_2 = x_p * h_sub_1;
+            const T x_add_scaled = x_mul_2 + h_neg * x_mul;
+            p[i] = x_add_scaled;
+        }
+    }
+}

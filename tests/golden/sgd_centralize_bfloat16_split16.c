@@ -1,0 +1,54 @@
+/* SGD (centralize=True), computed in float */
+typedef float T;
+/* … what all kernels begin with … */
+
+/* pass 1 of 2: reads g; writes nothing */
+void stage_0(const Job *job, const double *h)
+{
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const uint16_t *const g = ((void **)job->table[1])[t];
+        const int64_t columns = job->columns[t];
+        for (int64_t from = begin, r = job->row[t] + begin / columns; from < end; from += columns, r++) {
+            const int64_t to = from + columns;
+            T sum_row_sum = 0;
+            SIMD(reduction(+: sum_row_sum))
+            for (int64_t i = from; i < to; i++) {
+                const T x_g = from_bfloat16(g[i]);
+                sum_row_sum += x_g;
+            }
+            job->sum[0][r] = sum_row_sum;
+        }
+    }
+}
+
+/* pass 2 of 2: reads p, g; writes p */
+void stage_1(const Job *job, const double *h)
+{
+    const T h_neg = (T)h[0];
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        uint16_t *const p = ((void **)job->table[0])[t];
+        int16_t *const p_bits = ((void **)job->table[2])[t];
+        const uint16_t *const g = ((void **)job->table[1])[t];
+        const T t_is_matrix = (T)job->number[0][t];
+        const T t_row_size = (T)job->number[1][t];
+        const int64_t columns = job->columns[t];
+        for (int64_t from = begin, r = job->row[t] + begin / columns; from < end; from += columns, r++) {
+            const int64_t to = from + columns;
+            const T r_row_sum = (T)job->sum[0][r];
+            const T r_div = r_row_sum / t_row_size;
+            const T r_mul = t_is_matrix * r_div;
+            SIMD()
+            for (int64_t i = from; i < to; i++) {
+                const T x_p = join(p[i], p_bits[i]);
+                const T x_g = from_bfloat16(g[i]);
+                const T x_sub = x_g - r_mul;
+                const T x_add_scaled = x_p + h_neg * x_sub;
+                split16(x_add_scaled, &p[i], &p_bits[i]);
+            }
+        }
+    }
+}

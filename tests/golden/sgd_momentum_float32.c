@@ -1,0 +1,30 @@
+/* SGD (momentum), computed in float */
+typedef float T;
+/* … what all kernels begin with … */
+
+/* pass 1 of 1: reads p, g, momentum_buffer; writes p, momentum_buffer */
+void stage_0(const Job *job, const double *h)
+{
+    const T h_momentum = (T)h[0];
+    const T h_sub_1 = (T)h[1];
+    const T h_neg = (T)h[2];
+    PARALLEL
+    for (int64_t c = first_of(job); c < last_of(job); c++) {
+        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        float *const p = ((void **)job->table[0])[t];
+        const float *const g = ((void **)job->table[1])[t];
+        float *const momentum_buffer = ((void **)job->table[2])[t];
+        const int64_t from = begin, to = end;
+        SIMD()
+        for (int64_t i = from; i < to; i++) {
+            const T x_p = p[i];
+            const T x_g = g[i];
+            const T x_momentum_buffer = momentum_buffer[i];
+            const T x_mul_1 = h_momentum * x_momentum_buffer;
+            const T x_add_scaled = x_mul_1 + h_sub_1 * x_g;
+            const T x_add_scaled_1 = x_p + h_neg * x_add_scaled;
+            p[i] = x_add_scaled_1;
+            momentum_buffer[i] = x_add_scaled;
+        }
+    }
+}
