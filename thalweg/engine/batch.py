@@ -240,7 +240,7 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, storage: Storage, m
     for spec in specs:
         if mine.get(spec.name) is None:
             if spec.kind != "tensor":
-                mine[spec.name] = torch.tensor(float(spec.fill(h)), dtype=torch.float32)
+                mine[spec.name] = torch.tensor(float(spec.fill(h)), dtype=torch.float32, device="cpu")
                 continue
             f = formats[spec.name]
             dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
@@ -255,7 +255,9 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, storage: Storage, m
                     torch.full_like(local(p), value, dtype=torch.float64 if f.name == "float64" else torch.float32),
                 )
         elif spec.kind != "tensor":
-            mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32)  # old checkpoints keep a number
+            mine[spec.name] = torch.as_tensor(
+                mine[spec.name], dtype=torch.float32, device="cpu"
+            )  # old checkpoints keep a number
     if formats["p"].beside and beside_name("p", formats["p"]) not in mine:
         mine[beside_name("p", formats["p"])] = formats["p"].new_beside(p.detach())
 

@@ -1,0 +1,294 @@
+"""What happens around a step: closures, hooks, groups, hyperparameters that change, and autograd's and inference's rules."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+import thalweg
+from tests.engine.fixtures import give, on_backends, same, snapshot, tensors, walk, with_rules
+from thalweg.engine import trace
+from thalweg.engine.backends import choice
+
+
+@with_rules
+@on_backends
+def test_a_closure_is_called_once_with_grad_enabled_and_its_loss_returned(rule, backend):
+    params = tensors((3, 2), ())
+    optimizer = rule(params, backend=backend)
+    seen = []
+
+    def closure():
+        seen.append(torch.is_grad_enabled())
+        optimizer.zero_grad()
+        loss = sum((p**2).sum() for p in params)
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        loss = optimizer.step(closure)
+    assert seen == [True]
+    assert loss.requires_grad
+    assert not same(params, tensors((3, 2), ()))
+
+
+@on_backends
+def test_step_hooks_of_the_optimizer_and_of_all_optimizers(backend):
+    params = tensors((3,))
+    optimizer = thalweg.AdamW(params, backend=backend)
+    calls = []
+    handles = [
+        register_optimizer_step_pre_hook(lambda opt, args, kwargs: calls.append("all before")),
+        register_optimizer_step_post_hook(lambda opt, args, kwargs: calls.append("all after")),
+        optimizer.register_step_pre_hook(lambda opt, args, kwargs: calls.append("before")),
+        optimizer.register_step_post_hook(lambda opt, args, kwargs: calls.append("after")),
+    ]
+    try:
+        walk(optimizer, params, range(1))
+        assert calls == ["all before", "before", "after", "all after"] or calls == [
+            "before",
+            "all before",
+            "after",
+            "all after",
+        ]
+    finally:
+        for handle in handles:
+            handle.remove()
+    walk(optimizer, params, range(1))
+    assert len(calls) == 4
+
+
+@on_backends
+def test_a_pre_hook_may_change_the_closure(backend):
+    params = tensors((3,))
+    optimizer = thalweg.AdamW(params, backend=backend)
+    optimizer.register_step_pre_hook(lambda opt, args, kwargs: (args, {"closure": lambda: 7.0}))
+    assert optimizer.step() == 7.0
+
+
+@with_rules
+@on_backends
+def test_a_group_may_be_added_after_steps(rule, backend):
+    params, apart = tensors((3, 2), (4,)), tensors((3, 2), (4,))
+    optimizer = rule(params[:1], backend=backend)
+    first, second = rule(apart[:1], backend=backend), rule(apart[1:], backend=backend, lr=0.5)
+    for step in range(4):
+        if step == 2:
+            optimizer.add_param_group({"params": params[1:], "lr": 0.5})
+        give(params, step)
+        give(apart, step)
+        optimizer.step()
+        first.step()
+        if step >= 2:
+            second.step()
+    assert same(params, apart)
+
+
+@on_backends
+@pytest.mark.parametrize("size", [(), (1,)], ids=["0-dim", "one element"])
+def test_a_learning_rate_tensor_may_change_in_place(backend, size):
+    params, others = tensors((3, 2), dtype=torch.float64), tensors((3, 2), dtype=torch.float64)
+    lr = torch.full(size, 0.1, dtype=torch.float64)
+    a, b = thalweg.AdamW(params, lr=lr, backend=backend), thalweg.AdamW(others, lr=0.1, backend=backend)
+    for step in range(4):
+        lr.fill_(0.1 / (1 + step))
+        b.param_groups[0]["lr"] = 0.1 / (1 + step)
+        walk(a, params, [step])
+        walk(b, others, [step])
+    assert same(params, others)
+    assert a.param_groups[0]["lr"] is lr
+
+
+@on_backends
+def test_a_scheduler_fills_a_learning_rate_tensor(backend):
+    params, others = tensors((3, 2), dtype=torch.float64), tensors((3, 2), dtype=torch.float64)
+    a = thalweg.AdamW(params, lr=torch.tensor(0.1, dtype=torch.float64), backend=backend)
+    b = torch.optim.AdamW(others, lr=0.1)
+    for optimizer, ps in ((a, params), (b, others)):
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        for step in range(4):
+            walk(optimizer, ps, [step])
+            scheduler.step()
+    assert same(params, others, within=1e-12)
+
+
+@on_backends
+def test_other_hyperparameters_may_be_tensors_or_lists_that_change_in_place(backend):
+    params, others = tensors((3, 2), dtype=torch.float64), tensors((3, 2), dtype=torch.float64)
+    a, b = thalweg.AdamW(params, backend=backend), thalweg.AdamW(others, backend=backend)
+    betas = [0.9, 0.99]
+    decay = torch.tensor(0.1, dtype=torch.float64)
+    a.param_groups[0].update(betas=betas, weight_decay=decay)
+    for step in range(3):
+        betas[0] = 0.9 / (1 + step)
+        decay.fill_(0.1 * (1 + step))
+        b.param_groups[0].update(betas=(betas[0], 0.99), weight_decay=decay.item())
+        walk(a, params, [step])
+        walk(b, others, [step])
+    assert same(params, others)
+
+
+@on_backends
+def test_a_changed_number_traces_and_compiles_nothing_anew(backend, monkeypatch):
+    params = tensors((3, 2))
+    optimizer = thalweg.AdamW(params, lr=0.1, backend=backend)
+    walk(optimizer, params, range(2))
+    traced, prepared = trace.trace.cache_info().misses, []
+    monkeypatch.setattr(choice, "prepare", lambda *args: prepared.append(args))
+    for step in range(2, 6):
+        optimizer.param_groups[0].update(
+            lr=0.1 / step, betas=(0.9 - 0.01 * step, 0.99), eps=1e-8 * step, weight_decay=0.1 * step
+        )
+        walk(optimizer, params, [step])
+    assert trace.trace.cache_info().misses == traced
+    assert not prepared
+
+
+@on_backends
+@pytest.mark.parametrize(
+    ("key", "value"), [("lr", -1.0), ("betas", (0.9, 1.5)), ("eps", float("nan")), ("weight_decay", "much")], ids=str
+)
+def test_a_number_out_of_range_is_refused_in_any_group_before_anything_moves(backend, key, value):
+    params = tensors((3, 2), (4,))
+    optimizer = thalweg.AdamW([{"params": params[:1]}, {"params": params[1:]}], backend=backend)
+    walk(optimizer, params, range(2))
+    before, state = [p.detach().clone() for p in params], snapshot(optimizer)
+    old = optimizer.param_groups[1][key]
+    optimizer.param_groups[1][key] = value
+    give(params, 2)
+    with pytest.raises(ValueError, match=key):
+        optimizer.step()
+    assert same(params, before)
+    optimizer.param_groups[1][key] = old
+    now = snapshot(optimizer)
+    assert all(torch.equal(now[k][n], v) for k, s in state.items() for n, v in s.items())
+    walk(optimizer, params, range(2, 4))
+
+
+@with_rules
+@on_backends
+def test_a_refused_first_step_leaves_no_trace(rule, backend):
+    """A state that is begun and not used would make the next step not the first."""
+    params, others = tensors((3, 2), (4,)), tensors((3, 2), (4,))
+    optimizer = rule([{"params": params[:1]}, {"params": params[1:]}], backend=backend)
+    give(params, 0)
+    params[1].grad = torch.ones(4).to_sparse()
+    with pytest.raises(ValueError, match=r"grad=torch.sparse_coo.*SparseAdam"):
+        optimizer.step()
+    assert not optimizer.state
+    assert same(params, others)
+    walk(optimizer, params, range(2))
+    walk(rule([{"params": others[:1]}, {"params": others[1:]}], backend=backend), others, range(2))
+    assert same(params, others)
+
+
+@with_rules
+@on_backends
+def test_a_sparse_gradient_between_steps_changes_nothing(rule, backend):
+    params, others = tensors((3, 2), (4, 2)), tensors((3, 2), (4, 2))
+    optimizer = rule(params, backend=backend)
+    walk(optimizer, params, range(2))
+    give(params, 5)
+    params[1].grad = torch.ones(4, 2).to_sparse()
+    with pytest.raises(ValueError, match="SparseAdam"):
+        optimizer.step()
+    walk(optimizer, params, range(2, 4))
+    walk(rule(others, backend=backend), others, range(4))
+    assert same(params, others)
+
+
+@on_backends
+def test_flags_may_change_between_steps(backend):
+    params, others = tensors((3, 2), dtype=torch.float64), tensors((3, 2), dtype=torch.float64)
+    a, b = thalweg.SGD(params, lr=0.1, backend=backend), torch.optim.SGD(others, lr=0.1)
+    for step in range(6):
+        for optimizer in (a, b):
+            optimizer.param_groups[0].update(momentum=0.9 if step > 1 else 0.0, nesterov=step > 3, maximize=step == 5)
+        walk(a, params, [step])
+        walk(b, others, [step])
+    assert same(params, others, within=1e-12)
+
+
+# -- autograd -------------------------------------------------------------------------------------------------------
+
+
+@with_rules
+@on_backends
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+def test_a_step_between_forward_and_backward_trips_autograds_error(rule, backend, dtype):
+    params = tensors((3, 2), (2, 2), dtype=dtype)
+    params[1].data = params[1].data.t()
+    optimizer = rule(params, backend=backend)
+    for _ in range(2):
+        losses = [(p * p).abs().sum() for p in params]
+        give(params, 0)
+        optimizer.step()
+        for loss in losses:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                loss.backward()
+
+
+@on_backends
+def test_a_parameter_without_gradient_keeps_its_version(backend):
+    params = tensors((3, 2), (2,))
+    optimizer = thalweg.AdamW(params, backend=backend)
+    loss = (params[1] ** 2).sum()
+    give(params[:1], 0)
+    optimizer.step()
+    loss.backward()
+
+
+@on_backends
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_step_inside_any_grad_mode(backend, mode):
+    params, others = tensors((3, 2), dtype=torch.bfloat16), tensors((3, 2), dtype=torch.bfloat16)
+    optimizer = thalweg.AdamW(params, backend=backend, state_dtype="int8")
+    for step in range(4):
+        give(params, step)
+        if step % 2:
+            optimizer.step()
+        else:
+            with mode():
+                optimizer.step()
+    walk(thalweg.AdamW(others, backend=backend, state_dtype="int8"), others, range(4))
+    assert same(params, others)
+    (params[0] * 2).sum().backward()
+
+
+@on_backends
+def test_a_default_device_moves_no_state(backend):
+    params = tensors((3, 2))
+    with torch.device("meta"):
+        optimizer = thalweg.AdamW(params, backend=backend)
+        for p in params:
+            p.grad = torch.ones(3, 2, device="cpu")
+        optimizer.step()
+        optimizer.step()
+    assert {v.device.type for v in optimizer.state[params[0]].values()} == {"cpu"}
+    assert float(optimizer.state[params[0]]["step"]) == 2
+
+
+@with_rules
+def test_backends_agree(rule):
+    """Within the last bit of float32: each may contract a product and a sum, or not."""
+    walked = []
+    for backend in ("eager", "foreach", "cpu"):
+        params = tensors((30, 7), (5,), ())
+        walk(rule(params, backend=backend), params, range(5))
+        walked.append(params)
+    assert same(walked[0], walked[1], within=1e-5)
+    assert same(walked[0], walked[2], within=1e-5)
+
+
+def test_a_module_on_meta_is_answered_when_it_steps():
+    net = nn.Linear(3, 2, device="meta")
+    optimizer = thalweg.AdamW(net.parameters())
+    net.to_empty(device="cpu")
+    with torch.no_grad():
+        for p in net.parameters():
+            p.fill_(1.0)
+    params = list(net.parameters())
+    assert params[0].device.type == "cpu"
+    del optimizer
+    optimizer = thalweg.AdamW(net.parameters())
+    walk(optimizer, params, range(2))
