@@ -12,7 +12,7 @@ import torch
 
 import thalweg
 from tests.engine.test_ops import ARITY, ROWS, SPECIAL, rule_of
-from thalweg.engine import noise, ops
+from thalweg.engine import declare, noise, ops
 from thalweg.engine.backends import choice
 from thalweg.engine.batch import Batch, formats_of
 from thalweg.engine.declare import hyper
@@ -213,6 +213,29 @@ def test_a_leaf_between_passes(dtype):
     shapes = [(4, 6), (6, 4), (4, 6)]
     ours, theirs = (walk(thalweg.Muon, name, dtype, shapes)[0] for name in ("triton", "eager"))
     assert distance(ours, theirs) < 1e-2 * (1 if dtype == torch.bfloat16 else 1e-3)
+
+
+@ops.leaf()
+def reverse(xs):
+    return [x.flip(0) if x.ndim else x for x in xs]
+
+
+def test_a_leaf_before_any_pass_and_one_number_for_a_whole_state():
+    class Rule(Optimizer):
+        """Turned around, and its norm remembered in every element."""
+
+        lr: float = hyper(default=0.1, within="[0, ∞)")
+        norm: torch.Tensor = declare.state(doc="of the last gradient")
+
+        @staticmethod
+        def direction(p, g, s, h):
+            s.norm = ops.tensor_norm(g)
+            return reverse(g) + s.norm
+
+    for flags in ({}, {"state_dtype": "int8"}, {"state_dtype": "bfloat16"}):
+        (ours, a), (theirs, b) = (walk(Rule, name, torch.float32, SMALL, **flags) for name in ("triton", "eager"))
+        assert distance(ours, theirs) < 1e-5
+        torch.testing.assert_close(a.state[ours[0]]["norm"], b.state[theirs[0]]["norm"])
 
 
 def test_a_change_of_lr_and_of_the_gradients_address_is_seen():

@@ -119,7 +119,7 @@ class _Writer(Writer):
         for k, stage in enumerate(stages):
             launch, lines = self._stage(k, stage)
             launches.append(launch)
-            bodies.append("\n".join(lines))
+            bodies += ["\n".join(lines)] if lines else []
         T = "tl.float64" if self.double else "tl.float32"
         head = [f'"""{self.plan.traced.variant}, computed in {T[3:]}."""', ""]
         head += ["import triton", "import triton.language as tl", ""]
@@ -129,6 +129,8 @@ class _Writer(Writer):
         return Kernel(source, tuple(launches), tuple(self.hosts), tuple(self.numbers), tuple(self.sums))
 
     def _stage(self, k: int, stage: Stage) -> tuple[Launch, list[str]]:
+        if not (stage.stores or stage.sums):
+            return Launch((), False, ()), []  # leaves that look at what is there
         reads, writes = [self.slot(n) for n in stage.loads], list(stage.stores)
         used = list(dict.fromkeys([*reads, *writes]))
         second = {name: f"{name}_{self.formats[name].beside}" for name in used if self.formats[name].beside}
@@ -343,7 +345,7 @@ class Work(Between):
         exact = all(f.exact for name, f in batch.formats.items() if name != "p" or f.beside)
         self.kernel = kernel(batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), exact)
         module = functions(self.kernel.source)
-        self.functions = [module[f"stage_{k}"] for k in range(len(self.kernel.stages))]
+        self.functions = [module.get(f"stage_{k}") for k in range(len(self.kernel.stages))]
         self.add_up: Callable[..., Any] = importlib.import_module("thalweg.engine.backends.triton_formats").add_up
         self.given: dict[str, Tensor] = {}  # arguments of the kernels
         with _on(batch.device):
