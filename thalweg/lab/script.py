@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import thalweg
 from thalweg.groups import roles
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.run import Spec
@@ -20,7 +21,8 @@ def lines(spec: Spec) -> str:
     lr, decay, seen = f"lr={spec.lr:.4g}", f"weight_decay={spec.weight_decay:g}", _seen(spec)
     groups = f"groups = thalweg.groups.multiplied(model, {lr}, multiplier={spec.multiplier:g}, {decay}{seen})"
     if name != "Muon":
-        decoupled = "" if name == "AdamW" else ", decoupled_weight_decay=True"
+        takes = getattr(thalweg, name).hypers["decoupled_weight_decay"].init  # AdamW's is decoupled anyway
+        decoupled = ", decoupled_weight_decay=True" if takes else ""
         optimizer = [groups, f"optimizer = thalweg.{name}(groups, {lr}{extra}{decoupled})"]
     elif "head=" in seen:  # which Muon reads from groups alone
         use = 'groups = [{**group, "use_muon": group["role"] == "hidden"} for group in groups]'
