@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from thalweg.engine import ops
 from thalweg.engine.around import update
 from thalweg.engine.declare import Hyper, StateSpec
+from thalweg.engine.once import once
 from thalweg.engine.ops import ELEMENT, HOST, PER_TENSOR
 
 
@@ -157,7 +158,7 @@ def kept(rule: type[Rule], group: Mapping[str, Any]) -> list[StateSpec]:
     return [spec for spec in rule.states.values() if spec.when(h)]
 
 
-@functools.cache
+@once  # a graph's nodes are told apart by what they are, not by what they say
 def trace(key: Variant) -> Traced:
     """Run the rule once on symbols.
 
