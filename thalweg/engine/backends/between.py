@@ -33,10 +33,18 @@ def refusal(batch: Batch) -> str | None:
 
 
 class Between:
-    """A batch, the numbers of the step, and memory that lives within it."""
+    """A batch, the numbers of the step, and memory that lives within it.
+
+    Attributes:
+        key: what its kernel depends on: the variant, the formats, the gradients' dtype, whether states keep what is computed.
+        values: of the host's nodes at this step.
+        lists: memory that lives within the step, by the node that it holds.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
+        exact = all(f.exact for name, f in batch.formats.items() if name != "p" or f.beside)
+        self.key = (batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), exact)
         self.host = Host.of(batch.variant)
         self.values: dict[fx.Node, Any] = {}
         self.lists: dict[str, list[Tensor]] = {}

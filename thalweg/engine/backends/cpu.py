@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, fx
 
 from thalweg.engine import compiler, ops
-from thalweg.engine.backends import eager
+from thalweg.engine.backends import between
+from thalweg.engine.backends.between import Between
 from thalweg.engine.backends.c_formats import C_TYPE, PRELUDE, load, store
+from thalweg.engine.backends.writer import Writer, variable
 from thalweg.engine.batch import Batch
-from thalweg.engine.formats import BLOCK, PLAIN, Format, name_of
-from thalweg.engine.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
-from thalweg.engine.plan import Plan, Stage, plan
-from thalweg.engine.trace import Host, Variant
+from thalweg.engine.formats import BLOCK, Format
+from thalweg.engine.ops import ROW
+from thalweg.engine.plan import Stage, plan
+from thalweg.engine.trace import Variant
 
 #: elements of one piece of work; sums are gathered piece by piece, so that they do not depend on the number of threads
 CHUNK = 1 << 14
@@ -49,17 +51,7 @@ def refusal(batch: Batch) -> str | None:
     found, why = compiler.available()
     if not found:
         return why
-    dtypes = {name_of(batch.params[0].dtype), *(name_of(g.dtype) for g in batch.grads[:1])}
-    if not dtypes <= set(PLAIN):
-        return f"it has no {', '.join(sorted(dtypes - set(PLAIN)))}"
-    if not batch.dense:
-        return "a tensor has gaps in its memory"
-    if batch.plan.uses_rows:
-        if any(p.ndim > 1 and p.shape[0] > 1 and p.numel() and p.stride(0) * p.shape[0] != p.numel() for p in batch.params):
-            return "the rule works on rows, and the rows of a tensor do not lie one behind the other"
-        if any(f.blocked for f in batch.formats.values()):
-            return "the rule works on rows, which the blocks of int8 states cut"
-    return None
+    return between.refusal(batch)
 
 
 # -- from a plan to C -----------------------------------------------------------------------------------------------
@@ -92,44 +84,24 @@ def kernel(key: Variant, formats: tuple[tuple[str, Format], ...], grad: str, exa
     return _Writer(plan(key, exact), dict(formats), Format(grad)).write()
 
 
-class _Writer:
+class _Writer(Writer):
     """Writes one function for each stage."""
-
-    def __init__(self, plan: Plan, formats: dict[str, Format], grad: Format) -> None:
-        self.plan = plan
-        self.double = formats["p"].name == "float64"
-        self.scalar = "double" if self.double else "float"
-        working = Format("float64" if self.double else "float32")
-        self.formats = {"p": formats["p"], "g": grad, **{k: f for k, f in formats.items() if k != "p"}}
-        self.slots = {name: i for i, name in enumerate(formats)}
-        graph = plan.traced.graph
-        leaves = [n for n in graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent == ELEMENT]
-        for node in [*plan.temporaries, *leaves]:
-            self.formats[node.name] = working
-        self.tables = [*self.formats, *(f"{n}_{f.beside}" for n, f in self.formats.items() if f.beside)]
-        self.numbers = [n for n in graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent == PER_TENSOR]
-        self.sums = plan.sums
 
     def write(self) -> Kernel:
         """All stages."""
         bodies, host, totals = [], [], []
         for k, stage in enumerate(self.plan.stages):
-            hosts, known = self._host(stage), sorted(stage.needs)
+            hosts, known = self.host(stage), sorted(stage.needs)
             host.append(tuple(hosts))
             totals.append(tuple(known))
             bodies.append(self._stage(k, stage, hosts, known))
-        head = f"/* {self.plan.traced.variant}, computed in {self.scalar} */\n"
-        source = f"{head}typedef {self.scalar} T;\n{PRELUDE}\n" + "\n\n".join(bodies) + "\n"
+        scalar = "double" if self.double else "float"
+        head = f"/* {self.plan.traced.variant}, computed in {scalar} */\n"
+        source = f"{head}typedef {scalar} T;\n{PRELUDE}\n" + "\n\n".join(bodies) + "\n"
         return Kernel(source, tuple(self.tables), tuple(host), tuple(totals), tuple(self.numbers), tuple(self.sums))
 
-    def _host(self, stage: Stage) -> list[fx.Node]:
-        """Numbers of the host that the stage's nodes take, each once."""
-        nodes = [*stage.once, *stage.rows, *stage.body]
-        inputs = [a for n in nodes if isinstance(n.target, ops.Op) for a in n.args if isinstance(a, fx.Node)]
-        return list(dict.fromkeys(a for a in inputs if a.meta["extent"] == HOST))
-
     def _stage(self, k: int, stage: Stage, hosts: list[fx.Node], known: list[str]) -> str:
-        reads = [self._slot(n) for n in stage.loads]
+        reads = [self.slot(n) for n in stage.loads]
         writes = list(stage.stores)
         used = dict.fromkeys([*reads, *writes])
         blocked = any(self.formats[name].blocked for name in used)
@@ -139,7 +111,7 @@ class _Writer:
             f"/* pass {k + 1} of {len(self.plan.stages)}: reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'} */",
             f"void stage_{k}(const Job *job, const double *h)",
             "{",
-            *(f"    const T {_name(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
+            *(f"    const T {variable(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
             "    PARALLEL",
             "    for (int64_t c = first_of(job); c < last_of(job); c++) {",
             "        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];",
@@ -149,7 +121,7 @@ class _Writer:
         for pair in sorted({self.slots[name] // 2 for name in random}):
             lines.append(f"        const uint32_t stream_{pair} = stream((uint32_t)h[{len(hosts) + len(known)}], job->id[t], {pair});")
         for node in stage.once:
-            lines.append(f"        const T {_name(node)} = {self._once(node, hosts, known)};")
+            lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
         for node in tensor_sums:
             lines.append(f"        T sum_{node.name} = 0;")
         lines += self._segments(stage, blocked, writes)
@@ -169,7 +141,7 @@ class _Writer:
                 "        const int64_t columns = job->columns[t];",
                 "        for (int64_t from = begin, r = job->row[t] + begin / columns; from < end; from += columns, r++) {",
                 "            const int64_t to = from + columns;",
-                *(f"            const T {_name(n)} = {self._row(n)};" for n in stage.rows),
+                *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
                 *(f"            T sum_{n.name} = 0;" for n in row_sums),
                 *("    " + line for line in body),
                 *(f"            job->sum[{self.sums.index(n)}][r] = sum_{n.name};" for n in row_sums),
@@ -203,17 +175,17 @@ class _Writer:
         clauses = [f"reduction({sign}: {', '.join(names)})" for sign, names in (("+", sums), ("max", tops)) if names]
         lines = [f"        SIMD({' '.join(clauses)})", "        for (int64_t i = from; i < to; i++) {"]
         for node in stage.loads:
-            name = self._slot(node)
-            lines.append(f"            const T {_name(node)} = {load(self.formats[name], name)};")
+            name = self.slot(node)
+            lines.append(f"            const T {variable(node)} = {load(self.formats[name], name)};")
         for node in stage.body:
-            lines.append(f"            const T {_name(node)} = {self._expression(node)};")
+            lines.append(f"            const T {variable(node)} = {self._expression(node)};")
         for node in stage.sums:
-            lines.append(f"            sum_{node.name} += {_name(node.args[0])};")
+            lines.append(f"            sum_{node.name} += {variable(node.args[0])};")
         random = [name for name in writes if self.formats[name].stochastic]
         for pair in sorted({self.slots[name] // 2 for name in random}):
             lines.append(f"            const uint32_t bits_{pair} = bits(stream_{pair}, i);")
         for name in writes:
-            f, value, slot = self.formats[name], _name(stage.stores[name]), self.slots.get(name, 0)
+            f, value, slot = self.formats[name], variable(stage.stores[name]), self.slots.get(name, 0)
             half = f"bits_{slot // 2} >> 16" if slot % 2 else f"bits_{slot // 2} & 0xFFFF"
             if f.blocked:
                 lines += [
@@ -257,11 +229,7 @@ class _Writer:
         return str(target.c.format(*(self._argument(a) for a in node.args), f="" if self.double else "f"))
 
     def _argument(self, value: Any) -> str:
-        return _name(value) if isinstance(value, fx.Node) else _literal(value, self.double)
-
-    def _slot(self, node: fx.Node) -> str:
-        """The table in which a stage finds a value."""
-        return str(node.target) if node.op == "placeholder" else self.plan.home.get(node, node.name)
+        return variable(value) if isinstance(value, fx.Node) else _literal(value, self.double)
 
     def _gather(self, sums: list[fx.Node]) -> list[str]:
         """After the pass: pieces to tensors, in order, in double."""
@@ -279,12 +247,6 @@ class _Writer:
     def _share(self, node: fx.Node) -> int:
         gathered = [n for stage in self.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]
         return gathered.index(node)
-
-
-def _name(node: Any) -> str:
-    """A C variable that says how often it is computed: ``h_`` a step, ``t_`` a tensor, ``r_`` a row, ``x_`` an element."""
-    prefix = {HOST: "h", GLOBAL: "t", PER_TENSOR: "t", ROW: "r", ELEMENT: "x"}[node.meta["extent"]]
-    return f"{prefix}_{node.name}"
 
 
 def _literal(value: Any, double: bool) -> str:
@@ -311,20 +273,17 @@ class _Job(ctypes.Structure):
     ]
 
 
-class Work:
+class Work(Between):
     """A batch with its tables of pointers; only the gradients' is written anew at each step."""
 
     def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.kernel = kernel(batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), _exact(batch))
+        super().__init__(batch)
+        self.kernel = kernel(*self.key)
         self.library = compiler.library(self.kernel.source)
         self.functions = [getattr(self.library.cdll, f"stage_{k}") for k in range(len(self.kernel.host))]
         for function in self.functions:
             function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
             function.restype = None
-        self.host = Host.of(batch.variant)
-        self.values: dict[fx.Node, Any] = {}
-        self.lists: dict[str, list[Tensor]] = {}  # memory that lives within one step
         self.keep: list[Any] = []
         self.job = _Job(tensors=len(batch.params))
         self._cut()
@@ -375,7 +334,8 @@ class Work:
         self.keep.append(values)
         return values.buffer_info()[0]
 
-    def _point(self, name: str, tensors: list[Tensor]) -> None:
+    def point(self, name: str, tensors: list[Tensor]) -> None:
+        """Let a table of pointers show these tensors."""
         table = array("Q", [t.data_ptr() for t in tensors])
         self.tables[name] = table
         self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
@@ -385,50 +345,18 @@ class Work:
         batch, this = self.batch, self.batch.plan.stages[stage]
         if stage == 0:
             self.values = self.host(batch.h)
-            self._point("g", batch.grads)
+            self.point("g", batch.grads)
             self.job.threads = 1 if _forked or self.size < ALONE else torch.get_num_threads()
-        for name in this.stores:
-            if name not in batch.formats:
-                self.lists[name] = [torch.empty_like(p, dtype=batch.compute, requires_grad=False) for p in batch.params]
-                self._point(name, self.lists[name])
+        self.make_room(this)
         if this.stores or this.sums:
             numbers = [self.values[n] for n in self.kernel.host[stage]]
             known = [float(totals[name]) for name in self.kernel.totals[stage]]
             h = array("d", [*numbers, *known, batch.key])
             self.functions[stage](ctypes.addressof(self.job), h.buffer_info()[0])
-        for leaf in this.leaves:
-            self._leaf(leaf)
+        self.run_leaves(this)
         if stage == len(batch.plan.stages) - 1:
-            self.lists = {}
-            torch.autograd.graph.increment_version(batch.params)
+            self.end()
         return {name: self.shares[name][0] for name in this.gives}
-
-    def _leaf(self, leaf: fx.Node) -> None:
-        """Run a function of whole tensors on all of them, and lay what it gives where the next stage looks."""
-        target: Any = leaf.target
-        out = target.over(*fx.map_arg(leaf.args, self._value))
-        like = self.batch.params
-        laid = [
-            x if x.stride() == p.stride() and x.dtype == self.batch.compute else torch.empty_like(p, dtype=self.batch.compute, requires_grad=False).copy_(x)
-            for x, p in zip(out, like, strict=True)
-        ]
-        self.lists[leaf.name] = laid
-        self._point(leaf.name, laid)
-
-    def _value(self, arg: fx.Node) -> Any:
-        if arg.meta["extent"] == HOST:
-            return self.values[arg]
-        batch = self.batch
-        if arg.name in self.lists:
-            return self.lists[arg.name]
-        name = str(arg.target) if arg.op == "placeholder" else batch.plan.home[arg]
-        if name == "g":
-            return [g.to(batch.compute) for g in batch.grads]
-        return [eager.load(batch, name, i) for i in range(len(batch.params))]
-
-
-def _exact(batch: Batch) -> bool:
-    return all(f.exact for name, f in batch.formats.items() if name != "p" or f.beside)
 
 
 def prepare(batch: Batch) -> Work:

@@ -22,7 +22,7 @@ from thalweg.engine.backends import between
 from thalweg.engine.backends.between import Between
 from thalweg.engine.backends.writer import Writer, variable
 from thalweg.engine.batch import Batch
-from thalweg.engine.formats import Format, name_of
+from thalweg.engine.formats import Format
 from thalweg.engine.ops import ELEMENT, ROW
 from thalweg.engine.plan import Stage, plan
 from thalweg.engine.trace import Variant
@@ -342,10 +342,9 @@ class Work(Between):
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch)
-        exact = all(f.exact for name, f in batch.formats.items() if name != "p" or f.beside)
-        self.kernel = kernel(batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), exact)
+        self.kernel = kernel(*self.key)
         module = functions(self.kernel.source)
-        self.functions = [module.get(f"stage_{k}") for k in range(len(self.kernel.stages))]
+        self.functions: list[Any] = [module.get(f"stage_{k}") for k in range(len(self.kernel.stages))]
         self.add_up: Callable[..., Any] = importlib.import_module("thalweg.engine.backends.triton_formats").add_up
         self.given: dict[str, Tensor] = {}  # arguments of the kernels
         with _on(batch.device):
