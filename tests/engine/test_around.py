@@ -163,8 +163,8 @@ def test_independent_decay_follows_the_schedule_but_not_the_learning_rate(backen
 
 
 MODIFIERS = {
-    "maximize": True, "clip_value": 0.5, "clip_norm": 0.5, "clip_global_norm": 0.5, "clip_adaptive": 0.1, "centralize": True,
-    "cautious": True, "trust_ratio": True,
+    "maximize": True, "clip_value": 0.5, "clip_norm": 0.5, "clip_global_norm": 0.5, "clip_adaptive": 0.1,
+    "centralize": True, "cautious": True, "trust_ratio": True,
 }  # fmt: skip
 
 

@@ -44,7 +44,9 @@ def test_the_parameter_of_a_split_is_within_half_a_unit_of_the_master(values):
 @given(st.integers(1, 400), st.integers(0, 1000), st.floats(-20, 20))
 def test_eight_bits_are_within_one_step_of_the_code(numel, seed, exponent):
     x = torch.randn(numel, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
-    tops = torch.nn.functional.pad(x, (0, -numel % BLOCK)).view(-1, BLOCK).abs().amax(1).repeat_interleave(BLOCK)[:numel]
+    tops = (
+        torch.nn.functional.pad(x, (0, -numel % BLOCK)).view(-1, BLOCK).abs().amax(1).repeat_interleave(BLOCK)[:numel]
+    )
     z = (x / tops).abs()
     signed = (round_trip("int8", x) / tops - x / tops).abs()
     assert (signed <= (1 + z) ** 2 / 254 * 0.51 + 1e-4).all()  # half a step, as wide as the slope of the curve makes it
@@ -97,7 +99,13 @@ def test_random_bits_look_random():
 
 
 def test_no_two_streams_are_alike():
-    keys = {noise.stream(noise.key(seed, update), p, slot) for seed in range(5) for update in range(5) for p in range(20) for slot in (0, 2, 4)}
+    keys = {
+        noise.stream(noise.key(seed, update), p, slot)
+        for seed in range(5)
+        for update in range(5)
+        for p in range(20)
+        for slot in (0, 2, 4)
+    }
     assert len(keys) == 5 * 5 * 20 * 3
 
 

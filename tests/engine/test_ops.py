@@ -7,8 +7,8 @@ from thalweg.engine import ops
 from thalweg.engine.declare import hyper
 from thalweg.engine.optimizer import Optimizer
 
-ARITY = {"neg": 1, "reciprocal": 1, "sqrt": 1, "rsqrt": 1, "abs": 1, "sign": 1, "exp": 1, "log": 1, "log1p": 1, "tanh": 1,
-         "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4, "addcdiv": 4}  # fmt: skip
+ARITY = {"neg": 1, "reciprocal": 1, "sqrt": 1, "rsqrt": 1, "abs": 1, "sign": 1, "exp": 1, "log": 1, "log1p": 1,
+         "tanh": 1, "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4, "addcdiv": 4}  # fmt: skip
 POSITIVE = ("sqrt", "rsqrt", "log", "log1p", "pow")
 ON_THE_HOST = {"lerp": (2,), "add_scaled": (2,), "addcmul": (3,), "addcdiv": (3,)}  # arguments that are numbers
 ROWS = [row for row in ops.ROWS.values() if row.name != "float32"]
@@ -33,7 +33,9 @@ def rule_of(row):
             if arity == 1:
                 return plain
             mixed = row(*(h.number if i in (*numbers, arity - 1) else tensors[i % 3] for i in range(arity)))
-            turned = row(*(h.number if i in (*numbers, 0) else tensors[i % 3] for i in range(arity))) if arity == 2 else 0.0
+            turned = (
+                row(*(h.number if i in (*numbers, 0) else tensors[i % 3] for i in range(arity))) if arity == 2 else 0.0
+            )
             return plain * g + mixed * g * 2.0 + turned * g * 4.0
 
     return Rule
@@ -58,14 +60,18 @@ def test_backends_agree_on_every_row(row):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_numbers_mean_what_tensors_mean(row):
     numbers = [0.7, 1.3, 0.2, 0.4][: ARITY.get(row.name, 2)]
-    tensors = [x if i in ON_THE_HOST.get(row.name, ()) else torch.tensor(x, dtype=torch.float64) for i, x in enumerate(numbers)]
+    tensors = [
+        x if i in ON_THE_HOST.get(row.name, ()) else torch.tensor(x, dtype=torch.float64) for i, x in enumerate(numbers)
+    ]
     assert float(row(*numbers)) == pytest.approx(float(row(*tensors)), rel=1e-12)
 
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-40, -1.5]
 
 
-@pytest.mark.parametrize("name", ["maximum", "minimum", "sign", "where", "gt", "le", "ne", "div", "sqrt", "reciprocal", "abs"])
+@pytest.mark.parametrize(
+    "name", ["maximum", "minimum", "sign", "where", "gt", "le", "ne", "div", "sqrt", "reciprocal", "abs"]
+)
 def test_nan_and_infinity_keep_their_meaning_in_c(name):
     row = ops.ROWS[name]
 

@@ -18,10 +18,10 @@ def matrix():
 def passes(optimizer, exact=True):
     """What each pass reads and writes."""
     cut = plan(variant(type(optimizer), optimizer.param_groups[0]), exact)
-    named = [
-        ({str(n.target) if n.op == "placeholder" else cut.home.get(n, n.name) for n in s.loads}, set(s.stores)) for s in cut.stages
+    return [
+        ({str(n.target) if n.op == "placeholder" else cut.home.get(n, n.name) for n in s.loads}, set(s.stores))
+        for s in cut.stages
     ]
-    return named
 
 
 def test_a_pointwise_rule_is_one_pass():

@@ -137,7 +137,8 @@ class _Keyword(Optimizer):
 
 
 @pytest.mark.parametrize(("rule", "name"), [
-    (_Unknown, "fft_fft"), (_Branch, "'lr'"), (_Number, "mean"), (_Shapeless, "tensor_sum"), (_Loop, "'g'"), (_Keyword, "rounding_mode"),
+    (_Unknown, "fft_fft"), (_Branch, "'lr'"), (_Number, "mean"), (_Shapeless, "tensor_sum"), (_Loop, "'g'"),
+    (_Keyword, "rounding_mode"),
 ])  # fmt: skip
 def test_what_cannot_run_is_said_at_construction_with_its_line(rule, name):
     with pytest.raises(UnsupportedOpError, match=re.escape(name)) as error:

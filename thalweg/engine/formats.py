@@ -1,7 +1,8 @@
 """How numbers lie in memory: what the engine loads from and stores to, apart from any rule.
 
-A rule computes in float32 (in float64 where the parameter is). Around it, a parameter or a state may be kept in fewer bits. Each format
-says here how torch decodes and encodes it; the compiled backends spell the same in `backends/cpu.py` and `backends/triton.py`.
+A rule computes in float32 (in float64 where the parameter is). Around it, a parameter or a state may be kept in fewer
+bits. Each format says here how torch decodes and encodes it; the compiled backends spell the same in `backends/cpu.py`
+and `backends/triton.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ class Format:
     """One way to keep a tensor.
 
     Attributes:
-        name: ``float64``, ``float32``, ``bfloat16``, ``float16``; ``int8`` and ``uint8``, codes with a float32 scale for each
-            block of 128; ``split8`` and ``split16``, bfloat16 with the next 8 or 16 bits of a float32 beside it.
+        name: ``float64``, ``float32``, ``bfloat16``, ``float16``; ``int8`` and ``uint8``, codes with a float32 scale
+            for each block of 128; ``split8`` and ``split16``, bfloat16 with the next 8 or 16 bits of a float32 beside
+            it.
         stochastic: round up or down at random, so that the mean is right.
         bytes: a parameter.
     """
@@ -88,7 +90,7 @@ class Format:
         return kept if kept.dtype in (torch.float32, torch.float64) else kept.float()
 
     def encode(self, numbers: Tensor, kept: Tensor, beside: Tensor | None, draw: noise.Draw) -> None:
-        """Write ``numbers`` (strides as ``kept``) into ``kept`` and ``beside``; ``draw`` gives 16 random bits an element."""
+        """Write ``numbers`` (strides as ``kept``) into both tensors; ``draw`` gives 16 random bits an element."""
         if self.blocked:
             assert beside is not None
             self._encode_blocks(numbers, kept, beside, draw)
@@ -125,7 +127,8 @@ class Format:
         up = draw(flat.numel()).to(flat.device).float() * 2.0**-16
         code = (code + up).floor().nan_to_num(0.0)  # the scale is NaN too, and so will be what is decoded
         if self.name == "uint8":
-            code = torch.where((flat > 0) & (code < 1), 1.0, code.clamp(max=255.0))  # a denominator that is not zero stays so
+            # a denominator that is not zero stays so
+            code = torch.where((flat > 0) & (code < 1), 1.0, code.clamp(max=255.0))
         kept.copy_(_like(code, kept))
 
 
@@ -166,11 +169,13 @@ class Storage:
     def of_state(self, dtype: torch.dtype, signed: bool) -> Format:
         """The format of a state of a parameter of this dtype.
 
-        What is asked to be narrow is rounded at random: a running mean whose steps are below half a unit would otherwise stand still.
+        What is asked to be narrow is rounded at random: a running mean whose steps are below half a unit would
+        otherwise stand still.
         """
         if self.state_dtype is None:
             wide = self.master and dtype == torch.bfloat16
-            return Format("float32") if wide else Format(name_of(dtype), self.rounding == "stochastic" and dtype.itemsize == 2)
+            random = self.rounding == "stochastic" and dtype.itemsize == 2
+            return Format("float32") if wide else Format(name_of(dtype), random)
         if self.state_dtype == "int8":
             return Format("int8" if signed else "uint8", stochastic=True)
         if dtype == torch.float64 and self.state_dtype == "float32":

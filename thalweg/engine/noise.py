@@ -1,6 +1,7 @@
 """Random bits by counting: the same for a seed on every backend, for any number of threads and any cut of the work.
 
-The bits of an element are a hash of (seed, update, parameter, what is stored, position in memory); nothing is kept between draws.
+The bits of an element are a hash of (seed, update, parameter, what is stored, position in memory); nothing is kept
+between draws.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ class Stage:
     """One pass over memory.
 
     Attributes:
-        loads: what is read of each element: placeholders (``p``, ``g``, a state as it was), nodes stored by an earlier stage, and
-            what leaves gave.
+        loads: what is read of each element: placeholders (``p``, ``g``, a state as it was), nodes stored by an earlier
+            stage, and what leaves gave.
         once: what is computed once a tensor (a sum's root, a ratio), in order.
         rows: what is computed once a row, in order.
         body: what is computed for each element, in order.
@@ -88,13 +88,13 @@ class Plan:
 def plan(key: Variant, exact: bool = True) -> Plan:
     """Cut the graph of a variant into stages.
 
-    A state is stored as soon as its new value is known, and a later stage reads that instead of computing it again; other
-    values of elements are computed again, which is cheaper than memory.
+    A state is stored as soon as its new value is known, and a later stage reads that instead of computing it again;
+    other values of elements are computed again, which is cheaper than memory.
 
     Args:
         key: the variant.
-        exact: whether a stored state is what was computed. In a narrower format it is not, so later stages compute it again, from
-            the old value, and it is stored by the last stage that needs that.
+        exact: whether a stored state is what was computed. In a narrower format it is not, so later stages compute it
+            again, from the old value, and it is stored by the last stage that needs that.
     """
     traced = trace(key)
     level = _levels(traced.graph)
@@ -124,13 +124,15 @@ def _levels(graph: fx.Graph) -> dict[fx.Node, int]:
         if node.op == "output":
             continue
         inputs = max((level[n] for n in node.all_input_nodes), default=0)
-        ends = isinstance(node.target, (ops.Sum, ops.Total)) or (isinstance(node.target, ops.Leaf) and node.target.extent == ELEMENT)
+        ends = isinstance(node.target, (ops.Sum, ops.Total)) or (
+            isinstance(node.target, ops.Leaf) and node.target.extent == ELEMENT
+        )
         level[node] = 0 if node.op == "placeholder" or _of_shape(node) else inputs + ends
     return level
 
 
 def _needed(traced: Traced, level: dict[fx.Node, int]) -> dict[fx.Node, int]:
-    """The first stage that needs each node: a sum is gathered just before, by when its inputs are likely to be read anyway."""
+    """The first stage that needs each node: a sum is gathered just before, when its inputs are likely read anyway."""
     needed = {n: level[n] for n in traced.outputs.values()}
     for node in reversed(traced.graph.nodes):
         if node in needed and not _of_shape(node):

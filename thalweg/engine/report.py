@@ -135,7 +135,9 @@ class Report:
                 lines.append(f"    pass {k + 1}: {_bytes(one.bytes)} bytes a parameter; reads {reads}; writes {writes}")
             if part.leaves:
                 lines.append(f"    between passes, on whole tensors: {', '.join(part.leaves)}")
-            lines.append(f"    {part.flops} FLOP a parameter; keeps {_bytes(part.state_bytes)} bytes of state a parameter")
+            lines.append(
+                f"    {part.flops} FLOP a parameter; keeps {_bytes(part.state_bytes)} bytes of state a parameter"
+            )
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -149,5 +151,3 @@ def _names(group: dict[str, Any], most: int = 4) -> str:
     """The first names of a group's parameters, where they have names."""
     names = group.get("param_names", [])
     return f": {', '.join(names[:most])}{', …' if len(names) > most else ''}" if names else ""
-
-

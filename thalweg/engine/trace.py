@@ -104,14 +104,18 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
             else:
                 node.meta["extent"] = target.extent
             if isinstance(target, ops.Leaf) and target.extent == PER_TENSOR and len(node.all_input_nodes) > 1:
-                raise UnsupportedOpError(f"{self.line()}: {target.name} depends on shapes alone, and is given a number that may change")
+                raise UnsupportedOpError(
+                    f"{self.line()}: {target.name} depends on shapes alone, and is given a number that may change"
+                )
             if isinstance(target, (ops.Sum, ops.Total)) and ops.extent_of(node.args[0]) != ELEMENT:
                 raise UnsupportedOpError(f"{self.line()}: {target.name} of what is no tensor's elements")
         return node
 
     def _unknown(self, name: str) -> UnsupportedOpError:
         known = ", ".join(sorted(ops.SPELLINGS))
-        return UnsupportedOpError(f"{self.line()}: {name!r} is not an operation that a rule may use here; there are: {known}")
+        return UnsupportedOpError(
+            f"{self.line()}: {name!r} is not an operation that a rule may use here; there are: {known}"
+        )
 
     def line(self) -> str:
         """File and line of the rule that is being run now."""
@@ -197,10 +201,15 @@ def trace(key: Variant) -> Traced:
     values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
 
     new_p: Any = update(key.rule, cast(Tensor, p), cast(Tensor, g), s, SimpleNamespace(**values))
-    outputs = {"p": _node(new_p, "the new parameter"), **{k.name: _node(getattr(s, k.name), k.name) for k in specs if k.kind != "count"}}
+    outputs = {
+        "p": _node(new_p, "the new parameter"),
+        **{k.name: _node(getattr(s, k.name), k.name) for k in specs if k.kind != "count"},
+    }
     for spec in numbers:
         if outputs[spec.name].meta["extent"] != HOST:
-            raise UnsupportedOpError(f"{outputs[spec.name].meta['line']}: {spec.name} is declared as a number, and is given a tensor")
+            raise UnsupportedOpError(
+                f"{outputs[spec.name].meta['line']}: {spec.name} is declared as a number, and is given a tensor"
+            )
     graph.output(outputs)
     graph.eliminate_dead_code()
     scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST)

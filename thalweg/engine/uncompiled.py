@@ -1,4 +1,4 @@
-"""Keeping `torch.compile` out of a step, without loading it where nobody compiles: that import alone takes a second or more."""
+"""Keeping `torch.compile` out of a step, without loading it where nobody compiles: that import takes a second."""
 
 from __future__ import annotations
 
@@ -25,4 +25,6 @@ def uncompiled(function: F) -> F:
 
 
 #: torch's own, without the wrapper that loads the compiler
-add_param_group = uncompiled(getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group))
+add_param_group = uncompiled(
+    getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
+)

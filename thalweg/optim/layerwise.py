@@ -14,13 +14,14 @@ from thalweg.optim.adam import Adam
 
 
 class LARS(Optimizer):
-    r"""Momentum of gradients that are each scaled to a share η of their tensor's norm, so that no layer outruns another.
+    r"""Momentum of gradients that are each scaled to a share η of their tensor's norm: no layer outruns another.
 
-    $$b_t = \mu b_{t-1} + \eta\,\frac{\lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon}\,(g + \lambda p), \qquad
-    u_t = b_t$$
+    $$b_t = \mu b_{t-1} + \eta\,\frac{\lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon}
+    \,(g + \lambda p), \qquad u_t = b_t$$
 
-    The factor is 1 where a norm is 0. The learning rate stays outside the buffer, so a schedule acts at once; in the paper it is
-    inside, which differs where it changes. Norms and biases are usually left out by a group with ``trust_coefficient=None``.
+    The factor is 1 where a norm is 0. The learning rate stays outside the buffer, so a schedule acts at once; in the
+    paper it is inside, which differs where it changes. Norms and biases are usually left out by a group with
+    ``trust_coefficient=None``.
     Source: You, Gitman & Ginsburg 2017, algorithm 1.
     """
 
@@ -54,7 +55,8 @@ class LAMB(Adam):
     $$r_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda p, \qquad
     u_t = \frac{\lVert p \rVert}{\lVert r_t \rVert}\,r_t$$
 
-    The ratio is 1 where a norm is 0, is taken at every λ, and nothing is clipped before. Source: You et al. 2020, algorithm 2.
+    The ratio is 1 where a norm is 0, is taken at every λ, and nothing is clipped before. Source: You et al. 2020,
+    algorithm 2.
     """
 
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root")

@@ -1,4 +1,4 @@
-"""Every optimizer on every backend, in every dtype and format, on shapes and strides drawn at random: the same as eager."""
+"""Every optimizer on every backend, in every dtype and format, on shapes and strides drawn at random, is eager."""
 
 import hypothesis.strategies as st
 import torch
@@ -8,9 +8,11 @@ from tests.cases import CASES
 from thalweg.engine.batch import beside_name, formats_of
 from thalweg.engine.trace import kept
 
-POINTWISE = [case for case in CASES if case.name != "Muon"]  # its products have a precision of their own: see tests/linalg
-MODIFIERS = [{}, {}, {}, {"clip_global_norm": 0.5}, {"trust_ratio": True}, {"cautious": True}, {"centralize": True, "clip_value": 1.0},
-             {"clip_adaptive": 0.5}]  # fmt: skip
+POINTWISE = [
+    case for case in CASES if case.name != "Muon"
+]  # its products have a precision of their own: see tests/linalg
+MODIFIERS = [{}, {}, {}, {"clip_global_norm": 0.5}, {"trust_ratio": True}, {"cautious": True},
+             {"centralize": True, "clip_value": 1.0}, {"clip_adaptive": 0.5}]  # fmt: skip
 LAYOUTS = ["contiguous", "permuted", "strided"]
 
 
@@ -26,10 +28,18 @@ def situations(draw):
         formats.append({"rounding": "stochastic"})
     if dtype == torch.bfloat16:
         formats += [{"master": "split8"}, {"master": "split16"}]
-    shapes = draw(st.lists(st.lists(st.sampled_from([0, 1, 2, 3, 5, 130]), max_size=3).map(tuple), min_size=1, max_size=4))
+    shapes = draw(
+        st.lists(st.lists(st.sampled_from([0, 1, 2, 3, 5, 130]), max_size=3).map(tuple), min_size=1, max_size=4)
+    )
     layouts = [draw(st.sampled_from(LAYOUTS)) for _ in shapes]
     modifier = draw(st.sampled_from(MODIFIERS))
-    return case, {**flags, **draw(st.sampled_from(formats)), **modifier}, dtype, grad, list(zip(shapes, layouts, strict=True))
+    return (
+        case,
+        {**flags, **draw(st.sampled_from(formats)), **modifier},
+        dtype,
+        grad,
+        list(zip(shapes, layouts, strict=True)),
+    )
 
 
 def tensor(shape, layout, dtype, generator):
@@ -81,8 +91,8 @@ def test_every_backend_is_eager(situation):
         theirs, their_states = walk(case, flags, dtype, grad, shapes, backend)
         a, b = (torch.cat([x.flatten() for x in xs]) for xs in (params, theirs))
         off = (a - b).abs() > 64 * unit * (1 + a.abs())
-        # a number that arithmetic brings to another side of a border (of a sign, of a rounding, of a code) moves its parameter by a
-        # step or its state by a code; there must be few of them
+        # a number that arithmetic brings to another side of a border (of a sign, of a rounding, of a code) moves its
+        # parameter by a step or its state by a code; there must be few of them
         assert off.sum() <= 1 + 0.02 * off.numel(), (backend, (a - b).abs().max())
         assert (a - b).abs().max() <= 20 * case.lr * (1 + a.abs().max()) if a.numel() else True
         for x, y in zip(states, their_states, strict=True):

@@ -1,4 +1,4 @@
-"""The C that every kernel begins with: the job, the split of the work, and the formats of `engine/formats.py` spelled in C."""
+"""The C that every kernel begins with: the job, the split of the work, and the formats of `engine/formats.py`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(f: Format, name: str) -> str:
 
 
 def store(f: Format, name: str, value: str) -> str:
-    """The statement that lays a number at place ``i``; blocks are encoded together, by ``encode_int8`` and ``encode_uint8``."""
+    """The statement that lays a number at place ``i``; blocks are encoded together, by ``encode_int8`` and its twin."""
     if f.stochastic:
         return f"{name}[i] = {f.name}_at_random({value}, random_{name});"
     return {
@@ -60,8 +60,8 @@ typedef struct {
     void **table;                                /* table[k][t]: where the k-th kind of data of tensor t lies */
     double **number, **sum;                      /* number[k][t], sum[k][t]: one a tensor; sums of rows one a row */
     double **share, *partial;                    /* this batch's part of a total; what each chunk adds to sums */
-    const int64_t *columns, *row;                /* of each tensor: the length of a row, and how many rows came before */
-    const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
+    const int64_t *columns, *row;                /* of each tensor: the length of a row, and how many rows came before
+    */ const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
 } Job;
 
 static int64_t border(const Job *job, int64_t part, int64_t parts)
@@ -76,8 +76,14 @@ static int64_t border(const Job *job, int64_t part, int64_t parts)
     return low;
 }
 #ifdef _OPENMP
-static int64_t first_of(const Job *job) { return border(job, omp_get_thread_num(), omp_get_num_threads()); }
-static int64_t last_of(const Job *job) { return border(job, omp_get_thread_num() + 1, omp_get_num_threads()); }
+static int64_t first_of(const Job *job)
+{
+    return border(job, omp_get_thread_num(), omp_get_num_threads());
+}
+static int64_t last_of(const Job *job)
+{
+    return border(job, omp_get_thread_num() + 1, omp_get_num_threads());
+}
 #else
 static int64_t first_of(const Job *job) { return 0; }
 static int64_t last_of(const Job *job) { return job->chunks; }
@@ -90,8 +96,8 @@ static inline uint32_t mix(uint32_t x)
     x ^= x >> 16; x *= 0x21F0AAADu; x ^= x >> 15; x *= 0x735A2D97u;
     return x ^ (x >> 15);
 }
-static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t pair) { return mix(key ^ mix(tensor * 8 + pair + 1)); }
-static inline uint32_t bits(uint32_t stream, uint32_t i) { return mix(i * 0x9E3779B9u + stream); }
+static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t pair) { return mix(key ^ mix(tensor * 8 + pair +
+1)); } static inline uint32_t bits(uint32_t stream, uint32_t i) { return mix(i * 0x9E3779B9u + stream); }
 
 static inline float from_bfloat16(uint16_t x) { return as_float((uint32_t)x << 16); }
 static inline uint16_t to_bfloat16(float x)
@@ -141,14 +147,14 @@ static inline uint32_t larger_bits(uint32_t most, float x)  /* bits of |x| are o
     return u > most ? u : most;
 }
 static inline float up(uint32_t random) { return (float)(int32_t)random * 0x1p-16f; }
-static void encode_int8(const float *restrict x, int8_t *restrict code, int64_t n, float top, const uint16_t *restrict random)
-{
+static void encode_int8(const float *restrict x, int8_t *restrict code, int64_t n, float top, const uint16_t *restrict
+random) {
     PRAGMA(omp simd)
     for (int64_t i = 0; i < n; i++)
         code[i] = (int8_t)(int32_t)floorf(254 * x[i] / (top + fabsf(x[i])) + up(random[i]));
 }
-static void encode_uint8(const float *restrict x, uint8_t *restrict code, int64_t n, float top, const uint16_t *restrict random)
-{
+static void encode_uint8(const float *restrict x, uint8_t *restrict code, int64_t n, float top, const uint16_t
+*restrict random) {
     const float stretch = top > 0 ? 65025 / top : 0;
     PRAGMA(omp simd)
     for (int64_t i = 0; i < n; i++) {

@@ -77,4 +77,3 @@ def store(batch: Batch, name: str, i: int, numbers: Tensor) -> None:
         numbers = numbers.new_empty_strided(kept.shape, kept.stride()).copy_(numbers)
     beside = batch.beside[name][i] if name in batch.beside else None
     f.encode(numbers, kept, beside, noise.draw(batch.key, batch.ids[i], batch.slots[name], kept.device))
-

@@ -34,7 +34,11 @@ class Work:
             self._call(lowered(self.batch.variant), totals)
             return {}
         gives = stages[stage].gives
-        return dict(zip(sorted(gives), self._call(gathering(self.batch.variant, stage), totals), strict=True)) if gives else {}
+        return (
+            dict(zip(sorted(gives), self._call(gathering(self.batch.variant, stage), totals), strict=True))
+            if gives
+            else {}
+        )
 
     def _call(self, code: Lowered, totals: dict[str, Any]) -> Any:
         batch = self.batch
@@ -43,7 +47,9 @@ class Work:
         numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
         grads = [g.to(batch.compute) for g in batch.grads]
         tensors = {**numbers, "g": grads}
-        out = code.module(*(tensors[n] for n in code.tensors), *(values[n] for n in code.host), *(totals[n] for n in code.totals))
+        out = code.module(
+            *(tensors[n] for n in code.tensors), *(values[n] for n in code.host), *(totals[n] for n in code.totals)
+        )
         if code.stores:
             for name in names:
                 if batch.formats[name].name not in ("float32", "float64"):
@@ -113,7 +119,11 @@ class _Lowering:
             first = next((a for a in node.args if _is_list(a)), None)
             reuse = first in owned and last[first] is node and first not in kept
             self.env[node], written = self._spell(node, reuse)
-            if node.meta["extent"] == ELEMENT and not isinstance(node.target, ops.Leaf) and node.target.name not in ops.CONDITIONS:  # type: ignore[union-attr]
+            if (
+                node.meta["extent"] == ELEMENT
+                and not isinstance(node.target, ops.Leaf)
+                and node.target.name not in ops.CONDITIONS
+            ):  # type: ignore[union-attr]
                 owned.add(node)
                 if written and first in home:
                     home[node] = home[first]
@@ -193,7 +203,9 @@ class _Lowering:
         targets = {node.target: node for node in self.graph.nodes if node.op == "placeholder"}
         moved = {name: node for name, node in roots.items() if home.get(node) != name}
         # a value that lies in another list's place is set aside first, so that two states can trade places
-        values = {n: self.graph.call_function(_clone, (self.env[v],)) if v in home else self.env[v] for n, v in moved.items()}
+        values = {
+            n: self.graph.call_function(_clone, (self.env[v],)) if v in home else self.env[v] for n, v in moved.items()
+        }
         for name, value in values.items():
             self.graph.call_function(torch._foreach_copy_, (targets[name], value))
 
