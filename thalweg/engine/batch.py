@@ -234,9 +234,8 @@ def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage)
     return formats
 
 
-def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, storage: Storage, mine: dict[str, Any]) -> None:
+def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, Format], mine: dict[str, Any]) -> None:
     """Create in ``mine`` what is missing of the state of one parameter."""
-    formats = formats_of(p.dtype, specs, storage)
     for spec in specs:
         if mine.get(spec.name) is None:
             if spec.kind != "tensor":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine.batch import beside_name, formats_of, local, write
-from thalweg.engine.declare import StateSpec
-from thalweg.engine.formats import Format, Storage, is_dense
+from thalweg.engine.formats import Format, is_dense
 from thalweg.engine.trace import kept
 
 if TYPE_CHECKING:
@@ -65,23 +64,19 @@ def restore(optimizer: Optimizer) -> None:
         for p in group["params"]:
             mine = optimizer.state.get(p)
             if mine:
-                conform(specs, p, optimizer.storage, mine, saved.get(id(p)))
+                conform(p, formats_of(p.dtype, specs, optimizer.storage), mine, saved.get(id(p)))
 
 
-def conform(
-    specs: Sequence[StateSpec], p: Tensor, storage: Storage, mine: dict[str, Any], source: dict[str, Any] | None = None
-) -> None:
+def conform(p: Tensor, formats: dict[str, Format], mine: dict[str, Any], source: dict[str, Any] | None = None) -> None:
     """Bring one parameter's state to the dtype, layout and device that its next step expects.
 
     Args:
-        specs: the state that the rule keeps.
         p: the parameter.
-        storage: the optimizer's formats.
+        formats: how it and its state are to lie in memory, by name.
         mine: its state, which may have been loaded, replaced by hand, or made when the parameter had another dtype.
         source: what a checkpoint holds of it, where that is not ``mine``.
     """
     source = mine if source is None else source
-    formats = formats_of(p.dtype, specs, storage)
     for name, f in formats.items():
         if name != "p" and source.get(name) is not None:
             _bring(source, mine, name, f, p)

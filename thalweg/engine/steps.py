@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from operator import is_
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.engine import declare, noise
 from thalweg.engine.backends import choice
-from thalweg.engine.batch import Bound, check_gradient, local, new_state
+from thalweg.engine.batch import Bound, check_gradient, formats_of, local, new_state
 from thalweg.engine.checkpoint import conform
-from thalweg.engine.formats import Storage, is_dense
+from thalweg.engine.formats import Format, Storage, is_dense
 from thalweg.engine.trace import Host, Variant, kept, variant
 
 if TYPE_CHECKING:
@@ -150,7 +151,12 @@ class Steps:
             lists = [owners]  # type: ignore[list-item]
         state = self.optimizer.state
         for bound, mine in zip(found, lists, strict=True):
-            states = [state.get(p) for p in mine] if bound.specs else bound.kept
+            if not bound.specs:
+                states = bound.kept
+            elif len(state) == len(mine) and all(map(is_, state, mine)):
+                states = list(state.values())  # many times faster than to look each up
+            else:
+                states = [state.get(p) for p in mine]  # type: ignore[arg-type, misc]
             if not bound.still(mine, states) or bound.count() is None or not bound.take([p.grad for p in mine]):  # type: ignore[arg-type, union-attr]
                 return None
             bound.first = 0.0
@@ -168,14 +174,17 @@ class Steps:
             self.ids = {id(p): k for k, p in enumerate(p for g in opt.param_groups for p in g["params"])}
         h = SimpleNamespace(**group)
         same: dict[Any, list[Tensor]] = defaultdict(list)
+        formats: dict[torch.dtype, dict[str, Format]] = {}
         for p in owners:
             mine = opt.state[p] if specs or opt.storage.master else {}
             if specs or opt.storage.master:
                 self.before.append((p, mine, dict(mine)))
             first = float(any(mine.get(spec.name) is None for spec in specs))
+            if p.dtype not in formats:
+                formats[p.dtype] = formats_of(p.dtype, specs, opt.storage)
             if mine:
-                conform(specs, p, opt.storage, mine)
-            new_state(specs, p, h, opt.storage, mine)
+                conform(p, formats[p.dtype], mine)
+            new_state(specs, p, h, formats[p.dtype], mine)
             numbers = tuple(float(mine[spec.name]) for spec in specs if spec.kind != "tensor")
             here, g = local(p), local(p.grad)  # type: ignore[arg-type]
             same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, first].append(

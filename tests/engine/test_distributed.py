@@ -1,0 +1,160 @@
+"""DTensor parameters: each process steps its own shard by rules that look at elements alone, and refuses the others."""
+
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
+import thalweg
+from tests.engine.fixtures import BACKENDS, give, on_backends, same, tensors, with_rules
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory):
+    store = tmp_path_factory.mktemp("store") / "store"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def spread(params, mesh, placement):
+    return [nn.Parameter(distribute_tensor(p.detach().clone(), mesh, [placement])) for p in params]
+
+
+def give_spread(params, mesh, step, like):
+    give(like, step)
+    for p, q in zip(params, like, strict=True):
+        p.grad = distribute_tensor(q.grad, mesh, list(p.placements))
+
+
+@with_rules
+@on_backends
+@pytest.mark.parametrize("placement", [Shard(0), Replicate()], ids=str)
+def test_one_process_steps_as_without_a_mesh(rule, backend, placement, mesh):
+    plain = tensors((6, 4), (4,))
+    params = spread(plain, mesh, placement)
+    a, b = rule(params, backend=backend), rule(plain, backend=backend)
+    for step in range(3):
+        give_spread(params, mesh, step, plain)
+        a.step()
+        b.step()
+    assert same([p.full_tensor() for p in params], plain)
+    state = a.state[params[0]]
+    assert all(isinstance(v, DTensor) for k, v in state.items() if k != "step")
+
+
+@on_backends
+def test_autograds_version_counter_sees_a_distributed_step(backend, mesh):
+    (p,) = spread(tensors((6, 4)), mesh, Shard(0))
+    optimizer = thalweg.SGD([p], lr=0.1, backend=backend)
+    loss = (p * p).sum()
+    p.grad = distribute_tensor(torch.ones(6, 4), mesh, [Shard(0)])
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@on_backends
+def test_distributed_state_goes_through_checkpoints(backend, mesh):
+    plain = tensors((6, 4), (4,))
+
+    def build():
+        net = nn.Module()
+        net.a, net.b = spread(plain, mesh, Shard(0))
+        return net, thalweg.AdamW(net.parameters(), lr=0.1, backend=backend)
+
+    net, optimizer = build()
+    params = list(net.parameters())
+    like = tensors((6, 4), (4,))
+    for step in range(2):
+        give_spread(params, mesh, step, like)
+        optimizer.step()
+    again, other = build()
+    again.load_state_dict(net.state_dict())
+    set_optimizer_state_dict(again, other, get_optimizer_state_dict(net, optimizer))
+    for step in range(2, 4):
+        give_spread(params, mesh, step, like)
+        give_spread(list(again.parameters()), mesh, step, like)
+        optimizer.step()
+        other.step()
+    assert same([p.full_tensor() for p in params], [p.full_tensor() for p in again.parameters()])
+
+
+@on_backends
+def test_a_gradient_that_is_no_dtensor_is_refused(backend, mesh):
+    (p,) = spread(tensors((6, 4)), mesh, Shard(0))
+    p.grad = torch.ones(6, 4)
+    with pytest.raises(ValueError, match="grad='Tensor'"):
+        thalweg.SGD([p], lr=0.1, backend=backend).step()
+
+
+# -- two processes --------------------------------------------------------------------------------------------------
+
+
+def _run(rank, store):
+    """What one of two processes does; errors end it."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    for backend in BACKENDS:
+        _check(rank, mesh, backend)
+    dist.destroy_process_group()
+
+
+def _check(rank, mesh, backend):
+    plain = tensors((7, 4), (5,), (1, 3))
+    params = spread(plain, mesh, Shard(0))  # the last has no row on the second process
+    a, b = thalweg.AdamW(params, lr=0.1, backend=backend), thalweg.AdamW(plain, lr=0.1, backend=backend)
+    for step in range(3):
+        give_spread(params, mesh, step, plain)
+        a.step()
+        b.step()
+    assert same([p.full_tensor() for p in params], plain)
+
+    # a gradient that is still to be summed over the processes is, before it is used
+    whole = tensors((6, 4))
+    (p,) = spread(whole, mesh, Shard(0))
+    p.grad = DTensor.from_local(torch.full((6, 4), float(rank + 1)), mesh, [Partial()])
+    thalweg.SGD([p], lr=1.0, backend=backend).step()
+    assert torch.allclose(p.full_tensor(), whole[0] - 3)
+
+    for flags in ({"clip_norm": 1.0}, {"centralize": True}, {"trust_ratio": True}, {"clip_global_norm": 1.0}):
+        (p,) = spread(whole, mesh, Shard(0))
+        optimizer = thalweg.SGD([p], lr=1.0, backend=backend, **flags)
+        give_spread([p], mesh, 0, whole)
+        try:
+            optimizer.step()
+        except ValueError as error:
+            assert "params='DTensor': expected whole tensors" in str(error), error
+        else:
+            raise AssertionError(f"{flags} was not refused")
+        assert same([p.full_tensor()], whole)
+        assert not optimizer.state
+        # what every process holds whole may be looked at whole
+        (p,), q = spread(whole, mesh, Replicate()), tensors((6, 4))
+        give_spread([p], mesh, 0, q)
+        thalweg.SGD([p], lr=1.0, backend=backend, **flags).step()
+        thalweg.SGD(q, lr=1.0, backend=backend, **flags).step()
+        assert same([p.full_tensor()], q)
+
+    (p,) = spread(whole, mesh, Shard(0))
+    give_spread([p], mesh, 0, whole)
+    try:
+        thalweg.AdamW([p], state_dtype="int8", backend=backend).step()
+    except ValueError as error:
+        assert "state_dtype='int8'" in str(error), error
+    else:
+        raise AssertionError("int8 states of shards were not refused")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo over files")
+def test_two_processes_step_their_shards_as_one_steps_the_whole(tmp_path):
+    torch.multiprocessing.spawn(_run, args=(str(tmp_path / "store"),), nprocs=2)
