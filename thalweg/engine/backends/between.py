@@ -36,7 +36,7 @@ class Between:
     """A batch, the numbers of the step, and memory that lives within it.
 
     Attributes:
-        key: what its kernel depends on: the variant, the formats, the gradients' dtype, whether states keep what is computed.
+        key: what its kernel depends on: variant, formats, dtype of gradients, whether states keep what is computed.
         values: of the host's nodes at this step.
         lists: memory that lives within the step, by the node that it holds.
     """

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from thalweg._base.errors import ThalwegError
 from thalweg.engine import compiler, ops
 from thalweg.engine.backends import between
 from thalweg.engine.backends.between import Between
@@ -163,7 +164,6 @@ class _Writer(Writer):
         given = ["c", "t", "start", "size", *(f"{n}_table" for n in tables), *others]
         arguments = ["tensor", "begin", "sizes", *(f"{n}_table" for n in tables), *others]
         sums = [n for n in stage.sums if n.meta["extent"] != ROW]
-        addresses = " | ".join(f"tl.load({n}_table + t)" for n in tables)
         return [
             "@triton.jit",
             f"def elements_{k}({', '.join(given)}, FAST: tl.constexpr, BLOCK: tl.constexpr):",
@@ -183,7 +183,7 @@ class _Writer(Writer):
             "    t = tl.load(tensor + c)",
             "    start = tl.multiple_of(tl.load(begin + c), BLOCK)",
             "    size = tl.load(sizes + t)",
-            f"    addresses = {addresses}",
+            f"    addresses = {self._addresses(tables)}",
             "    if (start + BLOCK <= size) & (addresses % 16 == 0):",
             f"        elements_{k}({', '.join(given)}, True, BLOCK)",
             "    else:",
@@ -193,9 +193,10 @@ class _Writer(Writer):
     def _rows(
         self, k: int, stage: Stage, title: str, tables: list[str], others: list[str], once: list[str]
     ) -> tuple[list[str], list[str]]:
-        """A program has a row, and walks along it."""
-        sums = [n for n in stage.sums if n.meta["extent"] != ROW]
+        """A program has a row, and walks along it. Loads are wide where addresses and the row's length allow it."""
+        given = ["r", "t", "row_begin", "columns", *(f"{n}_table" for n in tables), *others]
         arguments = ["row_tensor", "row_begin", "columns", *(f"{n}_table" for n in tables), *others]
+        sums = [n for n in stage.sums if n.meta["extent"] != ROW]
         body = [
             *(f"{variable(n)} = {self._value(n, 'r')}" for n in stage.rows),
             *(f"part_{n.name} = tl.full((), 0.0, tl.float64)" for n in stage.sums),
@@ -210,18 +211,31 @@ class _Writer(Writer):
         ]
         return [
             "@triton.jit",
-            f"def stage_{k}({', '.join(arguments)}, BLOCK: tl.constexpr):",
+            f"def rows_{k}({', '.join(given)}, FAST: tl.constexpr, BLOCK: tl.constexpr):",
             title,
-            "    r = tl.program_id(0).to(tl.int64)",
-            "    t = tl.load(row_tensor + r)",
-            "    start = tl.load(row_begin + r)",
-            "    size = tl.load(columns + t)",
-            *(f"    {self._pointer(n, 'False')}" for n in tables),
+            f"    start = {self._call('number')}(row_begin + r, FAST)",
+            f"    size = {self._call('number')}(columns + t, FAST)",
+            *(f"    {self._pointer(n, 'FAST')}" for n in tables),
             *once,
             *("    " + line for line in body),
+            "",
+            "",
+            "@triton.jit",
+            f"def stage_{k}({', '.join(arguments)}, BLOCK: tl.constexpr):",
+            "    r = tl.program_id(0).to(tl.int64)",
+            "    t = tl.load(row_tensor + r)",
+            f"    addresses = {self._addresses(tables)}",
+            "    if (tl.load(columns + t) | addresses) % 16 == 0:",
+            f"        rows_{k}({', '.join(given)}, True, BLOCK)",
+            "    else:",
+            f"        rows_{k}({', '.join(given)}, False, BLOCK)",
         ], arguments
 
     # -- one line each ------------------------------------------------------------------------------------------
+
+    def _addresses(self, tables: list[str]) -> str:
+        """The bits that are set in any of a tensor's addresses."""
+        return " | ".join(f"tl.load({n}_table + t)" for n in tables)
 
     def _pointer(self, table: str, fast: str) -> str:
         if table in self.scales:
@@ -404,6 +418,10 @@ class Work(Between):
     def _begin(self) -> None:
         """Bring what is new at each step: numbers of the host, the key of random bits, the gradients' addresses."""
         batch = self.batch
+        if batch.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise ThalwegError(
+                "a CUDA graph would replay this step with the numbers of today; capture what comes before"
+            )
         self.values = self.host(batch.h)
         numbers = [float(self.values[n]) for n in self.kernel.host] + [float(batch.key)]
         numbers += [0.0] * (len(numbers) % 2)  # what lies behind them begins at a multiple of 16 bytes, as tables do

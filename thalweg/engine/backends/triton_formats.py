@@ -26,6 +26,15 @@ def pointer(table, kind: tl.constexpr, FAST: tl.constexpr):
 
 
 @triton.jit
+def number(table, FAST: tl.constexpr):
+    """A number from a table; ``FAST`` says that it is a multiple of 16."""
+    x = tl.load(table)
+    if FAST:
+        x = tl.multiple_of(x, 16)
+    return x
+
+
+@triton.jit
 def inside(i, size, FAST: tl.constexpr):
     """Which elements exist; ``FAST`` says that all do, and the mask vanishes."""
     if FAST:
