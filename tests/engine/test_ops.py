@@ -8,7 +8,8 @@ from thalweg.engine.declare import hyper
 from thalweg.engine.optimizer import Optimizer
 
 ARITY = {"neg": 1, "reciprocal": 1, "sqrt": 1, "rsqrt": 1, "abs": 1, "sign": 1, "exp": 1, "log": 1, "log1p": 1,
-         "tanh": 1, "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4, "addcdiv": 4}  # fmt: skip
+         "tanh": 1, "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4,
+         "addcdiv": 4}  # fmt: skip
 POSITIVE = ("sqrt", "rsqrt", "log", "log1p", "pow")
 ON_THE_HOST = {"lerp": (2,), "add_scaled": (2,), "addcmul": (3,), "addcdiv": (3,)}  # arguments that are numbers
 ROWS = [row for row in ops.ROWS.values() if row.name != "float32"]

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def uncompiled(function: F) -> F:
     """``function`` with a clean graph break around it, should it be called in a compiled region."""
 
-    guarded = torch._disable_dynamo(function)
+    guarded = torch._disable_dynamo(function)  # type: ignore[attr-defined]
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

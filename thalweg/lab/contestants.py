@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 import thalweg
 from thalweg._base.errors import ThalwegError, unknown_name
+from thalweg.engine.optimizer import Optimizer
 
 #: AdamW's centre; decay is stated at this learning rate (see `Contestant.decay`)
 REFERENCE_LR = 3e-3
@@ -42,14 +41,14 @@ class Contestant:
 
     def build(
         self, groups: list[dict[str, Any]], lr: float, settings: Mapping[str, Any], backend: str = "auto"
-    ) -> torch.optim.Optimizer:
+    ) -> Optimizer:
         """The optimizer over the race's parameter groups (see :func:`thalweg.groups.multiplied`)."""
         rule = getattr(thalweg, self.optimizer)
         if self.optimizer == "Muon":
             groups = [{**g, "use_muon": g["role"] == "hidden"} for g in groups]
         else:
             groups = [{**g, "decoupled_weight_decay": True} for g in groups]
-        optimizer: torch.optim.Optimizer = rule(groups, lr=lr, backend=backend, **{**self.settings, **settings})
+        optimizer: Optimizer = rule(groups, lr=lr, backend=backend, **{**self.settings, **settings})
         return optimizer
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 import thalweg
 from thalweg import groups
+from thalweg.engine.optimizer import Optimizer
 from thalweg.lab.contestants import Contestant
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
@@ -77,7 +78,7 @@ def _code() -> str:
     return digest.hexdigest()[:16]
 
 
-def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
+def set_up(spec: Spec, task: Task) -> tuple[nn.Module, Optimizer]:
     """Model and optimizer of a run, and torch's global generator seeded for dropout."""
     model = task.model(spec.seed)
     seen = {"sample": task.sample(), "head": task.head}

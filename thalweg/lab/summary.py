@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from thalweg.engine.backends import choice
 from thalweg.lab import honesty, script, stats
 from thalweg.lab.contestants import Contestant
 from thalweg.lab.evidence import Evidence, Rules
@@ -17,7 +16,7 @@ from thalweg.lab.plan import Plan
 from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, warmup_steps
 from thalweg.lab.result import Contestant as Entry
 from thalweg.lab.result import RaceResult, Run
-from thalweg.lab.run import setting
+from thalweg.lab.run import set_up, setting
 from thalweg.lab.search import Found
 from thalweg.lab.timing import Pass, step_time, total
 from thalweg.lab.verdict import compare, headline, not_tested
@@ -177,10 +176,17 @@ def _protocol(
         "margin_by_hand": plan.margin is not None,
         "quiet": timing.quiet,
         "quiet_cpu_share": timing.cpu_share,
-        "backends": {c.contestant.label: choice.chosen("auto")[0] for c in campaigns},
+        "backends": {c.contestant.label: _backends(plan, c) for c in campaigns},
         "jobs": plan.jobs,
         "statements": statements(budget, label, len(campaigns) - 1, plan.seeds, f"{rules.margin:.3g}, {margin_source}"),
     }
+
+
+def _backends(plan: Plan, campaign: Campaign) -> str:
+    """What runs the steps of a contestant."""
+    spec = plan.spec(campaign.contestant, campaign.found.setting, seed=FIRST_VERDICT_SEED, steps=plan.steps)
+    _, optimizer = set_up(spec, plan.task)
+    return ", ".join(sorted({part.backend for part in optimizer.plan().parts}))
 
 
 def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:

@@ -116,16 +116,13 @@ class _Lowering:
         for node in order:
             if node in self.env:
                 continue
-            first = next((a for a in node.args if _is_list(a)), None)
-            reuse = first in owned and last[first] is node and first not in kept
+            first = next((a for a in node.all_input_nodes if a in node.args and _is_list(a)), None)
+            reuse = first is not None and first in owned and last[first] is node and first not in kept
             self.env[node], written = self._spell(node, reuse)
-            if (
-                node.meta["extent"] == ELEMENT
-                and not isinstance(node.target, ops.Leaf)
-                and node.target.name not in ops.CONDITIONS
-            ):  # type: ignore[union-attr]
+            target: Any = node.target
+            if node.meta["extent"] == ELEMENT and isinstance(target, ops.Op) and target.name not in ops.CONDITIONS:
                 owned.add(node)
-                if written and first in home:
+                if written and first is not None and first in home:
                     home[node] = home[first]
         self._store(home, roots)
         self.graph.output(None)

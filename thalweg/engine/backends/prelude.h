@@ -1,0 +1,133 @@
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef _OPENMP
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
+#endif
+
+#define PRAGMA(x) _Pragma(#x)
+#define SIMD(reduction) PRAGMA(omp simd reduction)
+#ifdef _OPENMP
+#define PARALLEL PRAGMA(omp parallel num_threads(job->threads) if(job->threads > 1))
+#else
+#define PARALLEL
+#endif
+
+typedef struct {
+    int64_t threads, tensors, chunks;
+    const int64_t *tensor, *begin, *end, *cost;  /* of each chunk; cost adds up, to split the work evenly */
+    void **table;                                /* table[k][t]: where the k-th kind of data of tensor t lies */
+    double **number, **sum;                      /* number[k][t], sum[k][t]: one a tensor; sums of rows one a row */
+    double **share, *partial;                    /* this batch's part of a total; what each chunk adds to sums */
+    const int64_t *columns, *row;                /* of each tensor: the length of a row, and the rows before it */
+    const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
+} Job;
+
+static int64_t border(const Job *job, int64_t part, int64_t parts)
+{
+    const int64_t wanted = job->cost[job->chunks] / parts * part;
+    int64_t low = 0, high = job->chunks;
+    if (part == parts) return high;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (job->cost[middle] < wanted) low = middle + 1; else high = middle;
+    }
+    return low;
+}
+#ifdef _OPENMP
+static int64_t first_of(const Job *job)
+{
+    return border(job, omp_get_thread_num(), omp_get_num_threads());
+}
+static int64_t last_of(const Job *job)
+{
+    return border(job, omp_get_thread_num() + 1, omp_get_num_threads());
+}
+#else
+static int64_t first_of(const Job *job) { return 0; }
+static int64_t last_of(const Job *job) { return job->chunks; }
+#endif
+
+static inline float as_float(uint32_t x) { float y; memcpy(&y, &x, 4); return y; }
+static inline uint32_t as_bits(float x) { uint32_t y; memcpy(&y, &x, 4); return y; }
+static inline uint32_t mix(uint32_t x)
+{
+    x ^= x >> 16; x *= 0x21F0AAADu; x ^= x >> 15; x *= 0x735A2D97u;
+    return x ^ (x >> 15);
+}
+static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t pair)
+{
+    return mix(key ^ mix(tensor * 8 + pair + 1));
+}
+static inline uint32_t bits(uint32_t stream, uint32_t i)
+{
+    return mix(i * 0x9E3779B9u + stream);
+}
+
+static inline float from_bfloat16(uint16_t x) { return as_float((uint32_t)x << 16); }
+static inline uint16_t to_bfloat16(float x)
+{
+    const uint32_t u = as_bits(x);
+    return x != x ? 0x7FC0 : (uint16_t)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+}
+static inline uint16_t bfloat16_at_random(float x, uint32_t random)
+{
+    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
+    return x != x ? 0x7FC0 : (uint16_t)((u + (finite ? random & 0xFFFF : 0)) >> 16);
+}
+static inline _Float16 float16_at_random(float x, uint32_t random)
+{
+    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
+    return (_Float16)(finite ? as_float((u + (random & 0x1FFF)) & ~0x1FFFu) : x);
+}
+static inline float join(uint16_t high, int32_t low) { return as_float(((uint32_t)high << 16) + (uint32_t)low); }
+static inline void split16(float x, uint16_t *high, int16_t *low)
+{
+    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
+    const uint32_t top = x != x ? 0x7FC0 : (u + (finite ? 0x8000u : 0)) >> 16;
+    *high = (uint16_t)top;
+    *low = finite ? (int16_t)(u - (top << 16)) : 0;
+}
+static inline void split8(float x, uint16_t *high, int8_t *low)
+{
+    const uint32_t v = as_bits(x), finite = (v & 0x7F800000u) != 0x7F800000u;
+    const uint32_t u = finite ? (v + 0x80) & ~0xFFu : v;
+    const uint32_t top = x != x ? 0x7FC0 : (u + (finite ? 0x8000u : 0)) >> 16;
+    *high = (uint16_t)top;
+    *low = finite ? (int8_t)((int32_t)(u - (top << 16)) >> 8) : 0;
+}
+static inline float from_int8(int8_t code, float scale)
+{
+    const float c = code;
+    return c * scale / (254 - fabsf(c));
+}
+static inline float from_uint8(uint8_t code, float scale)
+{
+    const float c = code;
+    return c * c * (scale * (1.0f / 65025));
+}
+static inline uint32_t larger_bits(uint32_t most, float x)  /* bits of |x| are ordered like it, and NaN is above all */
+{
+    const uint32_t u = as_bits(x) & 0x7FFFFFFFu;
+    return u > most ? u : most;
+}
+static inline float up(uint32_t random) { return (float)(int32_t)random * 0x1p-16f; }
+static void encode_int8(const float *restrict x, int8_t *restrict code, int64_t n, float top,
+                        const uint16_t *restrict random)
+{
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++)
+        code[i] = (int8_t)(int32_t)floorf(254 * x[i] / (top + fabsf(x[i])) + up(random[i]));
+}
+static void encode_uint8(const float *restrict x, uint8_t *restrict code, int64_t n, float top,
+                         const uint16_t *restrict random)
+{
+    const float stretch = top > 0 ? 65025 / top : 0;
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++) {
+        int32_t q = (int32_t)(sqrtf(x[i] * stretch) + up(random[i]));
+        q = q > 255 ? 255 : q;
+        code[i] = (uint8_t)(q < 1 ? x[i] > 0 : q);  /* a denominator that is not zero stays so */
+    }
+}
