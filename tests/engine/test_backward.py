@@ -1,7 +1,6 @@
 """Updates inside backward are the steps that would have followed it, and what cannot be combined with them is refused."""
 
 import copy
-import gc
 import pickle
 import weakref
 
@@ -253,11 +252,20 @@ def test_hooks_do_not_keep_the_optimizer_alive():
     optimizer = thalweg.AdamW(net.parameters())
     optimizer.fuse_into_backward()
     gone = weakref.ref(optimizer)
+    descend(net, optimizer, 1)
     del optimizer
-    gc.collect()
-    assert gone() is None
+    assert gone() is None  # at once, without the garbage collector
     net(torch.randn(8, 4)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+def test_two_optimizers_of_one_parameter_are_told_apart():
+    (p,) = tensors((3,))
+    first, second = thalweg.SGD([p], lr=1.0), thalweg.SGD([p], lr=1.0)
+    first.fuse_into_backward()
+    second.fuse_into_backward()
+    with pytest.raises(RuntimeError, match="another optimizer of the same parameter"):
+        p.sum().backward()
 
 
 def test_twice_is_once():

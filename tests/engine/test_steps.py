@@ -1,5 +1,7 @@
 """What happens around a step: closures, hooks, groups, hyperparameters that change, and autograd's and inference's rules."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -292,3 +294,14 @@ def test_a_module_on_meta_is_answered_when_it_steps():
     del optimizer
     optimizer = thalweg.AdamW(net.parameters())
     walk(optimizer, params, range(2))
+
+
+@on_backends
+def test_a_dropped_optimizer_frees_its_state_at_once(backend):
+    params = tensors((3, 2))
+    optimizer = thalweg.AdamW(params, backend=backend)
+    walk(optimizer, params, range(2))
+    repr(optimizer)
+    kept = weakref.ref(optimizer.state[params[0]]["exp_avg"])
+    del optimizer
+    assert kept() is None

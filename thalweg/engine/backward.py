@@ -69,6 +69,11 @@ class InBackward:
                 "a second gradient arrived before step() was called: gradients cannot be accumulated when updates are fused into "
                 "backward. Call step() after each backward, or use a larger batch, or leave fuse_into_backward() out"
             )
+        if p.grad is None:
+            raise RuntimeError(
+                "a gradient was used and freed inside backward before this optimizer saw it: "
+                "another optimizer of the same parameter is fused into backward too"
+            )
         optimizer._steps.run(optimizer.param_groups, only=(i, p), begun=bool(self.done))
         self.done.add(p)
         p.grad = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from operator import is_
 from types import SimpleNamespace
@@ -26,8 +27,15 @@ class Steps:
     """Runs the steps of one optimizer, and remembers its batches while nothing about them changes."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+        self._optimizer = weakref.ref(optimizer)  # no cycle: a dropped optimizer frees its state at once
         self.forget()
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Whose steps these are; it owns this object."""
+        optimizer = self._optimizer()
+        assert optimizer is not None
+        return optimizer
 
     def forget(self) -> None:
         """The groups have changed."""
