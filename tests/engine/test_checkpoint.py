@@ -420,3 +420,17 @@ def test_parameters_replaced_in_the_groups(backend):
     optimizer.param_groups[0]["params"].append(nn.Parameter(torch.ones(7)))
     walk(optimizer, optimizer.param_groups[0]["params"], range(4, 6))
     assert [int(s["step"]) for s in snapshot(optimizer).values()] == [6, 2]
+
+
+@on_backends
+@pytest.mark.parametrize("how", ["clear", "pop"])
+def test_a_lost_state_of_bits_below_alone_begins_anew(backend, how):
+    (p,), (q,) = tensors((40,), dtype=torch.bfloat16), tensors((40,), dtype=torch.bfloat16)
+    optimizer = thalweg.SGD([p], lr=1e-3, master="split16", backend=backend)
+    walk(optimizer, [p], range(3))
+    q.data.copy_(p.data)
+    optimizer.state.clear() if how == "clear" else optimizer.state.pop(p)
+    walk(optimizer, [p], range(3, 6))
+    walk(thalweg.SGD([q], lr=1e-3, master="split16", backend=backend), [q], range(3, 6))
+    assert same([p], [q])
+    assert "master_bits" in optimizer.state[p]

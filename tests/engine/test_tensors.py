@@ -172,6 +172,20 @@ def test_an_autograd_gradient_that_is_conjugated_is_read_as_its_value(backend):
     assert torch.allclose(p, q)
 
 
+@on_backends
+def test_an_autograd_gradient_that_is_a_negative_view_is_read_as_its_value(backend):
+    """The imaginary part of a conjugate is a view with its sign left to be applied."""
+    (p,), (q,) = tensors(()), tensors(())
+    a, b = thalweg.SGD([p], lr=0.1, backend=backend), torch.optim.SGD([q], lr=0.1)
+    for optimizer, x in ((a, p), (b, q)):
+        for _ in range(2):
+            optimizer.zero_grad()
+            (torch.complex(torch.tensor(1.0), x).conj() * torch.tensor(2 + 1j)).imag.backward()
+            assert x.grad.is_neg()
+            optimizer.step()
+    assert torch.equal(p, q)
+
+
 def test_a_parameter_that_is_a_conjugate_or_negative_view_is_refused():
     for x in (torch.randn(3, dtype=torch.complex64).conj(), torch._neg_view(torch.randn(3))):
         with pytest.raises(ValueError, match=r"params=.*resolve_(conj|neg)"):

@@ -78,16 +78,15 @@ def local(x: Tensor) -> Tensor:
 def split_up(p: Tensor) -> bool:
     """Whether only a part of a tensor is here."""
     mesh: Any = getattr(p, "device_mesh", None)
-    return mesh is not None and any(
-        mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(p.placements)
-    )  # type: ignore[attr-defined]
+    placements: Any = getattr(p, "placements", ())
+    return any(mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(placements))
 
 
-def _placed(g: Tensor, p: Tensor) -> Tensor:
+def _placed(g: Any, p: Any) -> Any:
     """A distributed gradient laid out over the devices as its parameter is."""
-    if not hasattr(p, "_local_tensor") or g.placements == p.placements:  # type: ignore[attr-defined]
+    if not hasattr(p, "_local_tensor") or g.placements == p.placements:
         return g
-    return g.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined, no-any-return]
+    return g.redistribute(p.device_mesh, p.placements)
 
 
 def check_gradient(p: Tensor, g: Tensor) -> None:
@@ -126,6 +125,7 @@ class Bound:
         self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(split_up, owners)))
         self.work: Any = None
         self.backend, self.why = "", ""
+        self.stateless = not (specs or beside)
         self.first = 0.0
         self.group = 0
         self.objects: dict[str, list[Any]] = {}
@@ -211,12 +211,13 @@ class Bound:
             self.grad_dtype, self.grad_sizes = dtype, [g.nbytes for g in grads]
         elif [g.nbytes for g in grads] != self.grad_sizes:
             return False
-        if self.batch.dense:
-            if not (self.contiguous and all([g.is_contiguous() for g in grads])):
-                grads = [
-                    g if g.stride() == p.stride() else torch.empty_like(p, dtype=dtype).copy_(g)
-                    for p, g in zip(params, grads, strict=True)
-                ]
+        if any([g.is_neg() for g in grads]):  # a view whose sign is yet to be applied
+            grads = [g.resolve_neg() for g in grads]
+        if self.batch.dense and not (self.contiguous and all([g.is_contiguous() for g in grads])):
+            grads = [
+                g if g.stride() == p.stride() else torch.empty_like(p, dtype=dtype).copy_(g)
+                for p, g in zip(params, grads, strict=True)
+            ]
         self.batch.grads = grads
         return True
 

@@ -60,7 +60,7 @@ def _extent(x: Tensor) -> int:
 
 def _overlaps_itself(x: Tensor) -> bool:
     places = torch.arange(_extent(x), device="cpu").as_strided(x.shape, x.stride())
-    return bool(places.flatten().unique().numel() < x.numel())
+    return bool(places.flatten().unique().numel() < x.numel())  # type: ignore[no-untyped-call]
 
 
 def _share(x: Tensor, y: Tensor) -> bool:

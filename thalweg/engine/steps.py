@@ -150,22 +150,22 @@ class Steps:
         found = self.bound.get(where)
         if not found or found[0].batch.variant != key or sum(len(b.owners) for b in found) != len(owners):
             return None
+        lists: list[Any] = [owners]
         if len(found) > 1:
             position = {id(p): p for p in owners}
             lists = [[position.get(id(p)) for p in b.owners] for b in found]
             if any(p is None for ps in lists for p in ps):
                 return None
-        else:
-            lists = [owners]  # type: ignore[list-item]
         state = self.optimizer.state
+        states: list[Any]
         for bound, mine in zip(found, lists, strict=True):
-            if not bound.specs:
+            if bound.stateless:
                 states = bound.kept
             elif len(state) == len(mine) and all(map(is_, state, mine)):
                 states = list(state.values())  # many times faster than to look each up
             else:
-                states = [state.get(p) for p in mine]  # type: ignore[arg-type, misc]
-            if not bound.still(mine, states) or bound.count() is None or not bound.take([p.grad for p in mine]):  # type: ignore[arg-type, union-attr]
+                states = [state.get(p) for p in mine]
+            if not bound.still(mine, states) or bound.count() is None or not bound.take([p.grad for p in mine]):
                 return None
             bound.first = 0.0
         return found
