@@ -279,3 +279,39 @@ def test_rows_and_norms_see_through_strides(backend):
     walk(thalweg.AdamW(ours, lr=0.01, backend=backend, **flags), ours, range(3))
     walk(thalweg.AdamW(theirs, lr=0.01, backend="eager", **flags), theirs, range(3))
     assert same(ours, theirs, within=1e-12)
+
+
+@on_backends
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn], ids=str)
+def test_frozen_parameters_of_any_dtype_are_carried_along(backend, dtype):
+    frozen = torch.nn.Parameter(torch.zeros(3).to(dtype), requires_grad=False)
+    params = tensors((4,))
+    optimizer = thalweg.AdamW([frozen, *params], backend=backend)
+    walk(optimizer, params, range(2))
+    assert "2 tensors, 7 parameters" in repr(optimizer)
+    assert str(optimizer.plan())
+    again = thalweg.AdamW([frozen, *params], backend=backend)
+    again.load_state_dict(optimizer.state_dict())
+    walk(again, params, range(2, 3))
+
+
+def test_a_dtype_that_nothing_computes_from_is_refused():
+    p = torch.nn.Parameter(torch.zeros(3).to(torch.float8_e4m3fn), requires_grad=False)
+    p.grad_dtype = torch.float32
+    p.grad = torch.ones(3)
+    optimizer = thalweg.AdamW([p])
+    with pytest.raises(ValueError, match=r"params=torch.float8_e4m3fn: expected .*float16"):
+        optimizer.step()
+    assert not optimizer.state
+
+
+@on_backends
+def test_a_lazy_parameter_may_come_before_its_shape(backend):
+    net = torch.nn.LazyLinear(3)
+    optimizer = thalweg.AdamW(net.parameters(), backend=backend)
+    assert "AdamW" in repr(optimizer)
+    net(torch.ones(2, 4)).sum().backward()
+    before = net.weight.detach().clone()
+    optimizer.step()
+    assert not torch.equal(net.weight, before)
+    assert "15 parameters" in repr(optimizer)

@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.engine import noise
 from thalweg.engine.declare import StateSpec
-from thalweg.engine.formats import Format, Storage, is_dense
+from thalweg.engine.formats import PLAIN, Format, Storage, is_dense, name_of
 from thalweg.engine.plan import Plan, plan
 from thalweg.engine.trace import Variant
 
@@ -91,6 +91,8 @@ def _placed(g: Any, p: Any) -> Any:
 
 def check_gradient(p: Tensor, g: Tensor) -> None:
     """Refuse what no backend takes, before anything changes."""
+    if name_of(p.dtype) not in PLAIN:
+        raise bad_argument("params", p.dtype, "one of " + ", ".join(PLAIN) + ", or complex ones")
     if g.layout != torch.strided:
         raise bad_argument("grad", g.layout, "a dense gradient", "For sparse ones use torch.optim.SparseAdam or SGD")
     if g.shape != p.shape:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine.formats import is_dense
@@ -24,6 +25,8 @@ def check(groups: list[dict[str, Any]]) -> None:
     for g, group in enumerate(groups):
         names = group.get("param_names") or [f"parameter {i} of group {g}" for i in range(len(group["params"]))]
         for name, p in zip(names, group["params"], strict=True):
+            if is_lazy(p):
+                continue
             x = getattr(p, "_local_tensor", p)
             if id(p) in seen or x.layout != torch.strided or x.is_meta or not x.numel() or not x.data_ptr():
                 continue

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from thalweg.engine import ops
 from thalweg.engine.backends import choice
 from thalweg.engine.batch import Batch, formats_of, local
-from thalweg.engine.formats import Format, is_dense, name_of
+from thalweg.engine.formats import PLAIN, Format, is_dense, name_of
 from thalweg.engine.ops import ELEMENT
 from thalweg.engine.trace import kept, variant
 
@@ -75,6 +76,8 @@ class Report:
         key, specs = variant(type(opt), group), kept(type(opt), group)
         same: dict[Any, list[Tensor]] = defaultdict(list)
         for p in group["params"]:
+            if is_lazy(p) or name_of(p.dtype) not in PLAIN:  # no shape yet; frozen codes, of a quantized model say
+                continue
             x = local(p.detach())
             same[x.device, x.dtype, is_dense(x)].append(x)
         parts = []
@@ -118,7 +121,7 @@ class Report:
         what = "; ".join(f"{name}, {why}" for name, why in used) or opt.backend
         lines = [f"{type(opt).__name__} (backend: {what})"]
         for i, group in enumerate(opt.param_groups):
-            size = sum(p.numel() for p in group["params"])
+            size = sum(p.numel() for p in group["params"] if not is_lazy(p))
             lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters{_names(group)}")
             changed = {k: group[k] for k, h in opt.hypers.items() if group[k] != h.default}
             lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **changed}.items()))
