@@ -1,4 +1,4 @@
-"""Whatever happens between steps, and in whatever order, training goes on as with torch's optimizer of the same name."""
+"""Whatever happens between steps, and in whatever order, training goes on as with torch's of the same name."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Updates inside backward are the steps that would have followed it, and what cannot be combined with them is refused."""
+"""Updates inside backward are the steps that would have followed it; what cannot be combined with them is refused."""
 
 import copy
 import pickle
@@ -199,7 +199,7 @@ def test_accumulation_is_refused_and_the_first_update_stands():
 
 def test_what_needs_all_gradients_is_refused():
     params = tensors((3,))
-    with pytest.raises(ValueError, match="clip_global_norm=1.0.*clip_norm bounds"):
+    with pytest.raises(ValueError, match=r"clip_global_norm=1.0.*clip_norm bounds"):
         thalweg.AdamW(params, clip_global_norm=1.0).fuse_into_backward()
     optimizer = thalweg.AdamW(params)
     optimizer.fuse_into_backward()

@@ -1,4 +1,4 @@
-"""State that is saved, loaded, copied, moved, cleared or replaced: training goes on as if nothing had happened, or says why not."""
+"""State that is saved, loaded, copied, moved or replaced: training goes on as if nothing had happened, or says why."""
 
 import copy
 import io
@@ -325,7 +325,8 @@ def test_a_cleared_state_begins_anew(rule, backend, how):
 @on_backends
 @pytest.mark.parametrize("change", [
     lambda x: torch.zeros_like(x), lambda x: x.mul_(0), lambda x: torch.zeros(x.shape, dtype=torch.float64),
-    lambda x: torch.zeros(x.shape[::-1]).t(), lambda x: torch.zeros(2 * x.shape[0], x.shape[1])[::2],
+    lambda x: torch.zeros(x.shape[::-1]).t(),
+    lambda x: torch.zeros(2 * x.shape[0], x.shape[1])[::2],
 ], ids=["another", "in place", "another dtype", "transposed", "with gaps"])  # fmt: skip
 def test_a_state_tensor_replaced_by_hand_is_used(backend, change):
     params, others = tensors((4, 3)), tensors((4, 3))
@@ -369,9 +370,9 @@ def test_the_count_may_be_set_by_hand(backend, count):
 
 @on_backends
 @pytest.mark.parametrize("change", [
-    lambda x: x.clone(), lambda x: x.t().contiguous().t(), lambda x: x.t(), lambda x: torch.zeros(2, 4), lambda x: x[:2].clone(),
-    lambda x: x[:2], lambda x: torch.zeros(8, 8)[:4, :4], lambda x: x.reshape(-1),
-], ids=["moved", "laid out anew", "transposed", "another shape", "cut", "cut in place", "with gaps", "flat"])  # fmt: skip
+    lambda x: x.clone(), lambda x: x.t().contiguous().t(), lambda x: x.t(), lambda x: torch.zeros(2, 4),
+    lambda x: x[:2].clone(), lambda x: x[:2], lambda x: torch.zeros(8, 8)[:4, :4], lambda x: x.reshape(-1),
+], ids=["moved", "laid out anew", "transposed", "another shape", "cut", "cut in place", "gaps", "flat"])  # fmt: skip
 def test_data_replaced_between_steps(backend, change):
     (p,) = tensors((4, 4))
     optimizer = thalweg.SGD([p], lr=0.1, backend=backend)
@@ -434,3 +435,13 @@ def test_a_lost_state_of_bits_below_alone_begins_anew(backend, how):
     walk(thalweg.SGD([q], lr=1e-3, master="split16", backend=backend), [q], range(3, 6))
     assert same([p], [q])
     assert "master_bits" in optimizer.state[p]
+
+
+@on_backends
+def test_scales_that_do_not_fit_their_codes_are_refused(backend):
+    (p,) = tensors((300,))
+    optimizer = thalweg.SGD([p], lr=0.1, momentum=0.9, state_dtype="int8", backend=backend)
+    walk(optimizer, [p], range(1))
+    optimizer.state[p]["momentum_buffer_scale"] = torch.ones(1)
+    with pytest.raises(ValueError, match=r"state 'momentum_buffer_scale'=\(1,\): expected one number for each 128"):
+        optimizer.step()

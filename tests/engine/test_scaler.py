@@ -1,4 +1,4 @@
-"""torch.amp.GradScaler: it hands over its scale, and a step whose gradients are not finite leaves everything as it was."""
+"""torch.amp.GradScaler: it hands over its scale; a step whose gradients are not finite leaves everything as it was."""
 
 import pytest
 import torch

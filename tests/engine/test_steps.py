@@ -1,4 +1,4 @@
-"""What happens around a step: closures, hooks, groups, hyperparameters that change, and autograd's and inference's rules."""
+"""What happens around a step: closures, hooks, groups, hyperparameters that change, and what autograd asks."""
 
 import weakref
 

@@ -262,7 +262,7 @@ def test_the_cpu_backend_refuses_gaps_before_anything_moves():
     before = whole.clone()
     optimizer = thalweg.AdamW([p], backend="cpu")
     give([p], 0)
-    with pytest.raises(ValueError, match="backend='cpu'.*gaps"):
+    with pytest.raises(ValueError, match=r"backend='cpu'.*gaps"):
         optimizer.step()
     assert torch.equal(whole, before)
     assert not optimizer.state

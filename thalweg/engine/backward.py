@@ -1,7 +1,7 @@
 """Updates inside backward: each parameter steps as its gradient arrives, and the gradient is freed at once.
 
-The memory of all gradients is never there together. What needs all of them, or gradients of several backward passes, cannot be
-combined with it: clipping by the global norm, totals in a rule, accumulation, ``GradScaler``, a closure.
+The memory of all gradients is never there together. What needs all of them, or gradients of several backward passes,
+cannot be combined with it: clipping by the global norm, totals in a rule, accumulation, ``GradScaler``, a closure.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ class InBackward:
         if p in self.done:
             p.grad = None
             raise RuntimeError(
-                "a second gradient arrived before step() was called: gradients cannot be accumulated when updates are fused into "
-                "backward. Call step() after each backward, or use a larger batch, or leave fuse_into_backward() out"
+                "a second gradient arrived before step() was called: gradients cannot be accumulated when updates are "
+                "fused into backward. Call step() after each backward, or use a larger batch, or leave "
+                "fuse_into_backward() out"
             )
         if p.grad is None:
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""What a backend gets: parameters that take the very same step, side by side, kept from step to step while nothing moves."""
+"""What a backend gets: parameters that take the same step, side by side, kept from step to step while nothing moves."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine.batch import beside_name, formats_of, local, write
-from thalweg.engine.formats import Format, is_dense
+from thalweg.engine.formats import BLOCK, Format, is_dense
 from thalweg.engine.trace import kept
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p
     old, scale = source[name], source.get(f"{name}_scale")
     if old.shape != p.shape:
         raise bad_argument(f"state {name!r}", tuple(old.shape), f"the shape of the parameter, {tuple(p.shape)}")
+    if scale is not None and scale.numel() != -(-old.numel() // BLOCK):
+        raise bad_argument(f"state '{name}_scale'", tuple(scale.shape), f"one number for each {BLOCK} elements")
     dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
     if old.dtype == dtype and (scale is not None) == f.blocked and _same_layout(old, p):
         fresh = source is not mine

@@ -24,7 +24,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def once(function: F) -> F:
-    """As ``functools.cache``, which lets two threads compute a value that nobody has yet: then there are two objects of it."""
+    """As ``functools.cache``, which lets two threads that ask first get two objects of one value."""
     cached = functools.cache(function)
 
     @functools.wraps(function)

@@ -63,11 +63,11 @@ class Optimizer(Declared):
         backend: ``"auto"``, ``"eager"``, ``"foreach"``, ``"cpu"`` or ``"triton"``; ``repr`` says which runs and why.
         state_dtype: keep the state as ``"float32"``, ``"bfloat16"`` or ``"int8"`` (codes with a scale for each 128
             elements); None is the parameter's dtype. A torch.dtype serves too.
-        rounding: of what is stored in 16 bits: ``"nearest"`` or ``"stochastic"`` (up or down at random, so that steps below
-            half a unit are right on average).
-        master: ``"split16"`` (or ``"split"``) keeps the next 16 bits of a float32 beside each bfloat16 parameter, ``"split8"``
-            the next 8.
-        seed: of stochastic rounding.
+        rounding: of what is stored in 16 bits: ``"nearest"`` or ``"stochastic"`` (up or down at random, so that steps
+            below half a unit are right on average).
+        master: ``"split16"`` (or ``"split"``) keeps the next 16 bits of a float32 beside each bfloat16 parameter,
+            ``"split8"`` the next 8.
+        seed: of random bits. They go on in a checkpoint: it holds the seed and how many updates there were.
         foreach, fused: torch's spelling of ``backend``; ``foreach=False`` is ``"eager"``, ``fused=True`` ``"auto"``.
         capturable, differentiable: torch has them; only False is served, and True is an error.
 
@@ -186,7 +186,7 @@ class Optimizer(Declared):
             group.setdefault("first_lr", declare.plain(group["lr"]))
 
     def _begin_noise(self) -> None:
-        """Where random bits are used, what they depend on stands in the groups: a checkpoint keeps it, and torch's loaders pass it on."""
+        """What random bits depend on stands in the groups: a checkpoint keeps it, and torch's loaders pass it on."""
         if draws(self.storage):
             for group in self.param_groups:
                 group.setdefault("seed", self.seed)
@@ -213,13 +213,13 @@ class Optimizer(Declared):
     def fuse_into_backward(self) -> None:
         """From now on step each parameter inside ``backward``, as its gradient arrives, and free the gradient.
 
-        ``step`` then only marks the end of an update. See :mod:`thalweg.engine.backward` for what cannot be combined with it.
+        ``step`` then marks the end of an update. See :mod:`thalweg.engine.backward` for what cannot go with it.
         """
         if self._in_backward is None:
             self._in_backward = backward.InBackward(self)
 
     def plan(self) -> Report:
-        """What runs at a step: backend, passes over memory, bytes a parameter, and why nothing faster. ``print`` shows it."""
+        """What runs at a step: backend, passes over memory, bytes a parameter, and why nothing faster."""
         return Report(self)
 
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------

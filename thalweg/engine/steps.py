@@ -89,7 +89,7 @@ class Steps:
         self.forget()
 
     def _draw(self, groups: list[dict[str, Any]], ready: list[Bound], begun: bool) -> None:
-        """Count an update where random bits need it, in the groups, so that checkpoints know, and give each batch its key."""
+        """Count an update in the groups, so that checkpoints know, and give each batch the key of its random bits."""
         for group in groups:
             group["updates"] = group.get("updates", 0) + (not begun)
         for bound in ready:
