@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import is_
 from types import SimpleNamespace
 from typing import Any
@@ -47,7 +48,7 @@ class Batch:
     h: SimpleNamespace = field(default_factory=SimpleNamespace)
     key: int = 0
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """The stages."""
         return plan(self.variant, all(f.exact for name, f in self.formats.items() if name != "p" or f.beside))
@@ -129,6 +130,7 @@ class Bound:
         self.backend, self.why = "", ""
         self.stateless = not (specs or beside)
         self.first = 0.0
+        self.values: dict[str, float] = {}
         self.group = 0
         self.objects: dict[str, list[Any]] = {}
         self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.kind != "tensor"}

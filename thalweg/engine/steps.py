@@ -40,7 +40,7 @@ class Steps:
     def forget(self) -> None:
         """The groups have changed."""
         self.bound: dict[Any, list[Bound]] = {}
-        self.variants: dict[int, tuple[Any, Variant, SimpleNamespace]] = {}
+        self.variants: dict[int, tuple[tuple[Any, ...] | None, Variant, SimpleNamespace]] = {}
         self.ids: dict[int, int] = {}
         self.before: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []
 
@@ -116,8 +116,7 @@ class Steps:
                 found = self.bound[where] = self._bind(key, i, group, owners)
         ready = []
         for bound in found:
-            numbers = bound.count()
-            assert numbers is not None
+            numbers = bound.values
             mine = SimpleNamespace(**{**vars(h), **numbers}, first=bound.first, inverse_scale=scale)
             if "step" in numbers:
                 mine.step = int(numbers["step"]) + 1
@@ -133,22 +132,20 @@ class Steps:
         now = (scaled, group.get("initial_lr"), *(group[name] for name in rule.hypers))
         if i in self.variants:
             before, key, h = self.variants[i]
-            if (
-                len(now) == len(before)
-                and all(a is b for a, b in zip(now, before, strict=True))
-                and not any(map(_may_change, now))
-            ):
+            if before is not None and all(map(is_, now, before)):
                 return key, h
         self.optimizer._check(group)
         key, h = variant(rule, group, scaled), declare.read(rule.hypers, group)
         h.initial_lr = declare.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
-        self.variants[i] = (now, key, h)
+        self.variants[i] = (None if any(map(_may_change, now)) else now, key, h)
         return key, h
 
     def _again(self, where: Any, key: Variant, owners: list[Tensor]) -> list[Bound] | None:
         """The batches of the last step, if these are still they."""
         found = self.bound.get(where)
-        if not found or found[0].batch.variant != key or sum(len(b.owners) for b in found) != len(owners):
+        if not found or (found[0].batch.variant is not key and found[0].batch.variant != key):
+            return None
+        if sum(len(b.owners) for b in found) != len(owners):
             return None
         lists: list[Any] = [owners]
         if len(found) > 1:
@@ -165,9 +162,10 @@ class Steps:
                 states = list(state.values())  # many times faster than to look each up
             else:
                 states = [state.get(p) for p in mine]
-            if not bound.still(mine, states) or bound.count() is None or not bound.take([p.grad for p in mine]):
+            values = bound.count() if bound.still(mine, states) else None
+            if values is None or not bound.take([p.grad for p in mine]):
                 return None
-            bound.first = 0.0
+            bound.first, bound.values = 0.0, values
         return found
 
     def _bind(self, key: Variant, i: int, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
@@ -202,7 +200,9 @@ class Steps:
         for (*_, first), ps in same.items():
             states = [opt.state[p] if specs or opt.storage.master else {} for p in ps]
             bound = Bound(ps, states, specs, key, opt.storage, [self.ids[id(p)] for p in ps])
-            bound.first, bound.group = first, i
+            values = bound.count()
+            assert values is not None
+            bound.first, bound.group, bound.values = first, i, values
             took = bound.take([p.grad for p in ps])  # type: ignore[misc]
             assert took
             bounds.append(bound)
