@@ -238,13 +238,28 @@ def test_grad_scaler_is_refused(unscale):
         scaler.step(optimizer)
 
 
-def test_fit_with_accumulation_is_refused():
-    net = model()
+@pytest.mark.parametrize("more", [{"accumulate": 2}, {"clip": 1.0}], ids=str)
+def test_fit_refuses_what_needs_gradients_before_anything_moves(more):
+    net, before = model(), model()
     optimizer = thalweg.AdamW(net.parameters())
     optimizer.fuse_into_backward()
     data = [torch.randn(8, 4) for _ in range(4)]
-    with pytest.raises(RuntimeError, match="accumulated"):
-        fit(net, data, lambda m, x: m(x).square().mean(), optimizer, steps=2, accumulate=2)
+    with pytest.raises(ValueError, match=f"{next(iter(more))}=.*fused into backward"):
+        fit(net, data, lambda m, x: m(x).square().mean(), optimizer, steps=2, **more)
+    assert same(net.parameters(), before.parameters())
+
+
+def test_fit_trains_as_with_steps_of_their_own():
+    def run(fused):
+        net = model()
+        optimizer = thalweg.AdamW(net.parameters())
+        if fused:
+            optimizer.fuse_into_backward()
+        data = [torch.randn(8, 4, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+        fit(net, data, lambda m, x: m(x).square().mean(), optimizer, steps=6)
+        return list(net.parameters())
+
+    assert same(run(True), run(False))
 
 
 def test_hooks_do_not_keep_the_optimizer_alive():

@@ -138,6 +138,7 @@ class Bound:
         self.dtypes = [p.dtype for p in owners]
         self.sizes = [p.nbytes for p in owners]
         self.contiguous = all(p.is_contiguous() for p in params)
+        self.shape_blind = self.batch.plan.shape_blind
         self.layout = self._layout()
         self.wrapped = self.distributed or any(p.is_complex() for p in owners)
         self.grad_dtype: torch.dtype | None = None
@@ -163,7 +164,7 @@ class Bound:
     def _layout(self) -> list[Any]:
         """What of the parameters' shapes and strides is not told by their sizes and their being contiguous."""
         here = self.owners_here()
-        shapes = [] if self.batch.plan.shape_blind else [p.shape for p in here]
+        shapes = [] if self.shape_blind else [p.shape for p in here]
         return shapes if self.contiguous else [*shapes, *[p.stride() for p in here]]
 
     def still(self, owners: list[Tensor], states: list[dict[str, Any]]) -> bool:

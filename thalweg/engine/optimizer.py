@@ -218,6 +218,11 @@ class Optimizer(Declared):
         if self._in_backward is None:
             self._in_backward = backward.InBackward(self)
 
+    @property
+    def fused_into_backward(self) -> bool:
+        """Whether parameters are stepped inside ``backward``."""
+        return self._in_backward is not None
+
     def plan(self) -> Report:
         """What runs at a step: backend, passes over memory, bytes a parameter, and why nothing faster."""
         return Report(self)

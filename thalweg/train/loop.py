@@ -75,6 +75,12 @@ def fit(
             stops first. The step has updated nothing.
     """
     _check(steps, accumulate, clip, save_every)
+    if getattr(optimizer, "fused_into_backward", False):
+        for name, asked, off in (("accumulate", accumulate, 1), ("clip", clip, None)):
+            if asked != off:
+                raise bad_argument(
+                    name, asked, f"{off} where updates are fused into backward: gradients are freed there"
+                )
     path = writable(checkpoint) if checkpoint else None
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     precision = _precision(parameters[0].device.type, autocast)
