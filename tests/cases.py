@@ -130,11 +130,12 @@ CASES = [
     Case("Lion", sign.Lion, [{"betas": (0.5, 0.9)}, {"weight_decay": 0.3}, {"maximize": True}]),
     Case("Tiger", sign.Tiger, [{"beta": 0.5}, {"weight_decay": 0.3}, {"maximize": True}]),
     Case("LARS", layerwise.LARS, [
-        {"momentum": 0.0}, {"weight_decay": 0.1}, {"trust_coefficient": 0.1, "eps": 0.1, "weight_decay": 0.1}, {"nesterov": True},
-        {"trust_coefficient": None, "weight_decay": 0.1}, {"maximize": True},
+        {"momentum": 0.0}, {"weight_decay": 0.1}, {"trust_coefficient": 0.1, "eps": 0.1, "weight_decay": 0.1},
+        {"nesterov": True}, {"trust_coefficient": None, "weight_decay": 0.1}, {"maximize": True},
     ], downhill=5.0),
     Case("LAMB", layerwise.LAMB, [
-        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.0}, {"weight_decay": 0.3}, {"amsgrad": True}, {"maximize": True},
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.0}, {"weight_decay": 0.3}, {"amsgrad": True},
+        {"maximize": True},
     ]),
     Case("Muon", torch.optim.Muon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},

@@ -55,6 +55,8 @@ class Trainee:
         getattr(self, name.replace(" ", "_"), lambda v: self.set(name, v))(value)
 
     def set(self, name, value):
+        if name == "momentum" and "alpha" in self.optimizer.defaults:
+            value = value or 0.25  # torch's RMSprop cannot switch momentum on after a step without it
         for group in self.optimizer.param_groups:
             if name in group:
                 group[name] = value

@@ -23,21 +23,24 @@ void stage_0(const Job *job, const double *h)
         uint8_t *const exp_avg_sq = ((void **)job->table[3])[t];
         float *const exp_avg_sq_scale = ((void **)job->table[5])[t];
         const uint32_t stream_0 = stream((uint32_t)h[8], job->id[t], 0);
-        const uint32_t stream_1 = stream((uint32_t)h[8], job->id[t], 1);
         for (int64_t from = begin, b = begin / 128; from < end; from += 128, b++) {
             const int64_t to = from + 128 < end ? from + 128 : end;
             float new_exp_avg[128];
             float new_exp_avg_sq[128];
-            uint16_t random_of_exp_avg[128];
-            uint16_t random_of_exp_avg_sq[128];
+            uint32_t random_of_exp_avg[128];
+            uint32_t random_of_exp_avg_sq[128];
             uint32_t most_exp_avg = 0;
             uint32_t most_exp_avg_sq = 0;
+            float old_exp_avg[128];
+            decode_int8(exp_avg + from, old_exp_avg, to - from, exp_avg_scale[b]);
+            float old_exp_avg_sq[128];
+            decode_uint8(exp_avg_sq + from, old_exp_avg_sq, to - from, exp_avg_sq_scale[b]);
             SIMD(reduction(max: most_exp_avg, most_exp_avg_sq))
             for (int64_t i = from; i < to; i++) {
                 const T x_p = p[i];
                 const T x_g = g[i];
-                const T x_exp_avg = from_int8(exp_avg[i], exp_avg_scale[b]);
-                const T x_exp_avg_sq = from_uint8(exp_avg_sq[i], exp_avg_sq_scale[b]);
+                const T x_exp_avg = old_exp_avg[i - from];
+                const T x_exp_avg_sq = old_exp_avg_sq[i - from];
                 const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
                 const T x_mul = h_betas_1 * x_exp_avg_sq;
                 const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
@@ -49,14 +52,15 @@ void stage_0(const Job *job, const double *h)
                 const T x_mul_4 = x_p * h_sub_4;
                 const T x_add_scaled = x_mul_4 + h_neg * x_div;
                 const uint32_t bits_0 = bits(stream_0, i);
-                const uint32_t bits_1 = bits(stream_1, i);
                 p[i] = x_add_scaled;
-                new_exp_avg[i - from] = x_lerp;
-                random_of_exp_avg[i - from] = bits_0 >> 16;
-                most_exp_avg = larger_bits(most_exp_avg, x_lerp);
-                new_exp_avg_sq[i - from] = x_addcmul;
-                random_of_exp_avg_sq[i - from] = bits_1 & 0xFFFF;
-                most_exp_avg_sq = larger_bits(most_exp_avg_sq, x_addcmul);
+                const float kept_exp_avg = x_lerp;
+                new_exp_avg[i - from] = kept_exp_avg;
+                random_of_exp_avg[i - from] = bits_0 & 0xFFFF;
+                most_exp_avg = larger_bits(most_exp_avg, kept_exp_avg);
+                const float kept_exp_avg_sq = x_sqrt;
+                new_exp_avg_sq[i - from] = kept_exp_avg_sq;
+                random_of_exp_avg_sq[i - from] = bits_0 >> 16;
+                most_exp_avg_sq = larger_bits(most_exp_avg_sq, kept_exp_avg_sq);
             }
             exp_avg_scale[b] = as_float(most_exp_avg);
             encode_int8(new_exp_avg, exp_avg + from, to - from, exp_avg_scale[b], random_of_exp_avg);

@@ -10,7 +10,8 @@ void stage_0(const Job *job, const double *h)
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
         const uint16_t *const g = ((void **)job->table[1])[t];
         const int64_t columns = job->columns[t];
-        for (int64_t from = begin, r = job->row[t] + begin / columns; from < end; from += columns, r++) {
+        int64_t r = job->row[t] + begin / columns;
+        for (int64_t from = begin; from < end; from += columns, r++) {
             const int64_t to = from + columns;
             T sum_row_sum = 0;
             SIMD(reduction(+: sum_row_sum))
@@ -36,7 +37,8 @@ void stage_1(const Job *job, const double *h)
         const T t_is_matrix = (T)job->number[0][t];
         const T t_row_size = (T)job->number[1][t];
         const int64_t columns = job->columns[t];
-        for (int64_t from = begin, r = job->row[t] + begin / columns; from < end; from += columns, r++) {
+        int64_t r = job->row[t] + begin / columns;
+        for (int64_t from = begin; from < end; from += columns, r++) {
             const int64_t to = from + columns;
             const T r_row_sum = (T)job->sum[0][r];
             const T r_div = r_row_sum / t_row_size;

@@ -39,10 +39,10 @@ def before(p: Any, g: Any, h: Any) -> Any:
 
     - the loss scale's inverse; ``maximize``: $-g$;
     - ``clip_value`` c: each element into [-c, c];
-    - ``clip_norm`` c: $g \min(1, c / (\lVert g \rVert + 10^{-6}))$ of each tensor; ``clip_global_norm``: the same with the norm
-      over all tensors, both as ``torch.nn.utils.clip_grad_norm_``;
-    - ``clip_adaptive`` c: each row of g to at most c times the norm of that row of p (Brock et al. 2021, eq. 3, where the
-      latter is at least 1e-3);
+    - ``clip_norm`` c: $g \min(1, c / (\lVert g \rVert + 10^{-6}))$ of each tensor; ``clip_global_norm``: the same with
+      the norm over all tensors, both as ``torch.nn.utils.clip_grad_norm_``;
+    - ``clip_adaptive`` c: each row of g to at most c times the norm of that row of p (Brock et al. 2021, eq. 3, where
+      the latter is at least 1e-3);
     - ``centralize``: less the mean of its row, for tensors of two dimensions or more (Yong et al. 2020, eq. 1);
     - coupled decay: $g + \lambda p$.
     """
@@ -71,12 +71,12 @@ def after(p: Any, g: Any, u: Any, h: Any) -> Any:
 
     In this order:
 
-    - ``cautious``: u only where its sign is that of g, over the share of such elements, at least 1e-3 (Liang et al. 2024,
-      algorithm 1);
-    - ``trust_ratio``: u, with decoupled decay $\lambda p$ in it, times $\lVert p \rVert / \lVert u \rVert$, or times 1 where either
-      is 0 (You et al. 2020, algorithm 2);
-    - else decoupled decay: $p - \gamma\lambda p$, or where ``independent_weight_decay`` $p - \eta\lambda p$ with $\eta$ the
-      learning rate over its initial value (Loshchilov & Hutter 2019, algorithm 2);
+    - ``cautious``: u only where its sign is that of g, over the share of such elements, at least 1e-3 (Liang et al.
+      2024, algorithm 1);
+    - ``trust_ratio``: u, with decoupled decay $\lambda p$ in it, times $\lVert p \rVert / \lVert u \rVert$, or times 1
+      where either is 0 (You et al. 2020, algorithm 2);
+    - else decoupled decay: $p - \gamma\lambda p$, or where ``independent_weight_decay`` $p - \eta\lambda p$ with $\eta$
+      the learning rate over its initial value (Loshchilov & Hutter 2019, algorithm 2);
     - the step: $p - \gamma u$.
     """
     decay = h.weight_decay and h.decoupled_weight_decay

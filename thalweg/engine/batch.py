@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +15,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine import noise
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, Storage, is_dense, name_of
+from thalweg.engine.places import Places, local
 from thalweg.engine.plan import Plan, plan
 from thalweg.engine.trace import Variant
 
@@ -28,12 +28,13 @@ class Batch:
         variant: which graph.
         formats: how ``p`` and each state tensor lie in memory.
         params, grads: local, real tensors (complex ones are seen as pairs of reals).
+        addresses: of the gradients.
         states: the state tensors by name; ``beside``: the second tensor of formats that have one, by name.
         ids: position of each parameter in the optimizer.
         h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
             0.0) and the numbers of the state.
         key: what random bits start from at this update.
-        shape_bound: whether the tensors are parts of sharded ones, whose shapes and sums say nothing.
+        sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
     """
 
     variant: Variant
@@ -45,6 +46,7 @@ class Batch:
     ids: list[int]
     dense: bool
     sharded: bool = False
+    addresses: list[int] = field(default_factory=list)
     h: SimpleNamespace = field(default_factory=SimpleNamespace)
     key: int = 0
 
@@ -65,15 +67,13 @@ class Batch:
 
     @property
     def slots(self) -> dict[str, int]:
-        """``p`` and the states by name, numbered: which stream of random bits rounds them."""
-        return {name: i for i, name in enumerate(self.formats)}
+        """The states and ``p`` by name, numbered: which stream of random bits rounds them."""
+        return slots(self.formats)
 
 
-def local(x: Tensor) -> Tensor:
-    """The part of a distributed tensor that is here, and a complex one as pairs of reals."""
-    if hasattr(x, "_local_tensor"):
-        x = x._local_tensor
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+def slots(names: Iterable[str]) -> dict[str, int]:
+    """``p`` comes last, so that two states share a stream of random bits."""
+    return {name: i for i, name in enumerate(sorted(names, key=lambda name: name == "p"))}
 
 
 def split_up(p: Tensor) -> bool:
@@ -81,13 +81,6 @@ def split_up(p: Tensor) -> bool:
     mesh: Any = getattr(p, "device_mesh", None)
     placements: Any = getattr(p, "placements", ())
     return any(mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(placements))
-
-
-def _placed(g: Any, p: Any) -> Any:
-    """A distributed gradient laid out over the devices as its parameter is."""
-    if not hasattr(p, "_local_tensor") or g.placements == p.placements:
-        return g
-    return g.redistribute(p.device_mesh, p.placements)
 
 
 def check_gradient(p: Tensor, g: Tensor) -> None:
@@ -134,15 +127,8 @@ class Bound:
         self.group = 0
         self.objects: dict[str, list[Any]] = {}
         self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.kind != "tensor"}
-        self.pointers = self._pointers()
-        self.dtypes = [p.dtype for p in owners]
-        self.sizes = [p.nbytes for p in owners]
-        self.contiguous = all(p.is_contiguous() for p in params)
-        self.shape_blind = self.batch.plan.shape_blind
-        self.layout = self._layout()
-        self.wrapped = self.distributed or any(p.is_complex() for p in owners)
-        self.grad_dtype: torch.dtype | None = None
-        self.grad_sizes: list[int] = []
+        names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside)]
+        self.places = Places(owners, states, names, self.objects, dense, not self.batch.plan.shape_blind)
 
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""
@@ -152,45 +138,21 @@ class Bound:
         self.objects[name] = [s[name] for s in self.kept]
         return home
 
-    def _pointers(self) -> list[int]:
-        batch = self.batch
-        lists = [self.owners_here(), *batch.states.values(), *batch.beside.values()]
-        return [t.data_ptr() for tensors in lists for t in tensors]
-
-    def owners_here(self) -> list[Tensor]:
-        """The parameters as they are now."""
-        return [local(p) for p in self.owners] if self.distributed else self.owners
-
-    def _layout(self) -> list[Any]:
-        """What of the parameters' shapes and strides is not told by their sizes and their being contiguous."""
-        here = self.owners_here()
-        shapes = [] if self.shape_blind else [p.shape for p in here]
-        return shapes if self.contiguous else [*shapes, *[p.stride() for p in here]]
-
-    def still(self, owners: list[Tensor], states: list[dict[str, Any]]) -> bool:
-        """Whether these are the same parameters, with the same states, where they were."""
-        if (
-            len(owners) != len(self.owners)
-            or not all(map(is_, owners, self.owners))
-            or not all(map(is_, states, self.kept))
-        ):
-            return False
-        if [p.dtype for p in owners] != self.dtypes or [p.nbytes for p in owners] != self.sizes:
-            return False
-        here = [self.owners_here()]
-        if (self.contiguous and not all([p.is_contiguous() for p in here[0]])) or self._layout() != self.layout:
-            return False
-        try:
-            for name in [*self.batch.states, *(beside_name(n, f) for n, f in self.batch.formats.items() if f.beside)]:
-                here.append([local(s[name]) for s in states] if self.wrapped else [s[name] for s in states])
-            same = all(all(map(is_, objects, [s[name] for s in states])) for name, objects in self.objects.items())
-        except KeyError:
+    def again(self, owners: list[Tensor], states: list[dict[str, Any]]) -> bool:
+        """Take the gradients of a further step; False if parameters or states are others, or not where they were."""
+        grads = self.places.gradients(owners, None if self.stateless else states)
+        if grads is None:
             return False
         # whoever moves the tensors of a state moves all: the ends tell whether the numbers still lie side by side
         for name, objects in self.objects.items():
             home = self.numbers[name]
-            same = same and [objects[0].data_ptr(), objects[-1].data_ptr()] == [home.data_ptr(), home[-1].data_ptr()]
-        return same and [t.data_ptr() for tensors in here for t in tensors] == self.pointers
+            if [objects[0].data_ptr(), objects[-1].data_ptr()] != [home.data_ptr(), home[-1].data_ptr()]:
+                return False
+        values = self.count()
+        if values is None:
+            return False
+        self.batch.grads, self.batch.addresses, self.values = grads, self.places.addresses, values
+        return True
 
     def count(self) -> dict[str, float] | None:
         """The numbers of the state, if all parameters still have the same; None otherwise."""
@@ -201,30 +163,6 @@ class Bound:
                 return None
             values[name] = float(low)
         return values
-
-    def take(self, grads: list[Tensor]) -> bool:
-        """Use these gradients, laid out as the parameters are; False if they are of another kind than before."""
-        if self.wrapped:
-            grads = [local(_placed(g, p)) for g, p in zip(grads, self.owners, strict=True)]
-        dtype = grads[0].dtype
-        params = self.batch.params
-        if any([g.dtype is not dtype for g in grads]) or any([g.layout is not torch.strided for g in grads]):
-            return False
-        if self.grad_dtype is not None and dtype is not self.grad_dtype:
-            return False
-        if self.grad_dtype is None:
-            self.grad_dtype, self.grad_sizes = dtype, [g.nbytes for g in grads]
-        elif [g.nbytes for g in grads] != self.grad_sizes:
-            return False
-        if any([g.is_neg() for g in grads]):  # a view whose sign is yet to be applied
-            grads = [g.resolve_neg() for g in grads]
-        if self.batch.dense and not (self.contiguous and all([g.is_contiguous() for g in grads])):
-            grads = [
-                g if g.stride() == p.stride() else torch.empty_like(p, dtype=dtype).copy_(g)
-                for p, g in zip(params, grads, strict=True)
-            ]
-        self.batch.grads = grads
-        return True
 
 
 def beside_name(name: str, f: Format) -> str:

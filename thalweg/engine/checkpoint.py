@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.batch import beside_name, formats_of, local, write
+from thalweg.engine.batch import beside_name, formats_of, write
 from thalweg.engine.formats import BLOCK, Format, is_dense
+from thalweg.engine.places import local
 from thalweg.engine.trace import kept
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
@@ -87,8 +86,8 @@ class StateSpec:
     """What an optimizer keeps for each parameter.
 
     Attributes:
-        kind: ``"tensor"``, like the parameter; ``"number"``, a 0-dim float32 tensor on the CPU that a rule sees as a number of
-            the host; ``"count"``, such a number that counts updates.
+        kind: ``"tensor"``, like the parameter; ``"number"``, a 0-dim float32 tensor on the CPU that a rule sees as a
+            number of the host; ``"count"``, such a number that counts updates.
         fill: the initial value, as a function of the group's hyperparameters.
         signed: whether it may be negative; an 8-bit format spends no bit on a sign that never comes.
     """
@@ -145,9 +144,16 @@ def state(
 
 
 def number(
-    *, doc: str = "", when: Callable[[Any], bool] = always, fill: Callable[[Any], float] = lambda h: 0.0, init: Literal[False] = False
+    *,
+    doc: str = "",
+    when: Callable[[Any], bool] = always,
+    fill: Callable[[Any], float] = lambda h: 0.0,
+    init: Literal[False] = False,
 ) -> Any:
-    """Declare a number kept for each parameter, as torch does in a 0-dim float32 tensor: a function of steps and hyperparameters alone."""
+    """Declare a number that is kept for each parameter in a 0-dim float32 tensor, as torch does.
+
+    It must be a function of steps and hyperparameters alone, so that it is the same for parameters that step together.
+    """
     return StateSpec("", doc, when, "number", fill)
 
 

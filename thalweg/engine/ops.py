@@ -101,7 +101,9 @@ def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def over(*args: Any) -> Tensor:
         like = next(a for a in args if isinstance(a, Tensor) and a.dtype != torch.bool)
-        return function(*(a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=like.dtype, device=like.device) for a in args))
+        return function(
+            *(a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=like.dtype, device=like.device) for a in args)
+        )
 
     return over
 

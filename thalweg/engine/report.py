@@ -12,9 +12,10 @@ from torch.nn.parameter import is_lazy
 
 from thalweg.engine import ops
 from thalweg.engine.backends import choice
-from thalweg.engine.batch import Batch, formats_of, local
+from thalweg.engine.batch import Batch, formats_of
 from thalweg.engine.formats import PLAIN, Format, is_dense, name_of
 from thalweg.engine.ops import ELEMENT
+from thalweg.engine.places import local
 from thalweg.engine.trace import kept, variant
 
 if TYPE_CHECKING:

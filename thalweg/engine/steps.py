@@ -14,9 +14,10 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.engine import declare, noise
 from thalweg.engine.backends import choice
-from thalweg.engine.batch import Bound, check_gradient, formats_of, local, new_state
+from thalweg.engine.batch import Bound, check_gradient, formats_of, new_state
 from thalweg.engine.checkpoint import conform
 from thalweg.engine.formats import Format, Storage, is_dense
+from thalweg.engine.places import local
 from thalweg.engine.trace import Host, Variant, kept, variant
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ class Steps:
                 ready = self._ready((i, id(p)), i, groups[i], [p], scale)
             else:
                 for i, group in enumerate(groups):
-                    owners = [p for p in group["params"] if p.grad is not None]
-                    if owners:
-                        ready += self._ready(i, i, group, owners, scale)
+                    ready += self._ready(i, i, group, group["params"], scale)
         except BaseException:
             self._take_back()
             raise
@@ -106,14 +105,18 @@ class Steps:
     # -- batches ----------------------------------------------------------------------------------------------------
 
     def _ready(
-        self, where: Any, i: int, group: dict[str, Any], owners: list[Tensor], scale: float | None
+        self, where: Any, i: int, group: dict[str, Any], params: list[Tensor], scale: float | None
     ) -> list[Bound]:
+        """The batches of a group's parameters that have a gradient."""
         key, h = self._numbers(i, group, scale is not None)
-        found = self._again(where, key, owners)
+        found = self._again(where, key, params)
+        if found is None:
+            owners = [p for p in params if p.grad is not None]
+            found = self._again(where, key, owners) if len(owners) < len(params) else None
         if found is None:
             # what is created now may be written by later steps, also outside of inference mode
             with torch.inference_mode(False), torch.no_grad():
-                found = self.bound[where] = self._bind(key, i, group, owners)
+                found = self.bound[where] = self._bind(key, i, group, owners) if owners else []
         ready = []
         for bound in found:
             numbers = bound.values
@@ -141,31 +144,29 @@ class Steps:
         return key, h
 
     def _again(self, where: Any, key: Variant, owners: list[Tensor]) -> list[Bound] | None:
-        """The batches of the last step, if these are still they."""
+        """The batches of the last step, if these parameters are theirs and nothing about them has changed."""
         found = self.bound.get(where)
         if not found or (found[0].batch.variant is not key and found[0].batch.variant != key):
             return None
         if sum(len(b.owners) for b in found) != len(owners):
             return None
-        lists: list[Any] = [owners]
-        if len(found) > 1:
-            position = {id(p): p for p in owners}
-            lists = [[position.get(id(p)) for p in b.owners] for b in found]
-            if any(p is None for ps in lists for p in ps):
-                return None
         state = self.optimizer.state
-        states: list[Any]
-        for bound, mine in zip(found, lists, strict=True):
-            if bound.stateless:
-                states = bound.kept
-            elif len(state) == len(mine) and all(map(is_, state, mine)):
-                states = list(state.values())  # many times faster than to look each up
-            else:
-                states = [state.get(p) for p in mine]
-            values = bound.count() if bound.still(mine, states) else None
-            if values is None or not bound.take([p.grad for p in mine]):
+        mine: list[Any] = owners
+        states: list[Any] = []
+        here = set(map(id, owners)) if len(found) > 1 else set()
+        for bound in found:
+            if len(found) > 1:
+                mine = bound.owners
+                if not here.issuperset(map(id, mine)):
+                    return None
+            if not bound.stateless:
+                if len(state) == len(mine) and all(map(is_, state, mine)):
+                    states = list(state.values())  # many times faster than to look each up
+                else:
+                    states = [state.get(p) for p in mine]
+            if not bound.again(mine, states):
                 return None
-            bound.first, bound.values = 0.0, values
+            bound.first = 0.0
         return found
 
     def _bind(self, key: Variant, i: int, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
@@ -203,8 +204,8 @@ class Steps:
             values = bound.count()
             assert values is not None
             bound.first, bound.group, bound.values = first, i, values
-            took = bound.take([p.grad for p in ps])  # type: ignore[misc]
-            assert took
+            again = bound.again(ps, states)
+            assert again
             bounds.append(bound)
         return bounds
 

@@ -1,4 +1,4 @@
-"""The formats of `engine/formats.py`, spelled in C; their functions stand in `prelude.h`, with which every kernel begins."""
+"""The formats of `engine/formats.py`, spelled in C; their functions stand in `prelude.h`, with which kernels begin."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def load(f: Format, name: str) -> str:
     """The number that lies at place ``i``."""
     return {
         "bfloat16": f"from_bfloat16({name}[i])",
-        "int8": f"from_int8({name}[i], {name}_scale[b])",
-        "uint8": f"from_uint8({name}[i], {name}_scale[b])",
+        "int8": f"old_{name}[i - from]",
+        "uint8": f"old_{name}[i - from]",
         "split8": f"join({name}[i], {name}_bits[i] * 256)",
         "split16": f"join({name}[i], {name}_bits[i])",
     }.get(f.name, f"{name}[i]")

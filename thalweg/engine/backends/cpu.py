@@ -107,8 +107,9 @@ class _Writer(Writer):
         blocked = any(self.formats[name].blocked for name in used)
         random = [name for name in writes if self.formats[name].stochastic]
         tensor_sums = [n for n in stage.sums if n.meta["extent"] != ROW]
+        what = f"reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'}"
         lines = [
-            f"/* pass {k + 1} of {len(self.plan.stages)}: reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'} */",
+            f"/* pass {k + 1} of {len(self.plan.stages)}: {what} */",
             f"void stage_{k}(const Job *job, const double *h)",
             "{",
             *(f"    const T {variable(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
@@ -118,8 +119,9 @@ class _Writer(Writer):
         ]
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
+        key = f"(uint32_t)h[{len(hosts) + len(known)}]"
         for pair in sorted({self.slots[name] // 2 for name in random}):
-            lines.append(f"        const uint32_t stream_{pair} = stream((uint32_t)h[{len(hosts) + len(known)}], job->id[t], {pair});")
+            lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
         for node in stage.once:
             lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
         for node in tensor_sums:
@@ -139,7 +141,8 @@ class _Writer(Writer):
             row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
             return [
                 "        const int64_t columns = job->columns[t];",
-                "        for (int64_t from = begin, r = job->row[t] + begin / columns; from < end; from += columns, r++) {",
+                "        int64_t r = job->row[t] + begin / columns;",
+                "        for (int64_t from = begin; from < end; from += columns, r++) {",
                 "            const int64_t to = from + columns;",
                 *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
                 *(f"            T sum_{n.name} = 0;" for n in row_sums),
@@ -153,21 +156,38 @@ class _Writer(Writer):
                 f"        for (int64_t from = begin, b = begin / {BLOCK}; from < end; from += {BLOCK}, b++) {{",
                 f"            const int64_t to = from + {BLOCK} < end ? from + {BLOCK} : end;",
                 *(f"            float new_{name}[{BLOCK}];" for name in locals_),
-                *(f"            uint16_t random_of_{name}[{BLOCK}];" for name in locals_),
+                *(f"            uint32_t random_of_{name}[{BLOCK}];" for name in locals_),
                 *(f"            uint32_t most_{name} = 0;" for name in locals_),
+                *(line for node in stage.loads for line in self._decode(self.slot(node))),
                 *("    " + line for line in body),
                 *(line for name in locals_ for line in self._encode(name)),
                 "        }",
             ]
         return ["        const int64_t from = begin, to = end;", *body]
 
+    def _decode(self, name: str) -> list[str]:
+        """A loop of its own: bytes in the midst of the rule's loop would make the compiler widen all of it fourfold."""
+        f = self.formats[name]
+        if not f.blocked:
+            return []
+        return [
+            f"            float old_{name}[{BLOCK}];",
+            f"            decode_{f.name}({name} + from, old_{name}, to - from, {name}_scale[b]);",
+        ]
+
     def _encode(self, name: str) -> list[str]:
         """Lay down a block whose largest element is known."""
-        scale = f"{name}_scale[b]"
+        scale, kind = f"{name}_scale[b]", self.formats[name].name
         return [
             f"            {scale} = as_float(most_{name});",
-            f"            encode_{self.formats[name].name}(new_{name}, {name} + from, to - from, {scale}, random_of_{name});",
+            f"            encode_{kind}(new_{name}, {name} + from, to - from, {scale}, random_of_{name});",
         ]
+
+    def _root(self, stage: Stage, name: str) -> str:
+        """The root of what is stored: most rules have taken it already."""
+        node = stage.stores[name]
+        roots = [n for n in stage.body if getattr(n.target, "name", "") == "sqrt" and n.args[0] is node]
+        return variable(roots[0]) if roots else f"sqrtf({variable(node)})"
 
     def _loop(self, stage: Stage, blocked: bool, writes: list[str]) -> list[str]:
         sums = [f"sum_{n.name}" for n in stage.sums]
@@ -188,10 +208,12 @@ class _Writer(Writer):
             f, value, slot = self.formats[name], variable(stage.stores[name]), self.slots.get(name, 0)
             half = f"bits_{slot // 2} >> 16" if slot % 2 else f"bits_{slot // 2} & 0xFFFF"
             if f.blocked:
+                value = self._root(stage, name) if f.name == "uint8" else value
                 lines += [
-                    f"            new_{name}[i - from] = {value};",
+                    f"            const float kept_{name} = {value};",
+                    f"            new_{name}[i - from] = kept_{name};",
                     f"            random_of_{name}[i - from] = {half};",
-                    f"            most_{name} = larger_bits(most_{name}, {value});",
+                    f"            most_{name} = larger_bits(most_{name}, kept_{name});",
                 ]
                 continue
             if f.stochastic:
@@ -236,12 +258,18 @@ class _Writer(Writer):
         lines = []
         for i, node in enumerate(sums):
             total = isinstance(node.target, ops.Total)
-            where = f"*job->share[{self._share(node)}]" if total else f"job->sum[{self.sums.index(node)}][job->tensor[c]]"
+            where = (
+                f"*job->share[{self._share(node)}]" if total else f"job->sum[{self.sums.index(node)}][job->tensor[c]]"
+            )
             if total:
                 lines.append(f"    {where} = 0;")
             else:
-                lines.append(f"    for (int64_t t = 0; t < job->tensors; t++) job->sum[{self.sums.index(node)}][t] = 0;")
-            lines.append(f"    for (int64_t c = 0; c < job->chunks; c++) {where} += job->partial[c * {len(sums)} + {i}];")
+                lines.append(
+                    f"    for (int64_t t = 0; t < job->tensors; t++) job->sum[{self.sums.index(node)}][t] = 0;"
+                )
+            lines.append(
+                f"    for (int64_t c = 0; c < job->chunks; c++) {where} += job->partial[c * {len(sums)} + {i}];"
+            )
         return lines
 
     def _share(self, node: fx.Node) -> int:
@@ -269,7 +297,23 @@ class _Job(ctypes.Structure):
         ("threads", ctypes.c_int64),
         ("tensors", ctypes.c_int64),
         ("chunks", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("tensor", "begin", "end", "cost", "table", "number", "sum", "share", "partial", "columns", "row", "id")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "tensor",
+                "begin",
+                "end",
+                "cost",
+                "table",
+                "number",
+                "sum",
+                "share",
+                "partial",
+                "columns",
+                "row",
+                "id",
+            )
+        ),
     ]
 
 
@@ -294,7 +338,9 @@ class Work(Between):
         batch = self.batch
         by_row = batch.plan.uses_rows
         tensor, begin, end, cost = array("q"), array("q"), array("q"), array("q", [0])
-        columns = array("q", [max(1, p.numel() // p.shape[0] if p.ndim > 1 and p.shape[0] else p.numel()) for p in batch.params])
+        columns = array(
+            "q", [max(1, p.numel() // p.shape[0] if p.ndim > 1 and p.shape[0] else p.numel()) for p in batch.params]
+        )
         rows = array("q", [0])
         for t, p in enumerate(batch.params):
             size = p.numel()
@@ -308,26 +354,41 @@ class Work(Between):
                 cost.append(cost[-1] + stop - start + START)
         self.size = cost[-1]
         self.job.chunks = len(tensor)
-        for name, values in (("tensor", tensor), ("begin", begin), ("end", end), ("cost", cost), ("columns", columns), ("row", rows)):
+        for name, values in (
+            ("tensor", tensor),
+            ("begin", begin),
+            ("end", end),
+            ("cost", cost),
+            ("columns", columns),
+            ("row", rows),
+        ):
             setattr(self.job, name, self._address(values))
         self.job.id = self._address(array("I", batch.ids))
         sums = self.kernel.sums
-        self.sums = [array("d", bytes(8 * max(1, rows[-1] if n.meta["extent"] == ROW else len(batch.params)))) for n in sums]
+        self.sums = [
+            array("d", bytes(8 * max(1, rows[-1] if n.meta["extent"] == ROW else len(batch.params)))) for n in sums
+        ]
         self.job.sum = self._address(array("Q", [s.buffer_info()[0] for s in self.sums] or [0]))
         most = max(len(stage.sums) for stage in batch.plan.stages)
         self.job.partial = self._address(array("d", bytes(8 * max(1, most * len(tensor)))))
-        gathered = [n.target.name for stage in batch.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]  # type: ignore[union-attr]
+        gathered = [total.name for stage in batch.plan.stages for n in stage.sums if (total := _total(n))]
         self.shares = {name: array("d", [0.0]) for name in gathered}
         self.job.share = self._address(array("Q", [self.shares[name].buffer_info()[0] for name in gathered] or [0]))
-        numbers = [array("d", [float(x) for x in n.target.over(batch.params, *n.args[1:])]) for n in self.kernel.numbers]  # type: ignore[union-attr]
+        numbers = [array("d", map(float, _leaf(n).over(batch.params, *n.args[1:]))) for n in self.kernel.numbers]
         self.keep += numbers
         self.job.number = self._address(array("Q", [a.buffer_info()[0] for a in numbers] or [0]))
 
     def _tables(self) -> None:
         batch = self.batch
-        fixed = {"p": batch.params, **batch.states, **{f"{n}_{batch.formats[n].beside}": ts for n, ts in batch.beside.items()}}
+        fixed = {
+            "p": batch.params,
+            **batch.states,
+            **{f"{n}_{batch.formats[n].beside}": ts for n, ts in batch.beside.items()},
+        }
         self.tables = {name: array("Q", [t.data_ptr() for t in ts]) for name, ts in fixed.items()}
-        self.index = array("Q", [self.tables[n].buffer_info()[0] if n in self.tables else 0 for n in self.kernel.tables])
+        self.index = array(
+            "Q", [self.tables[n].buffer_info()[0] if n in self.tables else 0 for n in self.kernel.tables]
+        )
         self.job.table = self.index.buffer_info()[0]
 
     def _address(self, values: array[Any]) -> int:
@@ -336,7 +397,10 @@ class Work(Between):
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
         """Let a table of pointers show these tensors."""
-        table = array("Q", [t.data_ptr() for t in tensors])
+        self._point(name, [t.data_ptr() for t in tensors])
+
+    def _point(self, name: str, addresses: list[int]) -> None:
+        table = array("Q", addresses)
         self.tables[name] = table
         self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
 
@@ -345,7 +409,7 @@ class Work(Between):
         batch, this = self.batch, self.batch.plan.stages[stage]
         if stage == 0:
             self.values = self.host(batch.h)
-            self.point("g", batch.grads)
+            self._point("g", batch.addresses)
             self.job.threads = 1 if _forked or self.size < ALONE else torch.get_num_threads()
         self.make_room(this)
         if this.stores or this.sums:
@@ -357,6 +421,15 @@ class Work(Between):
         if stage == len(batch.plan.stages) - 1:
             self.end()
         return {name: self.shares[name][0] for name in this.gives}
+
+
+def _total(node: fx.Node) -> ops.Total | None:
+    return node.target if isinstance(node.target, ops.Total) else None
+
+
+def _leaf(node: fx.Node) -> ops.Leaf:
+    assert isinstance(node.target, ops.Leaf)
+    return node.target
 
 
 def prepare(batch: Batch) -> Work:

@@ -97,15 +97,21 @@ static inline void split8(float x, uint16_t *high, int8_t *low)
     *high = (uint16_t)top;
     *low = finite ? (int8_t)((int32_t)(u - (top << 16)) >> 8) : 0;
 }
-static inline float from_int8(int8_t code, float scale)
+static void decode_int8(const int8_t *restrict code, float *restrict x, int64_t n, float scale)
 {
-    const float c = code;
-    return c * scale / (254 - fabsf(c));
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++) {
+        const float z = code[i] * (1.0f / 127);
+        x[i] = z * (0.5f + 0.5f * z * z) * scale;
+    }
 }
-static inline float from_uint8(uint8_t code, float scale)
+static void decode_uint8(const uint8_t *restrict code, float *restrict x, int64_t n, float scale)
 {
-    const float c = code;
-    return c * c * (scale * (1.0f / 65025));
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++) {
+        const float root = code[i] * (1.0f / 255) * scale;
+        x[i] = root * root;
+    }
 }
 static inline uint32_t larger_bits(uint32_t most, float x)  /* bits of |x| are ordered like it, and NaN is above all */
 {
@@ -114,20 +120,24 @@ static inline uint32_t larger_bits(uint32_t most, float x)  /* bits of |x| are o
 }
 static inline float up(uint32_t random) { return (float)(int32_t)random * 0x1p-16f; }
 static void encode_int8(const float *restrict x, int8_t *restrict code, int64_t n, float top,
-                        const uint16_t *restrict random)
+                        const uint32_t *restrict random)
 {
-    PRAGMA(omp simd)
-    for (int64_t i = 0; i < n; i++)
-        code[i] = (int8_t)(int32_t)floorf(254 * x[i] / (top + fabsf(x[i])) + up(random[i]));
-}
-static void encode_uint8(const float *restrict x, uint8_t *restrict code, int64_t n, float top,
-                         const uint16_t *restrict random)
-{
-    const float stretch = top > 0 ? 65025 / top : 0;
+    const float unit = top > 0 ? 1 / top : 0;
     PRAGMA(omp simd)
     for (int64_t i = 0; i < n; i++) {
-        int32_t q = (int32_t)(sqrtf(x[i] * stretch) + up(random[i]));
+        const float z = x[i] * unit, a = fabsf(z);
+        const float over = z * (2 + a * (6.2869f + 11.4696f * a)), under = 1 + a * (3.0840f + a * (10.9547f + 4.7196f * a));
+        code[i] = (int8_t)(int32_t)floorf(over / under * 127 + up(random[i]));
+    }
+}
+static void encode_uint8(const float *restrict root, uint8_t *restrict code, int64_t n, float top,
+                         const uint32_t *restrict random)
+{
+    const float unit = top > 0 ? 255 / top : 0;
+    PRAGMA(omp simd)
+    for (int64_t i = 0; i < n; i++) {
+        int32_t q = (int32_t)(root[i] * unit + up(random[i]));
         q = q > 255 ? 255 : q;
-        code[i] = (uint8_t)(q < 1 ? x[i] > 0 : q);  /* a denominator that is not zero stays so */
+        code[i] = (uint8_t)(q < 1 ? root[i] > 0 : q);  /* a denominator that is not zero stays so */
     }
 }

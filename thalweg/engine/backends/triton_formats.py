@@ -140,15 +140,15 @@ def split8(x):
 @triton.jit
 def from_int8(code, scale):
     """Companded: finer near 0."""
-    c = code.to(tl.float32)
-    return c * scale / (254.0 - tl.abs(c))
+    z = code.to(tl.float32) * (1.0 / 127.0)
+    return z * (0.5 + 0.5 * z * z) * scale
 
 
 @triton.jit
 def from_uint8(code, scale):
     """A square, for what is never negative."""
-    c = code.to(tl.float32)
-    return c * c * (scale * (1.0 / 65025.0))
+    root = code.to(tl.float32) * (1.0 / 255.0) * scale
+    return root * root
 
 
 @triton.jit
@@ -169,8 +169,12 @@ def encode_int8(x, random, mask):
     rows: tl.constexpr = x.shape[0] // BLOCK_8
     x = tl.reshape(tl.where(mask, x.to(tl.float32), 0.0), (rows, BLOCK_8))
     scale = largest(x)
-    q = tl.floor(tl.div_rn(254.0 * x, scale[:, None] + tl.abs(x)) + up(tl.reshape(random, (rows, BLOCK_8))))
-    code = tl.where(q == q, q, 0.0).to(tl.int32).to(tl.int8)  # of a block of zeros, q is 0/0
+    z = x * tl.where(scale > 0, tl.div_rn(1.0, tl.where(scale > 0, scale, 1.0)), 0.0)[:, None]
+    a = tl.abs(z)
+    over = z * (2.0 + a * (6.2869 + 11.4696 * a))
+    under = 1.0 + a * (3.0840 + a * (10.9547 + 4.7196 * a))
+    q = tl.floor(tl.div_rn(over, under) * 127.0 + up(tl.reshape(random, (rows, BLOCK_8))))
+    code = tl.where(q == q, q, 0.0).to(tl.int32).to(tl.int8)
     return tl.reshape(code, (rows * BLOCK_8,)), scale
 
 
@@ -178,12 +182,12 @@ def encode_int8(x, random, mask):
 def encode_uint8(x, random, mask):
     """The codes, and the scale of each block."""
     rows: tl.constexpr = x.shape[0] // BLOCK_8
-    x = tl.reshape(tl.where(mask, x.to(tl.float32), 0.0), (rows, BLOCK_8))
-    scale = largest(x)
-    stretch = tl.where(scale > 0, tl.div_rn(65025.0, tl.where(scale > 0, scale, 1.0)), 0.0)
-    q = tl.floor(tl.sqrt_rn(x * stretch[:, None]) + up(tl.reshape(random, (rows, BLOCK_8))))
+    root = tl.sqrt_rn(tl.reshape(tl.where(mask, x.to(tl.float32), 0.0), (rows, BLOCK_8)))
+    scale = largest(root)
+    stretch = tl.where(scale > 0, tl.div_rn(255.0, tl.where(scale > 0, scale, 1.0)), 0.0)
+    q = tl.floor(root * stretch[:, None] + up(tl.reshape(random, (rows, BLOCK_8))))
     q = tl.where(q == q, tl.minimum(q, 255.0), 0.0)
-    q = tl.where((x > 0) & (q < 1.0), 1.0, q)  # a denominator that is not zero stays so
+    q = tl.where((root > 0) & (q < 1.0), 1.0, q)  # a denominator that is not zero stays so
     return tl.reshape(q.to(tl.int32).to(tl.uint8), (rows * BLOCK_8,)), scale
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import fx
 
 from thalweg.engine import ops
+from thalweg.engine.batch import slots
 from thalweg.engine.formats import Format
 from thalweg.engine.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
 from thalweg.engine.plan import Plan, Stage
@@ -31,7 +32,7 @@ class Writer:
         self.double = formats["p"].name == "float64"
         working = Format("float64" if self.double else "float32")
         self.formats = {"p": formats["p"], "g": grad, **{k: f for k, f in formats.items() if k != "p"}}
-        self.slots = {name: i for i, name in enumerate(formats)}
+        self.slots = slots(formats)
         leaves = [n for n in plan.traced.graph.nodes if isinstance(n.target, ops.Leaf)]
         for node in [*plan.temporaries, *(n for n in leaves if n.target.extent == ELEMENT)]:
             self.formats[node.name] = working
