@@ -46,7 +46,7 @@ class Batch:
     ids: list[int]
     dense: bool
     sharded: bool = False
-    addresses: list[int] = field(default_factory=list)
+    addresses: Sequence[int] = field(default_factory=list)
     h: SimpleNamespace = field(default_factory=SimpleNamespace)
     key: int = 0
 
@@ -123,12 +123,13 @@ class Bound:
         self.backend, self.why = "", ""
         self.stateless = not (specs or beside)
         self.first = 0.0
+        self.listed = True  # until a backend is chosen that takes addresses alone
         self.values: dict[str, float] = {}
         self.group = 0
         self.objects: dict[str, list[Any]] = {}
         self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.kind != "tensor"}
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside)]
-        self.places = Places(owners, states, names, self.objects, dense, not self.batch.plan.shape_blind)
+        self.places = Places(owners, states, names, self.objects, dense)
 
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""
@@ -140,7 +141,7 @@ class Bound:
 
     def again(self, owners: list[Tensor], states: list[dict[str, Any]]) -> bool:
         """Take the gradients of a further step; False if parameters or states are others, or not where they were."""
-        grads = self.places.gradients(owners, None if self.stateless else states)
+        grads = self.places.gradients(owners, None if self.stateless else states, self.listed)
         if grads is None:
             return False
         # whoever moves the tensors of a state moves all: the ends tell whether the numbers still lie side by side

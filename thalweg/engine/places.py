@@ -1,22 +1,30 @@
 """Where the tensors of a step lie, and whether they still do: what makes the tables of one step good for the next.
 
 A parameter's data, its gradient and its state belong to the user, who may replace, move or reshape them between steps.
-So every step looks at all of them, in pieces that stay in the processor's cache, by functions of torch that Python
-calls without a line of its own in between: this is most of what a step of many small tensors costs.
+So every step looks at all of them, which is most of what a step of many small tensors costs: in C, through the table of
+functions by which torch exchanges tensors (DLPack), where there is a compiler and such a table; else in Python.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import warnings
+from array import array
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
 
-#: tensors of a piece
-PIECE = 128
-#: beyond so many tensors, of fewer elements than so many on average, the states are looked at in so many turns
+from thalweg.engine import compiler
+
+#: below so many tensors Python is as fast
+FEW = 32
+#: beyond so many tensors, of fewer elements than so many on average, looking at their states would take longer than the
+#: step itself; they are looked at in so many turns, but for the ends: whoever moves the tensors of a state moves all
 MANY, TINY, TURNS = 1000, 2048, 32
 
 
@@ -43,7 +51,6 @@ class Places:
         names: of the state tensors in these.
         objects: for other entries of the states, the very objects that must be there.
         dense: whether gradients must lie in memory as their parameters do.
-        shapes: whether shapes matter, not only sizes.
     """
 
     def __init__(
@@ -53,129 +60,222 @@ class Places:
         names: Sequence[str],
         objects: Mapping[str, Sequence[Any]],
         dense: bool,
-        shapes: bool,
     ) -> None:
-        self.size = len(owners)
-        slices = [slice(k, k + PIECE) for k in range(0, self.size, PIECE)]
-        self.pieces = [
-            (at, _Piece(owners[at], states[at], names, {n: xs[at] for n, xs in objects.items()}, dense, shapes))
-            for at in slices
-        ]
-        tiny = sum(p.numel() for p in owners) < TINY * self.size
-        self.turns = TURNS if self.size > MANY and tiny else 1
-        self.turn = 0
-        self.addresses: list[int] = []
+        self.owners, self.states, self.objects, self.dense = owners, states, objects, dense
+        self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
+        self.wrapped = self.distributed or any(p.is_complex() for p in owners)
+        self.params = [local(p.detach()) for p in owners]
+        self.layout = [_layout(p) for p in self._here(owners)]
+        self.places = list(map(Tensor.data_ptr, self._here(owners)))
+        kept = {name: [s[name] for s in states] for name in names}
+        self.kept = {name: [(local(t).data_ptr(), _layout(t)) for t in ts] for name, ts in kept.items()}
+        self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
+        self.dtypes = [g.dtype for p in owners if (g := p.grad) is not None]
+        self.addresses: Sequence[int] = []
+        self.lookout = None
+        if len(owners) >= FEW and not self.wrapped and dense and all(map(_like_its_gradient, owners)):
+            self.lookout = Lookout.over(owners, states, kept, objects)
 
-    def gradients(self, owners: list[Tensor], states: list[dict[str, Any]] | None) -> list[Tensor] | None:
+    def gradients(self, owners: Sequence[Tensor], states: Sequence[dict[str, Any]] | None, listed: bool) -> Any:
         """The gradients, here and laid out as the parameters are, and their ``addresses``; None if anything has moved.
 
         Args:
             owners: the parameters as the optimizer has them now.
             states: what it keeps for them now; None where the rule keeps nothing.
+            listed: whether the gradients themselves are wanted; else an empty list stands for them.
         """
-        if len(owners) != self.size:
+        if len(owners) != len(self.owners) or not all(map(is_, owners, self.owners)):
             return None
-        self.turn = (self.turn + 1) % self.turns
-        last = len(self.pieces) - 1
-        grads: list[Tensor] = []
-        addresses: list[int] = []
-        for k, (at, piece) in enumerate(self.pieces):
-            # who moves the tensors of a state moves all of them, or a part that is found in its turn
-            closely = self.turns == 1 or k in (0, last) or k % self.turns == self.turn
-            found = piece.gradients(owners[at], None if states is None else states[at], closely)
-            if found is None:
-                return None
-            grads += found
-            addresses += piece.addresses
-        self.addresses = addresses
+        if states is not None and not all(map(is_, states, self.states)):
+            return None
+        if self.lookout is not None and self.lookout.unmoved():
+            self.addresses = self.lookout.address
+            return [p.grad for p in owners] if listed else []
+        grads = self._gradients(owners, states)
+        in_turns = self.lookout is not None and self.lookout.tables.turns > 1
+        if grads is None and in_turns and self._lost(states):
+            warnings.warn(
+                f"a tensor of the state of one of {len(owners)} small parameters was moved or replaced by hand: the "
+                f"updates of up to {TURNS} steps since are lost. Move all of them at once, or give the parameter a new "
+                "dict (optimizer.state[p] = {...}): both are seen at the next step",
+                stacklevel=2,
+            )
         return grads
 
-
-class _Piece:
-    """Some of them."""
-
-    def __init__(
-        self,
-        owners: Sequence[Tensor],
-        states: Sequence[dict[str, Any]],
-        names: Sequence[str],
-        objects: Mapping[str, Sequence[Any]],
-        dense: bool,
-        shapes: bool,
-    ) -> None:
-        self.owners, self.states, self.objects, self.dense, self.shapes = owners, states, objects, dense, shapes
-        self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
-        self.wrapped = self.distributed or any(p.is_complex() for p in owners)
-        self.params = [local(p.detach()) for p in owners]
-        self.addresses: list[int] = []
+    def _gradients(self, owners: Sequence[Tensor], states: Sequence[dict[str, Any]] | None) -> list[Tensor] | None:
         here = self._here(owners)
-        self.places = list(map(Tensor.data_ptr, here))
-        self.kept = {name: list(map(Tensor.data_ptr, map(local, [s[name] for s in states]))) for name in names}
-        self.contiguous = all(map(Tensor.is_contiguous, here))
-        self.layout = self._layout(here)
-        self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
-        self.dtypes = [_dtype(p.grad) for p in owners]
-        self.sizes = [p.grad.nbytes for p in owners]  # type: ignore[union-attr]
-
-    def gradients(
-        self, owners: Sequence[Tensor], states: Sequence[dict[str, Any]] | None, closely: bool
-    ) -> list[Tensor] | None:
-        """As :meth:`Places.gradients`."""
-        if not all(map(is_, owners, self.owners)) or (states is not None and not all(map(is_, states, self.states))):
-            return None
-        here = self._here(owners)
-        if list(map(Tensor.data_ptr, here)) != self.places:
+        if list(map(Tensor.data_ptr, here)) != self.places or list(map(_layout, here)) != self.layout:
             return None
         grads: list[Any] = [p.grad for p in owners]
         try:
-            if [g.dtype for g in grads] != self.dtypes:
+            if [g.dtype for g in grads] != self.dtypes or [g.shape for g in grads] != [p.shape for p in owners]:
                 return None
-            addresses = list(map(Tensor.data_ptr, grads))
-            # a parameter whose data were cut has a smaller gradient
-            if closely and not ([g.nbytes for g in grads] == self.sizes and self._unmoved(here, states)):
+            if any([g.layout is not torch.strided for g in grads]) or not self._states_unmoved(states):
                 return None
-        except (AttributeError, KeyError, RuntimeError, TypeError):  # no gradient, a sparse one, a state taken away
+        except (AttributeError, KeyError, RuntimeError, TypeError):  # no gradient, a state that is no tensor any more
             return None
         if self.wrapped:
             grads = [local(placed(g, p)) for g, p in zip(grads, owners, strict=True)]
         # a sign yet to be applied; a view with one has gaps, and is copied below, unless it is of one number
         if self.single and any([grads[i].is_neg() for i in self.single]):
             grads = [g.resolve_neg() for g in grads]
-            addresses = list(map(Tensor.data_ptr, grads))
-        if self.dense and not (self.contiguous and all(map(Tensor.is_contiguous, grads))):
+        if self.dense:
             grads = [g if g.stride() == p.stride() else _like(g, p) for p, g in zip(self.params, grads, strict=True)]
-            addresses = list(map(Tensor.data_ptr, grads))
-        self.addresses = list(map(Tensor.data_ptr, grads)) if self.wrapped else addresses
+        self.addresses = list(map(Tensor.data_ptr, grads))
         return grads
 
-    def _unmoved(self, here: Sequence[Tensor], states: Sequence[dict[str, Any]] | None) -> bool:
-        """Whether parameters are laid out, and states lie, as they did."""
-        if self.contiguous and not all(map(Tensor.is_contiguous, here)):
-            return False
-        if self._layout(here) != self.layout:
-            return False
+    def _states_unmoved(self, states: Sequence[dict[str, Any]] | None) -> bool:
         if states is None:
             return True
-        for name, places in self.kept.items():
-            tensors = [s[name] for s in states]
-            if list(map(Tensor.data_ptr, map(local, tensors) if self.wrapped else tensors)) != places:
-                return False
-        return all(all(map(is_, xs, [s[name] for s in states])) for name, xs in self.objects.items())
+        return all(self._state_unmoved(i, state) for i, state in enumerate(states))
+
+    def _lost(self, states: Sequence[dict[str, Any]] | None) -> bool:
+        """Whether states have moved, but not those that every step looks at."""
+        if states is None:
+            return False
+        moved = [not self._state_unmoved(i, state) for i, state in enumerate(states)]
+        return any(moved) and not (moved[0] or moved[-1])
+
+    def _state_unmoved(self, i: int, state: dict[str, Any]) -> bool:
+        try:
+            tensors = all((local(state[n]).data_ptr(), _layout(state[n])) == at[i] for n, at in self.kept.items())
+            return tensors and all(state[name] is xs[i] for name, xs in self.objects.items())
+        except (AttributeError, KeyError, RuntimeError, TypeError):
+            return False
 
     def _here(self, owners: Sequence[Tensor]) -> Sequence[Tensor]:
         return [local(p) for p in owners] if self.distributed else owners
 
-    def _layout(self, here: Sequence[Tensor]) -> list[Any]:
-        """What of shapes and strides is not told by sizes and being contiguous."""
-        shapes = [p.shape for p in here] if self.shapes else []
-        return shapes if self.contiguous else [*shapes, *[p.stride() for p in here]]
+
+def _layout(x: Tensor) -> Any:
+    x = x._local_tensor if hasattr(x, "_local_tensor") else x
+    return x.dtype, x.shape, x.stride()
 
 
-def _dtype(g: Tensor | None) -> torch.dtype:
-    assert g is not None
-    return g.dtype
+def _like_its_gradient(p: Tensor) -> bool:
+    g = p.grad
+    return g is not None and g.layout == torch.strided and g.shape == p.shape and g.stride() == p.stride()
 
 
 def _like(g: Tensor, p: Tensor) -> Tensor:
     """``g`` in the order of memory of ``p``."""
     return torch.empty_like(p, dtype=g.dtype, requires_grad=False).copy_(g)
+
+
+class _Lookout(ctypes.Structure):
+    """What the C knows as ``Lookout``."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "none", "grad")),
+        *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "turns", "turn")),
+        *((name, ctypes.c_void_p) for name in ("owner", "state", "kind", "layout", "place")),
+        *((name, ctypes.c_void_p) for name in ("gradient", "number", "address")),
+    ]
+
+
+class Lookout:
+    """The tables of `lookout.c` for some parameters and their states, none of them distributed or complex."""
+
+    def __init__(self, functions: Any, dlpack: int) -> None:
+        self.functions = functions
+        self.dlpack = dlpack
+        self.tables = _Lookout()
+        self.keep: list[Any] = []
+        self.address = array("Q")
+
+    @classmethod
+    def over(
+        cls,
+        owners: Sequence[Tensor],
+        states: Sequence[dict[str, Any]],
+        kept: Mapping[str, Sequence[Tensor]],
+        objects: Mapping[str, Sequence[Any]],
+    ) -> Lookout | None:
+        """One for these as they lie now; None where there is no compiler, or torch has no such table."""
+        functions, dlpack = _functions(), _exchange()
+        if functions is None or dlpack is None:
+            return None
+        self = cls(functions, dlpack)
+        size = len(owners)
+        names = [*kept, *objects]
+        turns = TURNS if size > MANY and sum(p.numel() for p in owners) < TINY * size else 1
+        self.address = array("Q", bytes(8 * size))
+        layout, place = self._look([*owners, *(t for ts in kept.values() for t in ts)])
+        gradient, _ = self._look([p.grad for p in owners])
+        python = ctypes.pythonapi
+        self.tables = _Lookout(
+            dlpack, *map(_address, (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem)),
+            id(None), id(GRAD), size, len(kept), len(objects), turns, 0,
+            self._table(map(id, owners)), self._table(map(id, states)),
+            self._table(map(id, names)),
+            self._table(layout), self._table(place), self._table(gradient),
+            self._table(id(x) for xs in objects.values() for x in xs), self.address.buffer_info()[0],
+        )  # fmt: skip
+        self.keep += [owners, states, names, objects]
+        if turns > 1:  # memory that a state was moved away from is written until that is found
+            self.keep.append([t.untyped_storage() for ts in kept.values() for t in ts])
+        return self
+
+    def unmoved(self) -> bool:
+        """Whether all of them are where they were, and their gradients, of the layout they had, lie at ``address``."""
+        self.tables.turn = (self.tables.turn + 1) % self.tables.turns
+        try:
+            return bool(self.functions.unmoved(ctypes.addressof(self.tables)))
+        except Exception:  # whatever torch says of a tensor that it cannot describe: Python looks closer
+            return False
+
+    def _look(self, tensors: Sequence[Any]) -> tuple[array[int], array[int]]:
+        size = len(tensors)
+        objects, layout, place = (array("Q", bytes(8 * size)) for _ in range(3))
+        objects[:] = array("Q", map(id, tensors))
+        pointers = [x.buffer_info()[0] for x in (objects, layout, place)]
+        self.functions.look(self.dlpack, pointers[0], size, pointers[1], pointers[2])
+        return layout, place
+
+    def _table(self, values: Any) -> int:
+        table = array("Q", values)
+        self.keep.append(table)
+        return table.buffer_info()[0] if table else 0
+
+
+#: the attribute's name as one object that is never freed
+GRAD = "grad"
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+@functools.cache
+def _exchange() -> int | None:
+    """Where torch's table of functions lies, of the first major version of DLPack's exchange."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        return None
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.argtypes, pointer.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+    try:
+        table = pointer(capsule, b"dlpack_exchange_api")
+    except (TypeError, ValueError):
+        return None
+    return table if table and ctypes.cast(table, ctypes.POINTER(ctypes.c_uint32))[0] == 1 else None
+
+
+def _functions() -> Any:
+    """`lookout.c`, called with the interpreter's lock held; None without a compiler."""
+    if not compiler.available()[0]:
+        return None
+    try:
+        return _loaded()
+    except compiler.CompilerError:  # whoever asks for the generated C will hear of it
+        return None
+
+
+@functools.cache
+def _loaded() -> Any:
+    source = files("thalweg.engine").joinpath("lookout.c").read_text(encoding="utf-8")
+    functions = ctypes.PyDLL(compiler.library(source).cdll._name)
+    functions.look.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    functions.unmoved.argtypes = [ctypes.c_void_p]
+    functions.look.restype = functions.unmoved.restype = ctypes.c_int64
+    return functions

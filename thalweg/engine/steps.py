@@ -223,6 +223,7 @@ class Steps:
             )
         bound.backend, bound.why = choice.choose(self.optimizer.backend, batch)
         bound.work = choice.prepare(bound.backend, batch)
+        bound.listed = getattr(bound.work, "reads_gradients", True)
 
 
 def draws(storage: Storage) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 #: elements of a batch beyond which stacking costs more than it saves (on a CPU: up to 7 × faster at d = 64, not at 256)
-LIMIT = 1 << 18
+LIMIT = 1 << 19
 
 
 def by_shape(function: Callable[[Tensor], Tensor], matrices: list[Tensor]) -> list[Tensor]:
@@ -27,7 +28,8 @@ def by_shape(function: Callable[[Tensor], Tensor], matrices: list[Tensor]) -> li
     limit = 0 if matrices[0].dtype == torch.float64 else LIMIT
     out: dict[int, Tensor] = {}
     for indices in same.values():
-        size = max(1, limit // max(1, matrices[indices[0]].numel()))
+        most = max(1, limit // max(1, matrices[indices[0]].numel()))
+        size = math.ceil(len(indices) / math.ceil(len(indices) / most))  # evenly
         for part in (indices[k : k + size] for k in range(0, len(indices), size)):
             if len(part) == 1:
                 out[part[0]] = function(matrices[part[0]])

@@ -17,8 +17,8 @@ from thalweg.linalg.symmetric import Symmetric, gram, product
 SIDE_LONG, SIDE = 320, 512
 #: longer side over shorter from which a step on the Gram matrix is cheaper than one on X
 LONG = 1.4
-#: elements of a batch beyond which it is split, so that its memory stays bounded
-LIMIT = 1 << 22
+#: elements of a batch beyond which it is split, evenly: larger ones leave the cache between two products
+LIMIT = 5 << 19
 #: unit roundoff of the iteration, the relative error that an eigenvalue 0 of the Gram matrix starts from
 ROUNDOFF = torch.finfo(torch.bfloat16).eps / 2
 
@@ -54,7 +54,8 @@ def orthogonal_factors(
         standard = by_shape(lambda G: newton_schulz(G, coefficients, steps, eps).to(G.dtype), [Gs[i] for i in rest])
         out.update(zip(rest, standard, strict=True))
     for shape, indices in one_way.items():
-        size = max(1, LIMIT // shape.numel())
+        parts = math.ceil(len(indices) / max(1, LIMIT // shape.numel()))
+        size = math.ceil(len(indices) / parts)
         for part in (indices[j : j + size] for j in range(0, len(indices), size)):
             batch = [Gs[i] for i in part]
             for i, G, (Q, norm) in zip(part, batch, _iterate(batch, coefficients, steps, eps), strict=True):
@@ -96,18 +97,19 @@ def _iterate(
 ) -> list[tuple[Tensor, float]]:
     """The factor of each of several matrices of one shape, and its Frobenius norm."""
     rows, columns = Gs[0].shape
-    tall = rows > columns
-    n, m = sorted((rows, columns))
-    X = Gs[0].new_zeros(len(Gs), n + n % 2, m, dtype=torch.bfloat16)  # even, to be halved; a row 0 stays 0
-    for G, x in zip(Gs, X, strict=True):
-        unit = (G / torch.linalg.vector_norm(G, dtype=torch.float32).clamp(min=eps)).to(X.dtype)
-        x[:n].copy_(unit.mT if tall else unit)
-    plan = segments(coefficients, steps, m >= LONG * n)
+    tall, odd = rows > columns, min(rows, columns) % 2
+    Y = Gs[0].new_empty(len(Gs), rows + (0 if tall else odd), columns + (odd if tall else 0), dtype=torch.bfloat16)
+    if odd:  # made even, to be halved: a row or column 0 stays 0
+        (Y[:, :, -1] if tall else Y[:, -1]).zero_()
+    for G, y in zip(Gs, Y, strict=True):
+        y[:rows, :columns].copy_(G / torch.linalg.vector_norm(G, dtype=torch.float32).clamp(min=eps))
+    X = Y.mT if tall else Y
+    plan = segments(coefficients, steps, max(rows, columns) >= LONG * min(rows, columns))
     for i, length in enumerate(plan):
-        X = _segment(X, coefficients, length, tall and i == len(plan) - 1)
-    norms = torch.linalg.vector_norm(X, dim=(1, 2)).tolist()  # with dtype= it would copy X first
-    Qs = (X[:, :n].mT if tall else X[:, :n]).to(Gs[0].dtype)
-    return list(zip(Qs.unbind(), norms, strict=True))
+        X = _segment(X, coefficients, length, tall and (length == 1 or i == len(plan) - 1))
+    Y = X.mT if tall else X
+    norms = torch.linalg.vector_norm(Y, dim=(1, 2)).tolist()  # with dtype= it would copy Y first
+    return [(y[:rows, :columns].to(Gs[0].dtype), norm) for y, norm in zip(Y, norms, strict=True)]
 
 
 def _segment(X: Tensor, coefficients: tuple[float, float, float], length: int, tall: bool) -> Tensor:
@@ -119,7 +121,8 @@ def _segment(X: Tensor, coefficients: tuple[float, float, float], length: int, t
     R = gram(X)
     Z = product(R, R, R, b, c)
     if length == 1:
-        return torch.baddbmm(X, Z.whole(), X, beta=a)
+        F = Z.whole()
+        return torch.baddbmm(X.mT, X.mT, F.mT, beta=a).mT if tall else torch.baddbmm(X, F, X, beta=a)
     Q: Symmetric | None = None
     for step in range(length):
         if step:

@@ -29,12 +29,21 @@ class Symmetric(NamedTuple):
 
 
 def gram(X: Tensor) -> Symmetric:
-    """``X Xᵀ`` of a contiguous or transposed batch (k, n, m), n even."""
+    """``X Xᵀ`` of a contiguous batch (k, n, m) or the transpose of one, n even."""
     k, n, m = X.shape
-    halves = X.reshape(2 * k, n // 2, m)
     O = X.new_empty(k, n // 2, n // 2)  # noqa: E741
+    # products one by one, as torch would copy a batch of every second half
+    if not X.is_contiguous():
+        D = X.new_empty(2 * k, n // 2, n // 2)
+        for x, upper, lower, out in zip(X, D[:k], D[k:], O, strict=True):
+            x0, x1 = x.chunk(2)
+            torch.mm(x0, x0.mT, out=upper)
+            torch.mm(x1, x1.mT, out=lower)
+            torch.mm(x1, x0.mT, out=out)
+        return Symmetric(D, O)
+    halves = X.view(2 * k, n // 2, m)
     for upper, lower, out in zip(halves[::2], halves[1::2], O, strict=True):
-        torch.mm(lower, upper.mT, out=out)  # one by one, as torch would copy a batch of every second half
+        torch.mm(lower, upper.mT, out=out)
     D = torch.bmm(halves, halves.mT).view(k, 2, n // 2, n // 2)
     return Symmetric(D.transpose(0, 1).flatten(0, 1), O)
 

@@ -76,7 +76,7 @@ def test_one_kernel_serves_any_number_of_tensors(monkeypatch):
     for count in (1, 7, 200):
         params = parameters([(5,)] * count, torch.float32)
         walk(thalweg.AdamW(params, lr=0.1), params, 2)
-    assert len(set(built)) == 1
+    assert len({text for text in built if "AdamW" in text}) == 1
 
 
 def test_without_a_compiler_auto_takes_foreach_and_says_why(monkeypatch):

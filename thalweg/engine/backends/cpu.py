@@ -7,6 +7,7 @@ import functools
 import math
 import os
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -330,6 +331,9 @@ class Work(Between):
             function.restype = None
         self.keep: list[Any] = []
         self.job = _Job(tensors=len(batch.params))
+        leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
+        #: whether it wants the gradients themselves, or their addresses alone
+        self.reads_gradients = any(n.target == "g" for leaf in leaves for n in leaf.all_input_nodes)
         self._cut()
         self._tables()
 
@@ -399,7 +403,7 @@ class Work(Between):
         """Let a table of pointers show these tensors."""
         self._point(name, [t.data_ptr() for t in tensors])
 
-    def _point(self, name: str, addresses: list[int]) -> None:
+    def _point(self, name: str, addresses: Sequence[int]) -> None:
         table = array("Q", addresses)
         self.tables[name] = table
         self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
