@@ -17,7 +17,7 @@ from thalweg.linalg.symmetric import Symmetric, gram, product
 SIDE_LONG, SIDE = 320, 512
 #: longer side over shorter from which a step on the Gram matrix is cheaper than one on X
 LONG = 1.4
-#: elements of a batch beyond which it is split, evenly: larger ones leave the cache between two products
+#: elements of a batch beyond which it is split, evenly: a batch, its product and their factors stay in the cache
 LIMIT = 5 << 19
 #: unit roundoff of the iteration, the relative error that an eigenvalue 0 of the Gram matrix starts from
 ROUNDOFF = torch.finfo(torch.bfloat16).eps / 2
