@@ -9,6 +9,7 @@ void stage_0(const Job *job, const double *h)
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
         const float *const g = ((void **)job->table[1])[t];
+        FETCH(1, sizeof *g);
         T sum_grad_squares = 0;
         const int64_t from = begin, to = end;
         SIMD(reduction(+: sum_grad_squares))
@@ -42,6 +43,10 @@ void stage_1(const Job *job, const double *h)
         const float *const g = ((void **)job->table[1])[t];
         float *const exp_avg = ((void **)job->table[2])[t];
         float *const exp_avg_sq = ((void **)job->table[3])[t];
+        FETCH(0, sizeof *p);
+        FETCH(1, sizeof *g);
+        FETCH(2, sizeof *exp_avg);
+        FETCH(3, sizeof *exp_avg_sq);
         const T t_grad_squares = (T)h[9];
         const T t_sqrt = sqrtf(t_grad_squares);
         const T t_add = t_sqrt + 1e-06f;

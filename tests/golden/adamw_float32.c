@@ -20,6 +20,10 @@ void stage_0(const Job *job, const double *h)
         const float *const g = ((void **)job->table[1])[t];
         float *const exp_avg = ((void **)job->table[2])[t];
         float *const exp_avg_sq = ((void **)job->table[3])[t];
+        FETCH(0, sizeof *p);
+        FETCH(1, sizeof *g);
+        FETCH(2, sizeof *exp_avg);
+        FETCH(3, sizeof *exp_avg_sq);
         const int64_t from = begin, to = end;
         SIMD()
         for (int64_t i = from; i < to; i++) {

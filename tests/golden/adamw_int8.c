@@ -22,6 +22,10 @@ void stage_0(const Job *job, const double *h)
         float *const exp_avg_scale = ((void **)job->table[4])[t];
         uint8_t *const exp_avg_sq = ((void **)job->table[3])[t];
         float *const exp_avg_sq_scale = ((void **)job->table[5])[t];
+        FETCH(0, sizeof *p);
+        FETCH(1, sizeof *g);
+        FETCH(2, sizeof *exp_avg);
+        FETCH(3, sizeof *exp_avg_sq);
         const uint32_t stream_0 = stream((uint32_t)h[8], job->id[t], 0);
         for (int64_t from = begin, b = begin / 128; from < end; from += 128, b++) {
             const int64_t to = from + 128 < end ? from + 128 : end;

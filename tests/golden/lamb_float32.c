@@ -19,6 +19,10 @@ void stage_0(const Job *job, const double *h)
         const float *const g = ((void **)job->table[1])[t];
         float *const exp_avg = ((void **)job->table[2])[t];
         float *const exp_avg_sq = ((void **)job->table[3])[t];
+        FETCH(0, sizeof *p);
+        FETCH(1, sizeof *g);
+        FETCH(2, sizeof *exp_avg);
+        FETCH(3, sizeof *exp_avg_sq);
         T sum_tensor_sum = 0;
         T sum_tensor_sum_1 = 0;
         const int64_t from = begin, to = end;
@@ -67,6 +71,9 @@ void stage_1(const Job *job, const double *h)
         float *const p = ((void **)job->table[0])[t];
         const float *const exp_avg = ((void **)job->table[2])[t];
         const float *const exp_avg_sq = ((void **)job->table[3])[t];
+        FETCH(0, sizeof *p);
+        FETCH(2, sizeof *exp_avg);
+        FETCH(3, sizeof *exp_avg_sq);
         const T t_tensor_sum = (T)job->sum[0][t];
         const T t_sqrt_1 = sqrtf(t_tensor_sum);
         const T t_tensor_sum_1 = (T)job->sum[1][t];

@@ -13,6 +13,9 @@ void stage_0(const Job *job, const double *h)
         const float *const g = ((void **)job->table[1])[t];
         float *const momentum_buffer = ((void **)job->table[2])[t];
         float *const lerp_1 = ((void **)job->table[3])[t];
+        FETCH(1, sizeof *g);
+        FETCH(2, sizeof *momentum_buffer);
+        FETCH(3, sizeof *lerp_1);
         const int64_t from = begin, to = end;
         SIMD()
         for (int64_t i = from; i < to; i++) {
@@ -36,6 +39,8 @@ void stage_1(const Job *job, const double *h)
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
         float *const p = ((void **)job->table[0])[t];
         const float *const orthogonalize = ((void **)job->table[4])[t];
+        FETCH(0, sizeof *p);
+        FETCH(4, sizeof *orthogonalize);
         const T t_update_scale = (T)job->number[0][t];
         const int64_t from = begin, to = end;
         SIMD()

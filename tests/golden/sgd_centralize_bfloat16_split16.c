@@ -9,6 +9,7 @@ void stage_0(const Job *job, const double *h)
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
         const uint16_t *const g = ((void **)job->table[1])[t];
+        FETCH(1, sizeof *g);
         const int64_t columns = job->columns[t];
         int64_t r = job->row[t] + begin / columns;
         for (int64_t from = begin; from < end; from += columns, r++) {
@@ -34,6 +35,8 @@ void stage_1(const Job *job, const double *h)
         uint16_t *const p = ((void **)job->table[0])[t];
         int16_t *const p_bits = ((void **)job->table[2])[t];
         const uint16_t *const g = ((void **)job->table[1])[t];
+        FETCH(0, sizeof *p);
+        FETCH(1, sizeof *g);
         const T t_is_matrix = (T)job->number[0][t];
         const T t_row_size = (T)job->number[1][t];
         const int64_t columns = job->columns[t];

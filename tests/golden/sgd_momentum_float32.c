@@ -14,6 +14,9 @@ void stage_0(const Job *job, const double *h)
         float *const p = ((void **)job->table[0])[t];
         const float *const g = ((void **)job->table[1])[t];
         float *const momentum_buffer = ((void **)job->table[2])[t];
+        FETCH(0, sizeof *p);
+        FETCH(1, sizeof *g);
+        FETCH(2, sizeof *momentum_buffer);
         const int64_t from = begin, to = end;
         SIMD()
         for (int64_t i = from; i < to; i++) {

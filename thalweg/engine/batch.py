@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,7 @@ class Bound:
         key: Variant,
         storage: Storage,
         ids: list[int],
+        everything: dict[Any, Any],
     ) -> None:
         self.owners, self.kept, self.specs = owners, states, specs
         params = [local(p) for p in owners]
@@ -127,9 +129,11 @@ class Bound:
         self.values: dict[str, float] = {}
         self.group = 0
         self.objects: dict[str, list[Any]] = {}
+        self.ends: dict[str, tuple[int, int]] = {}
         self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.kind != "tensor"}
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside)]
-        self.places = Places(owners, states, names, self.objects, dense)
+        alone = len(everything) == len(owners) and all(map(is_, everything, owners))
+        self.places = Places(owners, states, names, self.objects, dense, everything if alone else None)
 
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""
@@ -137,19 +141,22 @@ class Bound:
         for s, view in zip(self.kept, home.unbind(), strict=True):
             s[name] = view
         self.objects[name] = [s[name] for s in self.kept]
+        self.ends[name] = home.data_ptr(), home[-1].data_ptr()
         return home
 
-    def again(self, owners: list[Tensor], states: list[dict[str, Any]]) -> bool:
+    def again(self, owners: list[Tensor], states: Callable[[], Sequence[Any]]) -> bool:
         """Take the gradients of a further step; False if parameters or states are others, or not where they were."""
         grads = self.places.gradients(owners, None if self.stateless else states, self.listed)
         if grads is None:
             return False
         # whoever moves the tensors of a state moves all: the ends tell whether the numbers still lie side by side
         for name, objects in self.objects.items():
-            home = self.numbers[name]
-            if [objects[0].data_ptr(), objects[-1].data_ptr()] != [home.data_ptr(), home[-1].data_ptr()]:
+            if (objects[0].data_ptr(), objects[-1].data_ptr()) != self.ends[name]:
                 return False
-        values = self.count()
+        if self.places.counted:
+            values: dict[str, float] | None = {name: float(home[0]) for name, home in self.numbers.items()}
+        else:
+            values = self.count()
         if values is None:
             return False
         self.batch.grads, self.batch.addresses, self.values = grads, self.places.addresses, values

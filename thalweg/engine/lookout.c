@@ -23,14 +23,17 @@ typedef struct {
     void *(*attribute)(void *object, void *name);  /* PyObject_GetAttr: a new reference */
     void (*release)(void *object);                 /* Py_DecRef */
     void *(*item)(void *dict, void *key);          /* PyDict_GetItem: a borrowed reference, or nothing */
+    int (*next)(void *dict, int64_t *at, void **key, void **value);  /* PyDict_Next: borrowed references */
     void *none, *grad;                             /* None and "grad" */
     int64_t size, kinds, numbers;
     int64_t turns, turn;        /* which states are looked at: one in so many, and the first and the last */
+    void *states;               /* the dict from parameters to theirs, if it holds no others and in this order */
     void **owner, **state;      /* the parameters and their dicts */
     void **kind;                /* keys of the state's tensors, then of its other entries */
     uint64_t *layout, *place;   /* of the parameters, then of each kind of state */
     uint64_t *gradient;         /* layouts of the gradients */
     void **number;              /* the other entries themselves */
+    float **home;               /* where the numbers in them lie side by side */
     uint64_t *address;          /* out: where the gradients lie */
 } Lookout;
 
@@ -69,9 +72,20 @@ static int is_at(const Lookout *all, void *object, uint64_t layout, uint64_t pla
     return !all->dlpack->read(object, &t) && layout_of(&t) == layout && (uint64_t)t.data + t.byte_offset == place;
 }
 
-/* Returns 1 if all parameters and states are where they were, and all gradients are of the layout they had. */
+/* Returns 1 if all parameters and states are where they were, the numbers of all parameters still the same, and all
+   gradients of the layout they had. */
 int64_t unmoved(const Lookout *all)
 {
+    if (all->states) {
+        int64_t at = 0, i = 0;
+        void *key, *value;
+        for (; all->next(all->states, &at, &key, &value); i++)
+            if (i == all->size || key != all->owner[i] || value != all->state[i]) return 0;
+        if (i != all->size) return 0;
+    }
+    for (int64_t k = 0; k < all->numbers; k++)
+        for (int64_t i = 1; i < all->size; i++)
+            if (all->home[k][i] != all->home[k][0]) return 0;
     for (int64_t i = 0; i < all->size; i++) {
         if (!is_at(all, all->owner[i], all->layout[i], all->place[i])) return 0;
         void *g = all->attribute(all->owner[i], all->grad);

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import warnings
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from operator import is_
 from typing import Any
@@ -49,8 +49,10 @@ class Places:
         owners: the parameters.
         states: what is kept for each of them, as the optimizer holds it; empty dicts where the rule keeps nothing.
         names: of the state tensors in these.
-        objects: for other entries of the states, the very objects that must be there.
+        objects: for other entries of the states, the very objects that must be there: numbers in tensors that lie side
+            by side.
         dense: whether gradients must lie in memory as their parameters do.
+        everything: the dict from parameters to their states, if these are all that it holds, in this order.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Places:
         names: Sequence[str],
         objects: Mapping[str, Sequence[Any]],
         dense: bool,
+        everything: dict[Any, Any] | None = None,
     ) -> None:
         self.owners, self.states, self.objects, self.dense = owners, states, objects, dense
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
@@ -72,25 +75,34 @@ class Places:
         self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
         self.dtypes = [g.dtype for p in owners if (g := p.grad) is not None]
         self.addresses: Sequence[int] = []
+        self.counted = False  # whether the last look has found the numbers of all parameters the same
         self.lookout = None
         if len(owners) >= FEW and not self.wrapped and dense and all(map(_like_its_gradient, owners)):
-            self.lookout = Lookout.over(owners, states, kept, objects)
+            self.lookout = Lookout.over(owners, states, kept, objects, everything)
+        #: whether the lookout sees for itself what the optimizer keeps for whom
+        self.watches_states = self.lookout is not None and everything is not None
 
-    def gradients(self, owners: Sequence[Tensor], states: Sequence[dict[str, Any]] | None, listed: bool) -> Any:
+    def gradients(self, owners: Sequence[Tensor], states_now: Callable[[], Sequence[Any]] | None, listed: bool) -> Any:
         """The gradients, here and laid out as the parameters are, and their ``addresses``; None if anything has moved.
 
         Args:
             owners: the parameters as the optimizer has them now.
-            states: what it keeps for them now; None where the rule keeps nothing.
+            states_now: gives what it keeps for them now; None where the rule keeps nothing.
             listed: whether the gradients themselves are wanted; else an empty list stands for them.
         """
         if len(owners) != len(self.owners) or not all(map(is_, owners, self.owners)):
             return None
+        states = None if states_now is None or self.watches_states else states_now()
         if states is not None and not all(map(is_, states, self.states)):
             return None
-        if self.lookout is not None and self.lookout.unmoved():
+        self.counted = self.lookout is not None and self.lookout.unmoved()
+        if self.counted and self.lookout is not None:
             self.addresses = self.lookout.address
             return [p.grad for p in owners] if listed else []
+        if self.watches_states and states_now is not None:
+            states = states_now()
+            if not all(map(is_, states, self.states)):
+                return None
         grads = self._gradients(owners, states)
         in_turns = self.lookout is not None and self.lookout.tables.turns > 1
         if grads is None and in_turns and self._lost(states):
@@ -166,10 +178,10 @@ class _Lookout(ctypes.Structure):
     """What the C knows as ``Lookout``."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "none", "grad")),
+        *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "none", "grad")),
         *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "turns", "turn")),
-        *((name, ctypes.c_void_p) for name in ("owner", "state", "kind", "layout", "place")),
-        *((name, ctypes.c_void_p) for name in ("gradient", "number", "address")),
+        *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "layout", "place")),
+        *((name, ctypes.c_void_p) for name in ("gradient", "number", "home", "address")),
     ]
 
 
@@ -190,6 +202,7 @@ class Lookout:
         states: Sequence[dict[str, Any]],
         kept: Mapping[str, Sequence[Tensor]],
         objects: Mapping[str, Sequence[Any]],
+        everything: dict[Any, Any] | None,
     ) -> Lookout | None:
         """One for these as they lie now; None where there is no compiler, or torch has no such table."""
         functions, dlpack = _functions(), _exchange()
@@ -203,15 +216,17 @@ class Lookout:
         layout, place = self._look([*owners, *(t for ts in kept.values() for t in ts)])
         gradient, _ = self._look([p.grad for p in owners])
         python = ctypes.pythonapi
+        calls = (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next)
         self.tables = _Lookout(
-            dlpack, *map(_address, (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem)),
+            dlpack, *map(_address, calls),
             id(None), id(GRAD), size, len(kept), len(objects), turns, 0,
-            self._table(map(id, owners)), self._table(map(id, states)),
+            0 if everything is None else id(everything), self._table(map(id, owners)), self._table(map(id, states)),
             self._table(map(id, names)),
             self._table(layout), self._table(place), self._table(gradient),
-            self._table(id(x) for xs in objects.values() for x in xs), self.address.buffer_info()[0],
+            self._table(id(x) for xs in objects.values() for x in xs),
+            self._table(xs[0].data_ptr() for xs in objects.values()), self.address.buffer_info()[0],
         )  # fmt: skip
-        self.keep += [owners, states, names, objects]
+        self.keep += [owners, states, names, objects, everything]
         if turns > 1:  # memory that a state was moved away from is written until that is found
             self.keep.append([t.untyped_storage() for ts in kept.values() for t in ts])
         return self

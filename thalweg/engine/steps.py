@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import defaultdict
 from operator import is_
@@ -152,19 +153,13 @@ class Steps:
             return None
         state = self.optimizer.state
         mine: list[Any] = owners
-        states: list[Any] = []
         here = set(map(id, owners)) if len(found) > 1 else set()
         for bound in found:
             if len(found) > 1:
                 mine = bound.owners
                 if not here.issuperset(map(id, mine)):
                     return None
-            if not bound.stateless:
-                if len(state) == len(mine) and all(map(is_, state, mine)):
-                    states = list(state.values())  # many times faster than to look each up
-                else:
-                    states = [state.get(p) for p in mine]
-            if not bound.again(mine, states):
+            if not bound.again(mine, functools.partial(_states, state, mine)):
                 return None
             bound.first = 0.0
         return found
@@ -200,11 +195,11 @@ class Steps:
         bounds = []
         for (*_, first), ps in same.items():
             states = [opt.state[p] if specs or opt.storage.master else {} for p in ps]
-            bound = Bound(ps, states, specs, key, opt.storage, [self.ids[id(p)] for p in ps])
+            bound = Bound(ps, states, specs, key, opt.storage, [self.ids[id(p)] for p in ps], opt.state)
             values = bound.count()
             assert values is not None
             bound.first, bound.group, bound.values = first, i, values
-            again = bound.again(ps, states)
+            again = bound.again(ps, functools.partial(_states, opt.state, ps))
             assert again
             bounds.append(bound)
         return bounds
@@ -224,6 +219,13 @@ class Steps:
         bound.backend, bound.why = choice.choose(self.optimizer.backend, batch)
         bound.work = choice.prepare(bound.backend, batch)
         bound.listed = getattr(bound.work, "reads_gradients", True)
+
+
+def _states(state: dict[Any, Any], owners: list[Tensor]) -> list[Any]:
+    """What is kept for each parameter; None for nothing."""
+    if len(state) == len(owners) and all(map(is_, state, owners)):
+        return list(state.values())  # many times faster than to look each up
+    return [state.get(p) for p in owners]
 
 
 def draws(storage: Storage) -> bool:

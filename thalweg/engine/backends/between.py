@@ -66,10 +66,17 @@ class Between:
             out = target.over(*fx.map_arg(leaf.args, self._value))
             self._lay(leaf.name, [self._like(x, p) for x, p in zip(out, self.batch.params, strict=True)])
 
-    def end(self) -> None:
-        """Give the room back; what the kernels wrote counts as an in-place operation."""
-        self.lists = {}
+    def begin(self) -> None:
+        """Evaluate the numbers of the host, and count what the kernels will write as an in-place operation.
+
+        Now, while the parameters, just looked at, are in the processor's cache.
+        """
+        self.values = self.host(self.batch.h)
         torch.autograd.graph.increment_version(self.batch.params)
+
+    def end(self) -> None:
+        """Give the room back."""
+        self.lists = {}
 
     def _empty(self, p: Tensor) -> Tensor:
         return torch.empty_like(p, dtype=self.batch.compute, requires_grad=False)

@@ -120,6 +120,8 @@ class _Writer(Writer):
         ]
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
+        for name in used:
+            lines.append(f"        FETCH({self.tables.index(name)}, sizeof *{name});")
         key = f"(uint32_t)h[{len(hosts) + len(known)}]"
         for pair in sorted({self.slots[name] // 2 for name in random}):
             lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
@@ -412,7 +414,7 @@ class Work(Between):
         """One pass, and the leaves behind it."""
         batch, this = self.batch, self.batch.plan.stages[stage]
         if stage == 0:
-            self.values = self.host(batch.h)
+            self.begin()
             self._point("g", batch.addresses)
             self.job.threads = 1 if _forked or self.size < ALONE else torch.get_num_threads()
         self.make_room(this)

@@ -24,6 +24,11 @@ typedef struct {
     const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
 } Job;
 
+/* the beginnings of the next chunk, which the processor cannot foresee where tensors are small */
+#define FETCH(k, size) if (c + 1 < job->chunks) { \
+        const char *const next = (const char *)((void **)job->table[k])[job->tensor[c + 1]] + job->begin[c + 1] * (size); \
+        for (int64_t line = 0; line < 4; line++) __builtin_prefetch(next + 64 * line, 1); }
+
 static int64_t border(const Job *job, int64_t part, int64_t parts)
 {
     const int64_t wanted = job->cost[job->chunks] / parts * part;

@@ -422,7 +422,7 @@ class Work(Between):
             raise ThalwegError(
                 "a CUDA graph would replay this step with the numbers of today; capture what comes before"
             )
-        self.values = self.host(batch.h)
+        self.begin()
         numbers = [float(self.values[n]) for n in self.kernel.host] + [float(batch.key)]
         numbers += [0.0] * (len(numbers) % 2)  # what lies behind them begins at a multiple of 16 bytes, as tables do
         addresses = _vector("q", [g.data_ptr() for g in batch.grads])
