@@ -51,7 +51,7 @@ void stage_1(const Job *job, const double *h)
         const T t_sqrt = sqrtf(t_grad_squares);
         const T t_add = t_sqrt + 1e-06f;
         const T t_div = h_clip_global_norm / t_add;
-        const T t_minimum = (t_div < 1.0f || t_div != t_div ? t_div : 1.0f);
+        const T t_minimum = (!(t_div >= 1.0f) & (1.0f == 1.0f) ? t_div : 1.0f);
         const int64_t from = begin, to = end;
         SIMD()
         for (int64_t i = from; i < to; i++) {

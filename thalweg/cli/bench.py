@@ -21,6 +21,9 @@ from thalweg.bench.plot import FORMATS, label, plot, require_matplotlib
 from thalweg.bench.works import WHAT, WORKS
 from thalweg.cli.race import _writable_file, _write
 
+#: columns that the tables take where nothing limits them
+WIDTH = 120
+
 
 @click.command()
 @click.option("--optimizers", help="Whose steps, separated by commas; all by default.")
@@ -54,6 +57,8 @@ def bench(
     ceiling), torch's fastest optimizer of the same name, and the installed peers.
     """
     console = Console(stderr=json_path is not None and str(json_path) == "-")
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console.width = max(console.width, WIDTH)
     for path in (json_path, plot_path):
         _writable_file(path)
     if plot_path is not None:

@@ -122,11 +122,11 @@ def _logistic(x: float) -> float:
 
 
 def _larger(x: str, y: str) -> str:
-    return f"({x} > {y} || {x} != {x} ? {x} : {y})"  # NaN propagates, as in torch
+    return f"(!({x} <= {y}) & ({y} == {y}) ? {x} : {y})"  # NaN propagates, as in torch; gcc vectorizes this form
 
 
 def _smaller(x: str, y: str) -> str:
-    return f"({x} < {y} || {x} != {x} ? {x} : {y})"
+    return f"(!({x} >= {y}) & ({y} == {y}) ? {x} : {y})"
 
 
 def _float32(x: float) -> float:
@@ -156,11 +156,11 @@ _ROWS = [
     Op("abs",        torch.abs,            abs,                   "fabs{f}({0})",                "tl.abs({0})",            r"\lvert {0} \rvert", foreach="abs"),
     Op("sign",       torch.sign,           lambda x: (x > 0) - (x < 0), "(T)(({0} > 0) - ({0} < 0))",
        "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))", r"\operatorname{{sign}}({0})", foreach="sign"),
-    Op("exp",        torch.exp,            math.exp,              "exp{f}({0})",                 "tl.exp({0})",            "e^{{{0}}}", flops=10, foreach="exp"),
+    Op("exp",        torch.exp,            math.exp,              "EXP({0})",                    "tl.exp({0})",            "e^{{{0}}}", flops=10, foreach="exp"),
     Op("log",        torch.log,            math.log,              "log{f}({0})",                 "tl.log({0})",            r"\log {0}", flops=10, foreach="log"),
     Op("log1p",      torch.log1p,          math.log1p,            "log1p{f}({0})",               "log1p({0})",             r"\log(1 + {0})", flops=10, foreach="log1p"),
     Op("tanh",       torch.tanh,           math.tanh,             "tanh{f}({0})",                "tanh({0})", r"\tanh {0}", flops=10, foreach="tanh"),
-    Op("sigmoid",    torch.sigmoid,        _logistic,             "1 / (1 + exp{f}(-{0}))",      "1.0 / (1.0 + tl.exp(-{0}))", r"\sigma({0})", flops=12, foreach="sigmoid"),
+    Op("sigmoid",    torch.sigmoid,        _logistic,             "1 / (1 + EXP(-{0}))",      "1.0 / (1.0 + tl.exp(-{0}))", r"\sigma({0})", flops=12, foreach="sigmoid"),
     Op("maximum",    _tensors(torch.maximum), max,                _larger("{0}", "{1}"),         "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", r"\max({0}, {1})", foreach="maximum"),
     Op("minimum",    _tensors(torch.minimum), min,                _smaller("{0}", "{1}"),        "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", r"\min({0}, {1})", foreach="minimum"),
     Op("gt",         operator.gt,             operator.gt,           "(T)({0} > {1})",              "({0} > {1}).to(T)",      "[{0} > {1}]"),
@@ -169,8 +169,8 @@ _ROWS = [
     Op("le",         operator.le,             operator.le,           "(T)({0} <= {1})",             "({0} <= {1}).to(T)",     r"[{0} \le {1}]"),
     Op("eq",         operator.eq,             operator.eq,           "(T)({0} == {1})",             "({0} == {1}).to(T)",     "[{0} = {1}]"),
     Op("ne",         operator.ne,             operator.ne,           "(T)({0} != {1})",             "({0} != {1}).to(T)",     r"[{0} \ne {1}]"),
-    Op("and_",       _logical(torch.logical_and), lambda a, b: bool(a) and bool(b), "(T)({0} != 0 && {1} != 0)", "({0} != 0).to(T) * ({1} != 0).to(T)", r"{0} \land {1}"),
-    Op("or_",        _logical(torch.logical_or), lambda a, b: bool(a) or bool(b), "(T)({0} != 0 || {1} != 0)", "(({0} != 0).to(T) + ({1} != 0).to(T) > 0).to(T)", r"{0} \lor {1}"),
+    Op("and_",       _logical(torch.logical_and), lambda a, b: bool(a) and bool(b), "(T)(({0} != 0) & ({1} != 0))", "({0} != 0).to(T) * ({1} != 0).to(T)", r"{0} \land {1}"),
+    Op("or_",        _logical(torch.logical_or), lambda a, b: bool(a) or bool(b), "(T)(({0} != 0) | ({1} != 0))", "(({0} != 0).to(T) + ({1} != 0).to(T) > 0).to(T)", r"{0} \lor {1}"),
     Op("where",      _where,               lambda c, a, b: a if c else b, "({0} != 0 ? {1} : {2})", "tl.where({0} != 0, {1}, {2})", r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}"),
     Op("float32",    lambda x: x.float(),  _float32,              "(float){0}",                  "{0}.to(tl.float32).to(T)", "{0}", flops=0),
 ]

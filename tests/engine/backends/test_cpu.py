@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import thalweg
-from tests.cases import distance, parameters, walk
+from tests.cases import CASES, distance, name, parameters, walk
 from thalweg.engine import compiler
 from thalweg.engine.backends import cpu
 from thalweg.engine.backends.c_formats import PRELUDE
@@ -43,11 +44,11 @@ def source(optimizer):
     return written.source.replace(PRELUDE, "/* … what all kernels begin with … */\n")
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_the_c_is_what_it_was(name):
+@pytest.mark.parametrize("kernel", SOURCES)
+def test_the_c_is_what_it_was(kernel):
     """A change of the writer shows here as a difference of what it writes. ``THALWEG_GOLDEN=write`` accepts it."""
-    text = source(SOURCES[name]([torch.zeros(4, 4)]))
-    path = GOLDEN / f"{name}.c"
+    text = source(SOURCES[kernel]([torch.zeros(4, 4)]))
+    path = GOLDEN / f"{kernel}.c"
     if os.environ.get("THALWEG_GOLDEN") == "write":
         path.write_text(text, encoding="utf-8")
     before = path.read_text(encoding="utf-8")
@@ -111,3 +112,28 @@ assert len(loaded) == 1, loaded
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_single_openmp_runtime_is_mapped():
     subprocess.run([sys.executable, "-c", STEP], check=True, timeout=120)
+
+
+def _is_gcc():
+    found = shutil.which("gcc")
+    return (
+        found
+        and "Free Software Foundation" in subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+    )
+
+
+@pytest.mark.skipif(not _is_gcc(), reason="asks gcc what it vectorized")
+@pytest.mark.parametrize("case", [c for c in CASES if c.name != "Muon"], ids=name)
+def test_the_loop_of_every_rule_is_vectorized(case, tmp_path):
+    """A branch or a call in one operation would make a rule ten times slower, and nothing else would show it."""
+    optimizer = case.ours([torch.nn.Parameter(torch.zeros(4, 4))], lr=case.lr)
+    file = tmp_path / "kernel.c"
+    file.write_text(source(optimizer).replace("/* … what all kernels begin with … */\n", PRELUDE), encoding="utf-8")
+    flags = [*compiler.FLAGS, "-fopenmp", "-march=native", "-fopt-info-vec-optimized"]
+    done = subprocess.run(["gcc", *flags, "-c", file, "-o", tmp_path / "kernel.o"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = file.read_text(encoding="utf-8").splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("/* pass 1"))
+    loops = {i + 1 for i, line in enumerate(lines) if i > begin and "for (int64_t i = from" in line}
+    vectorized = {int(line.split(":")[1]) for line in done.stderr.splitlines() if "loop vectorized" in line}
+    assert all(any(abs(loop - at) <= 2 for at in vectorized) for loop in loops)
