@@ -22,7 +22,7 @@ from thalweg.bench.works import WHAT, WORKS
 from thalweg.cli.race import _writable_file, _write
 
 #: columns that the tables take where nothing limits them
-WIDTH = 120
+WIDTH = 110
 
 
 @click.command()
