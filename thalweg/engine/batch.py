@@ -52,9 +52,14 @@ class Batch:
     key: int = 0
 
     @cached_property
+    def exact(self) -> bool:
+        """Whether what is stored of the state, and beside a parameter, is what was computed."""
+        return all(f.exact for name, f in self.formats.items() if name != "p" or f.beside)
+
+    @cached_property
     def plan(self) -> Plan:
         """The stages."""
-        return plan(self.variant, all(f.exact for name, f in self.formats.items() if name != "p" or f.beside))
+        return plan(self.variant, self.exact)
 
     @property
     def device(self) -> torch.device:
@@ -66,7 +71,7 @@ class Batch:
         """What the rule computes in."""
         return torch.float64 if self.params[0].dtype == torch.float64 else torch.float32
 
-    @property
+    @cached_property
     def slots(self) -> dict[str, int]:
         """The states and ``p`` by name, numbered: which stream of random bits rounds them."""
         return slots(self.formats)
@@ -199,16 +204,11 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, 
             if f.beside:
                 mine[beside_name(spec.name, f)] = f.new_beside(mine[spec.name])
             if value := float(spec.fill(h)):
-                write(
-                    mine,
-                    spec.name,
-                    f,
-                    torch.full_like(local(p), value, dtype=torch.float64 if f.name == "float64" else torch.float32),
-                )
+                working = torch.float64 if f.name == "float64" else torch.float32
+                write(mine, spec.name, f, torch.full_like(local(p), value, dtype=working))
         elif spec.kind != "tensor":
-            mine[spec.name] = torch.as_tensor(
-                mine[spec.name], dtype=torch.float32, device="cpu"
-            )  # old checkpoints keep a number
+            # old checkpoints keep a plain number
+            mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32, device="cpu")
     if formats["p"].beside and beside_name("p", formats["p"]) not in mine:
         mine[beside_name("p", formats["p"])] = formats["p"].new_beside(p.detach())
 

@@ -43,8 +43,7 @@ class Between:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        exact = all(f.exact for name, f in batch.formats.items() if name != "p" or f.beside)
-        self.key = (batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), exact)
+        self.key = (batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
         self.host = Host.of(batch.variant)
         self.values: dict[fx.Node, Any] = {}
         self.lists: dict[str, list[Tensor]] = {}

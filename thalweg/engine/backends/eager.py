@@ -59,21 +59,24 @@ def prepare(batch: Batch) -> Work:
     return Work(batch)
 
 
+def _kept(batch: Batch, name: str, i: int) -> tuple[Tensor, Tensor | None]:
+    """The tensor that carries ``p`` or a state, and the second one of formats that have one."""
+    kept = batch.params[i] if name == "p" else batch.states[name][i]
+    return kept, batch.beside[name][i] if name in batch.beside else None
+
+
 def load(batch: Batch, name: str, i: int) -> Tensor:
     """The numbers of one tensor, in the dtype of computation."""
-    kept = batch.params[i] if name == "p" else batch.states[name][i]
-    beside = batch.beside[name][i] if name in batch.beside else None
-    return batch.formats[name].decode(kept, beside).to(batch.compute)
+    return batch.formats[name].decode(*_kept(batch, name, i)).to(batch.compute)
 
 
 def store(batch: Batch, name: str, i: int, numbers: Tensor) -> None:
     """Write the numbers of one tensor back in its format."""
-    kept = batch.params[i] if name == "p" else batch.states[name][i]
+    kept, beside = _kept(batch, name, i)
     f = batch.formats[name]
     if f.name in ("float32", "float64"):
         kept.copy_(numbers)
         return
     if numbers.stride() != kept.stride():
         numbers = numbers.new_empty_strided(kept.shape, kept.stride()).copy_(numbers)
-    beside = batch.beside[name][i] if name in batch.beside else None
     f.encode(numbers, kept, beside, noise.draw(batch.key, batch.ids[i], batch.slots[name], kept.device))
