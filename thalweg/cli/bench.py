@@ -19,7 +19,7 @@ from thalweg.bench import bench as measure
 from thalweg.bench.machine import in_words
 from thalweg.bench.plot import FORMATS, label, plot, require_matplotlib
 from thalweg.bench.works import WHAT, WORKS
-from thalweg.cli.race import _writable_file, _write
+from thalweg.cli import files
 
 #: columns that the tables take where nothing limits them
 WIDTH = 110
@@ -60,7 +60,7 @@ def bench(
     if not console.is_terminal:  # a file or a pipe has no width of its own
         console.width = max(console.width, WIDTH)
     for path in (json_path, plot_path):
-        _writable_file(path)
+        files.writable_file(path)
     if plot_path is not None:
         require_matplotlib()
         if plot_path.suffix not in FORMATS:
@@ -82,7 +82,7 @@ def bench(
         )
     if json_path is not None:
         text = json.dumps(result, indent=1, allow_nan=False)
-        click.echo(text) if str(json_path) == "-" else _write(json_path, text)
+        click.echo(text) if str(json_path) == "-" else files.write(json_path, text)
     if plot_path is not None:
         plot(result, plot_path)
     show(console, result)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import click
 from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
-from thalweg.cli import screen
+from thalweg.cli import files, screen
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.contestants import CONTESTANTS
@@ -64,7 +63,7 @@ def race(
     console = Console(stderr=json_path is not None and str(json_path) == "-")
     entries = optimizers.split(",") if optimizers else None
     for path in (json_path, csv_path):
-        _writable_file(path)
+        files.writable_file(path)
     plans = [
         planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
                       margin=margin, jobs=jobs)
@@ -76,7 +75,7 @@ def race(
         if dry_run:
             continue
         folder = out / plan.task.name if len(task) > 1 else out
-        _writable(folder)
+        files.writable_folder(folder)
         result = _run(console, plan, store)
         report = write_report(result, folder)
         results.append(result)
@@ -101,30 +100,12 @@ def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
         store.close()
 
 
-def _writable(folder: Path) -> None:
-    """Hours of runs should not end in a report that cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ThalwegError(f"cannot write to --out {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise ThalwegError(f"cannot write to --out {folder}: permission denied")
-
-
-def _writable_file(path: Path | None) -> None:
-    """Nor should they end in a file that cannot be written."""
-    if path is None or str(path) == "-":
-        return
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ThalwegError(f"cannot write {path}: it is a folder, or its folder is missing or closed to writing")
-
-
 def _write_json(path: Path, results: list[RaceResult]) -> None:
     text = json.dumps(results[0] if len(results) == 1 else {"races": results}, indent=1, allow_nan=False, default=str)
     if str(path) == "-":
         click.echo(text)
     else:
-        _write(path, text)
+        files.write(path, text)
 
 
 def _write_csv(path: Path, results: list[RaceResult]) -> None:
@@ -134,12 +115,5 @@ def _write_csv(path: Path, results: list[RaceResult]) -> None:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    except OSError as error:
-        raise ThalwegError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ThalwegError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,46 @@
+"""Files and folders that a command writes: checked before the work, written after it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from thalweg._base.errors import ThalwegError
+
+
+def writable_folder(folder: Path) -> None:
+    """Hours of runs should not end in a report that cannot be written.
+
+    Raises:
+        ThalwegError: for a folder that cannot be made, or is closed to writing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ThalwegError(f"cannot write to --out {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ThalwegError(f"cannot write to --out {folder}: permission denied")
+
+
+def writable_file(path: Path | None) -> None:
+    """Nor should they end in a file that cannot be written; None and ``-`` are no files.
+
+    Raises:
+        ThalwegError: for a folder, or a file whose folder is missing or closed to writing.
+    """
+    if path is None or str(path) == "-":
+        return
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ThalwegError(f"cannot write {path}: it is a folder, or its folder is missing or closed to writing")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text in UTF-8.
+
+    Raises:
+        ThalwegError: where the system refuses.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ThalwegError(f"cannot write {path}: {error.strerror}") from error
