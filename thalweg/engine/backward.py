@@ -113,7 +113,8 @@ def _check(rule: Any, group: dict[str, Any]) -> None:
             "None: it needs all gradients at once",
             "clip_norm bounds each tensor's",
         )
-    if any(isinstance(n.target, ops.Total) for n in trace(variant(rule, group)).graph.nodes):
+    traced = trace(variant(rule, group))
+    if traced.shared or any(isinstance(n.target, ops.Total) for n in traced.graph.nodes):
         raise bad_argument(
             "optimizer", rule.__name__, "a rule that updates each tensor by itself: this one sums over all"
         )

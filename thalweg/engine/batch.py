@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import is_
@@ -31,6 +31,9 @@ class Batch:
         params, grads: local, real tensors (complex ones are seen as pairs of reals).
         addresses: of the gradients.
         states: the state tensors by name; ``beside``: the second tensor of formats that have one, by name.
+        narrow: by name, what is kept of each tensor or row, all in one vector; ``views`` are its parts, as they
+            stand in the state.
+        asides: by name, what is kept in other shapes, with None for a parameter that has none; a list to write to.
         ids: position of each parameter in the optimizer.
         h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
             0.0) and the numbers of the state.
@@ -47,6 +50,9 @@ class Batch:
     ids: list[int]
     dense: bool
     sharded: bool = False
+    narrow: dict[str, Tensor] = field(default_factory=dict)
+    views: dict[str, list[Tensor]] = field(default_factory=dict)
+    asides: dict[str, list[Tensor | None]] = field(default_factory=dict)
     addresses: Sequence[int] = field(default_factory=list)
     h: SimpleNamespace = field(default_factory=SimpleNamespace)
     key: int = 0
@@ -135,8 +141,12 @@ class Bound:
         self.group = 0
         self.objects: dict[str, list[Any]] = {}
         self.ends: dict[str, tuple[int, int]] = {}
-        self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.kind != "tensor"}
-        names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside)]
+        self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.counted}
+        narrow = [spec for spec in specs if spec.narrow]
+        self.asides = [spec.name for spec in specs if spec.kind == "aside"]
+        for spec in narrow:
+            self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
+        names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
         alone = len(everything) == len(owners) and all(map(is_, everything, owners))
         self.places = Places(owners, states, names, self.objects, dense, everything if alone else None)
 
@@ -148,6 +158,26 @@ class Bound:
         self.objects[name] = [s[name] for s in self.kept]
         self.ends[name] = home.data_ptr(), home[-1].data_ptr()
         return home
+
+    def _join(self, spec: StateSpec) -> tuple[Tensor, list[Tensor]]:
+        """Lay what is kept of tensors or rows side by side, so that it can be seen as one vector."""
+        shapes = [s[spec.name].shape for s in self.kept]
+        # kernels see no rows in a tensor without elements: what is kept of such rows lies behind that of the others
+        seen = [spec.kind == "per_tensor" or p.numel() > 0 for p in self.batch.params]
+        order = sorted(range(len(shapes)), key=lambda i: not seen[i])
+        home = torch.cat([self.kept[i][spec.name].flatten() for i in order])
+        parts = dict(zip(order, torch.split(home, [shapes[i].numel() for i in order]), strict=True))
+        views = [parts[i].view(shape) for i, shape in enumerate(shapes)]
+        for s, view in zip(self.kept, views, strict=True):
+            s[spec.name] = view
+        return home[: sum(shape.numel() for shape, here in zip(shapes, seen, strict=True) if here)], views
+
+    def end(self) -> None:
+        """A step has ended: what is kept aside is new."""
+        for name, tensors in self.batch.asides.items():
+            for s, x in zip(self.kept, tensors, strict=True):
+                if x is not None:
+                    s[name] = x
 
     def again(self, owners: list[Tensor], states: Callable[[], Sequence[Any]]) -> bool:
         """Take the gradients of a further step; False if parameters or states are others, or not where they were."""
@@ -165,6 +195,8 @@ class Bound:
         if values is None:
             return False
         self.batch.grads, self.batch.addresses, self.values = grads, self.places.addresses, values
+        for name in self.asides:
+            self.batch.asides[name] = [s.get(name) for s in self.kept]
         return True
 
     def count(self) -> dict[str, float] | None:
@@ -194,9 +226,16 @@ def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage)
 def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, Format], mine: dict[str, Any]) -> None:
     """Create in ``mine`` what is missing of the state of one parameter."""
     for spec in specs:
+        if spec.kind == "shared":
+            continue
         if mine.get(spec.name) is None:
-            if spec.kind != "tensor":
+            if spec.counted:
                 mine[spec.name] = torch.tensor(float(spec.fill(h)), dtype=torch.float32, device="cpu")
+                continue
+            if spec.kind != "tensor":
+                shape, dtype = other_shape(spec, p, h)
+                if shape is not None:
+                    mine[spec.name] = torch.full(shape, spec.fill(h), dtype=dtype, device=p.device)
                 continue
             f = formats[spec.name]
             dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
@@ -206,11 +245,30 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, 
             if value := float(spec.fill(h)):
                 working = torch.float64 if f.name == "float64" else torch.float32
                 write(mine, spec.name, f, torch.full_like(local(p), value, dtype=working))
-        elif spec.kind != "tensor":
+        elif spec.counted:
             # old checkpoints keep a plain number
             mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32, device="cpu")
     if formats["p"].beside and beside_name("p", formats["p"]) not in mine:
         mine[beside_name("p", formats["p"])] = formats["p"].new_beside(p.detach())
+
+
+def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool:
+    """Whether a parameter lacks a state that it ought to have."""
+    if spec.kind == "shared" or mine.get(spec.name) is not None:
+        return False
+    return spec.kind != "aside" or other_shape(spec, p, h)[0] is not None
+
+
+def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | None, torch.dtype]:
+    """Shape and dtype of a state that is not shaped as its parameter; no shape where this parameter has none."""
+    x = local(p)
+    working = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if spec.kind == "aside":
+        assert spec.shape is not None
+        return spec.shape(x, h), spec.dtype or working
+    if spec.kind == "per_tensor" or x.ndim == 0:
+        return (), working
+    return (x.shape[0] if x.ndim > 1 else 1, *(1 for _ in x.shape[1:])), working
 
 
 def write(mine: dict[str, Any], name: str, f: Format, numbers: Tensor) -> None:

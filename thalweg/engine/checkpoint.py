@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.batch import beside_name, formats_of, write
+from thalweg.engine.batch import beside_name, formats_of, other_shape, write
+from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import BLOCK, Format, is_dense
 from thalweg.engine.places import local
 from thalweg.engine.trace import kept
@@ -43,7 +45,7 @@ def formats_kept(optimizer: Optimizer) -> Iterator[None]:
 
 def apart(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
     """Give each number of the state memory of its own: a pickle of a view holds all that the view's memory holds."""
-    names = [spec.name for spec in type(optimizer).states.values() if spec.kind != "tensor"]
+    names = [spec.name for spec in type(optimizer).states.values() if spec.counted or spec.narrow]
     state = saved.get("state")
     if not names or not isinstance(state, dict):
         return saved
@@ -65,15 +67,24 @@ def restore(optimizer: Optimizer) -> None:
         for p in group["params"]:
             mine = optimizer.state.get(p)
             if mine:
-                conform(p, formats_of(p.dtype, specs, optimizer.storage), mine, saved.get(id(p)))
+                formats = formats_of(p.dtype, specs, optimizer.storage)
+                conform(p, formats, specs, SimpleNamespace(**group), mine, saved.get(id(p)))
 
 
-def conform(p: Tensor, formats: dict[str, Format], mine: dict[str, Any], source: dict[str, Any] | None = None) -> None:
+def conform(
+    p: Tensor,
+    formats: dict[str, Format],
+    specs: Sequence[StateSpec],
+    h: Any,
+    mine: dict[str, Any],
+    source: dict[str, Any] | None = None,
+) -> None:
     """Bring one parameter's state to the dtype, layout and device that its next step expects.
 
     Args:
         p: the parameter.
-        formats: how it and its state are to lie in memory, by name.
+        formats: how it and its state tensors are to lie in memory, by name.
+        specs, h: what is kept of it, and the hyperparameters of its group.
         mine: its state, which may have been loaded, replaced by hand, or made when the parameter had another dtype.
         source: what a checkpoint holds of it, where that is not ``mine``.
     """
@@ -81,6 +92,13 @@ def conform(p: Tensor, formats: dict[str, Format], mine: dict[str, Any], source:
     for name, f in formats.items():
         if name != "p" and source.get(name) is not None:
             _bring(source, mine, name, f, p)
+    for spec in specs:
+        if (spec.narrow or spec.kind == "aside") and source.get(spec.name) is not None:
+            shape, dtype = other_shape(spec, p, h)
+            x = torch.as_tensor(source[spec.name])
+            if x.shape != shape:
+                raise bad_argument(f"state {spec.name!r}", tuple(x.shape), f"the shape {shape}")
+            mine[spec.name] = x.to(p.device, dtype, copy=source is not mine)
     _bring_master(source, mine, formats["p"], p)
 
 

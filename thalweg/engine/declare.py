@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
@@ -81,23 +82,43 @@ class Hyper:
             raise bad_argument(self.name, value, "True or False")
 
 
+Kind = Literal["tensor", "per_tensor", "row", "aside", "number", "count", "shared"]
+#: what the shape of a state may depend on: the parameter and the group's hyperparameters; None: not kept for it
+Shape = Callable[[Tensor, Any], "tuple[int, ...] | None"]
+
+
 @dataclass(frozen=True)
 class StateSpec:
     """What an optimizer keeps for each parameter.
 
     Attributes:
-        kind: ``"tensor"``, like the parameter; ``"number"``, a 0-dim float32 tensor on the CPU that a rule sees as a
-            number of the host; ``"count"``, such a number that counts updates.
+        kind: ``"tensor"``, like the parameter; ``"per_tensor"``, one number; ``"row"``, one for each row; ``"aside"``,
+            a tensor of any shape, which only leaves read; ``"number"``, a 0-dim float32 tensor on the CPU that a rule
+            sees as a number of the host; ``"count"``, such a number that counts updates; ``"shared"``, a number that
+            all parameters of the group have in common.
         fill: the initial value, as a function of the group's hyperparameters.
         signed: whether it may be negative; an 8-bit format spends no bit on a sign that never comes.
+        shape, dtype: of what is kept aside; no dtype is that of computation.
     """
 
     name: str
     doc: str
     when: Callable[[Any], bool]
-    kind: Literal["tensor", "number", "count"] = "tensor"
+    kind: Kind = "tensor"
     fill: Callable[[Any], float] = lambda h: 0.0
     signed: bool = True
+    shape: Shape | None = None
+    dtype: torch.dtype | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is a number of the host, the same for all parameters that step together."""
+        return self.kind in ("number", "count")
+
+    @property
+    def narrow(self) -> bool:
+        """Whether it is one number for each tensor or row."""
+        return self.kind in ("per_tensor", "row")
 
 
 def hyper(
@@ -137,10 +158,41 @@ def state(
     when: Callable[[Any], bool] = always,
     fill: Callable[[Any], float] = lambda h: 0.0,
     signed: bool = True,
+    per: Literal["element", "row", "tensor"] = "element",
+    shape: Shape | None = None,
+    dtype: torch.dtype | None = None,
     init: Literal[False] = False,
 ) -> Any:
-    """Declare a state tensor like the parameter, kept where ``when(h)`` holds for the group, ``fill(h)`` at first."""
-    return StateSpec("", doc, when, "tensor", fill, signed)
+    """Declare a state, kept where ``when(h)`` holds for the group, ``fill(h)`` at first.
+
+    Args:
+        doc: what it is, in a phrase that begins with its symbol.
+        when: whether a group with these hyperparameters keeps it.
+        fill: its value before the first step.
+        signed: whether it may be negative.
+        per: whether there is a number for each element, for each row (slice along the first dimension; a vector is one
+            row), or for each tensor.
+        shape: of a tensor unlike the parameter, from the parameter and the hyperparameters; None where a parameter
+            has none. The rule hands it to a leaf, and assigns what a leaf gives.
+        dtype: of such a tensor, where it does not hold numbers of the rule.
+    """
+    kinds: dict[str, Kind] = {"element": "tensor", "row": "row", "tensor": "per_tensor"}
+    return StateSpec("", doc, when, "aside" if shape else kinds[per], fill, signed, shape, dtype)
+
+
+def shared(
+    *,
+    doc: str = "",
+    when: Callable[[Any], bool] = always,
+    fill: Callable[[Any], float] = lambda h: 0.0,
+    init: Literal[False] = False,
+) -> Any:
+    """Declare a number that all parameters of a group have in common: a Python float that stands in the group.
+
+    A rule reads and assigns it like a state. What it assigns follows from numbers of the host and from sums over all
+    tensors (:class:`thalweg.engine.ops.Total`), and is what the next step reads.
+    """
+    return StateSpec("", doc, when, "shared", fill)
 
 
 def number(

@@ -25,9 +25,10 @@ class Extent(enum.IntEnum):
     PER_TENSOR = 2  # one number for each parameter
     ROW = 3  # one number for each slice of a parameter along its first dimension
     ELEMENT = 4  # one number for each element of a parameter
+    ASIDE = 5  # a tensor of another shape, or several; leaves alone can tell what is in it
 
 
-HOST, GLOBAL, PER_TENSOR, ROW, ELEMENT = Extent
+HOST, GLOBAL, PER_TENSOR, ROW, ELEMENT, ASIDE = Extent
 
 
 def extent_of(value: Any) -> Extent:
@@ -347,11 +348,22 @@ class Leaf(_Symbolic):
     """A function of a list of tensors (and numbers) that torch runs; a rule calls it with one tensor.
 
     ``extent`` ELEMENT: it gets and gives whole tensors, between two passes. PER_TENSOR: it gets shapes alone (its tensors
-    may be read for nothing else) and gives Python numbers.
+    may be read for nothing else) and gives Python numbers. ASIDE: it gives a tuple, whose parts have the extents
+    ``gives``: ELEMENT for what is shaped as the parameter, ASIDE for what is not.
     """
 
     over: Callable[..., list[Any]]
     extent: Extent
+    gives: tuple[Extent, ...] = ()
+
+    def __call__(self, *args: Any) -> Any:
+        """As any; of several results, each is a symbol of its own."""
+        out = super().__call__(*args)
+        return (
+            tuple(Part(i, e)(out) for i, e in enumerate(self.gives))
+            if isinstance(out, fx.Proxy) and self.gives
+            else out
+        )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -359,13 +371,38 @@ class Leaf(_Symbolic):
         return self.over.__name__
 
     def run(self, x: Any, *args: Any) -> Any:
-        """Of one tensor alone."""
-        return self.over([x], *args)[0]
+        """Of one parameter alone."""
+        lists = ([a.kept] if isinstance(a, Aside) else [a] if isinstance(a, Tensor) else a for a in (x, *args))
+        out = self.over(*lists)[0]
+        return tuple(Aside(r) if e == ASIDE else r for r, e in zip(out, self.gives, strict=True)) if self.gives else out
 
 
-def leaf(extent: Extent = ELEMENT) -> Callable[[Callable[..., list[Any]]], Leaf]:
-    """Make ``function(list of tensors, *numbers) -> list`` usable in a rule, where it is called with one tensor."""
-    return lambda over: Leaf(over, extent)
+@dataclass(frozen=True)
+class Aside:
+    """In eager: what is kept of a state of another shape; None where the parameter has none."""
+
+    kept: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Part(_Symbolic):
+    """One of the results of a leaf that gives several."""
+
+    index: int
+    extent: Extent
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Its number."""
+        return f"part {self.index}"
+
+
+def leaf(extent: Extent = ELEMENT, gives: tuple[Extent, ...] = ()) -> Callable[[Callable[..., list[Any]]], Leaf]:
+    """Make ``function(list of tensors, *lists or numbers) -> list`` usable in a rule, which calls it for one tensor.
+
+    With ``gives``, the function's list holds a tuple for each tensor, and the call in the rule gives a tuple.
+    """
+    return lambda over: Leaf(over, ASIDE if gives else extent, gives)
 
 
 @leaf(PER_TENSOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -25,6 +26,8 @@ class Stage:
         sums: sums and totals that this pass gathers.
         stores: what is written, by name: ``p``, states, and inputs of leaves (named as their nodes).
         leaves: what torch runs after this pass, on whole tensors.
+        ends: new values of what is kept besides tensors of elements, found when this pass, the last, is over.
+        finals: what is computed for them, in order.
     """
 
     loads: list[fx.Node] = field(default_factory=list)
@@ -34,16 +37,18 @@ class Stage:
     sums: list[fx.Node] = field(default_factory=list)
     stores: dict[str, fx.Node] = field(default_factory=dict)
     leaves: list[fx.Node] = field(default_factory=list)
+    ends: dict[str, fx.Node] = field(default_factory=dict)
+    finals: list[fx.Node] = field(default_factory=list)
 
     @property
     def by_row(self) -> bool:
         """Whether rows must be told apart."""
-        return bool(self.rows) or any(n.meta["extent"] == ROW for n in self.sums)
+        return any(n.meta["extent"] == ROW for n in [*self.rows, *self.sums])
 
     @property
     def needs(self) -> set[str]:
         """Totals that must be complete before this pass."""
-        return {n.target.name for n in self.once if isinstance(n.target, ops.Total)}
+        return {n.target.name for n in [*self.once, *self.finals] if isinstance(n.target, ops.Total)}
 
     @property
     def gives(self) -> set[str]:
@@ -81,7 +86,8 @@ class Plan:
     def shape_blind(self) -> bool:
         """Whether every element moves by itself: then any cut of a tensor may be stepped alone."""
         nodes = self.traced.graph.nodes
-        return all(n.op != "call_function" or isinstance(n.target, ops.Op) for n in nodes)
+        alone = all(n.op != "call_function" or isinstance(n.target, ops.Op) for n in nodes)
+        return alone and not (self.traced.narrow or self.traced.asides)
 
 
 @functools.cache
@@ -99,10 +105,10 @@ def plan(key: Variant, exact: bool = True) -> Plan:
     traced = trace(key)
     level = _levels(traced.graph)
     last = max(level[n] for n in traced.outputs.values())
-    tensors = {name: n for name, n in traced.outputs.items() if n.meta["extent"] > HOST}
+    tensors = {name: traced.outputs[name] for name in ("p", *(spec.name for spec in traced.states))}
     moved = {name: n for name, n in tensors.items() if n.op != "placeholder" or n.target != name}
     when = {name: level[n] if exact or name == "p" else last for name, n in moved.items()}
-    leaves = [n for n in traced.graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent == ELEMENT]
+    leaves = [n for n in traced.graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR]
     while True:
         stages, home, temporaries = _cut(traced, level, last, when, leaves, exact)
         # a state whose old value a later stage reads must not be overwritten before
@@ -125,7 +131,7 @@ def _levels(graph: fx.Graph) -> dict[fx.Node, int]:
             continue
         inputs = max((level[n] for n in node.all_input_nodes), default=0)
         ends = isinstance(node.target, (ops.Sum, ops.Total)) or (
-            isinstance(node.target, ops.Leaf) and node.target.extent == ELEMENT
+            isinstance(node.target, ops.Leaf) and node.target.extent != PER_TENSOR
         )
         level[node] = 0 if node.op == "placeholder" or _of_shape(node) else inputs + ends
     return level
@@ -137,7 +143,7 @@ def _needed(traced: Traced, level: dict[fx.Node, int]) -> dict[fx.Node, int]:
     for node in reversed(traced.graph.nodes):
         if node in needed and not _of_shape(node):
             ends = isinstance(node.target, (ops.Sum, ops.Total))
-            by = needed[node] - ends if not isinstance(node.target, ops.Leaf) else level[node] - 1
+            by = level[node] - 1 if isinstance(node.target, ops.Leaf) else needed[node] - ends
             for source in node.all_input_nodes:
                 needed[source] = min(needed.get(source, by), by)
     return needed
@@ -159,13 +165,17 @@ def _cut(
             stages[needed[node] - 1].sums.append(node)
     for name, k in when.items():
         stages[k].stores[name] = traced.outputs[name]
+    stages[last].ends = {
+        spec.name: traced.outputs[spec.name] for spec in (*traced.narrow, *traced.shared, *traced.asides)
+    }
+    stages[last].finals = _between(stages[last].ends.values(), order)
     outputs = {n: name for name, n in traced.outputs.items() if name in when and name != "p"}
     temporaries: list[fx.Node] = []
     for node in leaves:
         stages[level[node] - 1].leaves.append(node)
         for source in _tensors(node):
             kept = source in outputs and exact and when[outputs[source]] < level[node]
-            in_place = source.op == "placeholder" or kept or isinstance(source.target, ops.Leaf)
+            in_place = source.op == "placeholder" or kept or isinstance(source.target, (ops.Leaf, ops.Part))
             if not in_place and source not in temporaries:
                 temporaries.append(source)
                 stages[level[source]].stores[source.name] = source
@@ -178,6 +188,18 @@ def _cut(
         _fill(stage, k, stored, order)
     home = {node: name for node, (_, name) in stored.items()}
     return stages, home, tuple(temporaries)
+
+
+def _between(roots: Iterable[fx.Node], order: dict[fx.Node, int]) -> list[fx.Node]:
+    """What has to be computed, from sums and numbers, for values that are no tensors of elements."""
+    seen: set[fx.Node] = set()
+    todo = list(roots)
+    while todo:
+        node = todo.pop()
+        if HOST < node.meta["extent"] < ELEMENT and node not in seen:
+            seen.add(node)
+            todo += node.all_input_nodes if isinstance(node.target, ops.Op) else []
+    return sorted(seen, key=order.__getitem__)
 
 
 def _tensors(leaf: fx.Node) -> list[fx.Node]:

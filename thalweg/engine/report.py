@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -12,9 +14,10 @@ from torch.nn.parameter import is_lazy
 
 from thalweg.engine import ops
 from thalweg.engine.backends import choice
-from thalweg.engine.batch import Batch, formats_of
+from thalweg.engine.batch import Batch, formats_of, other_shape
+from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, is_dense, name_of
-from thalweg.engine.ops import ELEMENT
+from thalweg.engine.ops import ELEMENT, PER_TENSOR
 from thalweg.engine.places import local
 from thalweg.engine.trace import kept, variant
 
@@ -94,9 +97,10 @@ class Report:
             parts.append(Part(
                 i, backend, why, name_of(dtype), len(params), sum(p.numel() for p in params),
                 tuple(self._passes(batch, names)),
-                tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent == ELEMENT),
+                tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
                 sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
-                sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize),
+                sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize)
+                + _other_bytes(specs, params, SimpleNamespace(**group)),
             ))  # fmt: skip
         return parts
 
@@ -145,6 +149,16 @@ class Report:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def _other_bytes(specs: list[StateSpec], params: list[Tensor], h: Any) -> float:
+    """Bytes a parameter of what is shaped unlike the parameters."""
+    size = 0
+    for spec in (spec for spec in specs if spec.narrow or spec.kind == "aside"):
+        for p in params:
+            shape, dtype = other_shape(spec, p, h)
+            size += math.prod(shape) * dtype.itemsize if shape is not None else 0
+    return size / max(1, sum(p.numel() for p in params))
 
 
 def _bytes(x: float) -> str:

@@ -15,9 +15,10 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.engine import declare, noise
 from thalweg.engine.backends import choice
-from thalweg.engine.batch import Bound, check_gradient, formats_of, new_state
+from thalweg.engine.batch import Bound, check_gradient, formats_of, missing, new_state
 from thalweg.engine.checkpoint import conform
 from thalweg.engine.formats import Format, Storage, is_dense
+from thalweg.engine.ops import GLOBAL
 from thalweg.engine.places import local
 from thalweg.engine.trace import Host, Variant, kept, variant
 
@@ -30,6 +31,7 @@ class Steps:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = weakref.ref(optimizer)  # no cycle: a dropped optimizer frees its state at once
+        self.shared = [spec for spec in type(optimizer).states.values() if spec.kind == "shared"]
         self.forget()
 
     @property
@@ -71,9 +73,12 @@ class Steps:
         self.before = []
         if draws(self.optimizer.storage):
             self._draw(groups, ready, begun)
-        _run_stages(ready)
+        totals = _run_stages(ready)
+        if self.shared:
+            _share(groups, ready, totals)
         for bound in ready:
             _count(bound)
+            bound.end()
             bound.batch.grads = []
             if bound.distributed:  # its parts are counted by themselves
                 torch.autograd.graph.increment_version(bound.owners)
@@ -110,6 +115,7 @@ class Steps:
     ) -> list[Bound]:
         """The batches of a group's parameters that have a gradient."""
         key, h = self._numbers(i, group, scale is not None)
+        shared = {spec.name: group[spec.name] for spec in self.shared}
         found = self._again(where, key, params)
         if found is None:
             owners = [p for p in params if p.grad is not None]
@@ -121,7 +127,7 @@ class Steps:
         ready = []
         for bound in found:
             numbers = bound.values
-            mine = SimpleNamespace(**{**vars(h), **numbers}, first=bound.first, inverse_scale=scale)
+            mine = SimpleNamespace(**{**vars(h), **numbers, **shared}, first=bound.first, inverse_scale=scale)
             if "step" in numbers:
                 mine.step = int(numbers["step"]) + 1
             bound.batch.h = mine
@@ -175,27 +181,28 @@ class Steps:
         ):  # anew, since the lists in the groups are the user's to change
             self.ids = {id(p): k for k, p in enumerate(p for g in opt.param_groups for p in g["params"])}
         h = SimpleNamespace(**group)
+        kept_of_each = [spec for spec in specs if spec.kind != "shared"]
         same: dict[Any, list[Tensor]] = defaultdict(list)
         formats: dict[torch.dtype, dict[str, Format]] = {}
         for p in owners:
-            mine = opt.state[p] if specs or opt.storage.master else {}
-            if specs or opt.storage.master:
+            mine = opt.state[p] if kept_of_each or opt.storage.master else {}
+            if kept_of_each or opt.storage.master:
                 self.before.append((p, mine, dict(mine)))
-            first = float(any(mine.get(spec.name) is None for spec in specs))
+            first = float(any(missing(spec, p, h, mine) for spec in specs))
             if p.dtype not in formats:
                 formats[p.dtype] = formats_of(p.dtype, specs, opt.storage)
             if mine:
-                conform(p, formats[p.dtype], mine)
+                conform(p, formats[p.dtype], specs, h, mine)
             new_state(specs, p, h, formats[p.dtype], mine)
-            numbers = tuple(float(mine[spec.name]) for spec in specs if spec.kind != "tensor")
+            numbers = tuple(float(mine[spec.name]) for spec in specs if spec.counted)
             here, g = local(p), local(p.grad)  # type: ignore[arg-type]
             same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, first].append(
                 p
             )
         bounds = []
         for (*_, first), ps in same.items():
-            states = [opt.state[p] if specs or opt.storage.master else {} for p in ps]
-            bound = Bound(ps, states, specs, key, opt.storage, [self.ids[id(p)] for p in ps], opt.state)
+            states = [opt.state[p] if kept_of_each or opt.storage.master else {} for p in ps]
+            bound = Bound(ps, states, kept_of_each, key, opt.storage, [self.ids[id(p)] for p in ps], opt.state)
             values = bound.count()
             assert values is not None
             bound.first, bound.group, bound.values = first, i, values
@@ -238,8 +245,8 @@ def _may_change(value: Any) -> bool:
     return isinstance(value, (Tensor, list)) or (isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value))
 
 
-def _run_stages(bounds: list[Bound]) -> None:
-    """Run every stage of every batch; a total is complete when all batches that add to it have done so."""
+def _run_stages(bounds: list[Bound]) -> dict[str, Any]:
+    """Run every stage of every batch; a total is complete when all batches that add to it have done so. Gives all."""
     at = dict.fromkeys(range(len(bounds)), 0)
     stages = [bound.batch.plan.stages for bound in bounds]
     shares: dict[str, list[Any]] = defaultdict(list)
@@ -253,6 +260,27 @@ def _run_stages(bounds: list[Bound]) -> None:
             at[i] += 1
             if at[i] == len(stages[i]):
                 del at[i]
+    return {name: _sum(parts) for name, parts in shares.items()}
+
+
+def _share(groups: list[dict[str, Any]], bounds: list[Bound], totals: dict[str, Any]) -> None:
+    """Keep what the rule made of the numbers that stand in the groups.
+
+    A group whose parameters had no gradient takes what follows from sums over all tensors from another group.
+    """
+    known = {name: float(total) for name, total in totals.items()}
+    common: dict[str, float] = {}
+    found: dict[int, dict[str, float]] = {}
+    for bound in bounds:
+        if bound.group not in found:
+            traced = bound.batch.plan.traced
+            values = Host.of(traced.variant).with_totals(bound.batch.h, known)
+            found[bound.group] = {spec.name: float(values[traced.outputs[spec.name]]) for spec in traced.shared}
+            for spec in traced.shared:
+                if traced.outputs[spec.name].meta["extent"] == GLOBAL:
+                    common.setdefault(spec.name, found[bound.group][spec.name])
+    for i, group in enumerate(groups):
+        group.update(found.get(i) or {name: value for name, value in common.items() if name in group})
 
 
 def _sum(parts: list[Any]) -> Any:

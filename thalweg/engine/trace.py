@@ -15,7 +15,20 @@ from thalweg.engine import ops
 from thalweg.engine.around import update
 from thalweg.engine.declare import Hyper, StateSpec
 from thalweg.engine.once import once
-from thalweg.engine.ops import ELEMENT, HOST, PER_TENSOR
+from thalweg.engine.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
+
+#: how many numbers a state of each kind stands for
+EXTENT = {"tensor": ELEMENT, "row": ROW, "per_tensor": PER_TENSOR, "aside": ASIDE, "number": HOST, "shared": HOST}
+
+
+WORDS = {
+    HOST: "a number",
+    GLOBAL: "a number of the group",
+    PER_TENSOR: "a number for each tensor",
+    ROW: "a number for each row",
+    ELEMENT: "a tensor",
+    ASIDE: "a tensor of another shape",
+}
 
 
 class UnsupportedOpError(TypeError):
@@ -61,9 +74,12 @@ class Traced:
     Attributes:
         variant: whose graph it is.
         graph: every node calls a row of the table, a sum, a total or a leaf, and knows its extent.
-        outputs: what is kept, by name: ``p``, the state tensors, the numbers of the state.
-        states: the state tensors.
+        outputs: what is kept, by name: ``p``, and everything of the state but its count.
+        states: what of the state is shaped as the parameter.
+        narrow: what of it is one number for each tensor or row.
+        asides: what of it has another shape.
         numbers: the numbers of the state.
+        shared: the numbers that stand in the group.
         scalars: names of the host's placeholders.
     """
 
@@ -71,7 +87,10 @@ class Traced:
     graph: fx.Graph
     outputs: dict[str, fx.Node]
     states: tuple[StateSpec, ...]
+    narrow: tuple[StateSpec, ...]
+    asides: tuple[StateSpec, ...]
     numbers: tuple[StateSpec, ...]
+    shared: tuple[StateSpec, ...]
     scalars: tuple[str, ...]
 
 
@@ -99,13 +118,20 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
         node = super().create_node(kind, target, args, kwargs, *rest, **more)
         node.meta["line"] = self.line()
         if kind == "call_function":
+            extents = [ops.extent_of(a) for a in node.all_input_nodes]
             if isinstance(target, ops.Op):
-                node.meta["extent"] = max(ops.extent_of(a) for a in node.all_input_nodes)
+                node.meta["extent"] = max(extents)
             else:
                 node.meta["extent"] = target.extent
             if isinstance(target, ops.Leaf) and target.extent == PER_TENSOR and len(node.all_input_nodes) > 1:
                 raise UnsupportedOpError(
                     f"{self.line()}: {target.name} depends on shapes alone, and is given a number that may change"
+                )
+            if isinstance(target, ops.Leaf) and not {HOST, ELEMENT, ASIDE}.issuperset(extents):
+                raise UnsupportedOpError(f"{self.line()}: {target.name} takes whole tensors and numbers of the host")
+            if isinstance(target, ops.Op) and max(extents) == ASIDE:
+                raise UnsupportedOpError(
+                    f"{self.line()}: {target.name} of what is shaped unlike the parameter; write it within a leaf"
                 )
             if isinstance(target, (ops.Sum, ops.Total)) and ops.extent_of(node.args[0]) != ELEMENT:
                 raise UnsupportedOpError(f"{self.line()}: {target.name} of what is no tensor's elements")
@@ -176,7 +202,10 @@ def trace(key: Variant) -> Traced:
     on = {name: name not in key.off for name, h in hypers.items() if h.symbolic}
     specs = kept(key.rule, {**choices, **on})
     states = tuple(spec for spec in specs if spec.kind == "tensor")
+    narrow = tuple(spec for spec in specs if spec.narrow)
+    asides = tuple(spec for spec in specs if spec.kind == "aside")
     numbers = tuple(spec for spec in specs if spec.kind == "number")
+    shared = tuple(spec for spec in specs if spec.kind == "shared")
 
     def symbol(name: str, extent: ops.Extent, switch: bool = False) -> fx.Proxy:
         proxy = fx.Proxy(graph.placeholder(name), tracer)
@@ -184,7 +213,7 @@ def trace(key: Variant) -> Traced:
         return proxy
 
     p, g = symbol("p", ELEMENT), symbol("g", ELEMENT)
-    s = SimpleNamespace(**{spec.name: symbol(spec.name, ELEMENT) for spec in states})
+    s = SimpleNamespace(**{spec.name: symbol(spec.name, EXTENT[spec.kind]) for spec in (*states, *narrow, *asides)})
     values: dict[str, Any] = dict(choices)
     for name, h in hypers.items():
         if name in key.off:
@@ -194,7 +223,7 @@ def trace(key: Variant) -> Traced:
             values[name] = tuple(symbol(f"{name}_{i}", HOST) for i in range(size))
         elif h.symbolic:
             values[name] = symbol(name, HOST, switch=h.switchable)
-    for spec in numbers:
+    for spec in (*numbers, *shared):
         setattr(s, spec.name, symbol(spec.name, HOST))
     for name in ("first", "initial_lr", *(["step"] if key.counted else [])):
         values[name] = symbol(name, HOST)
@@ -205,15 +234,13 @@ def trace(key: Variant) -> Traced:
         "p": _node(new_p, "the new parameter"),
         **{k.name: _node(getattr(s, k.name), k.name) for k in specs if k.kind != "count"},
     }
-    for spec in numbers:
-        if outputs[spec.name].meta["extent"] != HOST:
-            raise UnsupportedOpError(
-                f"{outputs[spec.name].meta['line']}: {spec.name} is declared as a number, and is given a tensor"
-            )
+    for spec in specs:
+        if spec.kind != "count":
+            _fits(spec, outputs[spec.name])
     graph.output(outputs)
     graph.eliminate_dead_code()
     scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST)
-    return Traced(key, graph, outputs, states, numbers, scalars)
+    return Traced(key, graph, outputs, states, narrow, asides, numbers, shared, scalars)
 
 
 def _node(value: Any, what: str) -> fx.Node:
@@ -222,12 +249,22 @@ def _node(value: Any, what: str) -> fx.Node:
     return value.node
 
 
+def _fits(spec: StateSpec, node: fx.Node) -> None:
+    """Refuse a state that is given more, or something else, than it was declared to hold."""
+    most = GLOBAL if spec.kind == "shared" else EXTENT[spec.kind]
+    extent = node.meta["extent"]
+    if extent > most or (spec.kind == "aside" and extent != ASIDE):
+        line = node.meta.get("line", spec.name)
+        raise UnsupportedOpError(f"{line}: {spec.name} is declared as {WORDS[most]}, and is given {WORDS[extent]}")
+
+
 class Host:
     """The numbers of a step that do not depend on any tensor, evaluated in Python floats."""
 
     def __init__(self, traced: Traced) -> None:
         self.nodes = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == HOST]
         self.scalars = [n for n in traced.graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST]
+        self.after = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == GLOBAL]
 
     def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
         """The value of every node of the host, from the group's hyperparameters as plain numbers."""
@@ -236,6 +273,15 @@ class Host:
         for node in self.nodes:
             target: Any = node.target
             values[node] = target.host(*(values[a] if isinstance(a, fx.Node) else a for a in node.args))
+        return values
+
+    def with_totals(self, h: SimpleNamespace, totals: Mapping[str, float]) -> dict[fx.Node, Any]:
+        """The same, and the value of every node that follows from sums over all tensors."""
+        values = self(h)
+        for node in self.after:
+            target: Any = node.target
+            args = [values.get(a) if isinstance(a, fx.Node) else a for a in node.args]
+            values[node] = totals[target.name] if isinstance(target, ops.Total) else target.host(*args)
         return values
 
     @staticmethod

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from thalweg.engine import ops
 from thalweg.engine.backends import eager
 from thalweg.engine.batch import Batch
 from thalweg.engine.formats import PLAIN, name_of
-from thalweg.engine.ops import HOST
+from thalweg.engine.ops import ASIDE, ELEMENT, HOST, PER_TENSOR, ROW
 from thalweg.engine.plan import Stage
 from thalweg.engine.trace import Host
 
@@ -32,6 +33,11 @@ def refusal(batch: Batch) -> str | None:
     return None
 
 
+def rows_of(p: Tensor) -> int:
+    """Slices along the first dimension; a vector or a number is one."""
+    return 0 if not p.numel() else p.shape[0] if p.ndim > 1 else 1
+
+
 class Between:
     """A batch, the numbers of the step, and memory that lives within it.
 
@@ -39,6 +45,8 @@ class Between:
         key: what its kernel depends on: variant, formats, dtype of gradients, whether states keep what is computed.
         values: of the host's nodes at this step.
         lists: memory that lives within the step, by the node that it holds.
+        kept: the nodes of what is one number a tensor or row, by name.
+        row_counts: rows of each tensor.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -46,7 +54,10 @@ class Between:
         self.key = (batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
         self.host = Host.of(batch.variant)
         self.values: dict[fx.Node, Any] = {}
-        self.lists: dict[str, list[Tensor]] = {}
+        self.lists: dict[str, list[Any]] = {}
+        given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
+        self.kept = {name: given[name] for name in batch.narrow}
+        self.row_counts = torch.tensor([rows_of(p) for p in batch.params] if self.kept else 0, device=batch.device)
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
         """Let a table of pointers show these tensors."""
@@ -63,7 +74,17 @@ class Between:
         for leaf in stage.leaves:
             target: Any = leaf.target
             out = target.over(*fx.map_arg(leaf.args, self._value))
-            self._lay(leaf.name, [self._like(x, p) for x, p in zip(out, self.batch.params, strict=True)])
+            if not target.gives:
+                self._lay_result(leaf, out)
+            for part in leaf.users:
+                if isinstance(part.target, ops.Part):
+                    self._lay_result(part, [result[part.target.index] for result in out])
+
+    def _lay_result(self, node: fx.Node, out: list[Any]) -> None:
+        if node.meta["extent"] == ELEMENT:
+            self._lay(node.name, [self._like(x, p) for x, p in zip(out, self.batch.params, strict=True)])
+        else:
+            self.lists[node.name] = out
 
     def begin(self) -> None:
         """Evaluate the numbers of the host, and count what the kernels will write as an in-place operation.
@@ -71,11 +92,49 @@ class Between:
         Now, while the parameters, just looked at, are in the processor's cache.
         """
         self.values = self.host(self.batch.h)
+        for name, home in self.batch.narrow.items():
+            self.vector(self.kept[name]).copy_(home)
         torch.autograd.graph.increment_version(self.batch.params)
 
-    def end(self) -> None:
-        """Give the room back."""
+    def end(self, totals: dict[str, Any]) -> None:
+        """Keep what the last stage made known, and give the room back."""
+        batch, last = self.batch, self.batch.plan.stages[-1]
+        if batch.narrow:
+            values = self._finals(last, totals)
+            for name in batch.narrow:
+                node = last.ends[name]
+                new = values[node] if node.meta["extent"] > HOST else self.values[node]
+                batch.narrow[name].copy_(self._spread(new, node.meta["extent"], self.kept[name].meta["extent"]))
+        for name in batch.asides:
+            batch.asides[name] = self._value(last.ends[name])
         self.lists = {}
+
+    def vector(self, node: fx.Node) -> Tensor:
+        """Where kernels find one number for each tensor or row, in float64."""
+        raise NotImplementedError
+
+    def _finals(self, last: Stage, totals: dict[str, Any]) -> dict[fx.Node, Any]:
+        """What is kept of tensors and rows, computed over all of them at once."""
+        values: dict[fx.Node, Any] = {}
+
+        def value(arg: Any, extent: ops.Extent) -> Any:
+            if not isinstance(arg, fx.Node):
+                return arg
+            return self._spread(values[arg], arg.meta["extent"], extent) if arg in values else self.values[arg]
+
+        for node in last.finals:
+            target: Any = node.target
+            if isinstance(target, ops.Total):
+                values[node] = torch.as_tensor(totals[target.name], dtype=torch.float64, device=self.batch.device)
+            elif isinstance(target, ops.Op):
+                values[node] = target.run(*(value(a, node.meta["extent"]) for a in node.args))
+            else:
+                values[node] = self.vector(node).clone()
+        return values
+
+    def _spread(self, value: Any, extent: ops.Extent, over: ops.Extent) -> Any:
+        """One number a tensor as one number a row, where those are wanted."""
+        return value.repeat_interleave(self.row_counts) if (extent, over) == (PER_TENSOR, ROW) else value
 
     def _empty(self, p: Tensor) -> Tensor:
         return torch.empty_like(p, dtype=self.batch.compute, requires_grad=False)
@@ -94,6 +153,8 @@ class Between:
             return self.values[arg]
         if arg.name in self.lists:
             return self.lists[arg.name]
+        if arg.meta["extent"] == ASIDE:
+            return batch.asides[str(arg.target)]
         name = str(arg.target) if arg.op == "placeholder" else batch.plan.home[arg]
         if name == "g":
             return [g.to(batch.compute) for g in batch.grads]

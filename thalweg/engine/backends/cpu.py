@@ -21,7 +21,7 @@ from thalweg.engine.backends.c_formats import C_TYPE, PRELUDE, load, store
 from thalweg.engine.backends.writer import Writer, variable
 from thalweg.engine.batch import Batch
 from thalweg.engine.formats import BLOCK, Format
-from thalweg.engine.ops import ROW
+from thalweg.engine.ops import PER_TENSOR, ROW
 from thalweg.engine.plan import Stage, plan
 from thalweg.engine.trace import Variant
 
@@ -67,8 +67,8 @@ class Kernel:
         tables: the pointer tables, in order.
         host: for each stage the numbers of the host that it takes; then come its totals, then the key of random bits.
         totals: for each stage the totals that it takes.
-        numbers: nodes that are one number a tensor by its shape.
-        sums: all sums, in order.
+        numbers: nodes that are one number a tensor, by its shape or kept.
+        sums: all sums, in order; then what is kept a row.
     """
 
     source: str
@@ -240,12 +240,12 @@ class _Writer(Writer):
             return f"(T)h[{len(hosts) + known.index(target.name)}]"
         if isinstance(target, ops.Sum):
             return f"(T)job->sum[{self.sums.index(node)}][t]"
-        if isinstance(target, ops.Leaf):
+        if isinstance(target, ops.Leaf) or node.op == "placeholder":
             return f"(T)job->number[{self.numbers.index(node)}][t]"
         return self._expression(node)
 
     def _row(self, node: fx.Node) -> str:
-        if isinstance(node.target, ops.Sum):
+        if isinstance(node.target, ops.Sum) or node.op == "placeholder":
             return f"(T)job->sum[{self.sums.index(node)}][r]"
         return self._expression(node)
 
@@ -380,9 +380,21 @@ class Work(Between):
         gathered = [total.name for stage in batch.plan.stages for n in stage.sums if (total := _total(n))]
         self.shares = {name: array("d", [0.0]) for name in gathered}
         self.job.share = self._address(array("Q", [self.shares[name].buffer_info()[0] for name in gathered] or [0]))
-        numbers = [array("d", map(float, _leaf(n).over(batch.params, *n.args[1:]))) for n in self.kernel.numbers]
-        self.keep += numbers
-        self.job.number = self._address(array("Q", [a.buffer_info()[0] for a in numbers] or [0]))
+        self.numbers = [self._number(n) for n in self.kernel.numbers]
+        self.job.number = self._address(array("Q", [a.buffer_info()[0] for a in self.numbers] or [0]))
+        vectors = zip((*sums, *self.kernel.numbers), (*self.sums, *self.numbers), strict=True)
+        count = {ROW: rows[-1], PER_TENSOR: len(batch.params)}
+        self.vectors = {n: torch.frombuffer(v, dtype=torch.float64)[: count[n.meta["extent"]]] for n, v in vectors}
+
+    def _number(self, node: fx.Node) -> array[float]:
+        """One a tensor: by its shape, or room for what is kept."""
+        if node.op == "placeholder":
+            return array("d", bytes(8 * len(self.batch.params)))
+        return array("d", map(float, _leaf(node).over(self.batch.params, *node.args[1:])))
+
+    def vector(self, node: fx.Node) -> Tensor:
+        """One number for each tensor or row, as the C sees it."""
+        return self.vectors[node]
 
     def _tables(self) -> None:
         batch = self.batch
@@ -425,7 +437,7 @@ class Work(Between):
             self.functions[stage](ctypes.addressof(self.job), h.buffer_info()[0])
         self.run_leaves(this)
         if stage == len(batch.plan.stages) - 1:
-            self.end()
+            self.end(totals)
         return {name: self.shares[name][0] for name in this.gives}
 
 

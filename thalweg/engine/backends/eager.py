@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thalweg.engine import noise, ops
@@ -47,11 +48,14 @@ class Work:
         batch = self.batch
         p, g = load(batch, "p", i), batch.grads[i].to(batch.compute)
         s = SimpleNamespace(**{name: load(batch, name, i) for name in batch.states})
-        numbers = [spec.name for spec in batch.plan.traced.numbers]
-        s.__dict__.update({name: getattr(batch.h, name) for name in numbers})
+        traced = batch.plan.traced
+        s.__dict__.update({spec.name: getattr(batch.h, spec.name) for spec in (*traced.numbers, *traced.shared)})
+        s.__dict__.update({name: views[i] for name, views in batch.views.items()})
+        s.__dict__.update({name: ops.Aside(tensors[i]) for name, tensors in batch.asides.items()})
         old = dict(vars(s))
         new = {"p": update(batch.variant.rule, p, g, s, batch.h)}
-        return new | {name: getattr(s, name) for name in batch.states if getattr(s, name) is not old[name]}
+        kept = (*batch.states, *batch.views, *batch.asides)
+        return new | {name: getattr(s, name) for name in kept if getattr(s, name) is not old[name]}
 
 
 def prepare(batch: Batch) -> Work:
@@ -70,8 +74,15 @@ def load(batch: Batch, name: str, i: int) -> Tensor:
     return batch.formats[name].decode(*_kept(batch, name, i)).to(batch.compute)
 
 
-def store(batch: Batch, name: str, i: int, numbers: Tensor) -> None:
-    """Write the numbers of one tensor back in its format."""
+def store(batch: Batch, name: str, i: int, numbers: Any) -> None:
+    """Write what one tensor is, or what is kept of it, back in its format."""
+    if name in batch.asides:
+        batch.asides[name][i] = numbers.kept
+        return
+    if name in batch.views:
+        if batch.params[i].numel():
+            batch.views[name][i].copy_(torch.as_tensor(numbers))
+        return
     kept, beside = _kept(batch, name, i)
     f = batch.formats[name]
     if f.name in ("float32", "float64"):

@@ -46,11 +46,13 @@ class Work:
         names = ["p", *batch.states]
         numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
         grads = [g.to(batch.compute) for g in batch.grads]
-        tensors = {**numbers, "g": grads}
+        tensors = {**numbers, "g": grads, **batch.views, **batch.asides}
         out = code.module(
             *(tensors[n] for n in code.tensors), *(values[n] for n in code.host), *(totals[n] for n in code.totals)
         )
         if code.stores:
+            for name, new in zip(batch.asides, out or (), strict=True):
+                batch.asides[name] = new
             for name in names:
                 if batch.formats[name].name not in ("float32", "float64"):
                     for i, x in enumerate(numbers[name]):
@@ -83,8 +85,8 @@ class Lowered:
 def lowered(key: Variant) -> Lowered:
     """The whole update of a variant over lists."""
     traced = trace(key)
-    roots = {name: node for name, node in traced.outputs.items() if node.meta["extent"] > HOST}
-    return _Lowering(key).update(roots)
+    kept = (*traced.states, *traced.narrow, *traced.asides)
+    return _Lowering(key).update({name: traced.outputs[name] for name in ("p", *(spec.name for spec in kept))})
 
 
 @functools.cache
@@ -103,10 +105,11 @@ class _Lowering:
         self.traced = trace(key)
         self.graph = fx.Graph()
         self.env: dict[fx.Node, fx.Node] = {}
-        self.names = ["p", "g", *(spec.name for spec in self.traced.states)]
+        kept = (*self.traced.states, *self.traced.narrow, *self.traced.asides)
+        self.names = ["p", "g", *(spec.name for spec in kept)]
 
     def update(self, roots: dict[str, fx.Node]) -> Lowered:
-        """Compute each root and store it in the list of its name."""
+        """Compute each root and store it in the list of its name; what is kept aside is given back."""
         order = self._needed(list(roots.values()))
         last = {n: user for user in order for n in user.all_input_nodes}
         kept = set(roots.values())
@@ -124,8 +127,9 @@ class _Lowering:
                 owned.add(node)
                 if written and first is not None and first in home:
                     home[node] = home[first]
-        self._store(home, roots)
-        self.graph.output(None)
+        asides = {spec.name for spec in self.traced.asides}
+        self._store(home, {name: node for name, node in roots.items() if name not in asides})
+        self.graph.output([self.env[node] for name, node in roots.items() if name in asides])
         return self._done(host, totals, stores=True)
 
     def gather(self, sums: list[fx.Node]) -> Lowered:
@@ -171,6 +175,8 @@ class _Lowering:
         extents = [ops.extent_of(a) for a in node.args]
         if isinstance(target, ops.Leaf):
             return self.graph.call_function(target.over, args), False
+        if isinstance(target, ops.Part):
+            return self.graph.call_function(_parts, (*args, target.index)), False
         if isinstance(target, ops.Sum):
             return self.graph.call_function(_each, (target.name, 1, *args)), False
         if max(extents) == GLOBAL:
@@ -226,6 +232,11 @@ def _one(name: str, *args: Any) -> Any:
 def _sum_all(xs: list[Tensor]) -> Tensor:
     """The sum of all elements of all tensors."""
     return torch.stack([x.sum() for x in xs]).sum()
+
+
+def _parts(results: list[tuple[Any, ...]], index: int) -> list[Any]:
+    """One of the results of a leaf, for each parameter."""
+    return [result[index] for result in results]
 
 
 def _clone(xs: list[Tensor]) -> list[Tensor]:

@@ -89,8 +89,8 @@ class Kernel:
         source: a Python module.
         stages: one launch each.
         host: the numbers of the host, in the order in which kernels find them; behind them lies the key of random bits.
-        numbers: nodes that are one number a tensor by its shape.
-        sums: every sum over a tensor or row.
+        numbers: nodes that are one number a tensor, by its shape or kept.
+        sums: every sum over a tensor or row; then what is kept a row.
     """
 
     source: str
@@ -299,7 +299,8 @@ class _Writer(Writer):
     def _found(self, node: fx.Node) -> str:
         """The argument that holds a value which an earlier pass, or the shape, made known."""
         target: Any = node.target
-        kind = "total" if isinstance(target, ops.Total) else "sum" if isinstance(target, ops.Sum) else "number"
+        by_sum = isinstance(target, ops.Sum) or node in self.sums
+        kind = "total" if isinstance(target, ops.Total) else "sum" if by_sum else "number"
         return f"{kind}_{target.name if kind == 'total' else node.name}"
 
     def _value(self, node: fx.Node, index: str) -> str:
@@ -388,7 +389,10 @@ class Work(Between):
         for name, tensors in {"p": batch.params, **batch.states, **beside}.items():
             self.point(name, tensors)
         for node in self.kernel.numbers:
-            values = [float(x) for x in node.target.over(batch.params, *node.args[1:])]  # type: ignore[union-attr]
+            if node.op == "placeholder":
+                values = [0.0] * len(batch.params)
+            else:
+                values = [float(x) for x in node.target.over(batch.params, *node.args[1:])]  # type: ignore[union-attr]
             self.given[f"number_{node.name}"] = self._send(_vector("d", values))
         for node in self.kernel.sums:
             count = int(self.rows[-1]) if node.meta["extent"] == ROW else len(batch.params)
@@ -397,6 +401,10 @@ class Work(Between):
     def point(self, name: str, tensors: list[Tensor]) -> None:
         """Let a table of pointers show these tensors."""
         self.given[f"{name}_table"] = self._send(_vector("q", [t.data_ptr() for t in tensors]))
+
+    def vector(self, node: fx.Node) -> Tensor:
+        """One number for each tensor or row, as the kernels see it."""
+        return self.given[f"{'sum' if node in self.kernel.sums else 'number'}_{node.name}"]
 
     def _send(self, x: Tensor) -> Tensor:
         """To the device, without waiting: torch keeps the pinned memory until the copy is done."""
@@ -412,7 +420,7 @@ class Work(Between):
             shares = self._launch(stage, totals) if this.stores or this.sums else {}
             self.run_leaves(this)
         if stage == len(self.batch.plan.stages) - 1:
-            self.end()
+            self.end(totals)
         return shares
 
     def _begin(self) -> None:

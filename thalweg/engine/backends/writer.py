@@ -23,8 +23,8 @@ class Writer:
         formats: of whatever a stage may load or store, by name.
         slots: ``p`` and the states, numbered for random bits.
         tables: pointer tables, in order: one for each of ``formats``, then those of second tensors.
-        numbers: nodes that are one number a tensor by its shape.
-        sums: every sum, in order.
+        numbers: nodes that are one number a tensor, by its shape or kept.
+        sums: every sum, in order; then what is kept a row.
     """
 
     def __init__(self, plan: Plan, formats: dict[str, Format], grad: Format) -> None:
@@ -34,11 +34,15 @@ class Writer:
         self.formats = {"p": formats["p"], "g": grad, **{k: f for k, f in formats.items() if k != "p"}}
         self.slots = slots(formats)
         leaves = [n for n in plan.traced.graph.nodes if isinstance(n.target, ops.Leaf)]
-        for node in [*plan.temporaries, *(n for n in leaves if n.target.extent == ELEMENT)]:
+        given = [n for n in plan.traced.graph.nodes if isinstance(n.target, (ops.Leaf, ops.Part))]
+        for node in [*plan.temporaries, *(n for n in given if n.target.extent == ELEMENT)]:
             self.formats[node.name] = working
         self.tables = [*self.formats, *(f"{n}_{f.beside}" for n, f in self.formats.items() if f.beside)]
+        narrow = {spec.name for spec in plan.traced.narrow}
+        kept = [n for n in plan.traced.graph.nodes if n.op == "placeholder" and n.target in narrow]
         self.numbers = [n for n in leaves if n.target.extent == PER_TENSOR]
-        self.sums = plan.sums
+        self.numbers += [n for n in kept if n.meta["extent"] == PER_TENSOR]
+        self.sums = [*plan.sums, *(n for n in kept if n.meta["extent"] == ROW)]
 
     def host(self, stage: Stage) -> list[fx.Node]:
         """Numbers of the host that the stage's nodes take, each once."""
