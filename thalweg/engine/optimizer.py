@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, ClassVar, dataclass_transform
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from thalweg._base.errors import bad_argument
 from thalweg.engine import backward, checkpoint, declare, memory
 from thalweg.engine.backends import choice
-from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, state
+from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, shared, state
 from thalweg.engine.formats import Storage
 from thalweg.engine.report import Report
 from thalweg.engine.steps import Steps, draws
@@ -21,7 +22,7 @@ from thalweg.engine.uncompiled import add_param_group, uncompiled
 FORMATS = (None, "float32", "bfloat16", "int8")
 
 
-@dataclass_transform(field_specifiers=(hyper, state, number, count))
+@dataclass_transform(field_specifiers=(hyper, state, number, count, shared))
 class Declared(torch.optim.Optimizer):
     """Reads the declarations of every subclass and gives it its constructor's signature."""
 
@@ -172,6 +173,7 @@ class Optimizer(Declared):
             self.param_groups.pop()
             raise
         self._begin_noise()
+        self._begin_shared()
         self._steps.forget()
 
     def _check_group(self, group: dict[str, Any]) -> None:
@@ -191,6 +193,12 @@ class Optimizer(Declared):
             for group in self.param_groups:
                 group.setdefault("seed", self.seed)
                 group.setdefault("updates", 0)
+
+    def _begin_shared(self) -> None:
+        """Numbers that parameters have in common stand in the groups too."""
+        for group in self.param_groups:
+            for spec in self._steps.shared:
+                group.setdefault(spec.name, float(spec.fill(SimpleNamespace(**group))))
 
     # -- the step ---------------------------------------------------------------------------------------------------
 
@@ -258,6 +266,7 @@ class Optimizer(Declared):
                 if h.constant:  # a checkpoint of a sibling (Adam's in AdamW) does not change what this class is
                     group[name] = h.default
         self._begin_noise()
+        self._begin_shared()
         checkpoint.restore(self)
         if fused:
             self.fuse_into_backward()
