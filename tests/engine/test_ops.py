@@ -7,8 +7,8 @@ from thalweg.engine import ops
 from thalweg.engine.declare import hyper
 from thalweg.engine.optimizer import Optimizer
 
-ARITY = {"neg": 1, "reciprocal": 1, "sqrt": 1, "rsqrt": 1, "abs": 1, "sign": 1, "exp": 1, "log": 1, "log1p": 1,
-         "tanh": 1, "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4,
+ARITY = {"neg": 1, "reciprocal": 1, "sqrt": 1, "rsqrt": 1, "cbrt": 1, "abs": 1, "sign": 1, "exp": 1, "log": 1,
+         "log1p": 1, "tanh": 1, "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4,
          "addcdiv": 4}  # fmt: skip
 POSITIVE = ("sqrt", "rsqrt", "log", "log1p", "pow")
 ON_THE_HOST = {"lerp": (2,), "add_scaled": (2,), "addcmul": (3,), "addcdiv": (3,)}  # arguments that are numbers
@@ -71,7 +71,7 @@ SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-40, -1.5]
 
 
 @pytest.mark.parametrize(
-    "name", ["maximum", "minimum", "sign", "where", "gt", "le", "ne", "div", "sqrt", "reciprocal", "abs"]
+    "name", ["maximum", "minimum", "sign", "where", "gt", "le", "ne", "div", "sqrt", "cbrt", "reciprocal", "abs"]
 )
 def test_nan_and_infinity_keep_their_meaning_in_c(name):
     row = ops.ROWS[name]
@@ -107,3 +107,22 @@ def test_reductions_in_eager():
     assert ops.row_mean(x).shape == (3, 1, 1)
     assert ops.row_mean(torch.ones(4)).shape == (1,)
     assert ops.row_norm(torch.tensor(-2.0)).item() == 2
+
+
+def test_the_cube_root_is_precise_for_numbers_of_every_size():
+    class Root(Optimizer):
+        """The cube root alone."""
+
+        lr: float = hyper(default=-1.0, within="(-∞, ∞)")
+
+        @staticmethod
+        def direction(p, g, s, h):
+            return ops.cbrt(g)
+
+    sizes = torch.logspace(-44.5, 38.5, 20_000, dtype=torch.float64).float()
+    for backend, within in (("cpu", 1e-6), ("foreach", 1e-5)):  # torch's power has 1/3 in float32
+        p = torch.nn.Parameter(torch.zeros(40_000))
+        p.grad = torch.cat([sizes, -sizes])
+        Root([p], backend=backend).step()
+        torch.testing.assert_close(p.detach().double() ** 3, p.grad.double(), rtol=within, atol=0)
+    assert ops.cbrt(-8.0) == -2.0

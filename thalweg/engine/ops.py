@@ -118,6 +118,10 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     return torch.where(torch.as_tensor(condition).bool(), a, b)
 
 
+def _cbrt(x: Tensor) -> Tensor:
+    return torch.sign(x) * torch.pow(torch.abs(x), 1 / 3)
+
+
 def _logistic(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
@@ -154,6 +158,7 @@ _ROWS = [
        "{0} + {2} * ({1} - {0})", "{0} + {2} * ({1} - {0})", r"(1 - {2})\,{0} + {2}\,{1}", flops=3, foreach="lerp"),
     Op("sqrt",       torch.sqrt,           math.sqrt,             "sqrt{f}({0})",                "tl.sqrt({0})",           r"\sqrt{{{0}}}", foreach="sqrt"),
     Op("rsqrt",      torch.rsqrt,          lambda x: _quotient(1.0, math.sqrt(x)), "1 / sqrt{f}({0})", "1.0 / tl.sqrt({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}", flops=2),
+    Op("cbrt",       _cbrt,                math.cbrt,             "CBRT({0})",                   "cbrt({0})",              r"\sqrt[3]{{{0}}}", flops=20),
     Op("abs",        torch.abs,            abs,                   "fabs{f}({0})",                "tl.abs({0})",            r"\lvert {0} \rvert", foreach="abs"),
     Op("sign",       torch.sign,           lambda x: (x > 0) - (x < 0), "(T)(({0} > 0) - ({0} < 0))",
        "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))", r"\operatorname{{sign}}({0})", foreach="sign"),
@@ -184,7 +189,7 @@ CONDITIONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne", "and_", "or_"})
 
 # what a rule imports where torch's own function does not take numbers
 add, sub, mul, div, neg = (ROWS[n] for n in ("add", "sub", "mul", "div", "neg"))
-sqrt, exp, log, reciprocal = (ROWS[n] for n in ("sqrt", "exp", "log", "reciprocal"))
+sqrt, cbrt, exp, log, reciprocal = (ROWS[n] for n in ("sqrt", "cbrt", "exp", "log", "reciprocal"))
 maximum, minimum, where, float32 = (ROWS[n] for n in ("maximum", "minimum", "where", "float32"))
 
 # -- torch's spellings of the rows ----------------------------------------------------------------------------------

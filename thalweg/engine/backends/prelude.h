@@ -75,6 +75,19 @@ static inline float exp_float(float x)
     return x > 89 ? INFINITY : x < -104 ? 0 : x != x ? x : y;
 }
 #define EXP(x) _Generic((T)0, float: exp_float, double: exp)(x)
+/* the cube root to about 3 units in the last place: a third of the exponent, then two steps of Halley's method */
+static inline float cbrt_float(float x)
+{
+    const float small = fabsf(x) < 1e-30f, a = small ? fabsf(x) * 16777216 : fabsf(x);  /* 2^24, of root 2^8 */
+    float y = as_float((uint32_t)((float)(int32_t)as_bits(a) * (1 / 3.f)) + 709958130u);
+    for (int step = 0; step < 2; step++) {
+        const float t = a / (y * y) / y;
+        y *= (1 + 2 * t) / (2 + t);
+    }
+    y = copysignf(small ? y / 256 : y, x);
+    return (x != 0) & (x - x == 0) ? y : x;  /* 0, infinity and NaN are their own */
+}
+#define CBRT(x) _Generic((T)0, float: cbrt_float, double: cbrt)(x)
 
 static inline uint32_t mix(uint32_t x)
 {

@@ -37,7 +37,7 @@ CAPABILITY = (7, 0)
 
 KIND = {"split8": "int16", "split16": "int16"}  # the others are called as in torch
 LOWER = {"split8": "int8", "split16": "int16"}  # of the bits below
-CALLS = ("power", "log1p", "tanh")
+CALLS = ("power", "cbrt", "log1p", "tanh")
 
 
 def refusal(batch: Batch) -> str | None:

@@ -213,6 +213,16 @@ def power(x, k):
 
 
 @triton.jit
+def cbrt(x):
+    """From logarithms, then one step of Halley's method, which gives back the digits that they lose."""
+    a = tl.abs(x)
+    y = tl.exp2(tl.log2(a) / 3)
+    t = a / (y * y) / y
+    y = y * (1 + 2 * t) / (2 + t)
+    return tl.where((x == 0) | (x - x != 0), x, tl.where(x < 0, -y, y))
+
+
+@triton.jit
 def log1p(x):
     """The rounding of 1 + x cancels (Kahan's device)."""
     u = 1.0 + x
