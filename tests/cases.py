@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import thalweg
-from tests.references import averages, layerwise, sgd, sign
+from tests.references import averages, curvature, layerwise, sgd, sign
 
 MIXED = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
 MATRICES = [(7, 5), (5, 9), (5, 9), (4, 4)]
@@ -137,6 +137,16 @@ CASES = [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.0}, {"weight_decay": 0.3}, {"amsgrad": True},
         {"maximize": True},
     ]),
+    Case("AdaHessian", curvature.AdaHessian, [
+        {"betas": (0.8, 0.95)}, {"eps": 10.0}, {"weight_decay": 0.3}, {"hessian_power": 0.5}, {"average_rows": True},
+        {"absolute": True}, {"maximize": True},
+    ], downhill=5.0),
+    Case("SophiaH", curvature.SophiaH, [
+        {"betas": (0.8, 0.95)}, {"gamma": 0.1}, {"eps": 1.0}, {"weight_decay": 0.3}, {"maximize": True},
+    ], downhill=0.02),
+    Case("SophiaG", curvature.SophiaG, [
+        {"betas": (0.8, 0.95)}, {"gamma": 0.5}, {"eps": 1.0}, {"weight_decay": 0.3}, {"maximize": True},
+    ], downhill=0.02),
     Case("Muon", torch.optim.Muon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"},
@@ -166,13 +176,25 @@ def parameters(
     return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=dtype)) for s in shapes]
 
 
+def feed(optimizer: Any, step: int) -> dict[str, Any]:
+    """What some optimizers need besides gradients, now and then; gives the arguments of ``step``."""
+    if hasattr(optimizer, "take_hessian") and step % 3 == 0:
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        fresh = [torch.Generator().manual_seed(step) for _ in params]
+        estimates = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p, g in zip(params, fresh, strict=True)]
+        if type(optimizer).__name__ == "SophiaG":  # its estimates are squares
+            estimates = [torch.complex(D.real**2, D.imag**2) if D.is_complex() else D**2 for D in estimates]
+        optimizer.take_hessian([100 * D + 20 for D in estimates])
+    return {}
+
+
 def walk(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], steps: int, start: int = 0) -> None:
     """Steps with random gradients that depend on the step's number alone."""
     for step in range(start, start + steps):
         generator = torch.Generator().manual_seed(1000 + step)
         for p in params:
             p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-        optimizer.step()
+        optimizer.step(**feed(optimizer, step))
 
 
 def distance(a: list[torch.nn.Parameter], b: list[torch.nn.Parameter]) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import thalweg
-from tests.cases import CASES, distance, every, name, parameters, walk
+from tests.cases import CASES, distance, every, feed, name, parameters, walk
 
 BACKENDS = ("eager", "foreach", "cpu")
 ROWS = pytest.mark.parametrize(("case", "flags"), every(), ids=name)
@@ -121,8 +121,8 @@ def test_gradients_are_left_as_they_were(case, flags, backend):
     for p, g in zip(params, grads, strict=True):
         p.grad = g
     versions = [g._version for g in grads]
-    optimizer.step()
-    optimizer.step()
+    optimizer.step(**feed(optimizer, 0))
+    optimizer.step(**feed(optimizer, 1))
     assert all(p.grad is g for p, g in zip(params, grads, strict=True))
     assert all(torch.equal(g, b) for g, b in zip(grads, before, strict=True))
     assert versions == [g._version for g in grads]
@@ -178,9 +178,8 @@ def test_groups_have_their_own_hyperparameters(case, backend):
             generator = torch.Generator().manual_seed(step)
             for p in params:
                 p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-        optimizer.step()
-        first.step()
-        second.step()
+        for each in (optimizer, first, second):
+            each.step(**feed(each, step))
     assert distance(together, apart) == 0
 
 
@@ -194,8 +193,8 @@ def test_a_parameter_without_gradient_is_left_alone_and_counts_its_own_steps(cas
             generator = torch.Generator().manual_seed(step)
             for i, p in enumerate(params):
                 p.grad = None if (i + step) % 3 == 0 else torch.randn(p.shape, generator=generator, dtype=p.dtype)
-        a.step()
-        b.step()
+        a.step(**feed(a, step))
+        b.step(**feed(b, step))
     assert distance(ours, theirs) < 1e-12
 
 
@@ -225,6 +224,7 @@ def test_closures_and_hooks_are_called(case, backend):
         return loss
 
     before = closure().item()
+    feed(optimizer, 0)
     losses = [optimizer.step(closure).item() for _ in range(3)]
     assert losses[0] == pytest.approx(before)
     assert losses[2] < before
@@ -266,10 +266,10 @@ def test_add_param_group_is_all_or_nothing(case):
 def test_descends_a_quadratic(case):
     params = [torch.nn.Parameter(torch.full((4, 4), 2.0))]
     optimizer = case.ours(params, lr=case.downhill)
-    for _ in range(200):
+    for step in range(200):
         optimizer.zero_grad()
         (params[0] ** 2).sum().backward()
-        optimizer.step()
+        optimizer.step(**feed(optimizer, step))
     assert (params[0] ** 2).sum() < 1
 
 

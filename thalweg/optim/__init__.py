@@ -16,7 +16,9 @@ from thalweg.optim.averages import (
     Yogi,
     diffGrad,
 )
+from thalweg.optim.curvature import AdaHessian, SophiaG, SophiaH
 from thalweg.optim.layerwise import LAMB, LARS
+from thalweg.optim.lbfgs import LBFGS
 from thalweg.optim.muon import Muon
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, SignSGD, Signum
 from thalweg.optim.sign import Lion, Tiger
@@ -26,6 +28,7 @@ __all__ = [
     "ASGD",
     "LAMB",
     "LARS",
+    "LBFGS",
     "MARS",
     "QHM",
     "SGD",
@@ -33,6 +36,7 @@ __all__ = [
     "AdEMAMix",
     "AdaBelief",
     "AdaBound",
+    "AdaHessian",
     "Adadelta",
     "Adagrad",
     "Adam",
@@ -53,6 +57,8 @@ __all__ = [
     "SignSGD",
     "Signum",
     "SimplifiedAdEMAMix",
+    "SophiaG",
+    "SophiaH",
     "Tiger",
     "Yogi",
     "diffGrad",

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from tests.cases import CASES
+from tests.cases import CASES, feed
 from thalweg.engine.batch import beside_name, formats_of
 from thalweg.engine.trace import kept
 
@@ -57,13 +57,13 @@ def walk(case, flags, dtype, grad, shapes, backend):
     generator = torch.Generator().manual_seed(0)
     params = [torch.nn.Parameter(tensor(shape, layout, dtype, generator)) for shape, layout in shapes]
     optimizer = case.ours(params, lr=case.lr, backend=backend, **flags)
-    for _ in range(3):
+    for step in range(3):
         for p, (shape, layout) in zip(params, shapes, strict=True):
             g = tensor(shape, layout, grad, generator)
             if grad != dtype:
                 p.grad_dtype = grad
             p.grad = g
-        optimizer.step()
+        optimizer.step(**feed(optimizer, step))
     return numbers(optimizer, params)
 
 

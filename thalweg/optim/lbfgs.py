@@ -1,0 +1,125 @@
+"""L-BFGS: the classic of full batches. It overrides the step, not the engine: torch's own does the work here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+from thalweg.engine.declare import hyper
+from thalweg.engine.optimizer import Declared
+
+
+class Mended(Declared, torch.optim.LBFGS):
+    """``torch.optim.LBFGS`` with checked arguments and ``maximize``, for copies, any strides and empty tensors too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        bound = type(self).__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        self._check(given)
+        maximize = given.pop("maximize")
+        super(Declared, self).__init__(**given)
+        self.defaults["maximize"] = maximize
+        self.param_groups[0].setdefault("maximize", maximize)
+
+    def _check(self, group: dict[str, Any]) -> None:
+        for name, h in self.hypers.items():
+            if name in group:
+                h.check(group[name])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch: for the first group alone."""
+        if self.param_groups:
+            raise bad_argument("params", f"{len(self.param_groups) + 1} groups", "one group: the step is one for all")
+        if isinstance(param_group, dict):
+            self._check(param_group)
+        super().add_param_group(param_group)
+
+    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+        """Iterate until ``max_iter``, ``max_eval`` or a tolerance is reached.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls ``backward`` and returns the loss. It is called up
+                to ``max_eval`` times.
+
+        Returns:
+            The loss at the start.
+
+        Raises:
+            ValueError: if there is no closure, or a hyperparameter in the group is outside its range.
+        """
+        if not callable(closure):
+            raise bad_argument(
+                "closure", closure, "a function that computes loss and gradients anew, and returns the loss"
+            )
+        group = self.param_groups[0]
+        self._check(group)
+        first: list[Any] = []
+
+        def evaluate() -> Any:
+            loss = closure()
+            if not first:
+                first.append(loss)
+            return -loss if group["maximize"] else loss
+
+        if self._numel():  # type: ignore[no-untyped-call]
+            _without_hooks(torch.optim.LBFGS.step)(self, evaluate)
+        else:
+            with torch.enable_grad():
+                evaluate()
+        return first[0]
+
+    def _gather_flat_grad(self) -> Tensor:
+        flat = torch.cat([_flat(p) for p in self._params])
+        return -flat if self.param_groups[0]["maximize"] else flat
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        group = self.param_groups[0]
+        for name, h in self.hypers.items():
+            group.setdefault(name, self.defaults.get(name, h.default))
+        self._params, self._numel_cache = group["params"], None  # torch's copies lack both
+
+
+def _flat(p: Tensor) -> Tensor:
+    """The gradient as one vector of real numbers, whatever its layout."""
+    g = torch.zeros_like(p) if p.grad is None else p.grad.to_dense() if p.grad.is_sparse else p.grad
+    return (torch.view_as_real(g.resolve_conj()) if g.is_complex() else g).reshape(-1)
+
+
+def _without_hooks(step: Any) -> Any:
+    """A step as it was written: torch wraps a class's at its first instance, and ours is wrapped too."""
+    return step.__wrapped__ if getattr(step, "hooked", False) else step
+
+
+class LBFGS(Mended):
+    r"""Newton's method that knows the Hessian by what the gradient did along the last steps: for full batches.
+
+    $$d_k = -H_k g_k, \quad H_{k+1} = (I - \rho s y^\top) H_k (I - \rho y s^\top) + \rho s s^\top, \quad
+    s = p_{k+1} - p_k, \; y = g_{k+1} - g_k, \; \rho = \frac{1}{y^\top s}$$
+
+    kept as the last ``history_size`` pairs (s, y), from $H_0 = (y^\top s / y^\top y) I$. The step along $d$ is ``lr``
+    or, with ``line_search_fn="strong_wolfe"``, one that lowers the loss and its slope enough (c₁ = 1e-4, c₂ = 0.9).
+    ``step(closure)`` makes up to ``max_iter`` iterations. As ``torch.optim.LBFGS``, whose state it keeps; besides, it
+    can be copied and pickled. One group, no weight decay: put that into the loss.
+
+    Parent: none. Adds: curvature from differences of gradients, without a second derivative.
+    Strength: on smooth losses without noise nothing here needs fewer evaluations.
+    Weakness: the noise of small batches ruins the differences; memory for 2·history_size copies of the parameters.
+    Source: Liu & Nocedal 1989, "On the limited memory BFGS method for large scale optimization", algorithm 2.1,
+    https://doi.org/10.1007/BF01589116; Nocedal & Wright 2006, algorithms 3.5 and 3.6 (line search)
+    """
+
+    params: Iterable[Any]
+    lr: float = hyper(default=1, within="[0, ∞)", doc="step size, the first one tried where a line search is asked for")
+    max_iter: int = hyper(default=20, within="[1, ∞)", doc="most iterations of one step")
+    max_eval: int | None = hyper(default=None, within="[1, ∞)", doc="most calls of the closure; None is 1.25 max_iter")
+    tolerance_grad: float = hyper(default=1e-7, within="[0, ∞)", doc="largest element of g at which to stop")
+    tolerance_change: float = hyper(default=1e-9, within="[0, ∞)", doc="change of loss or parameters at which to stop")
+    history_size: int = hyper(default=100, within="[1, ∞)", doc="pairs (s, y) that are kept")
+    line_search_fn: str | None = hyper(default=None, within=(None, "strong_wolfe"), doc="how far along d; None is lr")
+    maximize: bool = hyper(default=False, doc="climb instead of descend", kw_only=True)
