@@ -11,3 +11,7 @@ thalweg.Muon(torch.nn.Linear(2, 2), lr=0.1, lr_ratio=0.3, adjust_lr_fn="match_rm
 thalweg.AdamW(params, lrr=0.1)  # type: ignore[call-arg]
 thalweg.AdamW(params, lr="fast")  # type: ignore[arg-type]
 thalweg.Adam(params, exp_avg=None)  # type: ignore[call-arg]
+thalweg.Lookahead(thalweg.AdamW(params), k=5, alpha=0.5).step()
+thalweg.ASAM(torch.optim.SGD(params), rho=0.5, eta=None).first_step(zero_grad=True)
+thalweg.EMA(params)  # type: ignore[arg-type]
+thalweg.Mechanic(thalweg.SGD(params), n=6)  # type: ignore[call-arg]

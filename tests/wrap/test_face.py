@@ -1,0 +1,434 @@
+"""A wrapper is a `torch.optim.Optimizer`: groups, checkpoints, copies, hooks, schedulers, scaler; around any other."""
+
+import copy
+import inspect
+import io
+import pickle
+import re
+
+import pytest
+import torch
+
+import thalweg
+from tests.wrap.fixtures import closure, far, loss, start, walk
+
+WRAPPERS = {
+    "Lookahead": lambda inner: thalweg.Lookahead(inner, k=3),
+    "SAM": lambda inner: thalweg.SAM(inner, rho=0.2),
+    "ASAM": lambda inner: thalweg.ASAM(inner),
+    "EMA": lambda inner: thalweg.EMA(inner, decay=0.7),
+    "Mechanic": lambda inner: thalweg.Mechanic(inner, s_init=1e-2),
+    "nested": lambda inner: thalweg.EMA(thalweg.Lookahead(thalweg.SAM(inner), k=2), decay=0.7),
+}
+INNER = {
+    "thalweg AdamW": lambda ps: thalweg.AdamW(ps, lr=0.1),
+    "thalweg SGD": lambda ps: thalweg.SGD(ps, lr=0.1),
+    "thalweg AdamW int8": lambda ps: thalweg.AdamW(ps, lr=0.1, state_dtype="int8"),
+    "torch AdamW": lambda ps: torch.optim.AdamW(ps, lr=0.1),
+    "torch SGD": lambda ps: torch.optim.SGD(ps, lr=0.1, momentum=0.9),
+}
+each = pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS.keys())
+around = pytest.mark.parametrize("make", INNER.values(), ids=INNER.keys())
+
+
+@each
+@around
+def test_it_is_an_optimizer_with_the_groups_and_the_state_of_the_inner_one(wrap, make):
+    params = start()
+    inner = make(params)
+    optimizer = wrap(inner)
+    walk(optimizer, params, range(2))
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert optimizer.param_groups is inner.param_groups
+    assert optimizer.state is inner.state
+    assert inner.defaults.items() <= optimizer.defaults.items()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in params)
+    assert repr(inner) in repr(optimizer)
+
+
+@each
+@around
+def test_it_changes_the_trajectory_or_keeps_something(wrap, make):
+    plain, wrapped = start(), start()
+    walk(make(plain), plain, range(6))
+    optimizer = wrap(make(wrapped))
+    walk(optimizer, wrapped, range(6))
+    if isinstance(optimizer, thalweg.EMA) and not isinstance(optimizer.optimizer, thalweg.Lookahead):
+        assert far(plain, wrapped) == 0
+        with optimizer.swap():
+            assert far(plain, wrapped) > 1e-3
+    else:
+        assert far(plain, wrapped) > 1e-3
+
+
+@each
+@around
+def test_resume_equals_no_interruption(wrap, make):
+    params, again = start(), start()
+    walk(wrap(make(params)), params, range(11))
+    first = wrap(make(again))
+    walk(first, again, range(5))
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = wrap(make(again))
+    second.load_state_dict(torch.load(file, weights_only=True))
+    walk(second, again, range(5, 11))
+    assert far(params, again) == 0
+    one, two = (opt.state_dict() for opt in (first, second))
+    assert [sorted(s) for s in one["state"].values()] == [sorted(s) for s in two["state"].values()]
+
+
+@each
+@around
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_training_the_same(wrap, make, copier):
+    params = start()
+    optimizer = wrap(make(params))
+    walk(optimizer, params, range(5))
+    twin, their_params = copier((optimizer, params))
+    assert twin.param_groups is not optimizer.param_groups
+    assert repr(twin) == repr(optimizer)
+    walk(optimizer, params, range(5, 9))
+    walk(twin, their_params, range(5, 9))
+    assert far(params, their_params) == 0
+
+
+@each
+@around
+def test_checkpoints_load_without_the_wrapper_and_into_it(wrap, make):
+    params = start()
+    optimizer = wrap(make(params))
+    walk(optimizer, params, range(5))
+    saved = copy.deepcopy(optimizer.state_dict())
+    bare = make(params)
+    bare.load_state_dict(saved)
+    walk(bare, params, range(5, 7))
+    again = wrap(make(params))
+    again.load_state_dict(copy.deepcopy(bare.state_dict()))
+    again.load_state_dict(make(start()).state_dict())  # nothing was saved: everything begins
+    assert not again.kept
+    walk(again, params, range(7, 9))
+
+
+@each
+@around
+def test_schedulers_move_the_inner_learning_rate(wrap, make):
+    params = start()
+    inner = make(params)
+    optimizer = wrap(inner)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.3, total_steps=6)
+    rates = []
+    for t in range(5):
+        walk(optimizer, params, [t])
+        rates.append(inner.param_groups[0]["lr"])
+        scheduler.step()
+    assert len(set(rates)) == 5
+    assert scheduler.get_last_lr()[0] == inner.param_groups[0]["lr"]
+
+
+@each
+@around
+def test_hooks_are_called_around_the_step_and_checkpoints(wrap, make):
+    params = start()
+    optimizer = wrap(make(params))
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    optimizer.register_state_dict_pre_hook(lambda _: calls.append("saving"))
+    optimizer.register_state_dict_post_hook(lambda _, saved: {**saved, "note": "mine"})
+    optimizer.register_load_state_dict_pre_hook(lambda _, saved: calls.append(saved["note"]))
+    optimizer.register_load_state_dict_post_hook(lambda _: calls.append("loaded"))
+    walk(optimizer, params, [0])
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert calls == ["before", "after", "saving", "mine", "loaded"]
+
+
+@each
+@around
+def test_a_closure_gives_its_loss_and_has_gradients_on(wrap, make):
+    params = start()
+    optimizer = wrap(make(params))
+    with torch.no_grad():
+        before = loss(params, 0).item()
+        value = optimizer.step(closure(optimizer, params, 0))
+    assert value.item() == pytest.approx(before)
+
+
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+@around
+def test_without_a_closure_it_uses_the_gradients_that_are_there(name, make):
+    called, given = start(), start()
+    walk(WRAPPERS[name](make(called)), called, range(5))
+    optimizer = WRAPPERS[name](make(given))
+    for t in range(5):
+        optimizer.zero_grad()
+        loss(given, t).backward()
+        assert optimizer.step() is None
+    assert far(called, given) == 0
+
+
+@each
+@around
+def test_groups_can_be_added_and_are_all_or_nothing(wrap, make):
+    params = start()
+    optimizer = wrap(make(params[:1]))
+    outer = type(optimizer)
+    bad = {"EMA": {"ema_decay": 1.5}, "Lookahead": {"lookahead_k": 0}, "SAM": {"sam_rho": -1}, "ASAM": {"asam_eta": -1}}
+    if wrong := bad.get(outer.__name__):
+        key, value = next(iter(wrong.items()))
+        with pytest.raises(ValueError, match=re.escape(f"{key}={value}")):
+            optimizer.add_param_group({"params": params[1:], **wrong})
+        assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": params[1:], "lr": 0.05})
+    before = [p.detach().clone() for p in params]
+    walk(optimizer, params, range(3))
+    assert all(not torch.equal(p, b) for p, b in zip(params, before, strict=True))
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.05]
+
+
+def test_groups_have_their_own_values():
+    params = start()
+    optimizer = thalweg.Lookahead(thalweg.SGD([{"params": [p]} for p in params], lr=0.1), k=2)
+    optimizer.param_groups[1]["lookahead_k"] = 100
+    optimizer.param_groups[2]["lookahead_alpha"] = 1.0
+    plain = start()
+    bare = thalweg.SGD(plain, lr=0.1)
+    grads = [torch.ones_like(p) for p in params]
+    for optimizer_, ps in ((optimizer, params), (bare, plain)):
+        for _ in range(2):
+            for p, g in zip(ps, grads, strict=True):
+                p.grad = g.clone()
+            optimizer_.step()
+    assert far(params[:1], plain[:1]) > 1e-3
+    assert far(params[1:], plain[1:]) == 0
+
+
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+def test_a_scaled_step_is_the_step_and_one_that_is_not_finite_is_skipped(name):
+    scaled, plain = start(), start()
+    a, b = (WRAPPERS[name](thalweg.AdamW(ps, lr=0.1)) for ps in (scaled, plain))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for t, factor in enumerate([1.0, 1.0, float("inf"), 1.0, 1.0]):
+        a.zero_grad()
+        scaler.scale(loss(scaled, t) * factor).backward()
+        scaler.step(a)
+        scaler.update()
+        if factor == 1.0:
+            b.zero_grad()
+            loss(plain, t).backward()
+            b.step()
+    assert far(scaled, plain) < 1e-12
+
+
+def test_the_scaler_undoes_an_ascent_whose_gradient_is_not_finite():
+    params, plain = start(), start()
+    optimizer, other = (thalweg.SAM(thalweg.AdamW(ps, lr=0.1)) for ps in (params, plain))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for t, (first, second) in enumerate([(1.0, 1.0), (float("inf"), 1.0), (1.0, float("nan")), (1.0, 1.0)]):
+        optimizer.zero_grad()
+        scaler.scale(loss(params, t) * first).backward()
+        optimizer.first_step(zero_grad=True)
+        scaler.scale(loss(params, t) * second).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if first == second:
+            walk(other, plain, [t])
+        assert far(params, plain) < 1e-12
+    assert scaler.get_scale() == 2.0
+
+
+def test_an_ascent_that_no_step_followed_is_taken_back_by_the_next():
+    params, plain = start(), start()
+    optimizer, other = (thalweg.SAM(thalweg.AdamW(ps, lr=0.1)) for ps in (params, plain))
+    loss(params, 0).backward()
+    optimizer.first_step(zero_grad=True)
+    assert far(params, plain) > 1e-3
+    loss(plain, 0).backward()
+    for p, q in zip(params, plain, strict=True):
+        p.grad = q.grad.clone()
+    optimizer.first_step()
+    other.first_step()
+    assert far(params, plain) == 0
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_narrow_parameters_are_averaged_in_float32(wrap, dtype):
+    params = start(dtype)
+    optimizer = wrap(thalweg.AdamW(params, lr=0.1))
+    walk(optimizer, params, range(6))
+    kept = [x for mine in optimizer.kept.values() for x in mine.values()]
+    assert all(x.dtype == torch.float32 for x in kept)
+    assert all(p.dtype == dtype and p.isfinite().all() for p in params)
+    again = wrap(thalweg.AdamW(params, lr=0.1))
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert all(torch.equal(x, y) for p in params for x, y in zip(
+        optimizer.kept[p].values(), again.kept[p].values(), strict=True
+    ))  # fmt: skip
+
+
+def test_a_mean_in_bfloat16_does_not_stand_still():
+    p = torch.nn.Parameter(torch.ones(8, dtype=torch.bfloat16))
+    optimizer = thalweg.EMA(thalweg.SGD([p], lr=0.0), decay=0.999)
+    p.grad = torch.zeros_like(p)
+    optimizer.step()
+    p.data.fill_(2.0)
+    for _ in range(1000):
+        optimizer.step()
+    assert optimizer.kept[p]["mean"][0].item() == pytest.approx(2 - 0.999**1000, rel=1e-3)
+
+
+def test_bits_below_a_parameter_do_not_outlive_what_they_belong_to():
+    p = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = thalweg.Lookahead(thalweg.SGD([p], lr=1e-3, master="split16"), k=3, alpha=0.5)
+    for _ in range(3):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert not optimizer.state[p]["master_bits"].any()
+
+
+@around
+def test_parameters_without_gradients_are_left_alone(make):
+    for wrap in (WRAPPERS["Lookahead"], WRAPPERS["EMA"], WRAPPERS["Mechanic"]):
+        params = start()
+        optimizer = wrap(make(params))
+        before = params[1].detach().clone()
+        for t in range(4):
+            optimizer.zero_grad()
+            loss(params, t).backward()
+            params[1].grad = None
+            optimizer.step()
+        assert torch.equal(params[1], before)
+        assert params[1] not in optimizer.kept
+        walk(optimizer, params, range(4, 8))
+        assert not torch.equal(params[1], before)
+
+
+@each
+def test_complex_parameters(wrap):
+    z = torch.nn.Parameter(torch.randn(3, dtype=torch.complex128))
+    optimizer = wrap(thalweg.AdamW([z], lr=0.1))
+
+    def call():
+        optimizer.zero_grad()
+        value = (z * z.conj()).real.sum()
+        value.backward()
+        return value
+
+    losses = [optimizer.step(call).item() for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+def test_lbfgs_serves_with_its_closure():
+    params = start()
+    optimizer = thalweg.Lookahead(torch.optim.LBFGS(params, lr=0.5, line_search_fn="strong_wolfe"), k=2)
+    losses = [optimizer.step(closure(optimizer, params, 0)).item() for _ in range(5)]
+    assert losses[-1] < losses[0]
+
+
+def test_swap_gives_back_what_was_there_also_after_an_error():
+    params = start(torch.float32)
+    optimizer = thalweg.EMA(thalweg.AdamW(params, lr=0.1), decay=0.5)
+    walk(optimizer, params, range(4))
+    before = [p.detach().clone() for p in params]
+    means = [optimizer.kept[p]["mean"].clone() for p in params]
+
+    def fails():
+        with optimizer.swap():
+            assert all(torch.equal(p, m) for p, m in zip(params, means, strict=True))
+            assert all(torch.equal(optimizer.kept[p]["mean"], m) for p, m in zip(params, means, strict=True))
+            with pytest.raises(RuntimeError, match="within swap"), optimizer.swap():
+                pass
+            with pytest.raises(RuntimeError, match="within swap"):
+                optimizer.step()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+    walk(optimizer, params, [4])
+
+
+def test_swap_before_the_first_step_changes_nothing():
+    params = start()
+    before = [p.detach().clone() for p in params]
+    with thalweg.EMA(thalweg.SGD(params)).swap():
+        assert far(params, before) == 0
+
+
+def test_signatures_can_be_read():
+    parameters = inspect.signature(thalweg.Lookahead).parameters
+    assert {name: p.default for name, p in parameters.items()} == {"optimizer": inspect._empty, "k": 5, "alpha": 0.5}
+    assert list(inspect.signature(thalweg.ASAM).parameters) == ["optimizer", "rho", "eta"]
+
+
+WRONG = [
+    (thalweg.Lookahead, {"k": 0}, r"k=0: expected a number in \[1, ∞\)"),
+    (thalweg.Lookahead, {"k": 2.5}, "k=2.5: expected an integer"),
+    (thalweg.Lookahead, {"alpha": 0.0}, r"alpha=0.0: expected a number in \(0, 1\]"),
+    (thalweg.SAM, {"rho": -0.1}, "rho=-0.1"),
+    (thalweg.ASAM, {"eta": -0.1}, "eta=-0.1"),
+    (thalweg.EMA, {"decay": 1.0}, r"decay=1.0: expected a number in \[0, 1\)"),
+    (thalweg.EMA, {"bias_correction": "yes"}, "bias_correction='yes': expected True or False"),
+    (thalweg.Mechanic, {"s_init": 0.0}, "s_init=0.0"),
+    (thalweg.Mechanic, {"num_betas": 0}, "num_betas=0"),
+    (thalweg.Mechanic, {"s_decay": float("nan")}, "s_decay=nan"),
+]
+
+
+@pytest.mark.parametrize(("make", "flags", "message"), WRONG)
+def test_bad_values_are_named_before_anything_changes(make, flags, message):
+    inner = thalweg.SGD(start())
+    before = dict(inner.param_groups[0])
+    with pytest.raises(ValueError, match=message):
+        make(inner, **flags)
+    assert inner.param_groups[0] == before
+
+
+@pytest.mark.parametrize("make", [thalweg.Lookahead, thalweg.SAM, thalweg.ASAM, thalweg.EMA, thalweg.Mechanic])
+def test_what_cannot_be_wrapped_is_said(make):
+    with pytest.raises(ValueError, match="optimizer='AdamW': expected an instance of"):
+        make(torch.optim.AdamW)
+    with pytest.raises(ValueError, match=f"expected one without {make.__name__} in it"):
+        make(thalweg.EMA(make(thalweg.SGD(start())))) if make is not thalweg.EMA else make(make(thalweg.SGD(start())))
+    fused = thalweg.SGD(start())
+    fused.fuse_into_backward()
+    with pytest.raises(ValueError, match="inside backward"):
+        make(fused)
+    with pytest.raises(TypeError, match="kk"):
+        make(thalweg.SGD(start()), kk=3)
+
+
+def test_sam_without_a_closure_or_an_ascent_is_told_what_to_do():
+    with pytest.raises(ValueError, match="closure=None"):
+        thalweg.SAM(thalweg.SGD(start())).step()
+
+
+def test_a_group_changed_to_a_bad_value_is_refused_before_anything_moves():
+    params = start()
+    optimizer = thalweg.Lookahead(thalweg.SGD(params))
+    before = [p.detach().clone() for p in params]
+    optimizer.param_groups[0]["lookahead_alpha"] = 2.0
+    loss(params, 0).backward()
+    with pytest.raises(ValueError, match="lookahead_alpha=2"):
+        optimizer.step()
+    assert far(params, before) == 0
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_changes():
+    params = start()
+    optimizer = thalweg.Lookahead(thalweg.AdamW(params))
+    walk(optimizer, params, range(2))
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["lookahead_slow"] = torch.zeros(7)
+    kept, state = optimizer.kept, optimizer.state
+    with pytest.raises(ValueError, match="lookahead_slow"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.kept is kept
+    assert optimizer.state is state
+    mechanic = thalweg.Mechanic(thalweg.AdamW(params), num_betas=3)
+    walk(mechanic, params, range(2))
+    with pytest.raises(ValueError, match="num_betas=6: expected 3"):
+        thalweg.Mechanic(thalweg.AdamW(start())).load_state_dict(mechanic.state_dict())
