@@ -19,7 +19,13 @@ class Adam(Optimizer):
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
 
     ``amsgrad`` divides by the largest $v_t$ so far. Weight decay is coupled: it is added to the gradient, so it is
-    normalised with it. Sources: Kingma & Ba 2015, algorithm 1; Reddi et al. 2018, algorithm 2. As ``torch.optim.Adam``.
+    normalised with it. As ``torch.optim.Adam``.
+
+    Parent: RMSprop. Adds: momentum, and a correction for averages that start at zero.
+    Strength: one setting works nearly everywhere; deals with sparse gradients and layers of any scale.
+    Weakness: two states; coupled decay acts least where gradients are large; may end worse than SGD on images.
+    Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1,
+    https://arxiv.org/abs/1412.6980; Reddi et al. 2018, "On the convergence of Adam and beyond", algorithm 2 (AMSGrad)
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -31,7 +37,7 @@ class Adam(Optimizer):
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
     exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
-    max_exp_avg_sq: Tensor = state(doc="the largest v so far", when=lambda h: h.amsgrad, signed=False)
+    max_exp_avg_sq: Tensor = state(doc="v̂, the largest v so far", when=lambda h: h.amsgrad, signed=False)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -50,9 +56,14 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam whose weight decay shrinks the weights themselves, so that it is not divided by the gradient's size.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with Adam's $u_t$.
-    Source: Loshchilov & Hutter 2019, algorithm 2 (there λ is multiplied by the schedule alone; here by the learning
-    rate, as ``torch.optim.AdamW`` does).
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with Adam's $u_t$. In the paper λ is multiplied by
+    the schedule alone (``independent_weight_decay=True``); here by the learning rate, as ``torch.optim.AdamW`` does.
+
+    Parent: Adam. Adds: weight decay outside the quotient.
+    Strength: the standard of language models: robust, well understood, its settings carry over between tasks.
+    Weakness: two states for every weight; treats a matrix as a bag of numbers.
+    Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
+    https://arxiv.org/abs/1711.05101
     """
 
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
@@ -65,7 +76,12 @@ class Adamax(Optimizer):
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \max(\beta_2 v_{t-1}, |g_t| + \epsilon), \quad
     u_t = \frac{m_t}{(1-\beta_1^t)\,v_t}$$
 
-    Source: Kingma & Ba 2015, algorithm 2 (without ε, which keeps $v_t$ above 0 here). As ``torch.optim.Adamax``.
+    The paper has no ε, which keeps $v_t$ above 0 here. As ``torch.optim.Adamax``.
+
+    Parent: Adam. Adds: the maximum norm in place of the Euclidean one.
+    Strength: steps bounded by lr, no correction of $v$; steady on embeddings with rare, large gradients.
+    Weakness: one outlier keeps steps short for 1/(1 − β₂) steps.
+    Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 2, https://arxiv.org/abs/1412.6980
     """
 
     lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
@@ -93,7 +109,13 @@ class NAdam(Optimizer):
     + \frac{(1-\mu_t) g_t}{1 - \prod_{i=1}^t \mu_i}\Bigr) \Big/ \bigl(\sqrt{v_t / (1-\beta_2^t)} + \epsilon\bigr)$$
 
     with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. The product is kept in float32, as torch does.
-    Source: Dozat 2016, algorithm 2 and section 3. As ``torch.optim.NAdam``.
+    As ``torch.optim.NAdam``.
+
+    Parent: Adam. Adds: Nesterov's look-ahead, with a β₁ that warms up.
+    Strength: often a little faster than Adam at the same cost.
+    Weakness: the schedule of β₁ is tied to the number of steps, and one more thing to know.
+    Source: Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2 and section 3,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
     """
 
     lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
@@ -104,7 +126,7 @@ class NAdam(Optimizer):
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient")
 
     steps: Tensor = count()
-    mu_product: Tensor = number(doc="product of all μ so far", fill=lambda h: 1.0)
+    mu_product: Tensor = number(doc="Π, product of all μ so far", fill=lambda h: 1.0)
     exp_avg: Tensor = state(doc="m, mean of gradients")
     exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
 
@@ -127,8 +149,13 @@ class NAdamW(Optimizer):
     {\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
 
     Here β₁ is constant, without NAdam's schedule of it. ``next_correction`` divides $m_t$ by $1-\beta_1^{t+1}$, since
-    it stands for the mean of the next step (optax). Sources: Dozat 2016 (look-ahead); Dahl et al. 2023,
-    "Benchmarking neural network training algorithms" (this form).
+    it stands for the mean of the next step (optax).
+
+    Parent: AdamW. Adds: Nesterov's look-ahead.
+    Strength: costs what AdamW costs; the baseline of the AlgoPerf benchmark, where few did better.
+    Weakness: gains little where batches are so small that the newest gradient is mostly noise.
+    Source: Dahl et al. 2023, "Benchmarking neural network training algorithms" (this form),
+    https://arxiv.org/abs/2306.07179; Dozat 2016 (look-ahead)
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -161,7 +188,13 @@ class RAdam(Optimizer):
     $$u_t = \hat m_t\,r_t \frac{\sqrt{1-\beta_2^t}}{\sqrt{v_t} + \epsilon} \text{ where } \rho_t > 5,
     \text{ else } \hat m_t$$
 
-    Source: Liu et al. 2020, algorithm 2 (there the threshold is 4 and there is no ε). As ``torch.optim.RAdam``.
+    In the paper the threshold is 4 and there is no ε. As ``torch.optim.RAdam``.
+
+    Parent: Adam. Adds: a factor for how little is known of the squares at first.
+    Strength: needs no warmup for the sake of the squares.
+    Weakness: a warmup of 2/(1 − β₂) steps does about the same; plain momentum in the first steps may jump.
+    Source: Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2,
+    https://arxiv.org/abs/1908.03265
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")

@@ -18,7 +18,13 @@ class Adagrad(Optimizer):
     $$G_t = G_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{G_t} + \epsilon} \cdot \frac{1}{1 + (t-1)\eta}$$
 
     ``lr_decay`` is η; the sum starts at ``initial_accumulator_value``. ε stands outside the root.
-    Source: Duchi, Hazan & Singer 2011, figure 1 (diagonal). As ``torch.optim.Adagrad``.
+    As ``torch.optim.Adagrad``.
+
+    Parent: SGD. Adds: a step size for each weight, from all its past squares.
+    Strength: rare features learn as fast as common ones; proofs of regret on convex losses.
+    Weakness: the sum only grows, so steps die out in long runs.
+    Source: Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization",
+    figure 1 (diagonal), https://jmlr.org/papers/v12/duchi11a.html
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
@@ -43,8 +49,13 @@ class Adadelta(Optimizer):
     $$v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{v_t + \epsilon}}\,g_t,
     \quad d_t = \rho d_{t-1} + (1-\rho) u_t^2$$
 
-    ε stands inside the roots; it also sets how long the first steps are. Source: Zeiler 2012, algorithm 1 (there lr is
-    1, ρ 0.95). As ``torch.optim.Adadelta``.
+    ε stands inside the roots; it also sets how long the first steps are. In the paper lr is 1 and ρ 0.95. As
+    ``torch.optim.Adadelta``.
+
+    Parent: Adagrad. Adds: forgetting, and a numerator that gives the step the unit of a weight.
+    Strength: runs without a learning rate (lr = 1), blind to the scale of gradients.
+    Weakness: slow to start, since ε sets the first steps; seldom the best.
+    Source: Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1, https://arxiv.org/abs/1212.5701
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
@@ -71,21 +82,27 @@ class RMSprop(Optimizer):
     $$v_t = \alpha v_{t-1} + (1-\alpha) g_t^2, \qquad u_t = g_t / (\sqrt{v_t} + \epsilon)$$
 
     ``centered`` subtracts the squared running mean from $v_t$ (a variance); ``momentum`` keeps a running sum of $u_t$.
-    ε stands outside the root and there is no bias correction. Source: Tieleman & Hinton 2012, lecture 6.5;
-    Graves 2013, eq. 38-45 (centered, momentum). As ``torch.optim.RMSprop``.
+    ε stands outside the root and there is no bias correction. As ``torch.optim.RMSprop``.
+
+    Parent: Adagrad. Adds: forgetting: a running mean in place of the sum.
+    Strength: one state, any scale of gradients, keeps learning when the loss changes (as in reinforcement learning).
+    Weakness: the first steps are too long, since the mean starts at zero and is not corrected.
+    Source: Tieleman & Hinton 2012, "Lecture 6.5: rmsprop",
+    https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf; Graves 2013, "Generating sequences with recurrent
+    neural networks", eq. 38-45 (centered, momentum)
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
     alpha: float = hyper(default=0.99, within="[0, ∞)", doc="α, share of the mean square that is kept")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
-    momentum: float = hyper(default=0.0, within="[0, ∞)", doc="share of the running sum that is kept", off=0)
+    momentum: float = hyper(default=0.0, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
     centered: bool = hyper(default=False, doc="divide by a standard deviation instead of a root mean square")
 
     steps: Tensor = count()
     square_avg: Tensor = state(doc="v, mean of squared gradients", signed=False)
-    grad_avg: Tensor = state(doc="mean of gradients", when=lambda h: h.centered)
-    momentum_buffer: Tensor = state(doc="running sum of normalised gradients", when=lambda h: h.momentum)
+    grad_avg: Tensor = state(doc="m, mean of gradients", when=lambda h: h.centered)
+    momentum_buffer: Tensor = state(doc="b, running sum of normalised gradients", when=lambda h: h.momentum)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -110,16 +127,22 @@ class Rprop(Optimizer):
 
     with η⁺ where $g_t g_{t-1} > 0$, η⁻ where it is negative; there the weight waits a step ($g_t$ counts as 0).
     ``lr`` is the first Δ and nothing else: the size of a gradient plays no part, nor does a schedule (0 stops it).
-    Source: Riedmiller & Braun 1993, without going back, as Igel & Hüsken 2000 (iRprop⁻) and ``torch.optim.Rprop``.
+    As ``torch.optim.Rprop``.
+
+    Parent: SignSGD. Adds: a length for each weight that learns from flips of its sign.
+    Strength: with full batches fast and almost without tuning.
+    Weakness: the noise of small batches flips signs at random, and lengths collapse.
+    Source: Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP
+    algorithm", https://doi.org/10.1109/ICNN.1993.298623; Igel & Hüsken 2000 (iRprop⁻, without going back)
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="first step length Δ")
     etas: tuple[float, float] = hyper(default=(0.5, 1.2), within="(0, ∞)", doc="η⁻, η⁺: factors of the step length")
-    step_sizes: tuple[float, float] = hyper(default=(1e-6, 50), within="[0, ∞)", doc="shortest and longest step")
+    step_sizes: tuple[float, float] = hyper(default=(1e-6, 50), within="[0, ∞)", doc="Δ⁻, Δ⁺: least and longest step")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0, kw_only=True)
 
     steps: Tensor = count()
-    prev: Tensor = state(doc="last gradient, 0 where the sign flipped")
+    prev: Tensor = state(doc="q, last gradient, 0 where the sign flipped")
     step_size: Tensor = state(doc="Δ", fill=lambda h: h.lr, signed=False)
 
     @staticmethod

@@ -30,8 +30,14 @@ class AdaBelief(Optimizer):
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{s_t / (1-\beta_2^t)} + \epsilon}$$
 
-    ε enters $s_t$ at every step, and the root. ``amsgrad`` divides by the largest $s_t$ so far. Source: Zhuang et al.
-    2020, algorithm 2; the default of ε is that of the authors' code.
+    ε enters $s_t$ at every step, and the root. ``amsgrad`` divides by the largest $s_t$ so far. The
+    default of ε is that of the authors' code.
+
+    Parent: Adam. Adds: the mean taken from the gradient before it is squared.
+    Strength: long steps along steady gradients, where Adam's are no longer than elsewhere.
+    Weakness: very sensitive to ε, which also bounds the step where gradients hardly vary.
+    Source: Zhuang et al. 2020, "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", algorithm
+    2, https://arxiv.org/abs/2010.07468
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -43,7 +49,7 @@ class AdaBelief(Optimizer):
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
     exp_avg_var: Tensor = state(doc="s, mean of squared surprises", signed=False)
-    max_exp_avg_var: Tensor = state(doc="the largest s so far", when=lambda h: h.amsgrad, signed=False)
+    max_exp_avg_var: Tensor = state(doc="ŝ, the largest s so far", when=lambda h: h.amsgrad, signed=False)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -67,13 +73,19 @@ class AdaBound(Optimizer):
     \gamma u_t = \eta_t m_t$$
 
     $\eta^*$ is ``final_lr``, a learning rate of SGD, times lr over its initial value; κ is ``gamma``. ``amsbound``
-    takes the largest $v_t$ so far. Source: Luo et al. 2019, algorithm 2, with bias correction, ε and κ of the authors'
-    code; the algorithm's further factor $1/\sqrt t$ is a schedule.
+    takes the largest $v_t$ so far. Bias correction, ε and κ are those of the authors' code; the algorithm's further
+    factor $1/\sqrt t$ is a schedule.
+
+    Parent: Adam. Adds: bounds on each step size that narrow to one rate.
+    Strength: starts as fast as Adam, may end as well as SGD.
+    Weakness: the rate of SGD must be known beforehand; when the bounds close is tied to the number of steps.
+    Source: Luo et al. 2019, "Adaptive gradient methods with dynamic bound of learning rate", algorithm 2,
+    https://arxiv.org/abs/1902.09843
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size at first")
     betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
-    final_lr: float = hyper(default=0.1, within="(0, ∞)", doc="step size at last, where lr is its initial value")
+    final_lr: float = hyper(default=0.1, within="(0, ∞)", doc="η, step size at last, where lr is its initial value")
     gamma: float = hyper(default=1e-3, within="(0, ∞)", doc="κ, how fast the bounds close in")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
@@ -82,7 +94,7 @@ class AdaBound(Optimizer):
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
     exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
-    max_exp_avg_sq: Tensor = state(doc="the largest v so far", when=lambda h: h.amsbound, signed=False)
+    max_exp_avg_sq: Tensor = state(doc="v̂, the largest v so far", when=lambda h: h.amsbound, signed=False)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -105,7 +117,13 @@ class Yogi(Optimizer):
     $$v_t = v_{t-1} - (1-\beta_2) \operatorname{sign}(v_{t-1} - g_t^2)\,g_t^2, \; u_t = m_t / (\sqrt{v_t} + \epsilon)$$
 
     with Adam's $m_t$. The paper corrects neither average for its start at 0; ``debias`` does, as most libraries do,
-    with an ``initial_accumulator`` of $v$ of 1e-6. Source: Zaheer et al. 2018, algorithm 2; ε as in its experiments.
+    with an ``initial_accumulator`` of $v$ of 1e-6. ε as in the paper's experiments.
+
+    Parent: Adam. Adds: a bound on how fast the mean square may change.
+    Strength: a rare large gradient is not forgotten at once, so steps do not suddenly grow.
+    Weakness: recovers slowly from a large first gradient.
+    Source: Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2,
+    https://proceedings.neurips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
@@ -137,7 +155,13 @@ class QHAdam(Optimizer):
     $$u_t = \frac{(1-\nu_1) g_t + \nu_1 \hat m_t}{\sqrt{(1-\nu_2) g_t^2 + \nu_2 \hat v_t} + \epsilon}$$
 
     with Adam's $\hat m_t = m_t/(1-\beta_1^t)$ and $\hat v_t = v_t/(1-\beta_2^t)$. ν = (1, 1) is Adam, ν₁ = β₁ close to
-    NAdam. Source: Ma & Yarats 2019, eq. 15-19; the defaults are those that they advise.
+    NAdam. The defaults are those that the authors advise.
+
+    Parent: Adam. Adds: QHM's weight of the plain gradient, in numerator and denominator.
+    Strength: holds Adam, NAdam and RMSprop; ν₂ < 1 bounds the step after a sudden large gradient.
+    Weakness: two more numbers to tune for a small gain.
+    Source: Ma & Yarats 2019, "Quasi-hyperbolic momentum and Adam for deep learning", eq. 15-19,
+    https://arxiv.org/abs/1810.06801
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -166,7 +190,11 @@ class diffGrad(Adam):  # noqa: N801 - the paper's spelling
 
     $$\xi_t = \frac{1}{1 + e^{-|g_{t-1} - g_t|}}, \quad g_0 = 0; \qquad u_t = \xi_t\,u^{\text{Adam}}_t$$
 
-    Source: Dubey et al. 2020, eq. 6-9.
+    Parent: Adam. Adds: a friction from how much the gradient changed.
+    Strength: shorter steps near a minimum, where Adam overshoots.
+    Weakness: on noisy batches the change says nothing, and one more state is kept.
+    Source: Dubey et al. 2020, "diffGrad: an optimization method for convolutional neural networks", eq. 6-9,
+    https://arxiv.org/abs/1909.11015
     """
 
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
@@ -189,7 +217,13 @@ class Adan(Optimizer):
     $$u_t = (m_t + \beta_2 v_t) / (\sqrt{n_t} + \epsilon), \qquad p \leftarrow (p - \gamma u_t) / (1 + \gamma\lambda)$$
 
     The paper's betas are 1 minus these. The first gradient and change enter whole ($d_1 = 0$); ``debias`` divides by
-    $1 - \beta^t$, as the authors' code. ``no_prox`` decays by $1-\gamma\lambda$. Source: Xie et al. 2022, algorithm 1.
+    $1 - \beta^t$, as the authors' code. ``no_prox`` decays by $1-\gamma\lambda$.
+
+    Parent: NAdam. Adds: an average of the gradient's changes, in numerator and denominator.
+    Strength: bears large learning rates and batches; fast on vision transformers.
+    Weakness: four tensors of state and three β.
+    Source: Xie et al. 2022, "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", algorithm
+    1, https://arxiv.org/abs/2208.06677
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -231,7 +265,12 @@ class ADOPT(Optimizer):
 
     with $c_t = t^{1/4}$ if ``clip``. The first gradient sets $v_0 = g_0^2$ and moves nothing; t counts from 1 after it.
     There is no correction for the start. Decoupled decay, where asked for, acts from the first step.
-    Source: Taniguchi et al. 2024, algorithm 2 (clip), algorithm 1 (no clip).
+
+    Parent: Adam. Adds: another order: normalise by the past, then average.
+    Strength: proved to converge for every β₂, without a bound on the noise.
+    Weakness: the first gradient sets the scale of the next steps, hence the clipping.
+    Source: Taniguchi et al. 2024, "ADOPT: modified Adam can converge with any β₂ with the optimal rate", algorithm 2
+    (clip), algorithm 1 (no clip), https://arxiv.org/abs/2411.02853
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -264,7 +303,13 @@ class AdEMAMix(Optimizer):
     u_t = \frac{m_t/(1-\beta_1^t) + \alpha m^{(2)}_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
 
     with Adam's $m_t$, $v_t$. Over ``alpha_warmup`` steps α grows linearly from 0, over ``beta3_warmup`` $1/\ln\beta_3$
-    from that of β₁; the paper takes the run's length, 0 is none. Source: Pagliardini et al. 2024, algorithm 1.
+    from that of β₁; the paper takes the run's length, 0 is none.
+
+    Parent: AdamW. Adds: a second mean, hundreds of times slower.
+    Strength: in the authors' long runs the loss of AdamW with half of the tokens.
+    Weakness: three tensors of state; without its warmups the slow mean may blow up early on.
+    Source: Pagliardini et al. 2024, "The AdEMAMix optimizer: better, faster, older", algorithm 1,
+    https://arxiv.org/abs/2409.03137
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -277,8 +322,8 @@ class AdEMAMix(Optimizer):
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     steps: Tensor = count()
-    exp_avg: Tensor = state(doc="the fast mean of gradients")
-    exp_avg_slow: Tensor = state(doc="the slow mean of gradients")
+    exp_avg: Tensor = state(doc="m, fast mean of gradients")
+    exp_avg_slow: Tensor = state(doc="n, slow mean of gradients")
     exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
 
     @staticmethod
@@ -305,7 +350,12 @@ class SimplifiedAdEMAMix(Optimizer):
 
     with Adam's $v_t$. $m$ is a sum, not a mean: a learning rate of AdamW is to be multiplied by $1-\beta_1$. Over
     ``beta1_warmup`` steps (the authors: the whole run; 0: none) β₁ grows from ``min_beta1``, linearly in $1/\ln\beta$.
-    Source: Morwani et al. 2025, "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants".
+
+    Parent: AdEMAMix. Adds: one sum in place of two means.
+    Strength: AdEMAMix at Adam's memory.
+    Weakness: α must fit the batch size, and the learning rate is on another scale than AdamW's.
+    Source: Morwani et al. 2025, "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants",
+    https://arxiv.org/abs/2502.02431
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size")
@@ -344,7 +394,13 @@ class LaProp(Optimizer):
     m_t = \beta_1 m_{t-1} + (1-\beta_1) \frac{g_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}, \quad
     u_t = \frac{m_t}{1-\beta_1^t}$$
 
-    Source: Ziyin, Wang & Ueda 2020, algorithm 1 (μ, ν there; the authors' code keeps lr inside $m$).
+    The paper writes μ, ν for β₁, β₂; the authors' code keeps lr inside $m$.
+
+    Parent: Adam. Adds: another order: normalise, then average.
+    Strength: stable at any pair of β, where Adam needs β₁² < β₂.
+    Weakness: a large gradient is cut to size before it is averaged, so momentum knows little of sizes.
+    Source: Ziyin, Wang & Ueda 2020, "LaProp: separating momentum and adaptivity in Adam", algorithm 1,
+    https://arxiv.org/abs/2002.04839
     """
 
     lr: float = hyper(default=4e-4, within="[0, ∞)", doc="step size")
@@ -374,7 +430,13 @@ class MARS(Adam):
 
     The approximate form: $g_{t-1}$ is the gradient of the last batch, so a step takes one pass. γ is ``gamma``, the
     norm that of a whole tensor. The first step sees no change ($x_1 = x_0$ in the paper); ``zero_start`` takes
-    $g_0 = 0$, as the authors' code does, which leaves vectors to AdamW. Source: Yuan et al. 2024, algorithm 2 (AdamW).
+    $g_0 = 0$, as the authors' code does, which leaves vectors to AdamW.
+
+    Parent: AdamW. Adds: variance reduction by the gradient's last change, and a clip.
+    Strength: lower loss than AdamW for the same tokens in the authors' runs on GPT-2.
+    Weakness: one more state; the change between two batches is mostly noise where batches are small.
+    Source: Yuan et al. 2024, "MARS: unleashing the power of variance reduction for training large models", algorithm 2
+    (AdamW), https://arxiv.org/abs/2411.10438
     """
 
     lr: float = hyper(default=3e-3, within="[0, ∞)", doc="step size")
@@ -401,7 +463,13 @@ class Grams(Adam):
 
     $$u_t = \operatorname{sign}(g_t)\,\lvert u^{\text{Adam}}_t \rvert$$
 
-    Weight decay is decoupled. Source: Cao et al. 2024, algorithm 1.
+    Weight decay is decoupled.
+
+    Parent: AdamW. Adds: the sign of the new gradient on the length of Adam's step.
+    Strength: never moves against the newest gradient.
+    Weakness: that is also its noise: no averaging of directions, so it wants large batches.
+    Source: Cao et al. 2024, "Grams: gradient descent with adaptive momentum scaling", algorithm 1,
+    https://arxiv.org/abs/2412.17107
     """
 
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root")
@@ -412,3 +480,36 @@ class Grams(Adam):
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """Adam's size with the gradient's sign."""
         return torch.sign(g) * torch.abs(Adam.direction(p, g, s, h))
+
+
+class AdaMod(Adam):
+    r"""Adam whose step size for each weight is at most its own long running mean: no long steps at the start.
+
+    $$\eta_t = \frac{\gamma}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}, \quad
+    s_t = \beta_3 s_{t-1} + (1-\beta_3)\,\eta_t, \quad \gamma u_t = \min(\eta_t, s_t)\,\frac{m_t}{1-\beta_1^t}$$
+
+    with Adam's $m_t$, $v_t$; β₃ is ``gamma``. Since $s_0 = 0$ and is not corrected, a run warms up over about
+    1/(1 − β₃) steps. The authors' code has $1-\beta_1^t$ within $\eta_t$, and ε added before $v_t$ is corrected.
+
+    Parent: Adam. Adds: a bound of each step size by its running mean.
+    Strength: no warm-up to plan; rides out sudden long step sizes.
+    Weakness: one state more; slow where gradients shrink for good.
+    Source: Ding et al. 2019, "An adaptive and momental bound method for stochastic learning", algorithm 1,
+    https://arxiv.org/abs/1910.12249
+    """
+
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
+    gamma: float = hyper(default=0.999, within="[0, 1)", doc="β₃, share of the mean step size that is kept")
+
+    exp_avg_lr: Tensor = state(doc="s, mean of step sizes", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean, times a bounded step size in units of lr."""
+        beta1, beta2 = h.betas
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        size = h.lr / (torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps)
+        s.exp_avg_lr = torch.lerp(s.exp_avg_lr, size, 1 - h.gamma)
+        bounded = torch.minimum(size, s.exp_avg_lr) / (h.lr + (h.lr == 0))  # what surrounds it multiplies by lr
+        return bounded * s.exp_avg / (1 - beta1**h.step)

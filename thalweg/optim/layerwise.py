@@ -22,7 +22,12 @@ class LARS(Optimizer):
     The factor is 1 where a norm is 0. The learning rate stays outside the buffer, so a schedule acts at once; in the
     paper it is inside, which differs where it changes. Norms and biases are usually left out by a group with
     ``trust_coefficient=None``.
-    Source: You, Gitman & Ginsburg 2017, algorithm 1.
+
+    Parent: SGD. Adds: a step for each layer in proportion to its norm.
+    Strength: trains convolutional networks at batches of tens of thousands.
+    Weakness: of little use at usual batch sizes and on transformers; needs warmup.
+    Source: You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks", algorithm 1,
+    https://arxiv.org/abs/1708.03888
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
@@ -33,7 +38,7 @@ class LARS(Optimizer):
     nesterov: bool = hyper(default=False, doc="look ahead along the buffer")
     decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
 
-    momentum_buffer: Tensor = state(doc="running sum of scaled gradients", when=lambda h: h.momentum)
+    momentum_buffer: Tensor = state(doc="b, running sum of scaled gradients", when=lambda h: h.momentum)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -55,11 +60,43 @@ class LAMB(Adam):
     $$r_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda p, \qquad
     u_t = \frac{\lVert p \rVert}{\lVert r_t \rVert}\,r_t$$
 
-    The ratio is 1 where a norm is 0, is taken at every λ, and nothing is clipped before. Source: You et al. 2020,
-    algorithm 2.
+    The ratio is 1 where a norm is 0, is taken at every λ, and nothing is clipped before.
+
+    Parent: AdamW. Adds: a step for each layer in proportion to its norm, as LARS.
+    Strength: trained BERT at a batch of 32,000 without loss of quality.
+    Weakness: at usual batch sizes seldom better than AdamW; small layers move little.
+    Source: You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes", algorithm 2,
+    https://arxiv.org/abs/1904.00962
     """
 
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, decay within the scaled step", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
     trust_ratio: bool = hyper(default=True, within=(True,), init=False)
+
+
+class Fromage(Optimizer):
+    r"""The gradient in the size of its tensor: each layer changes by the same share, and is shrunk to stay bounded.
+
+    $$p \leftarrow \frac{1}{\sqrt{1+\gamma^2}}\Bigl(p - \gamma \frac{\lVert p \rVert}{\lVert g \rVert}\,g\Bigr)$$
+
+    γ is the learning rate, 0.01 in most of the paper. Where a norm is 0, which the paper leaves open, g is taken as it
+    is, as in the authors' code. Its bound on norms against the initial ones (``p_bound``) is not here.
+
+    Parent: SGD. Adds: a step for each layer in the size of the layer, with no momentum.
+    Strength: one learning rate that holds from network to network; no state.
+    Weakness: noise is not averaged; a layer that starts at or near zero stays small.
+    Source: Bernstein et al. 2020, "On the distance between two neural networks and the stability of learning",
+    algorithm 1, https://arxiv.org/abs/2002.03432
+    """
+
+    lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, share of its norm by which a tensor changes")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The scaled gradient, and what of p the shrinking takes, in units of lr."""
+        size, length = ops.tensor_norm(p), ops.tensor_norm(g)
+        root = ops.sqrt(1 + h.lr * h.lr)
+        shrink = h.lr / (1 + root)  # (root − 1) / lr
+        return (g * ops.where(size * length > 0, size / length, 1.0) + shrink * p) / root

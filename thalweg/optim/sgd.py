@@ -19,9 +19,14 @@ class SGD(Optimizer):
     $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ or, with Nesterov, $u_t = g_t + \mu b_t$.
 
     Weight decay is coupled (added to the gradient) unless ``decoupled_weight_decay``. The learning rate stays outside
-    the buffer, so a schedule acts at once.
-    Sources: Robbins & Monro 1951; Polyak 1964 (momentum); Sutskever et al. 2013, eq. 1-4 (Nesterov). As
-    ``torch.optim.SGD``.
+    the buffer, so a schedule acts at once. As ``torch.optim.SGD``.
+
+    Parent: none. Adds: the step against the gradient, from which all others come.
+    Strength: no state without momentum, nothing to tune but the rate; on images often the best at the end.
+    Weakness: one rate for all weights: slow where directions differ in steepness, as in transformers.
+    Source: Robbins & Monro 1951, "A stochastic approximation method", https://doi.org/10.1214/aoms/1177729586; Polyak
+    1964 (momentum); Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", eq. 1-4
+    (Nesterov)
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -30,7 +35,7 @@ class SGD(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     nesterov: bool = hyper(default=False, doc="look ahead along the buffer")
 
-    momentum_buffer: Tensor = state(doc="running sum of gradients", when=lambda h: h.momentum)
+    momentum_buffer: Tensor = state(doc="b, running sum of gradients", when=lambda h: h.momentum)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -50,10 +55,15 @@ class SGD(Optimizer):
 class SGDW(SGD):
     r"""SGD with momentum whose weight decay shrinks the weights themselves and never enters the buffer.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with SGD's $u_t$.
-    Source: Loshchilov & Hutter 2019, algorithm 1. There the learning rate is inside the buffer and λ is multiplied by
-    the schedule alone; here, as in SGD and AdamW, it is outside and multiplies λ. With a constant rate the paths are
-    the same, at λ over the rate.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with SGD's $u_t$. In the paper the learning rate is
+    inside the buffer and λ is multiplied by the schedule alone; here, as in SGD and AdamW, it is outside and multiplies
+    λ. With a constant rate the paths are the same, at λ over the rate.
+
+    Parent: SGD. Adds: decay that does not pass through the buffer.
+    Strength: learning rate and decay can be tuned nearly one by one.
+    Weakness: its decay is another number than that of SGD's L2 penalty: settings do not carry over.
+    Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 1,
+    https://arxiv.org/abs/1711.05101
     """
 
     momentum: float = hyper(default=0.9, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
@@ -64,7 +74,13 @@ class SGDW(SGD):
 class SignSGD(Optimizer):
     r"""Against the sign of each gradient: every weight moves by lr, so one bit a weight tells the whole step.
 
-    $$u_t = \operatorname{sign} g_t$$ A weight whose gradient is 0 stays. Source: Bernstein et al. 2018, algorithm 1.
+    $$u_t = \operatorname{sign} g_t$$ A weight whose gradient is 0 stays.
+
+    Parent: SGD. Adds: the sign in place of the gradient.
+    Strength: blind to the gradient's scale; a gradient can be sent as one bit a weight.
+    Weakness: small and noisy gradients count as much as large ones, so it dances around a minimum at the width of lr.
+    Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 1,
+    https://arxiv.org/abs/1802.04434
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
@@ -81,7 +97,13 @@ class Signum(Optimizer):
 
     $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
 
-    Source: Bernstein et al. 2018, algorithm 2 (one worker).
+    The paper's majority vote, for one worker.
+
+    Parent: SignSGD. Adds: a running mean before the sign.
+    Strength: one state, steps of known length, less noise than SignSGD.
+    Weakness: needs a schedule to end: steps do not shrink by themselves.
+    Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 2,
+    https://arxiv.org/abs/1802.04434
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
@@ -103,16 +125,22 @@ class AggMo(Optimizer):
     $$v^{(i)}_t = \beta_i v^{(i)}_{t-1} + g_t, \qquad u_t = \tfrac13 \sum_{i=1}^3 v^{(i)}_t$$
 
     Three is the paper's number; its rule of thumb is $\beta_i = 1 - 0.1^{i-1}$. Learning rates as for SGD with β of
-    the middle velocity. Source: Lucas et al. 2019, "Aggregated momentum", eq. 3.
+    the middle velocity.
+
+    Parent: SGD. Adds: several velocities that are averaged.
+    Strength: stable at a β as high as 0.999, without tuning it.
+    Weakness: three states for what momentum does with one.
+    Source: Lucas et al. 2019, "Aggregated momentum: stability through passive damping", eq. 3,
+    https://arxiv.org/abs/1804.00325
     """
 
     lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
     betas: tuple[float, float, float] = hyper(default=(0.0, 0.9, 0.99), within="[0, 1)", doc="β of each velocity")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
 
-    velocity_1: Tensor = state(doc="running sum of gradients with β₁")
-    velocity_2: Tensor = state(doc="running sum of gradients with β₂")
-    velocity_3: Tensor = state(doc="running sum of gradients with β₃")
+    velocity_1: Tensor = state(doc="v, running sum of gradients with β₁")
+    velocity_2: Tensor = state(doc="v′, running sum of gradients with β₂")
+    velocity_3: Tensor = state(doc="v″, running sum of gradients with β₃")
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -130,7 +158,13 @@ class QHM(Optimizer):
     $$b_t = \beta b_{t-1} + (1-\beta) g_t, \qquad u_t = (1-\nu) g_t + \nu b_t$$
 
     ν = 0 is SGD, ν = β Nesterov, ν = 1 momentum. Since $b$ is a mean, the learning rate that suits SGD with momentum μ
-    is here 1/(1 − μ) times as large. Source: Ma & Yarats 2019, eq. 3-4; β and ν as they advise.
+    is here 1/(1 − μ) times as large. β and ν as the authors advise.
+
+    Parent: SGD. Adds: a weight between the plain gradient and its mean.
+    Strength: holds SGD, momentum, Nesterov and several accelerated methods as points of one plane.
+    Weakness: one more number to choose; what it gains over a tuned Nesterov is small.
+    Source: Ma & Yarats 2019, "Quasi-hyperbolic momentum and Adam for deep learning", eq. 3-4,
+    https://arxiv.org/abs/1810.06801
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
@@ -154,21 +188,26 @@ class ASGD(Optimizer):
     p_{t+1} = p_t - \eta_t (g_t + \lambda p_t), \quad \bar p_{t+1} = \bar p_t + \mu_t (p_{t+1} - \bar p_t)$$
 
     λ is ``lambd``. The mean is ``state[p]["ax"]``: it is of use when training ends, and copies the weights till $t_0$.
-    Sources: Polyak & Juditsky 1992; Bottou's SGD (the schedule). As ``torch.optim.ASGD``, which keeps the
-    next η and μ in float32.
+    As ``torch.optim.ASGD``, which keeps the next η and μ in float32.
+
+    Parent: SGD. Adds: a mean of the weights, and a step size that decays by itself.
+    Strength: the mean reaches the best rate that any method can on convex losses, with long steps.
+    Weakness: made for convex losses: on deep networks a mean over all steps lags far behind.
+    Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging",
+    https://doi.org/10.1137/0330046; Bottou 2012, "Stochastic gradient descent tricks" (the schedule)
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size γ at first")
     lambd: float = hyper(default=1e-4, within="[0, ∞)", doc="λ, decay of the weights and of the step size")
     alpha: float = hyper(default=0.75, within="[0, ∞)", doc="α, power of the decay of the step size")
-    t0: float = hyper(default=1e6, within="[0, ∞)", doc="step after which weights are averaged")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    t0: float = hyper(default=1e6, within="[0, ∞)", doc="t₀, step after which weights are averaged")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ₂ of the L2 penalty", off=0)
     decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
 
     steps: Tensor = count()
     eta: Tensor = number(doc="η, the next step size", fill=lambda h: h.lr)
     mu: Tensor = number(doc="μ, the next weight in the mean", fill=lambda h: 1.0)
-    ax: Tensor = state(doc="mean of the weights")
+    ax: Tensor = state(doc="p̄, mean of the weights")
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:

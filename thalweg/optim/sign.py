@@ -17,7 +17,13 @@ class Lion(Optimizer):
     $$u_t = \operatorname{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t), \qquad m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t$$
 
     One state, and no dependence on the gradient's scale. Weight decay is decoupled, times lr. The authors advise a
-    learning rate 3 to 10 times below AdamW's, a decay as many times above. Source: Chen et al. 2023, algorithm 2.
+    learning rate 3 to 10 times below AdamW's, a decay as many times above.
+
+    Parent: Signum. Adds: two β: the step leans on the new gradient, the mean on the past; decoupled decay.
+    Strength: half of AdamW's state, and no ε.
+    Weakness: steps do not shrink near a minimum: a schedule must; weak at small batches.
+    Source: Chen et al. 2023, "Symbolic discovery of optimization algorithms", algorithm 2,
+    https://arxiv.org/abs/2302.06675
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
@@ -41,7 +47,12 @@ class Tiger(Optimizer):
 
     $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
 
-    Signum with decoupled weight decay and another β. Source: Su 2023, "Tiger: a tight-fisted optimizer".
+    Signum with decoupled weight decay and another β.
+
+    Parent: Lion. Adds: one β for both, which lets gradients accumulate in the state itself.
+    Strength: the least memory of a method with momentum, since accumulation needs no buffer.
+    Weakness: as Lion: it stands or falls with the schedule and a large batch.
+    Source: Su 2023, "Tiger: a tight-fisted optimizer", https://kexue.fm/archives/9512
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size, the distance that each weight moves")
