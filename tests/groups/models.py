@@ -441,3 +441,146 @@ class Wrapped(nn.Module):
 
     def forward(self, x):
         return self.head(wrapped_product(x, self.kernel))
+
+
+class TinyRMSNorm(nn.Module):
+    """A norm of one's own, as every model on Hugging Face's hub has one."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d))
+
+    def forward(self, x):
+        return x * x.square().mean(-1, keepdim=True).add(1e-6).rsqrt() * self.weight
+
+
+class GroupedRMSNorm(TinyRMSNorm):
+    """A norm whose gain is a matrix, which its name alone gives away."""
+
+    def forward(self, x):
+        groups = x.unflatten(-1, self.weight.shape)
+        return super().forward(groups).flatten(-2)
+
+
+class Llama(nn.Module):
+    """As in transformers: model.layers.0.self_attn.q_proj, rotary positions left out, an output that may be tied."""
+
+    def __init__(self, d=16, layers=3, vocabulary=32, tied=False):
+        super().__init__()
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(vocabulary, d)
+        self.model.layers = nn.ModuleList([LlamaDecoderLayer(d) for _ in range(layers)])
+        self.model.norm = TinyRMSNorm(d)
+        self.lm_head = nn.Linear(d, vocabulary, bias=False)
+        if tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, input_ids):
+        x = self.model.embed_tokens(input_ids)
+        for layer in self.model.layers:
+            x = layer(x)
+        return self.lm_head(self.model.norm(x))
+
+
+class LlamaDecoderLayer(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.self_attn, self.mlp = nn.Module(), nn.Module()
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            setattr(self.self_attn, name, nn.Linear(d, d, bias=False))
+        self.self_attn.qk_norm = GroupedRMSNorm((2, d // 2))
+        self.mlp.gate_proj, self.mlp.up_proj = nn.Linear(d, 2 * d, bias=False), nn.Linear(d, 2 * d, bias=False)
+        self.mlp.down_proj = nn.Linear(2 * d, d, bias=False)
+        self.input_layernorm, self.post_attention_layernorm = TinyRMSNorm(d), TinyRMSNorm(d)
+
+    def forward(self, x):
+        attn, mlp, h = self.self_attn, self.mlp, self.input_layernorm(x)
+        q, k, v = attn.qk_norm(attn.q_proj(h)), attn.qk_norm(attn.k_proj(h)), attn.v_proj(h)
+        x = x + attn.o_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+        h = self.post_attention_layernorm(x)
+        return x + mlp.down_proj(F.silu(mlp.gate_proj(h)) * mlp.up_proj(h))
+
+
+class Vit(nn.Module):
+    """As in timm: patches, a class token, learned positions, blocks in nn.Sequential, a scale for each layer."""
+
+    def __init__(self, d=16, layers=3):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, d))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 5, d))
+        self.patch_embed = nn.Conv2d(3, d, 4, 4)
+        self.blocks = nn.Sequential(*(VitBlock(d) for _ in range(layers)))
+        self.norm = nn.LayerNorm(d)
+        self.head = nn.Linear(d, 10)
+
+    def forward(self, x):
+        x = self.patch_embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.pos_embed
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+class VitBlock(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.attn = nn.MultiheadAttention(d, 2, batch_first=True)
+        self.gamma = nn.Parameter(torch.ones(d))
+        self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+
+    def forward(self, x):
+        h = self.norm1(x)
+        x = x + self.gamma * self.attn(h, h, h, need_weights=False)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+class ResNet(nn.Module):
+    """As in torchvision: a stem, stages of blocks, the first of one block alone, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.layer1 = nn.Sequential(BasicBlock(4, 4))
+        self.layer2 = nn.Sequential(BasicBlock(4, 8), BasicBlock(8, 8))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))
+        return self.fc(x.mean((2, 3)))
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, fan_in, fan_out):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=False), nn.BatchNorm2d(fan_out)
+        self.conv2, self.bn2 = nn.Conv2d(fan_out, fan_out, 3, padding=1, bias=False), nn.BatchNorm2d(fan_out)
+        self.downsample = nn.Sequential(nn.Conv2d(fan_in, fan_out, 1, bias=False), nn.BatchNorm2d(fan_out))
+
+    def forward(self, x):
+        return F.relu(self.downsample(x) + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class Mixture(nn.Module):
+    """Stacks of expert matrices with biases, of which no module tells what they are, chosen by control flow."""
+
+    def __init__(self, d=8):
+        super().__init__()
+        self.layers = nn.ModuleList([Experts(d) for _ in range(2)])
+        self.head = nn.Linear(d, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x) if x.sum() < 1e9 else x
+        return self.head(x)
+
+
+class Experts(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.router = nn.Linear(d, 2)
+        self.up = nn.Parameter(torch.randn(2, d, 2 * d))
+        self.up_bias = nn.Parameter(torch.zeros(2, 2 * d))
+        self.down = nn.Parameter(torch.randn(2, 2 * d, d))
+
+    def forward(self, x):
+        h = torch.einsum("bi,eio->beo", x, self.up) + self.up_bias
+        return x + torch.einsum("beo,eoi,be->bi", F.relu(h), self.down, self.router(x).softmax(-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,8 @@ MATRICES = (nn.Linear, nn.modules.conv._ConvNd, *RECURRENT, nn.MultiheadAttentio
 INNER = (*RECURRENT, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 _PARAMETRIZED = "parametrizations."
+_NORM = re.compile("(?<!weight)(?<!spectral)norm(?![a-z])", re.IGNORECASE)
+_HOLDS_A_NORM = re.compile("Linear|Conv|Embed|Att|MLP|Mlp|RNN|LSTM|GRU|Cell|Block|Head|Layer(?!Norm)")
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,25 @@ def places_of(model: nn.Module) -> dict[int, list[Place]]:
     return places
 
 
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a normalisation: of torch, or of a class so named, such as ``LlamaRMSNorm``.
+
+    ``WeightNorm`` and ``SpectralNorm`` are not: what they hold are matrices. Nor is what only begins with one, such as
+    ``LayerNormLinear``.
+    """
+    if isinstance(module, NORMS):
+        return True
+    named = any(_NORM.search(cls.__name__) and not _HOLDS_A_NORM.search(cls.__name__) for cls in type(module).__mro__)
+    return named and not isinstance(module, (*MATRICES, *EMBEDDINGS))
+
+
 def by_module(p: nn.Parameter, places: list[Place], matrices: tuple[type, ...]) -> Verdict:
     """What ``p`` is by its dimensions and by the modules that own it; ``matrices``: types whose weights are hidden."""
     first = places[0]
     why = f"{first.name} of {type(first.module).__name__}"
     if p.ndim < 2:
         return "vector", "a scalar" if p.ndim == 0 else "one dimension"
-    if any(isinstance(place.module, NORMS) for place in places):
+    if any(is_norm(place.module) and not isinstance(place.module, matrices) for place in places):
         return "vector", why
     if any(isinstance(place.module, EMBEDDINGS) for place in places):
         return "embedding", why + _tied_with(places)

@@ -62,21 +62,49 @@ def roles(
         ValueError: for a parameter of an unknown module whose use could not be seen (it says what to pass), lazy
             parameters, a sample that the model does not run on, or a head that it does not have.
     """
-    prefix, model = unwrapped(_checked(model))
-    types, places = _types(hidden), places_of(model)
-    # of every parameter: a frozen head is a head
-    verdicts = {name: by_module(p, places[id(p)], types) for name, p in model.named_parameters()}
-    matrices = _of_kind(verdicts, "hidden", "other")
-    flow = by_tracing(model, matrices) if sample is None else by_running(model, sample, matrices)
-    if flow is not None:
-        verdicts = {name: _by_use(p, verdicts[name], flow, name) for name, p in model.named_parameters()}
-    _refuse_unknown(model, verdicts, sample)
-    found = _output(model, flow, verdicts, head)
+    prefix, model = unwrapped(checked(model))
+    found = verdicts(model, sample, head, hidden)
     return [
-        Role(prefix + name, p, *_in_output(found, name, verdicts[name]))
+        Role(prefix + name, p, *known(model, found, name, sample))
         for name, p in model.named_parameters()
         if p.requires_grad
     ]
+
+
+def verdicts(
+    model: nn.Module,
+    sample: Any,
+    head: nn.Module | str | Iterable[nn.Module | str] | None,
+    hidden: type[nn.Module] | Iterable[type[nn.Module]],
+) -> dict[str, Verdict]:
+    """What every parameter is as far as it can be seen, as :func:`roles`; frozen ones too (a frozen head is a head)."""
+    types, places = matrix_types(hidden), places_of(model)
+    found = {name: by_module(p, places[id(p)], types) for name, p in model.named_parameters()}
+    matrices = _of_kind(found, "hidden", "other")
+    flow = by_tracing(model, matrices) if sample is None else by_running(model, sample, matrices)
+    if flow is not None:
+        found = {name: _by_use(p, found[name], flow, name) for name, p in model.named_parameters()}
+    made = _output(model, flow, found, head)
+    return {name: _in_output(made, name, verdict) for name, verdict in found.items()}
+
+
+def known(model: nn.Module, found: dict[str, Verdict], name: str, sample: Any) -> tuple[Kind, str]:
+    """The verdict on one parameter.
+
+    Raises:
+        ValueError: where its use could not be seen; it names all for which that holds.
+    """
+    kind, why = found[name]
+    if kind != "unknown":
+        return kind, why
+    unknown = [
+        f"{one} {tuple(p.shape)}, {found[one][1]}"
+        for one, p in model.named_parameters()
+        if p.requires_grad and found[one][0] == "unknown"
+    ]
+    seen = "sample=… (an input that the model runs on), or " if sample is None else ""
+    remedy = f"Pass {seen}hidden=(ModuleType,) if they are matrices, or decide by a rule or group of your own"
+    raise bad_argument("model", "; ".join(unknown), "parameters whose use can be seen", remedy)
 
 
 def describe(found: Iterable[Role]) -> str:
@@ -118,32 +146,21 @@ def _output(
     return output.seen(model, flow, _of_kind(verdicts, "hidden", "other", "embedding"))
 
 
-def _of_kind(verdicts: dict[str, Verdict], *kinds: Kind) -> set[str]:
-    return {name for name, (kind, _) in verdicts.items() if kind in kinds}
+def _of_kind(found: dict[str, Verdict], *kinds: Kind) -> set[str]:
+    return {name for name, (kind, _) in found.items() if kind in kinds}
 
 
-def _in_output(found: output.Output, name: str, verdict: Verdict) -> tuple[Kind, str]:
+def _in_output(found: output.Output, name: str, verdict: Verdict) -> Verdict:
     kind, why = verdict
     if kind in ("hidden", "other") and name in found.heads:
         return "head", f"{why}, makes the output ({found.source})"
     if kind == "hidden" and name in found.beside:
         return kind, f"{why}, not alone in making the output ({found.source})"
-    return kind, why  # type: ignore[return-value]
+    return verdict
 
 
-def _refuse_unknown(model: nn.Module, verdicts: dict[str, Verdict], sample: Any) -> None:
-    unknown = [
-        f"{name} {tuple(p.shape)}, {verdicts[name][1]}"
-        for name, p in model.named_parameters()
-        if p.requires_grad and verdicts[name][0] == "unknown"
-    ]
-    if unknown:
-        seen = "sample=… (an input that the model runs on), or " if sample is None else ""
-        remedy = f"Pass {seen}hidden=(ModuleType,) if they are matrices, or put them into a parameter group of your own"
-        raise bad_argument("model", "; ".join(unknown), "parameters whose use can be seen", remedy)
-
-
-def _checked(model: nn.Module) -> nn.Module:
+def checked(model: nn.Module) -> nn.Module:
+    """``model``, if it is a module whose parameters have a shape."""
     if not isinstance(model, nn.Module):
         raise bad_argument("model", model, "a torch.nn.Module")
     if lazy := [name for name, p in model.named_parameters() if is_lazy(p)]:
@@ -151,7 +168,8 @@ def _checked(model: nn.Module) -> nn.Module:
     return model
 
 
-def _types(hidden: type[nn.Module] | Iterable[type[nn.Module]]) -> tuple[type[nn.Module], ...]:
+def matrix_types(hidden: type[nn.Module] | Iterable[type[nn.Module]]) -> tuple[type[nn.Module], ...]:
+    """The types of modules whose weights are matrices: torch's, and those in ``hidden``."""
     types = (hidden,) if isinstance(hidden, type) else tuple(hidden)
     for one in types:
         if not (isinstance(one, type) and issubclass(one, nn.Module)):

@@ -1,0 +1,144 @@
+"""The usual groups, in one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from thalweg._base.errors import bad_argument
+from thalweg.groups import keys
+from thalweg.groups.assign import assign, check_keys, gather, of
+from thalweg.groups.decay import NoDecay
+from thalweg.groups.depth import LayerDecay
+from thalweg.groups.rules import Effect, Rule
+from thalweg.groups.table import Groups
+from thalweg.groups.view import Heads, Param, Types, View
+from thalweg.groups.width import Base, Like, MuP, Output
+
+
+def no_decay(model: nn.Module, *rules: Rule, weight_decay: float, embeddings: bool = True, **options: Any) -> Groups:
+    """Two groups: matrices with weight decay; norms, biases, vectors and embeddings without: :class:`NoDecay`.
+
+    Args:
+        model: any module.
+        rules: further rules; they stand above.
+        weight_decay: of the matrices.
+        embeddings: whether embeddings are exempt.
+        options: further defaults, such as ``lr``, and arguments of :func:`of`.
+    """
+    return of(model, *rules, NoDecay(embeddings=embeddings), weight_decay=weight_decay, **options)
+
+
+def layer_decay(
+    model: nn.Module, decay: float, *rules: Rule, lr: float, blocks: str | Iterable[str] = (), **options: Any
+) -> Groups:
+    """A group for each depth, with learning rates that shrink towards the input: :class:`LayerDecay`.
+
+    Args:
+        model: any module.
+        decay, blocks: as :class:`LayerDecay` takes them.
+        rules: further rules, such as ``NoDecay()``; they stand above.
+        lr: of the head.
+        options: further defaults, such as ``weight_decay``, and arguments of :func:`of`.
+    """
+    return of(model, *rules, LayerDecay(decay, blocks), lr=lr, **options)
+
+
+def mup(
+    model: nn.Module,
+    base: Base,
+    *rules: Rule,
+    lr: float,
+    weight_decay: float = 0.0,
+    like: Like = "adam",
+    output: Output = "lr",
+    independent_decay: bool = True,
+    **options: Any,
+) -> Groups:
+    """Learning rates that were tuned at a base width, for this model's: :class:`MuP`.
+
+    Args:
+        model: any module.
+        base, like, output, independent_decay: as :class:`MuP` takes them.
+        rules: further rules, such as ``NoDecay()``; they stand above.
+        lr, weight_decay: as tuned at the base width.
+        options: further defaults, and arguments of :func:`of`.
+    """
+    rule = MuP(base, like=like, output=output, independent_decay=independent_decay)
+    return of(model, *rules, rule, lr=lr, weight_decay=weight_decay, **options)
+
+
+def muon(
+    model: nn.Module,
+    *rules: Rule,
+    muon: Mapping[str, Any],
+    adamw: Mapping[str, Any],
+    kernels: bool = True,
+    optimizer: keys.Optimizers = None,
+    sample: Any = None,
+    head: Heads = None,
+    hidden: Types = (),
+) -> Groups:
+    """Muon for the hidden matrices, AdamW for everything else: embeddings, head, norms, biases.
+
+    For one optimizer:
+
+        thalweg.Muon(muon(model, muon={"lr": 0.02}, adamw={"lr": 3e-4}))
+
+    For two, of which torch's Muon takes matrices only, so convolutions go to AdamW:
+
+        parts = muon(model, muon={"lr": 0.02}, adamw={"lr": 3e-4}, kernels=False).by("use_muon")
+        torch.optim.Muon(parts[True]), torch.optim.AdamW(parts[False])
+
+    Args:
+        model: any module.
+        rules: further rules; they stand above. One that sets ``use_muon`` says itself which optimizer its parameters
+            get; ``NoDecay()`` is of use where ``adamw`` has a weight decay.
+        muon: hyperparameters of the hidden matrices.
+        adamw: hyperparameters of the rest; without ``weight_decay``, it is 0.
+        kernels: whether the kernels of convolutions count as hidden matrices.
+        optimizer: what the groups are for, to refuse misspelt hyperparameters: ``thalweg.Muon``, or the two classes.
+        sample, head, hidden: as :func:`roles` takes them.
+
+    Raises:
+        ValueError: as :func:`of`.
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
+    https://kellerjordan.github.io/posts/muon/
+    """
+    if isinstance(optimizer, tuple) and len(optimizer) != 2:
+        raise bad_argument("optimizer", optimizer, "one class, or the two of Muon's part and the rest")
+    classes = optimizer if isinstance(optimizer, tuple) else (optimizer, optimizer)
+
+    sides = [
+        _Side(True, kernels, {"flatten": True, **muon}),
+        _Side(False, kernels, {"weight_decay": 0.0, **adamw}),
+    ]
+    check_keys(rules, {}, optimizer, "use_muon", "flatten")
+    for side, one in zip(sides, classes, strict=True):
+        check_keys([side], {}, one, "use_muon", "flatten")
+    view = View(model, sample, head, hidden)
+    return gather(view, assign(view, (*rules, *sides), {}))
+
+
+class _Side(Rule):
+    """What one of the two optimizers gets; a model may have nothing for it."""
+
+    optional = True
+
+    def __init__(self, use_muon: bool, kernels: bool, settings: Mapping[str, Any]) -> None:
+        super().__init__("*", use_muon=use_muon, **settings)
+        self.use_muon, self.kernels = use_muon, kernels
+
+    def bind(self, view: View) -> Callable[[Param], Effect]:
+        """This rule for one model."""
+        return self._effect
+
+    def _effect(self, param: Param) -> Effect:
+        chosen = param.settings.get("use_muon")
+        kind = param.kind if chosen is None else "by rule"
+        to_muon = kind == "hidden" and (self.kernels or param.parameter.ndim == 2) if chosen is None else bool(chosen)
+        name = "Muon" if self.use_muon else "AdamW"
+        return (self.settings, f"{kind}: {name}") if to_muon == self.use_muon else None
