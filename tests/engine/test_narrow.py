@@ -206,3 +206,15 @@ def test_a_leaf_takes_no_sums():
     shape = state(shape=lambda p, h: (2,))
     with pytest.raises(UnsupportedOpError, match="factored takes whole tensors and numbers of the host"):
         rule(direction, r=shape, c=shape)(parameters([(3,)]))
+
+
+@ON_BACKENDS
+def test_a_group_that_is_added_takes_over_what_all_have_in_common(backend):
+    first, second = parameters([(3,), (4,)])
+    optimizer = Numbers([first], backend=backend)
+    for step in range(4):
+        first.grad = torch.full_like(first, 1.0 + step)
+        optimizer.step()
+    grown = optimizer.param_groups[0]["d"]
+    optimizer.add_param_group({"params": [second]})
+    assert optimizer.param_groups[1]["d"] == grown > 1e-2

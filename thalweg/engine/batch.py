@@ -219,12 +219,18 @@ def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage)
     """How ``p`` and the declared states of a parameter of this dtype lie in memory."""
     dtype = dtype.to_real()
     formats = {"p": storage.of_parameter(dtype)}
-    formats.update({spec.name: storage.of_state(dtype, spec.signed) for spec in specs if spec.kind == "tensor"})
+    of_copies = storage.never_narrow
+    for spec in specs:
+        if spec.kind == "tensor":
+            formats[spec.name] = (of_copies if spec.begins_at_p else storage).of_state(dtype, spec.signed)
     return formats
 
 
 def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, Format], mine: dict[str, Any]) -> None:
     """Create in ``mine`` what is missing of the state of one parameter."""
+    of_p = formats["p"]
+    if of_p.beside and beside_name("p", of_p) not in mine:
+        mine[beside_name("p", of_p)] = of_p.new_beside(p.detach())
     for spec in specs:
         if spec.kind == "shared":
             continue
@@ -242,14 +248,15 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, 
             mine[spec.name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
             if f.beside:
                 mine[beside_name(spec.name, f)] = f.new_beside(mine[spec.name])
-            if value := float(spec.fill(h)):
+            if spec.begins_at_p:
+                bits = local(mine[beside_name("p", of_p)]) if of_p.beside else None
+                write(mine, spec.name, f, of_p.decode(local(p.detach()), bits))
+            elif value := float(spec.fill(h)):
                 working = torch.float64 if f.name == "float64" else torch.float32
                 write(mine, spec.name, f, torch.full_like(local(p), value, dtype=working))
         elif spec.counted:
             # old checkpoints keep a plain number
             mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32, device="cpu")
-    if formats["p"].beside and beside_name("p", formats["p"]) not in mine:
-        mine[beside_name("p", formats["p"])] = formats["p"].new_beside(p.detach())
 
 
 def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool:

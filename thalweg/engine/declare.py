@@ -99,6 +99,7 @@ class StateSpec:
         fill: the initial value, as a function of the group's hyperparameters.
         signed: whether it may be negative; an 8-bit format spends no bit on a sign that never comes.
         shape, dtype: of what is kept aside; no dtype is that of computation.
+        begins_at_p: whether it begins as a copy of the parameter; then it is never kept in fewer bits than that.
     """
 
     name: str
@@ -109,6 +110,7 @@ class StateSpec:
     signed: bool = True
     shape: Shape | None = None
     dtype: torch.dtype | None = None
+    begins_at_p: bool = False
 
     @property
     def counted(self) -> bool:
@@ -161,6 +163,7 @@ def state(
     per: Literal["element", "row", "tensor"] = "element",
     shape: Shape | None = None,
     dtype: torch.dtype | None = None,
+    begins_at_p: bool = False,
     init: Literal[False] = False,
 ) -> Any:
     """Declare a state, kept where ``when(h)`` holds for the group, ``fill(h)`` at first.
@@ -175,9 +178,10 @@ def state(
         shape: of a tensor unlike the parameter, from the parameter and the hyperparameters; None where a parameter
             has none. The rule hands it to a leaf, and assigns what a leaf gives.
         dtype: of such a tensor, where it does not hold numbers of the rule.
+        begins_at_p: whether it begins as a copy of the parameter, in no fewer bits.
     """
     kinds: dict[str, Kind] = {"element": "tensor", "row": "row", "tensor": "per_tensor"}
-    return StateSpec("", doc, when, "aside" if shape else kinds[per], fill, signed, shape, dtype)
+    return StateSpec("", doc, when, "aside" if shape else kinds[per], fill, signed, shape, dtype, begins_at_p)
 
 
 def shared(

@@ -7,7 +7,7 @@ and `backends/triton.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -164,6 +164,11 @@ class Storage:
     state_dtype: str | None = None
     rounding: str = "nearest"
     master: str | None = None
+
+    @property
+    def never_narrow(self) -> Storage:
+        """The same for a state that is as the parameter: no fewer bits than the parameter has."""
+        return replace(self, state_dtype=None) if self.state_dtype in ("bfloat16", "int8") else self
 
     def of_parameter(self, dtype: torch.dtype) -> Format:
         """The format of a parameter of this dtype."""

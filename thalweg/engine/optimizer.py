@@ -195,10 +195,13 @@ class Optimizer(Declared):
                 group.setdefault("updates", 0)
 
     def _begin_shared(self) -> None:
-        """Numbers that parameters have in common stand in the groups too."""
+        """Numbers that parameters have in common stand in the groups too; a new group takes over what all have."""
+        first = self.param_groups[0]
         for group in self.param_groups:
             for spec in self._steps.shared:
-                group.setdefault(spec.name, float(spec.fill(SimpleNamespace(**group))))
+                if spec.name not in group:
+                    common = spec.name in first and spec.name in trace(variant(type(self), group)).common
+                    group[spec.name] = first[spec.name] if common else float(spec.fill(SimpleNamespace(**group)))
 
     # -- the step ---------------------------------------------------------------------------------------------------
 

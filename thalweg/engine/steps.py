@@ -18,7 +18,6 @@ from thalweg.engine.backends import choice
 from thalweg.engine.batch import Bound, check_gradient, formats_of, missing, new_state
 from thalweg.engine.checkpoint import conform
 from thalweg.engine.formats import Format, Storage, is_dense
-from thalweg.engine.ops import GLOBAL
 from thalweg.engine.places import local
 from thalweg.engine.trace import Host, Variant, kept, variant
 
@@ -276,9 +275,8 @@ def _share(groups: list[dict[str, Any]], bounds: list[Bound], totals: dict[str, 
             traced = bound.batch.plan.traced
             values = Host.of(traced.variant).with_totals(bound.batch.h, known)
             found[bound.group] = {spec.name: float(values[traced.outputs[spec.name]]) for spec in traced.shared}
-            for spec in traced.shared:
-                if traced.outputs[spec.name].meta["extent"] == GLOBAL:
-                    common.setdefault(spec.name, found[bound.group][spec.name])
+            for name in traced.common:
+                common.setdefault(name, found[bound.group][name])
     for i, group in enumerate(groups):
         group.update(found.get(i) or {name: value for name, value in common.items() if name in group})
 

@@ -93,6 +93,11 @@ class Traced:
     shared: tuple[StateSpec, ...]
     scalars: tuple[str, ...]
 
+    @property
+    def common(self) -> list[str]:
+        """Which of the numbers that stand in the group follow from sums over all tensors: all groups have the same."""
+        return [spec.name for spec in self.shared if self.outputs[spec.name].meta["extent"] == GLOBAL]
+
 
 class _Tracer(fx.proxy.GraphAppendingTracer):
     """Turns each call into rows of the table, notes the rule's line, and lets a rule ask whether a number is on."""
