@@ -18,3 +18,9 @@ def require_lab() -> None:
             f"the lab needs packages that are not installed ({', '.join(missing)}); "
             "install them with: pip install 'thalweg[lab]'"
         )
+
+
+def require_matplotlib(what: str) -> None:
+    """Raise one :class:`ThalwegError` with the install command if ``what`` cannot draw for want of matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ThalwegError(f"{what} needs matplotlib; install it with: pip install 'thalweg[plot]'")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from thalweg._base.errors import ThalwegError
+from thalweg._base.optional import require_matplotlib
 from thalweg.bench.machine import in_words
 from thalweg.bench.result import BenchResult, Row
 from thalweg.bench.works import WORKS
@@ -14,12 +14,6 @@ from thalweg.bench.works import WORKS
 LOOKS = {"gpt": ("o", "#0072b2"), "large": ("s", "#d55e00"), "small": ("^", "#009e73"), "scalars": ("D", "#cc79a7")}
 
 FORMATS = (".png", ".svg", ".pdf")
-
-
-def require_matplotlib() -> None:
-    """Raise one :class:`ThalwegError` with the install command where matplotlib is missing."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ThalwegError("--plot needs matplotlib; install it with: pip install 'thalweg[plot]'")
 
 
 def plot(result: BenchResult, path: Path) -> None:
@@ -32,7 +26,7 @@ def plot(result: BenchResult, path: Path) -> None:
     Raises:
         ThalwegError: if matplotlib is missing or the file cannot be written.
     """
-    require_matplotlib()
+    require_matplotlib("--plot")
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, NullFormatter

@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from thalweg._base.errors import ThalwegError
+from thalweg._base.optional import require_matplotlib
 from thalweg.bench import BenchResult, Row, WholeStep
 from thalweg.bench import bench as measure
 from thalweg.bench.machine import in_words
-from thalweg.bench.plot import FORMATS, label, plot, require_matplotlib
+from thalweg.bench.plot import FORMATS, label, plot
 from thalweg.bench.works import WHAT, WORKS
 from thalweg.cli import files
 
@@ -62,7 +63,7 @@ def bench(
     for path in (json_path, plot_path):
         files.writable_file(path)
     if plot_path is not None:
-        require_matplotlib()
+        require_matplotlib("--plot")
         if plot_path.suffix not in FORMATS:
             raise ThalwegError(f"cannot write {plot_path}: a picture ends in .png, .svg or .pdf")
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())

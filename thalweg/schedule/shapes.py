@@ -1,176 +1,360 @@
 r"""The shapes: pure functions of the step.
 
 A schedule $f$ is called with the number of updates made so far, $t = 0$ for the first one, and gives the factor in
-[0, 1] of the peak learning rate for the next. One of $T$ steps is used at $t = 0 … T-1$, where a decay to zero has not
-yet reached zero: no update is wasted. From $t = T$ on it stays at its ``final`` factor, exactly.
+[0, 1] of the peak for the next. One of $T$ steps is used at $t = 0 … T-1$, where a decay to zero has not yet reached
+zero: no update is wasted. From $t = T$ on it stays at its ``final`` factor, exactly.
 
-The classes are the shapes, each with a length of its own; they compare, pickle, and read back from their ``repr``. The
-functions (:func:`linear` and its like) put a warmup before a shape so that both together last ``steps`` updates.
+The classes are the shapes, each with a length of its own; they compare, pickle, and read back from their ``repr``.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from itertools import pairwise
+from typing import Literal
 
 from thalweg._base.errors import bad_argument
-
-
-class Schedule(Protocol):
-    """What the loop and the scheduler ask of a schedule."""
-
-    def __call__(self, step: int) -> float:
-        """The factor of the peak for the update after ``step`` others."""
-        ...
+from thalweg.schedule import checks
+from thalweg.schedule.compose import Shape
 
 
 @dataclass(frozen=True)
-class Constant:
-    """Always the peak: $f(t) = 1$."""
-
-    def __call__(self, step: int) -> float:
-        """1."""
-        return 1.0
-
-
-@dataclass(frozen=True)
-class _Decay:
+class _Decay(Shape):
     """What falls from 1 to ``final`` in ``steps`` updates."""
 
     steps: int
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_length("steps", self.steps)
-        _check_fraction("final", self.final)
+        checks.keep(self, steps=checks.whole("steps", self.steps), final=checks.real("final", self.final))
 
-    def _fallen(self, x: float) -> float:
-        """The factor where a share ``x`` in [0, 1] of the fall is done; without rounding at either end."""
-        return self.final + (1.0 - self.final) * (1.0 - x)
+    @property
+    def length(self) -> int:
+        """``steps``."""
+        return self.steps
+
+    def _done(self, step: float) -> float:
+        """The share in [0, 1] of the steps that is over."""
+        return min(1.0, step / self.steps)
+
+    def _left(self, share: float) -> float:
+        """The factor where a share in [0, 1] of the fall is left; without rounding at either end."""
+        return self.final + (1.0 - self.final) * share
 
 
 @dataclass(frozen=True)
 class Linear(_Decay):
-    r"""A straight line from 1 to ``final``: $f(t) = 1 - (1 - f_T)\,t/T$."""
+    r"""A straight line from ``start`` to ``final``.
 
-    def __call__(self, step: int) -> float:
+    $$f(t) = s + (f_T - s)\,t/T$$
+
+    With ``start`` below ``final`` it rises. As ``torch.optim.lr_scheduler.LinearLR``.
+
+    Args:
+        steps: $T$, in updates.
+        final: $f_T$, factor of the peak in [0, 1].
+        start: $s$, factor of the peak in [0, 1].
+
+    Strength: to zero, the best of the plain decays where the length of the run is known, in theory and for language
+    models alike.
+    Weakness: the length must be known at the start; a run that is stopped early has not decayed.
+    Source: Defazio et al. 2023, "Optimal linear decay learning rate schedules and further refinements",
+    https://arxiv.org/abs/2310.07831
+    Example: Linear(100)
+    """
+
+    start: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.keep(self, start=checks.real("start", self.start))
+
+    def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
-        return self._fallen(min(1.0, step / self.steps))
+        left = 1.0 - self._done(step)
+        return self._left(left) if self.start == 1.0 else self.final * (1.0 - left) + self.start * left
 
 
 @dataclass(frozen=True)
 class Cosine(_Decay):
-    r"""Half a cosine from 1 to ``final`` (Loshchilov & Hutter 2017): $f(t) = f_T + (1 - f_T)(1 + \cos(\pi t/T))/2$."""
+    r"""Half a cosine from 1 to ``final``: flat at first, steepest in the middle, flat at the end.
 
-    def __call__(self, step: int) -> float:
+    $$f(t) = f_T + (1 - f_T)\,\frac{1 + \cos(\pi t/T)}{2}$$
+
+    As ``torch.optim.lr_scheduler.CosineAnnealingLR``, which rises again after $T$ where this stays.
+
+    Args:
+        steps: $T$, in updates.
+        final: $f_T$, factor of the peak in [0, 1].
+
+    Strength: the default of a decade of vision and language models; hard to get badly wrong.
+    Weakness: the length must be known at the start; its last updates are so small that they gain little.
+    Source: Loshchilov & Hutter 2017, "SGDR: stochastic gradient descent with warm restarts", eq. 5 without restarts,
+    https://arxiv.org/abs/1608.03983
+    Example: Cosine(100)
+    """
+
+    def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
-        return self._fallen((1.0 - math.cos(math.pi * min(1.0, step / self.steps))) / 2)
+        return self._left(1.0 - (1.0 - math.cos(math.pi * self._done(step))) / 2)
+
+
+@dataclass(frozen=True)
+class Polynomial(_Decay):
+    r"""A power of what is left of the run.
+
+    $$f(t) = f_T + (1 - f_T)\,(1 - t/T)^p$$
+
+    ``power=1`` is :class:`Linear`; 0.9 is usual in segmentation. As ``torch.optim.lr_scheduler.PolynomialLR``.
+
+    Args:
+        steps: $T$, in updates.
+        final: $f_T$, factor of the peak in [0, 1].
+        power: $p$, in (0, ∞); below 1 it falls late, above 1 early.
+
+    Strength: one number leads from almost constant (small p) to a quick fall (large p).
+    Weakness: one more number to tune; a large p spends most of the run at small rates.
+    Source: Liu et al. 2015, "ParseNet: looking wider to see better", section 3, https://arxiv.org/abs/1506.04579
+    Example: Polynomial(100, power=2.0)
+    """
+
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.keep(self, power=checks.real("power", self.power, "(0, ∞)"))
+
+    def __call__(self, step: float, /) -> float:
+        """The factor at ``step``."""
+        return self._left((1.0 - self._done(step)) ** self.power)
+
+
+@dataclass(frozen=True)
+class Rex(_Decay):
+    r"""Reflected exponential: near the peak for long, then falls ever faster.
+
+    $$f(t) = f_T + (1 - f_T)\,\frac{1 - z}{\tfrac12 + \tfrac12(1 - z)}, \quad z = t/T$$
+
+    Args:
+        steps: $T$, in updates.
+        final: $f_T$, factor of the peak in [0, 1]; 0 in the paper.
+
+    Strength: holds up for short and long budgets with nothing to tune.
+    Weakness: falls steeply at the very end, so the last updates count much: no checkpoint before it is any good.
+    Source: Chen et al. 2022, "REX: revisiting budgeted training with an improved schedule",
+    https://arxiv.org/abs/2107.04197
+    Example: Rex(100)
+    """
+
+    def __call__(self, step: float, /) -> float:
+        """The factor at ``step``."""
+        left = 1.0 - self._done(step)
+        return self._left(left / (0.5 + 0.5 * left))
 
 
 @dataclass(frozen=True)
 class Wsd(_Decay):
-    r"""Stable, then decay over the last ``decay`` of the steps (Hu et al. 2024; Hägele et al. 2024 for ``1-sqrt``).
+    r"""Stable, then decay over the last ``decay`` of the steps; put a :class:`Warmup` before it.
 
-    With $x = \max(0, t - (1-d)T) / (dT)$: $f(t) = 1 - (1 - f_T)\,x$, or $1 - (1 - f_T)\sqrt{x}$.
+    With the share $x = \max(0,\, t - (1-d)T) / (dT)$ of the decay that is over,
+
+    $$f(t) = f_T + (1 - f_T)\,r(x), \qquad
+    r(x) = 1 - x, \quad \frac{1 + \cos \pi x}{2} \quad\text{or}\quad 1 - \sqrt{x}$$
+
+    Args:
+        steps: $T$, in updates.
+        final: $f_T$, factor of the peak in [0, 1].
+        decay: $d$, share of the steps in (0, 1].
+        shape: ``"linear"``, ``"cosine"`` or ``"1-sqrt"``.
+
+    Strength: one long stable run serves every length: branch off, decay, and go on from before the branch.
+    Weakness: while it is stable the loss looks bad; only the decay shows what was learned.
+    Source: Hu et al. 2024, "MiniCPM", section 4, https://arxiv.org/abs/2404.06395; ``"1-sqrt"``: Hägele et al. 2024,
+    "Scaling laws and compute-optimal training beyond fixed training durations", https://arxiv.org/abs/2405.18392
+    Example: Wsd(100, shape="1-sqrt")
     """
 
     decay: float = 0.2
-    shape: Literal["linear", "1-sqrt"] = "linear"
+    shape: Literal["linear", "cosine", "1-sqrt"] = "linear"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.decay, (int, float)) or not 0.0 < self.decay <= 1.0:
-            raise bad_argument("decay", self.decay, "a fraction of the steps in (0, 1]")
-        if self.shape not in ("linear", "1-sqrt"):
-            raise bad_argument("shape", self.shape, "'linear' or '1-sqrt'")
+        checks.keep(self, decay=checks.real("decay", self.decay, "(0, 1]"))
+        checks.choice("shape", self.shape, ("linear", "cosine", "1-sqrt"))
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
-        left = max(0, self.steps - step) / (self.decay * self.steps)
-        x = 1.0 - min(1.0, left)
-        return self._fallen(x if self.shape == "linear" else math.sqrt(x))
+        left = min(1.0, max(0.0, self.steps - step) / (self.decay * self.steps))
+        if self.shape == "cosine":
+            left = (1.0 - math.cos(math.pi * left)) / 2
+        elif self.shape == "1-sqrt":
+            left = 1.0 - math.sqrt(1.0 - left)
+        return self._left(left)
 
 
 @dataclass(frozen=True)
-class Warmup:
-    r"""A linear rise over ``steps`` updates, then another schedule, which starts counting there.
+class Exponential(Shape):
+    r"""Multiplied by the same number at every step.
 
-    $f(t) = (t+1)/n \cdot g(0)$ for $t < n$: the first update already moves, the last one of the rise is at the peak;
-    then $f(t) = g(t - n)$: the horizon of $g$ is what comes after the warmup.
+    $$f(t) = \gamma^t$$
+
+    As ``torch.optim.lr_scheduler.ExponentialLR``. :meth:`reaching` finds γ from where you want to arrive.
+
+    Args:
+        gamma: $\gamma$, in (0, 1].
+
+    Strength: needs no length: it may be stopped, or go on, at any time.
+    Weakness: γ means little by itself (0.999 halves in 693 steps), and must be chosen anew for another length.
+    Source: Ge et al. 2019, "The step decay schedule: a near optimal, geometrically decaying learning rate procedure for
+    least squares", https://arxiv.org/abs/1904.12838
+    Example: Exponential(0.95)
     """
 
-    steps: int
-    then: Schedule
+    gamma: float
 
     def __post_init__(self) -> None:
-        _check_length("steps", self.steps)
-        if not callable(self.then):
-            raise bad_argument("then", self.then, "a schedule: a function of the step")
+        checks.keep(self, gamma=checks.real("gamma", self.gamma, "(0, 1]"))
 
-    def __call__(self, step: int) -> float:
+    @classmethod
+    def reaching(cls, final: float, steps: int) -> Exponential:
+        r"""The one with $f(T) = f_T$: $\gamma = f_T^{1/T}$.
+
+        Args:
+            final: $f_T$, factor of the peak in (0, 1].
+            steps: $T$, in updates.
+        """
+        return cls(checks.real("final", final, "(0, 1]") ** (1 / checks.whole("steps", steps)))
+
+    def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
-        return (step + 1) / self.steps * self.then(0) if step < self.steps else self.then(step - self.steps)
+        return float(self.gamma**step)
+
+    @property
+    def span(self) -> int | None:
+        """To a hundredth of the peak."""
+        return max(1, math.ceil(math.log(0.01) / math.log(self.gamma))) if self.gamma < 1 else None
 
 
-def constant(*, warmup: int = 0) -> Schedule:
-    """The peak throughout, after ``warmup`` updates."""
-    return Warmup(warmup, Constant()) if warmup else Constant()
+@dataclass(frozen=True)
+class Step(Shape):
+    r"""Multiplied by ``gamma`` after every ``step_size`` steps.
 
+    $$f(t) = \gamma^{\lfloor t/n \rfloor}$$
 
-def linear(steps: int, final: float = 0.0, *, warmup: int = 0) -> Schedule:
-    r"""Warmup, then a straight line to ``final``; ``steps`` updates in all.
+    As ``torch.optim.lr_scheduler.StepLR``.
 
-    With $n$ = ``warmup`` and $T$ = ``steps``: $f(t) = (t+1)/n$ for $t < n$, then $1 - (1 - f_T)(t - n)/(T - n)$. Update
-    $n - 1$, the last of the warmup, and update $n$ are both at the peak.
+    Args:
+        step_size: $n$, in updates (or epochs, inside :class:`ByEpoch`).
+        gamma: $\gamma$, in (0, 1].
 
-    Raises:
-        ValueError: unless 0 ≤ warmup < steps and 0 ≤ final ≤ 1.
+    Strength: each level may run until it has nothing more to give; needs no length.
+    Weakness: how often and how deep must be tuned together; falls late or early by a whole level.
+    Source: Ge et al. 2019, "The step decay schedule: a near optimal, geometrically decaying learning rate procedure for
+    least squares", https://arxiv.org/abs/1904.12838
+    Example: Step(25, gamma=0.5)
     """
-    rest = _after(warmup, steps)
-    return Warmup(warmup, Linear(rest, final)) if warmup else Linear(rest, final)
+
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.keep(self, step_size=checks.whole("step_size", self.step_size))
+        checks.keep(self, gamma=checks.real("gamma", self.gamma, "(0, 1]"))
+
+    def __call__(self, step: float, /) -> float:
+        """The factor at ``step``."""
+        return float(self.gamma ** (step // self.step_size))
+
+    @property
+    def span(self) -> int | None:
+        """Four levels."""
+        return 4 * self.step_size if self.gamma < 1 else None
 
 
-def cosine(steps: int, final: float = 0.0, *, warmup: int = 0) -> Schedule:
-    """Warmup as in :func:`linear`, then half a cosine to ``final``; ``steps`` updates in all. Raises as that."""
-    rest = _after(warmup, steps)
-    return Warmup(warmup, Cosine(rest, final)) if warmup else Cosine(rest, final)
+@dataclass(frozen=True)
+class MultiStep(Shape):
+    r"""Multiplied by ``gamma`` at each of some steps.
 
+    $$f(t) = \gamma^{\,\#\{m \in M : m \le t\}}$$
 
-def wsd(
-    steps: int,
-    decay: float = 0.2,
-    final: float = 0.0,
-    shape: Literal["linear", "1-sqrt"] = "linear",
-    *,
-    warmup: int = 0,
-) -> Schedule:
-    """Warmup as in :func:`linear`, stable, decay; ``steps`` updates in all.
+    As ``torch.optim.lr_scheduler.MultiStepLR``.
 
-    The decay takes the fraction ``decay`` of the updates after the warmup. Raises as :func:`linear`, and unless
-    0 < decay ≤ 1 and ``shape`` is known.
+    Args:
+        milestones: $M$, increasing, in updates (or epochs, inside :class:`ByEpoch`).
+        gamma: $\gamma$, in (0, 1].
+
+    Strength: the classic of image classification: a drop at 30, 60 and 90 % of the run, as many papers report.
+    Weakness: the milestones are tuned for one length and one data set.
+    Source: He et al. 2016, "Deep residual learning for image recognition", section 4.2,
+    https://arxiv.org/abs/1512.03385
+    Example: MultiStep([30, 60, 90], gamma=0.3)
     """
-    rest = _after(warmup, steps)
-    body = Wsd(rest, final, decay, shape)
-    return Warmup(warmup, body) if warmup else body
+
+    milestones: Sequence[int]
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        steps = self.milestones
+        allowed = "increasing integers of at least 1"
+        if not isinstance(steps, (list, tuple)) or not steps:
+            raise bad_argument("milestones", steps, f"a list of {allowed}")
+        kept = tuple(checks.whole(f"milestones[{i}]", m) for i, m in enumerate(steps))
+        if any(a >= b for a, b in pairwise(kept)):
+            raise bad_argument("milestones", steps, allowed)
+        checks.keep(self, milestones=kept, gamma=checks.real("gamma", self.gamma, "(0, 1]"))
+
+    def __call__(self, step: float, /) -> float:
+        """The factor at ``step``."""
+        return float(self.gamma ** bisect_right(self.milestones, step))
+
+    @property
+    def length(self) -> int:
+        """The last milestone."""
+        return self.milestones[-1]
+
+    @property
+    def span(self) -> int:
+        """A third more than the last milestone, so that the last level is seen."""
+        return math.ceil(self.milestones[-1] * 4 / 3)
 
 
-def _after(warmup: int, steps: int) -> int:
-    _check_length("steps", steps)
-    if not _is_integer(warmup) or not 0 <= warmup < steps:
-        raise bad_argument("warmup", warmup, f"an integer in [0, {steps}), fewer than all steps")
-    return steps - warmup
+@dataclass(frozen=True)
+class InverseSqrt(Shape):
+    r"""A linear rise over ``warmup`` updates, then down with the root of the step; the schedule of the Transformer.
 
+    $$f(t) = \min\left(\frac{t+1}{n},\ \sqrt{\frac{n}{t+1}}\right)$$
 
-def _check_length(name: str, value: int) -> None:
-    if not _is_integer(value) or value < 1:
-        raise bad_argument(name, value, "an integer of at least 1")
+    The paper's rate, $d^{-1/2} \min(s^{-1/2},\ s\,n^{-3/2})$ with $s = t + 1$, has its peak $(d\,n)^{-1/2}$ at $s = n$,
+    where $f = 1$. ``rise=False`` holds the peak for $n$ updates instead of rising, as T5 does.
 
+    Args:
+        warmup: $n$, in updates.
+        rise: False for the peak from the first update on.
 
-def _check_fraction(name: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise bad_argument(name, value, "a factor of the peak in [0, 1]")
+    Strength: needs no length; small enough late for most runs, whenever they end.
+    Weakness: a long tail that never reaches zero: a decay to zero at the end still gains much.
+    Source: Vaswani et al. 2017, "Attention is all you need", eq. 3, https://arxiv.org/abs/1706.03762; without the rise:
+    Raffel et al. 2020, "Exploring the limits of transfer learning", section 3.1.2, https://arxiv.org/abs/1910.10683
+    Example: InverseSqrt(20)
+    """
 
+    warmup: int = 4000
+    rise: bool = True
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    def __post_init__(self) -> None:
+        checks.keep(self, warmup=checks.whole("warmup", self.warmup))
+        checks.flag("rise", self.rise)
+
+    def __call__(self, step: float, /) -> float:
+        """The factor at ``step``."""
+        if step + 1 <= self.warmup:
+            return (step + 1) / self.warmup if self.rise else 1.0
+        return math.sqrt(self.warmup / (step + 1))
+
+    @property
+    def span(self) -> int:
+        """Down to a third of the peak."""
+        return 9 * self.warmup
