@@ -57,8 +57,11 @@ class Hyper:
 
     @property
     def symbolic(self) -> bool:
-        """Whether it is a number that may change at every step, not a choice that shapes the rule."""
-        return "float" in self.annotation
+        """Whether it is a number that may change at every step, not a choice that shapes the rule.
+
+        Numbers some of which may be None are a choice.
+        """
+        return "float" in self.annotation and not ("tuple" in self.annotation and "None" in self.annotation)
 
     def check(self, value: Any) -> None:
         """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
@@ -74,7 +77,8 @@ class Hyper:
                 allowed = f"{count} numbers in {self.within.text}"
                 if not isinstance(value, (tuple, list)) or len(value) != count:
                     raise bad_argument(self.name, value, allowed)
-            if not all(is_number(v) and float(v) in self.within for v in values):
+            absent = "tuple" in self.annotation and "None" in self.annotation
+            if not all((v is None and absent) or (is_number(v) and float(v) in self.within) for v in values):
                 raise bad_argument(self.name, value, allowed)
         elif self.within is not None and value not in self.within:
             raise bad_argument(self.name, value, "one of " + ", ".join(map(repr, self.within)))

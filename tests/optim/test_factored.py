@@ -1,0 +1,60 @@
+"""Adafactor as its paper states it; torch's reading is in the table."""
+
+import pytest
+import torch
+
+import thalweg
+from tests.cases import distance, parameters, walk
+from tests.references import factored
+
+SHAPES = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
+PAPER = {"added_eps": True, "eps": (1e-30, 1e-3)}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"eps": (0.1, 0.1)},
+        {"beta1": 0.9},
+        {"relative_step": False},
+        {"scale_parameter": False},
+        {"beta2_decay": -0.5, "d": 2.0, "weight_decay": 0.3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
+def test_adafactor_of_the_paper_equals_its_twin(flags, backend):
+    ours, theirs = parameters(SHAPES), parameters(SHAPES)
+    walk(thalweg.Adafactor(ours, lr=0.05, backend=backend, **{**PAPER, **flags}), ours, 60)
+    walk(factored.Adafactor(theirs, lr=0.05, **{**PAPER, **flags}), theirs, 60)
+    assert distance(ours, theirs) < 1e-10
+
+
+def test_the_two_readings_of_adafactor_differ_only_by_where_eps_stands():
+    ours, theirs = parameters([(7, 5)]), parameters([(7, 5)])
+    walk(thalweg.Adafactor(ours, eps=(1e-30, 1e-3)), ours, 20)
+    walk(thalweg.Adafactor(theirs, **PAPER), theirs, 20)
+    assert distance(ours, theirs) < 1e-10
+
+
+def test_state_of_a_matrix_is_a_row_and_a_column():
+    params = parameters([(64, 32)], torch.float32)
+    assert thalweg.Adafactor(params).plan().parts[0].state_bytes == 4 * (64 + 32) / (64 * 32)
+    assert thalweg.SM3(params, momentum=0.0).plan().parts[0].state_bytes == 4 * (64 + 32) / (64 * 32)
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "CAME", "SM3"])
+def test_complex_parameters_are_refused(name):
+    with pytest.raises(ValueError, match="real tensors"):
+        getattr(thalweg, name)(parameters([(3, 3)], torch.complex128))
+
+
+def test_vectors_of_low_rank_optimizers_go_to_adamw():
+    params = parameters([(6, 4), (4,)])
+    optimizer = thalweg.GaLore(params, rank=2)
+    assert [group["rank"] for group in optimizer.param_groups] == [2, None]
+    with pytest.raises(ValueError, match="real matrices"):
+        thalweg.APOLLO([{"params": params, "rank": 2}])
+    with pytest.raises(ValueError, match="rank=0"):
+        thalweg.GaLore(params, rank=0)

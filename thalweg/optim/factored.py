@@ -1,0 +1,242 @@
+"""A second moment kept as a few vectors a matrix: memory of m + n numbers, not m·n."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+from thalweg.engine import ops
+from thalweg.engine.declare import count, hyper, state
+from thalweg.engine.ops import ASIDE, ELEMENT, PER_TENSOR
+from thalweg.engine.optimizer import Optimizer
+from thalweg.optim.madgrad import nonzero
+
+
+def _rows(p: Tensor, h: Any) -> tuple[int, ...] | None:
+    return (*p.shape[:-1], 1) if p.ndim > 1 else None
+
+
+def _columns(p: Tensor, h: Any) -> tuple[int, ...] | None:
+    return (*p.shape[:-2], 1, p.shape[-1]) if p.ndim > 1 else None
+
+
+def _vector(p: Tensor, h: Any) -> tuple[int, ...] | None:
+    return tuple(p.shape) if p.ndim < 2 else None
+
+
+@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE, ASIDE))
+def factored_mean(
+    xs: list[Tensor],
+    rows: list[Tensor | None],
+    columns: list[Tensor | None],
+    vectors: list[Tensor | None],
+    weight: float,
+    added: float,
+    floor: float | None,
+) -> list[Any]:
+    r"""The running mean of x² + ``added``, as $R C / \bar R$ of the means of its rows and columns, the last dimensions.
+
+    What is not a matrix keeps its running mean itself. Gives the mean, and the new state. ``floor`` is the least that
+    $\bar R$ may be; None is the ε of the dtype.
+    """
+    out: list[Any] = []
+    for x, row, column, vector in zip(xs, rows, columns, vectors, strict=True):
+        if row is not None and column is not None:
+            out.append((*_product(x, row, column, weight, added, floor), None))
+        elif vector is not None:
+            vector = torch.lerp(vector, x * x + added, weight)
+            out.append((vector, None, None, vector))
+    return out
+
+
+def _product(
+    x: Tensor, row: Tensor, column: Tensor, weight: float, added: float, floor: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(max(1, x.shape[-1]))
+    row = torch.lerp(row, square.add_(added), weight)
+    square = torch.linalg.vector_norm(x, dim=-2, keepdim=True).square_().div_(max(1, x.shape[-2]))
+    column = torch.lerp(column, square.add_(added), weight)
+    least = torch.finfo(x.dtype).eps if floor is None else floor
+    return row / row.mean(-2, keepdim=True).clamp_(min=least) * column, row, column
+
+
+@ops.leaf(PER_TENSOR)
+def least_square(ps: list[Tensor], eps: float | None) -> list[float]:
+    """ε², where ε is by default that of the dtype in which the rule is computed."""
+    working = (torch.float64 if p.dtype == torch.float64 else torch.float32 for p in ps)
+    return [(torch.finfo(dtype).eps if eps is None else eps) ** 2 for dtype in working]
+
+
+class _Factored(Optimizer):
+    """What rules with factors share: they work on real tensors."""
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        for p in group["params"]:
+            if p.is_complex():
+                raise bad_argument("params", p.dtype, "real tensors: a complex one has no factors here")
+        super()._check_group(group)
+
+
+class Adafactor(_Factored):
+    r"""Adam without a mean, whose second moment is a product of one row and one column, and whose step goes by the
+    size of the weights. A model trains with almost no state.
+
+    $$R_t = \hat\beta_t R_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{rows}}, \quad
+    C_t = \hat\beta_t C_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{columns}}, \quad
+    U_t = g \Big/ \sqrt{R_t C_t / \bar R_t}, \quad \hat\beta_t = 1 - t^{\,c}$$
+    $$u_t = \max(\epsilon_2, \mathrm{RMS}(p))\,\frac{\rho_t}{\gamma}\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
+    \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
+
+    As ``torch.optim.Adafactor``: ε₁ bounds the mean square from below. ``added_eps=True`` adds ε₁ to g² as the paper
+    does (there 1e-30); ``relative_step=False`` keeps ρ at γ, ``scale_parameter=False`` leaves the weights' size out;
+    ``beta1`` keeps a mean of u (paper, section 8: off). The last two dimensions are factored.
+    Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
+    Strength: state of m + n numbers for an m × n matrix.
+    Weakness: often a little behind AdamW at equal steps; its step size rule surprises beside a schedule.
+    Source: Shazeer & Stern 2018, "Adafactor", algorithms 4 and 5, https://arxiv.org/abs/1804.04235
+    """
+
+    lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, bound of the relative step size")
+    beta2_decay: float = hyper(default=-0.8, within="(-∞, 0]", doc="c, exponent of the averaging")
+    eps: tuple[float | None, float] = hyper(default=(None, 1e-3), within="[0, ∞)", doc="ε₁ (None: of the dtype), ε₂")
+    d: float = hyper(default=1.0, within="[1, ∞)", doc="d, bound of the root mean square of U")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decoupled", off=0)
+    beta1: float = hyper(default=0.0, within="[0, 1)", doc="β₁, share of a mean update", off=0, kw_only=True)
+    added_eps: bool = hyper(default=False, doc="add ε₁ to g², as the paper", kw_only=True)
+    relative_step: bool = hyper(default=True, doc="steps shrink as 1/√t where that is below γ", kw_only=True)
+    scale_parameter: bool = hyper(default=True, doc="steps go by the size of the weights", kw_only=True)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    steps: Tensor = count()
+    row_var: Tensor = state(doc="R, mean square of rows", shape=_rows)
+    col_var: Tensor = state(doc="C, mean square of columns", shape=_columns)
+    variance: Tensor = state(doc="v, mean square of what is no matrix", shape=_vector)
+    exp_avg: Tensor = state(doc="m, mean of updates", when=lambda h: h.beta1)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient over its factored root mean square, clipped, to the scale of p."""
+        eps1, eps2 = h.eps
+        added, floor = (eps1 or 1e-30, 0.0) if h.added_eps else (0.0, eps1)
+        v, s.row_var, s.col_var, s.variance = factored_mean(
+            g, s.row_var, s.col_var, s.variance, h.step**h.beta2_decay, added, floor
+        )
+        U = g * torch.rsqrt(v if h.added_eps else ops.maximum(v, least_square(p, eps1)))
+        U = U / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(U * U)) / h.d)
+        if h.relative_step:
+            U = U * (ops.minimum(h.lr, h.step**-0.5) / nonzero(h.lr))
+        if h.scale_parameter:
+            U = U * ops.maximum(eps2, ops.sqrt(ops.tensor_mean(p * p)))
+        if h.beta1:
+            s.exp_avg = U = torch.lerp(s.exp_avg, U, 1 - h.beta1)
+        return U
+
+
+@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE))
+def instability(
+    xs: list[Tensor], rows: list[Tensor | None], columns: list[Tensor | None], weight: float, added: float
+) -> list[Any]:
+    """The running mean of x² + ``added``, factored; 1 for what is no matrix, which keeps nothing."""
+    pairs = zip(xs, rows, columns, strict=True)
+    return [
+        (torch.ones_like(x), None, None) if r is None or c is None else _product(x, r, c, weight, added, 0.0)
+        for x, r, c in pairs
+    ]
+
+
+class CAME(_Factored):
+    r"""Adafactor's update averaged, and divided by how far updates stray from their average: sure where they agree.
+
+    $$\hat u_t = \frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)}, \quad m_t = \beta_1 m_{t-1} + (1-\beta_1)\hat u_t, \quad
+    S_t = \text{factored mean, by } \beta_3, \text{ of } (\hat u_t - m_t)^2 + \epsilon_2, \quad u_t = m_t / \sqrt{S_t}$$
+
+    $U_t = g / \sqrt{V_t}$, with $V_t$ the factored mean, by β₂, of $g^2 + \epsilon_1$. For what is no matrix S is 1, as
+    in the authors' code. Decay is decoupled.
+    Parent: Adafactor. Adds: a mean of updates, and a factored second moment of their deviation from it.
+    Strength: near AdamW's quality with one full state instead of two.
+    Weakness: five hyperparameters; two factored moments cost passes over memory.
+    Source: Luo et al. 2023, "CAME", algorithm 2, https://arxiv.org/abs/2307.02047
+    """
+
+    lr: float = hyper(default=2e-4, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float, float] = hyper(
+        default=(0.9, 0.999, 0.9999), within="[0, 1)", doc="β₁, β₂, β₃: shares that are kept"
+    )
+    eps: tuple[float, float] = hyper(default=(1e-30, 1e-16), within="[0, ∞)", doc="ε₁, ε₂, added to squares")
+    d: float = hyper(default=1.0, within="(0, ∞)", doc="d, bound of the root mean square of U")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decoupled", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    row_var: Tensor = state(doc="R, mean square of rows", shape=_rows)
+    col_var: Tensor = state(doc="C, mean square of columns", shape=_columns)
+    variance: Tensor = state(doc="v, mean square of what is no matrix", shape=_vector)
+    exp_avg: Tensor = state(doc="m, mean of updates")
+    res_row: Tensor = state(doc="R of the deviations", shape=_rows)
+    res_col: Tensor = state(doc="C of the deviations", shape=_columns)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean update over the root of its instability."""
+        (beta1, beta2, beta3), (eps1, eps2) = h.betas, h.eps
+        v, s.row_var, s.col_var, s.variance = factored_mean(g, s.row_var, s.col_var, s.variance, 1 - beta2, eps1, 0.0)
+        U = g * torch.rsqrt(v)
+        U = U / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(U * U)) / h.d)
+        s.exp_avg = torch.lerp(s.exp_avg, U, 1 - beta1)
+        S, s.res_row, s.res_col = instability(U - s.exp_avg, s.res_row, s.res_col, 1 - beta3, eps2)
+        return s.exp_avg * torch.rsqrt(S)
+
+
+@ops.leaf(gives=(ELEMENT, ASIDE))
+def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
+    """The least of the accumulators that cover each element, plus g²; and the accumulators, raised to what they cover.
+
+    A tensor of shape (n₁, …, n_k) has one accumulator for each slice along each dimension, n₁ + … + n_k in a row.
+    """
+    out = []
+    for g, kept in zip(gs, covers, strict=True):
+        shape = g.shape or (1,)
+        parts = [a.view(*(-1 if i == j else 1 for j in range(len(shape)))) for i, a in enumerate(kept.split(shape))]
+        least = functools.reduce(torch.minimum, parts).expand(shape)
+        square = g.reshape(shape).square()
+        v = torch.lerp(least, square, 1 - beta) if beta else least + square
+        over = [tuple(j for j in range(len(shape)) if j != i) for i in range(len(shape))]
+        raised = torch.cat([v.amax(dims) if dims else v for dims in over]) if g.numel() else kept
+        out.append((v.reshape(g.shape), raised))
+    return out
+
+
+class SM3(_Factored):
+    r"""Adagrad whose sums are kept for whole rows and columns, each the largest of what it covers.
+
+    $$\nu_t(i) = \min_{r:\,i \in S_r} \mu_{t-1}(r) + g_t(i)^2, \quad \mu_t(r) = \max_{i \in S_r} \nu_t(i), \quad
+    u_t = m_t, \; m_t = \beta_1 m_{t-1} + (1-\beta_1)\,g_t/\sqrt{\nu_t}$$
+
+    The sets S are the slices of a tensor along each dimension. Where ν is 0 nothing moves. ``beta2`` above 0 keeps
+    running means in place of sums (not in the paper). This is SM3-II, the tighter of the two bounds.
+    Parent: Adagrad. Adds: sums over covers of slices, in place of one an element.
+    Strength: state of m + n numbers for an m × n matrix, with Adagrad's guarantee.
+    Weakness: sums only grow, as in Adagrad: it needs a large, warmed-up learning rate.
+    Source: Anil et al. 2019, "Memory-efficient adaptive optimization", SM3-II, https://arxiv.org/abs/1901.11150
+    """
+
+    lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
+    momentum: float = hyper(default=0.9, within="[0, 1)", doc="β₁, share of the mean step that is kept", off=0)
+    beta2: float = hyper(default=0.0, within="[0, 1)", doc="β₂, share of the sums that is kept; 0 keeps all")
+    eps: float = hyper(default=1e-30, within="[0, ∞)", doc="ε, added to ν")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+
+    accumulators: Tensor = state(doc="μ, one for each slice", shape=lambda p, h: (sum(p.shape) if p.ndim else 1,))
+    momentum_buffer: Tensor = state(doc="m, mean of steps", when=lambda h: h.momentum)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient over the root of its cover, averaged."""
+        v, s.accumulators = cover(g, s.accumulators, h.beta2)
+        u = g * torch.rsqrt(v + h.eps)
+        if h.momentum:
+            s.momentum_buffer = u = torch.lerp(s.momentum_buffer, u, 1 - h.momentum)
+        return u

@@ -1,0 +1,207 @@
+"""Adam in a subspace of the gradient: states of rank r in place of full ones."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+from thalweg.engine import ops
+from thalweg.engine.declare import count, hyper, state
+from thalweg.engine.ops import ASIDE, ELEMENT
+from thalweg.engine.optimizer import Optimizer
+from thalweg.optim.adam import Adam
+
+
+def _tall(x: Tensor) -> Tensor:
+    """A matrix (out, in·…) with its longer side first: what is projected away is the shorter one's complement."""
+    flat = x.flatten(1)
+    return flat.mT if flat.shape[0] < flat.shape[1] else flat
+
+
+def _like(u: Tensor, x: Tensor) -> Tensor:
+    """Undo :func:`_tall`."""
+    return (u.mT if x.shape[0] < x.shape[1:].numel() else u).reshape(x.shape)
+
+
+def _adam(R: Tensor, m: Tensor, v: Tensor, step: int, betas: tuple[float, float], eps: float) -> list[Tensor]:
+    """Adam's direction for the projected gradient, and its new state."""
+    m = torch.lerp(m, R, 1 - betas[0])
+    v = torch.addcmul(betas[1] * v, R, R, value=1 - betas[1])
+    rms = torch.sqrt(v / (1 - betas[1] ** step)).add_(eps)
+    return [m / (1 - betas[0] ** step) / rms, m, v]
+
+
+def _low(p: Tensor, h: Any) -> tuple[int, int]:
+    """Shape of the projected gradient."""
+    return max(p.shape[0], p.shape[1:].numel()), _rank(p, h)
+
+
+def _rank(p: Tensor, h: Any) -> int:
+    return min(h.rank, p.shape[0], p.shape[1:].numel())
+
+
+class _LowRank(Optimizer):
+    """AdamW, whose matrices keep their state in a subspace of rank ``rank``; groups with ``rank=None`` are AdamW's."""
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    rank: Any = hyper(default=128, doc="r, dimensions of the subspace; None is AdamW")
+    update_proj_gap: int = hyper(default=200, within="[1, ∞)", doc="T, steps between two subspaces")
+    scale: float = hyper(default=0.25, within="(0, ∞)", doc="α, scale of the update of matrices")
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients", when=lambda h: h.rank is None)
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", when=lambda h: h.rank is None, signed=False)
+    low_exp_avg: Tensor = state(doc="m of the projected gradient", when=lambda h: h.rank is not None, shape=_low)
+    low_exp_avg_sq: Tensor = state(doc="v of the projected gradient", when=lambda h: h.rank is not None, shape=_low)
+
+    def _check_together(self, group: dict[str, Any]) -> None:
+        rank = group["rank"]
+        if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
+            raise bad_argument("rank", rank, "an integer of at least 1, or None for AdamW")
+
+    def _groups(self, params: Any, given: dict[str, Any]) -> Any:
+        """Vectors have no subspace: those that come in no group of their own go to AdamW."""
+        params = super()._groups(params, given)
+        listed = list(params)
+        if given["rank"] is None or not listed or isinstance(listed[0], dict):
+            return listed
+        matrix = [(x[1] if isinstance(x, tuple) else x).ndim > 1 for x in listed]
+        if all(matrix):
+            return listed
+        matrices = [x for x, is_matrix in zip(listed, matrix, strict=True) if is_matrix]
+        others = [x for x, is_matrix in zip(listed, matrix, strict=True) if not is_matrix]
+        return [g for g in ({"params": matrices}, {"params": others, "rank": None}) if g["params"]]
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        wrong = [p for p in group["params"] if p.ndim < 2 or p.is_complex()] if group["rank"] is not None else []
+        if wrong:
+            what = f"{wrong[0].dtype}, shape {tuple(wrong[0].shape)}"
+            raise bad_argument("params", what, "real matrices", "Give vectors a group with rank=None")
+        super()._check_group(group)
+
+
+def _leading(G: Tensor, rank: int) -> Tensor:
+    """The first right singular vectors, with the sign that makes the largest entry of each positive."""
+    basis = torch.linalg.svd(G, full_matrices=False)[2][:rank].mT
+    return basis * torch.gather(basis, 0, basis.abs().argmax(0, keepdim=True)).sign()
+
+
+@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE, ASIDE))
+def in_own_subspace(
+    gs: list[Tensor], bases: list[Tensor], ms: list[Tensor], vs: list[Tensor],
+    step: int, gap: int, betas: Any, eps: float,
+) -> list[Any]:  # fmt: skip
+    """Adam's direction in the span of the leading singular vectors of the gradient at the last multiple of ``gap``."""
+    out = []
+    for g, basis, m, v in zip(gs, bases, ms, vs, strict=True):
+        G = _tall(g)
+        if (step - 1) % gap == 0 and g.numel():
+            basis = _leading(G, m.shape[1])
+        N, m, v = _adam(G @ basis, m, v, step, betas, eps)
+        out.append((_like(N @ basis.mT, g), basis, m, v))
+    return out
+
+
+class GaLore(_LowRank):
+    r"""AdamW of the gradient's projection on its own leading singular vectors, which are found anew every T steps.
+
+    $$R_t = G_t Q, \quad N_t = \mathrm{Adam}(R_t), \quad u_t = \alpha N_t Q^\top$$
+
+    for an m × n matrix with m ≥ n (else transposed); Q (n × r) are the first r right singular vectors of the gradient at
+    the last multiple of T, the largest entry of each positive. Moments are kept from one subspace to the next, as there.
+    Parent: AdamW. Adds: a projection of each matrix's gradient to rank r.
+    Strength: Adam's states in r/n of the memory, with full-rank weights.
+    Weakness: a singular value decomposition every T steps; what lies outside of the subspace is not learned meanwhile.
+    Source: Zhao et al. 2024, "GaLore", algorithm 2, https://arxiv.org/abs/2403.03507
+    """
+
+    basis: Tensor = state(
+        doc="Q, of the subspace",
+        when=lambda h: h.rank is not None,
+        shape=lambda p, h: (min(p.shape[0], p.shape[1:].numel()), _rank(p, h)),
+    )
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Adam's direction in the subspace, back in the whole space."""
+        if h.rank is None:
+            return Adam.direction(p, g, s, h)
+        u, s.basis, s.low_exp_avg, s.low_exp_avg_sq = in_own_subspace(
+            g, s.basis, s.low_exp_avg, s.low_exp_avg_sq, h.step, h.update_proj_gap, h.betas, h.eps
+        )
+        return h.scale * u
+
+
+@functools.lru_cache(maxsize=64)
+def random_basis(n: int, rank: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """n × rank normal numbers of variance 1/rank, the same wherever and whenever they are asked for."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return (torch.randn(n, rank, generator=generator, dtype=torch.float64) / math.sqrt(rank)).to(device, dtype)
+
+
+@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE, ASIDE))
+def scaled_by_projection(
+    gs: list[Tensor], ms: list[Tensor], vs: list[Tensor], norms: list[Tensor], step: int, gap: int, seed: int,
+    betas: Any, eps: float, by_tensor: bool, growth: float,
+) -> list[Any]:  # fmt: skip
+    """Each channel of the gradient times what Adam scales its random projection by; the norm grows by γ at most."""
+    out = []
+    for g, m, v, norm in zip(gs, ms, vs, norms, strict=True):
+        G = _tall(g)
+        epoch = (step - 1) // gap
+        R = G @ random_basis(G.shape[1], m.shape[1], (seed * 1_000_003 + epoch) % 2**32, G.dtype, G.device)
+        N, m, v = _adam(R, m, v, step, betas, eps)
+        dims = None if by_tensor else 1
+        ratio = torch.linalg.vector_norm(N, dim=dims, keepdim=True) / (
+            torch.linalg.vector_norm(R, dim=dims, keepdim=True) + eps
+        )
+        U = G * ratio
+        length = torch.linalg.vector_norm(U)
+        most = torch.where(norm > 0, growth * norm, length)
+        U = U * torch.where(length > most, most / length, 1.0)
+        out.append((_like(U, g), m, v, torch.minimum(length, most)))
+    return out
+
+
+class APOLLO(_LowRank):
+    r"""The gradient itself, each channel scaled as Adam would scale it, which a random projection suffices to tell.
+
+    $$R_t = G_t P, \quad N_t = \mathrm{Adam}(R_t), \quad s_i = \frac{\lVert N_t[i,:] \rVert}{\lVert R_t[i,:] \rVert},
+    \quad u_t = \alpha\,\mathrm{diag}(s)\,G_t$$
+
+    for an m × n matrix with m ≥ n (else transposed), with P of n × r normal numbers, drawn anew every T steps from
+    ``seed``, the same for matrices of one shape. ``scale_type="tensor"`` takes one s for all: with ``rank=1`` and
+    ``scale=128 ** 0.5`` that is APOLLO-Mini. ‖u‖ grows by at most γ = 1.01 a step.
+    Parent: AdamW. Adds: channel-wise step sizes, estimated in a random subspace.
+    Strength: nearly SGD's memory, nearly AdamW's quality on language models; no singular value decomposition.
+    Weakness: noisy step sizes at low ranks; of little use where layers are not matrices.
+    Source: Zhu et al. 2024, "APOLLO", algorithm 1, https://arxiv.org/abs/2412.05270
+    """
+
+    scale: float = hyper(default=1.0, within="(0, ∞)", doc="α, scale of the update of matrices")
+    scale_type: str = hyper(default="channel", within=("channel", "tensor"), doc="what shares a step size")
+    growth: float = hyper(default=1.01, within="[1, ∞)", doc="γ, most that ‖u‖ may grow by in a step")
+    projection_seed: int = hyper(default=0, within="[0, ∞)", doc="of the random projections")
+
+    norm: Tensor = state(doc="‖u‖ at the last step", when=lambda h: h.rank is not None, shape=lambda p, h: ())
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient with the scale of Adam's steps."""
+        if h.rank is None:
+            return Adam.direction(p, g, s, h)
+        u, s.low_exp_avg, s.low_exp_avg_sq, s.norm = scaled_by_projection(
+            g, s.low_exp_avg, s.low_exp_avg_sq, s.norm, h.step, h.update_proj_gap, h.projection_seed, h.betas, h.eps,
+            h.scale_type == "tensor", h.growth,
+        )  # fmt: skip
+        return h.scale * u
