@@ -188,7 +188,7 @@ class RAdam(Optimizer):
     $$u_t = \hat m_t\,r_t \frac{\sqrt{1-\beta_2^t}}{\sqrt{v_t} + \epsilon} \text{ where } \rho_t > 5,
     \text{ else } \hat m_t$$
 
-    In the paper the threshold is 4 and there is no ε. As ``torch.optim.RAdam``.
+    In the paper the threshold is 4 (``threshold``) and there is no ε. As ``torch.optim.RAdam``.
 
     Parent: Adam. Adds: a factor for how little is known of the squares at first.
     Strength: needs no warmup for the sake of the squares.
@@ -202,6 +202,7 @@ class RAdam(Optimizer):
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient")
+    threshold: float = hyper(default=5.0, within="[4, ∞)", doc="ρ above which steps are rectified", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -215,7 +216,7 @@ class RAdam(Optimizer):
         s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
         correction2, longest = 1 - beta2**h.step, 2 / (1 - beta2) - 1
         length = longest - 2 * h.step * beta2**h.step / correction2
-        sure = length > 5  # 1 or 0; both branches stay finite
+        sure = length > h.threshold  # 1 or 0; both branches stay finite
         below = sure * (longest - 4) * (longest - 2) * length + (1 - sure)
         rectified = (sure * (length - 4) * (length - 2) * longest / below * correction2) ** 0.5
         return s.exp_avg / (1 - beta1**h.step) * (rectified / (torch.sqrt(s.exp_avg_sq) + h.eps) + (1 - sure))

@@ -82,7 +82,8 @@ class RMSprop(Optimizer):
     $$v_t = \alpha v_{t-1} + (1-\alpha) g_t^2, \qquad u_t = g_t / (\sqrt{v_t} + \epsilon)$$
 
     ``centered`` subtracts the squared running mean from $v_t$ (a variance); ``momentum`` keeps a running sum of $u_t$.
-    ε stands outside the root and there is no bias correction. As ``torch.optim.RMSprop``.
+    ε stands outside the root and there is no bias correction. As ``torch.optim.RMSprop``. Graves has ε in the root
+    (``eps_in_root``) and the learning rate in the sum (``lr_in_momentum``); so has TensorFlow 1, which starts $v$ at 1.
 
     Parent: Adagrad. Adds: forgetting: a running mean in place of the sum.
     Strength: one state, any scale of gradients, keeps learning when the loss changes (as in reinforcement learning).
@@ -98,9 +99,14 @@ class RMSprop(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     momentum: float = hyper(default=0.0, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
     centered: bool = hyper(default=False, doc="divide by a standard deviation instead of a root mean square")
+    initial_accumulator_value: float = hyper(default=0.0, within="[0, ∞)", doc="v₀", kw_only=True)
+    eps_in_root: bool = hyper(default=False, doc="add ε to v, not to its root", kw_only=True)
+    lr_in_momentum: bool = hyper(default=False, doc="sum steps, not directions: lr acts on new ones", kw_only=True)
 
     steps: Tensor = count()
-    square_avg: Tensor = state(doc="v, mean of squared gradients", signed=False)
+    square_avg: Tensor = state(
+        doc="v, mean of squared gradients", fill=lambda h: h.initial_accumulator_value, signed=False
+    )
     grad_avg: Tensor = state(doc="m, mean of gradients", when=lambda h: h.centered)
     momentum_buffer: Tensor = state(doc="b, running sum of normalised gradients", when=lambda h: h.momentum)
 
@@ -112,11 +118,16 @@ class RMSprop(Optimizer):
         if h.centered:
             s.grad_avg = torch.lerp(s.grad_avg, g, 1 - h.alpha)
             v = torch.addcmul(v, s.grad_avg, s.grad_avg, value=-1)
-        u = g / (torch.sqrt(v) + h.eps)
-        if h.momentum:
-            s.momentum_buffer = h.momentum * s.momentum_buffer + u
-            u = s.momentum_buffer
-        return u
+        u = g / (torch.sqrt(v + h.eps) if h.eps_in_root else torch.sqrt(v) + h.eps)
+        if not h.momentum:
+            return u
+        s.momentum_buffer = h.momentum * s.momentum_buffer + (h.lr * u if h.lr_in_momentum else u)
+        # what surrounds it multiplies by lr
+        return s.momentum_buffer / (h.lr + (h.lr == 0)) if h.lr_in_momentum else s.momentum_buffer
+
+    def _check_together(self, group: dict[str, Any]) -> None:
+        if group["lr_in_momentum"] and not group["momentum"]:
+            raise bad_argument("lr_in_momentum", True, "False, unless there is momentum")
 
 
 class Rprop(Optimizer):
