@@ -1,5 +1,6 @@
 """What surrounds a direction, against the same done by hand around torch's optimizers, on every backend."""
 
+import copy
 import itertools
 
 import pytest
@@ -136,6 +137,180 @@ def test_trust_ratio_is_lambs(backend):
 
 
 @BACKENDS
+def test_grokfast(backend):
+    slow = {}
+
+    def change(params):
+        for p in params:
+            g = p.grad.clone()
+            slow[p] = 0.9 * slow.get(p, g) + (1 - 0.9) * g
+            p.grad += 2.0 * slow[p]
+
+    both(adamw(backend, grokfast=2.0, grokfast_alpha=0.9), torchs, change)
+
+
+def orthogonal(params):
+    """What of a gradient is orthogonal to its tensor, at the length that it had; nothing where that is rounding."""
+    for p in params:
+        w, length = p.detach(), p.grad.norm()
+        left = p.grad - (w * p.grad).sum() / w.square().sum() * w
+        p.grad = left * length / left.norm() if p.numel() > 1 and left.norm() > 1e-6 * length else torch.zeros_like(p)
+
+
+@BACKENDS
+def test_orthograd(backend):
+    both(adamw(backend, orthograd=True), torchs, orthogonal)  # the first gradient is along the weights
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_orthograd_makes_nothing_of_a_gradient_along_the_weights(backend, dtype):
+    p = torch.nn.Parameter(torch.randn(50, 3, dtype=dtype))
+    before = p.detach().clone()
+    p.grad = -0.7 * before
+    thalweg.SGD([p], lr=0.1, orthograd=True, backend=backend).step()
+    assert torch.equal(p, before)
+
+
+@BACKENDS
+def test_orthograd_leaves_the_gradient_of_zeros(backend):
+    p = torch.nn.Parameter(torch.zeros(4))
+    p.grad = torch.ones(4)
+    thalweg.SGD([p], lr=0.5, orthograd=True, backend=backend).step()
+    assert torch.equal(p, torch.full((4,), -0.5))
+
+
+@BACKENDS
+def test_cautious_decay(backend):
+    def after(p, g, u):
+        return p - 0.01 * (u + 0.1 * (u * p >= 0).double() * p)
+
+    by_hand(backend, after, cautious_decay=True)
+
+
+@BACKENDS
+def test_cautious_decay_within_the_trust_ratio(backend):
+    def after(p, g, u):
+        u = u + 0.1 * (u * p >= 0).double() * p
+        ratio = p.norm() / u.norm() if p.norm() > 0 and u.norm() > 0 else 1.0
+        return p - 0.01 * ratio * u
+
+    by_hand(backend, after, cautious_decay=True, trust_ratio=True)
+
+
+def test_cautious_decay_of_coupled_decay_is_refused():
+    with pytest.raises(ValueError, match="cautious_decay=True: expected False, unless decay is decoupled"):
+        thalweg.SGD(parameters(SHAPES), weight_decay=0.1, cautious_decay=True)
+    thalweg.SGD([{"params": parameters(SHAPES), "weight_decay": 0.0}], cautious_decay=True)
+
+
+def hyperball(chosen, decay=0.1):
+    """The formula as it is written, with the norm of what is in its parentheses taken of that."""
+    radius = {}
+
+    def after(p, g, u):
+        if not chosen(p) or not p.numel():
+            return p * (1 - 0.01 * decay) - 0.01 * u
+        r = radius.setdefault(p.shape, p.norm())
+        p = p - 0.01 * r * u / u.norm()
+        return r * p / p.norm()
+
+    return after
+
+
+@BACKENDS
+def test_hyperball_keeps_the_norm_of_matrices(backend):
+    by_hand(backend, hyperball(lambda p: p.ndim > 1), hyperball=True)
+
+
+@BACKENDS
+def test_hyperball_of_all_tensors(backend):
+    by_hand(backend, hyperball(lambda p: True), hyperball="all")
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_hyperball_does_not_drift(backend, dtype):
+    params = parameters([(20, 30), (7, 5)], dtype)
+    before = [p.detach().double().norm() for p in params]
+    rounding = "stochastic" if dtype == torch.bfloat16 else "nearest"
+    optimizer = thalweg.AdamW(params, lr=0.05, hyperball=True, rounding=rounding, backend=backend)
+    for step in range(100):
+        for p, g in zip(params, gradients(params, step), strict=True):
+            p.grad = g
+        optimizer.step()
+    for p, norm in zip(params, before, strict=True):
+        assert p.detach().double().norm() / norm == pytest.approx(1, abs=8 * torch.finfo(dtype).eps)
+
+
+@BACKENDS
+def test_hyperball_leaves_alone_what_has_no_direction_and_what_has_no_norm(backend):
+    still, zero = (torch.nn.Parameter(x) for x in (torch.ones(2, 2), torch.zeros(2, 2)))
+    still.grad, zero.grad = torch.zeros(2, 2), torch.ones(2, 2)
+    optimizer = thalweg.SGD([still, zero], lr=0.5, hyperball=True, backend=backend)
+    optimizer.step()
+    optimizer.step()
+    assert torch.equal(still, torch.ones(2, 2))
+    assert torch.equal(zero, torch.full((2, 2), -1.0))
+
+
+@BACKENDS
+def test_hyperball_around_muon_is_muonh(backend):
+    ours, theirs = parameters([(6, 4), (4, 4)]), parameters([(6, 4), (4, 4)])
+    a = thalweg.Muon(ours, lr=0.02, weight_decay=0.1, hyperball=True, backend=backend)
+    b = thalweg.Muon(theirs, lr=1.0, weight_decay=0.0, backend="eager")
+    radius = [p.detach().norm() for p in theirs]
+    for step in range(5):
+        before = [p.detach().clone() for p in theirs]
+        for params in (ours, theirs):
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g
+        a.step()
+        b.step()
+        for p, old, r in zip(theirs, before, radius, strict=True):
+            u = old - p.detach()
+            moved = old - 0.02 * r * u / u.norm()
+            p.data = r * moved / moved.norm()
+    assert distance(ours, theirs) < 1e-10
+
+
+@BACKENDS
+@pytest.mark.parametrize("flags", [{"grokfast": 2.0}, {"hyperball": True}], ids=str)
+def test_what_surrounds_a_rule_is_in_its_checkpoint(backend, flags):
+    whole, parts = parameters(SHAPES), parameters(SHAPES)
+    a = thalweg.SGD(whole, lr=0.05, backend=backend, **flags)
+    b = thalweg.SGD(parts, lr=0.05, backend=backend, **flags)
+    for step in range(6):
+        for params in (whole, parts):
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g
+        a.step()
+        b.step()
+        if step == 2:
+            saved = copy.deepcopy(b.state_dict())
+            b = thalweg.SGD(parts, lr=1.0, backend=backend)
+            b.load_state_dict(saved)
+    assert distance(whole, parts) == 0
+
+
+def test_what_is_off_keeps_no_state_and_changes_no_pass():
+    params = parameters([(4, 4)])
+    optimizer = thalweg.AdamW(params)
+    params[0].grad = torch.ones_like(params[0])
+    optimizer.step()
+    assert set(optimizer.state[params[0]]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert len(optimizer.plan().parts[0].passes) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "passes"), [({"cautious_decay": True}, 1), ({"grokfast": 2.0}, 1), ({"hyperball": True}, 2)]
+)
+def test_how_many_passes_it_takes(flags, passes):
+    optimizer = thalweg.AdamW(parameters([(4, 4)]), backend="foreach", **flags)
+    assert len(optimizer.plan().parts[0].passes) == passes
+
+
+@BACKENDS
 def test_a_tensor_of_zeros_has_trust_ratio_one(backend):
     p = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64))
     p.grad = torch.ones_like(p)
@@ -164,7 +339,8 @@ def test_independent_decay_follows_the_schedule_but_not_the_learning_rate(backen
 
 MODIFIERS = {
     "maximize": True, "clip_value": 0.5, "clip_norm": 0.5, "clip_global_norm": 0.5, "clip_adaptive": 0.1,
-    "centralize": True, "cautious": True, "trust_ratio": True,
+    "centralize": True, "grokfast": 2.0, "orthograd": True, "cautious": True, "cautious_decay": True, "hyperball": True,
+    "trust_ratio": True,
 }  # fmt: skip
 
 
@@ -178,10 +354,17 @@ CHANGING = [
 ]
 
 
+def decayed(make):
+    """What makes an optimizer decay the weights themselves."""
+    free = make.hypers["decoupled_weight_decay"].init
+    return {"weight_decay": 0.1, **({"decoupled_weight_decay": True} if free else {})}
+
+
 @pytest.mark.parametrize(("make", "flag"), CHANGING)
 def test_every_modifier_changes_the_trajectory(make, flag):
     ends = []
-    for flags in ({}, {flag: MODIFIERS[flag]}):
+    plain = decayed(make) if flag == "cautious_decay" else {}
+    for flags in (plain, {**plain, flag: MODIFIERS[flag]}):
         params = parameters(SHAPES)
         optimizer = make(params, lr=0.01, **flags)
         for step in range(6):
@@ -215,6 +398,9 @@ def test_two_modifiers_together_agree_over_backends(one, two):
     ({"clip_global_norm": -1}, "clip_global_norm=-1"),
     ({"clip_adaptive": "some"}, "clip_adaptive='some'"),
     ({"cautious": 2.5}, "cautious=2.5: expected True or False"),
+    ({"grokfast": -1.0}, r"grokfast=-1.0: expected a number in \[0, ∞\)"),
+    ({"grokfast_alpha": 1.0}, "grokfast_alpha=1.0"),
+    ({"hyperball": "some"}, "hyperball='some': expected one of False, True, 'all'"),
     ({"state_dtype": "int4"}, "state_dtype='int4': expected one of"),
     ({"rounding": "up"}, "rounding='up': expected one of 'nearest', 'stochastic'"),
     ({"master": "split4"}, "master='split4'"),

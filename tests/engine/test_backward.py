@@ -29,7 +29,17 @@ def descend(net, optimizer, steps, start=0):
 @with_rules
 @on_backends
 @pytest.mark.parametrize(
-    "flags", [{}, {"clip_norm": 0.1}, {"cautious": True}, {"trust_ratio": True}, {"maximize": True}], ids=str
+    "flags",
+    [
+        {},
+        {"clip_norm": 0.1},
+        {"cautious": True},
+        {"trust_ratio": True},
+        {"maximize": True},
+        {"grokfast": 2.0},
+        {"hyperball": True},
+    ],
+    ids=str,
 )
 def test_equals_the_normal_step(rule, backend, flags):
     inside, after = model(), model()

@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.engine import ops
 
 #: the sum of all squared gradients, over every group that clips by it
 GRAD_SQUARES = ops.Total("grad_squares", r"\sum_{{\text{{all}}}} {0}")
+
+#: below this share of its length, what is left of a gradient that is orthogonal to the weights is rounding
+PARALLEL = 1e-6
 
 
 def update(rule: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -26,13 +30,13 @@ def update(rule: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
     Returns:
         The new parameter.
     """
-    g = before(p, g, h)
+    g = before(p, g, s, h)
     u = rule.direction(p, g, s, h)
-    new: Tensor = after(p, g, u, h)
+    new: Tensor = after(p, g, u, s, h)
     return new
 
 
-def before(p: Any, g: Any, h: Any) -> Any:
+def before(p: Any, g: Any, s: Any, h: Any) -> Any:
     r"""The gradient that a direction sees.
 
     In this order:
@@ -44,6 +48,11 @@ def before(p: Any, g: Any, h: Any) -> Any:
     - ``clip_adaptive`` c: each row of g to at most c times the norm of that row of p (Brock et al. 2021, eq. 3, where
       the latter is at least 1e-3);
     - ``centralize``: less the mean of its row, for tensors of two dimensions or more (Yong et al. 2020, eq. 1);
+    - ``grokfast`` λ: $g + \lambda \mu$ with the slow part $\mu \leftarrow \alpha\mu + (1-\alpha) g$, which the first
+      gradient begins, as in the authors' code (Lee et al. 2024, "Grokfast", https://arxiv.org/abs/2405.20233);
+    - ``orthograd``: of each tensor, $g_\perp = g - p\,\langle p, g \rangle / \langle p, p \rangle$ at the length of g:
+      $g_\perp \lVert g \rVert / \lVert g_\perp \rVert$; 0 where only rounding is left, as of a single number (Prieto
+      et al. 2025, "Grokking at the edge of numerical stability", https://arxiv.org/abs/2501.04697);
     - coupled decay: $g + \lambda p$.
     """
     if h.inverse_scale:
@@ -61,34 +70,78 @@ def before(p: Any, g: Any, h: Any) -> Any:
         g = g * ops.minimum(most / ops.maximum(ops.row_norm(g), 1e-6), 1.0)
     if h.centralize:
         g = g - ops.is_matrix(p) * ops.row_mean(g)
+    if h.grokfast:
+        s.grokfast_ema = torch.lerp(s.grokfast_ema, g, ops.maximum(1 - h.grokfast_alpha, h.first))
+        g = g + h.grokfast * s.grokfast_ema
+    if h.orthograd:
+        length = ops.tensor_norm(g)
+        g = g - ops.tensor_sum(p * g) / (ops.tensor_sum(p * p) + 1e-30) * p
+        left = ops.tensor_norm(g)
+        g = g * ops.where(left > PARALLEL * length, length / left, 0.0)
     if h.weight_decay and not h.decoupled_weight_decay:
+        if h.cautious_decay:
+            raise bad_argument("cautious_decay", True, "False, unless decay is decoupled (decoupled_weight_decay=True)")
         g = torch.add(g, p, alpha=h.weight_decay)
     return g
 
 
-def after(p: Any, g: Any, u: Any, h: Any) -> Any:
+def after(p: Any, g: Any, u: Any, s: Any, h: Any) -> Any:
     r"""The new parameter.
 
     In this order:
 
     - ``cautious``: u only where its sign is that of g, over the share of such elements, at least 1e-3 (Liang et al.
       2024, algorithm 1);
+    - ``cautious_decay``: where decoupled decay is $\lambda p$ below, it is $\lambda p\,[u p \ge 0]$: only of what u
+      does not drive away from 0 (Chen et al. 2025, "Cautious weight decay", https://arxiv.org/abs/2510.12402);
     - ``trust_ratio``: u, with decoupled decay $\lambda p$ in it, times $\lVert p \rVert / \lVert u \rVert$, or times 1
       where either is 0 (You et al. 2020, algorithm 2);
     - else decoupled decay: $p - \gamma\lambda p$, or where ``independent_weight_decay`` $p - \eta\lambda p$ with $\eta$
       the learning rate over its initial value (Loshchilov & Hutter 2019, algorithm 2);
-    - the step: $p - \gamma u$.
+    - the step: $p - \gamma u$; for a tensor whose norm ``hyperball`` keeps, :func:`on_sphere`, without decoupled decay.
     """
     decay = h.weight_decay and h.decoupled_weight_decay
     if h.cautious:
         agree = u * g > 0
         u = u * agree / ops.maximum(ops.tensor_mean(agree), 1e-3)
+    shrinking, square, along, fixed = p, None, None, None
+    if h.cautious_decay:
+        shrinking = shrinking * (u * p >= 0)
+    if h.hyperball:
+        square, along = ops.tensor_sum(p * p), ops.tensor_sum(p * u)
+        s.hyperball_radius = ops.where(h.first, ops.sqrt(square), s.hyperball_radius)
+        fixed = ops.where(s.hyperball_radius > 0, 1.0 if h.hyperball == "all" else ops.is_matrix(p), 0.0)
+        shrinking = shrinking * (1 - fixed)
     if h.trust_ratio:
         if decay:
-            u = torch.add(u, p, alpha=h.weight_decay)
+            u = torch.add(u, shrinking, alpha=h.weight_decay)
         size, length = ops.tensor_norm(p), ops.tensor_norm(u)
         u = u * ops.where(size * length > 0, size / length, 1.0)
     elif decay:
-        rate = h.lr / h.initial_lr if h.independent_weight_decay else h.lr
-        p = p * (1 - rate * h.weight_decay)
+        rate = (h.lr / h.initial_lr if h.independent_weight_decay else h.lr) * h.weight_decay
+        p = p * (1 - rate) if shrinking is p else torch.add(p, shrinking, alpha=-rate)
+    if h.hyperball:
+        return on_sphere(p, u, square, along, s.hyperball_radius, fixed, h)
     return torch.add(p, u, alpha=-h.lr)
+
+
+def on_sphere(p: Any, u: Any, square: Any, along: Any, radius: Any, fixed: Any, h: Any) -> Any:
+    r"""A step whose length is γ times the norm of the tensor, which it keeps.
+
+    $$p \leftarrow R\,\mathrm{Norm}\bigl(p - \gamma R\,\mathrm{Norm}(u)\bigr), \qquad
+    \mathrm{Norm}(x) = x / \lVert x \rVert$$
+
+    R is the Frobenius norm before the first step; a tensor that begins at 0 has none to keep, and takes ordinary steps.
+    What Norm divides by the second time follows from ‖p‖, ‖u‖ and ⟨p, u⟩, without another pass over memory. Around Adam
+    and Muon it is AdamH and MuonH. Source: Wen et al. 2026, "Fantastic pretraining optimizers and where to find them
+    II: hyperball optimization", https://arxiv.org/abs/2606.16899.
+
+    Args:
+        p: the parameter. u: the direction. h: the group's hyperparameters.
+        square: ‖p‖². along: ⟨p, u⟩. radius: R.
+        fixed: 1 where the norm is kept, 0 where the step is an ordinary one.
+    """
+    length = ops.tensor_norm(u)
+    step = ops.where(fixed * length > 0, h.lr * radius / length, h.lr)
+    moved = square - 2 * step * along + step * step * length * length
+    return (p - step * u) * ops.where(fixed * moved > 0, radius / ops.sqrt(ops.maximum(moved, 0.0)), 1.0)

@@ -59,7 +59,14 @@ class Optimizer(Declared):
         clip_global_norm: the whole gradient to a norm of at most c, as ``torch.nn.utils.clip_grad_norm_``.
         clip_adaptive: each row of a gradient to at most c times the norm of that row of the parameter.
         centralize: subtract from each row of a gradient its mean, for tensors of two dimensions or more.
+        grokfast: λ, how much of the gradient's slow part is added to it; 0 is off. Keeps one state, ``grokfast_ema``.
+        grokfast_alpha: α, share of the slow part that is kept at a step.
+        orthograd: take from each tensor's gradient what points along the weights, and keep its length.
         cautious: move only where the direction agrees with the gradient.
+        cautious_decay: decoupled decay only where the direction, too, brings the weight nearer to 0.
+        hyperball: True keeps the norm of each matrix (two dimensions or more), ``"all"`` that of every tensor; ``lr``
+            is then the length of a step relative to that norm, and there is no decoupled decay. Give embeddings and the
+            output a group with ``hyperball=False``. Keeps a number a tensor, ``hyperball_radius``.
         trust_ratio: scale each tensor's direction to the norm of the tensor.
         backend: ``"auto"``, ``"eager"``, ``"foreach"``, ``"cpu"`` or ``"triton"``; ``repr`` says which runs and why.
         state_dtype: keep the state as ``"float32"``, ``"bfloat16"`` or ``"int8"`` (codes with a scale for each 128
@@ -97,7 +104,12 @@ class Optimizer(Declared):
         default=None, within="(0, ∞)", doc="bound of a row's ‖g‖/‖p‖", off=None, kw_only=True
     )
     centralize: bool = hyper(default=False, doc="take from each row of g its mean", kw_only=True)
+    grokfast: float = hyper(default=0.0, within="[0, ∞)", doc="λ, weight of g's slow part", off=0, kw_only=True)
+    grokfast_alpha: float = hyper(default=0.98, within="[0, 1)", doc="α, share of the slow part kept", kw_only=True)
+    orthograd: bool = hyper(default=False, doc="take from g what points along p", kw_only=True)
     cautious: bool = hyper(default=False, doc="move only where u agrees with g", kw_only=True)
+    cautious_decay: bool = hyper(default=False, doc="decay only where u shrinks p too", kw_only=True)
+    hyperball: bool | str = hyper(default=False, within=(False, True, "all"), doc="keep a tensor's norm", kw_only=True)
     trust_ratio: bool = hyper(default=False, doc="scale u by ‖p‖/‖u‖, a tensor at a time", kw_only=True)
     backend: str = hyper(default="auto", kw_only=True, setup=True)
     state_dtype: str | torch.dtype | None = hyper(default=None, kw_only=True, setup=True)
@@ -108,6 +120,9 @@ class Optimizer(Declared):
     fused: bool | None = hyper(default=None, kw_only=True, setup=True)
     capturable: bool = hyper(default=False, kw_only=True, setup=True)
     differentiable: bool = hyper(default=False, kw_only=True, setup=True)
+
+    grokfast_ema: Tensor = state(doc="μ, slow part of g", when=lambda h: h.grokfast)
+    hyperball_radius: Tensor = state(doc="R, norm at first", per="tensor", when=lambda h: h.hyperball)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         bound = type(self).__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]

@@ -12,7 +12,8 @@ POINTWISE = [
     case for case in CASES if case.name != "Muon"
 ]  # its products have a precision of their own: see tests/linalg
 MODIFIERS = [{}, {}, {}, {"clip_global_norm": 0.5}, {"trust_ratio": True}, {"cautious": True},
-             {"centralize": True, "clip_value": 1.0}, {"clip_adaptive": 0.5}]  # fmt: skip
+             {"centralize": True, "clip_value": 1.0}, {"clip_adaptive": 0.5}, {"grokfast": 2.0}, {"orthograd": True},
+             {"hyperball": True}]  # fmt: skip
 LAYOUTS = ["contiguous", "permuted", "strided"]
 
 
@@ -86,7 +87,8 @@ def test_every_backend_is_eager(situation):
     case, flags, dtype, grad, shapes = situation
     params, states = walk(case, flags, dtype, grad, shapes, "eager")
     narrow = flags.get("state_dtype") in ("bfloat16", "int8") or dtype.itemsize == 2
-    unit = max(torch.finfo(dtype).eps, 2.0**-23 if dtype != torch.float64 else 0)
+    in_float32 = dtype != torch.float64 or flags.get("state_dtype") == "int8"  # codes are decoded in it
+    unit = max(torch.finfo(dtype).eps, 2.0**-23 if in_float32 else 0)
     for backend in ("foreach", "auto"):
         theirs, their_states = walk(case, flags, dtype, grad, shapes, backend)
         a, b = (torch.cat([x.flatten() for x in xs]) for xs in (params, theirs))

@@ -71,6 +71,10 @@ RULES = {
     "cautious": (thalweg.AdamW, {"cautious": True}),
     "centralize": (thalweg.SGD, {"centralize": True, "momentum": 0.9}),
     "clip_adaptive": (thalweg.AdamW, {"clip_adaptive": 0.01}),
+    "grokfast": (thalweg.SGD, {"grokfast": 2.0}),
+    "orthograd": (thalweg.AdamW, {"orthograd": True}),
+    "cautious_decay": (thalweg.AdamW, {"cautious_decay": True, "weight_decay": 0.1}),
+    "hyperball": (thalweg.AdamW, {"hyperball": True, "cautious_decay": True, "grokfast": 2.0}),
     "all of them": (thalweg.AdamW, {
         "clip_global_norm": 3.0, "clip_adaptive": 0.1, "centralize": True, "cautious": True, "trust_ratio": True,
     }),
