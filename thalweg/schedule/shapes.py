@@ -58,8 +58,7 @@ class Linear(_Decay):
         final: $f_T$, factor of the peak in [0, 1].
         start: $s$, factor of the peak in [0, 1].
 
-    Strength: to zero, the best of the plain decays where the length of the run is known, in theory and for language
-    models alike.
+    Strength: to zero, hard to beat where the length of the run is known, in theory and in large comparisons.
     Weakness: the length must be known at the start; a run that is stopped early has not decayed.
     Source: Defazio et al. 2023, "Optimal linear decay learning rate schedules and further refinements",
     https://arxiv.org/abs/2310.07831
@@ -117,7 +116,7 @@ class Polynomial(_Decay):
 
     Strength: one number leads from almost constant (small p) to a quick fall (large p).
     Weakness: one more number to tune; a large p spends most of the run at small rates.
-    Source: Liu et al. 2015, "ParseNet: looking wider to see better", section 3, https://arxiv.org/abs/1506.04579
+    Source: Liu et al. 2015, "ParseNet: looking wider to see better", https://arxiv.org/abs/1506.04579
     Example: Polynomial(100, power=2.0)
     """
 
@@ -286,7 +285,7 @@ class MultiStep(Shape):
         milestones: $M$, increasing, in updates (or epochs, inside :class:`ByEpoch`).
         gamma: $\gamma$, in (0, 1].
 
-    Strength: the classic of image classification: a drop at 30, 60 and 90 % of the run, as many papers report.
+    Strength: the classic of image classification, with drops after 30, 60 and 90 epochs; many papers report it.
     Weakness: the milestones are tuned for one length and one data set.
     Source: He et al. 2016, "Deep residual learning for image recognition", section 4.2,
     https://arxiv.org/abs/1512.03385

@@ -99,7 +99,7 @@ class ByFraction(Shape):
 
     Strength: a shape of your own in a line; stretches with the run.
     Weakness: a lambda neither pickles nor reads back from its repr: derive from Shape where that matters.
-    Source: the profiles of Chen et al. 2022, "REX: revisiting budgeted training with an improved schedule", section 3,
+    Source: the profiles of Chen et al. 2022, "REX: revisiting budgeted training with an improved schedule",
     https://arxiv.org/abs/2107.04197
     Example: ByFraction(lambda x: (1 - x**2) ** 2, 100)
     """

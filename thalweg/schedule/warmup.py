@@ -86,7 +86,7 @@ class UntunedWarmup(Shape):
 
     Strength: nothing to tune; does for Adam what RAdam's rectification does.
     Weakness: about the variance of v alone: large batches and sharp starts may need a longer one.
-    Source: Ma & Yarats 2021, "On the adequacy of untuned warmup for adaptive optimization", section 5,
+    Source: Ma & Yarats 2021, "On the adequacy of untuned warmup for adaptive optimization",
     https://arxiv.org/abs/1910.04209
     Example: UntunedWarmup(beta2=0.95)
     """
