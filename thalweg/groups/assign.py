@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
+from thalweg.engine.declare import is_number
 from thalweg.groups import keys
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.table import Groups, Row
@@ -69,9 +71,9 @@ def of(
 
     Raises:
         ValueError: for a rule that matches no parameter, or none for which a rule above it has not decided already; a
-            misspelt hyperparameter; a factor without anything to multiply; a parameter that no rule matches, where
-            ``strict``; a model without any parameter to train; or as :func:`roles`, for a rule that asks what a
-            parameter is where that cannot be seen. The error names it.
+            misspelt hyperparameter; a negative lr or weight_decay; a factor without anything to multiply; a parameter
+            that no rule matches, where ``strict``; a model without any parameter to train; or as :func:`roles`, for a
+            rule that asks what a parameter is where that cannot be seen. The error names it.
     """
     view = View(model, sample, head, hidden)
     check_keys(rules, defaults, optimizer)
@@ -105,11 +107,14 @@ class Assigned:
         """With the defaults, and without factors of one.
 
         Raises:
-            ValueError: for a factor of what is not given, or no number.
+            ValueError: for a factor of what is not given, or no number; for a learning rate or a decay below 0.
         """
         values = {**defaults, **self.values}
         values = {key: values[key] for key in sorted(values, key=lambda key: (key != "lr", key))}
         factors = {key: factor for key, factor in self.factors.items() if factor != 1}
+        for key in ("lr", "weight_decay"):  # torch looks at what its constructor is given, not at groups
+            if key in values and not (is_number(values[key]) and 0 <= values[key] < math.inf):
+                raise bad_argument(key, values[key], f"a number in [0, ∞), for {self.param.name}")
         for key, factor in factors.items():
             value = values.get(key)
             if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):

@@ -24,7 +24,7 @@ MATRICES = (nn.Linear, nn.modules.conv._ConvNd, *RECURRENT, nn.MultiheadAttentio
 INNER = (*RECURRENT, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 _PARAMETRIZED = "parametrizations."
-_NORM = re.compile("(?<!weight)(?<!spectral)norm(?![a-z])", re.IGNORECASE)
+_NORM = re.compile("(?<!eight)(?<!pectral)[Nn]orm(?![a-z])")
 _HOLDS_A_NORM = re.compile("Linear|Conv|Embed|Att|MLP|Mlp|RNN|LSTM|GRU|Cell|Block|Head|Layer(?!Norm)")
 
 

@@ -17,6 +17,9 @@ from thalweg.groups.table import Groups
 from thalweg.groups.view import Heads, Param, Types, View
 from thalweg.groups.width import Base, Like, MuP, Output
 
+#: what tells thalweg.Muon which groups are its own, and that a kernel counts as a matrix
+_ROUTE = ("use_muon", "flatten")
+
 
 def no_decay(model: nn.Module, *rules: Rule, weight_decay: float, embeddings: bool = True, **options: Any) -> Groups:
     """Two groups: matrices with weight decay; norms, biases, vectors and embeddings without: :class:`NoDecay`.
@@ -110,15 +113,12 @@ def muon(
     """
     if isinstance(optimizer, tuple) and len(optimizer) != 2:
         raise bad_argument("optimizer", optimizer, "one class, or the two of Muon's part and the rest")
+    check_keys(rules, {}, optimizer, *_ROUTE)
     classes = optimizer if isinstance(optimizer, tuple) else (optimizer, optimizer)
-
-    sides = [
-        _Side(True, kernels, {"flatten": True, **muon}),
-        _Side(False, kernels, {"weight_decay": 0.0, **adamw}),
-    ]
-    check_keys(rules, {}, optimizer, "use_muon", "flatten")
-    for side, one in zip(sides, classes, strict=True):
-        check_keys([side], {}, one, "use_muon", "flatten")
+    for settings, one in zip((muon, adamw), classes, strict=True):
+        for key, value in settings.items():
+            keys.check(key, value, one, _ROUTE)
+    sides = _Side(True, kernels, {"flatten": True, **muon}), _Side(False, kernels, {"weight_decay": 0.0, **adamw})
     view = View(model, sample, head, hidden)
     return gather(view, assign(view, (*rules, *sides), {}))
 

@@ -43,9 +43,10 @@ class MuP(Rule):
     The rest of muP is the model's own business: hidden and input weights begin with a variance of 1/fan-in, embeddings
     with one that does not change with width; attention divides by the width of a head, not its root; and the output
 
-    - with ``output="lr"`` begins with a variance of 1/fan-in², relative to the base (or at zero);
-    - with ``output="multiplier"`` is multiplied by 1/r in forward, and begins with a variance that does not change. The
-      steps of the two are the same; an output that is tied with an embedding needs the second.
+    - with ``output="lr"`` begins with a variance of 1/(r · fan-in), which is the paper's 1/fan-in² fixed at the base
+      width; or at zero;
+    - with ``output="multiplier"`` is multiplied by 1/r in forward, and begins with the variance that it has at the base
+      width. The two are the same function at every step; an output that is tied with an embedding needs this one.
 
     Which size is the fan-in is told by the module; where it is hand-made, by the parameter's use (see :func:`roles`).
 
@@ -77,7 +78,7 @@ class MuP(Rule):
         for name, value, allowed in (("like", like, get_args(Like)), ("output", output, get_args(Output))):
             if value not in allowed:
                 raise bad_argument(name, value, f"one of {', '.join(map(repr, allowed))}")
-        if not isinstance(base, (nn.Module, Mapping)):
+        if not (isinstance(base, nn.Module) or (isinstance(base, Mapping) and base)):
             raise bad_argument("base", base, "a module, shapes by name, or base sizes by size")
         self.base, self.like, self.output = base, like, output
         super().__init__("*", lr=times(1), **({"weight_decay": times(1)} if independent_decay else {}))
@@ -89,9 +90,12 @@ class MuP(Rule):
 
     def __repr__(self) -> str:
         base = type(self.base).__name__ if isinstance(self.base, nn.Module) else f"{len(self.base)} sizes"
-        return f"MuP({base}, like={self.like!r}, output={self.output!r})"
+        decay = "" if "weight_decay" in self.keys else ", independent_decay=False"
+        return f"MuP({base}, like={self.like!r}, output={self.output!r}{decay})"
 
     def _effect(self, param: Param, base: tuple[int, ...]) -> Effect:
+        if "lr" in param.settings:  # exact, as a rule above has it; its decay goes with it
+            return None
         fan_in, fan_out = _growth(param, base)
         embeds = any(isinstance(place.module, EMBEDDINGS) for place in param.places)
         is_output = fan_in != 1 and fan_out == 1 and param.kind in ("head", "embedding")
