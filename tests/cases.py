@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 import thalweg
-from tests.references import averages, curvature, layerwise, sgd, sign
+from tests.references import averages, curvature, layerwise, momo, options, sgd, sign
 
 MIXED = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
 MATRICES = [(7, 5), (5, 9), (5, 9), (4, 4)]
@@ -28,6 +29,7 @@ class Case:
     shapes: list[tuple[int, ...]] = field(default_factory=lambda: MIXED)
     lr: float = 0.01
     downhill: float = 0.05  # a learning rate with which 200 steps from 2 reach the bottom of x²
+    alone: bool = True  # whether a group steps the same without the others
 
     @property
     def in_torch(self) -> bool:
@@ -47,6 +49,11 @@ CASES = [
     Case("RMSprop", torch.optim.RMSprop, [
         {"alpha": 0.9}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"momentum": 0.9}, {"centered": True}, {"maximize": True},
         {"alpha": 0.9, "weight_decay": 0.1, "momentum": 0.9, "centered": True, "maximize": True},
+    ]),
+    Case("RMSprop", options.RMSprop, [
+        {"eps_in_root": True, "eps": 1e-3}, {"initial_accumulator_value": 1.0},
+        {"lr_in_momentum": True, "momentum": 0.9, "initial_accumulator_value": 1.0, "eps_in_root": True, "eps": 1e-3},
+        {"eps_in_root": True, "eps": 1e-3, "centered": True, "momentum": 0.9},
     ]),
     Case("Adam", torch.optim.Adam, [
         {"betas": (0.8, 0.95)}, {"betas": (0.0, 0.9)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"amsgrad": True},
@@ -90,6 +97,9 @@ CASES = [
     Case("RAdam", torch.optim.RAdam, [
         {"betas": (0.8, 0.95)}, {"betas": (0.8, 0.6)}, {"betas": (0.8, 0.99), "eps": 1e-3}, {"weight_decay": 0.1},
         {"maximize": True}, {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    ]),
+    Case("RAdam", options.RAdam, [
+        {"threshold": 4.0}, {"threshold": 12.0, "betas": (0.8, 0.99)}, {"threshold": 8.0, "maximize": True},
     ]),
     Case("AdaBelief", averages.AdaBelief, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"amsgrad": True, "betas": (0.9, 0.9)}, {"weight_decay": 0.1},
@@ -147,6 +157,16 @@ CASES = [
     Case("SophiaG", curvature.SophiaG, [
         {"betas": (0.8, 0.95)}, {"gamma": 0.5}, {"eps": 1.0}, {"weight_decay": 0.3}, {"maximize": True},
     ], downhill=0.02),
+    Case("MoMo", momo.MoMo, [
+        {"beta": 0.5}, {"lb": 1.5}, {"bias_correction": True}, {"use_fstar": True}, {"weight_decay": 0.3},
+        {"weight_decay": 0.3, "no_prox": True}, {"weight_decay": 0.3, "use_fstar": True, "bias_correction": True},
+        {"maximize": True, "lb": -5.0},
+    ], lr=1.0, downhill=1.0, alone=False),
+    Case("MoMoAdam", momo.MoMoAdam, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"lb": 1.5}, {"use_fstar": True}, {"weight_decay": 0.3},
+        {"weight_decay": 0.3, "no_prox": True}, {"weight_decay": 0.3, "use_fstar": True},
+        {"maximize": True, "lb": -5.0},
+    ], lr=1.0, downhill=1.0, alone=False),
     Case("Muon", torch.optim.Muon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"},
@@ -185,7 +205,7 @@ def feed(optimizer: Any, step: int) -> dict[str, Any]:
         if type(optimizer).__name__ == "SophiaG":  # its estimates are squares
             estimates = [torch.complex(D.real**2, D.imag**2) if D.is_complex() else D**2 for D in estimates]
         optimizer.take_hessian([100 * D + 20 for D in estimates])
-    return {}
+    return {"loss": 2 + math.sin(step)} if type(optimizer).__name__ in ("MoMo", "MoMoAdam") else {}
 
 
 def walk(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], steps: int, start: int = 0) -> None:

@@ -19,6 +19,7 @@ from thalweg.optim.averages import (
 from thalweg.optim.curvature import AdaHessian, SophiaG, SophiaH
 from thalweg.optim.layerwise import LAMB, LARS
 from thalweg.optim.lbfgs import LBFGS
+from thalweg.optim.momo import MoMo, MoMoAdam
 from thalweg.optim.muon import Muon
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, SignSGD, Signum
 from thalweg.optim.sign import Lion, Tiger
@@ -47,6 +48,8 @@ __all__ = [
     "Grams",
     "LaProp",
     "Lion",
+    "MoMo",
+    "MoMoAdam",
     "Muon",
     "NAdam",
     "NAdamW",
