@@ -10,7 +10,20 @@ from typing import Any
 import torch
 
 import thalweg
-from tests.references import averages, curvature, layerwise, momo, options, sgd, sign
+from tests.references import (
+    adamw,
+    averages,
+    curvature,
+    inertia,
+    layerwise,
+    madgrad,
+    momo,
+    options,
+    parameter_free,
+    projected,
+    sgd,
+    sign,
+)
 
 MIXED = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
 MATRICES = [(7, 5), (5, 9), (5, 9), (4, 4)]
@@ -167,6 +180,41 @@ CASES = [
         {"weight_decay": 0.3, "no_prox": True}, {"weight_decay": 0.3, "use_fstar": True},
         {"maximize": True, "lb": -5.0},
     ], lr=1.0, downhill=1.0, alone=False),
+    Case("SGDP", projected.SGDP, [
+        {"momentum": 0.0, "delta": 2.0}, {"dampening": 0.5}, {"nesterov": True}, {"weight_decay": 0.3}, {"delta": 2.0},
+        {"delta": 2.0, "eps": 1e-1}, {"delta": 2.0, "weight_decay": 0.3, "wd_ratio": 0.5}, {"maximize": True},
+    ]),
+    Case("AdamP", projected.AdamP, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"nesterov": True}, {"weight_decay": 0.3}, {"delta": 2.0},
+        {"delta": 2.0, "weight_decay": 0.3, "wd_ratio": 0.5, "nesterov": True}, {"maximize": True},
+    ]),
+    Case("StableAdamW", adamw.StableAdamW, [
+        {"betas": (0.8, 0.95)}, {"betas": (0.0, 0.9)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"clip_decay": False},
+        {"maximize": True},
+    ]),
+    Case("AdamC", adamw.AdamC, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"max_lr": 0.1}, {"amsgrad": True},
+        {"maximize": True},
+    ]),
+    Case("AdaMod", averages.AdaMod, [
+        {"betas": (0.8, 0.95)}, {"gamma": 0.5}, {"eps": 1e-1}, {"weight_decay": 0.1},
+        {"weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True},
+    ], downhill=0.5),
+    Case("MADGRAD", madgrad.MADGRAD, [
+        {"momentum": 0.0}, {"momentum": 0.5}, {"eps": 1e-1}, {"weight_decay": 0.1}, {"maximize": True},
+        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    ]),
+    Case("Fromage", layerwise.Fromage, [{"weight_decay": 0.1}, {"maximize": True}]),
+    Case("Adai", inertia.Adai, [
+        {"betas": (0.3, 0.9)}, {"eps": 0.2}, {"weight_decay": 0.1}, {"maximize": True},
+        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    ], alone=False),
+    Case("AccSGD", inertia.AccSGD, [
+        {"kappa": 100.0}, {"xi": 20.0}, {"small_const": 0.5}, {"weight_decay": 0.1}, {"maximize": True},
+    ]),
+    Case("COCOB", parameter_free.COCOB, [
+        {"alpha": 10.0}, {"weight_decay": 0.1}, {"maximize": True},
+    ], lr=1.0, downhill=1.0),
     Case("Muon", torch.optim.Muon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"},

@@ -263,6 +263,20 @@ def test_add_param_group_is_all_or_nothing(case):
 
 
 @DEFAULTS
+@ON_BACKENDS
+def test_nothing_over_nothing_is_no_nan(case, backend):
+    params = parameters(case.shapes)
+    with torch.no_grad():
+        params[0].zero_()
+    optimizer = case.ours(params, lr=case.lr, backend=backend)
+    for step in range(3):
+        for p in params:
+            p.grad = torch.zeros_like(p)
+        optimizer.step(**feed(optimizer, step))
+    assert all(p.isfinite().all() for p in params)
+
+
+@DEFAULTS
 def test_descends_a_quadratic(case):
     params = [torch.nn.Parameter(torch.full((4, 4), 2.0))]
     optimizer = case.ours(params, lr=case.downhill)
@@ -295,6 +309,10 @@ WRONG = [
     ("Adan", {"betas": (0.9, 0.9)}, "expected 3 numbers"),
     ("AdEMAMix", {"betas": (0.0, 0.9, 0.99), "beta3_warmup": 10.0}, "β₁ and β₃ above 0 where beta3_warmup is on"),
     ("SimplifiedAdEMAMix", {"betas": (0.0, 0.9), "beta1_warmup": 10.0}, "β₁ above 0 where beta1_warmup is on"),
+    ("AccSGD", {"xi": 40.0}, "xi=40.0: expected a number of at most √kappa"),
+    ("Adai", {"eps": 0.0}, "eps=0.0"),
+    ("AdamC", {"max_lr": 0.0}, "max_lr=0.0"),
+    ("SGDP", {"momentum": 1.0}, "momentum=1.0"),
     ("AdamW", {"weight_decay": -0.1}, "weight_decay=-0.1"),
     ("AdamW", {"backend": "cuda"}, "backend='cuda': expected one of 'auto', 'triton', 'cpu', 'foreach', 'eager'"),
     ("AdamW", {"foreach": True, "fused": True}, "fused=True"),

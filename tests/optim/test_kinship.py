@@ -25,6 +25,15 @@ SAME = [
     ("SimplifiedAdEMAMix", {"betas": (0.0, 0.9)}, "Adam", {"betas": (0.0, 0.9)}),
     ("Grams", {"betas": (0.0, 0.9)}, "Adam", {"betas": (0.0, 0.9), "eps": 1e-6}),
     ("MARS", {"gamma": 0.0}, "MARS", {"gamma": 0.0, "zero_start": True}),
+    ("SGDP", {"delta": 0.0}, "SGD", {"momentum": 0.9}),
+    ("AdamP", {"delta": 0.0, "weight_decay": 0.1}, "AdamW", {"weight_decay": 0.1}),
+    ("StableAdamW", {"betas": (0.9, 0.0)}, "AdamW", {"betas": (0.9, 0.0), "eps": 1e-6}),  # RMS = 1, and β̂₁ is Adam's β₁
+    ("AdamC", {}, "AdamW", {}),
+    ("AdamC", {"max_lr": 1.0}, "AdamW", {"weight_decay": 1e-4}),
+    ("AdamC", {"max_lr": 1.0, "normalized": False}, "AdamW", {}),
+    ("AdaMod", {"gamma": 0.0}, "Adam", {}),
+    ("Adai", {"eps": 1.0}, "SGD", {}),
+    ("AccSGD", {"kappa": 1.0, "xi": 1.0, "small_const": 1.0}, "SGD", {}),
 ]
 
 LEAST_EPS = {"ADOPT": 1e-200}  # it divides by ε where no gradient has been seen
@@ -32,9 +41,10 @@ LEAST_EPS = {"ADOPT": 1e-200}  # it divides by ε where no gradient has been see
 BLIND_TO_SCALE = [
     *("SignSGD", "Signum", "Lion", "Tiger", "Rprop", "Adagrad", "RMSprop", "Adam", "Adamax", "NAdam", "NAdamW", "Yogi"),
     *("AdaBelief", "QHAdam", "Adan", "ADOPT", "AdEMAMix", "SimplifiedAdEMAMix", "LaProp", "Grams"),
+    *("AdamP", "StableAdamW", "AdamC", "AdaMod", "Fromage", "COCOB"),
 ]
 #: u(4g) = 4 u(g)
-LINEAR = ["SGD", "SGDW", "AggMo", "QHM", "ASGD"]
+LINEAR = ["SGD", "SGDW", "AggMo", "QHM", "ASGD", "SGDP", "Adai", "AccSGD"]
 
 
 @pytest.mark.parametrize(("one", "flags", "other", "others"), SAME)

@@ -236,3 +236,15 @@ class Grams(Reference, betas=(0.9, 0.999), eps=1e-6, own_decay=True):
         u = (s["m"] / (1 - b1**t)) / (np.sqrt(s["v"] / (1 - b2**t)) + h["eps"])
         u_hat = np.sign(g) * np.abs(u)
         return x - h["lr"] * u_hat - h["lr"] * h["weight_decay"] * x
+
+
+class AdaMod(Reference, betas=(0.9, 0.999), gamma=0.999, eps=1e-8):
+    """Ding et al. 2019, algorithm 1."""
+
+    def update(self, x, g, s, h):
+        (b1, b2), t = h["betas"], s["t"]
+        s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
+        s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
+        eta = h["lr"] / (np.sqrt(s["v"] / (1 - b2**t)) + h["eps"])
+        s["s"] = h["gamma"] * s.get("s", 0.0) + (1 - h["gamma"]) * eta
+        return x - np.minimum(eta, s["s"]) * s["m"] / (1 - b1**t)

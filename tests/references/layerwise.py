@@ -33,3 +33,12 @@ class LAMB(Reference, betas=(0.9, 0.999), eps=1e-6, weight_decay=1e-2, amsgrad=F
         r = s["m"] / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + h["eps"]) + h["weight_decay"] * x
         w_norm, r_norm = np.linalg.norm(x), np.linalg.norm(r)
         return x - h["lr"] * (w_norm / r_norm if w_norm > 0 and r_norm > 0 else 1.0) * r
+
+
+class Fromage(Reference, lr=1e-2):
+    """Bernstein et al. 2020, algorithm 1."""
+
+    def update(self, x, g, s, h):
+        w_norm, g_norm = np.linalg.norm(x), np.linalg.norm(g)
+        ratio = w_norm / g_norm if w_norm > 0 and g_norm > 0 else 1.0
+        return (x - h["lr"] * ratio * g) / np.sqrt(1 + h["lr"] ** 2)

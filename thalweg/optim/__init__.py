@@ -1,12 +1,14 @@
 """The optimizers, simplest first: one small file a family, math only."""
 
 from thalweg.optim.adam import Adam, Adamax, AdamW, NAdam, NAdamW, RAdam
+from thalweg.optim.adamw import AdamC, StableAdamW
 from thalweg.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
 from thalweg.optim.averages import (
     ADOPT,
     MARS,
     AdaBelief,
     AdaBound,
+    AdaMod,
     Adan,
     AdEMAMix,
     Grams,
@@ -17,34 +19,47 @@ from thalweg.optim.averages import (
     diffGrad,
 )
 from thalweg.optim.curvature import AdaHessian, SophiaG, SophiaH
-from thalweg.optim.layerwise import LAMB, LARS
+from thalweg.optim.inertia import AccSGD, Adai
+from thalweg.optim.layerwise import LAMB, LARS, Fromage
 from thalweg.optim.lbfgs import LBFGS
+from thalweg.optim.madgrad import MADGRAD
 from thalweg.optim.momo import MoMo, MoMoAdam
 from thalweg.optim.muon import Muon
+from thalweg.optim.parameter_free import COCOB
+from thalweg.optim.projected import SGDP, AdamP
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, SignSGD, Signum
 from thalweg.optim.sign import Lion, Tiger
 
 __all__ = [
     "ADOPT",
     "ASGD",
+    "COCOB",
     "LAMB",
     "LARS",
     "LBFGS",
+    "MADGRAD",
     "MARS",
     "QHM",
     "SGD",
+    "SGDP",
     "SGDW",
+    "AccSGD",
     "AdEMAMix",
     "AdaBelief",
     "AdaBound",
     "AdaHessian",
+    "AdaMod",
     "Adadelta",
     "Adagrad",
+    "Adai",
     "Adam",
+    "AdamC",
+    "AdamP",
     "AdamW",
     "Adamax",
     "Adan",
     "AggMo",
+    "Fromage",
     "Grams",
     "LaProp",
     "Lion",
@@ -62,6 +77,7 @@ __all__ = [
     "SimplifiedAdEMAMix",
     "SophiaG",
     "SophiaH",
+    "StableAdamW",
     "Tiger",
     "Yogi",
     "diffGrad",

@@ -1,0 +1,86 @@
+"""AdamW's kin: its decay after the schedule's shape, its steps held to a length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import ops
+from thalweg.engine.declare import count, hyper, state
+from thalweg.engine.optimizer import Optimizer
+from thalweg.optim.adam import Adam, AdamW
+from thalweg.optim.decay import with_decay_of
+
+
+class StableAdamW(Optimizer):
+    r"""AdamW that shortens the step of a tensor whose gradients have outgrown their mean square: no loss spikes.
+
+    $$\hat\beta_i = \beta_i \frac{1-\beta_i^{t-1}}{1-\beta_i^t}, \quad
+    m_t = \hat\beta_1 m_{t-1} + (1-\hat\beta_1) g_t, \quad v_t = \hat\beta_2 v_{t-1} + (1-\hat\beta_2) g_t^2$$
+    $$\text{RMS}_t = \sqrt{\operatorname{mean}\frac{g_t^2}{\max(v_t, \epsilon^2)}}, \quad
+    \eta_t = \frac{\gamma}{\max(1, \text{RMS}_t)}, \quad
+    p \leftarrow p - \eta_t\Bigl(\frac{m_t}{\sqrt{v_t} + \epsilon} + \lambda p\Bigr)$$
+
+    The mean is over a tensor. The averages are kept free of their start; with constant betas they are those that Adam
+    divides by 1 − βᵗ, so the two ways take the same path. Decay, too, is by $\eta_t$, as the algorithm has it;
+    ``clip_decay=False`` leaves it at γ, as AdamW has it.
+
+    Parent: AdamW. Adds: Adafactor's clip of the update by its root mean square.
+    Strength: needs no clipping of gradients; rides out batches that an old mean square would answer with long steps.
+    Weakness: one more pass over memory; shortens steps a little all the time where gradients are noisy.
+    Source: Wortsman et al. 2023, "Stable and low-precision training for large-scale vision-language models",
+    algorithm 2, https://arxiv.org/abs/2304.13013
+    """
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    betas: tuple[float, float] = hyper(default=(0.9, 0.99), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root; its square bounds v below in the RMS")
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    clip_decay: bool = hyper(default=True, doc="shorten the decay with the step")
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    steps: Tensor = count()
+    exp_avg: Tensor = state(doc="m, mean of gradients, free of its start")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients, free of its start", signed=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Mean over root mean square, at most about 1 on average."""
+        beta1, beta2 = (b * (1 - b ** (h.step - 1)) / (1 - b**h.step) for b in h.betas)
+        s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        rms = ops.sqrt(ops.tensor_mean(g * g / ops.maximum(s.exp_avg_sq, h.eps * h.eps)))
+        size = 1 / ops.maximum(rms, 1.0)
+        u = size * s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps)
+        return with_decay_of(size * p, p, u, h) if h.clip_decay else u
+
+
+class AdamC(AdamW):
+    r"""AdamW whose decay follows the schedule twice, so that normalized weights keep the length they had at its peak.
+
+    $$p \leftarrow p - \gamma u_t - \frac{\gamma^2}{\gamma_{\max}}\lambda p$$
+
+    with Adam's $u_t$. Under decoupled decay the gradient of a weight before a normalization layer settles at about
+    $\sqrt{2\lambda/\gamma}$ of its length, which grows as the learning rate falls. The paper corrects these weights
+    alone: give the others a group with ``normalized=False``, which is AdamW. $\gamma_{\max}$ is the schedule's peak;
+    where ``max_lr`` is None, the learning rate's initial value, as torch's schedulers note it: the peak of most
+    schedules, warmed up or not, but not of one-cycle.
+
+    Parent: AdamW. Adds: decay times the learning rate over its peak.
+    Strength: gradients do not grow at the end of a run; no new number to tune.
+    Weakness: has to be told which weights are normalized; with a constant learning rate it is AdamW.
+    Source: Defazio 2025, "Why gradients rapidly increase near the end of training",
+    https://arxiv.org/abs/2506.02285
+    """
+
+    max_lr: float | None = hyper(default=None, within="(0, ∞)", doc="γ_max, the largest of the schedule", off=None)
+    normalized: bool = hyper(default=True, doc="whether a normalization layer follows; False is AdamW")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Adam's direction; it is the decay that differs."""
+        u = Adam.direction(p, g, s, h)
+        peak = h.max_lr or h.initial_lr + (h.initial_lr == 0)
+        return with_decay_of(h.lr / peak * p, p, u, h) if h.normalized else u

@@ -1,0 +1,103 @@
+"""Momentum that leaves alone the length of weights whose length has no effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import ops
+from thalweg.engine.declare import hyper
+from thalweg.optim.adam import Adam
+from thalweg.optim.decay import with_decay_of
+from thalweg.optim.sgd import SGD
+
+
+def projected(p: Tensor, g: Tensor, u: Tensor, h: Any) -> tuple[Tensor, Any]:
+    r"""u without its part along p where p is found to be scale-invariant, and whether it is: 1 or 0 for each tensor.
+
+    Where scaling p changes nothing, g is orthogonal to p. So it is found by
+    $$\frac{|p \cdot g|}{\lVert p \rVert \lVert g \rVert} < \frac{\delta}{\sqrt{\dim p}}$$
+    for every row of a tensor (an output channel, as under batch norm), else for the tensor as a whole (as under layer
+    norm). Norms are at least ε in this test; the one that u is projected by has ε added. Vectors are never projected.
+    Source: Heo et al. 2021, eq. 12; rows, wholes, vectors and ε as the authors' code has them.
+    """
+
+    def across(add: Any, size: Any) -> tuple[Any, Any]:
+        """Whether p and g are orthogonal, and how much of p is in u: for each row, or for the tensor."""
+        length = ops.sqrt(add(p * p))
+        sizes = ops.maximum(length, h.eps) * ops.maximum(ops.sqrt(add(g * g)), h.eps)
+        cosine = torch.abs(add(p * g)) / sizes
+        return cosine < h.delta / ops.sqrt(size), add(p * u) / (length + h.eps) ** 2
+
+    orthogonal, by_row = across(ops.row_sum, ops.row_size(p))
+    whole, by_tensor = across(ops.tensor_sum, ops.tensor_size(p))
+    rows = ops.tensor_sum(ops.where(orthogonal, g != g, g == g)) == 0  # elements of rows that are not: none
+    matrix = ops.is_matrix(p)
+    part = ops.where(matrix * rows, by_row, ops.where(matrix * whole, by_tensor, 0.0))
+    return u - part * p, matrix * torch.logical_or(rows, whole)
+
+
+class SGDP(SGD):
+    r"""SGD with momentum that does not lengthen scale-invariant weights, so their steps do not shrink for it.
+
+    $$u_t = b_t - \frac{p \cdot b_t}{\lVert p \rVert^2}\,p \text{ where } |\cos(p, g_t)| < \delta / \sqrt{\dim p},
+    \text{ else } b_t$$
+
+    with SGD's $b_t$ (or its Nesterov form): weights before a normalization layer are found by their gradient, see
+    :func:`projected`. Their decay is ``wd_ratio`` times that of others. Weight decay is decoupled and, as in the
+    authors' code, divided by 1 − μ: λ means what it means as SGD's L2 penalty. Their code damps the first gradient too.
+
+    Parent: SGD. Adds: a projection off the weights where the loss does not feel their length.
+    Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
+    Weakness: two more passes over memory; the test may take a weight for scale-invariant by chance.
+    Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
+    algorithm 1, https://arxiv.org/abs/2006.08217
+    """
+
+    momentum: float = hyper(default=0.9, within="[0, 1)", doc="μ, share of the running sum that is kept", off=0)
+    eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, least norm in the test, added in the projection")
+    delta: float = hyper(default=0.1, within="[0, ∞)", doc="δ, bound of the cosine times √dim; 0 projects nothing")
+    wd_ratio: float = hyper(default=0.1, within="[0, ∞)", doc="decay of scale-invariant weights over that of others")
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The buffer, projected."""
+        u, invariant = projected(p, g, SGD.direction(p, g, s, h), h)
+        return with_decay_of(ops.where(invariant, h.wd_ratio * p, p) / (1 - h.momentum), p, u, h)
+
+
+class AdamP(Adam):
+    r"""AdamW that does not lengthen scale-invariant weights, so that their effective steps do not shrink for it.
+
+    $$u_t = a_t - \frac{p \cdot a_t}{\lVert p \rVert^2}\,p \text{ where } |\cos(p, g_t)| < \delta / \sqrt{\dim p},
+    \text{ else } a_t$$
+
+    with Adam's $a_t$: weights before a normalization layer are found by their gradient, see :func:`projected`. Their
+    decay, which is decoupled, is ``wd_ratio`` times that of others. ``nesterov``, of the authors' code, takes
+    $\beta_1 m_t + (1-\beta_1) g_t$ for $m_t$.
+
+    Parent: AdamW. Adds: a projection off the weights where the loss does not feel their length.
+    Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
+    Weakness: two more passes over memory; the test may take a weight for scale-invariant by chance.
+    Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
+    algorithm 2, https://arxiv.org/abs/2006.08217
+    """
+
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
+    delta: float = hyper(default=0.1, within="[0, ∞)", doc="δ, bound of the cosine times √dim; 0 projects nothing")
+    wd_ratio: float = hyper(default=0.1, within="[0, ∞)", doc="decay of scale-invariant weights over that of others")
+    nesterov: bool = hyper(default=False, doc="look ahead along the mean")
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """Adam's direction, projected."""
+        (beta1, beta2), u = h.betas, Adam.direction(p, g, s, h)
+        if h.nesterov:
+            rms = torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps
+            u = beta1 * u + (1 - beta1) / (1 - beta1**h.step) * g / rms
+        u, invariant = projected(p, g, u, h)
+        return with_decay_of(ops.where(invariant, h.wd_ratio * p, p), p, u, h)
