@@ -397,3 +397,46 @@ def test_autocast_leaves_the_making_of_batches_alone():
     made, model = [], net(torch.float32)
     fit(model, batches(), loss, torch.optim.SGD(model.parameters(), lr=0.1), steps=1, autocast=torch.bfloat16)
     assert made[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_optimizer_that_looks_at_the_loss_is_told_it(accumulate):
+    model, plain = net(), net()
+    told = Told()
+    fit(model, Batches(), loss, thalweg.MoMo(model.parameters()), steps=5, accumulate=accumulate, watchers=[told])
+    optimizer, stream = thalweg.MoMo(plain.parameters()), iter(Batches())
+    for seen in told.losses:
+        optimizer.zero_grad()
+        value = torch.stack([loss(plain, next(stream)) for _ in range(accumulate)]).mean()
+        value.backward()
+        assert value.item() == pytest.approx(seen, rel=1e-12)
+        optimizer.step(loss=seen)
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+
+
+class Told(Watcher):
+    """Writes down the losses."""
+
+    def __init__(self):
+        self.losses = []
+
+    def on_loss(self, event):
+        self.losses.append(event.loss)
+
+
+def test_a_loss_may_refresh_the_curvature_of_its_optimizer():
+    model = net()
+    optimizer = thalweg.SophiaH(model.parameters(), lr=0.01)
+    calls = []
+
+    def watched(model, batch):
+        value = loss(model, batch)
+        if len(calls) % 10 == 0:
+            optimizer.update_hessian(value)
+        calls.append(value.item())
+        return value
+
+    fit(model, Batches(), watched, optimizer, steps=30)
+    assert len(calls) == 30
+    assert calls[-1] < calls[0]

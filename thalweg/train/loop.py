@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError, bad_argument
+from thalweg.optim.momo import Modelled
 from thalweg.schedule import Schedule, Scheduler, constant
 from thalweg.train.checkpoint import Checkpoint, writable
 from thalweg.train.data import Stream
@@ -110,7 +111,10 @@ def fit(
         if _tell(watchers, "on_gradients", event):
             break
         _finite("norm of the gradients", event.grad_norm or 0.0, step)
-        optimizer.step()  # the optimizer: which step do we take?
+        if isinstance(optimizer, Modelled):  # the optimizer: which step do we take?
+            optimizer.step(loss=event.loss)
+        else:
+            optimizer.step()
         scheduler.step()  # the schedule: how big is the next one?
         optimizer.zero_grad()
         step += 1
