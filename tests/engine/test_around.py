@@ -8,6 +8,7 @@ import torch
 
 import thalweg
 from tests.cases import distance, parameters
+from thalweg.engine import noise
 
 BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
 SHAPES = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
@@ -134,6 +135,69 @@ def test_trust_ratio_is_lambs(backend):
         return p - 0.01 * ratio * u
 
     by_hand(backend, after, trust_ratio=True)
+
+
+@BACKENDS
+def test_gradient_noise(backend):
+    steps = itertools.count(1)
+
+    def change(params):
+        t = next(steps)
+        for i, p in enumerate(params):
+            p.grad += (0.3 / t**0.55) ** 0.5 * noise.normal(noise.key(7, t), i, p.shape)
+
+    both(adamw(backend, gradient_noise=0.3, seed=7), torchs, change)
+
+
+@BACKENDS
+def test_gradient_noise_is_normal_and_wanes_and_is_not_the_same_twice(backend):
+    params = [torch.nn.Parameter(torch.zeros(100, 200, dtype=torch.float64)) for _ in range(2)]
+    optimizer = thalweg.SGD(params, lr=1.0, gradient_noise=0.3, gradient_noise_decay=1.0, backend=backend)
+    drawn = []
+    for t in range(1, 4):
+        before = [p.detach().clone() for p in params]
+        for p in params:
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        for p, b in zip(params, before, strict=True):
+            drawn.append((b - p.detach()).flatten() / (0.3 / t) ** 0.5)
+    correlations = torch.corrcoef(torch.stack(drawn))
+    assert (correlations - torch.eye(6, dtype=torch.float64)).abs().max() < 0.03
+    for z in drawn:
+        assert z.mean().abs() < 0.03
+        assert (z**2).mean() == pytest.approx(1, abs=0.04)
+        assert (z**4).mean() == pytest.approx(3, abs=0.4)
+        assert (z.abs() > 2).double().mean() == pytest.approx(0.0455, abs=0.006)
+
+
+@BACKENDS
+def test_gradient_noise_follows_the_seed_and_goes_on_in_a_checkpoint(backend):
+    def run(seed, cut):
+        params = parameters(SHAPES, torch.float32)
+        optimizer = thalweg.SGD(params, lr=0.05, gradient_noise=0.3, seed=seed, backend=backend)
+        for step in range(6):
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g
+            optimizer.step()
+            if step == cut:
+                saved = copy.deepcopy(optimizer.state_dict())
+                optimizer = thalweg.SGD(params, lr=1.0, backend=backend)
+                optimizer.load_state_dict(saved)
+        return params
+
+    assert distance(run(1, None), run(1, 2)) == 0
+    assert distance(run(1, None), run(2, None)) > 1e-3
+
+
+@BACKENDS
+def test_gradient_noise_is_the_same_for_any_strides(backend):
+    ends = []
+    for transposed in (False, True):
+        p = torch.nn.Parameter(torch.zeros(3, 4).t() if transposed else torch.zeros(4, 3))
+        p.grad = torch.zeros_like(p)
+        thalweg.SGD([p], lr=1.0, gradient_noise=0.3, backend=backend).step()
+        ends.append(p.detach().contiguous())
+    assert torch.equal(*ends)
 
 
 @BACKENDS
@@ -339,8 +403,8 @@ def test_independent_decay_follows_the_schedule_but_not_the_learning_rate(backen
 
 MODIFIERS = {
     "maximize": True, "clip_value": 0.5, "clip_norm": 0.5, "clip_global_norm": 0.5, "clip_adaptive": 0.1,
-    "centralize": True, "grokfast": 2.0, "orthograd": True, "cautious": True, "cautious_decay": True, "hyperball": True,
-    "trust_ratio": True,
+    "centralize": True, "gradient_noise": 0.3, "grokfast": 2.0, "orthograd": True, "cautious": True,
+    "cautious_decay": True, "hyperball": True, "trust_ratio": True,
 }  # fmt: skip
 
 
@@ -398,6 +462,7 @@ def test_two_modifiers_together_agree_over_backends(one, two):
     ({"clip_global_norm": -1}, "clip_global_norm=-1"),
     ({"clip_adaptive": "some"}, "clip_adaptive='some'"),
     ({"cautious": 2.5}, "cautious=2.5: expected True or False"),
+    ({"gradient_noise": -1.0}, r"gradient_noise=-1.0: expected a number in \[0, ∞\)"),
     ({"grokfast": -1.0}, r"grokfast=-1.0: expected a number in \[0, ∞\)"),
     ({"grokfast_alpha": 1.0}, "grokfast_alpha=1.0"),
     ({"hyperball": "some"}, "hyperball='some': expected one of False, True, 'all'"),

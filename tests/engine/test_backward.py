@@ -37,6 +37,7 @@ def descend(net, optimizer, steps, start=0):
         {"trust_ratio": True},
         {"maximize": True},
         {"grokfast": 2.0},
+        {"gradient_noise": 0.1},
         {"hyperball": True},
     ],
     ids=str,

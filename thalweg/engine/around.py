@@ -8,13 +8,20 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import ops
+from thalweg.engine import noise, ops
 
 #: the sum of all squared gradients, over every group that clips by it
 GRAD_SQUARES = ops.Total("grad_squares", r"\sum_{{\text{{all}}}} {0}")
 
 #: below this share of its length, what is left of a gradient that is orthogonal to the weights is rounding
 PARALLEL = 1e-6
+
+
+@ops.leaf()
+def normal(ps: list[Tensor]) -> list[Tensor]:
+    """A standard normal number for each element, the same on every backend."""
+    key, ids = noise.whose.key, noise.whose.ids
+    return [noise.normal(key, i, p.shape, p.device).to(p.dtype) for i, p in zip(ids, ps, strict=True)]
 
 
 def update(rule: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -48,6 +55,9 @@ def before(p: Any, g: Any, s: Any, h: Any) -> Any:
     - ``clip_adaptive`` c: each row of g to at most c times the norm of that row of p (Brock et al. 2021, eq. 3, where
       the latter is at least 1e-3);
     - ``centralize``: less the mean of its row, for tensors of two dimensions or more (Yong et al. 2020, eq. 1);
+    - ``gradient_noise`` η: $g + \sigma_t z$ with z normal and $\sigma_t^2 = \eta / t^\gamma$ at step t = 1, 2, …
+      (Neelakantan et al. 2015, "Adding gradient noise improves learning for very deep networks", eq. 1, where t begins
+      at 0, https://arxiv.org/abs/1511.06807);
     - ``grokfast`` λ: $g + \lambda \mu$ with the slow part $\mu \leftarrow \alpha\mu + (1-\alpha) g$, which the first
       gradient begins, as in the authors' code (Lee et al. 2024, "Grokfast", https://arxiv.org/abs/2405.20233);
     - ``orthograd``: of each tensor, $g_\perp = g - p\,\langle p, g \rangle / \langle p, p \rangle$ at the length of g:
@@ -70,6 +80,9 @@ def before(p: Any, g: Any, s: Any, h: Any) -> Any:
         g = g * ops.minimum(most / ops.maximum(ops.row_norm(g), 1e-6), 1.0)
     if h.centralize:
         g = g - ops.is_matrix(p) * ops.row_mean(g)
+    if h.gradient_noise:
+        s.gradient_noise_step = s.gradient_noise_step + 1
+        g = g + ops.sqrt(h.gradient_noise / s.gradient_noise_step**h.gradient_noise_decay) * normal(p)
     if h.grokfast:
         s.grokfast_ema = torch.lerp(s.grokfast_ema, g, ops.maximum(1 - h.grokfast_alpha, h.first))
         g = g + h.grokfast * s.grokfast_ema

@@ -6,12 +6,17 @@ between draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import threading
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
+
+#: the slot of normal numbers, which no stored tensor has
+NORMAL = -2
 
 #: gives int64 values in [0, 2¹⁶), one for each element in the order of memory
 Draw = Callable[[int], Tensor]
@@ -53,6 +58,23 @@ def draw(key: int, parameter: int, slot: int, device: torch.device | str = "cpu"
     """The 16 random bits of each element of one stored tensor."""
     start = stream(key, parameter, slot)
     return lambda numel: (bits(start, numel, device) >> 16 * (slot % 2)) & 0xFFFF
+
+
+def normal(key: int, parameter: int, shape: torch.Size, device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal numbers in float64, one for each element of one parameter (Box & Muller 1958)."""
+    pairs = bits(stream(key, parameter, NORMAL), 2 * shape.numel(), device).double().view(2, -1)
+    radius = ((pairs[0] + 0.5) / 2**32).log().mul(-2).sqrt()
+    return (radius * (pairs[1] * (2 * math.pi / 2**32)).cos()).view(shape)
+
+
+class Whose(threading.local):
+    """For whom leaves draw in this thread: the key of the update, and the parameters' positions in the optimizer."""
+
+    key: int = 0
+    ids: Sequence[int] = ()
+
+
+whose = Whose()
 
 
 def nearest(numel: int) -> Tensor:

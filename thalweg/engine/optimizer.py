@@ -59,6 +59,9 @@ class Optimizer(Declared):
         clip_global_norm: the whole gradient to a norm of at most c, as ``torch.nn.utils.clip_grad_norm_``.
         clip_adaptive: each row of a gradient to at most c times the norm of that row of the parameter.
         centralize: subtract from each row of a gradient its mean, for tensors of two dimensions or more.
+        gradient_noise: η, variance of the normal numbers that are added to a gradient at the first step; 0 is off.
+            They depend on ``seed``, the update and the parameter's position, and are the same on every backend.
+        gradient_noise_decay: γ, power of the step by which that variance is divided.
         grokfast: λ, how much of the gradient's slow part is added to it; 0 is off. Keeps one state, ``grokfast_ema``.
         grokfast_alpha: α, share of the slow part that is kept at a step.
         orthograd: take from each tensor's gradient what points along the weights, and keep its length.
@@ -104,6 +107,8 @@ class Optimizer(Declared):
         default=None, within="(0, ∞)", doc="bound of a row's ‖g‖/‖p‖", off=None, kw_only=True
     )
     centralize: bool = hyper(default=False, doc="take from each row of g its mean", kw_only=True)
+    gradient_noise: float = hyper(default=0.0, within="[0, ∞)", doc="η, variance of g's noise", off=0, kw_only=True)
+    gradient_noise_decay: float = hyper(default=0.55, within="[0, ∞)", doc="γ, its power of 1/t", kw_only=True)
     grokfast: float = hyper(default=0.0, within="[0, ∞)", doc="λ, weight of g's slow part", off=0, kw_only=True)
     grokfast_alpha: float = hyper(default=0.98, within="[0, 1)", doc="α, share of the slow part kept", kw_only=True)
     orthograd: bool = hyper(default=False, doc="take from g what points along p", kw_only=True)
@@ -121,6 +126,7 @@ class Optimizer(Declared):
     capturable: bool = hyper(default=False, kw_only=True, setup=True)
     differentiable: bool = hyper(default=False, kw_only=True, setup=True)
 
+    gradient_noise_step: Tensor = number(doc="t, steps with noise so far", when=lambda h: h.gradient_noise)
     grokfast_ema: Tensor = state(doc="μ, slow part of g", when=lambda h: h.grokfast)
     hyperball_radius: Tensor = state(doc="R, norm at first", per="tensor", when=lambda h: h.hyperball)
 
@@ -204,7 +210,7 @@ class Optimizer(Declared):
 
     def _begin_noise(self) -> None:
         """What random bits depend on stands in the groups: a checkpoint keeps it, and torch's loaders pass it on."""
-        if draws(self.storage):
+        if draws(self.storage, self.param_groups):
             for group in self.param_groups:
                 group.setdefault("seed", self.seed)
                 group.setdefault("updates", 0)

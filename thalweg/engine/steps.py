@@ -70,7 +70,7 @@ class Steps:
             self._take_back()
             raise
         self.before = []
-        if draws(self.optimizer.storage):
+        if draws(self.optimizer.storage, groups):
             self._draw(groups, ready, begun)
         totals = _run_stages(ready)
         if self.shared:
@@ -234,8 +234,10 @@ def _states(state: dict[Any, Any], owners: list[Tensor]) -> list[Any]:
     return [state.get(p) for p in owners]
 
 
-def draws(storage: Storage) -> bool:
-    """Whether anything is rounded at random."""
+def draws(storage: Storage, groups: list[dict[str, Any]]) -> bool:
+    """Whether anything is rounded at random, or drawn."""
+    if any(group["gradient_noise"] for group in groups):
+        return True
     return storage.rounding == "stochastic" or storage.state_dtype not in (None, "float32")
 
 

@@ -71,6 +71,7 @@ RULES = {
     "cautious": (thalweg.AdamW, {"cautious": True}),
     "centralize": (thalweg.SGD, {"centralize": True, "momentum": 0.9}),
     "clip_adaptive": (thalweg.AdamW, {"clip_adaptive": 0.01}),
+    "gradient_noise": (thalweg.SGD, {"gradient_noise": 0.3}),
     "grokfast": (thalweg.SGD, {"grokfast": 2.0}),
     "orthograd": (thalweg.AdamW, {"orthograd": True}),
     "cautious_decay": (thalweg.AdamW, {"cautious_decay": True, "weight_decay": 0.1}),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from thalweg.engine import ops
+from thalweg.engine import noise, ops
 from thalweg.engine.backends import eager
 from thalweg.engine.batch import Batch
 from thalweg.engine.formats import PLAIN, name_of
@@ -71,6 +71,7 @@ class Between:
 
     def run_leaves(self, stage: Stage) -> None:
         """Run functions of whole tensors on all of them, and lay what they give where the next stage looks."""
+        noise.whose.key, noise.whose.ids = self.batch.key, self.batch.ids
         for leaf in stage.leaves:
             target: Any = leaf.target
             out = target.over(*fx.map_arg(leaf.args, self._value))

@@ -46,6 +46,7 @@ class Work:
 
     def _update(self, i: int) -> dict[str, Any]:
         batch = self.batch
+        noise.whose.key, noise.whose.ids = batch.key, batch.ids[i : i + 1]
         p, g = load(batch, "p", i), batch.grads[i].to(batch.compute)
         s = SimpleNamespace(**{name: load(batch, name, i) for name in batch.states})
         traced = batch.plan.traced

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
-from thalweg.engine import ops
+from thalweg.engine import noise, ops
 from thalweg.engine.backends import eager
 from thalweg.engine.batch import Batch
 from thalweg.engine.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR
@@ -47,6 +47,7 @@ class Work:
         numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
         grads = [g.to(batch.compute) for g in batch.grads]
         tensors = {**numbers, "g": grads, **batch.views, **batch.asides}
+        noise.whose.key, noise.whose.ids = batch.key, batch.ids
         out = code.module(
             *(tensors[n] for n in code.tensors), *(values[n] for n in code.host), *(totals[n] for n in code.totals)
         )
