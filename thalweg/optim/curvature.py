@@ -151,7 +151,12 @@ class Hutchinson(Curvature):
     def update_hessian(
         self, loss: Tensor, *, probe: str | None = None, generator: torch.Generator | None = None
     ) -> None:
-        """Refresh the estimate from a loss; it takes about the time of two more backward passes.
+        """Refresh the estimate from a loss; it takes about the time of two more backward passes::
+
+            loss = criterion(model(x), y)
+            optimizer.update_hessian(loss)
+            loss.backward()
+            optimizer.step()
 
         Args:
             loss: one number with its graph, before ``backward``; not scaled for mixed precision.
@@ -172,13 +177,8 @@ class AdaHessian(Hutchinson):
 
     $\bar D$ is the newest Hutchinson estimate of the Hessian's diagonal, averaged over the window of each convolution
     kernel (``average_rows``: over each row of a matrix too). ``absolute`` averages $\lvert D \rvert$, as the authors'
-    code does; the same where nothing is averaged. Decay is decoupled. The paper has no ε, its code has. Before each
-    step, or every few of them:
-
-        loss = criterion(model(x), y)
-        optimizer.update_hessian(loss)
-        loss.backward()
-        optimizer.step()
+    code does; the same where nothing is averaged. Decay is decoupled. The paper has no ε, its code has. Call
+    ``optimizer.update_hessian(loss)`` before ``loss.backward()`` at each step, or every few of them.
 
     Parent: Adam. Adds: an estimate of the Hessian's diagonal in place of the gradient.
     Strength: rescaling a weight does not change its path, so that one learning rate serves all layers.
@@ -228,6 +228,7 @@ class Sophia(Curvature):
     weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ of the decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
+    hessian: Tensor = state(doc="h, mean of estimates of the Hessian's diagonal", fill=not_estimated)
     exp_avg: Tensor = state(doc="m, mean of gradients")
 
     @staticmethod
@@ -268,15 +269,8 @@ class SophiaG(Sophia):
     \ell\bigl(f(p, x_b), \hat y_b\bigr), \quad \hat y_b \sim \operatorname{softmax} f(p, x_b)$$
 
     with $m_t$, $h_t$ and $u_t$ of SophiaH. It estimates the diagonal of the Gauss-Newton matrix of a cross-entropy. The
-    gradients $\hat g$ are those that stand in the parameters when ``update_hessian(B)`` is called; every 10 steps:
-
-        logits = model(x)
-        drawn = torch.distributions.Categorical(logits=logits).sample()
-        cross_entropy(logits, drawn).backward()
-        optimizer.update_hessian(drawn.numel())
-        optimizer.zero_grad()
-
-    The authors' code has B in the step, and calls γ ρ.
+    gradients $\hat g$ are those that stand in the parameters when ``optimizer.update_hessian(B)`` is called; every 10
+    steps will do. The authors' code has B in the step, and calls γ ρ.
 
     Parent: SophiaH. Adds: the Gauss-Newton-Bartlett estimate.
     Strength: needs first derivatives only, and its curvature is never negative.
@@ -287,10 +281,16 @@ class SophiaG(Sophia):
 
     gamma: float = hyper(default=0.05, within="[0, ∞)", doc="γ, weight of h: the larger, the less is clipped")
 
-    hessian: Tensor = state(doc="h, mean of the Gauss-Newton diagonal", fill=not_estimated, signed=False)
+    hessian: Tensor = state(doc="h, mean of estimates of the Gauss-Newton diagonal", fill=not_estimated, signed=False)
 
     def update_hessian(self, batch_size: int) -> None:
-        """Refresh the estimate from the gradients, as they are now, of a mean loss for labels that the model drew.
+        """Refresh the estimate from the gradients, as they are now, of a mean loss for labels that the model drew::
+
+            logits = model(x)
+            drawn = torch.distributions.Categorical(logits=logits).sample()
+            cross_entropy(logits, drawn).backward()
+            optimizer.update_hessian(drawn.numel())
+            optimizer.zero_grad()
 
         Args:
             batch_size: B, how many labels that mean is over: the tokens of a language model. The gradients are those of
