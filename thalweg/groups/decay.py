@@ -35,10 +35,11 @@ class NoDecay(Rule):
     timm, and parameters with ``_no_weight_decay = True``, as in Mamba.
 
     Args:
-        norms, biases, vectors, embeddings: whether these are exempt.
+        norms, biases, vectors, embeddings: whether these are exempt. With ``embeddings=False`` nobody asks how a
+            parameter is used, so no hand-made one can be refused because that cannot be seen.
 
-    Sources: Goyal et al. 2017, "Accurate, large minibatch SGD", section 5.1 (norms), https://arxiv.org/abs/1706.02677;
-    He et al. 2019, "Bag of tricks for image classification with CNNs", section 3.1 (biases),
+    Sources: Goyal et al. 2017, "Accurate, large minibatch SGD" (norms), https://arxiv.org/abs/1706.02677; He et al.
+    2019, "Bag of tricks for image classification with convolutional neural networks" (biases),
     https://arxiv.org/abs/1812.01187
     """
 

@@ -42,8 +42,10 @@ class LayerDecay(Rule):
         ValueError: for a number outside its range; for a glob that matches no module with parameters; for a model
             without lists of blocks.
 
-    Sources: Howard & Ruder 2018, "Universal language model fine-tuning for text classification", section 3.2,
-    https://arxiv.org/abs/1801.06146; Clark et al. 2020, "ELECTRA", appendix B, https://arxiv.org/abs/2003.10555
+    Sources: Howard & Ruder 2018, "Universal language model fine-tuning for text classification" (discriminative
+    fine-tuning), https://arxiv.org/abs/1801.06146; Clark et al. 2020, "ELECTRA: Pre-training text encoders as
+    discriminators rather than generators", https://arxiv.org/abs/2003.10555 (its code decays each block once more, for
+    a pooler that it no longer has)
     """
 
     optional = True
