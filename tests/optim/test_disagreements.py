@@ -511,6 +511,33 @@ def test_adafactor_factors_the_last_two_dimensions_however_small():
     assert "row_var" not in optimizer.state[vector]
 
 
+# -- no tuning ------------------------------------------------------------------------------------------------------
+
+
+def prodigy(corrected):
+    """Prodigy from d₀ = 0.1, with Adam's correction as a factor of the learning rate or without."""
+
+    def update(x, g, t, s):
+        d, d0, beta3 = s.get("d", 0.1), 0.1, math.sqrt(0.99)
+        rate = d * (math.sqrt(1 - 0.99**t) / (1 - 0.9**t) if corrected else 1.0)
+        s["r"] = beta3 * s.get("r", 0.0) + d / d0 * rate * (g @ (START - x))
+        s["s"] = beta3 * s.get("s", 0.0) + d / d0 * rate * g
+        s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * d * g
+        s["v"] = 0.99 * s.get("v", 0.0) + 0.01 * (d * g) ** 2
+        s["top"] = max(s.get("top", d0), s["r"] / np.abs(s["s"]).sum())
+        s["d"] = s["top"]
+        return x - rate * s["m"] / np.sqrt(s["v"])
+
+    return worked_out(update)
+
+
+def test_prodigy_corrects_nothing_unless_asked():
+    flags = {"betas": (0.9, 0.99), "d0": 0.1, "eps": 1e-300}
+    same(path("Prodigy", **flags), prodigy(corrected=False))
+    same(path("Prodigy", use_bias_correction=True, **flags), prodigy(corrected=True))
+    differ(prodigy(corrected=False), prodigy(corrected=True))
+
+
 # -- curvature ------------------------------------------------------------------------------------------------------
 
 
