@@ -28,7 +28,8 @@ def update(rule: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
     """One whole update of one tensor; the only place where a direction becomes a step.
 
     Args:
-        rule: the optimizer class: its ``direction(p, g, s, h)`` gives the direction u.
+        rule: the optimizer class: its ``direction(p, g, s, h)`` gives the direction u, or u and what decoupled decay
+            takes from, where that is not p.
         p: the parameter. Not written.
         g: its gradient. Not written.
         s: its state; what ``direction`` assigns to an attribute is the new state.
@@ -39,7 +40,8 @@ def update(rule: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
     """
     g = before(p, g, s, h)
     u = rule.direction(p, g, s, h)
-    new: Tensor = after(p, g, u, s, h)
+    u, q = u if isinstance(u, tuple) else (u, p)
+    new: Tensor = after(p, g, u, q, s, h)
     return new
 
 
@@ -98,18 +100,18 @@ def before(p: Any, g: Any, s: Any, h: Any) -> Any:
     return g
 
 
-def after(p: Any, g: Any, u: Any, s: Any, h: Any) -> Any:
+def after(p: Any, g: Any, u: Any, q: Any, s: Any, h: Any) -> Any:
     r"""The new parameter.
 
-    In this order:
+    Decoupled decay takes $\lambda q$, where q is p unless the rule says otherwise. In this order:
 
     - ``cautious``: u only where its sign is that of g, over the share of such elements, at least 1e-3 (Liang et al.
       2024, algorithm 1);
-    - ``cautious_decay``: where decoupled decay is $\lambda p$ below, it is $\lambda p\,[u p \ge 0]$: only of what u
-      does not drive away from 0 (Chen et al. 2025, "Cautious weight decay", https://arxiv.org/abs/2510.12402);
-    - ``trust_ratio``: u, with decoupled decay $\lambda p$ in it, times $\lVert p \rVert / \lVert u \rVert$, or times 1
+    - ``cautious_decay``: q only where $u p \ge 0$, so that u does not drive it away from 0 (Chen et al. 2025, "Cautious
+      weight decay", https://arxiv.org/abs/2510.12402);
+    - ``trust_ratio``: u, with decoupled decay $\lambda q$ in it, times $\lVert p \rVert / \lVert u \rVert$, or times 1
       where either is 0 (You et al. 2020, algorithm 2);
-    - else decoupled decay: $p - \gamma\lambda p$, or where ``independent_weight_decay`` $p - \eta\lambda p$ with $\eta$
+    - else decoupled decay: $p - \gamma\lambda q$, or where ``independent_weight_decay`` $p - \eta\lambda q$ with $\eta$
       the learning rate over its initial value (Loshchilov & Hutter 2019, algorithm 2);
     - the step: $p - \gamma u$; for a tensor whose norm ``hyperball`` keeps, :func:`on_sphere`, without decoupled decay.
     """
@@ -117,22 +119,22 @@ def after(p: Any, g: Any, u: Any, s: Any, h: Any) -> Any:
     if h.cautious:
         agree = u * g > 0
         u = u * agree / ops.maximum(ops.tensor_mean(agree), 1e-3)
-    shrinking, square, along, fixed = p, None, None, None
+    square, along, fixed = None, None, None
     if h.cautious_decay:
-        shrinking = shrinking * (u * p >= 0)
+        q = q * (u * p >= 0)
     if h.hyperball:
         square, along = ops.tensor_sum(p * p), ops.tensor_sum(p * u)
         s.hyperball_radius = ops.where(h.first, ops.sqrt(square), s.hyperball_radius)
         fixed = ops.where(s.hyperball_radius > 0, 1.0 if h.hyperball == "all" else ops.is_matrix(p), 0.0)
-        shrinking = shrinking * (1 - fixed)
+        q = q * (1 - fixed)
     if h.trust_ratio:
         if decay:
-            u = torch.add(u, shrinking, alpha=h.weight_decay)
+            u = torch.add(u, q, alpha=h.weight_decay)
         size, length = ops.tensor_norm(p), ops.tensor_norm(u)
         u = u * ops.where(size * length > 0, size / length, 1.0)
     elif decay:
         rate = (h.lr / h.initial_lr if h.independent_weight_decay else h.lr) * h.weight_decay
-        p = p * (1 - rate) if shrinking is p else torch.add(p, shrinking, alpha=-rate)
+        p = p * (1 - rate) if q is p else torch.add(p, q, alpha=-rate)
     if h.hyperball:
         return on_sphere(p, u, square, along, s.hyperball_radius, fixed, h)
     return torch.add(p, u, alpha=-h.lr)

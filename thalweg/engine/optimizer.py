@@ -154,8 +154,10 @@ class Optimizer(Declared):
         self._constructed = True
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """Which way, not how far: the update $u$ of $p ← p − lr·u$, from plain torch ops.
+
+        A pair (u, q) says that decoupled decay takes from q in place of p: p ← p − lr·λ·q − lr·u.
 
         Args:
             p: parameter. g: gradient. s: the declared state; assign to it. h: the declared hyperparameters,

@@ -42,7 +42,7 @@ class Rule(Protocol):
     states: ClassVar[dict[str, StateSpec]]
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """Which way to go."""
         ...
 

@@ -199,7 +199,7 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
     out = []
     for g, kept in zip(gs, covers, strict=True):
         shape = g.shape or (1,)
-        parts = [a.view(*(-1 if i == j else 1 for j in range(len(shape)))) for i, a in enumerate(kept.split(shape))]
+        parts = [a.view(*(-1 if i == j else 1 for j in range(len(shape)))) for i, a in enumerate(torch.split(kept, list(shape)))]
         least = functools.reduce(torch.minimum, parts).expand(shape)
         square = g.reshape(shape).square()
         v = torch.lerp(least, square, 1 - beta) if beta else least + square
