@@ -85,7 +85,7 @@ plateaus = st.builds(
     st.sampled_from(["rel", "abs"]),
     st.integers(0, 3),
     st.floats(0, 0.2),
-    st.sampled_from([0.0, 1e-8, 1e-3]),
+    st.sampled_from([0.0, 1e-8, 0.05, 0.3]),
 )
 every = {**plain, **around, Plateau: plateaus}
 #: every function of the step that gives factors

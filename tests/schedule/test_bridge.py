@@ -10,7 +10,18 @@ from torch.optim import lr_scheduler as theirs
 
 import thalweg
 from tests.schedule.samples import schedules, sgd, trajectory, two_groups, values
-from thalweg.schedule import Between, Cosine, Exponential, Linear, OneCycle, Scheduler, constant, cosine, linear
+from thalweg.schedule import (
+    Between,
+    Cosine,
+    Exponential,
+    Linear,
+    OneCycle,
+    Plateau,
+    Scheduler,
+    constant,
+    cosine,
+    linear,
+)
 
 
 @pytest.mark.parametrize("tensor_lr", [False, True])
@@ -44,6 +55,14 @@ def test_a_tensor_that_others_hold_is_filled():
     assert trajectory(optimizer, scheduler, 2) == [0.5, 0.25]
     assert held is optimizer.param_groups[0]["lr"]
     assert held == 0
+    measured = Scheduler(optimizer, plateau=Plateau(factor=0.5, patience=0))
+    measured.measure(1.0)
+    measured.measure(1.0)
+    assert held is optimizer.param_groups[0]["lr"]
+    assert held == 0.25
+    measured.load_state_dict(Scheduler(sgd(torch.tensor(0.5)), plateau=Plateau()).state_dict())
+    assert held is optimizer.param_groups[0]["lr"]
+    assert held == 0.5
 
 
 def test_begins_in_the_middle_where_the_peaks_are_known():

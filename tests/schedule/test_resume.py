@@ -94,6 +94,16 @@ def test_state_can_be_loaded_safely_and_is_the_receivers_own(tmp_path):
     assert state == before
 
 
+def test_a_state_that_was_taken_stays_as_it_was():
+    optimizer = adamw(tensor_lr=True)
+    scheduler = Scheduler(optimizer, linear(5), weight_decay=linear(5))
+    state = scheduler.state_dict()
+    before = copy.deepcopy(state)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": torch.tensor(2.0)})
+    go((optimizer, scheduler), 2)
+    assert state == before
+
+
 @pytest.mark.parametrize("scheduler_first", [True, False])
 def test_resumes_with_a_group_that_was_added_on_the_way(scheduler_first):
     def grown(stop):
