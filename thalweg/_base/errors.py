@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable
 
 
@@ -24,9 +25,19 @@ def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> Va
     return ValueError(f"{name}={shown}: expected {allowed}" + (f". {remedy}" if remedy else ""))
 
 
+def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:
+    """Names that look like ``name``, the likest first; of equally like ones those with the same beginning."""
+
+    def likeness(other: str) -> tuple[float, int]:
+        same = [a == b for a, b in zip(name, other, strict=False)]
+        return difflib.SequenceMatcher(None, name, other).ratio(), [*same, False].index(False)
+
+    return heapq.nlargest(most, (k for k in known if likeness(k)[0] >= 0.55), key=likeness)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ThalwegError:
     """The error for a misspelt name; offers the nearest ones: ``no optimizer 'adamv'; did you mean adamw or adam?``."""
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    near = nearest(name.lower(), known)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
     return ThalwegError(f"no {kind} {name!r}; {hint}")

@@ -9,6 +9,8 @@ import click
 from thalweg._base.errors import ThalwegError
 from thalweg._base.version import __version__
 from thalweg.cli.bench import bench
+from thalweg.cli.explain import explain
+from thalweg.cli.list import list_
 from thalweg.cli.race import race
 from thalweg.cli.task import task, tasks
 
@@ -39,5 +41,7 @@ def app() -> None:
 
 app.add_command(race)
 app.add_command(bench)
+app.add_command(list_)
+app.add_command(explain)
 app.add_command(tasks)
 app.add_command(task)

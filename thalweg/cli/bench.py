@@ -21,9 +21,7 @@ from thalweg.bench.machine import in_words
 from thalweg.bench.plot import FORMATS, label, plot
 from thalweg.bench.works import WHAT, WORKS
 from thalweg.cli import files
-
-#: columns that the tables take where nothing limits them
-WIDTH = 110
+from thalweg.cli.screen import console_of
 
 
 @click.command()
@@ -57,9 +55,7 @@ def bench(
     Beside it, in turn in the same process: the time that this machine takes to read and write the same bytes (the
     ceiling), torch's fastest optimizer of the same name, and the installed peers.
     """
-    console = Console(stderr=json_path is not None and str(json_path) == "-")
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console.width = max(console.width, WIDTH)
+    console = console_of(stderr=json_path is not None and str(json_path) == "-")
     for path in (json_path, plot_path):
         files.writable_file(path)
     if plot_path is not None:

@@ -1,0 +1,178 @@
+"""Every formula, read back from its text, takes the steps that the optimizer takes."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.cases import CASES, MIXED, every, feed, name, parameters
+from tests.explain.notation import Env, Reader, from_latex
+from thalweg.engine import ops
+from thalweg.engine.batch import formats_of, new_state
+from thalweg.engine.declare import plain
+from thalweg.engine.trace import kept
+from thalweg.explain.equations import formula
+from thalweg.explain.expression import Call, Num, Sym, Word, walk
+from thalweg.explain.spelling import Latex, Unicode
+
+#: rules that round a number of the host to float32, which a formula does not say
+ROUNDED = {"ASGD": 1e-5, "NAdam": 1e-5}
+MODIFIERS = [
+    {"clip_value": 0.5}, {"clip_norm": 0.7}, {"clip_global_norm": 0.7}, {"clip_adaptive": 0.1}, {"centralize": True},
+    {"grokfast": 0.5}, {"orthograd": True}, {"cautious": True}, {"hyperball": True}, {"trust_ratio": True},
+    {"weight_decay": 0.1, "decoupled_weight_decay": True, "independent_weight_decay": True},
+    {"weight_decay": 0.1, "decoupled_weight_decay": True, "cautious_decay": True, "hyperball": True},
+    {"weight_decay": 0.1, "decoupled_weight_decay": True, "trust_ratio": True},
+    {"weight_decay": 0.05, "maximize": True, "clip_value": 0.5, "clip_norm": 0.7, "clip_global_norm": 0.6,
+     "clip_adaptive": 0.1, "centralize": True, "cautious": True},
+]  # fmt: skip
+
+
+class Walk:
+    """An optimizer beside its formula: both take the same steps from the same state."""
+
+    def __init__(self, rule, lr, flags, shapes):
+        self.rule, self.params = rule, parameters(shapes)
+        self.optimizer = rule(self.params, lr=lr, backend="eager", **flags)
+        self.formula = formula(rule, **{k: v for k, v in flags.items() if k in rule.hypers})
+        self.group = self.optimizer.param_groups[0]
+        self.step = 0
+
+    def hypers(self):
+        """The group's numbers, by their symbols."""
+        flat = {"lr": plain(self.group["lr"]), "initial_lr": plain(self.group["lr"]), "step": float(self.step)}
+        for key in self.rule.hypers:
+            value = plain(self.group[key])
+            flat.update({f"{key}_{i}": v for i, v in enumerate(value)} if isinstance(value, tuple) else {key: value})
+        return flat
+
+    def state(self, p):
+        """What is kept for a parameter, as a formula sees it; before the first step, as the engine begins it."""
+        h, found = SimpleNamespace(**self.group), dict(self.optimizer.state[p])
+        specs = [spec for spec in kept(self.rule, self.group) if spec.kind != "count"]
+        new_state(specs, p, h, formats_of(p.dtype, specs, self.optimizer.storage), found)
+        found.update({spec.name: self.group[spec.name] for spec in specs if spec.kind == "shared"})
+        values = {spec.name: found.get(spec.name) for spec in specs}
+        values = {k: v.detach().clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
+        for spec in specs:
+            if spec.kind in ("row", "per_tensor", "number"):  # broadcast with the parameter
+                shape = (-1, *[1] * (p.ndim - 1)) if spec.kind == "row" and p.ndim > 1 else ()
+                values[spec.name] = values[spec.name].double().reshape(shape)
+        return values
+
+    def env(self, p, spell):
+        """Values of all symbols before a step."""
+        keys = self.formula.symbols
+        values = {spell(Sym(k, None, ops.HOST)): v for k, v in self.hypers().items() if k in keys}
+        values["t"] = self.step
+        state = self.state(p)
+        for old, other in self.formula.aliases.items():
+            state[other] = state[old]
+        for k, v in state.items():
+            v = ops.Aside(v) if k in self.rule.states and self.rule.states[k].kind == "aside" else v
+            if k in keys:
+                values[spell(Sym(k, 1, ops.ELEMENT))] = values[spell(Sym(k, None, ops.ELEMENT))] = v
+        values[spell(Sym("p", 1, ops.ELEMENT))] = p.detach().clone()
+        keys = self.formula.keys()
+        raw = "grad" if "grad" in keys else "g"
+        values[spell(Sym(raw, 0, ops.ELEMENT))] = p.grad.clone()
+        return Env(values, {n: self.function(n) for n in self.formula.leaves})
+
+    def function(self, leaf):
+        """A function of whole tensors, with the arguments that the formula does not show."""
+        called = self.formula.leaves[leaf]
+        numbers = self.hypers()
+
+        def value(x):
+            if isinstance(x, (Num, Word)):
+                return x.value
+            if isinstance(x, Call) and x.name == "tuple":
+                return tuple(map(value, x.args))
+            keys = {y.key for y in walk(x) if isinstance(y, Sym)}
+            spell = Unicode(self.formula.symbols)
+            words = {spell(Sym(key, None, ops.HOST)): numbers[key] for key in keys}
+            return Reader(spell(x), words).read()(Env(words))
+
+        def run(*shown):
+            args = list(shown)
+            for i, x in called.fixed:
+                args.insert(i, value(x))
+            return called.leaf.run(*args)
+
+        return run
+
+
+def lines_of(formula, spelling):
+    """What is on the left of each line, and what its right side means, read from its text."""
+    spell = Unicode(formula.symbols)
+    syms = {x for e in formula.equations for y in (*e.left, e.right) for x in walk(y) if isinstance(x, Sym)}
+    syms = {s for s in syms if s.key not in ("first", "later")} | {Sym("step", None, ops.HOST)}
+    words = [spell(s) for s in syms]
+    latex = {Latex(formula.symbols)(s): spell(s) for s in syms}
+    for equation in formula.equations:
+        text = spelling(formula.symbols)(equation.right)
+        meaning = Reader(from_latex(text, latex) if spelling is Latex else text, words).read()
+        yield [spell(s) for s in equation.left], meaning
+
+
+def evaluate(lines, envs):
+    """Add to each tensor's environment what the lines say, in order."""
+    for env in envs:
+        env.everyone = envs
+    for left, meaning in lines:
+        for env in envs:
+            out = meaning(env)
+            env.values.update(zip(left, out if len(left) > 1 else (out,), strict=True))
+
+
+def largest_difference(walking, count=3):
+    """Relative, between what the formula says in either notation and what the optimizer does."""
+    formula, spell = walking.formula, Unicode(walking.formula.symbols)
+    readings = [list(lines_of(formula, spelling)) for spelling in (Unicode, Latex)]
+    worst = 0.0
+    for _ in range(count):
+        walking.step += 1
+        generator = torch.Generator().manual_seed(walking.step)
+        for p in walking.params:
+            p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        more = feed(walking.optimizer, walking.step - 1)
+        walking.group.update(more)
+        found = [[walking.env(p, spell) for p in walking.params] for _ in readings]
+        for lines, envs in zip(readings, found, strict=True):
+            evaluate(lines, envs)
+        before = [walking.state(p) for p in walking.params]
+        walking.optimizer.step(**more)
+        for i, p in enumerate(walking.params):
+            if not p.numel():  # it has no steps
+                continue
+            for key, value in {"p": p.detach(), **walking.state(p)}.items():
+                name = formula.aliases.get(key, key)
+                symbol = spell(Sym(name, 0, ops.ELEMENT)) if name in formula.symbols else ""
+                for envs in found:
+                    said = envs[i].values.get(symbol, before[i].get(key))  # what no line is about does not move
+                    worst = max(worst, difference(said, value))
+    return worst
+
+
+def difference(a, b):
+    a = a.kept if isinstance(a, ops.Aside) else a
+    if a is None or b is None:
+        return 0.0 if a is b else math.inf
+    a, b = torch.as_tensor(a, dtype=torch.float64), torch.as_tensor(b, dtype=torch.float64)
+    if not b.numel():
+        return 0.0
+    gap = ((a - b).abs() / (1 + b.abs())).max().item()
+    return gap if not math.isnan(gap) else math.inf
+
+
+@pytest.mark.parametrize(("case", "flags"), every(), ids=name)
+def test_the_printed_formula_takes_the_optimizers_steps(case, flags):
+    assert largest_difference(Walk(case.ours, case.lr, flags, case.shapes)) < ROUNDED.get(case.name, 1e-11)
+
+
+@pytest.mark.parametrize("flags", MODIFIERS, ids=name)
+@pytest.mark.parametrize("rule", ["SGD", "Adam"])
+def test_so_it_does_with_what_surrounds_a_direction(rule, flags):
+    case = next(c for c in CASES if c.name == rule)
+    assert largest_difference(Walk(case.ours, 0.1, flags, MIXED)) < 1e-11

@@ -1,0 +1,115 @@
+"""`thalweg explain`: one optimizer, from its class."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.text import Text
+
+from thalweg._base.errors import ThalwegError
+from thalweg.cli.screen import console_of
+from thalweg.explain import ENGLISH, Explanation, chinese
+from thalweg.explain import explain as about
+from thalweg.explain.page import page
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--with", "flags", multiple=True, metavar="NAME=VALUE", help="Of this form: nesterov=True, weight_decay=0.1."
+)
+@click.option("--latex", is_flag=True, help="The formula alone, in LaTeX.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--bench", "measured", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="With what `thalweg bench --json FILE` has measured.")  # fmt: skip
+@click.option("--zh", is_flag=True, help="In Chinese.")
+def explain(name: str, flags: tuple[str, ...], latex: bool, as_json: bool, measured: Path | None, zh: bool) -> None:
+    """Explain an optimizer: idea, formula, lineage, strengths and weaknesses, cost, paper.
+
+    NAME is one of `thalweg list`, or a class of yours: my_file.py:MyRule, my_package.my_module:MyRule. The formula is
+    rendered from the graph that runs.
+    """
+    try:
+        found = about(_class(name) if ":" in name else name, **dict(map(_flag, flags)))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ThalwegError(str(error)) from error
+    if latex:
+        if found.formula is None:
+            raise ThalwegError(f"{found.name} overrides the whole step: it has no formula of one step")
+        click.echo(found.formula.latex)
+    elif as_json:
+        click.echo(json.dumps(as_dict(found), indent=1, ensure_ascii=False))
+    else:
+        language = chinese() if zh else ENGLISH
+        console = console_of()
+        for line in page(found, language, min(console.width, 110)):
+            console.print(Text(line.text, style="bold" if line.heading else ""), soft_wrap=True)
+        for row in _measured(measured, found.name):
+            console.print(Text(language("measured") + "  " + row), soft_wrap=True)
+
+
+def as_dict(found: Explanation) -> dict[str, Any]:
+    """As JSON takes it."""
+    text, formula = found.text, found.formula
+    return {
+        **found.as_dict(),
+        "adds": text.adds,
+        "strength": text.strength,
+        "weakness": text.weakness,
+        "source": text.source,
+        "lineage": list(found.lineage),
+        "formula": formula.unicode if formula else None,
+        "latex": formula.latex if formula else "\n".join(text.math),
+        "hyperparameters": [
+            {"name": s.name, "symbol": s.symbol, "default": repr(s.default), "allowed": s.allowed, "doc": s.doc}
+            for s in found.settings
+        ],
+        "state": [{"name": k.name, "symbol": k.symbol, "doc": k.doc} for k in found.kept],
+    }
+
+
+def _class(name: str) -> type[torch.optim.Optimizer]:
+    """A class of the user's, from a file or a module."""
+    where, _, attribute = name.rpartition(":")
+    try:
+        held = runpy.run_path(where) if where.endswith(".py") else vars(importlib.import_module(where))
+    except (ImportError, OSError) as error:
+        raise ThalwegError(f"cannot read {where}: {error}") from error
+    found = held.get(attribute)
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise ThalwegError(f"{where} has no optimizer class {attribute!r}")
+    return found
+
+
+def _flag(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ThalwegError(f"--with {text}: expected NAME=VALUE, such as nesterov=True")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a word
+
+
+def _measured(path: Path | None, name: str) -> list[str]:
+    """What a benchmark says of it, a line for each work and backend."""
+    if path is None:
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        mine = [row for row in rows if row["optimizer"] == name and row["ms"]]
+        return [
+            f"{row['work']} ({row['backend']}): {row['ms']:.3g} ms a step"
+            + (f", {row['ceiling_fraction']:.2f} of the ceiling" if row["ceiling_fraction"] else "")
+            + (f", {row['vs_torch']:.3g} × torch" if row["vs_torch"] else "")
+            for row in mine
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ThalwegError(f"{path} is no result of `thalweg bench --json`") from error

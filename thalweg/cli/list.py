@@ -1,0 +1,126 @@
+"""`thalweg list`: every optimizer, as a table, a tree, a picture, or JSON."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from thalweg._base.errors import ThalwegError
+from thalweg.cli import files
+from thalweg.cli.screen import console_of
+from thalweg.explain import ENGLISH, Branch, Explanation, Language, chinese, explain, tree
+from thalweg.explain.picture import picture
+from thalweg.registry import optimizers, wrappers
+
+
+@click.command(name="list")
+@click.argument("pattern", default="")
+@click.option("--tree", "as_tree", is_flag=True, help="As a family tree: who extends whom, and by what.")
+@click.option("--picture", "path", type=click.Path(path_type=Path), help="Draw the family tree: FILE.svg.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--zh", is_flag=True, help="In Chinese.")
+def list_(pattern: str, as_tree: bool, path: Path | None, as_json: bool, zh: bool) -> None:
+    """List the optimizers: what each adds to its parent, and what it keeps and moves.
+
+    PATTERN keeps those with this text in their name, or all of the family of that name (sgd, adam, sign); * and ? stand
+    for any letters. `thalweg explain NAME` tells the rest.
+    """
+    language = chinese() if zh else ENGLISH
+    if path is not None:
+        if path.suffix != ".svg":
+            raise ThalwegError(f"cannot write {path}: the picture is an SVG; name it FILE.svg")
+        files.writable_file(path)
+        files.write(path, picture(language))
+        click.echo(language("wrote {path}", path=path))
+        return
+    if as_tree:
+        console_of().print(_tree(tree(), language))
+        return
+    found = [explain(cls) for cls in optimizers().values()]
+    found = [one for one in found if _matches(pattern, one)]
+    around = [explain(cls) for cls in wrappers().values()]
+    around = [one for one in around if _matches(pattern, one)]
+    if not found and not around:
+        raise ThalwegError(f"no optimizer or family has {pattern!r} in its name; `thalweg list` shows all")
+    if as_json:
+        everything = {"optimizers": [one.as_dict() for one in found], "wrappers": [one.as_dict() for one in around]}
+        click.echo(json.dumps(everything, indent=1, ensure_ascii=False))
+        return
+    show(console_of(), found, around, language)
+
+
+def _matches(pattern: str, about: Explanation) -> bool:
+    """A family by its whole name, an optimizer by any part of its own."""
+    wanted = pattern.lower()
+    if wanted == about.family:
+        return True
+    return fnmatch(about.name.lower(), wanted if set(wanted) & set("*?") else f"*{wanted}*")
+
+
+def show(console: Console, found: list[Explanation], around: list[Explanation], say: Language) -> None:
+    """A table for each family, in the order in which the tree meets them; then what stands around any of them."""
+    order = {name: i for i, name in enumerate(_names(tree()))}
+    families: dict[str, list[Explanation]] = {}
+    for one in sorted(found, key=lambda a: order[a.name]):
+        families.setdefault(one.family, []).append(one)
+    widest = max((len(one.name) for one in (*found, *around)), default=0)
+    for name, members in families.items():
+        title = say.family(name, members[0].about).rstrip(".。")
+        console.print(Text.assemble((name, "bold"), "  ", (title, "dim")), soft_wrap=False)
+        table = _columns(say, widest)
+        for one in members:
+            parent = f"{one.lineage[-2]} + " if len(one.lineage) > 1 else ""
+            text = say.words(one.name, one.text)
+            what = Text.assemble((parent, "cyan"), text.adds or text.idea)
+            table.add_row(one.name, _bytes(one, "state"), _bytes(one, "moved"), what)
+        console.print(table, "")
+    if around:
+        console.print(Text(say("around any of them"), style="bold"))
+        table = _columns(say, widest, costs=False)
+        for one in around:
+            table.add_row(one.name, say.words(one.name, one.text).idea)
+        console.print(table, "")
+    if found:
+        console.print(Text(say("bytes a parameter: kept as state, and moved in a step"), style="dim"))
+
+
+def _columns(say: Language, widest: int, costs: bool = True) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 1))
+    table.add_column(style="bold", min_width=widest, no_wrap=True)
+    if costs:
+        table.add_column(justify="right", min_width=5, no_wrap=True)
+        table.add_column(justify="right", min_width=3, no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _bytes(about: Explanation, what: str) -> str:
+    cost = about.cost
+    amount = None if cost is None else cost.state_bytes if what == "state" else cost.moved_bytes
+    return "–" if amount is None else f"{amount:.2f}".rstrip("0").rstrip(".")
+
+
+def _names(branches: list[Branch]) -> list[str]:
+    return [name for branch in branches for name in (branch.name, *_names(branch.children))]
+
+
+def _tree(branches: list[Branch], say: Language) -> Tree:
+    """The roots under one another."""
+    top = Tree(say("The family of optimizers"), guide_style="dim", hide_root=True)
+
+    def grow(node: Tree, branch: Branch) -> None:
+        adds = say.words(branch.name, branch.text).adds
+        twig = node.add(Text.assemble((branch.name, "bold"), (f"  {adds}" if adds else "", "dim")))
+        for child in branch.children:
+            grow(twig, child)
+
+    for branch in branches:
+        grow(top, branch)
+    return top

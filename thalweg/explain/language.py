@@ -1,0 +1,61 @@
+"""The words around an explanation, in English and in Chinese. A text that has no translation stays English."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from typing import Any
+
+from thalweg.explain.docstring import Words
+
+
+@dataclass(frozen=True)
+class Language:
+    """What replaces an English text.
+
+    Attributes:
+        name: ``"en"`` or ``"zh"``.
+        phrases: headings and short phrases.
+        families: what each file of optimizers is about, by its name.
+        docs: of hyperparameters and states.
+        entries: idea, adds, strength and weakness of each optimizer, by its name.
+    """
+
+    name: str = "en"
+    phrases: dict[str, str] = field(default_factory=dict)
+    families: dict[str, str] = field(default_factory=dict)
+    docs: dict[str, str] = field(default_factory=dict)
+    entries: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __call__(self, phrase: str, **values: Any) -> str:
+        """A phrase, with the values that it speaks of."""
+        return self.phrases.get(phrase, phrase).format(**values)
+
+    def family(self, name: str, text: str) -> str:
+        """What a file of optimizers is about."""
+        return self.families.get(name, text)
+
+    def doc(self, text: str) -> str:
+        """What a hyperparameter or a state is."""
+        return self.docs.get(text, text)
+
+    def words(self, name: str, text: Words) -> Words:
+        """The text of an optimizer. Notes are left out where they are not translated."""
+        entry = self.entries.get(name)
+        if not entry:
+            return text
+        kept = {key: entry.get(key, getattr(text, key)) for key in ("idea", "adds", "strength", "weakness")}
+        return replace(text, notes=(), **kept)
+
+
+ENGLISH = Language()
+
+
+@functools.cache
+def chinese() -> Language:
+    """The catalogue in ``zh.toml``."""
+    text = resources.files("thalweg.explain").joinpath("zh.toml").read_text(encoding="utf-8")
+    found = tomllib.loads(text)
+    return Language("zh", found["phrases"], found["families"], found["docs"], found["optimizers"])

@@ -1,0 +1,81 @@
+"""Optimizers by name: `thalweg.optimizers()` is what there is, `thalweg.create("adamw", model)` makes one."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import nn
+
+from thalweg import optim, wrap
+from thalweg._base.errors import nearest, unknown_name
+from thalweg.engine.optimizer import Optimizer
+
+
+def optimizers(pattern: str = "*") -> dict[str, type[torch.optim.Optimizer]]:
+    """Every optimizer by its name, in the order of the alphabet.
+
+    Args:
+        pattern: which names, with ``*`` and ``?`` as in file names (``"ada*"``); upper and lower case are one.
+    """
+    names = sorted(optim.__all__, key=str.lower)
+    return {name: getattr(optim, name) for name in names if fnmatch(name.lower(), pattern.lower())}
+
+
+def wrappers() -> dict[str, type[torch.optim.Optimizer]]:
+    """What stands around any optimizer, by name."""
+    return {name: getattr(wrap, name) for name in sorted(wrap.__all__, key=str.lower)}
+
+
+def find(name: str) -> type[torch.optim.Optimizer]:
+    """The optimizer or wrapper of a name, however it is spelt: ``"adamw"``, ``"AdamW"``, ``"adam-w"``.
+
+    Raises:
+        ThalwegError: for an unknown name; it offers the nearest ones.
+    """
+    known = {_plain(key): cls for key, cls in {**optimizers(), **wrappers()}.items()}
+    found = known.get(_plain(name))
+    if found is None:
+        raise unknown_name("optimizer", name, known)
+    return found
+
+
+def create(name: str, params: Any, **arguments: Any) -> torch.optim.Optimizer:
+    """An optimizer by its name.
+
+    >>> optimizer = create("adamw", nn.Linear(2, 1), lr=1e-3)
+
+    Args:
+        name: of an optimizer or wrapper; case and punctuation do not count.
+        params: what its class takes, or a model: its parameters, with their names, are passed on. ``Muon`` takes the
+            model itself, and a wrapper an optimizer.
+        arguments: of its class.
+
+    Raises:
+        ThalwegError: for an unknown name; it offers the nearest ones.
+        TypeError: for an argument that the class does not take; it offers the nearest ones.
+        ValueError: for a hyperparameter outside its range.
+    """
+    cls: Any = find(name)
+    known = [*inspect.signature(cls).parameters][1:]
+    for argument in arguments:
+        if argument not in known:
+            near = nearest(argument, known)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+            raise TypeError(f"{cls.__name__} has no argument {argument!r}; {hint}")
+    if isinstance(params, nn.Module) and not _takes_a_model(cls):
+        params = params.named_parameters()
+    made: torch.optim.Optimizer = cls(params, **arguments)
+    return made
+
+
+def _takes_a_model(cls: type) -> bool:
+    """Whether it decides itself which parameters of a model get what; then it takes a sample of the model's input."""
+    return issubclass(cls, Optimizer) and "sample" in cls.setup
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
