@@ -7,7 +7,7 @@ from tests.cases import MIXED, distance, parameters, walk
 from thalweg.schedule import Scheduler, linear
 
 WAYS = [{}, {"independent_weight_decay": True}, {"trust_ratio": True},
-        {"trust_ratio": True, "independent_weight_decay": True}]  # fmt: skip
+        {"trust_ratio": True, "independent_weight_decay": True}, {"hyperball": True}, {"hyperball": "all"}]  # fmt: skip
 
 
 @pytest.mark.parametrize("ways", WAYS, ids=str)

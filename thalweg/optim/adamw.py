@@ -23,9 +23,8 @@ class StableAdamW(Optimizer):
     \eta_t = \frac{\gamma}{\max(1, \text{RMS}_t)}, \quad
     p \leftarrow p - \eta_t\Bigl(\frac{m_t}{\sqrt{v_t} + \epsilon} + \lambda p\Bigr)$$
 
-    The mean is over a tensor. The averages are kept free of their start; with constant betas they are those that Adam
-    divides by 1 − βᵗ, so the two ways take the same path. Decay, too, is by $\eta_t$, as the algorithm has it;
-    ``clip_decay=False`` leaves it at γ, as AdamW has it.
+    The mean is over a tensor. With constant betas Adam's division by 1 − βᵗ takes the same path. Decay is by $\eta_t$
+    too, as the algorithm has it; ``clip_decay=False`` leaves it at γ, as AdamW has it.
 
     Parent: AdamW. Adds: Adafactor's clip of the update by its root mean square.
     Strength: needs no clipping of gradients; rides out batches that an old mean square would answer with long steps.
