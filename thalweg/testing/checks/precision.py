@@ -1,0 +1,120 @@
+"""Parameters and states in fewer bits."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from thalweg.testing.case import Case
+from thalweg.testing.checks.reasons import few_tensors, lacks
+from thalweg.testing.suite import Trial, holds
+from thalweg.testing.verdicts import expect, same
+from thalweg.testing.walks import copies, distance
+
+#: how states are kept, and how parameters in bfloat16
+FORMATS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
+    "states in bfloat16": (torch.float32, {"state_dtype": "bfloat16"}),
+    "states in int8": (torch.float32, {"state_dtype": "int8"}),
+    "rounded at random": (torch.bfloat16, {"rounding": "stochastic"}),
+    "8 bits beside": (torch.bfloat16, {"master": "split8"}),
+    "16 bits beside": (torch.bfloat16, {"master": "split16"}),
+}
+
+
+def _narrow(case: Case) -> Iterable[tuple[str, Any]]:
+    return ((str(d)[6:], d) for d in case.dtypes if d != torch.float64)
+
+
+def _float64_only(case: Case) -> str | None:
+    return None if list(_narrow(case)) else "float64 is all that it serves"
+
+
+@holds(unless=[_float64_only], variants=_narrow)
+def follows_float64_in_fewer_bits(t: Trial) -> None:
+    """Five steps in each dtype end near those in float64, and the parameters keep their dtype."""
+    dtype: torch.dtype = t.variant[1]
+    eps = {"eps": 1e-3} if dtype == torch.float16 and t.case.takes("eps") else {}
+    exact, start, params = t.case.start(), t.case.start(), t.case.start(dtype=dtype)
+    for some in (exact, params):
+        t.case.walk(t.make(some, **eps), some, 5)
+    expect(all(p.dtype == dtype for p in params), "parameters have another dtype after the steps")
+    moved, off = distance(exact, start), distance(exact, [p.double() for p in params])
+    rounding = 40 * torch.finfo(dtype).eps * max(p.abs().max().item() for p in exact if p.numel())
+    expect(
+        off <= 0.25 * moved + rounding,
+        f"after 5 steps in {t.variant[0]} parameters are {off:.2g} from those in float64, which moved by {moved:.2g}",
+    )
+
+
+def _no_two_dtypes(case: Case) -> str | None:
+    return None if len(case.dtypes) > 1 else "it serves one dtype only"
+
+
+@holds(on="all", unless=[_no_two_dtypes, few_tensors])
+def dtypes_may_stand_side_by_side(t: Trial) -> None:
+    """Parameters of several dtypes in one group move as those of each dtype do in a group of their own."""
+    together, apart = _of_many_dtypes(t.case), _of_many_dtypes(t.case)
+    a, each = t.make(together), [t.make([p]) for p in apart] if not t.case.coupled else [t.make(apart)]
+    for step in range(3):
+        for params in (together, apart):
+            generator = torch.Generator().manual_seed(step)
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
+        for optimizer in (a, *each):
+            t.case.advance(optimizer, step)
+    same(together, apart, "parameters of several dtypes in one group move otherwise than by themselves")
+    expect(all(p.isfinite().all() for p in together), "parameters of several dtypes in one group are no numbers")
+
+
+def _of_many_dtypes(case: Case) -> list[torch.nn.Parameter]:
+    dtypes = sorted(case.dtypes, key=lambda dtype: dtype.itemsize)
+    shapes = [case.shapes[i % len(case.shapes)] for i in range(len(dtypes))]
+    return [case.start([shape], dtype)[0] for shape, dtype in zip(shapes, dtypes, strict=True)]
+
+
+@holds(unless=[lacks("state_dtype")], variants=lambda case: FORMATS.items())
+def follows_full_precision_in_every_format(t: Trial) -> None:
+    """Fifteen steps in each format of states and parameters end near those in float32."""
+    exact, start, params, _ = _in_format(t, 15)
+    moved, off = (
+        torch.cat([(p.float() - q).flatten() for p, q in zip(a, exact, strict=True)]).norm() for a in (start, params)
+    )
+    expect(
+        off <= 0.3 * moved,
+        f"15 steps with {t.variant[0]} end {off / moved:.0%} of their way from where they end in float32",
+    )
+
+
+def _in_format(t: Trial, steps: int) -> Any:
+    dtype, given = t.variant[1]
+    start = copies(t.case.start(dtype=dtype))
+    exact, params = ([torch.nn.Parameter(p.to(d, copy=True)) for p in start] for d in (torch.float32, dtype))
+    for some, more in ((exact, {}), (params, given)):
+        t.case.walk(t.make(some, **more), some, steps)
+    return exact, start, params, given
+
+
+@holds(unless=[lacks("state_dtype")], variants=lambda case: FORMATS.items())
+def resumes_in_every_format(t: Trial) -> None:
+    """Ten steps are five, a checkpoint through a file, and five more, to the bit: rounding at random goes on."""
+    dtype, given = t.variant[1]
+    params, again = t.case.start(dtype=dtype), t.case.start(dtype=dtype)
+    t.case.walk(t.make(params, **given), params, 10)
+    first = t.make(again, **given)
+    t.case.walk(first, again, 5)
+    second = t.make(again, **given)
+    second.load_state_dict(through_a_file(first.state_dict()))
+    t.case.walk(second, again, 5, start=5)
+    same(params, again, "5 steps, a checkpoint and 5 steps lead elsewhere than 10 steps")
+
+
+def through_a_file(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Saved and loaded as a checkpoint is, by the loader that executes nothing."""
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded

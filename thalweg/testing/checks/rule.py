@@ -1,0 +1,113 @@
+"""The rule is the one that it says: against a reference, with every flag, in every implementation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine.optimizer import Optimizer
+from thalweg.testing.backends import ways
+from thalweg.testing.case import IMPLEMENTATION, Case
+from thalweg.testing.checks.reasons import no_reference, one_way
+from thalweg.testing.suite import Trial, holds, shown, without_flags
+from thalweg.testing.verdicts import expect, fail, same
+from thalweg.testing.walks import distance
+
+STEPS = 100
+
+
+@holds(over="every", on="all", unless=[no_reference])
+def equals_its_reference_for_100_steps(t: Trial) -> None:
+    """Both walk from the same place along the same random gradients, in float64."""
+    ours = t.case.start()
+    t.case.walk(t.make(ours), ours, STEPS)
+    apart = distance(ours, _end(t.case, tuple(t.flags.items())))
+    if not apart <= t.case.within:
+        fail(f"{_when_they_part(t)}; after {STEPS} steps they are {apart:.2g} apart")
+
+
+@functools.lru_cache(maxsize=4)
+def _end(case: Case, flags: tuple[tuple[str, Any], ...]) -> list[Tensor]:
+    """Where the reference leads: the same for all backends, which are tried one after the other."""
+    theirs = _beside(case)
+    case.walk(case.make_reference(theirs, **dict(flags)), theirs, STEPS)
+    return theirs
+
+
+def _beside(case: Case) -> list[Any]:
+    """Parameters of the reference, which need not know another device than the CPU."""
+    return [torch.nn.Parameter(p.detach().cpu()) for p in case.start()]
+
+
+def _when_they_part(t: Trial) -> str:
+    """The first step at which they are apart, and where."""
+    ours, theirs = t.case.start(), _beside(t.case)
+    a, b = t.make(ours), t.make_reference(theirs)
+    for step in range(STEPS):
+        t.case.walk(a, ours, 1, step)
+        t.case.walk(b, theirs, 1, step)
+        apart = [distance([p], [q]) for p, q in zip(ours, theirs, strict=True)]
+        wrong = [i for i, d in enumerate(apart) if not d <= t.case.within]
+        if wrong:
+            p, d = ours[wrong[0]], apart[wrong[0]]
+            where = f"in {len(wrong)} of {len(ours)} tensors; in that of shape {tuple(p.shape)} by {d:.2g}"
+            look = "the rule itself or a default" if step == 0 else "what is kept from step to step"
+            return f"it leaves its reference at step {step + 1}, {where}: look at {look}"
+    return "it leaves its reference only sometimes: the same walk, taken again, agrees"
+
+
+@holds(over="flags")
+def every_flag_changes_the_path(t: Trial) -> None:
+    """Five steps with and without the flags must lead to different places; else they are ignored."""
+    backend = t.backend[1]
+    plain, flagged = t.case.taken(5, **backend), t.case.taken(5, **backend, **t.flags)
+    expect(
+        not distance(plain, flagged) <= 1e-6,
+        f"{shown(t.flags)} changes nothing in 5 steps from the path of the defaults: it is ignored, or is the default",
+    )
+
+
+@holds(unless=[without_flags])
+def every_hyperparameter_is_tried(t: Trial) -> None:
+    """Each argument of the constructor stands in ``flags`` or ``options``, so that none can be ignored unseen."""
+    tried = {"lr", *IMPLEMENTATION, *t.case.options, *(name for flags in t.case.flags for name in flags)}
+    missing = [name for name in _own(t.case) if name not in tried]
+    expect(not missing, f"no flags of the case set {', '.join(missing)}: nothing shows that it does anything")
+
+
+def _own(case: Case) -> Iterator[str]:
+    """What the constructor takes; of Thalweg's own rules, what they themselves declare and what reaches the rule."""
+    rule = case.declared
+    for name in case.arguments:
+        if rule is None:
+            yield name
+        elif name in rule.hypers and rule.hypers[name] != Optimizer.hypers.get(name):
+            h = rule.hypers[name]
+            if not h.constant:
+                yield name
+
+
+@holds(over="every", unless=[one_way], variants=lambda case: ((str(d)[6:], d) for d in case.dtypes))
+def every_backend_takes_the_same_path(t: Trial) -> None:
+    """Five steps in each dtype: the second backend with every flag, the others with the defaults."""
+    dtype: torch.dtype = t.variant[1]
+    shapes = sorted({tuple(s) for s in t.case.shapes})  # some backends multiply matrices of one shape together
+    within = 64 * torch.finfo(dtype).eps
+    (_, first), *others = ways(t.case).items()
+    flags = {**t.flags, **_floor(t, dtype)}
+    a = t.case.start(shapes, dtype)
+    t.case.walk(t.case.make(a, **first, **flags), a, 5)
+    for name, backend in others if not t.flags else others[:1]:
+        b = t.case.start(shapes, dtype)
+        t.case.walk(t.case.make(b, **backend, **flags), b, 5)
+        same(a, b, f"5 steps on {name} lead elsewhere than on {t.backend[0]}", within)
+
+
+def _floor(t: Trial, dtype: torch.dtype) -> dict[str, float]:
+    """In float16 the usual ε is 0."""
+    small = dtype == torch.float16 and "eps" not in {**t.flags, **t.case.options} and t.case.takes("eps")
+    return {"eps": 1e-3} if small else {}

@@ -1,0 +1,174 @@
+"""The list of checks, and what each of them is run over for a case: its flags, its backends, variants of the check."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from thalweg.testing.backends import ways
+from thalweg.testing.case import Case
+from thalweg.testing.verdicts import NotApplicable
+from thalweg.testing.walks import draw_anew
+
+#: what a check is run with: the defaults; the defaults and each set of flags; each set of flags
+Over = Literal["defaults", "every", "flags"]
+#: where: the first backend; all of them; the defaults on all of them and flags on the first
+On = Literal["first", "all", "lean"]
+#: why a check does not apply to a case; None if it does
+Unless = Callable[[Case], "str | None"]
+#: what a check is repeated for, by a word
+Variants = Callable[[Case], Iterable[tuple[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that must be true of every optimizer that it applies to."""
+
+    test: Callable[[Trial], None]
+    over: Over
+    on: On
+    unless: tuple[Unless, ...]
+    variants: Variants | None
+
+    @property
+    def name(self) -> str:
+        """As it is spelled in ``only``, in ``exempt`` and in the ids of tests."""
+        return self.test.__name__
+
+    @property
+    def title(self) -> str:
+        """What is true, in words."""
+        return self.name.replace("_", " ").strip()
+
+    @property
+    def doc(self) -> str:
+        """What is tried."""
+        return inspect.getdoc(self.test) or ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One check of one case, with one set of flags, on one backend.
+
+    Attributes:
+        backend: arguments of the constructor, by a word that is empty where there is one way only.
+        variant: what of the check's variants, by a word.
+        reason: why it does not apply; empty if it does.
+    """
+
+    check: Check
+    case: Case
+    flags: Mapping[str, Any]
+    backend: tuple[str, Mapping[str, Any]]
+    variant: tuple[str, Any]
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        """Flags, variant and backend."""
+        flags = [shown(self.flags)] if self.check.over != "defaults" else []
+        return "-".join(w for w in (*flags, self.variant[0], self.backend[0]) if w)
+
+    @property
+    def id(self) -> str:
+        """The name of a test."""
+        return "-".join(w for w in (self.case.name, self.check.name.strip("_"), self.words) if w)
+
+    def make(self, params: Any, /, **given: Any) -> Any:
+        """The optimizer over ``params``, with the trial's flags, on its backend."""
+        return self.case.make(params, **{**self.backend[1], **self.flags, **given})
+
+    def make_or_say(self, what: str, params: Any, /, **given: Any) -> Any:
+        """The optimizer over parameters or with arguments that not every one serves.
+
+        Raises:
+            NotApplicable: with its own words, where it refuses them; Thalweg's optimizers must not.
+        """
+        try:
+            return self.make(params, **given)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if self.case.declared:
+                raise
+            raise NotApplicable(f"it refuses {what}: {error}") from error
+
+    def make_reference(self, params: Any, /, **given: Any) -> Any:
+        """The reference over ``params``, with the trial's flags."""
+        return self.case.make_reference(params, **{**self.flags, **given})
+
+    def run(self) -> None:
+        """Do what it says.
+
+        Raises:
+            Failure: if it does not hold.
+            NotApplicable: if it does not apply.
+            Exception: whatever the optimizer raises, where it must not.
+        """
+        if self.reason:
+            raise NotApplicable(self.reason)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            draw_anew(0)
+            self.check.test(self)
+
+
+def shown(flags: Mapping[str, Any]) -> str:
+    """Flags as they are read in an id."""
+    return ",".join(f"{k}={v}" for k, v in flags.items()) or "defaults"
+
+
+CHECKS: list[Check] = []
+
+
+def holds(
+    *, over: Over = "defaults", on: On = "first", unless: Sequence[Unless] = (), variants: Variants | None = None
+) -> Callable[[Callable[[Trial], None]], Callable[[Trial], None]]:
+    """Add a function to the list of checks: its name says what is true, its docstring what is tried."""
+
+    def add(test: Callable[[Trial], None]) -> Callable[[Trial], None]:
+        CHECKS.append(Check(test, over, on, tuple(unless), variants))
+        return test
+
+    return add
+
+
+def without_flags(case: Case) -> str | None:
+    """For checks over flags."""
+    return None if case.flags else "no flags are listed"
+
+
+def trials(case: Case, only: Sequence[str] = ()) -> Iterator[Trial]:
+    """Every trial of a case, or those of some checks; a check that does not apply is one trial that says why.
+
+    Raises:
+        ValueError: for a check in ``only`` or ``exempt`` that does not exist.
+    """
+    known = [check.name for check in CHECKS]
+    for name in (*only, *case.exempt):
+        if name not in known:
+            raise ValueError(f"no check {name!r}; there are: {', '.join(known)}")
+    implementations = list(ways(case).items())
+    for check in CHECKS:
+        if only and check.name not in only:
+            continue
+        reason = _reason(check, case)
+        if reason:
+            yield Trial(check, case, {}, ("", {}), ("", None), reason)
+            continue
+        sets: list[Mapping[str, Any]] = [] if check.over == "flags" else [{}]
+        if check.over != "defaults":
+            sets += case.flags
+        for flags in sets:
+            whole = check.on == "all" or (check.on == "lean" and not flags)
+            for variant in check.variants(case) if check.variants else [("", None)]:
+                for backend in implementations if whole else implementations[:1]:
+                    yield Trial(check, case, flags, backend, variant)
+
+
+def _reason(check: Check, case: Case) -> str:
+    if check.name in case.exempt:
+        return f"exempt: {case.exempt[check.name]}"
+    unless = (*check.unless, *([without_flags] if check.over == "flags" else []))
+    return next((why for each in unless if (why := each(case))), "")
