@@ -14,6 +14,8 @@ from tests.references import (
     adamw,
     averages,
     curvature,
+    d_adaptation,
+    dog,
     inertia,
     layerwise,
     madgrad,
@@ -43,6 +45,7 @@ class Case:
     lr: float = 0.01
     downhill: float = 0.05  # a learning rate with which 200 steps from 2 reach the bottom of x²
     alone: bool = True  # whether a group steps the same without the others
+    base: dict[str, Any] = field(default_factory=dict)  # goes with all flags, so that few steps show what they do
 
     @property
     def in_torch(self) -> bool:
@@ -215,6 +218,28 @@ CASES = [
     Case("COCOB", parameter_free.COCOB, [
         {"alpha": 10.0}, {"weight_decay": 0.1}, {"maximize": True},
     ], lr=1.0, downhill=1.0),
+    Case("DAdaptSGD", d_adaptation.DAdaptSGD, [
+        {"momentum": 0.9}, {"growth_rate": 1.01}, {"d0": 1e-1}, {"weight_decay": 0.3}, {"maximize": True},
+        {"momentum": 0.5, "weight_decay": 0.3, "growth_rate": 1.1},
+    ], lr=3.0, downhill=1.0, alone=False, base={"d0": 1e-2}),
+    Case("DAdaptAdam", d_adaptation.DAdaptAdam, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"use_bias_correction": True}, {"growth_rate": 1.01}, {"d0": 1e-1},
+        {"weight_decay": 0.3}, {"weight_decay": 0.3, "decoupled_weight_decay": True}, {"maximize": True},
+    ], lr=1.0, downhill=1.0, alone=False, base={"d0": 1e-2}),
+    Case("Prodigy", d_adaptation.Prodigy, [
+        {"betas": (0.8, 0.95)}, {"betas": (0.0, 0.9)}, {"beta3": 0.99}, {"eps": 1e-1}, {"use_bias_correction": True},
+        {"safeguard_warmup": True, "use_bias_correction": True}, {"growth_rate": 1.01}, {"d_coef": 1.0}, {"d0": 1e-2},
+        {"weight_decay": 0.3}, {"weight_decay": 0.3, "decoupled_weight_decay": False}, {"maximize": True},
+    ], lr=1.0, downhill=1.0, alone=False, base={"d0": 1e-3, "d_coef": 2.0}),
+    Case("DoG", dog.DoG, [
+        {"reps_rel": 1e-2}, {"eps": 10.0}, {"weight_decay": 0.3}, {"maximize": True},
+    ], lr=1.0, downhill=1.0, alone=False, base={"reps_rel": 1e-3}),
+    Case("LDoG", dog.LDoG, [
+        {"reps_rel": 1e-2}, {"eps": 10.0}, {"weight_decay": 0.3}, {"maximize": True},
+    ], lr=1.0, downhill=1.0, base={"reps_rel": 1e-3}),
+    Case("DoWG", dog.DoWG, [
+        {"eps": 1e-2}, {"weight_decay": 0.3}, {"maximize": True},
+    ], lr=1.0, downhill=1.0, alone=False),
     Case("Muon", torch.optim.Muon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"},
@@ -224,7 +249,7 @@ CASES = [
 
 def every(cases: list[Case] = CASES) -> list[tuple[Case, dict[str, Any]]]:
     """Each case with each of its flags."""
-    return [(case, flags) for case in cases for flags in ({}, *case.flags)]
+    return [(case, flags) for case in cases for flags in ({}, *({**case.base, **flags} for flags in case.flags))]
 
 
 def name(row: Any) -> str | None:

@@ -95,3 +95,11 @@ def test_the_report_counts_bytes_and_says_why():
     (one,) = part.passes
     assert one.bytes == pytest.approx(3 * 4 + 4 * (1 + 4 / 128))
     assert "as asked" in str(optimizer.plan())
+
+
+def test_numbers_that_follow_from_sums_cost_no_pass_in_any_format():
+    for exact in (True, False):
+        (one, none) = passes(thalweg.Prodigy(matrix()), exact)
+        states = {"p", "s", "exp_avg", "exp_avg_sq"}
+        assert one == ({"g", "p0", *states}, states)
+        assert none == (set(), set())

@@ -50,8 +50,8 @@ def test_checkpoints_cross_to_torch_and_back(case, flags, backend):
 @pytest.mark.parametrize(("case", "flags"), [(c, f) for c, f in every() if f], ids=name)
 def test_every_flag_changes_the_trajectory(case, flags):
     plain, flagged = parameters(case.shapes), parameters(case.shapes)
-    walk(case.ours(plain, lr=case.lr), plain, 5)
-    walk(case.ours(flagged, lr=case.lr, **flags), flagged, 5)
+    walk(case.ours(plain, lr=case.lr, **case.base), plain, 8)
+    walk(case.ours(flagged, lr=case.lr, **flags), flagged, 8)
     assert distance(plain, flagged) > 1e-6
 
 

@@ -35,9 +35,13 @@ class Reference(torch.optim.Optimizer):
         """The parameter after step ``s["t"]`` = 1, 2, …; ``s`` is the state, ``h`` the group."""
         raise NotImplementedError
 
+    def common(self, every: list[tuple[np.ndarray, np.ndarray, dict[str, Any], dict[str, Any]]]) -> None:
+        """Before any parameter moves: what all have in common, from the x, g, s and h of each that has a gradient."""
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         """One step of every parameter that has a gradient."""
+        every = []
         for h in self.param_groups:
             for p in h["params"]:
                 if p.grad is None:
@@ -48,12 +52,13 @@ class Reference(torch.optim.Optimizer):
                     s.update(t=0, **self.start(x, h))
                 s["t"] += 1
                 g = -g if h["maximize"] else g
-                decay, shrink = h["weight_decay"], 1.0
-                if not self.own_decay and h["decoupled_weight_decay"]:
-                    shrink = 1 - h["lr"] * decay
-                elif not self.own_decay:
-                    g = g + decay * x
-                x[...] = self.update(x.copy(), g, s, h) - (1 - shrink) * x
+                if not self.own_decay and not h["decoupled_weight_decay"]:
+                    g = g + h["weight_decay"] * x
+                every.append((x, g, s, h))
+        self.common(every)
+        for x, g, s, h in every:
+            shrink = 1 - h["lr"] * h["weight_decay"] if not self.own_decay and h["decoupled_weight_decay"] else 1.0
+            x[...] = self.update(x.copy(), g, s, h) - (1 - shrink) * x
 
 
 def _numpy(x: torch.Tensor) -> np.ndarray:

@@ -107,8 +107,12 @@ def plan(key: Variant, exact: bool = True) -> Plan:
     last = max(level[n] for n in traced.outputs.values())
     tensors = {name: traced.outputs[name] for name in ("p", *(spec.name for spec in traced.states))}
     moved = {name: n for name, n in tensors.items() if n.op != "placeholder" or n.target != name}
-    when = {name: level[n] if exact or name == "p" else last for name, n in moved.items()}
     leaves = [n for n in traced.graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR]
+    needed = _needed(traced, level)
+    # the last pass that reads elements: after it, numbers alone may follow from sums
+    sums = [needed[n] - 1 for n in needed if isinstance(n.target, (ops.Sum, ops.Total))]
+    reading = max([level[n] for n in tensors.values()] + sums + [level[n] - 1 for n in leaves])
+    when = {name: level[n] if exact or name == "p" else reading for name, n in moved.items()}
     while True:
         stages, home, temporaries = _cut(traced, level, last, when, leaves, exact)
         # a state whose old value a later stage reads must not be overwritten before

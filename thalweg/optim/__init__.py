@@ -19,6 +19,8 @@ from thalweg.optim.averages import (
     diffGrad,
 )
 from thalweg.optim.curvature import AdaHessian, SophiaG, SophiaH
+from thalweg.optim.d_adaptation import DAdaptAdam, DAdaptSGD, Prodigy
+from thalweg.optim.dog import DoG, DoWG, LDoG
 from thalweg.optim.inertia import AccSGD, Adai
 from thalweg.optim.layerwise import LAMB, LARS, Fromage
 from thalweg.optim.lbfgs import LBFGS
@@ -59,8 +61,13 @@ __all__ = [
     "Adamax",
     "Adan",
     "AggMo",
+    "DAdaptAdam",
+    "DAdaptSGD",
+    "DoG",
+    "DoWG",
     "Fromage",
     "Grams",
+    "LDoG",
     "LaProp",
     "Lion",
     "MoMo",
@@ -68,6 +75,7 @@ __all__ = [
     "Muon",
     "NAdam",
     "NAdamW",
+    "Prodigy",
     "QHAdam",
     "RAdam",
     "RMSprop",

@@ -1,0 +1,221 @@
+"""D-Adaptation: the gradients tell how far away the solution at least is, and that is the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import ops
+from thalweg.engine.declare import hyper, plain, shared, state
+from thalweg.engine.optimizer import Optimizer
+from thalweg.engine.uncompiled import uncompiled
+from thalweg.optim.decay import with_decay_of
+from thalweg.optim.together import require_alike
+
+PROGRESS = ops.Total("progress")
+SIZE = ops.Total("size")
+FIRST = ops.Total("first")
+
+
+class DAdaptation(Optimizer):
+    """Base of all: one distance d for all parameters, from sums over every group.
+
+    Where a group's learning rate is not the largest, d is what it would be for parameters in units in which it were:
+    slower steps are steps measured by a shorter yardstick. What d depends on is the same in all groups.
+    """
+
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="share of d: the schedule's business alone")
+
+    top_lr: float = shared(doc="γ, the largest learning rate of all groups", fill=lambda h: h.lr)
+    d: float = shared(doc="d, the least distance to the solution", fill=lambda h: h.d0)
+    alike: ClassVar[tuple[str, ...]] = ("d0", "growth_rate")
+
+    @uncompiled
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient, and d."""
+        top = max(plain(group["lr"]) for group in self.param_groups)
+        for group in self.param_groups:
+            group["top_lr"] = top
+        return super().step(closure)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        require_alike(self, group, self.alike)
+        super()._check_group(group)
+
+
+class DAdaptSGD(DAdaptation):
+    r"""SGD whose step is as long as the solution is, by all gradients so far, at least away.
+
+    $$\lambda_t = \frac{\gamma_t d_t}{\lVert g_1 \rVert}, \quad s_t = s_{t-1} + \lambda_t g_t, \quad
+    b_t = \beta b_{t-1} + \lambda_t g_t, \quad p \leftarrow p - (1-\beta)\,b_t$$
+    $$\hat d_{t+1} = \frac{2 \sum_{i \le t} \lambda_i \langle g_i, s_{i-1} \rangle}{\lVert s_t \rVert}, \quad
+    d_{t+1} = \max(d_t, \min(\hat d_{t+1}, \rho\,d_t))$$
+
+    γ is ``lr``, ρ ``growth_rate``; norms and products are over all parameters. The paper's momentum, a mean of p and
+    $z = x_0 - s$, moves p just so. Decay is in the gradient, and here in $g_1$ too.
+
+    Parent: SGD. Adds: a learning rate from the gradients.
+    Strength: no learning rate to find; close to a tuned one where SGD serves.
+    Weakness: sums over all parameters; d never shrinks, so one bad batch may spoil it.
+    Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", SGD with D-Adaptation, as the
+    authors' code, https://arxiv.org/abs/2301.07733
+    """
+
+    momentum: float = hyper(default=0.0, within="[0, 1)", doc="β, share of the running sum that is kept", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    d0: float = hyper(default=1e-6, within="(0, ∞)", doc="d at first")
+    growth_rate: float = hyper(default=float("inf"), within="[1, ∞]", doc="ρ, the most that d grows in a step")
+    decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
+
+    g0_norm: float = shared(doc="‖g₁‖, of the first gradient")
+    numerator_weighted: float = shared(doc="Σ λ⟨g, s⟩")
+    s: Tensor = state(doc="s, weighted sum of gradients")
+    momentum_buffer: Tensor = state(doc="b, running sum of weighted gradients", when=lambda h: h.momentum)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The buffer, in units of lr."""
+        slowed = h.lr / nonzero(s.top_lr)
+        s.g0_norm = ops.where(s.g0_norm > 0, s.g0_norm, ops.sqrt(FIRST(slowed * g * g)))
+        unit = s.d / nonzero(s.g0_norm)
+        s.numerator_weighted = s.numerator_weighted + unit * s.top_lr * PROGRESS((h.lr > 0) * g * s.s)
+        s.s = s.s + unit * h.lr * g
+        length = ops.sqrt(SIZE((h.lr > 0) * s.top_lr / nonzero(h.lr) * s.s * s.s))
+        d_hat = 2 * ratio(s.numerator_weighted, length)
+        s.d = ops.maximum(s.d, ops.minimum(d_hat, s.d * h.growth_rate))
+        if not h.momentum:
+            return unit * g
+        s.momentum_buffer = h.momentum * s.momentum_buffer + unit * h.lr * g
+        return (1 - h.momentum) / nonzero(h.lr) * s.momentum_buffer
+
+
+class DAdaptAdam(DAdaptation):
+    r"""Adam whose learning rate is as large as the solution is, by all gradients so far, at least away.
+
+    $$m_t = \beta_1 m_{t-1} + (1-\beta_1)\,\gamma_t d_t g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2, \quad
+    p \leftarrow p - \frac{m_t}{\sqrt{v_t} + \epsilon}$$
+    $$r_t = \beta r_{t-1} + (1-\beta)\,\gamma_t d_t \Bigl\langle g_t,
+    \frac{s_{t-1}}{\sqrt{v_{t-1}} + \epsilon} \Bigr\rangle, \quad
+    s_t = \beta s_{t-1} + (1-\beta)\,\gamma_t d_t g_t, \quad \beta = \sqrt{\beta_2}$$
+    $$\hat d_{t+1} = \frac{r_t}{(1-\beta) \lVert s_t \rVert_1}, \quad
+    d_{t+1} = \max(d_t, \min(\hat d_{t+1}, \rho\,d_t))$$
+
+    γ is ``lr``, ρ ``growth_rate``; sums are over all parameters. The paper has $v_t$ in r, the authors' code as here.
+    ``decoupled_weight_decay`` is theirs named decouple. For their layer_scale give groups learning rates of their own.
+
+    Parent: Adam. Adds: a learning rate from the gradients.
+    Strength: no learning rate to find; a schedule from 1 to 0 is all.
+    Weakness: three states; d is slow to grow where gradients are noisy, and never shrinks; Prodigy improves on it.
+    Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", Adam with D-Adaptation, as the
+    authors' code, https://arxiv.org/abs/2301.07733
+    """
+
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, by γdλ, not the gradient")
+    use_bias_correction: bool = hyper(default=False, doc="Adam's, as a factor of d")
+    d0: float = hyper(default=1e-6, within="(0, ∞)", doc="d at first")
+    growth_rate: float = hyper(default=float("inf"), within="[1, ∞]", doc="ρ, the most that d grows in a step")
+
+    k: float = shared(doc="steps so far")
+    numerator_weighted: float = shared(doc="r, mean of products")
+    s: Tensor = state(doc="s, mean of weighted gradients")
+    exp_avg: Tensor = state(doc="m, mean of weighted gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
+    alike: ClassVar[tuple[str, ...]] = ("d0", "growth_rate", "betas", "use_bias_correction")
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean over the root, in units of lr."""
+        (beta1, beta2), beta = h.betas, h.betas[1] ** 0.5
+        s.k = s.k + 1
+        d = s.d * bias_correction(s.k, h)
+        product = PROGRESS(s.top_lr * d * g * s.s / (torch.sqrt(s.exp_avg_sq) + h.eps))
+        s.numerator_weighted = beta * s.numerator_weighted + (1 - beta) * product
+        s.s = torch.lerp(s.s, h.lr * d * g, 1 - beta)
+        s.exp_avg = torch.lerp(s.exp_avg, h.lr * d * g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
+        d_hat = ratio(s.numerator_weighted, (1 - beta) * SIZE(torch.abs(s.s)))
+        s.d = ops.maximum(s.d, ops.minimum(d_hat, s.d * h.growth_rate))
+        u = s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps) / nonzero(h.lr)
+        return with_decay_of(d * p, p, u, h)
+
+
+class Prodigy(DAdaptation):
+    r"""Adam with D-Adaptation that weighs late gradients more, so that its estimate of the distance grows sooner.
+
+    $$m_t = \beta_1 m_{t-1} + (1-\beta_1)\,d_t g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2)\,d_t^2 g_t^2, \quad
+    p \leftarrow p - \gamma_t d_t \frac{m_t}{\sqrt{v_t} + d_t\,\epsilon}$$
+    $$r_t = \beta_3 r_{t-1} + \gamma_t d_t^2 \langle g_t, x_0 - p \rangle, \quad
+    s_t = \beta_3 s_{t-1} + \gamma_t d_t^2 g_t$$
+    $$\hat d_{t+1} = c\,\frac{r_t}{\lVert s_t \rVert_1}, \quad
+    d_{t+1} = \min(\max(d_t, \hat d_1, \dots, \hat d_{t+1}), \rho\,d_t)$$
+
+    γ is ``lr``, c ``d_coef``, ρ ``growth_rate`` (the first step above $d_0$ is free); sums are over all parameters.
+    ``safeguard_warmup`` leaves γ out of s. r and s are kept over $d_0$ as in the authors' code, which has the new d by
+    ε and calls ``decoupled_weight_decay`` decouple. Its slice_p, d from every so many elements, is left out.
+
+    Parent: DAdaptAdam. Adds: weights of d², and the distance gone instead of s.
+    Strength: no learning rate to find, near tuned Adam in many trials; c = 0.5 or 2 is what to tune, if anything.
+    Weakness: four states; in 16 bits the first steps vanish, unless rounding is stochastic or a master is kept.
+    Source: Mishchenko & Defazio 2024, "Prodigy: an expeditiously adaptive parameter-free learner", Adam version,
+    https://arxiv.org/abs/2306.06101
+    """
+
+    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    beta3: float | None = hyper(default=None, within="[0, 1)", doc="β₃, share kept of r and s; None is √β₂", off=None)
+    eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root, over d")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=True, doc="decay the weights, by γdλ, not the gradient")
+    use_bias_correction: bool = hyper(default=False, doc="Adam's, as a factor of γ")
+    safeguard_warmup: bool = hyper(default=False, doc="let warmup not swell d")
+    d0: float = hyper(default=1e-6, within="(0, ∞)", doc="d at first")
+    d_coef: float = hyper(default=1.0, within="(0, ∞)", doc="c, multiplies the estimate")
+    growth_rate: float = hyper(default=float("inf"), within="[1, ∞]", doc="ρ, the most that d grows in a step")
+
+    k: float = shared(doc="steps so far")
+    d_max: float = shared(doc="largest d̂", fill=lambda h: h.d0)
+    d_numerator: float = shared(doc="r, running sum of products, over d₀")
+    p0: Tensor = state(doc="x₀, the parameter at the start", begins_at_p=True)
+    s: Tensor = state(doc="s, running sum of weighted gradients, over d₀")
+    exp_avg: Tensor = state(doc="m, mean of weighted gradients")
+    exp_avg_sq: Tensor = state(doc="v, mean of squared weighted gradients", signed=False)
+    alike: ClassVar[tuple[str, ...]] = (
+        "d0", "d_coef", "growth_rate", "betas", "beta3", "use_bias_correction", "safeguard_warmup",
+    )  # fmt: skip
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The mean over the root, times d."""
+        (beta1, beta2), beta3, d = h.betas, h.betas[1] ** 0.5 if h.beta3 is None else h.beta3, s.d
+        s.k = s.k + 1
+        correction = bias_correction(s.k, h)
+        rate = h.lr / nonzero(s.top_lr) if h.safeguard_warmup else h.lr * correction
+        s.exp_avg = torch.lerp(s.exp_avg, d * g, 1 - beta1)
+        s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=d * d * (1 - beta2))
+        product = PROGRESS(d / h.d0 * d * s.top_lr * correction * (h.lr > 0) * g * (s.p0 - p))
+        s.d_numerator = beta3 * s.d_numerator + product
+        s.s = beta3 * s.s + d / h.d0 * d * rate * g
+        s.d_max = ops.maximum(s.d_max, h.d_coef * ratio(s.d_numerator, SIZE(torch.abs(s.s))))
+        s.d = ops.minimum(s.d_max, ops.where(d == h.d0, s.d_max, d * h.growth_rate))
+        u = d * correction * s.exp_avg / (torch.sqrt(s.exp_avg_sq) + d * h.eps)
+        return with_decay_of(d * correction * p, p, u, h)
+
+
+def bias_correction(k: Any, h: Any) -> Any:
+    """Adam's at step k, as one factor; 1 unless asked for."""
+    return (1 - h.betas[1] ** k) ** 0.5 / (1 - h.betas[0] ** k) if h.use_bias_correction else 1.0
+
+
+def ratio(a: Any, b: Any) -> Any:
+    """a over b, or 0 where b is 0: before the first gradient nothing is known."""
+    return ops.where(b > 0, a / b, 0.0)
+
+
+def nonzero(x: Any) -> Any:
+    """x, or 1 where it is 0: a learning rate of 0 moves nothing, whatever it is divided by."""
+    return x + (x == 0)

@@ -1,0 +1,124 @@
+"""Distance over gradients: a learning rate from how far the weights have come and how large the gradients were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.engine import ops
+from thalweg.engine.declare import hyper, shared, state
+from thalweg.engine.optimizer import Optimizer
+from thalweg.optim.together import require_alike
+
+SQUARES = ops.Total("squares")
+LENGTH = ops.Total("length")
+GONE = ops.Total("gone")
+
+
+class DoG(Optimizer):
+    r"""SGD whose learning rate is the largest distance from the start so far, over the root of all squared gradients.
+
+    $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
+    G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
+
+    α is ``reps_rel``. Norms are over all parameters, as in the paper; the authors' code takes those of each group.
+    Steps do not decay, so judge a run by a mean of its iterates (:class:`thalweg.EMA`): the authors call that crucial.
+
+    Parent: SGD. Adds: a learning rate from distance and gradients.
+    Strength: no learning rate to find; stable, and by theory nearly as good as the best constant one.
+    Weakness: one rate for all weights, so transformers want LDoG; needs the mean; a start that is never forgotten.
+    Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", eq. DoG,
+    https://arxiv.org/abs/2302.12022
+    """
+
+    reps_rel: float = hyper(default=1e-6, within="(0, ∞)", doc="α, first distance over 1 + ‖x₀‖; 1e-4 with batch norm")
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="multiplies the rate; the authors leave it at 1")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, G at first")
+
+    rbar: float = shared(doc="r̄, largest distance from the start")
+    G: float = shared(doc="G, sum of squared gradients", fill=lambda h: h.eps)
+    x0: Tensor = state(doc="x₀, the parameter at the start", begins_at_p=True)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient times distance over gradients."""
+        first = (s.rbar == 0) * h.reps_rel * (1 + ops.sqrt(LENGTH(p * p)))
+        s.rbar = ops.maximum(ops.maximum(s.rbar, first), ops.sqrt(GONE((p - s.x0) * (p - s.x0))))
+        s.G = s.G + SQUARES(g * g)
+        return s.rbar / ops.sqrt(s.G) * g
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        require_alike(self, group, ("reps_rel", "eps"))
+        super()._check_group(group)
+
+
+class LDoG(Optimizer):
+    r"""DoG for each tensor by itself: its own distance from its own start, over its own gradients.
+
+    $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
+    G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
+
+    with the norms of one tensor. α is ``reps_rel``. As with DoG, judge a run by a mean of its iterates
+    (:class:`thalweg.EMA`).
+
+    Parent: DoG. Adds: a rate for each tensor.
+    Strength: no learning rate to find, in transformers too, where the authors find it near tuned Adam.
+    Weakness: less stable than DoG, and without its theory; needs the mean.
+    Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", section 4.1
+    (L-DoG), https://arxiv.org/abs/2302.12022
+    """
+
+    reps_rel: float = hyper(default=1e-6, within="(0, ∞)", doc="α, first distance over 1 + ‖x₀‖; 1e-4 with batch norm")
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="multiplies the rate; the authors leave it at 1")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, G at first")
+
+    rbar: Tensor = state(doc="r̄, largest distance from the start", per="tensor")
+    G: Tensor = state(doc="G, sum of squared gradients", per="tensor", fill=lambda h: h.eps)
+    x0: Tensor = state(doc="x₀, the parameter at the start", begins_at_p=True)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient times the tensor's distance over gradients."""
+        first = h.first * h.reps_rel * (1 + ops.tensor_norm(p))
+        s.rbar = ops.maximum(ops.maximum(s.rbar, first), ops.tensor_norm(p - s.x0))
+        s.G = s.G + ops.tensor_sum(g * g)
+        return s.rbar / ops.sqrt(s.G) * g
+
+
+class DoWG(Optimizer):
+    r"""DoG with gradients weighted by the distance at which they were met: the early ones, near the start, count less.
+
+    $$\bar r_t^2 = \max(\bar r_{t-1}^2, \lVert p - x_0 \rVert^2), \quad \bar r_0^2 = \epsilon, \quad
+    v_t = v_{t-1} + \bar r_t^2 \lVert g_t \rVert^2, \quad u_t = \frac{\bar r_t^2}{\sqrt{v_t}}\,g_t$$
+
+    Norms are over all parameters. The paper has no learning rate: 1 is its step. ε is squared distance alone, as in the
+    paper; the authors' code adds it to $\sqrt{v_t}$ as well.
+
+    Parent: DoG. Adds: weights of r̄², by which steps grow sooner.
+    Strength: no learning rate to find; adapts by theory to smooth and nonsmooth problems alike.
+    Weakness: one rate for all weights; goes to the edge of stability.
+    Source: Khaled et al. 2023, "DoWG unleashed: an efficient universal parameter-free gradient descent method",
+    algorithm 1, https://arxiv.org/abs/2305.16284
+    """
+
+    eps: float = hyper(default=1e-4, within="(0, ∞)", doc="ε, squared distance at first")
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="multiplies the rate; the paper has 1")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+
+    rt2: float = shared(doc="r̄², largest squared distance from the start", fill=lambda h: h.eps)
+    vt: float = shared(doc="v, weighted sum of squared gradients")
+    x0: Tensor = state(doc="x₀, the parameter at the start", begins_at_p=True)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        """The gradient times squared distance over weighted gradients."""
+        s.rt2 = ops.maximum(s.rt2, GONE((p - s.x0) * (p - s.x0)))
+        s.vt = s.vt + s.rt2 * SQUARES(g * g)
+        return s.rt2 / ops.sqrt(s.vt + (s.vt == 0)) * g
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        require_alike(self, group, ("eps",))
+        super()._check_group(group)
