@@ -6,7 +6,7 @@ import thalweg
 from tests.cases import MIXED, distance, parameters, walk
 from thalweg.schedule import Scheduler, linear
 
-WAYS = [{}, {"independent_weight_decay": True}, {"trust_ratio": True},
+WAYS = [{}, {"cautious": True}, {"cautious_decay": True}, {"independent_weight_decay": True}, {"trust_ratio": True},
         {"trust_ratio": True, "independent_weight_decay": True}, {"hyperball": True}, {"hyperball": "all"}]  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from thalweg.engine import ops
 from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.optimizer import Optimizer
 from thalweg.optim.adam import Adam, AdamW
-from thalweg.optim.decay import with_decay_of
 
 
 class StableAdamW(Optimizer):
@@ -45,7 +44,7 @@ class StableAdamW(Optimizer):
     exp_avg_sq: Tensor = state(doc="v, mean of squared gradients, free of its start", signed=False)
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> tuple[Tensor, Tensor]:
         """Mean over root mean square, at most about 1 on average."""
         beta1, beta2 = (b * (1 - b ** (h.step - 1)) / (1 - b**h.step) for b in h.betas)
         s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
@@ -53,7 +52,7 @@ class StableAdamW(Optimizer):
         rms = ops.sqrt(ops.tensor_mean(g * g / ops.maximum(s.exp_avg_sq, h.eps * h.eps)))
         size = 1 / ops.maximum(rms, 1.0)
         u = size * s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps)
-        return with_decay_of(size * p, p, u, h) if h.clip_decay else u
+        return u, size * p if h.clip_decay else p
 
 
 class AdamC(AdamW):
@@ -78,8 +77,8 @@ class AdamC(AdamW):
     normalized: bool = hyper(default=True, doc="whether a normalization layer follows; False is AdamW")
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """Adam's direction; it is the decay that differs."""
         u = Adam.direction(p, g, s, h)
         peak = h.max_lr or h.initial_lr + (h.initial_lr == 0)
-        return with_decay_of(h.lr / peak * p, p, u, h) if h.normalized else u
+        return u, h.lr / peak * p if h.normalized else p

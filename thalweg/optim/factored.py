@@ -199,8 +199,9 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
     out = []
     for g, kept in zip(gs, covers, strict=True):
         shape = g.shape or (1,)
-        parts = [a.view(*(-1 if i == j else 1 for j in range(len(shape)))) for i, a in enumerate(torch.split(kept, list(shape)))]
-        least = functools.reduce(torch.minimum, parts).expand(shape)
+        parts = enumerate(torch.split(kept, list(shape)))
+        along = [a.view(*(-1 if i == j else 1 for j in range(len(shape)))) for i, a in parts]
+        least = functools.reduce(torch.minimum, along).expand(shape)
         square = g.reshape(shape).square()
         v = torch.lerp(least, square, 1 - beta) if beta else least + square
         over = [tuple(j for j in range(len(shape)) if j != i) for i in range(len(shape))]

@@ -117,8 +117,8 @@ class GaLore(_LowRank):
 
     $$R_t = G_t Q, \quad N_t = \mathrm{Adam}(R_t), \quad u_t = \alpha N_t Q^\top$$
 
-    for an m × n matrix with m ≥ n (else transposed); Q (n × r) are the first r right singular vectors of the gradient at
-    the last multiple of T, the largest entry of each positive. Moments are kept from one subspace to the next, as there.
+    for an m × n matrix with m ≥ n (else transposed); Q (n × r) are the first r right singular vectors of the gradient
+    at the last multiple of T, the largest entry of each positive. Moments go on from one subspace to the next.
     Parent: AdamW. Adds: a projection of each matrix's gradient to rank r.
     Strength: Adam's states in r/n of the memory, with full-rank weights.
     Weakness: a singular value decomposition every T steps; what lies outside of the subspace is not learned meanwhile.

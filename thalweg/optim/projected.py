@@ -10,7 +10,6 @@ from torch import Tensor
 from thalweg.engine import ops
 from thalweg.engine.declare import hyper
 from thalweg.optim.adam import Adam
-from thalweg.optim.decay import with_decay_of
 from thalweg.optim.sgd import SGD
 
 
@@ -63,10 +62,10 @@ class SGDP(SGD):
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """The buffer, projected."""
         u, invariant = projected(p, g, SGD.direction(p, g, s, h), h)
-        return with_decay_of(ops.where(invariant, h.wd_ratio * p, p) / (1 - h.momentum), p, u, h)
+        return u, ops.where(invariant, h.wd_ratio * p, p) / (1 - h.momentum)
 
 
 class AdamP(Adam):
@@ -93,11 +92,11 @@ class AdamP(Adam):
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """Adam's direction, projected."""
         (beta1, beta2), u = h.betas, Adam.direction(p, g, s, h)
         if h.nesterov:
             rms = torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps
             u = beta1 * u + (1 - beta1) / (1 - beta1**h.step) * g / rms
         u, invariant = projected(p, g, u, h)
-        return with_decay_of(ops.where(invariant, h.wd_ratio * p, p), p, u, h)
+        return u, ops.where(invariant, h.wd_ratio * p, p)
