@@ -170,9 +170,10 @@ class _Run:
         case = self._base(name, work, self.dtype, {}, asked)
         try:
             case = dataclasses.replace(case, work=entrants.work_for(name, work, self.scale))
+            slow = name in entrants.DECOMPOSING or not entrants.takes_vectors(name)
+            if slow and work.name == "large" and not self.budget.large_matrices:
+                raise ThalwegError("products of 4096 × 4096 matrices take minutes; --budget full waits for them")
             if not entrants.takes_vectors(name):
-                if work.name == "large" and not self.budget.large_matrices:
-                    raise ThalwegError("products of 4096 × 4096 matrices take minutes; --budget full waits for them")
                 return case  # the peers' matrix optimizers route parameters each in its own way
         except Exception as error:
             note = str(error) if isinstance(error, ThalwegError) else reason(error)

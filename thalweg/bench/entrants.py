@@ -15,9 +15,13 @@ from thalweg import optim
 from thalweg._base.errors import bad_argument, unknown_name
 from thalweg.bench.works import Load, Work, small_matrices
 from thalweg.engine.backends import choice
+from thalweg.engine.optimizer import Optimizer
 
 #: what an optimizer is given besides its defaults, by us and by its twin: plain SGD has no state to speak of
 SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
+
+#: what decomposes whole matrices now and then, which takes minutes for large ones
+DECOMPOSING = frozenset({"GaLore"})
 
 #: seconds of a step above which one warm-up must do
 SLOW = 1.0
@@ -43,6 +47,8 @@ class Entrant:
     ) -> None:
         self.load, self.optimizers, self.kind, self.before = load, optimizers, kind, before
         self._run = step or self._steps
+        # a rule that looks at the loss gets one; what it does with it takes the same time whatever it is
+        self.given = {"loss": 1.0} if "loss" in getattr(optimizers[0], "hypers", {}) else {}
         self._sets = itertools.cycle(load.gradients)
 
     def prepare(self) -> None:
@@ -58,11 +64,14 @@ class Entrant:
 
     def _steps(self) -> None:
         for optimizer in self.optimizers:
-            optimizer.step()
+            optimizer.step(**self.given)
 
     def warm(self) -> None:
         """Steps that are thrown away: state is created, kernels are compiled. One where it is slow, else two."""
         self.prepare()
+        for optimizer in self.optimizers:
+            if hasattr(optimizer, "take_hessian"):  # estimates come now and then, and are not what is timed
+                optimizer.take_hessian([torch.ones_like(p) for p in self.load.params])
         start = time.perf_counter()
         self.step()
         if time.perf_counter() - start < SLOW:
@@ -71,9 +80,9 @@ class Entrant:
 
 
 def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
-    """Every optimizer of the library by name."""
+    """Every optimizer of the library by name, but for those whose step calls for the loss again and again."""
     named = {name: getattr(optim, name) for name in optim.__all__}
-    return {k: v for k, v in named.items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)}
+    return {k: v for k, v in named.items() if isinstance(v, type) and issubclass(v, Optimizer)}
 
 
 def exact_name(name: str) -> str:
