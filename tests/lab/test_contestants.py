@@ -14,7 +14,11 @@ def test_reads_labels_and_offsets():
 
 
 @pytest.mark.parametrize(("entry", "message"), [
-    ("adamv", "no optimizer 'adamv'; did you mean .*adamw"),
+    ("adamv", "no optimizer 'adamv'; did you mean adam"),
+    ("lbfgs", "LBFGS does not race"),
+    ("lookahead", "Lookahead does not race"),
+    ("sophia-h", "SophiaH does not race"),
+    ("nowhere.py:Mine", "cannot read nowhere.py|cannot read .*nowhere.py"),
     ("moun", "did you mean muon"),
     ("a b", "is not NAME"),
     ("", "is not NAME"),
@@ -50,3 +54,41 @@ def test_builds_over_the_races_groups(name):
     assert all(g["decoupled_weight_decay"] for g in optimizer.param_groups)
     if name == "muon":
         assert [g["use_muon"] for g in optimizer.param_groups] == [True, False]
+
+
+OWN = """
+import torch
+from thalweg.engine.declare import hyper
+from thalweg.engine.optimizer import Optimizer
+
+
+class Half(Optimizer):
+    lr: float = hyper(default=0.25, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return 0.5 * g
+"""
+
+
+def test_a_users_own_optimizer_races_from_its_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    mine = parse(f"{file}:Half")
+    assert (mine.label, mine.centre) == ("half", 0.25)
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = mine.build([{"params": [p]}], 0.1, {})
+    p.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.allclose(p, torch.full((2,), 0.95))
+    before = mine.code
+    file.write_text(OWN.replace("0.5", "0.75"))
+    assert mine.code != before
+    with pytest.raises(ThalwegError, match="found no Other"):
+        parse(f"{file}:Other")
+
+
+def test_any_optimizer_of_the_library_races_from_its_default_rate():
+    lion = parse("lion")
+    assert (lion.optimizer, lion.centre, lion.settings) == ("Lion", thalweg.Lion.hypers["lr"].default, {})
+    assert parse("b=adam-mini").optimizer == "AdamMini"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import thalweg
+from thalweg import registry
 from thalweg._base.errors import ThalwegError, unknown_name
 from thalweg.engine.optimizer import Optimizer
+from thalweg.lab.tasks import user
 
 #: AdamW's centre; decay is stated at this learning rate (see `Contestant.decay`)
 REFERENCE_LR = 3e-3
@@ -21,7 +25,7 @@ class Contestant:
 
     Attributes:
         label: its name in this race.
-        optimizer: class name in ``thalweg``.
+        optimizer: class name in ``thalweg``, or ``FILE.py:CLASS`` of a user's own.
         settings: fixed hyperparameters, other than lr, multiplier and weight decay.
         centre: middle of the geometric grid of learning rates.
         knobs: further hyperparameters that ``thorough`` searches: name → values, the first one being the default.
@@ -35,6 +39,24 @@ class Contestant:
     knobs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     seed_offset: int = 0
 
+    @property
+    def rule(self) -> type[Optimizer]:
+        """The class."""
+        file, _, name = self.optimizer.rpartition(":")
+        rule: type[Optimizer] = user.defined_in(file, name, Optimizer) if file else getattr(thalweg, name)
+        return rule
+
+    @property
+    def code(self) -> str:
+        """Hash of the user's file that defines the class; empty for one of the library."""
+        file = self.optimizer.rpartition(":")[0]
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+
+    @property
+    def without_schedule(self) -> bool:
+        """Whether it needs no schedule, but is told when its weights are to be evaluated."""
+        return hasattr(self.rule, "eval")
+
     def decay(self, strength: float) -> float:
         """The weight decay handed to the optimizer: at its centre everyone's weights shrink by the same part a step."""
         return strength * REFERENCE_LR / self.centre
@@ -43,10 +65,10 @@ class Contestant:
         self, groups: list[dict[str, Any]], lr: float, settings: Mapping[str, Any], backend: str = "auto"
     ) -> Optimizer:
         """The optimizer over the race's parameter groups (see :func:`thalweg.groups.multiplied`)."""
-        rule = getattr(thalweg, self.optimizer)
+        rule: Any = self.rule
         if self.optimizer == "Muon":
             groups = [{**g, "use_muon": g["role"] == "hidden"} for g in groups]
-        else:
+        if rule.hypers["decoupled_weight_decay"].init:
             groups = [{**g, "decoupled_weight_decay": True} for g in groups]
         optimizer: Optimizer = rule(groups, lr=lr, backend=backend, **{**self.settings, **settings})
         return optimizer
@@ -68,22 +90,47 @@ CONTESTANTS: dict[str, Contestant] = {
     )
 }
 
-_ENTRY = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<name>[\w-]+)(?:@(?P<offset>\d+))?")
+_ENTRY = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<name>[\w-]+|[^=@]+\.py:\w+)(?:@(?P<offset>\d+))?")
 
 
 def parse(entry: str) -> Contestant:
     """``adamw``; ``twin=adamw`` (under another name); ``twin=adamw@50`` (and with other verdict seeds).
 
+    A name is one of :data:`CONTESTANTS`, any other optimizer of the library, or ``my_file.py:MyOptimizer``.
+
     Raises:
-        ThalwegError: for an unknown optimizer (the nearest names are offered), or another form.
+        ThalwegError: for an unknown optimizer (the nearest names are offered), one that the race's loop cannot train,
+            or another form.
     """
     match = _ENTRY.fullmatch(entry.strip())
     if match is None:
-        raise ThalwegError(f"--optimizers: {entry!r} is not NAME, LABEL=NAME or LABEL=NAME@OFFSET")
-    name = match["name"].lower()
-    if name not in CONTESTANTS:
-        raise unknown_name("optimizer", match["name"], CONTESTANTS)
-    return replace(CONTESTANTS[name], label=match["label"] or name, seed_offset=int(match["offset"] or 0))
+        raise ThalwegError(
+            f"--optimizers: {entry!r} is not NAME, LABEL=NAME or LABEL=NAME@OFFSET, where NAME may be FILE.py:CLASS"
+        )
+    known = CONTESTANTS.get(match["name"].lower()) or _another(match["name"])
+    return replace(known, label=match["label"] or known.label, seed_offset=int(match["offset"] or 0))
+
+
+def _another(name: str) -> Contestant:
+    """One that has no row of its own: its search starts at its default learning rate."""
+    file, _, cls = name.rpartition(":")
+    if file:
+        found = Contestant(cls.lower(), f"{Path(file).expanduser().resolve()}:{cls}", 1.0)
+    else:
+        try:
+            found = Contestant(name.lower(), registry.find(name).__name__, 1.0)
+        except ThalwegError:
+            raise unknown_name("optimizer", name, {*CONTESTANTS, *map(str.lower, registry.optimizers())}) from None
+    rule = found.rule
+    if not issubclass(rule, Optimizer):
+        raise ThalwegError(
+            f"{rule.__name__} does not race: its step asks for the loss again and again, or wraps another"
+        )
+    if hasattr(rule, "take_hessian"):
+        raise ThalwegError(
+            f"{rule.__name__} does not race: it needs estimates of curvature, which the loop does not make"
+        )
+    return replace(found, centre=float(rule.hypers["lr"].default))
 
 
 def parse_all(entries: Iterable[str], baseline: str) -> list[Contestant]:

@@ -23,7 +23,7 @@ from thalweg.lab.contestants import Contestant
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
 from thalweg.lab.tasks import Task, get_task
-from thalweg.schedule import linear
+from thalweg.schedule import constant, linear
 from thalweg.train import Event, Watcher, fit
 
 #: a run has diverged when its smoothed training loss exceeds the initial one so many times after warmup
@@ -49,7 +49,12 @@ class Spec:
     def key(self) -> str:
         """SHA-256 over the content; labels and roles are not part of it."""
         c = self.contestant
-        content = {**asdict(self), "task": "", "contestant": [c.optimizer, sorted(c.settings.items())], "on": setting()}
+        content = {
+            **asdict(self),
+            "task": "",
+            "contestant": [c.optimizer, c.code, sorted(c.settings.items())],
+            "on": setting(),
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
 
@@ -98,9 +103,10 @@ def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = la
     """
     task = get_task(spec.task)
     model, optimizer = set_up(spec, task)
-    schedule = linear(spec.steps, warmup=warmup_steps(spec.steps))
+    warmup = warmup_steps(spec.steps)
+    schedule = constant(warmup=warmup) if spec.contestant.without_schedule else linear(spec.steps, warmup=warmup)
     curve = [(0, task.evaluate(model))]
-    watch = _Observer(spec, lambda: task.evaluate(model), curve, tell)
+    watch = _Observer(spec, lambda: _evaluated(task, model, optimizer), curve, tell)
     fit(model, task.batches(spec.seed), task.loss, optimizer, schedule, steps=spec.steps, watchers=[watch])
     finished = not watch.diverged and all(math.isfinite(loss) for _, loss in curve)
     initial = curve[0][1]
@@ -124,6 +130,17 @@ def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = la
         status="finished" if finished else "diverged",
         curve=[point for point in curve if math.isfinite(point[1])],
     )
+
+
+def _evaluated(task: Task, model: nn.Module, optimizer: Any) -> float:
+    """The loss of the weights that the optimizer stands for, which are not always those that it trains."""
+    averaged = hasattr(optimizer, "eval")
+    if averaged:
+        optimizer.eval()
+    loss = task.evaluate(model)
+    if averaged:
+        optimizer.train()
+    return loss
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:

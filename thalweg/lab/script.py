@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import thalweg
+from pathlib import Path
+
 from thalweg.groups import roles
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.run import Spec
@@ -15,27 +16,30 @@ def lines(spec: Spec) -> str:
     Where the model alone does not show which layer makes its output, the lines say what the task says: its ``head``, or
     that they need a ``sample``.
     """
-    name = spec.contestant.optimizer
+    file, _, name = spec.contestant.optimizer.rpartition(":")
+    made = name if file else f"thalweg.{name}"
     settings = {**spec.contestant.settings, **dict(spec.extra)}
     extra = "".join(f", {key}={value!r}" for key, value in settings.items())
     lr, decay, seen = f"lr={spec.lr:.4g}", f"weight_decay={spec.weight_decay:g}", _seen(spec)
     groups = f"groups = thalweg.groups.multiplied(model, {lr}, multiplier={spec.multiplier:g}, {decay}{seen})"
     if name != "Muon":
-        takes = getattr(thalweg, name).hypers["decoupled_weight_decay"].init  # AdamW's is decoupled anyway
+        takes = spec.contestant.rule.hypers["decoupled_weight_decay"].init  # AdamW's is decoupled anyway
         decoupled = ", decoupled_weight_decay=True" if takes else ""
-        optimizer = [groups, f"optimizer = thalweg.{name}(groups, {lr}{extra}{decoupled})"]
+        optimizer = [groups, f"optimizer = {made}(groups, {lr}{extra}{decoupled})"]
     elif "head=" in seen:  # which Muon reads from groups alone
         use = 'groups = [{**group, "use_muon": group["role"] == "hidden"} for group in groups]'
         optimizer = [groups, use, f"optimizer = thalweg.Muon(groups, {lr}{extra})"]
     else:
         optimizer = [f"optimizer = thalweg.Muon(model, {lr}, lr_ratio={spec.multiplier:g}, {decay}{extra}{seen})"]
-    schedule = (
-        "scheduler = thalweg.schedule.Scheduler("
-        f"optimizer, thalweg.schedule.linear({spec.steps}, warmup={warmup_steps(spec.steps)}))"
-    )
+    warmup = f"warmup={warmup_steps(spec.steps)}"
+    shape = f"constant({warmup})" if spec.contestant.without_schedule else f"linear({spec.steps}, {warmup})"
+    schedule = f"scheduler = thalweg.schedule.Scheduler(optimizer, thalweg.schedule.{shape})"
+    if spec.contestant.without_schedule:
+        schedule += "\n# optimizer.eval() before evaluation, optimizer.train() after"
     need = ["# sample: an input that the model takes"] if "sample=" in seen else []
+    own = [f"from {Path(file).stem} import {name}"] if file else []
     return "\n".join(
-        ["import thalweg", "", *need, *optimizer, schedule, "# after each optimizer.step(): scheduler.step()"]
+        ["import thalweg", *own, "", *need, *optimizer, schedule, "# after each optimizer.step(): scheduler.step()"]
     )
 
 

@@ -70,17 +70,10 @@ class _LowRank(Optimizer):
             raise bad_argument("rank", rank, "an integer of at least 1, or None for AdamW")
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
-        """Vectors have no subspace: those that come in no group of their own go to AdamW."""
-        params = super()._groups(params, given)
-        listed = list(params)
-        if given["rank"] is None or not listed or isinstance(listed[0], dict):
-            return listed
-        matrix = [(x[1] if isinstance(x, tuple) else x).ndim > 1 for x in listed]
-        if all(matrix):
-            return listed
-        matrices = [x for x, is_matrix in zip(listed, matrix, strict=True) if is_matrix]
-        others = [x for x, is_matrix in zip(listed, matrix, strict=True) if not is_matrix]
-        return [g for g in ({"params": matrices}, {"params": others, "rank": None}) if g["params"]]
+        """Vectors have no subspace: but for those in a group that states its rank, they go to AdamW."""
+        listed = list(super()._groups(params, given))
+        groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
+        return [part for group in groups for part in _apart(group, given["rank"])] if listed else listed
 
     def _check_group(self, group: dict[str, Any]) -> None:
         wrong = [p for p in group["params"] if p.ndim < 2 or p.is_complex()] if group["rank"] is not None else []
@@ -94,6 +87,18 @@ def _leading(G: Tensor, rank: int) -> Tensor:
     """The first right singular vectors, with the sign that makes the largest entry of each positive."""
     basis = torch.linalg.svd(G, full_matrices=False)[2][:rank].mT
     return basis * torch.gather(basis, 0, basis.abs().argmax(0, keepdim=True)).sign()
+
+
+def _apart(group: dict[str, Any], rank: int | None) -> list[dict[str, Any]]:
+    """The matrices of a group, and what is none."""
+    if rank is None or "rank" in group or isinstance(group["params"], Tensor):
+        return [group]
+    matrices: list[Any] = []
+    others: list[Any] = []
+    for x in group["params"]:
+        (matrices if (x[1] if isinstance(x, tuple) else x).ndim > 1 else others).append(x)
+    parts = ({**group, "params": matrices}, {**group, "params": others, "rank": None})
+    return [part for part in parts if part["params"]]
 
 
 @ops.leaf(gives=(ELEMENT, ASIDE, ASIDE, ASIDE))

@@ -1,4 +1,4 @@
-"""The user's own task: one Python file, and a clear answer to whatever is wrong with it."""
+"""The user's own task or optimizer: one Python file, and a clear answer to whatever is wrong with it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,31 @@ def load(path: str) -> Task:
     return _task(str(file), source)
 
 
+def defined_in(path: str, name: str, kind: type) -> Any:
+    """The class ``name``, a subclass of ``kind``, that a user's file defines.
+
+    Raises:
+        ThalwegError: with the file, where it cannot be read or run, or has no such class.
+    """
+    file = Path(path).expanduser().resolve()
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise ThalwegError(f"cannot read {path}: {error.strerror}") from error
+    found = vars(_module(str(file), source)).get(name)
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise ThalwegError(f"{file}:1: found no {name}; expected a subclass of {kind.__module__}.{kind.__name__}")
+    return found
+
+
+@functools.cache
+def _module(file: str, source: bytes) -> ModuleType:
+    return _run(file, source)
+
+
 @functools.cache
 def _task(file: str, source: bytes) -> Task:
-    module = _run(file, source)
+    module = _module(file, source)
     make = _maker(module, file)
     try:
         task = make()
