@@ -12,7 +12,6 @@ from thalweg.engine import ops
 from thalweg.engine.declare import hyper, plain, shared, state
 from thalweg.engine.optimizer import Optimizer
 from thalweg.engine.uncompiled import uncompiled
-from thalweg.optim.decay import with_decay_of
 from thalweg.optim.together import require_alike
 
 PROGRESS = ops.Total("progress")
@@ -129,7 +128,7 @@ class DAdaptAdam(DAdaptation):
     alike: ClassVar[tuple[str, ...]] = ("d0", "growth_rate", "betas", "use_bias_correction")
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """The mean over the root, in units of lr."""
         (beta1, beta2), beta = h.betas, h.betas[1] ** 0.5
         s.k = s.k + 1
@@ -142,7 +141,7 @@ class DAdaptAdam(DAdaptation):
         d_hat = ratio(s.numerator_weighted, (1 - beta) * SIZE(torch.abs(s.s)))
         s.d = ops.maximum(s.d, ops.minimum(d_hat, s.d * h.growth_rate))
         u = s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps) / nonzero(h.lr)
-        return with_decay_of(d * p, p, u, h)
+        return u, d * p
 
 
 class Prodigy(DAdaptation):
@@ -189,7 +188,7 @@ class Prodigy(DAdaptation):
     )  # fmt: skip
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """The mean over the root, times d."""
         (beta1, beta2), beta3, d = h.betas, h.betas[1] ** 0.5 if h.beta3 is None else h.beta3, s.d
         s.k = s.k + 1
@@ -203,7 +202,7 @@ class Prodigy(DAdaptation):
         s.d_max = ops.maximum(s.d_max, h.d_coef * ratio(s.d_numerator, SIZE(torch.abs(s.s))))
         s.d = ops.minimum(s.d_max, ops.where(d == h.d0, s.d_max, d * h.growth_rate))
         u = d * correction * s.exp_avg / (torch.sqrt(s.exp_avg_sq) + d * h.eps)
-        return with_decay_of(d * correction * p, p, u, h)
+        return u, d * correction * p
 
 
 def bias_correction(k: Any, h: Any) -> Any:
