@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 
-.PHONY: race test check clean
+.PHONY: race test check docs clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
@@ -19,6 +19,14 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# the documentation, offline: build/docs/site/index.html; a warning or a dead link is an error
+docs: $(VENV)/.docs
+	$(BIN)/python -m docs.generator
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[docs,lab]' -c constraints.txt
+	touch $@
 
 # torch comes first and alone, so that nothing else can ask for another build of it
 $(STAMP): pyproject.toml constraints.txt

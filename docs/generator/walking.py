@@ -1,0 +1,133 @@
+"""Training loops for the pictures: any optimizer of the library over two matrices at most, with what it asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn import functional as F
+
+import thalweg
+from docs.generator.surfaces import Surface
+from thalweg.optim.curvature import Hutchinson, SophiaG
+
+#: steps of a path, and of a training
+PATH_STEPS, TRAIN_STEPS = 100, 100
+#: how often an optimizer that keeps an estimate of curvature is given a new one
+REFRESH = 10
+#: values above this have diverged
+TOO_HIGH = 1e6
+HIDDEN, BATCH = 32, 64
+
+Loss = Callable[[], Tensor]
+
+
+def arguments(cls: Any, steps: int) -> dict[str, Any]:
+    """Defaults, but one iteration in a step where a class takes several; nothing else is chosen for any of them."""
+    return {"max_iter": 1} if issubclass(cls, thalweg.LBFGS) else {}
+
+
+def walk(cls: Any, surface: Surface, lr: float, steps: int = PATH_STEPS) -> list[tuple[float, float]] | None:
+    """The points of a path over a surface, the start included; None if it leaves for infinity."""
+    point = Parameter(torch.tensor([surface.start], dtype=torch.float64))
+
+    def height() -> Tensor:
+        return surface.height(point[0, 0], point[0, 1])
+
+    optimizer = cls([point], lr=lr, **arguments(cls, steps))
+    path = [surface.start]
+    for _ in _steps(optimizer, height, steps):
+        with _as_used(optimizer):
+            path.append((float(point[0, 0]), float(point[0, 1])))
+        if not (math.isfinite(path[-1][0]) and max(map(abs, path[-1])) < 100):
+            return None
+    return path
+
+
+def train(cls: Any, lr: float, seed: int, steps: int = TRAIN_STEPS) -> float:
+    """Held-out loss, in nats, of a two-layer network on 8×8 digits after a short training; NaN if it diverged."""
+    from thalweg.lab.tasks.digits import flat
+
+    data, random = flat(), torch.Generator().manual_seed(seed)
+    first = Parameter(torch.randn(HIDDEN, 64, generator=random) / 8)
+    second = Parameter(torch.randn(10, HIDDEN, generator=random) / HIDDEN**0.5)
+    batch: dict[str, Tensor] = {}
+
+    def logits(x: Tensor) -> Tensor:
+        return torch.tanh((x - 0.3) * 2 @ first.T) @ second.T
+
+    def loss() -> Tensor:
+        return F.cross_entropy(logits(batch["x"]), batch["y"])
+
+    def draw() -> None:
+        rows = torch.randint(len(data.x), (BATCH,), generator=random)
+        batch.update(x=data.x[rows], y=data.y[rows])
+
+    def drawn_labels() -> None:
+        out = logits(batch["x"])
+        labels = torch.multinomial(out.detach().softmax(1), 1, generator=random)[:, 0]
+        F.cross_entropy(out, labels).backward()
+        optimizer.update_hessian(BATCH)
+
+    optimizer = cls([first, second], lr=lr, **arguments(cls, steps))
+    for value in _steps(optimizer, loss, steps, draw, drawn_labels):
+        if not abs(value) < TOO_HIGH:
+            return math.nan
+    with _as_used(optimizer), torch.no_grad():
+        return float(F.cross_entropy(logits(data.held_x), data.held_y))
+
+
+def _steps(
+    optimizer: Any,
+    loss: Loss,
+    steps: int,
+    draw: Callable[[], None] = lambda: None,
+    drawn_labels: Callable[[], None] | None = None,
+) -> Iterator[float]:
+    """Step by step: the loss before each, with a learning rate that falls on a line to zero."""
+    scheduler = thalweg.schedule.Scheduler(optimizer, thalweg.schedule.linear(steps))
+    random = torch.Generator().manual_seed(0)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    for step in range(steps):
+        draw()
+        if isinstance(optimizer, Hutchinson) and (step % REFRESH == 0 or isinstance(optimizer, thalweg.AdaHessian)):
+            optimizer.update_hessian(loss(), generator=random)
+        if isinstance(optimizer, SophiaG) and step % REFRESH == 0:
+            optimizer.zero_grad()
+            assert drawn_labels is not None
+            drawn_labels()
+        try:
+            value = float(optimizer.step(closure).detach())
+        except ValueError:  # some refuse a loss that is not finite
+            value = math.nan
+        scheduler.step()
+        yield value
+        if not math.isfinite(value):
+            return
+
+
+@contextmanager
+def _as_used(optimizer: Any) -> Iterator[None]:
+    """The weights that one would use, where they are not those that are stepped."""
+    if not hasattr(optimizer, "eval"):
+        yield
+        return
+    optimizer.eval()
+    yield
+    optimizer.train()
+
+
+def needs_a_model(cls: type) -> bool:
+    """Whether it estimates curvature from labels that a model draws: a surface has none."""
+    return issubclass(cls, SophiaG)
