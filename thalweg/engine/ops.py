@@ -270,6 +270,11 @@ def name_of(target: Any) -> str:
     return target if isinstance(target, str) else str(getattr(target, "__name__", repr(target)))
 
 
+def nonzero(x: Any) -> Any:
+    """x, or 1 where it is 0, to divide by: nothing over nothing shall be nothing."""
+    return add(x, ROWS["eq"](x, 0))
+
+
 # -- reductions -----------------------------------------------------------------------------------------------------
 
 

@@ -18,23 +18,29 @@ from thalweg.optim.averages import (
     Yogi,
     diffGrad,
 )
+from thalweg.optim.blockwise import AdamMini, Amos, NovoGrad
 from thalweg.optim.curvature import AdaHessian, SophiaG, SophiaH
 from thalweg.optim.d_adaptation import DAdaptAdam, DAdaptSGD, Prodigy
 from thalweg.optim.dog import DoG, DoWG, LDoG
+from thalweg.optim.factored import CAME, SM3, Adafactor
 from thalweg.optim.inertia import AccSGD, Adai
 from thalweg.optim.layerwise import LAMB, LARS, Fromage
 from thalweg.optim.lbfgs import LBFGS
+from thalweg.optim.low_rank import APOLLO, GaLore
 from thalweg.optim.madgrad import MADGRAD
 from thalweg.optim.momo import MoMo, MoMoAdam
 from thalweg.optim.muon import Muon
 from thalweg.optim.parameter_free import COCOB
 from thalweg.optim.projected import SGDP, AdamP
+from thalweg.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, SignSGD, Signum
 from thalweg.optim.sign import Lion, Tiger
 
 __all__ = [
     "ADOPT",
+    "APOLLO",
     "ASGD",
+    "CAME",
     "COCOB",
     "LAMB",
     "LARS",
@@ -45,6 +51,7 @@ __all__ = [
     "SGD",
     "SGDP",
     "SGDW",
+    "SM3",
     "AccSGD",
     "AdEMAMix",
     "AdaBelief",
@@ -52,20 +59,24 @@ __all__ = [
     "AdaHessian",
     "AdaMod",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adai",
     "Adam",
     "AdamC",
+    "AdamMini",
     "AdamP",
     "AdamW",
     "Adamax",
     "Adan",
     "AggMo",
+    "Amos",
     "DAdaptAdam",
     "DAdaptSGD",
     "DoG",
     "DoWG",
     "Fromage",
+    "GaLore",
     "Grams",
     "LDoG",
     "LaProp",
@@ -75,11 +86,15 @@ __all__ = [
     "Muon",
     "NAdam",
     "NAdamW",
+    "NovoGrad",
     "Prodigy",
     "QHAdam",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeRAdam",
+    "ScheduleFreeSGD",
     "SignSGD",
     "Signum",
     "SimplifiedAdEMAMix",

@@ -80,5 +80,5 @@ class AdamC(AdamW):
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """Adam's direction; it is the decay that differs."""
         u = Adam.direction(p, g, s, h)
-        peak = h.max_lr or h.initial_lr + (h.initial_lr == 0)
+        peak = h.max_lr or ops.nonzero(h.initial_lr)
         return u, h.lr / peak * p if h.normalized else p

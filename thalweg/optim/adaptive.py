@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg.engine import ops
 from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.optimizer import Optimizer
 
@@ -123,7 +124,7 @@ class RMSprop(Optimizer):
             return u
         s.momentum_buffer = h.momentum * s.momentum_buffer + (h.lr * u if h.lr_in_momentum else u)
         # what surrounds it multiplies by lr
-        return s.momentum_buffer / (h.lr + (h.lr == 0)) if h.lr_in_momentum else s.momentum_buffer
+        return s.momentum_buffer / ops.nonzero(h.lr) if h.lr_in_momentum else s.momentum_buffer
 
     def _check_together(self, group: dict[str, Any]) -> None:
         if group["lr_in_momentum"] and not group["momentum"]:
@@ -164,7 +165,7 @@ class Rprop(Optimizer):
         length = torch.where(kept < 0, shorter * s.step_size, s.step_size)
         s.step_size = torch.clamp(torch.where(kept > 0, longer * s.step_size, length), least, most)
         s.prev = torch.where(kept < 0, 0.0, g)
-        return torch.sign(s.prev) * s.step_size / (h.lr + (h.lr == 0))  # what surrounds it multiplies by lr
+        return torch.sign(s.prev) * s.step_size / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
 
     def _check_together(self, group: dict[str, Any]) -> None:
         low, high = group["etas"]

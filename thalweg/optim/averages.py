@@ -107,7 +107,7 @@ class AdaBound(Optimizer):
             s.max_exp_avg_sq = torch.maximum(s.max_exp_avg_sq, v)
             v = s.max_exp_avg_sq
         size = (1 - beta2**h.step) ** 0.5 / (1 - beta1**h.step) / (torch.sqrt(v) + h.eps)
-        last, pace = h.final_lr / (h.initial_lr + (h.initial_lr == 0)), h.gamma * h.step
+        last, pace = h.final_lr / ops.nonzero(h.initial_lr), h.gamma * h.step
         return torch.clamp(size, last * (1 - 1 / (pace + 1)), last * (1 + 1 / pace)) * s.exp_avg
 
 
@@ -123,7 +123,7 @@ class Yogi(Optimizer):
     Strength: a rare large gradient is not forgotten at once, so steps do not suddenly grow.
     Weakness: recovers slowly from a large first gradient.
     Source: Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2,
-    https://proceedings.neurips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html
+    https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
@@ -511,5 +511,5 @@ class AdaMod(Adam):
         s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
         size = h.lr / (torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps)
         s.exp_avg_lr = torch.lerp(s.exp_avg_lr, size, 1 - h.gamma)
-        bounded = torch.minimum(size, s.exp_avg_lr) / (h.lr + (h.lr == 0))  # what surrounds it multiplies by lr
+        bounded = torch.minimum(size, s.exp_avg_lr) / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
         return bounded * s.exp_avg / (1 - beta1**h.step)

@@ -77,18 +77,18 @@ class DAdaptSGD(DAdaptation):
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """The buffer, in units of lr."""
-        slowed = h.lr / nonzero(s.top_lr)
+        slowed = h.lr / ops.nonzero(s.top_lr)
         s.g0_norm = ops.where(s.g0_norm > 0, s.g0_norm, ops.sqrt(FIRST(slowed * g * g)))
-        unit = s.d / nonzero(s.g0_norm)
+        unit = s.d / ops.nonzero(s.g0_norm)
         s.numerator_weighted = s.numerator_weighted + unit * s.top_lr * PROGRESS((h.lr > 0) * g * s.s)
         s.s = s.s + unit * h.lr * g
-        length = ops.sqrt(SIZE((h.lr > 0) * s.top_lr / nonzero(h.lr) * s.s * s.s))
+        length = ops.sqrt(SIZE((h.lr > 0) * s.top_lr / ops.nonzero(h.lr) * s.s * s.s))
         d_hat = 2 * ratio(s.numerator_weighted, length)
         s.d = ops.maximum(s.d, ops.minimum(d_hat, s.d * h.growth_rate))
         if not h.momentum:
             return unit * g
         s.momentum_buffer = h.momentum * s.momentum_buffer + unit * h.lr * g
-        return (1 - h.momentum) / nonzero(h.lr) * s.momentum_buffer
+        return (1 - h.momentum) / ops.nonzero(h.lr) * s.momentum_buffer
 
 
 class DAdaptAdam(DAdaptation):
@@ -140,7 +140,7 @@ class DAdaptAdam(DAdaptation):
         s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
         d_hat = ratio(s.numerator_weighted, (1 - beta) * SIZE(torch.abs(s.s)))
         s.d = ops.maximum(s.d, ops.minimum(d_hat, s.d * h.growth_rate))
-        u = s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps) / nonzero(h.lr)
+        u = s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps) / ops.nonzero(h.lr)
         return u, d * p
 
 
@@ -193,7 +193,7 @@ class Prodigy(DAdaptation):
         (beta1, beta2), beta3, d = h.betas, h.betas[1] ** 0.5 if h.beta3 is None else h.beta3, s.d
         s.k = s.k + 1
         correction = bias_correction(s.k, h)
-        rate = h.lr / nonzero(s.top_lr) if h.safeguard_warmup else h.lr * correction
+        rate = h.lr / ops.nonzero(s.top_lr) if h.safeguard_warmup else h.lr * correction
         s.exp_avg = torch.lerp(s.exp_avg, d * g, 1 - beta1)
         s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=d * d * (1 - beta2))
         product = PROGRESS(d / h.d0 * d * s.top_lr * correction * (h.lr > 0) * g * (s.p0 - p))
@@ -213,8 +213,3 @@ def bias_correction(k: Any, h: Any) -> Any:
 def ratio(a: Any, b: Any) -> Any:
     """a over b, or 0 where b is 0: before the first gradient nothing is known."""
     return ops.where(b > 0, a / b, 0.0)
-
-
-def nonzero(x: Any) -> Any:
-    """x, or 1 where it is 0: a learning rate of 0 moves nothing, whatever it is divided by."""
-    return x + (x == 0)

@@ -117,7 +117,7 @@ class DoWG(Optimizer):
         """The gradient times squared distance over weighted gradients."""
         s.rt2 = ops.maximum(s.rt2, GONE((p - s.x0) * (p - s.x0)))
         s.vt = s.vt + s.rt2 * SQUARES(g * g)
-        return s.rt2 / ops.sqrt(s.vt + (s.vt == 0)) * g
+        return s.rt2 / ops.sqrt(ops.nonzero(s.vt)) * g
 
     def _check_group(self, group: dict[str, Any]) -> None:
         require_alike(self, group, ("eps",))

@@ -13,7 +13,6 @@ from thalweg.engine import ops
 from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.ops import ASIDE, ELEMENT, PER_TENSOR
 from thalweg.engine.optimizer import Optimizer
-from thalweg.optim.madgrad import nonzero
 
 
 def _rows(p: Tensor, h: Any) -> tuple[int, ...] | None:
@@ -128,7 +127,7 @@ class Adafactor(_Factored):
         U = g * torch.rsqrt(v if h.added_eps else ops.maximum(v, least_square(p, eps1)))
         U = U / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(U * U)) / h.d)
         if h.relative_step:
-            U = U * (ops.minimum(h.lr, h.step**-0.5) / nonzero(h.lr))
+            U = U * (ops.minimum(h.lr, h.step**-0.5) / ops.nonzero(h.lr))
         if h.scale_parameter:
             U = U * ops.maximum(eps2, ops.sqrt(ops.tensor_mean(p * p)))
         if h.beta1:

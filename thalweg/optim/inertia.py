@@ -52,7 +52,7 @@ class Adai(Optimizer):
         s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
         v = s.exp_avg_sq / (1 - beta2**h.step)
         mean = SQUARES(v) / ELEMENTS(g == g)
-        fresh = torch.clamp(beta0 / (mean + (mean == 0)) * v, h.eps, 1.0)  # 1 − μ
+        fresh = torch.clamp(beta0 / ops.nonzero(mean) * v, h.eps, 1.0)  # 1 − μ
         s.exp_avg = s.exp_avg + fresh * (g - s.exp_avg)
         s.exp_avg_one = s.exp_avg_one + fresh * (1 - s.exp_avg_one)
         return s.exp_avg / s.exp_avg_one
@@ -88,7 +88,7 @@ class AccSGD(Optimizer):
         """The short step and the pull, in units of lr."""
         c, fresh = h.small_const, h.small_const**2 * h.xi / h.kappa  # 1 − α
         s.momentum_buffer = torch.lerp(s.momentum_buffer, torch.add(p, g, alpha=-h.lr * h.kappa / c), fresh)
-        pull = (p - s.momentum_buffer) / (h.lr + (h.lr == 0))  # what surrounds it multiplies by lr
+        pull = (p - s.momentum_buffer) / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
         return (c * g + fresh * pull) / (c + fresh)
 
     def _check_together(self, group: dict[str, Any]) -> None:

@@ -42,14 +42,9 @@ class MADGRAD(Optimizer):
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """From p toward z, in units of lr."""
-        start = s.x0 if h.momentum else p + s.s / nonzero(ops.cbrt(s.grad_sum_sq) + h.eps)
+        start = s.x0 if h.momentum else p + s.s / ops.nonzero(ops.cbrt(s.grad_sum_sq) + h.eps)
         weight = h.lr * h.step**0.5
         s.s = torch.add(s.s, g, alpha=weight)
         s.grad_sum_sq = torch.addcmul(s.grad_sum_sq, g, g, value=weight)
-        z = start - s.s / nonzero(ops.cbrt(s.grad_sum_sq) + h.eps)
-        return (1 - h.momentum) / nonzero(h.lr) * (p - z)  # what surrounds it multiplies by lr
-
-
-def nonzero(x: Any) -> Any:
-    """x, or 1 where it is 0: nothing over nothing shall be nothing."""
-    return x + (x == 0)
+        z = start - s.s / ops.nonzero(ops.cbrt(s.grad_sum_sq) + h.eps)
+        return (1 - h.momentum) / ops.nonzero(h.lr) * (p - z)  # what surrounds it multiplies by lr

@@ -48,11 +48,11 @@ def truncated(
     top = grow * now - h.lr * h.weight_decay * DOT(d * p) if h.weight_decay else now
     if h.use_fstar:  # a floor above the model is halved first
         floor = ops.where(top < grow * rho * s.fstar, ops.maximum(top / (2 * grow * rho), h.lb), s.fstar)
-    room = ops.maximum(top - grow * rho * floor, 0.0) / (squares + (squares == 0))
+    room = ops.maximum(top - grow * rho * floor, 0.0) / ops.nonzero(squares)
     step = ops.minimum(h.lr / rho, room)
     if h.use_fstar:
         s.fstar = ops.maximum((now - 0.5 * step * squares) / rho, h.lb)
-    u = u * (step / (h.lr + (h.lr == 0)))  # what surrounds it multiplies by lr
+    u = u * (step / ops.nonzero(h.lr))  # what surrounds it multiplies by lr
     if h.weight_decay and not h.no_prox:  # so that (1 − γλ)p − γ·this is (p − γu) / (1 + γλ)
         u = (u - h.lr * h.weight_decay**2 * p) / grow
     return u

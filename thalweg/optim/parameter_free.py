@@ -48,6 +48,6 @@ class COCOB(Optimizer):
         s.abs_grad_sum = s.abs_grad_sum + size
         s.grad_sum = s.grad_sum + g
         s.reward = ops.maximum(s.reward - (p - s.x0) * g, 0.0)
-        largest = s.max_grad + (s.max_grad == 0)
+        largest = ops.nonzero(s.max_grad)
         share = s.grad_sum / torch.maximum(s.abs_grad_sum + largest, h.alpha * largest)
         return p - s.x0 + share * (1 + s.reward / largest)

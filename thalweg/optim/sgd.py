@@ -216,4 +216,4 @@ class ASGD(Optimizer):
         s.ax = torch.lerp(s.ax, p - u, s.mu)
         s.eta = ops.float32(h.lr / (1 + h.lambd * h.lr * h.step) ** h.alpha)
         s.mu = ops.float32(1 / ops.maximum(1.0, h.step - h.t0))
-        return u / (h.lr + (h.lr == 0))  # what surrounds it multiplies by lr
+        return u / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
