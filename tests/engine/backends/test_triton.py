@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import thalweg
+from tests.cases import CASES, feed, name, parameters
 from tests.engine.test_ops import ARITY, ROWS, SPECIAL, rule_of
 from thalweg.engine import declare, noise, ops
 from thalweg.engine.backends import choice
@@ -479,3 +480,19 @@ def test_a_step_does_not_wait_for_the_gpu():
 def test_choice_knows_it():
     assert choice.backend("triton").refusal(_batch(thalweg.SGD)) is None
     assert all(isinstance(row.triton, str) for row in ops.ROWS.values())
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_every_rule_of_the_table_as_eager(case):
+    """On a GPU too: in float64, where its own sums and the CPU's agree."""
+    ends = []
+    for backend in ("triton", "eager"):
+        params = [torch.nn.Parameter(p.detach().to(DEVICE)) for p in parameters(case.shapes)]
+        optimizer = case.optimizer(params, lr=case.lr, backend=backend, **case.options)
+        generator = torch.Generator().manual_seed(1)
+        for step in range(3):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype).to(DEVICE)
+            optimizer.step(**feed(optimizer, step))
+        ends.append(params)
+    assert distance(*ends) < 1e-10
