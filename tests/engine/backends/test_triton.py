@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import thalweg
-from tests.cases import CASES, feed, name, parameters
+from tests import cases
+from tests.cases import CASES, feed, parameters
 from tests.engine.test_ops import ARITY, ROWS, SPECIAL, rule_of
 from thalweg.engine import declare, noise, ops
 from thalweg.engine.backends import choice
@@ -482,7 +483,7 @@ def test_choice_knows_it():
     assert all(isinstance(row.triton, str) for row in ops.ROWS.values())
 
 
-@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("case", CASES, ids=cases.name)
 def test_every_rule_of_the_table_as_eager(case):
     """On a GPU too: in float64, where its own sums and the CPU's agree."""
     ends = []
