@@ -1,71 +1,82 @@
-"""THE table of optimizers under test: one row each, its reference and the flags that change its path."""
+"""THE table of optimizers under test: one row each, its reference, the flags that change its path, and its claims."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-import thalweg
 from tests.references import (
     adamw,
     averages,
+    blockwise,
     curvature,
     d_adaptation,
     dog,
+    factored,
     inertia,
     layerwise,
+    low_rank,
     madgrad,
     momo,
     options,
     parameter_free,
     projected,
+    schedule_free,
     sgd,
     sign,
 )
+from thalweg import testing
+from thalweg.testing import MATRICES, MIXED, claims, distance, parameters
+from thalweg.testing.walks import drawn
 
-MIXED = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
-MATRICES = [(7, 5), (5, 9), (5, 9), (4, 4)]
+__all__ = ["CASES", "MATRICES", "MIXED", "distance", "every", "feed", "name", "parameters", "walk"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """An optimizer, its reference, and the flags to try; ``{}`` is always tried.
+def feed(optimizer: Any, step: int, loss: torch.Tensor | None = None) -> dict[str, Any]:
+    """What some optimizers need besides gradients, now and then; gives the arguments of ``step``."""
+    if hasattr(optimizer, "take_hessian") and step % 3 == 0:
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        estimates = [drawn(p.shape, p.dtype, torch.Generator().manual_seed(step), p.device) for p in params]
+        if type(optimizer).__name__ == "SophiaG":  # its estimates are squares
+            estimates = [torch.complex(D.real**2, D.imag**2) if D.is_complex() else D**2 for D in estimates]
+        optimizer.take_hessian([100 * D + 20 for D in estimates])
+    if type(optimizer).__name__ not in ("MoMo", "MoMoAdam"):
+        return {}
+    climbing = optimizer.param_groups[0]["maximize"]
+    return {"loss": (2 + math.sin(step)) * (-1 if climbing else 1) if loss is None else loss}
 
-    The reference is torch's of the same name, or where torch has none, a twin in ``tests/references``.
-    """
 
-    name: str
-    reference: Callable[..., torch.optim.Optimizer]
-    flags: list[dict[str, Any]] = field(default_factory=list)
-    shapes: list[tuple[int, ...]] = field(default_factory=lambda: MIXED)
-    lr: float = 0.01
-    downhill: float = 0.05  # a learning rate with which 200 steps from 2 reach the bottom of x²
-    alone: bool = True  # whether a group steps the same without the others
-    base: dict[str, Any] = field(default_factory=dict)  # goes with all flags, so that few steps show what they do
+walk = functools.partial(testing.walk, feed=feed)
+Case = functools.partial(testing.Case, feed=feed)
 
-    @property
-    def in_torch(self) -> bool:
-        """Whether the reference is torch's, so that checkpoints can be compared too."""
-        return self.reference.__module__.startswith("torch.")
-
-    @property
-    def ours(self) -> type[thalweg.engine.optimizer.Optimizer]:
-        return getattr(thalweg, self.name)
-
+#: where weights are plays no part without decay, and each goes by itself
+WEIGHTWISE = (claims.each_weight_alone(), claims.blind_to_place(weight_decay=0.0))
+#: nor does the scale of each weight's gradient without ε
+ADAPTIVE = (*WEIGHTWISE, claims.blind_to_scale("weight", weight_decay=0.0, eps=0.0))
+#: the same where all parameters have a distance in common
+FREE_OF_UNITS = (claims.blind_to_place(weight_decay=0.0), claims.blind_to_scale("all", weight_decay=0.0, eps=1e-100))
+#: every weight moves by lr
+SIGNED = (*WEIGHTWISE, claims.blind_to_scale("weight", weight_decay=0.0), claims.equal_steps(weight_decay=0.0))
+#: sums of gradients, of which no direction is special
+LINEAR = (*WEIGHTWISE, claims.linear(weight_decay=0.0), claims.keeps_rotations("space", weight_decay=0.0))
+#: a step of Adam, with these β, is at most so many lr
+FEW = {"betas": (0.5, 0.9), "weight_decay": 0.0}
+ADAMS_BOUND = claims.bounded(0.5 / (0.1 * (1 - 0.25 / 0.9)) ** 0.5, **FEW)
+#: where β₂ is small, Adam goes the wrong way
+REDDI = {"betas": (0.0, 0.1), "weight_decay": 0.0}
 
 CASES = [
     Case("SGD", torch.optim.SGD, [
         {"weight_decay": 0.1}, {"maximize": True}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.5},
         {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True},
-    ]),
+    ], claims=(*LINEAR, claims.memory(0))),
     Case("RMSprop", torch.optim.RMSprop, [
         {"alpha": 0.9}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"momentum": 0.9}, {"centered": True}, {"maximize": True},
         {"alpha": 0.9, "weight_decay": 0.1, "momentum": 0.9, "centered": True, "maximize": True},
-    ]),
+    ], claims=ADAPTIVE),
     Case("RMSprop", options.RMSprop, [
         {"eps_in_root": True, "eps": 1e-3}, {"initial_accumulator_value": 1.0},
         {"lr_in_momentum": True, "momentum": 0.9, "initial_accumulator_value": 1.0, "eps_in_root": True, "eps": 1e-3},
@@ -75,109 +86,129 @@ CASES = [
         {"betas": (0.8, 0.95)}, {"betas": (0.0, 0.9)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"amsgrad": True},
         {"maximize": True}, {"weight_decay": 0.1, "decoupled_weight_decay": True},
         {"betas": (0.8, 0.95), "weight_decay": 0.1, "amsgrad": True, "maximize": True},
-    ]),
+    ], claims=(*ADAPTIVE, ADAMS_BOUND, claims.memory(2), claims.right_where_adam_is_wrong(amsgrad=True, **REDDI))),
     Case("AdamW", torch.optim.AdamW, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.0}, {"weight_decay": 0.3}, {"amsgrad": True},
         {"maximize": True},
-    ]),
+    ], claims=(*ADAPTIVE, ADAMS_BOUND, claims.memory(2), claims.right_where_adam_is_wrong(amsgrad=True, **REDDI))),
     Case("SGDW", sgd.SGDW, [
         {"momentum": 0.0}, {"dampening": 0.5}, {"nesterov": True}, {"weight_decay": 0.3}, {"maximize": True},
-    ]),
-    Case("SignSGD", sgd.SignSGD, [{"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]),
-    Case("Signum", sgd.Signum, [{"momentum": 0.5}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]),
-    Case("AggMo", sgd.AggMo, [{"betas": (0.3, 0.6, 0.9)}, {"weight_decay": 0.1}, {"maximize": True}]),
-    Case("QHM", sgd.QHM, [{"momentum": 0.9}, {"nu": 0.3}, {"weight_decay": 0.1}]),
+    ], claims=(*LINEAR, claims.memory(1))),
+    Case("SignSGD", sgd.SignSGD, [
+        {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    ], claims=(*SIGNED, claims.signs_only(), claims.memory(0))),
+    Case("Signum", sgd.Signum, [
+        {"momentum": 0.5}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    ], claims=(*SIGNED, claims.memory(1))),
+    Case("AggMo", sgd.AggMo, [{"betas": (0.3, 0.6, 0.9)}, {"weight_decay": 0.1}, {"maximize": True}], claims=LINEAR),
+    Case("QHM", sgd.QHM, [{"momentum": 0.9}, {"nu": 0.3}, {"weight_decay": 0.1}], claims=(*LINEAR, claims.memory(1))),
     Case("ASGD", torch.optim.ASGD, [
         {"lambd": 0.1}, {"lambd": 0.1, "alpha": 0.5}, {"lambd": 0.01, "t0": 1.0}, {"weight_decay": 0.1},
         {"maximize": True},
-    ]),
+    ], claims=[claims.each_weight_alone(), claims.linear(lambd=0.0)]),
     Case("Adagrad", torch.optim.Adagrad, [
         {"lr_decay": 0.1}, {"weight_decay": 0.1}, {"initial_accumulator_value": 0.5}, {"eps": 1e-3}, {"maximize": True},
-    ], downhill=0.5),
+    ], downhill=0.5, claims=ADAPTIVE),
     Case("Adadelta", torch.optim.Adadelta, [
         {"rho": 0.5}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"maximize": True},
-    ], lr=1.0, downhill=10.0),
+    ], lr=1.0, downhill=10.0, claims=WEIGHTWISE),
     Case("Rprop", torch.optim.Rprop, [
         {"etas": (0.4, 1.5)}, {"step_sizes": (0.005, 0.011)}, {"maximize": True},
-    ]),
+    ], claims=(*WEIGHTWISE, claims.signs_only())),
     Case("Adamax", torch.optim.Adamax, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"maximize": True},
-    ]),
+    ], claims=(*ADAPTIVE, claims.bounded(1, **FEW))),
     Case("NAdam", torch.optim.NAdam, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"momentum_decay": 0.1}, {"maximize": True},
         {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    ]),
+    ], claims=ADAPTIVE),
     Case("NAdamW", averages.NAdamW, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"next_correction": True}, {"maximize": True},
-    ]),
+    ], claims=ADAPTIVE),
     Case("RAdam", torch.optim.RAdam, [
         {"betas": (0.8, 0.95)}, {"betas": (0.8, 0.6)}, {"betas": (0.8, 0.99), "eps": 1e-3}, {"weight_decay": 0.1},
         {"maximize": True}, {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    ]),
+    ], claims=WEIGHTWISE),
     Case("RAdam", options.RAdam, [
         {"threshold": 4.0}, {"threshold": 12.0, "betas": (0.8, 0.99)}, {"threshold": 8.0, "maximize": True},
     ]),
     Case("AdaBelief", averages.AdaBelief, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"amsgrad": True, "betas": (0.9, 0.9)}, {"weight_decay": 0.1},
         {"weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True},
-    ]),
+    ], claims=ADAPTIVE),
     Case("AdaBound", averages.AdaBound, [
         {"betas": (0.8, 0.95)}, {"final_lr": 0.01, "gamma": 0.1}, {"eps": 1e-1, "gamma": 1e-4},
         {"amsbound": True, "betas": (0.9, 0.9)}, {"weight_decay": 0.1}, {"maximize": True},
-    ]),
+    ], claims=WEIGHTWISE),
     Case("Yogi", averages.Yogi, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"initial_accumulator": 0.5}, {"debias": True}, {"weight_decay": 0.1},
-    ]),
+    ], claims=ADAPTIVE),
     Case("QHAdam", averages.QHAdam, [
         {"betas": (0.8, 0.95)}, {"nus": (0.3, 0.8)}, {"eps": 1e-3}, {"weight_decay": 0.1},
-    ]),
-    Case("diffGrad", averages.diffGrad, [{"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}]),
+    ], claims=ADAPTIVE),
+    Case("diffGrad", averages.diffGrad, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1},
+    ], claims=(*WEIGHTWISE, ADAMS_BOUND)),
     Case("Adan", averages.Adan, [
         {"betas": (0.9, 0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"debias": True}, {"maximize": True},
         {"weight_decay": 0.3, "no_prox": True},
-    ], downhill=0.1),
+    ], downhill=0.1, claims=ADAPTIVE),
     Case("ADOPT", averages.ADOPT, [
         {"betas": (0.8, 0.95)}, {"eps": 1.0}, {"clip": False}, {"weight_decay": 0.1}, {"maximize": True},
-    ]),
+    ], claims=(*WEIGHTWISE, claims.blind_to_scale("weight", eps=1e-200), claims.right_where_adam_is_wrong(**REDDI))),
     Case("AdEMAMix", averages.AdEMAMix, [
         {"betas": (0.8, 0.95, 0.99)}, {"alpha": 100.0}, {"beta3_warmup": 60.0, "alpha_warmup": 80.0}, {"eps": 1e-3},
         {"weight_decay": 0.3},
-    ]),
+    ], claims=ADAPTIVE),
     Case("SimplifiedAdEMAMix", averages.SimplifiedAdEMAMix, [
         {"betas": (0.9, 0.9)}, {"alpha": 2.0}, {"beta1_warmup": 60.0}, {"beta1_warmup": 60.0, "min_beta1": 0.5},
         {"eps": 1e-3}, {"weight_decay": 0.3},
-    ], downhill=0.03),
-    Case("LaProp", averages.LaProp, [{"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1}]),
+    ], downhill=0.03, claims=ADAPTIVE),
+    Case("LaProp", averages.LaProp, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.1},
+    ], claims=(*ADAPTIVE, claims.bounded(1 / 0.1**0.5, **FEW))),
     Case("MARS", averages.MARS, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"gamma": 0.1}, {"zero_start": True}, {"weight_decay": 0.3},
         {"maximize": True},
-    ]),
-    Case("Grams", averages.Grams, [{"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"maximize": True}]),
-    Case("Lion", sign.Lion, [{"betas": (0.5, 0.9)}, {"weight_decay": 0.3}, {"maximize": True}]),
-    Case("Tiger", sign.Tiger, [{"beta": 0.5}, {"weight_decay": 0.3}, {"maximize": True}]),
+    ], claims=[claims.blind_to_place(weight_decay=0.0), claims.blind_to_order()]),
+    Case("Grams", averages.Grams, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"maximize": True},
+    ], claims=(*ADAPTIVE, ADAMS_BOUND)),
+    Case("Lion", sign.Lion, [
+        {"betas": (0.5, 0.9)}, {"weight_decay": 0.3}, {"maximize": True},
+    ], claims=(*SIGNED, claims.memory(1))),
+    Case("Tiger", sign.Tiger, [
+        {"beta": 0.5}, {"weight_decay": 0.3}, {"maximize": True},
+    ], claims=(*SIGNED, claims.memory(1))),
     Case("LARS", layerwise.LARS, [
         {"momentum": 0.0}, {"weight_decay": 0.1}, {"trust_coefficient": 0.1, "eps": 0.1, "weight_decay": 0.1},
         {"nesterov": True}, {"trust_coefficient": None, "weight_decay": 0.1}, {"maximize": True},
-    ], downhill=5.0),
+    ], downhill=5.0, claims=(
+        claims.blind_to_scale("tensor", weight_decay=0.0), claims.in_units_of_weights(),
+        claims.keeps_rotations("space"),
+    )),
     Case("LAMB", layerwise.LAMB, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.0}, {"weight_decay": 0.3}, {"amsgrad": True},
         {"maximize": True},
-    ]),
+    ], claims=(
+        claims.blind_to_scale("weight", weight_decay=0.0, eps=0.0),
+        claims.in_units_of_weights(weight_decay=0.0), claims.blind_to_order(),
+    )),
     Case("AdaHessian", curvature.AdaHessian, [
         {"betas": (0.8, 0.95)}, {"eps": 10.0}, {"weight_decay": 0.3}, {"hessian_power": 0.5}, {"average_rows": True},
         {"absolute": True}, {"maximize": True},
-    ], downhill=5.0),
+    ], downhill=5.0, claims=[claims.blind_to_place(), claims.linear()]),
     Case("SophiaH", curvature.SophiaH, [
         {"betas": (0.8, 0.95)}, {"gamma": 0.1}, {"eps": 1.0}, {"weight_decay": 0.3}, {"maximize": True},
-    ], downhill=0.02),
+    ], downhill=0.02, claims=[claims.blind_to_place(weight_decay=0.0), claims.bounded(1, weight_decay=0.0)]),
     Case("SophiaG", curvature.SophiaG, [
         {"betas": (0.8, 0.95)}, {"gamma": 0.5}, {"eps": 1.0}, {"weight_decay": 0.3}, {"maximize": True},
-    ], downhill=0.02),
+    ], downhill=0.02, claims=[claims.blind_to_place(weight_decay=0.0), claims.bounded(1, weight_decay=0.0)]),
     Case("MoMo", momo.MoMo, [
         {"beta": 0.5}, {"lb": 1.5}, {"bias_correction": True}, {"use_fstar": True}, {"weight_decay": 0.3},
         {"weight_decay": 0.3, "no_prox": True}, {"weight_decay": 0.3, "use_fstar": True, "bias_correction": True},
         {"maximize": True, "lb": -5.0},
-    ], lr=1.0, downhill=1.0, alone=False),
+    ], lr=1.0, downhill=1.0, alone=False, claims=[claims.keeps_rotations("space")]),
     Case("MoMoAdam", momo.MoMoAdam, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"lb": 1.5}, {"use_fstar": True}, {"weight_decay": 0.3},
         {"weight_decay": 0.3, "no_prox": True}, {"weight_decay": 0.3, "use_fstar": True},
@@ -186,110 +217,136 @@ CASES = [
     Case("SGDP", projected.SGDP, [
         {"momentum": 0.0, "delta": 2.0}, {"dampening": 0.5}, {"nesterov": True}, {"weight_decay": 0.3}, {"delta": 2.0},
         {"delta": 2.0, "eps": 1e-1}, {"delta": 2.0, "weight_decay": 0.3, "wd_ratio": 0.5}, {"maximize": True},
-    ]),
+    ], claims=[claims.in_units_of_gradients(weight_decay=0.0), claims.keeps_rotations("space", weight_decay=0.0)]),
     Case("AdamP", projected.AdamP, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"nesterov": True}, {"weight_decay": 0.3}, {"delta": 2.0},
         {"delta": 2.0, "weight_decay": 0.3, "wd_ratio": 0.5, "nesterov": True}, {"maximize": True},
-    ]),
+    ], claims=[claims.blind_to_scale("tensor", weight_decay=0.0, eps=0.0)]),
     Case("StableAdamW", adamw.StableAdamW, [
         {"betas": (0.8, 0.95)}, {"betas": (0.0, 0.9)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"clip_decay": False},
         {"maximize": True},
-    ]),
+    ], claims=[claims.blind_to_scale("weight", weight_decay=0.0, eps=0.0), claims.blind_to_order()]),
     Case("AdamC", adamw.AdamC, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"max_lr": 0.1}, {"amsgrad": True},
         {"maximize": True},
-    ]),
+    ], claims=ADAPTIVE),
     Case("AdaMod", averages.AdaMod, [
         {"betas": (0.8, 0.95)}, {"gamma": 0.5}, {"eps": 1e-1}, {"weight_decay": 0.1},
         {"weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True},
-    ], downhill=0.5),
+    ], downhill=0.5, claims=ADAPTIVE),
     Case("MADGRAD", madgrad.MADGRAD, [
         {"momentum": 0.0}, {"momentum": 0.5}, {"eps": 1e-1}, {"weight_decay": 0.1}, {"maximize": True},
         {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    ]),
-    Case("Fromage", layerwise.Fromage, [{"weight_decay": 0.1}, {"maximize": True}]),
+    ], claims=WEIGHTWISE),
+    Case("Fromage", layerwise.Fromage, [{"weight_decay": 0.1}, {"maximize": True}], claims=(
+        claims.blind_to_scale("tensor", weight_decay=0.0), claims.in_units_of_weights(),
+        claims.keeps_rotations("space"), claims.memory(0),
+    )),
     Case("Adai", inertia.Adai, [
         {"betas": (0.3, 0.9)}, {"eps": 0.2}, {"weight_decay": 0.1}, {"maximize": True},
         {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    ], alone=False),
+    ], alone=False, claims=[claims.blind_to_place(), claims.in_units_of_gradients(weight_decay=0.0)]),
     Case("AccSGD", inertia.AccSGD, [
         {"kappa": 100.0}, {"xi": 20.0}, {"small_const": 0.5}, {"weight_decay": 0.1}, {"maximize": True},
-    ]),
+    ], claims=LINEAR),
     Case("COCOB", parameter_free.COCOB, [
         {"alpha": 10.0}, {"weight_decay": 0.1}, {"maximize": True},
-    ], lr=1.0, downhill=1.0),
+    ], lr=1.0, downhill=1.0, claims=(*WEIGHTWISE, claims.blind_to_scale("weight"))),
     Case("DAdaptSGD", d_adaptation.DAdaptSGD, [
         {"momentum": 0.9}, {"growth_rate": 1.01}, {"d0": 1e-1}, {"weight_decay": 0.3}, {"maximize": True},
         {"momentum": 0.5, "weight_decay": 0.3, "growth_rate": 1.1},
-    ], lr=3.0, downhill=1.0, alone=False, base={"d0": 1e-2}),
+    ], lr=3.0, downhill=1.0, alone=False, base={"d0": 1e-2}, claims=(
+        claims.blind_to_scale("all"), claims.keeps_rotations("space"), claims.memory(1),
+    )),
     Case("DAdaptAdam", d_adaptation.DAdaptAdam, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"use_bias_correction": True}, {"growth_rate": 1.01}, {"d0": 1e-1},
         {"weight_decay": 0.3}, {"weight_decay": 0.3, "decoupled_weight_decay": True}, {"maximize": True},
-    ], lr=1.0, downhill=1.0, alone=False, base={"d0": 1e-2}),
+    ], lr=1.0, downhill=1.0, alone=False, base={"d0": 1e-2}, claims=(*FREE_OF_UNITS, claims.memory(3))),
     Case("Prodigy", d_adaptation.Prodigy, [
         {"betas": (0.8, 0.95)}, {"betas": (0.0, 0.9)}, {"beta3": 0.99}, {"eps": 1e-1}, {"use_bias_correction": True},
         {"safeguard_warmup": True, "use_bias_correction": True}, {"growth_rate": 1.01}, {"d_coef": 1.0}, {"d0": 1e-2},
         {"weight_decay": 0.3}, {"weight_decay": 0.3, "decoupled_weight_decay": False}, {"maximize": True},
-    ], lr=1.0, downhill=1.0, alone=False, base={"d0": 1e-3, "d_coef": 2.0}),
+    ], lr=1.0, downhill=1.0, alone=False, base={"d0": 1e-3, "d_coef": 2.0}, claims=(
+        *FREE_OF_UNITS, claims.memory(4),
+    )),
     Case("DoG", dog.DoG, [
         {"reps_rel": 1e-2}, {"eps": 10.0}, {"weight_decay": 0.3}, {"maximize": True},
-    ], lr=1.0, downhill=1.0, alone=False, base={"reps_rel": 1e-3}),
+    ], lr=1.0, downhill=1.0, alone=False, base={"reps_rel": 1e-3}, claims=[claims.keeps_rotations("space")]),
     Case("LDoG", dog.LDoG, [
         {"reps_rel": 1e-2}, {"eps": 10.0}, {"weight_decay": 0.3}, {"maximize": True},
-    ], lr=1.0, downhill=1.0, base={"reps_rel": 1e-3}),
+    ], lr=1.0, downhill=1.0, base={"reps_rel": 1e-3}, claims=[claims.keeps_rotations("space")]),
     Case("DoWG", dog.DoWG, [
         {"eps": 1e-2}, {"weight_decay": 0.3}, {"maximize": True},
-    ], lr=1.0, downhill=1.0, alone=False),
+    ], lr=1.0, downhill=1.0, alone=False, claims=[claims.keeps_rotations("space")]),
+    Case("ScheduleFreeSGD", schedule_free.ScheduleFreeSGD, [
+        {"momentum": 0.5}, {"weight_decay": 0.3}, {"warmup_steps": 30}, {"r": 1.0}, {"maximize": True},
+        {"warmup_steps": 30, "weight_lr_power": 0.0}, {"warmup_steps": 5, "r": 2.0, "weight_decay": 0.3},
+    ], downhill=0.5, claims=(*LINEAR, claims.memory(1))),
+    Case("ScheduleFreeAdamW", schedule_free.ScheduleFreeAdamW, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"warmup_steps": 30}, {"r": 1.0},
+        {"warmup_steps": 30, "weight_lr_power": 0.0, "weight_decay": 0.3}, {"maximize": True},
+    ], downhill=0.1, claims=(*ADAPTIVE, claims.memory(2))),
+    Case("ScheduleFreeRAdam", schedule_free.ScheduleFreeRAdam, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"r": 1.0},
+        {"silent_sgd_phase": True, "weight_lr_power": 0.0},
+        {"silent_sgd_phase": True}, {"silent_sgd_phase": True, "weight_decay": 0.3}, {"betas": (0.8, 0.6)},
+        {"maximize": True},
+    ], downhill=0.3, options={"silent_sgd_phase": False}, claims=(*WEIGHTWISE, claims.memory(2))),
+    Case("NovoGrad", blockwise.NovoGrad, [
+        {"betas": (0.8, 0.9)}, {"eps": 1e-1}, {"averaged": True}, {"weight_decay": 0.3}, {"maximize": True},
+    ], claims=(
+        claims.blind_to_scale("tensor", weight_decay=0.0, eps=0.0),
+        claims.keeps_rotations("space", weight_decay=0.0), claims.memory(1),
+    )),
+    Case("AdamMini", blockwise.AdamMini, [
+        {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"maximize": True},
+    ], claims=(
+        claims.blind_to_scale("tensor", weight_decay=0.0, eps=0.0), claims.blind_to_order("rows"),
+        claims.memory(1.1),
+    )),
+    Case("Amos", blockwise.Amos, [
+        {"beta": 0.9}, {"momentum": 0.9}, {"eps": 2.0}, {"scale": 0.1}, {"maximize": True},
+    ], claims=[claims.blind_to_order("rows"), claims.memory(0.1)]),
+    Case("Adafactor", torch.optim.Adafactor, [
+        {"beta2_decay": -0.5}, {"eps": (1.0, 1e-3)}, {"eps": (None, 2.0)}, {"d": 2.0}, {"weight_decay": 0.3},
+        {"maximize": True},
+    ], shapes=[(7, 5), (5,), (3, 2, 2), ()], complex=False, claims=(
+        claims.blind_to_order("rows"), claims.memory(0.1), claims.in_units_of_weights(weight_decay=0.0),
+    )),
+    Case("CAME", factored.CAME, [
+        {"betas": (0.8, 0.9, 0.99)}, {"eps": (1e-1, 1e-16)}, {"eps": (1e-30, 1e-1)}, {"d": 0.5}, {"weight_decay": 0.3},
+        {"maximize": True},
+    ], complex=False, claims=[claims.blind_to_order("rows"), claims.memory(1.2)]),
+    Case("SM3", factored.SM3, [
+        {"momentum": 0.0}, {"beta2": 0.9}, {"eps": 1e-1}, {"weight_decay": 0.1}, {"maximize": True},
+    ], downhill=0.3, complex=False, claims=[claims.blind_to_order("rows"), claims.memory(0.1, momentum=0.0)]),
+    Case("GaLore", low_rank.GaLore, [
+        {"rank": 2}, {"rank": 2, "update_proj_gap": 30}, {"scale": 1.0}, {"betas": (0.8, 0.95)}, {"eps": 1e-1},
+        {"weight_decay": 0.3}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2)], downhill=0.2, complex=False, claims=[claims.memory(0.4, rank=4)]),
+    Case("APOLLO", low_rank.APOLLO, [
+        {"rank": 2}, {"rank": 2, "update_proj_gap": 3}, {"scale": 2.0}, {"scale_type": "tensor"}, {"growth": 2.0},
+        {"projection_seed": 7}, {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2)], complex=False, claims=[claims.memory(0.4, rank=4)]),
     Case("Muon", torch.optim.Muon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"},
-    ], shapes=MATRICES),
+    ], shapes=MATRICES, complex=False, claims=(
+        claims.blind_to_scale("tensor"), claims.keeps_rotations("matrix", rounding=0.05),
+        claims.blind_to_order("rows", rounding=0.05), claims.memory(1),
+    )),
 ]  # fmt: skip
 
 
-def every(cases: list[Case] = CASES) -> list[tuple[Case, dict[str, Any]]]:
+def every(cases: list[testing.Case] = CASES) -> list[tuple[testing.Case, dict[str, Any]]]:
     """Each case with each of its flags."""
     return [(case, flags) for case in cases for flags in ({}, *({**case.base, **flags} for flags in case.flags))]
 
 
 def name(row: Any) -> str | None:
     """Test ids that can be read."""
-    if isinstance(row, Case):
+    if isinstance(row, testing.Case):
         return row.name
     if isinstance(row, dict):
         return ",".join(f"{k}={v}" for k, v in row.items()) or "defaults"
     return None
-
-
-def parameters(
-    shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float64, seed: int = 0
-) -> list[torch.nn.Parameter]:
-    """Fresh random parameters; the same seed, the same values."""
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=dtype)) for s in shapes]
-
-
-def feed(optimizer: Any, step: int) -> dict[str, Any]:
-    """What some optimizers need besides gradients, now and then; gives the arguments of ``step``."""
-    if hasattr(optimizer, "take_hessian") and step % 3 == 0:
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        fresh = [torch.Generator().manual_seed(step) for _ in params]
-        estimates = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p, g in zip(params, fresh, strict=True)]
-        if type(optimizer).__name__ == "SophiaG":  # its estimates are squares
-            estimates = [torch.complex(D.real**2, D.imag**2) if D.is_complex() else D**2 for D in estimates]
-        optimizer.take_hessian([100 * D + 20 for D in estimates])
-    return {"loss": 2 + math.sin(step)} if type(optimizer).__name__ in ("MoMo", "MoMoAdam") else {}
-
-
-def walk(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], steps: int, start: int = 0) -> None:
-    """Steps with random gradients that depend on the step's number alone."""
-    for step in range(start, start + steps):
-        generator = torch.Generator().manual_seed(1000 + step)
-        for p in params:
-            p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-        optimizer.step(**feed(optimizer, step))
-
-
-def distance(a: list[torch.nn.Parameter], b: list[torch.nn.Parameter]) -> float:
-    """Largest difference of two lists of tensors."""
-    return max((p - q).abs().max().item() for p, q in zip(a, b, strict=True) if p.numel())

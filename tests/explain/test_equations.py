@@ -1,17 +1,19 @@
 """Every formula, read back from its text, takes the steps that the optimizer takes."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import thalweg
 from tests.cases import CASES, MIXED, every, feed, name, parameters
 from tests.explain.notation import Env, Reader, from_latex
 from thalweg.engine import ops
 from thalweg.engine.batch import formats_of, new_state
 from thalweg.engine.declare import plain
-from thalweg.engine.trace import kept
+from thalweg.engine.trace import UnsupportedOpError, kept
 from thalweg.explain.equations import formula
 from thalweg.explain.expression import Call, Num, Sym, Word, walk
 from thalweg.explain.spelling import Latex, Unicode
@@ -168,11 +170,42 @@ def difference(a, b):
 
 @pytest.mark.parametrize(("case", "flags"), every(), ids=name)
 def test_the_printed_formula_takes_the_optimizers_steps(case, flags):
-    assert largest_difference(Walk(case.ours, case.lr, flags, case.shapes)) < ROUNDED.get(case.name, 1e-11)
+    assert largest_difference(Walk(case.optimizer, case.lr, flags, case.shapes)) < ROUNDED.get(case.name, 1e-11)
 
 
 @pytest.mark.parametrize("flags", MODIFIERS, ids=name)
 @pytest.mark.parametrize("rule", ["SGD", "Adam"])
 def test_so_it_does_with_what_surrounds_a_direction(rule, flags):
     case = next(c for c in CASES if c.name == rule)
-    assert largest_difference(Walk(case.ours, 0.1, flags, MIXED)) < 1e-11
+    assert largest_difference(Walk(case.optimizer, 0.1, flags, MIXED)) < 1e-11
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "formulas.txt"
+SHOWN = [
+    ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}), ("RMSprop", {"centered": True}), ("AdamW", {}),
+    ("RAdam", {}), ("NAdam", {}), ("LAMB", {}), ("Lion", {}), ("Muon", {}), ("MARS", {}),
+    ("AdamW", {"clip_global_norm": 1.0}),
+]  # fmt: skip
+
+
+def test_some_formulas_as_they_are_printed():
+    shown = [
+        f"{rule} {flags or ''}".strip() + f"\n{formula(getattr(thalweg, rule), **flags).unicode}"
+        for rule, flags in SHOWN
+    ]
+    assert "\n\n".join(shown) + "\n" == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_a_hyperparameter_that_a_rule_does_not_have_is_named():
+    with pytest.raises(TypeError, match="Adam has no hyperparameter 'nesterov'; there are: "):
+        formula(thalweg.Adam, nesterov=True)
+
+
+def test_a_rule_that_branches_on_a_number_is_refused_as_by_the_engine():
+    class Branching(thalweg.SGD):
+        @staticmethod
+        def direction(p, g, s, h):
+            return g if h.lr > 1 else -g
+
+    with pytest.raises(UnsupportedOpError, match="branch"):
+        formula(Branching)

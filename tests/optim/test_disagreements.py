@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import thalweg
-from tests.cases import CASES, distance, feed, name, parameters, walk
+from tests.cases import distance, parameters, walk
 
 START = np.array([1.0, -2.0, 0.5, 3.0])
 GRADS = np.random.default_rng(0).normal(size=(6, 4))
@@ -644,29 +644,6 @@ def test_muon_in_bfloat16_leaves_its_momentum_as_it_is(backend, nesterov):
 
 
 # -- of all of them -------------------------------------------------------------------------------------------------
-
-ROWS = [(case, flags) for case in CASES for flags in ({}, *case.flags) if "maximize" not in flags]
-
-
-@pytest.mark.parametrize(("case", "flags"), ROWS, ids=name)
-def test_climbing_is_descending_along_the_other_sign(case, flags):
-    up, down = parameters(case.shapes), parameters(case.shapes)
-    a = case.ours(up, lr=case.lr, maximize=True, backend="eager", **flags)
-    b = case.ours(down, lr=case.lr, backend="eager", **flags)
-    for step in range(6):
-        for optimizer, params, sign in ((a, up, 1), (b, down, -1)):
-            generator = torch.Generator().manual_seed(step)
-            for p in params:
-                p.grad = sign * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            optimizer.step(**{k: sign * value for k, value in feed(optimizer, step).items()})
-    assert distance(up, down) == 0
-
-
-@pytest.mark.parametrize("case", CASES, ids=name)
-def test_a_flag_that_a_rule_does_not_know_is_no_silent_one(case):
-    with pytest.raises(TypeError, match="unused_flag"):
-        case.ours(parameters(case.shapes), unused_flag=True)
-
 
 @pytest.mark.parametrize(("rule", "flags"), [
     ("AdamW", {"decoupled_weight_decay": False}),  # what a class is cannot be asked away

@@ -53,8 +53,8 @@ class KnowsItsFirstGroup(Momentum):
 
 
 @pytest.mark.parametrize(("optimizer", "check", "message"), [
-    (ForgetsItsNoise, "resumes_in_every_format", "5 steps, a checkpoint and 5 steps lead elsewhere"),
-    (slow_in_few_bits, "follows_full_precision_in_every_format", "of their way from where they end in float32"),
+    (ForgetsItsNoise, "resumes_in_every_format", "3 steps, a checkpoint and 3 steps lead elsewhere"),
+    (slow_in_few_bits, "follows_full_precision_in_every_format", "from where they end in float32"),
     (ChecksNoGroup, "bad_values_in_a_group_are_refused", "maximize='yes' was accepted"),
     (KnowsItsFirstGroup, "a_group_that_is_added_later_is_like_one_from_the_start", "moves otherwise than one that was"),
 ])  # fmt: skip

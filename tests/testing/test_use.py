@@ -37,7 +37,7 @@ def test_in_pytest_each_trial_is_a_test_with_a_readable_id_and_nothing_is_skippe
     assert any(line.endswith("-blind to where the weights are]") for line in passed)
     assert any("test_theirs[IgnoresNesterov-every_flag_changes_the_path-nesterov=True]" in line for line in failed)
     assert len(failed) == 1
-    assert "nesterov=True changes nothing in 5 steps" in done.stdout
+    assert "nesterov=True changes nothing in 8 steps" in done.stdout
     assert any("not applicable: the constructor has no argument state_dtype" in line for line in lines)
     skipped = [line for line in lines if line.startswith("SKIPPED")]
     assert skipped

@@ -38,6 +38,7 @@ class Case:
         lr: learning rate of most walks; None where the constructor takes none.
         downhill: a learning rate with which 200 steps from 2 reach the bottom of x².
         learns: a learning rate with which a small network learns a small task; ``downhill`` if None.
+        base: hyperparameters that go with every set of flags, so that a few steps show what they do.
         options: hyperparameters that are always passed, to the reference too.
         claims: properties from :mod:`thalweg.testing.claims` that it has.
         backends: ways to compute the same step, all of which are run: arguments of the constructor by a word, or
@@ -69,6 +70,7 @@ class Case:
     lr: float | None = 0.01
     downhill: float = 0.05
     alone: bool = True
+    base: Mapping[str, Any] = field(default_factory=dict)
     learns: float | None = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     claims: Sequence[Claim] = field(default=(), kw_only=True)

@@ -21,7 +21,7 @@ from thalweg.testing.walks import copies, distance, gradients
 if TYPE_CHECKING:
     from thalweg.testing.case import Case
 
-STEPS = 20
+STEPS = 12
 #: float64 does not round when it multiplies by these
 POWERS = (0.25, 0.5, 2.0, 4.0)
 
@@ -111,6 +111,18 @@ def linear(**options: Any) -> Claim:
     return Claim("linear in the gradient", test, options)
 
 
+def in_units_of_gradients(**options: Any) -> Claim:
+    r"""A step is in units of the gradient: four times the gradient leads where four times the learning rate does."""
+
+    def test(case: Case, given: Mapping[str, Any]) -> None:
+        rate = {"lr": 4 * (case.lr or 0)}
+        faster, steeper = _path(case, {**given, **rate}), _path(case, given, lambda i, g: 4 * g)
+        _moved(case, faster)
+        same(faster, steeper, "four times the gradient leads elsewhere than four times the learning rate", 1e-12)
+
+    return Claim("in units of the gradient", test, options)
+
+
 def _reversed_signs(case: Case, i: int, g: Tensor) -> Tensor:
     """Another gradient, made of one."""
     return g.flip(0) * torch.arange(1, g.numel() + 1, dtype=g.dtype, device=g.device).view(g.shape).cos()
@@ -139,28 +151,29 @@ def in_units_of_weights(**options: Any) -> Claim:
 
 
 def each_weight_alone(**options: Any) -> Claim:
-    """A weight's path depends on its own gradients only: cut into rows, a tensor's weights go the same way."""
+    """A weight's path depends on its own gradients only: a tensor's rows, each by itself, go the same way."""
 
     def test(case: Case, given: Mapping[str, Any]) -> None:
         whole = case.start([(6, 4)])
         rows = [torch.nn.Parameter(row.clone()) for row in whole[0].detach()]
-        a, b = case.make(whole, **given), case.make(rows, **given)
+        a, others = case.make(whole, **given), [case.make([row], **given) for row in rows]
         for step in range(STEPS):
             (whole[0].grad,) = gradients(whole, step)
             for row, g in zip(rows, whole[0].grad, strict=True):
                 row.grad = g.clone()
-            case.advance(a, step)
-            case.advance(b, step)
+            for optimizer in (a, *others):
+                case.advance(optimizer, step)
         same(whole[0], torch.stack([r.detach() for r in rows]), "weights depend on others of their tensor", 1e-12)
 
     return Claim("each weight by itself", test, options)
 
 
-def blind_to_order(of: str = "weights", **options: Any) -> Claim:
+def blind_to_order(of: str = "weights", rounding: float = 1e-12, **options: Any) -> Claim:
     """The order of the weights of a tensor plays no part: permuted gradients from a permuted start, a permuted end.
 
     Args:
         of: ``"weights"``, in any order; or ``"rows"``, rows and columns, each in any order.
+        rounding: how far the ends may be apart, as a share of the way: more where a rule computes in few bits.
         options: hyperparameters with which it holds.
     """
     if of not in ("weights", "rows"):
@@ -171,7 +184,8 @@ def blind_to_order(of: str = "weights", **options: Any) -> Claim:
             return x.flatten()[_permutation(x.numel())].view(x.shape)
         return x[_permutation(x.shape[0])][:, _permutation(x.shape[1])]
 
-    return _equivariant(f"blind to the order of {of if of == 'weights' else 'rows and columns'}", moved, options)
+    words = f"blind to the order of {of if of == 'weights' else 'rows and columns'}"
+    return _equivariant(words, moved, options, rounding)
 
 
 def _permutation(n: int) -> Tensor:

@@ -16,8 +16,8 @@ from thalweg.testing.walks import draw_anew
 
 #: what a check is run with: the defaults; the defaults and each set of flags; each set of flags
 Over = Literal["defaults", "every", "flags"]
-#: where: the first backend; all of them; the defaults on all of them and flags on the first
-On = Literal["first", "all", "lean"]
+#: where: the first backend; the last; all of them; the defaults on all of them and flags on the first
+On = Literal["first", "last", "all", "lean"]
 #: why a check does not apply to a case; None if it does
 Unless = Callable[[Case], "str | None"]
 #: what a check is repeated for, by a word
@@ -68,6 +68,11 @@ class Trial:
     reason: str = ""
 
     @property
+    def hypers(self) -> dict[str, Any]:
+        """The flags, and what goes with them."""
+        return {**self.case.base, **self.flags} if self.flags else {}
+
+    @property
     def words(self) -> str:
         """Flags, variant and backend."""
         flags = [shown(self.flags)] if self.check.over != "defaults" else []
@@ -80,7 +85,7 @@ class Trial:
 
     def make(self, params: Any, /, **given: Any) -> Any:
         """The optimizer over ``params``, with the trial's flags, on its backend."""
-        return self.case.make(params, **{**self.backend[1], **self.flags, **given})
+        return self.case.make(params, **{**self.backend[1], **self.hypers, **given})
 
     def make_or_say(self, what: str, params: Any, /, **given: Any) -> Any:
         """The optimizer over parameters or with arguments that not every one serves.
@@ -97,7 +102,7 @@ class Trial:
 
     def make_reference(self, params: Any, /, **given: Any) -> Any:
         """The reference over ``params``, with the trial's flags."""
-        return self.case.make_reference(params, **{**self.flags, **given})
+        return self.case.make_reference(params, **{**self.hypers, **given})
 
     def run(self) -> None:
         """Do what it says.
@@ -161,10 +166,15 @@ def trials(case: Case, only: Sequence[str] = ()) -> Iterator[Trial]:
         if check.over != "defaults":
             sets += case.flags
         for flags in sets:
-            whole = check.on == "all" or (check.on == "lean" and not flags)
             for variant in check.variants(case) if check.variants else [("", None)]:
-                for backend in implementations if whole else implementations[:1]:
+                for backend in _where(check.on, implementations, flags):
                     yield Trial(check, case, flags, backend, variant)
+
+
+def _where(on: On, backends: list[Any], flags: Mapping[str, Any]) -> list[Any]:
+    if on == "last":
+        return backends[-1:]
+    return backends if on == "all" or (on == "lean" and not flags) else backends[:1]
 
 
 def _reason(check: Check, case: Case) -> str:

@@ -57,7 +57,7 @@ def walk(case, flags, dtype, grad, shapes, backend):
     """Three steps; the parameters and all that is kept for them."""
     generator = torch.Generator().manual_seed(0)
     params = [torch.nn.Parameter(tensor(shape, layout, dtype, generator)) for shape, layout in shapes]
-    optimizer = case.ours(params, lr=case.lr, backend=backend, **flags)
+    optimizer = case.optimizer(params, lr=case.lr, backend=backend, **flags)
     for step in range(3):
         for p, (shape, layout) in zip(params, shapes, strict=True):
             g = tensor(shape, layout, grad, generator)

@@ -126,7 +126,7 @@ def _is_gcc():
 @pytest.mark.parametrize("case", [c for c in CASES if c.name != "Muon"], ids=name)
 def test_the_loop_of_every_rule_is_vectorized(case, tmp_path):
     """A branch or a call in one operation would make a rule ten times slower, and nothing else would show it."""
-    optimizer = case.ours([torch.nn.Parameter(torch.zeros(4, 4))], lr=case.lr)
+    optimizer = case.optimizer([torch.nn.Parameter(torch.zeros(4, 4))], lr=case.lr)
     file = tmp_path / "kernel.c"
     file.write_text(source(optimizer).replace("/* … what all kernels begin with … */\n", PRELUDE), encoding="utf-8")
     flags = [*compiler.FLAGS, "-fopenmp", "-march=native", "-fopt-info-vec-optimized"]

@@ -18,18 +18,18 @@ from thalweg.testing.walks import distance
 
 @holds(over="every", on="lean")
 def resume_equals_no_interruption(t: Trial) -> None:
-    """Ten steps are five, a checkpoint through a file into a new optimizer, and five more, to the bit."""
+    """Six steps are three, a checkpoint through a file into a new optimizer, and three more, to the bit."""
     params, again = t.case.start(), t.case.start()
-    t.case.walk(t.make(params), params, 10)
+    t.case.walk(t.make(params), params, 6)
     first = t.make(again)
-    t.case.walk(first, again, 5)
+    t.case.walk(first, again, 3)
     loaded = through_a_file(first.state_dict())
     second = t.make(again) if t.case.lr is None else t.make(again, lr=1.0)  # the checkpoint's must come back
     second.load_state_dict(loaded)
-    t.case.walk(second, again, 5, start=5)
+    t.case.walk(second, again, 3, start=3)
     apart = distance(params, again)
     if apart != 0:
-        message = f"5 steps, a checkpoint and 5 steps lead {apart:.2g} away from where 10 steps lead"
+        message = f"3 steps, a checkpoint and 3 steps lead {apart:.2g} away from where 6 steps lead"
         fail(f"{message}: state_dict does not hold all that a step depends on{own_attributes(first)}")
 
 
@@ -57,18 +57,18 @@ def a_checkpoint_from_before_the_first_step_loads(t: Trial) -> None:
 
 @holds(over="every", on="all", unless=[no_twin_in_torch])
 def checkpoints_cross_to_torch_and_back(t: Trial) -> None:
-    """Fifty steps, then each loads the other's checkpoint and goes on for fifty: they end where the other's do."""
+    """Twenty steps, then each loads the other's checkpoint and goes on for twenty: both end at the same place."""
     ours, theirs = t.case.start(), t.case.start()
     a, b = t.make(ours), t.make_reference(theirs)
-    t.case.walk(a, ours, 50)
-    t.case.walk(b, theirs, 50)
+    t.case.walk(a, ours, 20)
+    t.case.walk(b, theirs, 20)
     mine, torchs = copy.deepcopy(a.state_dict()), copy.deepcopy(b.state_dict())
     a = t.case.make(ours, lr=1.0, **t.backend[1])
     b = t.case.make_reference(theirs, lr=1.0)
     a.load_state_dict(torchs)
     b.load_state_dict(mine)
-    t.case.walk(a, ours, 50, start=50)
-    t.case.walk(b, theirs, 50, start=50)
+    t.case.walk(a, ours, 20, start=20)
+    t.case.walk(b, theirs, 20, start=20)
     same(ours, theirs, "after each has loaded the other's checkpoint they part", t.case.within)
 
 

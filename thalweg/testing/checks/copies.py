@@ -14,17 +14,17 @@ COPIERS = {"deepcopy": copy.deepcopy, "pickle": lambda pair: pickle.loads(pickle
 
 @holds(over="every", on="lean", variants=lambda case: COPIERS.items())
 def a_copy_goes_on_training_the_same(t: Trial) -> None:
-    """An optimizer is copied with its parameters after five steps; both go on for five and end alike, to the bit."""
+    """An optimizer is copied with its parameters after three steps; both go on for three and end alike, to the bit."""
     params = t.case.start()
     optimizer = t.make(params)
-    t.case.walk(optimizer, params, 5)
+    t.case.walk(optimizer, params, 3)
     twin, their_params = t.variant[1]((optimizer, params))
     words = f"copied by {t.variant[0]}"
     expect(repr(twin) == repr(optimizer), f"{words} it calls itself something else: {twin!r}")
-    t.case.walk(optimizer, params, 5, start=5)
+    t.case.walk(optimizer, params, 3, start=3)
     try:
-        t.case.walk(twin, their_params, 5, start=5)
+        t.case.walk(twin, their_params, 3, start=3)
     except (AttributeError, KeyError, TypeError) as error:
         lost = own_attributes(optimizer)
         raise Failure(f"{words} it cannot step: {type(error).__name__}: {error}{lost}") from error
-    same(params, their_params, f"{words} after 5 steps it goes elsewhere in the next 5{own_attributes(optimizer)}")
+    same(params, their_params, f"{words} after 3 steps it goes elsewhere in the next 3{own_attributes(optimizer)}")

@@ -55,11 +55,11 @@ def a_learning_rate_may_be_a_tensor(t: Trial) -> None:
     same(a, b, "a tensor as lr leads elsewhere than the number")
 
 
-@holds(on="all", unless=[lacks("maximize")])
+@holds(over="every", on="lean", unless=[lacks("maximize")])
 def to_maximize_is_to_minimize_the_negative(t: Trial) -> None:
     """With maximize=True and −g the path is that with g."""
     down, up = t.case.start(), t.case.start()
-    a, b = t.make(down), t.make(up, maximize=True)
+    a, b = t.make(down, maximize=False), t.make(up, maximize=True)
     for step in range(5):
         for p, q, g in zip(down, up, gradients(down, step), strict=True):
             p.grad, q.grad = g, -g
