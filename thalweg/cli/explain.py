@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import json
-import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,25 @@ def _class(name: str) -> type[torch.optim.Optimizer]:
     """A class of the user's, from a file or a module."""
     where, _, attribute = name.rpartition(":")
     try:
-        held = runpy.run_path(where) if where.endswith(".py") else vars(importlib.import_module(where))
+        found = getattr(_module(where), attribute, None)
     except (ImportError, OSError) as error:
         raise ThalwegError(f"cannot read {where}: {error}") from error
-    found = held.get(attribute)
     if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
         raise ThalwegError(f"{where} has no optimizer class {attribute!r}")
     return found
+
+
+def _module(where: str) -> Any:
+    """A module by its name, or from its file, among the others, where a rule's lines are looked for."""
+    if not where.endswith(".py"):
+        return importlib.import_module(where)
+    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _flag(text: str) -> tuple[str, Any]:

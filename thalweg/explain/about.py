@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from thalweg.explain.cost import Cost, cost
 from thalweg.explain.docstring import Words, words
 from thalweg.explain.equations import Formula, formula
 from thalweg.explain.lineage import ancestors
+from thalweg.explain.plain import plain
 from thalweg.explain.symbols import numbers_of, symbols_in
 from thalweg.registry import find, wrappers
 
@@ -46,7 +47,7 @@ class Explanation:
 
     Attributes:
         name: of the class.
-        text: what its docstring says.
+        text: what its docstring says; idea, adds, strength and weakness in Unicode, the rest in LaTeX.
         family: name of the file that it stands in; about: what that file holds.
         lineage: from the root of the family tree to it.
         reference: what its steps are compared with: torch's of the same name, or its paper.
@@ -103,7 +104,14 @@ def explain(optimizer: str | type[torch.optim.Optimizer], **flags: Any) -> Expla
         TypeError, ValueError: for a flag that it does not have, or outside its range.
     """
     cls = find(optimizer) if isinstance(optimizer, str) else optimizer
-    text = words(cls)
+    said = words(cls)
+    text = replace(
+        said,
+        idea=plain(said.idea),
+        adds=plain(said.adds),
+        strength=plain(said.strength),
+        weakness=plain(said.weakness),
+    )
     rule = cls if issubclass(cls, Optimizer) and cls.direction is not Optimizer.direction else None
     found = formula(rule, **flags) if rule else None
     symbols = dict(found.symbols) if found else {}

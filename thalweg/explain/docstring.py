@@ -23,7 +23,7 @@ _ARGS = re.compile(r"^Args:\n(?:[ \t]+.*\n?|\n)*", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Words:
-    """The text of a class; what it does not say is empty.
+    """The text of a class; what it does not say is empty. Mathematics stands as in the docstring, in LaTeX.
 
     Attributes:
         idea: the first paragraph.

@@ -46,8 +46,14 @@ class Language:
         entry = self.entries.get(name)
         if not entry:
             return text
-        kept = {key: entry.get(key, getattr(text, key)) for key in ("idea", "adds", "strength", "weakness")}
-        return replace(text, notes=(), **kept)
+        return replace(
+            text,
+            notes=(),
+            idea=entry.get("idea", text.idea),
+            adds=entry.get("adds", text.adds),
+            strength=entry.get("strength", text.strength),
+            weakness=entry.get("weakness", text.weakness),
+        )
 
 
 ENGLISH = Language()

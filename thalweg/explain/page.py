@@ -91,11 +91,14 @@ def _formula(about: Explanation, say: Language, columns: int) -> Iterator[Line]:
             yield from _wrapped(plain(math), columns, indent=2)
         return
     lines = found.lines()
-    widest = max(width(left) for left, _ in lines)
-    room = columns - 5 - widest
+    widest = max((width(left) for left, _ in lines if width(left) <= columns // 5), default=0)
     for left, right in lines:
-        first, *rest = _broken(right, room)
-        yield Line("  " + " " * (widest - width(left)) + f"{left} = {first}")
+        begin = " " * (widest - width(left)) + left
+        if width(left) > widest:  # several results of a leaf
+            yield Line("  " + left)
+            begin = " " * widest
+        first, *rest = _broken(right, columns - 5 - widest)
+        yield Line(f"  {begin} = {first}")
         for more in rest:
             yield Line(" " * (widest + 5) + more)
     yield Line("")
@@ -103,19 +106,21 @@ def _formula(about: Explanation, say: Language, columns: int) -> Iterator[Line]:
 
 
 def _broken(text: str, room: int) -> list[str]:
-    """A right side that is too long goes on below, from an operator outside of the most parentheses."""
-    if width(text) <= room:
-        return [text]
-    depth, cuts = 0, []
-    for i, c in enumerate(text):
-        depth += (c in "([") - (c in ")]")
-        if text[i : i + 3] in (" + ", " − ", " / ") or text[i : i + 4] in (" if ", " els"):
-            cuts.append((depth, -i))
-    fitting = [cut for cut in cuts if cut[1] < 0 and width(text[: -cut[1]]) <= room]
-    if not fitting:
-        return [text]
-    at = -min(fitting)[1]
-    return [text[:at], *_broken("  " + text[at + 1 :], room)]
+    """A right side that is too long goes on below: from the operator in the fewest parentheses, the last of these."""
+    lines = []
+    while width(text) > room:
+        depth, cuts = 0, []
+        for i, c in enumerate(text):
+            depth += (c in "([") - (c in ")]")
+            at_operator = text.startswith((" + ", " − ", " / ", " if ", " else "), i)
+            if at_operator and i > room // 3 and width(text[:i]) <= room:
+                cuts.append((-depth, i))
+        if not cuts:
+            break
+        _, at = max(cuts)
+        lines.append(text[:at])
+        text = "  " + text[at + 1 :]
+    return [*lines, text]
 
 
 def legend(about: Explanation, say: Language = ENGLISH) -> list[tuple[str, str]]:
@@ -138,8 +143,8 @@ def legend(about: Explanation, say: Language = ENGLISH) -> list[tuple[str, str]]
         elif kept.name in keys:
             timed = any(isinstance(s, Sym) and s.key == kept.name and s.lag is not None for s in used)
             symbol = kept.symbol + "ₜ" * timed
-            named = [kept.name] * (kept.name != kept.symbol) + [say.doc(kept.doc)] * (kept.doc != kept.symbol)
-            rows.append((symbol, ": ".join(named)))
+            named = [] if kept.name == kept.symbol else [kept.name]
+            rows.append((symbol, ": ".join(named if kept.doc == kept.symbol else [*named, say.doc(kept.doc)])))
     for name, called in found.leaves.items():
         if called.leaf.extent.name != "PER_TENSOR" or name not in ("tensor_size", "row_size"):
             rows.append((name, _leaf(found, name, say)))
@@ -174,7 +179,7 @@ def _lineage(about: Explanation, say: Language, columns: int) -> Iterator[Line]:
         yield from _wrapped(f"{begin}: {text.adds}" if text.adds and depth else begin, columns, hang=2 * depth + 4)
     children = _children(about.name)
     if children:
-        yield from _wrapped("  " + say("extended by") + " " + ", ".join(children), columns, hang=4)
+        yield from _wrapped("  " + say("extended by {names}", names=", ".join(children)), columns, hang=4)
 
 
 def _children(name: str) -> list[str]:
@@ -249,7 +254,7 @@ def _table(rows: list[list[str]], columns: int, indent: int = 2) -> list[Line]:
     widths = [max(width(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     used = [i for i, w in enumerate(widths) if w]
     left = indent + sum(widths[i] + 2 for i in used)
-    narrow = columns - left < 24
+    narrow = columns - left < 20
     lines = []
     for row in rows:
         begin = " " * indent + "".join(row[i] + " " * (widths[i] + 2 - width(row[i])) for i in used)

@@ -47,7 +47,7 @@ def symbols_in(doc: str, count: int = 1) -> list[str]:
         one = _ONE.match(doc)
         return [one["one"]] if one else []
     found = _LIST.match(doc)
-    several = found["list"].split(", ") if found else re.findall(rf"(?:^|(?<=, )){_GREEK_LETTER}(?=\W|$)", doc)
+    several = found["list"].split(", ") if found else re.findall(rf"(?:^|(?<=[,;] )){_GREEK_LETTER}(?=\W|$)", doc)
     if len(several) >= count:
         return several[:count]
     one = _ONE.match(doc)

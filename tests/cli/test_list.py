@@ -1,0 +1,206 @@
+"""`thalweg list` and `thalweg explain`: what they print, write and refuse."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+
+import thalweg
+from thalweg.cli.app import app
+from thalweg.explain import formula
+from thalweg.registry import optimizers, wrappers
+
+MINE = '''
+import torch
+import thalweg
+from thalweg.engine.declare import hyper, state
+from thalweg.engine.optimizer import Optimizer
+
+
+class Halved(Optimizer):
+    """Half of the mean gradient. Nothing else.
+
+    Parent: Signum. Adds: a half.
+    """
+
+    lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
+    momentum: float = hyper(default=0.9, within="[0, 1)", doc="β, share that is kept")
+    mean: torch.Tensor = state(doc="m, mean of gradients")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        s.mean = torch.lerp(s.mean, g, 1 - h.momentum)
+        return 0.5 * s.mean
+'''
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, arguments)
+
+
+def printed(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line]
+    return line.removeprefix("Error: ")
+
+
+@pytest.fixture(scope="module")
+def listed():
+    return json.loads(printed("list", "--json"))
+
+
+def test_json_has_every_optimizer_and_wrapper(listed):
+    assert [one["name"] for one in listed["optimizers"]] == list(optimizers())
+    assert [one["name"] for one in listed["wrappers"]] == list(wrappers())
+
+
+def test_json_tells_of_each_what_programs_need(listed):
+    for one in listed["optimizers"]:
+        assert one["reference"], one
+        assert one["paper"].startswith("https://"), one
+        assert one["idea"], one
+        assert one["family"], one
+        assert one["parent"] is None or one["parent"] in optimizers()
+        assert set(one["backends"]) <= {"triton", "cpu", "foreach", "eager"}
+        assert one["backends"], one
+        assert one["bytes_per_param"] >= 0
+        assert set(one["flags"]) <= set(optimizers()[one["name"]].hypers)
+    adamw = next(one for one in listed["optimizers"] if one["name"] == "AdamW")
+    assert adamw == {
+        "name": "AdamW", "reference": "torch.optim.AdamW", "paper": "https://arxiv.org/abs/1711.05101",
+        "family": "adam", "parent": "Adam", "idea": adamw["idea"], "flags": ["weight_decay", "amsgrad"],
+        "backends": ["triton", "cpu", "foreach", "eager"], "bytes_per_param": 8, "passes": 1,
+        "moved_bytes_per_param": 28, "flops_per_param": 15, "lr": 1e-3,
+    }  # fmt: skip
+
+
+def test_without_a_twin_in_torch_the_reference_is_the_paper(listed):
+    lion = next(one for one in listed["optimizers"] if one["name"] == "Lion")
+    assert lion["reference"].startswith("Chen et al. 2023")
+    assert "algorithm 2" in lion["reference"]
+
+
+def test_the_table_names_everyone_once():
+    lines = printed("list").splitlines()
+    for name in (*optimizers(), *wrappers()):
+        assert sum(line.split()[:1] == [name] for line in lines) == 1, name
+
+
+@pytest.mark.parametrize(("pattern", "shown", "hidden"), [
+    ("adamw", {"AdamW", "NAdamW"}, {"SGD", "Adam"}),
+    ("sign", {"Lion", "Tiger", "SignSGD"}, {"Adam"}),  # a family, and a part of a name
+    ("*lion", {"Lion"}, {"Tiger"}),
+    ("lookahead", {"Lookahead"}, {"SGD"}),
+])  # fmt: skip
+def test_a_pattern_keeps_some(pattern, shown, hidden):
+    names = {line.split()[0] for line in printed("list", pattern).splitlines() if line.strip()}
+    assert shown <= names
+    assert not hidden & names
+
+
+def test_a_pattern_that_keeps_none_is_refused():
+    assert "no optimizer or family has 'xyz' in its name" in refused("list", "xyz")
+
+
+def test_the_tree_has_a_line_for_each():
+    lines = [line.strip("│├└─ ") for line in printed("list", "--tree").splitlines()]
+    assert lines[0].startswith("SGD  ")
+    for name in optimizers():
+        assert sum(line.split()[:1] == [name] for line in lines) == 1, name
+
+
+def test_the_picture_is_written(tmp_path):
+    printed("list", "--picture", str(tmp_path / "tree.svg"))
+    text = (tmp_path / "tree.svg").read_text(encoding="utf-8")
+    assert ET.fromstring(text).tag.endswith("svg")
+    assert "Muon" in text
+
+
+def test_a_picture_that_is_no_svg_is_refused(tmp_path):
+    assert "name it FILE.svg" in refused("list", "--picture", str(tmp_path / "tree.png"))
+    assert "cannot write" in refused("list", "--picture", str(tmp_path / "no" / "tree.svg"))
+
+
+def test_the_list_in_chinese():
+    text = printed("list", "--zh")
+    assert "随机梯度下降" in text
+    assert "套在任何优化器外面" in text
+
+
+def test_explain_prints_the_page():
+    text = printed("explain", "adam-w")
+    for part in ("AdamW\n", "pₜ = (1 − γ λ) pₜ₋₁ − γ uₜ", "https://arxiv.org/abs/1711.05101"):
+        assert part in text
+
+
+def test_explain_takes_forms_of_a_rule():
+    assert "uₜ = gₜ + μ bₜ" in printed("explain", "sgd", "--with", "momentum=0.9", "--with", "nesterov=True")
+    assert "‖∇ₜ‖" in printed("explain", "sgd", "--with", "clip_norm=1.0")
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["adamv"], "no optimizer 'adamv'; did you mean"),
+    (["adamw", "--with", "nesterov"], "--with nesterov: expected NAME=VALUE"),
+    (["adamw", "--with", "nesterov=True"], "AdamW has no hyperparameter 'nesterov'"),
+    (["adamw", "--with", "lr=-1"], "lr=-1: expected a number in [0, ∞)"),
+    (["lbfgs", "--latex"], "LBFGS overrides the whole step"),
+    (["none.py:Rule"], "cannot read none.py"),
+    (["thalweg.optim.adam:Nadamm"], "thalweg.optim.adam has no optimizer class 'Nadamm'"),
+])  # fmt: skip
+def test_explain_refuses_with_one_line(arguments, words):
+    assert words in refused("explain", *arguments)
+
+
+def test_explain_gives_latex_and_json():
+    assert printed("explain", "lion", "--latex").strip() == formula(thalweg.Lion).latex
+    found = json.loads(printed("explain", "lion", "--json"))
+    assert found["formula"] == formula(thalweg.Lion).unicode
+    assert found["lineage"] == ["SGD", "SignSGD", "Signum", "Lion"]
+    assert [h["symbol"] for h in found["hyperparameters"]][:2] == ["γ", "β₁, β₂"]
+    assert found["state"] == [{"name": "exp_avg", "symbol": "m", "doc": "mean of gradients"}]
+
+
+def test_explain_in_chinese_has_chinese_text():
+    text = printed("explain", "muon", "--zh")
+    for part in ("公式", "超参数", "正交因子", "长处"):
+        assert part in text
+
+
+def test_a_class_of_the_users_is_explained_from_its_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE, encoding="utf-8")
+    text = printed("explain", f"{path}:Halved")
+    for part in (
+        "Half of the mean gradient.",
+        "mₜ = β mₜ₋₁ + (1 − β) gₜ",
+        "uₜ = 0.5 mₜ",
+        "└ Halved: a half.",
+        "4 bytes of state",
+    ):
+        assert part in text
+
+
+def test_measured_speed_is_shown_where_there_is_a_measurement(tmp_path):
+    row = {
+        "optimizer": "AdamW",
+        "work": "large",
+        "backend": "cpu",
+        "ms": 12.5,
+        "ceiling_fraction": 0.93,
+        "vs_torch": 1.1,
+    }
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"rows": [row, {**row, "optimizer": "SGD"}]}))
+    text = printed("explain", "adamw", "--bench", str(path))
+    assert text.count("measured") == 1
+    assert "large (cpu): 12.5 ms a step, 0.93 of the ceiling, 1.1 × torch" in text
+    path.write_text("[]")
+    assert "is no result of `thalweg bench --json`" in refused("explain", "adamw", "--bench", str(path))

@@ -1,0 +1,73 @@
+"""The Chinese text: nothing of what is shown is missing, and nothing is left of what is gone."""
+
+import re
+
+import pytest
+
+from thalweg.engine.declare import hyper
+from thalweg.engine.optimizer import Optimizer
+from thalweg.explain import ENGLISH, chinese, explain
+from thalweg.explain.page import SIGNS, page
+from thalweg.registry import optimizers, wrappers
+
+ALL = {**optimizers(), **wrappers()}
+CJK = re.compile(r"[\u4e00-\u9fff]")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_optimizer_has_its_chinese_text(name):
+    entry = chinese().entries.get(name, {})
+    assert set(entry) == {"idea", "adds", "strength", "weakness"}, f"add [optimizers.{name}] to thalweg/explain/zh.toml"
+    assert all(CJK.search(text) for text in entry.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_everything_that_a_page_shows_is_in_chinese(name):
+    about, asked = explain(ALL[name]), []
+
+    class Listening(type(ENGLISH)):
+        def __call__(self, phrase, **values):
+            asked.append(phrase)
+            return super().__call__(phrase, **values)
+
+        def doc(self, text):
+            docs.append(text)
+            return super().doc(text)
+
+    docs = []
+    page(about, Listening())
+    missing = [t for t in asked if t not in chinese().phrases] + [t for t in docs if t not in chinese().docs]
+    assert missing == [], "add these to thalweg/explain/zh.toml"
+
+
+def test_every_family_is_described_in_chinese():
+    assert {explain(cls).family for cls in optimizers().values()} <= set(chinese().families)
+
+
+def test_no_entry_is_left_of_an_optimizer_that_is_gone():
+    assert set(chinese().entries) == set(ALL)
+
+
+def test_every_sign_of_a_formula_is_explained_in_chinese():
+    assert {meaning for meaning, _ in SIGNS.values()} <= set(chinese().phrases)
+
+
+def test_placeholders_are_those_of_the_english_phrase():
+    for english, text in chinese().phrases.items():
+        assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", text))
+
+
+def test_a_class_of_the_users_is_told_in_its_own_words_under_chinese_headings():
+    class Mine(Optimizer):
+        """Half of the gradient."""
+
+        lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
+
+        @staticmethod
+        def direction(p, g, s, h):
+            return 0.5 * g
+
+    text = "\n".join(line.text for line in page(explain(Mine), chinese()))
+    assert "Half of the gradient." in text
+    assert "公式" in text
+    assert "uₜ = 0.5 gₜ" in text
