@@ -14,22 +14,27 @@ import torch
 from docs.generator.surfaces import Surface
 
 #: told apart by people who see colours differently too (Okabe & Ito), on light and on dark
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8558d", "#a87900", "#3b9bd1")
+ON_DARK = ("#4aa8e8", "#ff8a3d", "#2cc89b", "#e39ac4", "#e6b422", "#9ad4f5")
 DASHES = ("", "9 3", "3 3", "9 3 3 3", "14 4", "1 4")
 GRID = 161
-STYLE = """
-text { font: 12px system-ui, sans-serif; fill: #4b5563; }
-.title { font-size: 13px; font-weight: 600; fill: #1f2933; }
-.contour { fill: none; stroke: #8ea3b8; stroke-width: 1; }
-.rule { stroke: #dfe3e8; } .axis { stroke: #8d96a1; } .rule, .axis { fill: none; }
-.path { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
-.line { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
-.start { fill: none; stroke: #1f2933; stroke-width: 1.6; } .goal { stroke: #1f2933; stroke-width: 1.6; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #b6bec9; } .title { fill: #e8ebef; }
-  .contour { stroke: #56667a; } .rule { stroke: #363c46; } .axis { stroke: #7d8794; }
-  .start, .goal { stroke: #e8ebef; }
-}
+_MARKS = "\n".join(f".s{i} {{ stroke: {c}; }} .f{i} {{ fill: {c}; }}" for i, c in enumerate(COLORS))
+_DARK_MARKS = " ".join(f".s{i} {{ stroke: {c}; }} .f{i} {{ fill: {c}; }}" for i, c in enumerate(ON_DARK))
+STYLE = f"""
+{_MARKS}
+text {{ font: 12px system-ui, sans-serif; fill: #4b5563; }}
+.title {{ font-size: 13px; font-weight: 600; fill: #1f2933; }}
+.contour {{ fill: none; stroke: #8ea3b8; stroke-width: 1; }}
+.rule {{ stroke: #dfe3e8; }} .axis {{ stroke: #8d96a1; }} .rule, .axis {{ fill: none; }}
+.path {{ fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }}
+.line {{ fill: none; stroke-width: 2.2; stroke-linejoin: round; }}
+.start {{ fill: none; stroke: #1f2933; stroke-width: 1.6; }} .goal {{ stroke: #1f2933; stroke-width: 1.6; }}
+@media (prefers-color-scheme: dark) {{
+  text {{ fill: #b6bec9; }} .title {{ fill: #e8ebef; }}
+  .contour {{ stroke: #56667a; }} .rule {{ stroke: #363c46; }} .axis {{ stroke: #7d8794; }}
+  .start, .goal {{ stroke: #e8ebef; }}
+  {_DARK_MARKS}
+}}
 """
 
 
@@ -67,11 +72,10 @@ def over(surface: Surface, paths: Sequence[Path], width: float = 340, title: str
     parts += [f'<polyline class="contour" points="{" ".join(at(*p) for p in line)}"/>' for line in _contours(surface)]
     for i, path in enumerate(paths):
         points = list(_kept(path.points, 0.4 / scale))
-        color = COLORS[i % len(COLORS)]
         dash = f' stroke-dasharray="{DASHES[i]}"' if i and len(paths) > 1 else ""
         parts.append(
-            f'<polyline class="path" stroke="{color}"{dash} points="{" ".join(at(*p) for p in points)}"/>'
-            f'<circle cx="{at(*points[-1]).split(",")[0]}" cy="{at(*points[-1]).split(",")[1]}" r="3.4" fill="{color}"/>'
+            f'<polyline class="path s{i}"{dash} points="{" ".join(at(*p) for p in points)}"/>'
+            f'<circle cx="{at(*points[-1]).split(",")[0]}" cy="{at(*points[-1]).split(",")[1]}" r="3.4" class="f{i}"/>'
         )
     x, y = at(*surface.start).split(",")
     parts.append(f'<circle class="start" cx="{x}" cy="{y}" r="5"/>')
@@ -83,7 +87,7 @@ def over(surface: Surface, paths: Sequence[Path], width: float = 340, title: str
         y = 24 + high + 18 * (i + 1)
         dash = f' stroke-dasharray="{DASHES[i]}"' if i else ""
         parts.append(
-            f'<path class="path" stroke="{COLORS[i]}"{dash} d="M4,{y - 4:.1f}h28"/>'
+            f'<path class="path s{i}"{dash} d="M4,{y - 4:.1f}h28"/>'
             f'<text x="40" y="{y:.1f}">{escape(path.label)}</text>'
         )
     names = ", ".join(path.label for path in paths)
@@ -128,13 +132,13 @@ def lines(
     y_range: tuple[float, float] | None = None,
     stairs: bool = False,
     width: float = 520,
-    height: float = 260,
+    height: float = 278,
 ) -> str:
     """Lines over two axes, with a legend below where there are several."""
     points = [p for line in series.values() for p in line]
     to_x = _axis([x for x, _ in points], log_x, None)
     to_y = _axis([y for _, y in points], log_y, y_range)
-    left, right, top, bottom = 52.0, width - 14, 26.0, height - 40
+    left, right, top, bottom = 52.0, width - 14, 44.0, height - 40
 
     def px(x: float) -> float:
         return left + to_x.share(x) * (right - left)
@@ -151,21 +155,21 @@ def lines(
         parts.append(f'<path class="axis" d="M{px(tick):.1f},{bottom:g}v5"/>')
         parts.append(f'<text x="{px(tick):.1f}" y="{bottom + 18:g}" text-anchor="middle">{label}</text>')
     parts.append(f'<text x="{(left + right) / 2:g}" y="{bottom + 35:g}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text x="{right:g}" y="14" text-anchor="end">{escape(y_label)}</text>')
+    parts.append(f'<text x="{left:g}" y="32">{escape(y_label)}</text>')
     several = len(series) > 1
     for i, (label, line) in enumerate(series.items()):
-        color, dash = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)] if several else ""
+        dash = DASHES[i] if several else ""
         drawn = _stairs(line) if stairs else line
         text = " ".join(f"{px(x):.1f},{py(min(max(y, to_y.low), to_y.high)):.1f}" for x, y in drawn)
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        parts.append(f'<polyline class="line" stroke="{color}"{dashed} points="{text}"/>')
+        parts.append(f'<polyline class="line s{i}"{dashed} points="{text}"/>')
         if several:
-            x, y = left + (i % 2) * (right - left) / 2, height + 4 + 18 * (i // 2)
+            x, y = left + (i % 2) * (right - left) / 2, height + 16 + 18 * (i // 2)
             parts.append(
-                f'<path class="line" stroke="{color}"{dashed} d="M{x:g},{y - 4:g}h28"/>'
+                f'<path class="line s{i}"{dashed} d="M{x:g},{y - 4:g}h28"/>'
                 f'<text x="{x + 36:g}" y="{y:g}">{escape(label)}</text>'
             )
-    extra = 18 * ((len(series) + 1) // 2) + 2 if several else 0
+    extra = 18 * ((len(series) + 1) // 2) + 6 if several else 0
     return svg(width, height + extra, f"{title}: {y_label} over {x_label}", parts)
 
 

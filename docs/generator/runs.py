@@ -39,7 +39,7 @@ def load() -> dict[str, Run]:
 
 
 def current(found: dict[str, Run], names: Iterable[str] = ()) -> dict[str, Run]:
-    """The same with what is missing or outdated computed, and ``names`` anew; the file is written where that changes it."""
+    """The same with what is missing or outdated computed, and ``names`` anew, and written where that changes it."""
     runs = {name: found[name] for name in optimizers() if name in found}
     torch.set_num_threads(1)
     for name, cls in optimizers().items():
@@ -57,8 +57,8 @@ def compute(cls: type) -> Run:
     surfaces = () if needs_a_model(cls) else SURFACES
     return {
         "rule": fingerprint(cls),
-        **{surface.name: _path(cls, surface) for surface in surfaces},
-        "digits": [_rounded(sum(train(cls, lr, seed) for seed in SEEDS) / len(SEEDS)) for lr in RATES],
+        **{surface.name: best_path(cls, surface) for surface in surfaces},
+        "digits": [_rounded(sum(train(cls, lr, seed).held_out for seed in SEEDS) / len(SEEDS)) for lr in RATES],
     }
 
 
@@ -70,11 +70,11 @@ def fingerprint(cls: type) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _path(cls: type, surface: Surface) -> Run | None:
+def best_path(cls: type, surface: Surface, **options: Any) -> Run | None:
     """That of the rate which is lowest on average, in powers of ten."""
     tried = []
     for lr in RATES:
-        path = walk(cls, surface, lr)
+        path = walk(cls, surface, lr, **options)
         if path is not None:
             heights = surface.height(*torch.tensor(path, dtype=torch.float64).T) - surface.least
             tried.append((float(torch.log10(heights.clamp_min(0) + CLOSE).mean()), float(heights[-1]), lr, path))

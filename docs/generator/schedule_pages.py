@@ -145,5 +145,5 @@ def _thumb(cls: type) -> str:
     last, low, high = values[-1][0], min(y for _, y in values), max(y for _, y in values)
     low = 0.0 if cls is not schedule.Between else low
     points = " ".join(f"{2 + 92 * x / last:.1f},{26 - 22 * (y - low) / (high - low):.1f}" for x, y in values)
-    line = f'<polyline class="line" stroke="{charts.COLORS[0]}" points="{points}"/>'
+    line = f'<polyline class="line s0" points="{points}"/>'
     return charts.svg(96, 30, cls.__name__, [line])

@@ -63,3 +63,22 @@ CAMEL = Surface(
     (-1.0, -0.5, -0.2, 0.0, 0.15, 0.3, 0.42, 0.55, 0.75),
 )
 SURFACES = (RAVINE, CAMEL)
+
+STEEPNESS = 40.0
+
+
+def _valley(x: Tensor, y: Tensor) -> Tensor:
+    return 0.5 * x**2 + 0.5 * STEEPNESS * y**2
+
+
+def _tilted(x: Tensor, y: Tensor) -> Tensor:
+    along, across = 0.8 * x + 0.6 * y, 0.8 * y - 0.6 * x
+    return _valley(along, across)
+
+
+_POWERS = (-2.5, -1.5, -0.9, -0.4, 0.0, 0.35, 0.65, 0.95, 1.25)
+#: a straight valley 40 times as steep across as along, with the axes and between them
+STRAIGHT = Surface("straight", "Valley along an axis", _valley, (-1.6, 0.3), (-1.9, 1.0, -0.8, 0.8), ((0, 0),), 0, _POWERS)
+TILTED = Surface(
+    "tilted", "Valley between the axes", _tilted, (-1.46, -0.72), (-1.9, 1.0, -1.15, 0.75), ((0, 0),), 0, _POWERS
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,30 +28,54 @@ HIDDEN, BATCH = 32, 64
 Loss = Callable[[], Tensor]
 
 
-def arguments(cls: Any, steps: int) -> dict[str, Any]:
-    """Defaults, but one iteration in a step where a class takes several; nothing else is chosen for any of them."""
-    return {"max_iter": 1} if issubclass(cls, thalweg.LBFGS) else {}
+def make(cls: Any, params: list[Parameter], lr: float, **options: Any) -> Any:
+    """One with its defaults and these options; a class that takes several iterations in a step takes one."""
+    return cls(params, lr=lr, **({"max_iter": 1} if issubclass(cls, thalweg.LBFGS) else {}), **options)
 
 
-def walk(cls: Any, surface: Surface, lr: float, steps: int = PATH_STEPS) -> list[tuple[float, float]] | None:
+def walk(
+    cls: Any, surface: Surface, lr: float, steps: int = PATH_STEPS, **options: Any
+) -> list[tuple[float, float]] | None:
     """The points of a path over a surface, the start included; None if it leaves for infinity."""
     point = Parameter(torch.tensor([surface.start], dtype=torch.float64))
 
     def height() -> Tensor:
         return surface.height(point[0, 0], point[0, 1])
 
-    optimizer = cls([point], lr=lr, **arguments(cls, steps))
+    optimizer = make(cls, [point], lr, **options)
     path = [surface.start]
     for _ in _steps(optimizer, height, steps):
         with _as_used(optimizer):
-            path.append((float(point[0, 0]), float(point[0, 1])))
+            path.append((point[0, 0].item(), point[0, 1].item()))
         if not (math.isfinite(path[-1][0]) and max(map(abs, path[-1])) < 100):
             return None
     return path
 
 
-def train(cls: Any, lr: float, seed: int, steps: int = TRAIN_STEPS) -> float:
-    """Held-out loss, in nats, of a two-layer network on 8×8 digits after a short training; NaN if it diverged."""
+@dataclass(frozen=True)
+class Trained:
+    """What a training of the small network came to.
+
+    Attributes:
+        held_out: loss on digits that it never saw, in nats; NaN if it diverged.
+        losses: of each batch, before its step.
+        optimizer: as the last step left it.
+    """
+
+    held_out: float
+    losses: tuple[float, ...]
+    optimizer: Any
+
+
+def train(
+    cls: Any,
+    lr: float,
+    seed: int,
+    steps: int = TRAIN_STEPS,
+    schedule: Callable[[int], float] | None = None,
+    **options: Any,
+) -> Trained:
+    """Train a network of two layers on 8×8 digits; the learning rate falls on a line to zero unless told otherwise."""
     from thalweg.lab.tasks.digits import flat
 
     data, random = flat(), torch.Generator().manual_seed(seed)
@@ -74,12 +99,13 @@ def train(cls: Any, lr: float, seed: int, steps: int = TRAIN_STEPS) -> float:
         F.cross_entropy(out, labels).backward()
         optimizer.update_hessian(BATCH)
 
-    optimizer = cls([first, second], lr=lr, **arguments(cls, steps))
-    for value in _steps(optimizer, loss, steps, draw, drawn_labels):
-        if not abs(value) < TOO_HIGH:
-            return math.nan
+    optimizer = make(cls, [first, second], lr, **options)
+    losses = tuple(_steps(optimizer, loss, steps, draw, drawn_labels, schedule))
+    if not all(abs(value) < TOO_HIGH for value in losses):
+        return Trained(math.nan, losses, optimizer)
     with _as_used(optimizer), torch.no_grad():
-        return float(F.cross_entropy(logits(data.held_x), data.held_y))
+        held_out = float(F.cross_entropy(logits(data.held_x), data.held_y))
+    return Trained(held_out, losses, optimizer)
 
 
 def _steps(
@@ -88,9 +114,10 @@ def _steps(
     steps: int,
     draw: Callable[[], None] = lambda: None,
     drawn_labels: Callable[[], None] | None = None,
+    schedule: Callable[[int], float] | None = None,
 ) -> Iterator[float]:
     """Step by step: the loss before each, with a learning rate that falls on a line to zero."""
-    scheduler = thalweg.schedule.Scheduler(optimizer, thalweg.schedule.linear(steps))
+    scheduler = thalweg.schedule.Scheduler(optimizer, schedule or thalweg.schedule.linear(steps))
     random = torch.Generator().manual_seed(0)
 
     def closure() -> Tensor:
@@ -113,7 +140,7 @@ def _steps(
             value = math.nan
         scheduler.step()
         yield value
-        if not math.isfinite(value):
+        if not abs(value) < TOO_HIGH:
             return
 
 
