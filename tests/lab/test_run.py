@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from tests.lab.tasks.small import write_small
+from thalweg import registry
+from thalweg._base.errors import ThalwegError
 from thalweg.lab.contestants import parse
 from thalweg.lab.result import Run
 from thalweg.lab.run import Spec, execute, set_up, state_bytes
@@ -46,6 +48,18 @@ def _spec(path, entry="adamw", **changes):
 def _numbers(run):
     """All of a run but what a clock measured."""
     return {k: v for k, v in run.items() if k not in ("seconds", "optimizer_seconds")}
+
+
+@pytest.mark.parametrize("name", sorted(registry.optimizers()))
+def test_every_optimizer_of_the_library_trains_in_a_race_or_says_why_not(path, name):
+    try:
+        spec = _spec(path, name.lower(), steps=4, evaluations=1, lr=1e-3)
+    except ThalwegError as error:
+        assert "does not race" in str(error)  # noqa: PT017
+        return
+    run = execute(spec, "tune")
+    assert run["status"] == "finished"
+    assert math.isfinite(run["final_loss"])
 
 
 @pytest.mark.parametrize("entry", ["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"])

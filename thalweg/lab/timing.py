@@ -12,6 +12,7 @@ from thalweg.lab.result import StepTime
 from thalweg.lab.run import Spec, set_up
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.blame import blaming
+from thalweg.train import update
 
 #: steps of a block; blocks of the contestants take turns
 BLOCK = 20
@@ -68,7 +69,7 @@ def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
         t1 = time.perf_counter()
         loss.backward()  # type: ignore[no-untyped-call]
         t2 = time.perf_counter()
-        optimizer.step()
+        update(optimizer, float(loss))
         t3 = time.perf_counter()
         optimizer.zero_grad()
         yield dict(zip(PARTS, (1e3 * (t1 - t0), 1e3 * (t2 - t1), 1e3 * (t3 - t2)), strict=True))

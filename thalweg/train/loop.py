@@ -111,10 +111,7 @@ def fit(
         if _tell(watchers, "on_gradients", event):
             break
         _finite("norm of the gradients", event.grad_norm or 0.0, step)
-        if isinstance(optimizer, Modelled):  # the optimizer: which step do we take?
-            optimizer.step(loss=event.loss)
-        else:
-            optimizer.step()
+        update(optimizer, event.loss)  # the optimizer: which step do we take?
         scheduler.step()  # the schedule: how big is the next one?
         optimizer.zero_grad()
         step += 1
@@ -125,6 +122,14 @@ def fit(
     optimizer.zero_grad()  # of a step that was stopped
     _tell(watchers, "on_end", event)
     return Outcome(step, event.loss, event.stopped)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: float) -> None:
+    """One step; an optimizer that looks at the loss is told it."""
+    if isinstance(optimizer, Modelled):
+        optimizer.step(loss=loss)
+    else:
+        optimizer.step()
 
 
 def _check(steps: int, accumulate: int, clip: float | None, save_every: int) -> None:
