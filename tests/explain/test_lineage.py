@@ -57,6 +57,10 @@ def test_the_picture_shows_everyone_apart_and_within_its_frame(language):
     at = sorted((float(t.get("x")), float(t.get("y"))) for t in labels)
     assert all(0 < x < width and 0 < y < height for x, y in at)
     assert len(root.findall(f"{SVG}path")) == len(optimizers()) - len(tree())  # one line to each that has a parent
+    for g in root.iter(f"{SVG}g"):  # no dot stands within a name to its left
+        (dot,), (label,) = g.iter(f"{SVG}circle"), g.iter(f"{SVG}text")
+        left = [t for t in labels if t.get("y") == label.get("y") and float(t.get("x")) < float(dot.get("cx"))]
+        assert all(float(t.get("x")) + 7.2 * len(t.text.strip()) < float(dot.get("cx")) for t in left)
     columns = {}
     for x, y in at:
         assert all(abs(y - other) > 12 for other in columns.setdefault(x, [])), "two names overlap"

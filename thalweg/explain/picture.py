@@ -13,7 +13,9 @@ from thalweg.explain.language import ENGLISH, Language
 from thalweg.explain.lineage import Branch, tree
 from thalweg.registry import optimizers
 
-ROW, COLUMN, MARGIN = 19, 128, 16
+ROW, MARGIN = 19, 16
+#: least width of a column, and what is left for the curves from a parent's name to its children
+COLUMN, CURVE = 104, 42
 #: of families, told apart by people who see colours differently too; the rest are grey
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")
 GREY = "#7b8794"
@@ -28,25 +30,30 @@ _STYLE = """
 
 @dataclass(frozen=True)
 class Place:
-    """Where an optimizer stands: column by its depth, row by its leaves."""
+    """Where an optimizer stands: column by its depth, row by its leaves.
+
+    Attributes:
+        x, y: of its dot.
+    """
 
     branch: Branch
-    depth: int
-    row: float
+    x: float
+    y: float
 
 
 def picture(language: Language = ENGLISH) -> str:
     """All optimizers, each beside its parent; hovering over one tells what it adds."""
     places: dict[str, Place] = {}
     links: list[tuple[Place, Place]] = []
+    columns = _columns(tree())
     rows = 0
 
     def put(branch: Branch, depth: int) -> Place:
         nonlocal rows
         children = [put(child, depth + 1) for child in branch.children]
-        row = (children[0].row + children[-1].row) / 2 if children else float(rows)
+        y = (children[0].y + children[-1].y) / 2 if children else MARGIN + (rows + 0.5) * ROW
         rows += not children
-        place = places[branch.name] = Place(branch, depth, row)
+        place = places[branch.name] = Place(branch, columns[depth], y)
         links.extend((place, child) for child in children)
         return place
 
@@ -55,7 +62,7 @@ def picture(language: Language = ENGLISH) -> str:
     known = optimizers()
     families = {name: known[name].__module__ for name in places}
     colors = _colors(families.values())
-    wide = max(_at(p)[0] + 8 + _length(p.branch.name) + 40 for p in places.values()) + MARGIN
+    wide = max(p.x + 8 + _length(p.branch.name) + 40 for p in places.values()) + MARGIN
     high = MARGIN * 2 + rows * ROW
     marks = {name: colors.get(family, GREY) for name, family in families.items()}
     parts = [_link(a, b) for a, b in links] + [_label(p, marks[p.branch.name], language) for p in places.values()]
@@ -76,7 +83,7 @@ def _legend(colors: dict[str, str], language: Language, wide: float, high: float
     texts = {}
     for family in colors:
         about = (sys.modules[family].__doc__ or "").split("\n")[0]
-        texts[family] = re.split(r"[:：.]", language.family(family.rpartition(".")[-1], about))[0]
+        texts[family] = re.split(r"[:：,，.]", language.family(family.rpartition(".")[-1], about))[0]
     x = wide - MARGIN - max(map(_length, texts.values())) - 8
     y = high - MARGIN - ROW * (len(texts) - 1)
     return [
@@ -88,17 +95,22 @@ def _legend(colors: dict[str, str], language: Language, wide: float, high: float
 
 def _length(text: str) -> float:
     """About how many pixels a text takes, in a font that is rather wide."""
-    return sum(13.5 if ord(c) > 0x2E80 else 10.0 if c.isupper() else 7.8 for c in text)
+    return sum(13.5 if ord(c) > 0x2E80 else 11.5 if c in "mwMW" else 10.0 if c.isupper() else 7.6 for c in text)
 
 
-def _at(place: Place) -> tuple[float, float]:
-    return MARGIN + place.depth * COLUMN + 5, MARGIN + (place.row + 0.5) * ROW
+def _columns(branches: list[Branch]) -> list[float]:
+    """Where each column begins: behind the longest name that has children in the one before."""
+    starts = [MARGIN + 5.0]
+    while branches:
+        longest = max((_length(b.name) for b in branches if b.children), default=0.0)
+        starts.append(starts[-1] + max(COLUMN, longest + CURVE))
+        branches = [child for b in branches for child in b.children]
+    return starts
 
 
 def _link(parent: Place, child: Place) -> str:
     """From behind the parent's name to the child's dot."""
-    (x, y), (to_x, to_y) = _at(parent), _at(child)
-    x = min(x + 10 + _length(parent.branch.name), to_x - 6)
+    x, y, to_x, to_y = parent.x + 10 + _length(parent.branch.name), parent.y, child.x, child.y
     bend = max(14.0, (to_x - x) / 2)
     curve = f"{x + bend:.1f},{y:.1f} {to_x - bend:.1f},{to_y:.1f} {to_x:.1f},{to_y:.1f}"
     return f'<path class="link" d="M{x:.1f},{y:.1f} C{curve}"/>'
@@ -106,7 +118,7 @@ def _link(parent: Place, child: Place) -> str:
 
 def _label(place: Place, color: str, language: Language) -> str:
     """A dot, the name, and the year of the paper where there is room."""
-    x, y = _at(place)
+    x, y = place.x, place.y
     name, text = place.branch.name, language.words(place.branch.name, place.branch.text)
     year = re.search(r"\b(19|20)\d\d\b", text.source)
     shown = f' <tspan class="year">{year.group()}</tspan>' if year and not place.branch.children else ""
