@@ -90,6 +90,19 @@ def test_x_is_the_mean_of_z(name, backend):
     assert distance(params, [total / weights for total in sums]) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW"])
+def test_decay_is_at_y_and_weights_go_by_the_largest_rate_so_far(name):
+    params = parameters([(4, 3)])
+    optimizer = make(name, params, weight_decay=0.5)
+    walk(optimizer, params, 4)
+    y, z = params[0].detach().clone(), optimizer.state[params[0]]["z"].clone()
+    optimizer.param_groups[0]["lr"] = 0.05
+    params[0].grad = torch.zeros_like(y)
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[params[0]]["z"], z - 0.05 * 0.5 * y, rtol=1e-14, atol=1e-14)
+    assert optimizer.param_groups[0]["weight_sum"] == pytest.approx(5 * 0.1**2, rel=1e-14)
+
+
 @ALL
 def test_weights_written_in_eval_mode_are_where_training_goes_on(name):
     params = parameters([(4, 3)])

@@ -53,7 +53,7 @@ class DAdaptSGD(DAdaptation):
     $$\hat d_{t+1} = \frac{2 \sum_{i \le t} \lambda_i \langle g_i, s_{i-1} \rangle}{\lVert s_t \rVert}, \quad
     d_{t+1} = \max(d_t, \min(\hat d_{t+1}, \rho\,d_t))$$
 
-    γ is ``lr``, ρ ``growth_rate``; norms and products are over all parameters. The paper's momentum, a mean of p and
+    Norms and products are over all parameters; γ is ``lr``, ρ ``growth_rate``. The paper's momentum, a mean of p and
     $z = x_0 - s$, moves p just so. Decay is in the gradient, and here in $g_1$ too.
 
     Parent: SGD. Adds: a learning rate from the gradients.
@@ -102,7 +102,7 @@ class DAdaptAdam(DAdaptation):
     $$\hat d_{t+1} = \frac{r_t}{(1-\beta) \lVert s_t \rVert_1}, \quad
     d_{t+1} = \max(d_t, \min(\hat d_{t+1}, \rho\,d_t))$$
 
-    γ is ``lr``, ρ ``growth_rate``; sums are over all parameters. The paper has $v_t$ in r, the authors' code as here.
+    Sums are over all parameters; γ is ``lr``, ρ ``growth_rate``. The paper has $v_t$ in r, the authors' code as here.
     ``decoupled_weight_decay`` is theirs named decouple. For their layer_scale give groups learning rates of their own.
 
     Parent: Adam. Adds: a learning rate from the gradients.
@@ -154,7 +154,7 @@ class Prodigy(DAdaptation):
     $$\hat d_{t+1} = c\,\frac{r_t}{\lVert s_t \rVert_1}, \quad
     d_{t+1} = \min(\max(d_t, \hat d_1, \dots, \hat d_{t+1}), \rho\,d_t)$$
 
-    γ is ``lr``, c ``d_coef``, ρ ``growth_rate`` (the first step above $d_0$ is free); sums are over all parameters.
+    Sums are over all parameters; γ is ``lr``, c ``d_coef``, ρ ``growth_rate`` (the first step above $d_0$ is free).
     ``safeguard_warmup`` leaves γ out of s. r and s are kept over $d_0$ as in the authors' code, which has the new d by
     ε and calls ``decoupled_weight_decay`` decouple. Its slice_p, d from every so many elements, is left out.
 

@@ -22,7 +22,7 @@ class DoG(Optimizer):
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
     G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
 
-    α is ``reps_rel``. Norms are over all parameters, as in the paper; the authors' code takes those of each group.
+    Norms are over all parameters, as in the paper; the authors' code takes those of each group. ``reps_rel`` is α.
     Steps do not decay, so judge a run by a mean of its iterates (:class:`thalweg.EMA`): the authors call that crucial.
 
     Parent: SGD. Adds: a learning rate from distance and gradients.
@@ -60,7 +60,7 @@ class LDoG(Optimizer):
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
     G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
 
-    with the norms of one tensor. α is ``reps_rel``. As with DoG, judge a run by a mean of its iterates
+    with the norms of one tensor. ``reps_rel`` is α. As with DoG, judge a run by a mean of its iterates
     (:class:`thalweg.EMA`).
 
     Parent: DoG. Adds: a rate for each tensor.

@@ -146,9 +146,9 @@ class ScheduleFreeSGD(ScheduleFree):
     x_{t+1} = (1-c_t)\,x_t + c_t z_{t+1}$$
     $$c_t = w_t / \textstyle\sum_{i \le t} w_i, \quad w_t = t^r\,(\max_{i \le t} \gamma_i)^2$$
 
-    γ is ``lr`` after a linear warmup over ``warmup_steps``, β ``momentum``, the 2 ``weight_lr_power``. The parameters
-    hold y; ``eval()`` puts x in their place, and ``train()`` y again: see :class:`ScheduleFree`. Weight decay is in the
-    gradient, at y. The learning rate is constant, and larger than one that decays.
+    The parameters hold y; ``eval()`` puts x in their place, and ``train()`` y again: see :class:`ScheduleFree`. γ is
+    ``lr`` after a linear warmup over ``warmup_steps``, β ``momentum``, the 2 ``weight_lr_power``. Weight decay is in
+    the gradient, at y. The learning rate is constant, and larger than one that decays.
 
     Parent: SGD. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: about as good as a schedule that knows when training ends, at any time; one state, as momentum has.
