@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 
-.PHONY: race test check docs clean
+.PHONY: race test check docs docs-pictures clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
@@ -21,19 +21,19 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 # the documentation, offline: build/docs/site/index.html; a warning or a dead link is an error
-docs: $(VENV)/.docs
+docs: $(STAMP)
 	$(BIN)/python -m docs.generator
 
-$(VENV)/.docs: $(STAMP)
-	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[docs,lab]' -c constraints.txt
-	touch $@
+# the pictures of its story, which are kept in git, drawn anew
+docs-pictures: $(STAMP)
+	$(BIN)/python -m docs.generator.story
 
 # torch comes first and alone, so that nothing else can ask for another build of it
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "thalweg needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location "$$(grep '^torch==' constraints.txt)" -c constraints.txt
-	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[lab,dev]' -c constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[lab,dev,docs]' -c constraints.txt
 	touch $@
 
 clean:

@@ -2,8 +2,9 @@
 
 import sys
 
-from docs.generator.site import SITE, build
+from docs.generator import runs
+from docs.generator.site import SOURCES, build
 
-wrong = build()
-print("\n".join(wrong) if wrong else f"wrote {SITE / 'index.html'}")
+wrong = build(runs.current(runs.load()))
+print("\n".join(wrong) if wrong else f"wrote {SOURCES / 'site' / 'index.html'}")
 sys.exit(bool(wrong))

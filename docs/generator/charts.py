@@ -87,8 +87,7 @@ def over(surface: Surface, paths: Sequence[Path], width: float = 340, title: str
         y = 24 + high + 18 * (i + 1)
         dash = f' stroke-dasharray="{DASHES[i]}"' if i else ""
         parts.append(
-            f'<path class="path s{i}"{dash} d="M4,{y - 4:.1f}h28"/>'
-            f'<text x="40" y="{y:.1f}">{escape(path.label)}</text>'
+            f'<path class="path s{i}"{dash} d="M4,{y - 4:.1f}h28"/><text x="40" y="{y:.1f}">{escape(path.label)}</text>'
         )
     names = ", ".join(path.label for path in paths)
     return svg(width, 26 + high + legend, f"{surface.title}: the path of {names}", parts)

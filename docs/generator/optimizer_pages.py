@@ -43,19 +43,13 @@ def navigation() -> list[dict[str, Any]]:
 def usage(name: str) -> str:
     """The lines that make one, as they stand on its page."""
     about = explain(name)
+    lines = ["import torch", "import thalweg", ""]
     if about.cost is None:
-        return (
-            "import torch\nimport thalweg\n\nmodel = torch.nn.Linear(8, 2)\n"
-            f"optimizer = thalweg.{about.name}({_wrapped(about.name)})\n"
-        )
-    shown = next((f", lr={value(s.default)}" for s in about.settings if s.name == "lr"), "")
-    bias = ", bias=False" if about.name == "GaLore" else ""
-    return f'import torch\nimport thalweg\n\nmodel = torch.nn.Linear(8, 2{bias})\noptimizer = thalweg.create("{about.name}", model{shown})\n'
-
-
-def _wrapped(name: str) -> str:
-    inner = "thalweg.AdamW(model.parameters(), lr=1e-3)"
-    return f"model, {inner}" if name == "EMA" else inner
+        made = f"optimizer = thalweg.{name}(thalweg.AdamW(model.parameters(), lr=1e-3))"
+    else:
+        rate = next((f", lr={value(s.default)}" for s in about.settings if s.name == "lr"), "")
+        made = f'optimizer = thalweg.create("{name.lower()}", model{rate})'
+    return "\n".join([*lines, "model = torch.nn.Linear(8, 2)", made, ""])
 
 
 # -- one page --------------------------------------------------------------------------------------------------------
@@ -133,8 +127,8 @@ def _runs(name: str, run: Run) -> list[str]:
     if drawn:
         parts = [
             f"{shown}\n{{ .surfaces }}",
-            f"{PATH_STEPS} steps from ○, the lowest points are ×. The learning rate falls on a line to zero from the one of "
-            f"{len(RATES)} that leads lowest on average: {rates}. Everything else is as by default.",
+            f"{PATH_STEPS} steps from ○; the lowest points are ×. The learning rate falls on a line to zero from the "
+            f"one of {len(RATES)} that leads lowest on average: {rates}. Everything else is as by default.",
         ]
     else:
         parts = ["It needs labels that a model draws, which a surface does not have: there is no path to show."]
@@ -142,8 +136,9 @@ def _runs(name: str, run: Run) -> list[str]:
         loss, lr = min(best)
         parts += [
             f"![Sensitivity of {name} to its learning rate](rates/{name.lower()}.svg)",
-            f"Held-out loss of a small network on 8×8 digits after {TRAIN_STEPS} steps, mean of two seeds; lowest {loss:.3g} nats, at "
-            f"lr = {lr:g}. A gap is a run that diverged. One small task: it shows how wide the valley is, not who is best.",
+            f"Held-out loss of a small network on 8×8 digits after {TRAIN_STEPS} steps, mean of two seeds; lowest "
+            f"{loss:.3g} nats, at lr = {lr:g}. Above 5 it is drawn at 5; where the line ends, runs diverged. One small "
+            "task: it shows how wide the valley is, not who is best.",
         ]
     return parts
 
@@ -185,8 +180,9 @@ def _index(about: dict[str, Explanation]) -> str:
         "\n\n".join(
             [
                 "# Optimizers",
-                f"{len(rows)} optimizers, each a class of declared hyperparameters and state and one pure function. What follows is made from the "
-                "classes: `thalweg list` and `thalweg explain NAME` say the same in a terminal.",
+                f"{len(rows)} optimizers, each a class of declared hyperparameters and state and one pure "
+                "function. What follows is made from the classes: `thalweg list` and `thalweg explain NAME` say the "
+                "same in a terminal.",
                 "![The family tree of the optimizers](tree.svg)",
                 table(["optimizer", "adds to its parent", "state, bytes a parameter", "year"], rows),
                 "## Around any of them",

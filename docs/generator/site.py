@@ -1,4 +1,4 @@
-"""The site's sources are laid out in ``build/docs``, built into ``build/docs/site`` and checked there."""
+"""The site's sources are laid out in ``build/docs``, built into ``build/docs/site``, and checked there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from docs.generator.check import problems
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 SOURCES = ROOT / "build" / "docs"
-SITE = SOURCES / "site"
 #: what is no page
 NOT_PAGES = {"generator", "data"}
 Nav = list[dict[str, Any]]
@@ -51,12 +50,11 @@ def navigation() -> Nav:
     ]
 
 
-def lay_out() -> None:
-    """Written pages, generated pages and settings, in ``build/docs``."""
-    pages = SOURCES / "pages"
-    shutil.rmtree(SOURCES, ignore_errors=True)
+def lay_out(found: dict[str, runs.Run], sources: Path) -> None:
+    """Written pages, pages made from classes and runs, and settings."""
+    pages = sources / "pages"
+    shutil.rmtree(sources, ignore_errors=True)
     shutil.copytree(DOCS, pages, ignore=lambda at, names: NOT_PAGES & set(names) if Path(at) == DOCS else set())
-    found = runs.current(runs.load())
     for place, text in {**optimizer_pages.files(found), **schedule_pages.files()}.items():
         file = pages / place
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,20 +64,19 @@ def lay_out() -> None:
     settings = (Path(__file__).parent / "zensical.toml").read_text(encoding="utf-8")
     nav = f"nav = {_toml(navigation())}\n"
     text = settings.replace("[project]\n", f"[project]\n{nav}", 1)
-    (SOURCES / "zensical.toml").write_text(text, encoding="utf-8")
+    (sources / "zensical.toml").write_text(text, encoding="utf-8")
 
 
-def build() -> list[str]:
-    """Build the site; what is wrong with it."""
-    lay_out()
-    shutil.rmtree(SITE, ignore_errors=True)
-    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(SOURCES / "zensical.toml")]
+def build(found: dict[str, runs.Run], sources: Path = SOURCES) -> list[str]:
+    """Build the site from the runs that are there, in ``sources/site``; what is wrong with it."""
+    lay_out(found, sources)
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(sources / "zensical.toml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(), check=False)
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-    warnings = [line for line in said.splitlines() if re.search(r"warn|error", line, re.IGNORECASE)]
     if done.returncode:
         return [said]
-    return warnings + problems(SITE)
+    warnings = [line for line in said.splitlines() if re.search(r"warn|error", line, re.IGNORECASE)]
+    return warnings + problems(sources / "site")
 
 
 def _environment() -> dict[str, str]:

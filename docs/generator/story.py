@@ -1,4 +1,4 @@
-"""The pictures of the story: the library's own runs, kept in ``docs/images/story``; ``make docs-pictures`` draws them."""
+"""The pictures of the story, which are runs of the library: ``make docs-pictures`` draws them in ``docs/images``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def walks(surface: Surface, *names: str) -> str:
     for name in names:
         cls, options = CAST[name]
         tried = {lr: walk(cls, surface, lr, WALK_STEPS, **options) for lr in FINE_RATES}
-        ends = {lr: float(surface.height(*torch.tensor(path[-1]))) - surface.least for lr, path in tried.items() if path}
+        ends = {
+            lr: float(surface.height(*torch.tensor(path[-1]))) - surface.least for lr, path in tried.items() if path
+        }
         lr = min(ends, key=ends.__getitem__)
         label = f"{name}, lr {lr:.2g}: ends {max(ends[lr], 0.0):.1g} above the lowest point"
         paths.append(charts.Path(label, tried[lr] or []))

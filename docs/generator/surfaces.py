@@ -78,7 +78,9 @@ def _tilted(x: Tensor, y: Tensor) -> Tensor:
 
 _POWERS = (-2.5, -1.5, -0.9, -0.4, 0.0, 0.35, 0.65, 0.95, 1.25)
 #: a straight valley 40 times as steep across as along, with the axes and between them
-STRAIGHT = Surface("straight", "Valley along an axis", _valley, (-1.6, 0.3), (-1.9, 1.0, -0.8, 0.8), ((0, 0),), 0, _POWERS)
+STRAIGHT = Surface(
+    "straight", "Valley along an axis", _valley, (-1.6, 0.3), (-1.9, 1.0, -0.8, 0.8), ((0, 0),), 0, _POWERS
+)
 TILTED = Surface(
     "tilted", "Valley between the axes", _tilted, (-1.46, -0.72), (-1.9, 1.0, -1.15, 0.75), ((0, 0),), 0, _POWERS
 )

@@ -1,0 +1,140 @@
+"""The site builds without a warning, its formulas are read, and its checks see what they look for."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from markdown import markdown
+
+from docs.generator import runs
+from docs.generator.check import problems
+from docs.generator.math import mathml
+from docs.generator.optimizer_pages import page
+from docs.generator.schedule_pages import text_of
+from docs.generator.site import build
+from docs.generator.surfaces import CAMEL, RAVINE, STRAIGHT, SURFACES, TILTED
+from docs.generator.walking import train, walk
+from thalweg import SGD, schedule
+from thalweg.explain import explain
+from thalweg.registry import optimizers
+
+
+def render(text):
+    return markdown(text, extensions=["docs.generator.math", "tables", "pymdownx.superfences"])
+
+
+def test_the_site_builds_and_nothing_is_wrong_with_it(tmp_path):
+    assert build(runs.load(), tmp_path) == []
+    for name in optimizers():
+        assert (tmp_path / "site" / "optimizers" / f"{name.lower()}.html").exists()
+    for name in schedule.schedules():
+        assert (tmp_path / "site" / "schedules" / f"{name}.html").exists()
+
+
+def test_formulas_become_mathml_and_code_stays():
+    html = render("A $x_t$ and `$y$` cost $5 or $6.\n\n$$\\frac{a}{b}$$\n\n```python\ns = '$z$'\n```\n")
+    assert html.count("<math") == 2
+    assert '<math display="block"><mrow><mfrac>' in html
+    assert "<code>$y$</code> cost $5 or $6." in html
+    assert "$z$" in re.sub("<[^>]*>", "", html)
+
+
+def test_tables_in_formulas_may_stand_in_each_other():
+    inner = r"\begin{cases} a & b < c \\ d & \text{else} \end{cases}"
+    html = mathml(rf"\begin{{aligned}} x &= \frac{{{{1}}}}{{2}} \\ y &= \sum {inner} \end{{aligned}}")
+    assert html.count("<mtable") == 2
+    assert html.count("<mtr") == 4
+    assert html.count("<mtd") == 8
+    assert "{</mo>" in html
+
+
+def test_a_command_that_has_no_mathml_is_an_error():
+    with pytest.raises(ValueError, match=r"no MathML for '\\\\nosuch'"):
+        mathml(r"x + \nosuch")
+
+
+def test_the_checks_see_what_is_wrong(tmp_path):
+    (tmp_path / "there.html").write_text('<p id="here">fine</p>')
+    (tmp_path / "page.html").write_text(
+        '<a href="there.html#here">a</a><a href="there.html#gone">b</a><a href="gone.html">c</a>'
+        '<a href="https://example.org">d</a><img src="https://example.org/x.png"><script src="gone.js"></script>'
+        "<p>a ``b`` c</p>"
+    )
+    assert problems(tmp_path) == [
+        "page.html fetches https://example.org/x.png",
+        "page.html needs gone.js, which is not there",
+        "page.html links to there.html#gone, which is not there",
+        "page.html links to gone.html, which is not there",
+        "page.html shows markup that was meant to be read",
+    ]
+    assert problems(tmp_path / "nowhere") != []
+
+
+@pytest.mark.parametrize("surface", [*SURFACES, STRAIGHT, TILTED], ids=lambda s: s.name)
+def test_the_lowest_points_of_a_surface_are_where_it_says(surface):
+    for point in surface.lowest:
+        x, y = (torch.tensor(c, dtype=torch.float64, requires_grad=True) for c in point)
+        height = surface.height(x, y)
+        height.backward()
+        assert height.item() == pytest.approx(surface.least, abs=1e-4)
+        assert abs(x.grad) + abs(y.grad) < 0.01
+    left, right, bottom, top = surface.window
+    assert left < surface.start[0] < right
+    assert bottom < surface.start[1] < top
+
+
+def test_paths_and_losses_that_are_kept_are_those_of_a_run():
+    kept = runs.load()["SGD"]
+    for surface in (RAVINE, CAMEL):
+        path = walk(SGD, surface, kept[surface.name]["lr"])
+        flat = [c for point in path for c in point]
+        assert kept[surface.name]["path"] == pytest.approx(flat, abs=1e-3)
+    i = runs.RATES.index(0.1)
+    assert kept["digits"][i] == pytest.approx(sum(train(SGD, 0.1, s).held_out for s in runs.SEEDS) / 2, rel=0.02)
+
+
+def test_a_rate_that_is_far_too_high_diverges():
+    assert walk(SGD, RAVINE, 100.0) is None
+    assert train(SGD, 1e6, 0).held_out != train(SGD, 1e6, 0).held_out
+
+
+def test_what_is_kept_is_small_and_of_optimizers_that_there_are():
+    text = runs.FILE.read_text(encoding="utf-8")
+    assert len(text) < 1_000_000
+    assert json.loads(text).keys() <= optimizers().keys()
+    pictures = Path(__file__).parents[2] / "docs" / "images" / "story"
+    assert sum(f.stat().st_size for f in pictures.iterdir()) < 500_000
+
+
+def test_another_rule_or_default_is_another_run():
+    class Same(SGD):
+        pass
+
+    class Other(SGD):
+        @staticmethod
+        def direction(p, g, s, h):
+            return 2 * g
+
+    assert runs.fingerprint(Same) == runs.fingerprint(SGD) != runs.fingerprint(Other)
+
+
+def test_a_page_says_what_the_class_says():
+    about = explain("adamw")
+    text = page(about, runs.load()["AdamW"])
+    assert about.formula.latex in text
+    assert "[Adam](adam.md) → **AdamW**" in text
+    assert "| `weight_decay` | λ | `0.01` | `[0, ∞)` | λ of the decay |" in text
+    assert about.text.strength in text
+    assert "![Sensitivity of AdamW" in text
+    assert "![" not in page(about, None)
+
+
+def test_a_schedules_text_is_taken_apart():
+    text = text_of(schedule.Wsd)
+    assert text.idea.startswith("Stable, then decay")
+    assert set(text.arguments) == {"steps", "final", "decay", "shape"}
+    assert "$$f(t)" in text.body
+    assert text.labelled["Example"] == 'Wsd(100, shape="1-sqrt")'
+    assert text.labelled["Source"].endswith("2405.18392")
