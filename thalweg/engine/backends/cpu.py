@@ -109,10 +109,15 @@ class _Writer(Writer):
         random = [name for name in writes if self.formats[name].stochastic]
         tensor_sums = [n for n in stage.sums if n.meta["extent"] != ROW]
         what = f"reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'}"
-        lines = [
+        head = [
             f"/* pass {k + 1} of {len(self.plan.stages)}: {what} */",
             f"void stage_{k}(const Job *job, const double *h)",
             "{",
+        ]
+        if not (stage.stores or stage.sums):  # only numbers follow from sums that are known now
+            return "\n".join([*head, "}"])
+        lines = [
+            *head,
             *(f"    const T {variable(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
             "    PARALLEL",
             "    for (int64_t c = first_of(job); c < last_of(job); c++) {",
