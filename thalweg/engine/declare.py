@@ -69,7 +69,7 @@ class Hyper:
             raise bad_argument(self.name, value, "an integer")
         if isinstance(self.within, Interval):
             allowed = f"a number in {self.within.text}"
-            values = value if isinstance(value, (tuple, list)) else (value,)
+            values = value if isinstance(value, (tuple, list)) and "tuple" in self.annotation else (value,)
             if value is None and "None" in self.annotation:
                 return
             if "tuple" in self.annotation:
