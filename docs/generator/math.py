@@ -20,6 +20,7 @@ INLINE = r"(?<![\\$])\$(?!\s)([^$\n]+?(?:\n[^$\n]+?)?)(?<![\s\\])\$(?!\d)"
 TABLE = re.compile(r"\\begin\{(aligned|cases)\}((?:(?!\\begin\{(?:aligned|cases)\}).)*?)\\end\{\1\}", re.DOTALL)
 #: what the converter does not know, spelt as it does
 SPELLINGS = {
+    r"\operatorname": r"\mathrm",
     r"\Bigl": r"\left",
     r"\Bigr": r"\right",
     r"\bigl": r"\left",

@@ -8,7 +8,7 @@ from typing import Any
 from docs.generator import charts
 from docs.generator.runs import RATES, Run
 from docs.generator.surfaces import SURFACES
-from docs.generator.walking import PATH_STEPS, TRAIN_STEPS
+from docs.generator.walking import PATH_STEPS, TRAIN_STEPS, averages
 from thalweg.explain import Branch, Explanation, explain, tree
 from thalweg.explain.page import legend, value
 from thalweg.explain.picture import picture
@@ -123,12 +123,13 @@ def _runs(name: str, run: Run) -> list[str]:
     shown = "\n".join(f"![Path of {name}: {s.title}]({s.name}/{name.lower()}.svg)" for s in drawn)
     rates = ", ".join(f"{run[s.name]['lr']:g} on the {s.title.lower()}" for s in drawn)
     best = [(loss, lr) for lr, loss in zip(RATES, run["digits"], strict=True) if loss is not None]
-    parts = []
+    averaged = "stays there, since its mean of the weights, which is shown, takes the place of a schedule"
+    course = averaged if averages(optimizers()[name]) else "falls on a line to zero"
     if drawn:
         parts = [
             f"{shown}\n{{ .surfaces }}",
-            f"{PATH_STEPS} steps from ○; the lowest points are ×. The learning rate falls on a line to zero from the "
-            f"one of {len(RATES)} that leads lowest on average: {rates}. Everything else is as by default.",
+            f"{PATH_STEPS} steps from ○; the lowest points are ×. The learning rate is the one of {len(RATES)} that "
+            f"leads lowest on average ({rates}), and {course}. Everything else is as by default.",
         ]
     else:
         parts = ["It needs labels that a model draws, which a surface does not have: there is no path to show."]

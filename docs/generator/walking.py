@@ -117,7 +117,8 @@ def _steps(
     schedule: Callable[[int], float] | None = None,
 ) -> Iterator[float]:
     """Step by step: the loss before each, with a learning rate that falls on a line to zero."""
-    scheduler = thalweg.schedule.Scheduler(optimizer, schedule or thalweg.schedule.linear(steps))
+    usual = thalweg.schedule.constant() if averages(type(optimizer)) else thalweg.schedule.linear(steps)
+    scheduler = thalweg.schedule.Scheduler(optimizer, schedule or usual)
     random = torch.Generator().manual_seed(0)
 
     def closure() -> Tensor:
@@ -147,12 +148,17 @@ def _steps(
 @contextmanager
 def _as_used(optimizer: Any) -> Iterator[None]:
     """The weights that one would use, where they are not those that are stepped."""
-    if not hasattr(optimizer, "eval"):
+    if not averages(type(optimizer)):
         yield
         return
     optimizer.eval()
     yield
     optimizer.train()
+
+
+def averages(cls: type) -> bool:
+    """Whether it averages its weights in the place of a schedule, and is told when they are used."""
+    return hasattr(cls, "eval")
 
 
 def needs_a_model(cls: type) -> bool:
