@@ -70,7 +70,7 @@ class Hyper:
         if isinstance(self.within, Interval):
             allowed = f"a number in {self.within.text}"
             values = value if isinstance(value, (tuple, list)) and "tuple" in self.annotation else (value,)
-            if value is None and "None" in self.annotation:
+            if value is None and "None" in self.annotation and "tuple" not in self.annotation:
                 return
             if "tuple" in self.annotation:
                 count = self.annotation.count("float")

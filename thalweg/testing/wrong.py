@@ -44,5 +44,5 @@ def _outside(within: Interval) -> Iterator[float]:
     for end, bracket, beyond in ((float(low), within.text[0], -1.0), (float(high), within.text[-1], 1.0)):
         if bracket in "()":
             yield end
-        else:
+        elif abs(end) != float("inf"):
             yield end + beyond
