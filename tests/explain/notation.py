@@ -67,7 +67,8 @@ def times(a, b, e):
 
 
 def raised(a, b, e):
-    return real(a(e)) ** real(b(e))
+    a, b = real(a(e)), real(b(e))
+    return a**b if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor) else math.pow(a, b)
 
 
 def over(a, b, e):
@@ -244,7 +245,7 @@ class Reader:
 
 SIGNS = {
     r"\left(": "(", r"\right)": ")", r"\,": " ", r"\cdot": "·", "-": "−", r"\lVert": "‖", r"\rVert": "‖",
-    r"\rVert_{\text{row}}": "‖_row", r"\rVert_{\text{all}}": "‖_all", r"\lvert": "|", r"\rvert": "|", r"\max": "max",
+    r"\rVert_{\text{row}}": "‖_row", r"\rVert_{\text{all}}": "‖_all", r"\lvert": "abs(", r"\rvert": ")", r"\max": "max",
     r"\min": "min", r"\log": "ln ", r"\tanh": "tanh ", r"\sigma(": "σ(", r"\ge": "≥", r"\le": "≤", r"\ne": "≠",
     r"\land": "and", r"\lor": "or", r"\sum\nolimits_{\text{row}}": "Σ_row ", r"\sum\nolimits_{\text{all}}": "Σ_all ",
     r"\sum\nolimits": "Σ ", r"\operatorname{mean}_{\text{row}}": "mean_row", r"\begin{cases}": "((", "&": " if ",

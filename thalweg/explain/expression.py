@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
-from thalweg.engine.ops import ASIDE, ELEMENT, HOST, PER_TENSOR, Extent
+from thalweg.engine.ops import HOST, PER_TENSOR, Extent
 
 Number: TypeAlias = "int | float | Fraction"
 
@@ -370,25 +370,3 @@ def put(x: Expr, old: Expr, new: Expr) -> Expr:
         case Call(name, args, extent):
             return Call(name, tuple(put(a, old, new) for a in args), extent)
     return x
-
-
-__all__ = [
-    "ASIDE",
-    "ELEMENT",
-    "FIRST",
-    "LATER",
-    "ONE",
-    "Call",
-    "Expr",
-    "Num",
-    "Power",
-    "Product",
-    "Sum",
-    "Sym",
-    "Word",
-    "call",
-    "number",
-    "parts",
-    "put",
-    "walk",
-]

@@ -122,7 +122,7 @@ class Unicode:
         match x.name:
             case "sqrt" | "cbrt":
                 return ("√" if x.name == "sqrt" else "∛") + self.held(x.args[0], ATOM), ATOM
-            case "abs":
+            case "abs" if "|" not in args[0]:  # a bar within bars might close them
                 return f"|{args[0]}|", ATOM
             case "where":
                 condition, yes, no = args
@@ -137,9 +137,9 @@ class Unicode:
             return f"[{args[0]} {COMPARISONS[x.name]} {args[1]}]", ATOM
         if kind in _SUMS and what in ("sum", "norm", "mean"):
             over = f"_{_SUMS[kind]}" if _SUMS[kind] else ""
-            return (
-                f"‖{args[0]}‖{over}" if what == "norm" else f"{'Σ' if what == 'sum' else 'mean'}{over}({args[0]})"
-            ), ATOM
+            if what == "norm" and "‖" not in args[0]:
+                return f"‖{args[0]}‖{over}", ATOM
+            return f"{'Σ' if what == 'sum' else what}{over}({args[0]})", ATOM
         return f"{_NAMES.get(x.name, x.name)}({', '.join(args)})", ATOM
 
 
