@@ -1,5 +1,6 @@
 """Every Python block of the README and the docs runs as it stands, and every command of ours can be typed."""
 
+import contextlib
 import re
 import runpy
 import shlex
@@ -55,6 +56,25 @@ def test_runs(code, files, tmp_path, monkeypatch):
     finally:
         for name in files:
             sys.modules.pop(Path(name).stem, None)
+
+
+@pytest.mark.slow
+def test_the_optimizer_of_write_your_own_passes_the_suite_there(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for what, name, code in BLOCK.findall((ROOT / "docs" / "write-your-own.md").read_text(encoding="utf-8")):
+        if what == "file":
+            (tmp_path / name).write_text(code, encoding="utf-8")
+    ran = 0
+    try:
+        test = runpy.run_path(str(tmp_path / "test_softsign.py"))["test_softsign"]
+        (trials,) = (mark.args[1] for mark in test.pytestmark)
+        for trial in trials:
+            with contextlib.suppress(pytest.skip.Exception):
+                test(trial)
+                ran += 1
+    finally:
+        sys.modules.pop("softsign", None)
+    assert ran > 60
 
 
 def commands():
