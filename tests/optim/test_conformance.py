@@ -5,9 +5,19 @@ import torch
 
 import thalweg
 from tests.cases import CASES, parameters, walk
+from thalweg.engine.optimizer import Optimizer
 from thalweg.testing import conformance
 
 test_every_optimizer = conformance(CASES, backends=("eager", "foreach", "cpu"))
+
+
+@pytest.mark.parametrize("optimizer", sorted({c.optimizer for c in CASES if c.exempt}, key=lambda o: o.__name__))
+def test_two_rows_together_try_every_hyperparameter(optimizer):
+    rows = [c for c in CASES if c.optimizer is optimizer]
+    tried = {"lr", *(name for c in rows for given in (*c.flags, c.options) for name in given)}
+    own = {n for n, h in optimizer.hypers.items() if h != Optimizer.hypers.get(n) and not h.constant}
+    assert own <= tried
+
 
 WRONG = [
     ("SGD", {"lr": -1}, r"lr=-1: expected a number in \[0, ∞\)"),
