@@ -69,7 +69,7 @@ def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
         t1 = time.perf_counter()
         loss.backward()  # type: ignore[no-untyped-call]
         t2 = time.perf_counter()
-        update(optimizer, float(loss))
+        update(optimizer, float(loss.detach()))
         t3 = time.perf_counter()
         optimizer.zero_grad()
         yield dict(zip(PARTS, (1e3 * (t1 - t0), 1e3 * (t2 - t1), 1e3 * (t3 - t2)), strict=True))
