@@ -645,6 +645,7 @@ def test_muon_in_bfloat16_leaves_its_momentum_as_it_is(backend, nesterov):
 
 # -- of all of them -------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(("rule", "flags"), [
     ("AdamW", {"decoupled_weight_decay": False}),  # what a class is cannot be asked away
     ("LAMB", {"trust_ratio": False}),
