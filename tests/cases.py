@@ -42,7 +42,8 @@ def feed(optimizer: Any, step: int, loss: torch.Tensor | None = None) -> dict[st
         estimates = [drawn(p.shape, p.dtype, torch.Generator().manual_seed(step), p.device) for p in params]
         if type(optimizer).__name__ == "SophiaG":  # its estimates are squares
             estimates = [torch.complex(D.real**2, D.imag**2) if D.is_complex() else D**2 for D in estimates]
-        optimizer.take_hessian([100 * D + 20 for D in estimates])
+        downhill = loss is not None  # of functions that are curved about so much
+        optimizer.take_hessian([torch.full_like(D, 2.0) if downhill else 100 * D + 20 for D in estimates])
     if type(optimizer).__name__ not in ("MoMo", "MoMoAdam"):
         return {}
     climbing = optimizer.param_groups[0]["maximize"]
@@ -199,7 +200,9 @@ CASES = [
     Case("AdaHessian", curvature.AdaHessian, [
         {"betas": (0.8, 0.95)}, {"eps": 10.0}, {"weight_decay": 0.3}, {"hessian_power": 0.5}, {"average_rows": True},
         {"absolute": True}, {"maximize": True},
-    ], downhill=5.0, claims=[claims.blind_to_place(), claims.linear()]),
+    ], downhill=0.2, claims=[claims.blind_to_place(), claims.linear()], exempt={
+        "follows_full_precision_in_every_format": "it divides by estimates near 0, of which few bits keep nothing",
+    }),
     Case("SophiaH", curvature.SophiaH, [
         {"betas": (0.8, 0.95)}, {"gamma": 0.1}, {"eps": 1.0}, {"weight_decay": 0.3}, {"maximize": True},
     ], downhill=0.02, claims=[claims.blind_to_place(weight_decay=0.0), claims.bounded(1, weight_decay=0.0)]),
@@ -230,7 +233,7 @@ CASES = [
     ], claims=[claims.blind_to_scale("weight", weight_decay=0.0, eps=0.0), claims.blind_to_order()]),
     Case("AdamC", adamw.AdamC, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-3}, {"weight_decay": 0.3}, {"max_lr": 0.1}, {"amsgrad": True},
-        {"maximize": True},
+        {"max_lr": 0.1, "normalized": False, "weight_decay": 0.3}, {"maximize": True},
     ], claims=ADAPTIVE),
     Case("AdaMod", averages.AdaMod, [
         {"betas": (0.8, 0.95)}, {"gamma": 0.5}, {"eps": 1e-1}, {"weight_decay": 0.1},

@@ -22,7 +22,10 @@ class StableAdamW(Reference, betas=(0.9, 0.99), eps=1e-6, weight_decay=1e-2, cli
         return x - decay * h["weight_decay"] * x - eta * s["v"] / (np.sqrt(s["u"]) + eps)
 
 
-class AdamC(Reference, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, max_lr=None, own_decay=True):
+class AdamC(
+    Reference,
+    betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, max_lr=None, normalized=True, own_decay=True,
+):  # fmt: skip
     """Defazio 2025: x ← x − γ m̂/(√v̂ + ε) − (γ²/γ_max) λ x."""
 
     def __init__(self, params, **given):
@@ -38,4 +41,5 @@ class AdamC(Reference, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=
         s["top"] = np.maximum(s.get("top", 0.0), s["v"])
         v = s["top"] if h["amsgrad"] else s["v"]
         step = s["m"] / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + h["eps"])
-        return x - h["lr"] * step - h["lr"] ** 2 / peak * h["weight_decay"] * x
+        rate = h["lr"] ** 2 / peak if h["normalized"] else h["lr"]
+        return x - h["lr"] * step - rate * h["weight_decay"] * x
