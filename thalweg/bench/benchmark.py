@@ -32,7 +32,7 @@ class Budget:
         compiled: whether peers that compile for minutes run, torch.compile among them.
         variants: works of the further rows of AdamW: clipping, states, low precision.
         first: works whose first step is timed.
-        everyone: whether the first and the whole step are timed for all, not only for :data:`TIMED`.
+        everyone: whether slow backends, the first and the whole step are timed for all, not only for :data:`TIMED`.
         large_matrices: whether products of 4096 × 4096 matrices are waited for.
     """
 
@@ -166,7 +166,7 @@ class _Run:
                     threads=self.threads)  # fmt: skip
 
     def _case(self, name: str, work: Work) -> Case | Row:
-        asked = tuple(self.backends) if self.backends else self._default_backends(work)
+        asked = tuple(self.backends) if self.backends else self._default_backends(name, work)
         case = self._base(name, work, self.dtype, {}, asked)
         try:
             case = dataclasses.replace(case, work=entrants.work_for(name, work, self.scale))
@@ -182,8 +182,9 @@ class _Run:
         compiled = bool(self.with_peers) or self.budget.compiled
         return dataclasses.replace(case, peers=tuple(peers.peers(name, compiled)) if wanted else ())
 
-    def _default_backends(self, work: Work) -> tuple[str, ...]:
-        return ("auto", "eager", "foreach") if work.name in self.budget.slow else ("auto",)
+    def _default_backends(self, name: str, work: Work) -> tuple[str, ...]:
+        slow = work.name in self.budget.slow and (self.budget.everyone or name in TIMED)
+        return ("auto", "eager", "foreach") if slow else ("auto",)
 
     def first(self) -> list[tuple[str, str]]:
         """Optimizer and work of the first steps to time: all that are asked for by name, else the budget's choice."""

@@ -20,6 +20,9 @@ from thalweg.engine.optimizer import Optimizer
 #: what an optimizer is given besides its defaults, by us and by its twin: plain SGD has no state to speak of
 SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
 
+#: backends whose passes have a ceiling, which what torch does between them has not
+COMPILED = ("cpu", "triton")
+
 #: what decomposes whole matrices now and then, which takes minutes for large ones
 DECOMPOSING = frozenset({"GaLore"})
 
@@ -145,8 +148,9 @@ def ours(name: str, load: Load, backend: str, settings: dict[str, Any]) -> Entra
 
 
 def backend_of(entrant: Entrant) -> str:
-    """The backend that runs most of the elements."""
-    return str(max(entrant.optimizers[0].plan().parts, key=lambda part: part.elements).backend)
+    """The backend that runs most of the elements; with what runs whole tensors between its passes."""
+    part = max(entrant.optimizers[0].plan().parts, key=lambda part: part.elements)
+    return f"{part.backend} + torch" if part.leaves and part.backend in COMPILED else str(part.backend)
 
 
 def state_bytes(entrant: Entrant) -> float:

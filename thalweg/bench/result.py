@@ -9,7 +9,7 @@ class Row(TypedDict):
     """One optimizer on one backend and one work. Times are medians of interleaved steps; None: `note` says why."""
 
     optimizer: str
-    #: what ran most of the elements; None where nothing ran
+    #: what ran most of the elements, " + torch" where torch runs whole tensors in between; None where nothing ran
     backend: str | None
     work: str
     dtype: str

@@ -27,7 +27,10 @@ from thalweg.cli.screen import console_of
 @click.command()
 @click.option("--optimizers", help="Whose steps, separated by commas; all by default.")
 @click.option("--works", help=f"What they step, of {', '.join(WORKS)}; all by default.")
-@click.option("--backends", help="On which backends, on every work; by default auto, and eager and foreach on gpt.")
+@click.option(
+    "--backends",
+    help="On which backends, on every work; by default auto; on gpt two of them also on eager and foreach.",
+)
 @click.option("--peers/--no-peers", default=None, help="All peers, even those that compile for minutes, or none; "
               "by default those that need not, and not on scalars.")  # fmt: skip
 @click.option(
