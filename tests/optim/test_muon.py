@@ -34,11 +34,12 @@ def test_a_model_is_routed_by_what_its_parameters_are():
 def test_is_torchs_muon_and_torchs_adamw_side_by_side(backend):
     ours, theirs = models.Gpt().double(), models.Gpt().double()
     theirs.load_state_dict(ours.state_dict())
-    mine = thalweg.Muon(ours, lr=0.02, lr_ratio=0.5, weight_decay=0.1, adjust_lr_fn="match_rms_adamw", backend=backend)
+    flags = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    mine = thalweg.Muon(ours, **flags, lr_ratio=0.5, betas=(0.8, 0.98), backend=backend)
     hidden, rest = thalweg.groups.split(theirs)
     pair = [
-        torch.optim.Muon([p for _, p in hidden], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([p for _, p in rest], lr=0.01, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon([p for _, p in hidden], **flags),
+        torch.optim.AdamW([p for _, p in rest], lr=0.01, betas=(0.8, 0.98), weight_decay=0.0),
     ]
     for step in range(20):
         x = torch.randint(0, 256, (2, 8), generator=torch.Generator().manual_seed(step))

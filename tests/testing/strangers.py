@@ -21,13 +21,16 @@ class Momentum(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         loss = self.loss(closure)
+        self.update()
+        return loss
+
+    def update(self):
         self.begin()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
                     self.look(p)
                     self.move(p, self.gradient(p, group), self.state[p], group)
-        return loss
 
     def loss(self, closure):
         if closure is not None:
@@ -252,8 +255,9 @@ class AddsAGroupBeforeItLooks(Momentum):
 
 class LeavesGradientsOff(Momentum):
     def step(self, closure=None):
-        loss = super().step(closure)
+        loss = self.loss(closure)
         torch.set_grad_enabled(False)
+        self.update()
         return loss
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from thalweg.testing.backends import ways
 from thalweg.testing.case import Case
-from thalweg.testing.verdicts import NotApplicable
-from thalweg.testing.walks import draw_anew
+from thalweg.testing.verdicts import NotApplicable, same
+from thalweg.testing.walks import copies, draw_anew
 
 #: what a check is run with: the defaults; the defaults and each set of flags; each set of flags
 Over = Literal["defaults", "every", "flags"]
@@ -99,6 +101,22 @@ class Trial:
             if self.case.declared:
                 raise
             raise NotApplicable(f"it refuses {what}: {error}") from error
+
+    @contextlib.contextmanager
+    def may_refuse(self, params: Sequence[Tensor]) -> Iterator[None]:
+        """Within it an error is a refusal of these parameters: any backend but the first may, before it moves them.
+
+        Raises:
+            NotApplicable: with its own words, where it refuses.
+        """
+        before = copies(params)
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            if self.backend[0] == next(iter(ways(self.case))):
+                raise
+            same(params, before, f"this backend refused parameters ({error}) after it had moved them")
+            raise NotApplicable(f"this backend refuses such parameters: {error}") from error
 
     def make_reference(self, params: Any, /, **given: Any) -> Any:
         """The reference over ``params``, with the trial's flags."""
