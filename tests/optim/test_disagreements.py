@@ -538,6 +538,30 @@ def test_prodigy_corrects_nothing_unless_asked():
     differ(prodigy(corrected=False), prodigy(corrected=True))
 
 
+def schedule_free(lrs, *, largest=True, at_y=True):
+    """Schedule-Free AdamW: steps weighed by the largest learning rate so far or the present one; decay at y or at z."""
+
+    def update(y, g, t, s):
+        lr, z = lrs[t - 1], s.get("z", y)
+        s["v"] = 0.99 * s.get("v", 0.0) + 0.01 * g * g
+        s["lr"] = max(s.get("lr", 0.0), lr) if largest else lr
+        s["sum"] = s.get("sum", 0.0) + s["lr"] ** 2
+        x = (y - 0.1 * z) / 0.9  # of y = βx + (1 − β)z
+        g = g / (np.sqrt(s["v"] / (1 - 0.99**t)) + 0.1)
+        s["z"] = z - lr * (g + 0.3 * (y if at_y else z))
+        c = s["lr"] ** 2 / s["sum"]
+        return 0.9 * ((1 - c) * x + c * s["z"]) + 0.1 * s["z"]
+
+    return worked_out(update)
+
+
+def test_schedule_free_weighs_by_the_largest_lr_and_decays_at_y():
+    flags = {"betas": (0.9, 0.99), "eps": 0.1, "weight_decay": 0.3}
+    same(path("ScheduleFreeAdamW", lrs=FALLING, **flags), schedule_free(FALLING))
+    differ(schedule_free(FALLING), schedule_free(FALLING, largest=False))
+    differ(schedule_free(FALLING), schedule_free(FALLING, at_y=False))
+
+
 # -- curvature ------------------------------------------------------------------------------------------------------
 
 
