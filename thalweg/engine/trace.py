@@ -244,6 +244,8 @@ def trace(key: Variant) -> Traced:
             _fits(spec, outputs[spec.name])
     graph.output(outputs)
     graph.eliminate_dead_code()
+    for node in [n for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST and not n.users]:
+        graph.erase_node(node)
     scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST)
     return Traced(key, graph, outputs, states, narrow, asides, numbers, shared, scalars)
 
