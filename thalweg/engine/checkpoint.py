@@ -99,9 +99,8 @@ def conform(
             if x.shape != shape:
                 raise bad_argument(f"state {spec.name!r}", tuple(x.shape), f"the shape {shape}")
             mine[spec.name] = x.to(p.device, dtype, copy=source is not mine)
-        elif spec.kind == "number" and source is not mine and isinstance(source.get(spec.name), Tensor):
-            x = mine[spec.name] if isinstance(mine.get(spec.name), Tensor) else p
-            mine[spec.name] = source[spec.name].to(x.device, copy=True)  # torch casts it to the parameter's dtype
+        elif spec.kind == "number" and source is not mine and spec.name in source:
+            mine[spec.name] = torch.as_tensor(source[spec.name]).to("cpu", copy=True)
     _bring_master(source, mine, formats["p"], p)
 
 
