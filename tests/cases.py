@@ -75,7 +75,7 @@ CASES = [
     Case("SGD", torch.optim.SGD, [
         {"weight_decay": 0.1}, {"maximize": True}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.5},
         {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True},
-    ], claims=(*LINEAR, claims.memory(0))),
+    ], learns=0.3, claims=(*LINEAR, claims.memory(0))),
     Case("RMSprop", torch.optim.RMSprop, [
         {"alpha": 0.9}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"momentum": 0.9}, {"centered": True}, {"maximize": True},
         {"alpha": 0.9, "weight_decay": 0.1, "momentum": 0.9, "centered": True, "maximize": True},
@@ -104,11 +104,12 @@ CASES = [
         {"momentum": 0.5}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True},
     ], claims=(*SIGNED, claims.memory(1))),
     Case("AggMo", sgd.AggMo, [{"betas": (0.3, 0.6, 0.9)}, {"weight_decay": 0.1}, {"maximize": True}], claims=LINEAR),
-    Case("QHM", sgd.QHM, [{"momentum": 0.9}, {"nu": 0.3}, {"weight_decay": 0.1}], claims=(*LINEAR, claims.memory(1))),
+    Case("QHM", sgd.QHM, [{"momentum": 0.9}, {"nu": 0.3}, {"weight_decay": 0.1}], learns=0.3,
+         claims=(*LINEAR, claims.memory(1))),
     Case("ASGD", torch.optim.ASGD, [
         {"lambd": 0.1}, {"lambd": 0.1, "alpha": 0.5}, {"lambd": 0.01, "t0": 1.0}, {"weight_decay": 0.1},
         {"maximize": True},
-    ], claims=[claims.each_weight_alone(), claims.linear(lambd=0.0)]),
+    ], learns=0.3, claims=[claims.each_weight_alone(), claims.linear(lambd=0.0)]),
     Case("Adagrad", torch.optim.Adagrad, [
         {"lr_decay": 0.1}, {"weight_decay": 0.1}, {"initial_accumulator_value": 0.5}, {"eps": 1e-3}, {"maximize": True},
     ], downhill=0.5, claims=ADAPTIVE),
@@ -250,7 +251,7 @@ CASES = [
     Case("Adai", inertia.Adai, [
         {"betas": (0.3, 0.9)}, {"eps": 0.2}, {"weight_decay": 0.1}, {"maximize": True},
         {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    ], alone=False, claims=[claims.blind_to_place(), claims.in_units_of_gradients(weight_decay=0.0)]),
+    ], learns=0.3, alone=False, claims=[claims.blind_to_place(), claims.in_units_of_gradients(weight_decay=0.0)]),
     Case("AccSGD", inertia.AccSGD, [
         {"kappa": 100.0}, {"xi": 20.0}, {"small_const": 0.5}, {"weight_decay": 0.1}, {"maximize": True},
     ], claims=LINEAR),

@@ -35,7 +35,7 @@ FAULTS = [
     ("WritesToTheGradient", {"gradients_are_left_as_they_were"}, "gradients have other values after a step"),
     ("DecaysAfterTheBuffer", {"equals_its_reference_for_100_steps"},
      r"\[weight_decay=0.1\] it leaves its reference at step 2, in 4 of 5 tensors.*what is kept from step to step"),
-    ("BeginsTheBufferAtZero", PATH,
+    ("BeginsTheBufferAtZero", PATH | {"learns_to_tell_irises"},
      "at step 1, in 4 of 5 tensors.*the rule itself or a default"),
     ("ForgetsSlowly", PATH, r"at step 2, .* in that of shape \(7, 5\) by 2e-08"),
     ("ComputesInFloat32",
@@ -93,13 +93,14 @@ def test_a_fault_is_found_and_said(fault, breaks, message):
 
 def test_a_path_over_lists_that_differs_is_found():
     report = examine(case(strangers.TakesAnotherPathOverLists))
-    assert "every_backend_takes_the_same_path" in report.failing
+    assert {"equals_its_reference_for_100_steps", "every_backend_takes_the_same_path"} <= set(report.failing)
     assert "[nesterov=True-float64-loop] 4 steps on foreach lead elsewhere than on loop" in flat(report)
+    assert "[nesterov=True-foreach] it leaves its reference at step 1" in flat(report)
 
 
 def test_a_count_for_all_is_found_without_a_reference():
     report = examine(case(strangers.CountsForAll, reference=None))
-    assert set(report.failing) == KEPT | {"a_parameter_without_gradient_is_left_alone"}
+    assert set(report.failing) == KEPT | {"a_parameter_without_gradient_is_left_alone", "learns_to_tell_irises"}
 
 
 def test_squares_of_complex_numbers_are_found_without_a_reference():

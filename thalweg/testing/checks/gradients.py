@@ -11,7 +11,7 @@ from thalweg.testing.verdicts import NotApplicable, expect, same
 from thalweg.testing.walks import copies, gradients
 
 
-@holds(over="every", on="lean")
+@holds(over="every", on="all")
 def gradients_are_left_as_they_were(t: Trial) -> None:
     """After two steps each ``grad`` is the same tensor, with the same values, and was not even written over."""
     params = t.case.start()

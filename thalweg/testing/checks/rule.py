@@ -22,7 +22,7 @@ from thalweg.testing.walks import distance
 STEPS = 100
 
 
-@holds(over="every", on="lean", unless=[no_reference])
+@holds(over="every", on="all", unless=[no_reference])
 def equals_its_reference_for_100_steps(t: Trial) -> None:
     """Both walk from the same place along the same random gradients, in float64."""
     ours = t.case.start()
@@ -82,11 +82,11 @@ def _plain(case: Case, backend: str) -> list[Tensor]:
 def every_hyperparameter_is_tried(t: Trial) -> None:
     """Each argument of the constructor stands in ``flags`` or ``options``, so that none can be ignored unseen."""
     tried = {"lr", *IMPLEMENTATION, *t.case.options, *(name for flags in t.case.flags for name in flags)}
-    missing = [name for name in _own(t.case) if name not in tried]
+    missing = [name for name in own(t.case) if name not in tried]
     expect(not missing, f"no flags of the case set {', '.join(missing)}: nothing shows that it does anything")
 
 
-def _own(case: Case) -> Iterator[str]:
+def own(case: Case) -> Iterator[str]:
     """What the constructor takes; of Thalweg's own rules, what they themselves declare and what reaches the rule."""
     rule = case.declared
     for name in case.arguments:
