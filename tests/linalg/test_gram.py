@@ -9,8 +9,16 @@ from thalweg.linalg.symmetric import Symmetric, gram, product
 SETS = [JORDAN, (2.0, -1.5, 0.5), (1.5, -0.5, 0.0), (1.875, -1.25, 0.375), (3.0, -3.2, 1.2)]
 
 
+@pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
+def processor(request, monkeypatch):
+    """One that multiplies bfloat16, and one that does not."""
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: request.param)
+    monkeypatch.setattr(module, "SIDE_WIDE", 1)
+    return request.param
+
+
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, processor):
     """The way of large matrices, for small ones."""
     monkeypatch.setattr(module, "SIDE", 8)
     monkeypatch.setattr(module, "SIDE_LONG", 8)
@@ -41,10 +49,19 @@ def test_is_the_polynomial_of_the_standard_form(small, coefficients, steps, shap
 
 @pytest.mark.parametrize("decay", [1.0, 10.0, 100.0])
 @pytest.mark.parametrize("shape", [(384, 384), (320, 960), (960, 320)])
-def test_steep_spectra_come_out_about_as_exact_as_in_the_standard_form(decay, shape):
+def test_steep_spectra_come_out_about_as_exact_as_in_the_standard_form(decay, shape, processor):
     G = matrix(*shape, decay=decay)
     (Q,) = orthogonal_factors([G])
     assert error(Q, G) < 1.3 * error(newton_schulz(G), G)
+
+
+def test_float32_is_exact_and_iterates_no_small_matrix(small, monkeypatch, processor):
+    for shape in [(8, 20), (20, 8), (9, 9)]:
+        G = matrix(*shape, decay=0.1)
+        assert (error(orthogonal_factors([G])[0], G) < 1e-5) is not processor
+    monkeypatch.setattr(module, "SIDE_WIDE", 10)
+    monkeypatch.setattr(module, "SIDE", 100)
+    assert torch.equal(orthogonal_factors([G])[0], newton_schulz(G).float())
 
 
 def test_lists_of_any_shapes_and_of_more_than_a_batch(small, monkeypatch):
@@ -79,6 +96,7 @@ def test_inputs_are_left_alone(small):
 
 def test_what_blows_up_is_computed_anew(small, monkeypatch):
     G = matrix(16, 64, decay=100.0)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(module, "segments", lambda *_: (5,))  # no restart: fatal in bfloat16
     (_, norm), *_ = module._iterate([G], JORDAN, 5, 1e-7)
     assert not norm <= 1.2 * peak(JORDAN, 5) * 4
@@ -87,12 +105,13 @@ def test_what_blows_up_is_computed_anew(small, monkeypatch):
 
 def test_a_polynomial_that_diverges_takes_the_standard_form(small):
     G, wild = matrix(8, 16), (8.0, -24.0, 30.0)
-    expected = newton_schulz(G, wild, 10).float()
+    expected = newton_schulz(G, wild, 10, dtype=module._dtype(G)).float()
     torch.testing.assert_close(orthogonal_factors([G], wild, 10)[0], expected, equal_nan=True)
 
 
 def test_steeper_slopes_restart_sooner():
     assert segments(JORDAN, 5, True) == (3, 2)
+    assert segments(JORDAN, 5, True, torch.float32) == (5,)
     assert segments(JORDAN, 5, False) == (1, 1, 1, 1, 1)
     assert segments(JORDAN, 0, True) == ()
     for coefficients in SETS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import platform
 from collections import defaultdict
 
 import torch
@@ -19,8 +20,8 @@ SIDE_LONG, SIDE = 320, 512
 LONG = 1.4
 #: elements of a batch beyond which it is split, evenly: a batch, its product and their factors stay in the cache
 LIMIT = 5 << 19
-#: unit roundoff of the iteration, the relative error that an eigenvalue 0 of the Gram matrix starts from
-ROUNDOFF = torch.finfo(torch.bfloat16).eps / 2
+#: shorter side from which a processor without instructions for bfloat16 iterates in float32
+SIDE_WIDE = 32
 
 
 def orthogonal_factors(
@@ -30,7 +31,9 @@ def orthogonal_factors(
 
     On a CPU: small matrices go in batches, long ones by their Gram matrix (see :func:`segments`), and of a product of
     large symmetric ones a quarter is left out. A result whose norm the exact polynomial cannot have is computed
-    anew, without the Gram matrix. Float64 is for checking and goes one by one, as is; other devices get batches only.
+    anew, without the Gram matrix. A CPU without instructions for bfloat16, which it multiplies eight times slower than
+    float32, iterates in float32 where the shorter side has 32 elements or more: faster and more exact. Float64 is for
+    checking and goes one by one, as is; other devices get batches only.
 
     Args:
         Gs: matrices (m, n) of one dtype on one device.
@@ -39,6 +42,10 @@ def orthogonal_factors(
     Returns:
         As many matrices, of the shapes and the dtype of ``Gs``.
     """
+
+    def standard(G: Tensor) -> Tensor:
+        return newton_schulz(G, coefficients, steps, eps, _dtype(G)).to(G.dtype)
+
     one_way: dict[torch.Size, list[int]] = defaultdict(list)
     rest = []
     top = peak(coefficients, steps)
@@ -51,8 +58,7 @@ def orthogonal_factors(
             rest.append(i)
     out: dict[int, Tensor] = {}
     if rest:
-        standard = by_shape(lambda G: newton_schulz(G, coefficients, steps, eps).to(G.dtype), [Gs[i] for i in rest])
-        out.update(zip(rest, standard, strict=True))
+        out.update(zip(rest, by_shape(standard, [Gs[i] for i in rest]), strict=True))
     for shape, indices in one_way.items():
         parts = math.ceil(len(indices) / max(1, LIMIT // shape.numel()))
         size = math.ceil(len(indices) / parts)
@@ -60,8 +66,22 @@ def orthogonal_factors(
             batch = [Gs[i] for i in part]
             for i, G, (Q, norm) in zip(part, batch, _iterate(batch, coefficients, steps, eps), strict=True):
                 fine = norm <= 1.2 * top * math.sqrt(min(shape))  # false for NaN, too
-                out[i] = Q if fine else newton_schulz(G, coefficients, steps, eps).to(G.dtype)
+                out[i] = Q if fine else standard(G)
     return [out[i] for i in range(len(Gs))]
+
+
+def _dtype(G: Tensor) -> torch.dtype:
+    """Of the iteration on one matrix or a batch."""
+    narrow = G.device.type != "cpu" or G.dtype == torch.float64 or min(G.shape[-2:]) < SIDE_WIDE
+    return torch.bfloat16 if narrow or multiplies_bfloat16() else torch.float32
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products in bfloat16."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @functools.cache
@@ -75,17 +95,20 @@ def peak(coefficients: tuple[float, float, float], steps: int) -> float:
 
 
 @functools.cache
-def segments(coefficients: tuple[float, float, float], steps: int, long: bool) -> tuple[int, ...]:
+def segments(
+    coefficients: tuple[float, float, float], steps: int, long: bool, dtype: torch.dtype = torch.bfloat16
+) -> tuple[int, ...]:
     r"""How many steps to take on each Gram matrix before X is formed and its Gram matrix computed anew.
 
     A step on it is $R \leftarrow PRP$ with $P = aI + bR + cR^2$. Rounding makes eigenvalues of R that should be 0
     slightly negative, where the quintic has no fixed point: they grow by $a^2$ a step, then faster. So a segment ends
-    before such a value passes -1. For the coefficients of Jordan: three steps, then two; a square matrix gains nothing.
+    before such a value, at first the unit roundoff of ``dtype``, passes -1. For the coefficients of Jordan: three steps,
+    then two, and all five in float32; a square matrix gains nothing.
     """
     if not long or not steps:
         return (1,) * steps
     a, b, c = coefficients
-    r, most = -ROUNDOFF * max(1.0, peak(coefficients, steps) ** 2), 1
+    r, most = -torch.finfo(dtype).eps / 2 * max(1.0, peak(coefficients, steps) ** 2), 1
     while most < steps and (r := r * (a + b * r + c * r * r) ** 2) > -1:
         most += 1
     parts = math.ceil(steps / most)
@@ -97,14 +120,14 @@ def _iterate(
 ) -> list[tuple[Tensor, float]]:
     """The factor of each of several matrices of one shape, and its Frobenius norm."""
     rows, columns = Gs[0].shape
-    tall, odd = rows > columns, min(rows, columns) % 2
-    Y = Gs[0].new_empty(len(Gs), rows + (0 if tall else odd), columns + (odd if tall else 0), dtype=torch.bfloat16)
+    tall, odd, dtype = rows > columns, min(rows, columns) % 2, _dtype(Gs[0])
+    Y = Gs[0].new_empty(len(Gs), rows + (0 if tall else odd), columns + (odd if tall else 0), dtype=dtype)
     if odd:  # made even, to be halved: a row or column 0 stays 0
         (Y[:, :, -1] if tall else Y[:, -1]).zero_()
     for G, y in zip(Gs, Y, strict=True):
         y[:rows, :columns].copy_(G / torch.linalg.vector_norm(G, dtype=torch.float32).clamp(min=eps))
     X = Y.mT if tall else Y
-    plan = segments(coefficients, steps, max(rows, columns) >= LONG * min(rows, columns))
+    plan = segments(coefficients, steps, max(rows, columns) >= LONG * min(rows, columns), dtype)
     for i, length in enumerate(plan):
         X = _segment(X, coefficients, length, tall and (length == 1 or i == len(plan) - 1))
     Y = X.mT if tall else X
