@@ -9,7 +9,7 @@ import torch
 from tests.bench.fakes import PEER
 from thalweg import optim
 from thalweg._base.errors import ThalwegError
-from thalweg.bench import BenchResult, Row, WholeStep, bench, entrants, first_step, peers, torchs, works
+from thalweg.bench import BenchResult, Row, WholeStep, bench, entrants, first_step, peers, rows, torchs, works
 
 TINY = 0.002
 FEW = {"optimizers": ["AdamW"], "works_": ["small"], "budget": 1e-6, "scale": TINY}
@@ -108,6 +108,13 @@ def test_peers_that_run_are_ratios_and_those_that_fail_are_notes(monkeypatch):
     assert result["machine"]["peers_broken"] == {"timm": "ImportError: old"}
     without = bench(["RMSprop"], ["small"], ["eager"], with_peers=False, budget=1e-6, scale=TINY)
     assert without["rows"][0]["vs_peers"] == {}
+
+
+def test_who_takes_long_steps_once(monkeypatch):
+    monkeypatch.setattr(rows, "PATIENCE", 0.0)
+    (row,) = bench(**FEW, backends=["cpu"])["rows"]
+    assert (row["samples"], row["vs_torch"] > 0) == (1, True)
+    assert "torch: its first step alone, of 0 s" in row["note"]
 
 
 def test_a_peer_is_found_by_its_own_class_alone():

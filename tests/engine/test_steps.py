@@ -12,6 +12,8 @@ from tests.engine.fixtures import give, on_backends, same, snapshot, tensors, wa
 from thalweg.engine import trace
 from thalweg.engine.backends import choice
 
+pytestmark = pytest.mark.usefixtures("either_look")
+
 
 @with_rules
 @on_backends

@@ -6,6 +6,8 @@ import torch
 import thalweg
 from tests.engine.fixtures import RULES, give, on_backends, same, tensors, walk, with_rules
 
+pytestmark = pytest.mark.usefixtures("either_look")
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 SHAPES = ((5, 3), (), (0, 4), (7,), (2, 3, 4, 5), (1,), (4, 1))
 

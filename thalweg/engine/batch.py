@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import is_
@@ -142,6 +143,7 @@ class Bound:
         self.objects: dict[str, list[Any]] = {}
         self.ends: dict[str, tuple[int, int]] = {}
         self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.counted}
+        self.first_numbers = {name: c_float.from_address(home.data_ptr()) for name, home in self.numbers.items()}
         narrow = [spec for spec in specs if spec.narrow]
         self.asides = [spec.name for spec in specs if spec.kind == "aside"]
         for spec in narrow:
@@ -189,7 +191,7 @@ class Bound:
             if (objects[0].data_ptr(), objects[-1].data_ptr()) != self.ends[name]:
                 return False
         if self.places.counted:
-            values: dict[str, float] | None = {name: float(home[0]) for name, home in self.numbers.items()}
+            values: dict[str, float] | None = {name: first.value for name, first in self.first_numbers.items()}
         else:
             values = self.count()
         if values is None:

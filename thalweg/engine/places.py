@@ -21,8 +21,6 @@ from torch import Tensor
 
 from thalweg.engine import compiler
 
-#: below so many tensors Python is as fast
-FEW = 32
 #: beyond so many tensors, of fewer elements than so many on average, looking at their states would take longer than the
 #: step itself; they are looked at in so many turns, but for the ends: whoever moves the tensors of a state moves all
 MANY, TINY, TURNS = 1000, 2048, 32
@@ -77,7 +75,7 @@ class Places:
         self.addresses: Sequence[int] = []
         self.counted = False  # whether the last look has found the numbers of all parameters the same
         self.lookout = None
-        if len(owners) >= FEW and not self.wrapped and dense and all(map(_like_its_gradient, owners)):
+        if not self.wrapped and dense and all(map(_like_its_gradient, owners)):
             self.lookout = Lookout.over(owners, states, kept, objects, everything)
         #: whether the lookout sees for itself what the optimizer keeps for whom
         self.watches_states = self.lookout is not None and everything is not None
@@ -113,6 +111,13 @@ class Places:
                 stacklevel=2,
             )
         return grads
+
+    def count(self, numbers: Tensor) -> None:
+        """Add 1 to numbers of the states that lie side by side."""
+        if self.lookout is None:
+            numbers.add_(1)
+        else:
+            self.lookout.functions.count(numbers.data_ptr(), len(numbers))
 
     def _gradients(self, owners: Sequence[Tensor], states: Sequence[dict[str, Any]] | None) -> list[Tensor] | None:
         here = self._here(owners)
@@ -292,5 +297,6 @@ def _loaded() -> Any:
     functions = ctypes.PyDLL(compiler.library(source).cdll._name)
     functions.look.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
     functions.unmoved.argtypes = [ctypes.c_void_p]
+    functions.count.argtypes, functions.count.restype = [ctypes.c_void_p, ctypes.c_int64], None
     functions.look.restype = functions.unmoved.restype = ctypes.c_int64
     return functions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import fx
 
@@ -45,12 +46,12 @@ class Stage:
         """Whether rows must be told apart."""
         return any(n.meta["extent"] == ROW for n in [*self.rows, *self.sums])
 
-    @property
+    @cached_property
     def needs(self) -> set[str]:
         """Totals that must be complete before this pass."""
         return {n.target.name for n in [*self.once, *self.finals] if isinstance(n.target, ops.Total)}
 
-    @property
+    @cached_property
     def gives(self) -> set[str]:
         """Totals to which this pass adds."""
         return {n.target.name for n in self.sums if isinstance(n.target, ops.Total)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections import defaultdict
-from operator import is_
+from operator import is_, itemgetter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Steps:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = weakref.ref(optimizer)  # no cycle: a dropped optimizer frees its state at once
         self.shared = [spec for spec in type(optimizer).states.values() if spec.kind == "shared"]
+        self.hypers = itemgetter(*type(optimizer).hypers)
         self.forget()
 
     @property
@@ -138,7 +139,7 @@ class Steps:
     def _numbers(self, i: int, group: dict[str, Any], scaled: bool) -> tuple[Variant, SimpleNamespace]:
         """The variant and the plain numbers of a group; checked when a scheduler or the user has written to it."""
         rule = type(self.optimizer)
-        now = (scaled, group.get("initial_lr"), *(group[name] for name in rule.hypers))
+        now = (scaled, group.get("initial_lr"), *self.hypers(group))
         if i in self.variants:
             before, key, h = self.variants[i]
             if before is not None and all(map(is_, now, before)):
@@ -248,6 +249,11 @@ def _may_change(value: Any) -> bool:
 
 def _run_stages(bounds: list[Bound]) -> dict[str, Any]:
     """Run every stage of every batch; a total is complete when all batches that add to it have done so. Gives all."""
+    if not any(stage.gives for bound in bounds for stage in bound.batch.plan.stages):
+        for bound in bounds:
+            for k in range(len(bound.batch.plan.stages)):
+                bound.work.run(k, {})
+        return {}
     at = dict.fromkeys(range(len(bounds)), 0)
     stages = [bound.batch.plan.stages for bound in bounds]
     shares: dict[str, list[Any]] = defaultdict(list)
@@ -296,4 +302,4 @@ def _count(bound: Bound) -> None:
     for spec in traced.numbers:
         bound.numbers[spec.name].fill_(values[traced.outputs[spec.name]])
     if "step" in bound.numbers:
-        bound.numbers["step"].add_(1)
+        bound.places.count(bound.numbers["step"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar, Protocol, cast
@@ -212,9 +212,9 @@ def trace(key: Variant) -> Traced:
     numbers = tuple(spec for spec in specs if spec.kind == "number")
     shared = tuple(spec for spec in specs if spec.kind == "shared")
 
-    def symbol(name: str, extent: ops.Extent, switch: bool = False) -> fx.Proxy:
+    def symbol(name: str, extent: ops.Extent, switch: bool = False, place: tuple[Any, ...] = ()) -> fx.Proxy:
         proxy = fx.Proxy(graph.placeholder(name), tracer)
-        proxy.node.meta.update(extent=extent, switch=switch)
+        proxy.node.meta.update(extent=extent, switch=switch, place=place or (name,))
         return proxy
 
     p, g = symbol("p", ELEMENT), symbol("g", ELEMENT)
@@ -225,7 +225,7 @@ def trace(key: Variant) -> Traced:
             values[name] = h.off
         elif h.symbolic and "tuple" in h.annotation:
             size = h.annotation.count("float")
-            values[name] = tuple(symbol(f"{name}_{i}", HOST) for i in range(size))
+            values[name] = tuple(symbol(f"{name}_{i}", HOST, place=(name, i)) for i in range(size))
         elif h.symbolic:
             values[name] = symbol(name, HOST, switch=h.switchable)
     for spec in (*numbers, *shared):
@@ -272,15 +272,12 @@ class Host:
         self.nodes = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == HOST]
         self.scalars = [n for n in traced.graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST]
         self.after = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == GLOBAL]
+        self.order = (*self.scalars, *self.nodes)
+        self.evaluate = _python(self.scalars, self.nodes)
 
     def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
         """The value of every node of the host, from the group's hyperparameters as plain numbers."""
-        flat = flatten(h)
-        values: dict[fx.Node, Any] = {n: flat[n.target] for n in self.scalars}
-        for node in self.nodes:
-            target: Any = node.target
-            values[node] = target.host(*(values[a] if isinstance(a, fx.Node) else a for a in node.args))
-        return values
+        return dict(zip(self.order, self.evaluate(vars(h)), strict=True))
 
     def with_totals(self, h: SimpleNamespace, totals: Mapping[str, float]) -> dict[fx.Node, Any]:
         """The same, and the value of every node that follows from sums over all tensors."""
@@ -298,15 +295,22 @@ class Host:
         return Host(trace(key))
 
 
-def flatten(h: SimpleNamespace) -> dict[str, Any]:
-    """Hyperparameters by the names of their symbols: ``betas`` are ``betas_0`` and ``betas_1``."""
-    flat: dict[str, Any] = {}
-    for name, value in vars(h).items():
-        if isinstance(value, tuple):
-            flat.update({f"{name}_{i}": v for i, v in enumerate(value)})
-        else:
-            flat[name] = value
-    return flat
+def _python(scalars: list[fx.Node], nodes: list[fx.Node]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """A function from hyperparameters to the values of all these nodes: it runs at every step."""
+    known: dict[str, Any] = {}
+    lines = [f"{n.name} = h{''.join(f'[{key!r}]' for key in n.meta['place'])}" for n in scalars]
+    for node in nodes:
+        target: Any = node.target
+        known[f"{node.name}_of"] = target.host
+        args = []
+        for i, a in enumerate(node.args):
+            args.append(a.name if isinstance(a, fx.Node) else f"{node.name}_{i}_given")
+            if not isinstance(a, fx.Node):
+                known[args[-1]] = a
+        lines.append(f"{node.name} = {node.name}_of({', '.join(args)})")
+    lines.append(f"return ({''.join(f'{n.name}, ' for n in (*scalars, *nodes))})")
+    exec("def evaluate(h):\n    " + "\n    ".join(lines), known)
+    return cast("Callable[[dict[str, Any]], tuple[Any, ...]]", known["evaluate"])
 
 
 def _frozen(value: Any) -> Any:

@@ -81,7 +81,8 @@ def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products in bfloat16."""
     if platform.machine().lower() in ("x86_64", "amd64"):
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    found = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return found is not None and bool(found())
 
 
 @functools.cache
@@ -102,8 +103,8 @@ def segments(
 
     A step on it is $R \leftarrow PRP$ with $P = aI + bR + cR^2$. Rounding makes eigenvalues of R that should be 0
     slightly negative, where the quintic has no fixed point: they grow by $a^2$ a step, then faster. So a segment ends
-    before such a value, at first the unit roundoff of ``dtype``, passes -1. For the coefficients of Jordan: three steps,
-    then two, and all five in float32; a square matrix gains nothing.
+    before such a value, at first the unit roundoff of ``dtype``, passes -1. For the coefficients of Jordan: three
+    steps, then two, and all five in float32; a square matrix gains nothing.
     """
     if not long or not steps:
         return (1,) * steps
