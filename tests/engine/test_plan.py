@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import thalweg
+from tests.engine.fixtures import give, on_backends, tensors
 from thalweg.engine import ops
 from thalweg.engine.declare import hyper, state
 from thalweg.engine.optimizer import Optimizer
@@ -103,3 +104,38 @@ def test_numbers_that_follow_from_sums_cost_no_pass_in_any_format():
         states = {"p", "s", "exp_avg", "exp_avg_sq"}
         assert one == ({"g", "p0", *states}, states)
         assert none == (set(), set())
+
+
+class _Rows(Optimizer):
+    """Sums over rows of what is known of each row: of a sum, and of one that depends on a sum over rows."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        squares = ops.row_sum(g * g)
+        total = ops.tensor_sum(squares)
+        above = ops.tensor_sum(squares * ops.tensor_size(p) > total)
+        return g * (1 + above) / ops.sqrt(total)
+
+
+def test_sums_over_rows_of_what_is_known_take_no_pass():
+    assert passes(_Rows(matrix())) == [({"g"}, set()), ({"p", "g"}, {"p"})]
+    assert passes(thalweg.AdamP(matrix())) == [
+        ({"p", "g", "exp_avg", "exp_avg_sq"}, {"exp_avg", "exp_avg_sq"}),
+        ({"p", "exp_avg", "exp_avg_sq"}, {"p"}),
+    ]
+
+
+@on_backends
+def test_sums_over_rows_are_the_rules(backend):
+    ends = []
+    for name in ("eager", backend):
+        params = tensors((3, 5), (), (4,), (0, 3), (2, 3, 2), (1, 7), dtype=torch.float64)
+        optimizer = _Rows(params, backend=name)
+        for step in range(3):
+            give(params, step)
+            optimizer.step()
+        ends.append(params)
+    for mine, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)

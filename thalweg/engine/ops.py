@@ -280,7 +280,10 @@ def nonzero(x: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Sum(_Symbolic):
-    """Many numbers to one, for each row or each tensor: it ends a pass over memory."""
+    """Many numbers to one, for each row or each tensor: of elements, it ends a pass over memory.
+
+    A tensor's sum of what is one number a row adds up these, once each.
+    """
 
     name: str
     extent: Extent
@@ -299,6 +302,11 @@ tensor_sum = Sum("tensor_sum", PER_TENSOR, r"\sum {0}")
 row_sum = Sum("row_sum", ROW, r"\sum_{{\text{{row}}}} {0}")
 
 BY_NAME: dict[str, Op | Sum] = {**ROWS, "tensor_sum": tensor_sum, "row_sum": row_sum}
+
+
+def folds(node: fx.Node) -> bool:
+    """Whether a node adds up what is one number a row, which takes no pass over memory."""
+    return node.target is tensor_sum and extent_of(node.args[0]) == ROW
 
 
 def tensor_mean(x: Any) -> Any:

@@ -21,6 +21,7 @@ class Stage:
     Attributes:
         loads: what is read of each element: placeholders (``p``, ``g``, a state as it was), nodes stored by an earlier
             stage, and what leaves gave.
+        folds: sums over rows of what is one number a row, made before this pass, with what is computed for each.
         once: what is computed once a tensor (a sum's root, a ratio), in order.
         rows: what is computed once a row, in order.
         body: what is computed for each element, in order.
@@ -32,6 +33,7 @@ class Stage:
     """
 
     loads: list[fx.Node] = field(default_factory=list)
+    folds: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
     once: list[fx.Node] = field(default_factory=list)
     rows: list[fx.Node] = field(default_factory=list)
     body: list[fx.Node] = field(default_factory=list)
@@ -49,7 +51,8 @@ class Stage:
     @cached_property
     def needs(self) -> set[str]:
         """Totals that must be complete before this pass."""
-        return {n.target.name for n in [*self.once, *self.finals] if isinstance(n.target, ops.Total)}
+        nodes = [*self.once, *self.finals, *(n for chain in self.folds.values() for n in chain)]
+        return {n.target.name for n in nodes if isinstance(n.target, ops.Total)}
 
     @cached_property
     def gives(self) -> set[str]:
@@ -76,7 +79,7 @@ class Plan:
     @property
     def sums(self) -> list[fx.Node]:
         """Every sum over a tensor or row, in the order of the stages."""
-        return [n for stage in self.stages for n in stage.sums if isinstance(n.target, ops.Sum)]
+        return [n for stage in self.stages for n in [*stage.folds, *stage.sums] if isinstance(n.target, ops.Sum)]
 
     @property
     def uses_rows(self) -> bool:
@@ -111,7 +114,7 @@ def plan(key: Variant, exact: bool = True) -> Plan:
     leaves = [n for n in traced.graph.nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR]
     needed = _needed(traced, level)
     # the last pass that reads elements: after it, numbers alone may follow from sums
-    sums = [needed[n] - 1 for n in needed if isinstance(n.target, (ops.Sum, ops.Total))]
+    sums = [needed[n] - 1 for n in needed if _gathered(n)]
     reading = max([level[n] for n in tensors.values()] + sums + [level[n] - 1 for n in leaves])
     when = {name: level[n] if exact or name == "p" else reading for name, n in moved.items()}
     while True:
@@ -135,9 +138,7 @@ def _levels(graph: fx.Graph) -> dict[fx.Node, int]:
         if node.op == "output":
             continue
         inputs = max((level[n] for n in node.all_input_nodes), default=0)
-        ends = isinstance(node.target, (ops.Sum, ops.Total)) or (
-            isinstance(node.target, ops.Leaf) and node.target.extent != PER_TENSOR
-        )
+        ends = _gathered(node) or (isinstance(node.target, ops.Leaf) and node.target.extent != PER_TENSOR)
         level[node] = 0 if node.op == "placeholder" or _of_shape(node) else inputs + ends
     return level
 
@@ -147,11 +148,15 @@ def _needed(traced: Traced, level: dict[fx.Node, int]) -> dict[fx.Node, int]:
     needed = {n: level[n] for n in traced.outputs.values()}
     for node in reversed(traced.graph.nodes):
         if node in needed and not _of_shape(node):
-            ends = isinstance(node.target, (ops.Sum, ops.Total))
-            by = level[node] - 1 if isinstance(node.target, ops.Leaf) else needed[node] - ends
+            by = level[node] - 1 if isinstance(node.target, ops.Leaf) else needed[node] - _gathered(node)
             for source in node.all_input_nodes:
                 needed[source] = min(needed.get(source, by), by)
     return needed
+
+
+def _gathered(node: fx.Node) -> bool:
+    """A sum that a pass over memory gathers, and that is known when the pass is over."""
+    return isinstance(node.target, (ops.Sum, ops.Total)) and not ops.folds(node)
 
 
 def _of_shape(node: fx.Node) -> bool:
@@ -166,8 +171,10 @@ def _cut(
     needed = _needed(traced, level)
     stages = [Stage() for _ in range(last + 1)]
     for node in traced.graph.nodes:
-        if isinstance(node.target, (ops.Sum, ops.Total)):
+        if _gathered(node):
             stages[needed[node] - 1].sums.append(node)
+        elif ops.folds(node):
+            stages[needed[node]].folds[node] = _between(node.all_input_nodes, order)
     for name, k in when.items():
         stages[k].stores[name] = traced.outputs[name]
     stages[last].ends = {

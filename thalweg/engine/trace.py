@@ -138,7 +138,8 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
                 raise UnsupportedOpError(
                     f"{self.line()}: {target.name} of what is shaped unlike the parameter; write it within a leaf"
                 )
-            if isinstance(target, (ops.Sum, ops.Total)) and ops.extent_of(node.args[0]) != ELEMENT:
+            summed = isinstance(target, (ops.Sum, ops.Total)) and not ops.folds(node)
+            if summed and ops.extent_of(node.args[0]) != ELEMENT:
                 raise UnsupportedOpError(f"{self.line()}: {target.name} of what is no tensor's elements")
         return node
 

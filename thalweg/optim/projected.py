@@ -23,16 +23,17 @@ def projected(p: Tensor, g: Tensor, u: Tensor, h: Any) -> tuple[Tensor, Any]:
     Source: Heo et al. 2021, eq. 12; rows, wholes, vectors and ε as the authors' code has them.
     """
 
-    def across(add: Any, size: Any) -> tuple[Any, Any]:
-        """Whether p and g are orthogonal, and how much of p is in u: for each row, or for the tensor."""
-        length = ops.sqrt(add(p * p))
-        sizes = ops.maximum(length, h.eps) * ops.maximum(ops.sqrt(add(g * g)), h.eps)
-        cosine = torch.abs(add(p * g)) / sizes
-        return cosine < h.delta / ops.sqrt(size), add(p * u) / (length + h.eps) ** 2
+    def across(products: list[Any], size: Any) -> tuple[Any, Any]:
+        """Whether p and g are orthogonal, and how much of p is in u: by inner products of rows, or of the tensor."""
+        pp, gg, pg, pu = products
+        length = ops.sqrt(pp)
+        cosine = torch.abs(pg) / (ops.maximum(length, h.eps) * ops.maximum(ops.sqrt(gg), h.eps))
+        return cosine < h.delta / ops.sqrt(size), pu / (length + h.eps) ** 2
 
-    orthogonal, by_row = across(ops.row_sum, ops.row_size(p))
-    whole, by_tensor = across(ops.tensor_sum, ops.tensor_size(p))
-    rows = ops.tensor_sum(ops.where(orthogonal, g != g, g == g)) == 0  # elements of rows that are not: none
+    products = [ops.row_sum(x * y) for x, y in ((p, p), (g, g), (p, g), (p, u))]
+    orthogonal, by_row = across(products, ops.row_size(p))
+    whole, by_tensor = across([ops.tensor_sum(product) for product in products], ops.tensor_size(p))
+    rows = ops.tensor_sum(orthogonal == 0) == 0  # rows that are not: none
     matrix = ops.is_matrix(p)
     part = ops.where(matrix * rows, by_row, ops.where(matrix * whole, by_tensor, 0.0))
     return u - part * p, matrix * torch.logical_or(rows, whole)
@@ -50,7 +51,7 @@ class SGDP(SGD):
 
     Parent: SGD. Adds: a projection off the weights where the loss does not feel their length.
     Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
-    Weakness: two more passes over memory; the test may take a weight for scale-invariant by chance.
+    Weakness: one more pass over memory; the test may take a weight for scale-invariant by chance.
     Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
     algorithm 1, https://arxiv.org/abs/2006.08217
     """
@@ -80,7 +81,7 @@ class AdamP(Adam):
 
     Parent: AdamW. Adds: a projection off the weights where the loss does not feel their length.
     Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
-    Weakness: two more passes over memory; the test may take a weight for scale-invariant by chance.
+    Weakness: one more pass over memory; the test may take a weight for scale-invariant by chance.
     Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
     algorithm 2, https://arxiv.org/abs/2006.08217
     """

@@ -57,7 +57,8 @@ class Between:
         self.lists: dict[str, list[Any]] = {}
         given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
         self.kept = {name: given[name] for name in batch.narrow}
-        self.row_counts = torch.tensor([rows_of(p) for p in batch.params] if self.kept else 0, device=batch.device)
+        by_row = bool(self.kept) or batch.plan.uses_rows
+        self.row_counts = torch.tensor([rows_of(p) for p in batch.params] if by_row else 0, device=batch.device)
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
         """Let a table of pointers show these tensors."""
@@ -101,7 +102,7 @@ class Between:
         """Keep what the last stage made known, and give the room back."""
         batch, last = self.batch, self.batch.plan.stages[-1]
         if batch.narrow:
-            values = self._finals(last, totals)
+            values = self._vectors(last.finals, totals)
             for name in batch.narrow:
                 node = last.ends[name]
                 new = values[node] if node.meta["extent"] > HOST else self.values[node]
@@ -114,8 +115,15 @@ class Between:
         """Where kernels find one number for each tensor or row, in float64."""
         raise NotImplementedError
 
-    def _finals(self, last: Stage, totals: dict[str, Any]) -> dict[fx.Node, Any]:
-        """What is kept of tensors and rows, computed over all of them at once."""
+    def fold(self, stage: Stage, totals: dict[str, Any]) -> None:
+        """Add up what is one number a row, for a stage that is about to run."""
+        for node, chain in stage.folds.items():
+            (source,) = node.all_input_nodes
+            rows = self._vectors(chain, totals)[source].to(torch.float64)
+            self.vector(node).copy_(torch.segment_reduce(rows, "sum", lengths=self.row_counts, initial=0))
+
+    def _vectors(self, nodes: list[fx.Node], totals: dict[str, Any]) -> dict[fx.Node, Any]:
+        """What is one number a tensor or row, computed over all of them at once."""
         values: dict[fx.Node, Any] = {}
 
         def value(arg: Any, extent: ops.Extent) -> Any:
@@ -123,7 +131,7 @@ class Between:
                 return arg
             return self._spread(values[arg], arg.meta["extent"], extent) if arg in values else self.values[arg]
 
-        for node in last.finals:
+        for node in nodes:
             target: Any = node.target
             if isinstance(target, ops.Total):
                 values[node] = torch.as_tensor(totals[target.name], dtype=torch.float64, device=self.batch.device)

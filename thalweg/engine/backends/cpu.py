@@ -435,6 +435,7 @@ class Work(Between):
             self._point("g", batch.addresses)
             self.job.threads = 1 if _forked or self.size < ALONE else torch.get_num_threads()
         self.make_room(this)
+        self.fold(this, totals)
         if this.stores or this.sums:
             numbers = [self.values[n] for n in self.kernel.host[stage]]
             known = [float(totals[name]) for name in self.kernel.totals[stage]]

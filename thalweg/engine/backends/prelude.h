@@ -59,6 +59,8 @@ static inline uint32_t as_bits(float x) { uint32_t y; memcpy(&y, &x, 4); return 
 /* e^x to about 1 unit in the last place, without a call, so that loops stay vectorized (Cephes' polynomial) */
 static inline float exp_float(float x)
 {
+    x = 89 < x ? 89 : x;      /* from here on infinity, */
+    x = -104 > x ? -104 : x;  /* and 0; NaN stays NaN */
     const float n = rintf(x * 1.44269504f);
     float r = x - n * 0.693359375f;
     r -= n * -2.12194440e-4f;
@@ -69,23 +71,23 @@ static inline float exp_float(float x)
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1;
-    const float m = n < -126 ? -126 : n > 127 ? 127 : n;  /* what is smaller is 0 or, in the end, a product of the two */
-    const float rest = n - m < -126 ? -126 : n - m > 127 ? 127 : n - m;
-    y = y * as_float((uint32_t)((int32_t)m + 127) << 23) * as_float((uint32_t)((int32_t)rest + 127) << 23);
-    return x > 89 ? INFINITY : x < -104 ? 0 : x != x ? x : y;
+    const int32_t k = (int32_t)n, half = k >> 1;  /* 2^n itself may be no normal float; its two halves are */
+    return y * as_float((uint32_t)(half + 127) << 23) * as_float((uint32_t)(k - half + 127) << 23);
 }
 #define EXP(x) _Generic((T)0, float: exp_float, double: exp)(x)
-/* the cube root to about 3 units in the last place: a third of the exponent, then two steps of Halley's method */
+/* the cube root to about 1 unit in the last place, without a quotient: a^(-1/3) by a third of the exponent and a step of
+   Householder's method of the third order, then a step of Newton's on a^(1/3) */
 static inline float cbrt_float(float x)
 {
-    const float small = fabsf(x) < 1e-30f, a = small ? fabsf(x) * 16777216 : fabsf(x);  /* 2^24, of root 2^8 */
-    float y = as_float((uint32_t)((float)(int32_t)as_bits(a) * (1 / 3.f)) + 709958130u);
-    for (int step = 0; step < 2; step++) {
-        const float t = a / (y * y) / y;
-        y *= (1 + 2 * t) / (2 + t);
-    }
-    y = copysignf(small ? y / 256 : y, x);
-    return (x != 0) & (x - x == 0) ? y : x;  /* 0, infinity and NaN are their own */
+    const int32_t small = fabsf(x) < 1e-30f;
+    const float a = small ? fabsf(x) * 16777216 : fabsf(x);  /* 2^24, of root 2^8 */
+    float z = as_float((uint32_t)(1419900000 - (int32_t)((float)(int32_t)as_bits(a) * (1 / 3.f))));
+    const float h = 1 - a * z * z * z;
+    z += z * h * (1 / 3.f + h * (2 / 9.f + h * (14 / 81.f)));
+    float y = a * z * z;
+    y -= (y * y * y - a) * (z * z * (1 / 3.f));
+    y = copysignf(small ? y * (1 / 256.f) : y, x);
+    return fabsf(x) < INFINITY ? y : x;  /* infinity and NaN are their own */
 }
 #define CBRT(x) _Generic((T)0, float: cbrt_float, double: cbrt)(x)
 

@@ -417,6 +417,7 @@ class Work(Between):
             if stage == 0:
                 self._begin()
             self.make_room(this)
+            self.fold(this, totals)
             shares = self._launch(stage, totals) if this.stores or this.sums else {}
             self.run_leaves(this)
         if stage == len(self.batch.plan.stages) - 1:
