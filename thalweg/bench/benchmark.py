@@ -32,7 +32,8 @@ class Budget:
         compiled: whether peers that compile for minutes run, torch.compile among them.
         variants: works of the further rows of AdamW: clipping, states, low precision.
         first: works whose first step is timed.
-        everyone: whether slow backends, the first and the whole step are timed for all, not only for :data:`TIMED`.
+        everyone: whether slow backends, the first and the whole step are timed for all, not only for :data:`TIMED`,
+            and 50,000 scalars are stepped by all, not only by those that torch has or that are asked for by name.
         large_matrices: whether products of 4096 × 4096 matrices are waited for.
     """
 
@@ -50,7 +51,7 @@ class Budget:
 
 ALL = tuple(works.WORKS)
 BUDGETS = {
-    "quick": Budget(0.25, 3, 60, ("gpt",), ("gpt", "large", "small"), False, ("gpt",), ("gpt", "small"), False, False),
+    "quick": Budget(0.25, 5, 60, ("gpt",), ("gpt", "large", "small"), False, ("gpt",), ("gpt", "small"), False, False),
     "full": Budget(3.0, 7, 300, ALL, ALL, True, ALL, ("gpt", "small"), True, True),
 }
 
@@ -119,7 +120,7 @@ def bench(
             "command": command, "machine": machine(torch.get_num_threads()), "complete": False,
             "rows": [], "whole_step": [],
         }  # fmt: skip
-        run = _Run(chosen, names, loads, backends, with_peers, torch.get_num_threads(), dtype, scale)
+        run = _Run(chosen, names, bool(optimizers), loads, backends, with_peers, torch.get_num_threads(), dtype, scale)
         _do(run, result, tick)
         return result
     finally:
@@ -142,6 +143,7 @@ def _budget(budget: str | float) -> Budget:
 class _Run:
     budget: Budget
     names: list[str]
+    named: bool
     works: list[Work]
     backends: Sequence[str] | None
     with_peers: bool | None
@@ -173,6 +175,8 @@ class _Run:
             slow = name in entrants.DECOMPOSING or not entrants.takes_vectors(name)
             if slow and work.name == "large" and not self.budget.large_matrices:
                 raise ThalwegError("products of 4096 × 4096 matrices take minutes; --budget full waits for them")
+            if work.name == "scalars" and not (self.named or self.budget.everyone or torchs.twin(name)):
+                raise ThalwegError(f"torch has none beside it; --optimizers {name} or --budget full step it here too")
             if not entrants.takes_vectors(name):
                 return case  # the peers' matrix optimizers route parameters each in its own way
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +40,8 @@ class Work:
         """Fresh parameters and gradients: the same numbers for everyone."""
         generator = torch.Generator().manual_seed(0)
         stock = torch.randn(min(self.numel, 1 << 22), generator=generator, dtype=torch.float32).to(dtype)
-        params = [nn.Parameter(fill(shape, stock, 0.02)) for shape in self.shapes]
-        gradients = [[fill(shape, stock, 1e-3 * (1 + i)) for shape in self.shapes] for i in range(self.gradients)]
+        params = [nn.Parameter(x) for x in filled(self.shapes, stock, 0.02)]
+        gradients = [filled(self.shapes, stock, 1e-3 * (1 + i)) for i in range(self.gradients)]
         return Load(self, params, gradients)
 
 
@@ -62,14 +62,15 @@ class Load:
         return [p for p, matrix in zip(self.params, self.work.matrices, strict=True) if not matrix]
 
 
-def fill(shape: Shape, stock: Tensor, scale: float) -> Tensor:
-    """A tensor of its own memory with the numbers of ``stock`` times ``scale``, over again where it is longer."""
-    x = torch.empty(shape, dtype=stock.dtype)
-    flat = x.view(-1)
-    for start in range(0, flat.numel(), stock.numel()):
-        part = flat[start : start + stock.numel()]
-        torch.mul(stock[: part.numel()], scale, out=part)
-    return x
+def filled(shapes: Sequence[Shape], stock: Tensor, scale: float) -> list[Tensor]:
+    """Tensors of their own memory with the numbers of ``stock`` times ``scale``, over again where one is longer."""
+    numbers = {shape: _first(stock, shape) for shape in set(shapes)}
+    return list(torch._foreach_mul([numbers[shape] for shape in shapes], scale))
+
+
+def _first(stock: Tensor, shape: Shape) -> Tensor:
+    size = torch.Size(shape).numel()
+    return (stock if size <= len(stock) else stock.repeat(-(-size // len(stock))))[:size].view(shape)
 
 
 def _gpt(scale: float) -> Work:

@@ -149,6 +149,8 @@ def _like(flat: Tensor, x: Tensor) -> Tensor:
 
 def is_dense(x: Tensor) -> bool:
     """Whether a tensor fills its memory without gaps or overlaps, in whatever order of dimensions."""
+    if x.is_contiguous():
+        return True
     expected = 1
     for stride, size in sorted((st, sz) for st, sz in zip(x.stride(), x.shape, strict=True) if sz != 1):
         if stride != expected:
