@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -115,6 +116,8 @@ def bench(
         raise bad_argument("threads", threads, "an integer of at least 1")
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
+    gc.collect()
+    gc.freeze()  # what is there already is not looked through after each case
     try:
         result: BenchResult = {
             "command": command, "machine": machine(torch.get_num_threads()), "complete": False,
@@ -125,6 +128,7 @@ def bench(
         return result
     finally:
         torch.set_num_threads(before)
+        gc.unfreeze()
 
 
 def _budget(budget: str | float) -> Budget:

@@ -8,6 +8,7 @@ takes turns with the optimizer it is the ceiling of.
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ WORDS = {
     2: ("uint16_t", torch.int16),
     1: ("uint8_t", torch.uint8),
 }
+
+
+#: streams whose memory is kept
+ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,13 @@ class Ceiling:
             part.run(self.threads)
 
 
+@functools.lru_cache(ROWS)
+def _row(sizes: tuple[int, ...], width: int, k: int) -> list[Tensor]:
+    """The memory of one stream, which the ceilings of further optimizers walk again."""
+    # ones, not zeros: pages that nobody wrote would all be read from one page of the cache
+    return [torch.ones(size, dtype=WORDS[width][1]) for size in sizes]
+
+
 class _Part:
     def __init__(self, passes: Sequence[Pass], shapes: Sequence[Shape]) -> None:
         from thalweg.engine import compiler
@@ -192,16 +204,12 @@ class _Part:
         self._run = compiler.library(source(passes)).cdll.run
         self._run.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
         self._run.restype = None
-        sizes = torch.tensor([torch.Size(shape).numel() for shape in shapes])
-        self._ends = torch.cumsum(sizes, 0)
-        used = all_streams(passes)
-        # ones, not zeros: pages that nobody wrote would all be read from one page of the cache
-        self.memory: list[list[Tensor]] = [
-            [torch.ones(size, dtype=WORDS[s.width][1]) for size in sizes.tolist()] for s in used
-        ]
+        sizes = tuple(torch.Size(shape).numel() for shape in shapes)
+        self._ends = torch.cumsum(torch.tensor(sizes), 0)
+        self.memory = [_row(sizes, s.width, k) for k, s in enumerate(all_streams(passes))]
         self._tables = [torch.tensor([x.data_ptr() for x in row]) for row in self.memory]
         self._table = torch.tensor([table.data_ptr() for table in self._tables])
-        self.bytes = int(sizes.sum()) * sum(s.width for p in passes for s in (*p.reads, *p.writes))
+        self.bytes = sum(sizes) * sum(s.width for p in passes for s in (*p.reads, *p.writes))
 
     def run(self, threads: int) -> None:
         self._run(len(self._ends), self._ends.data_ptr(), self._table.data_ptr(), threads)
