@@ -22,10 +22,10 @@ void stage_0(const Job *job, const double *h)
         float *const exp_avg_scale = ((void **)job->table[4])[t];
         uint8_t *const exp_avg_sq = ((void **)job->table[3])[t];
         float *const exp_avg_sq_scale = ((void **)job->table[5])[t];
-        FETCH(0, sizeof *p);
-        FETCH(1, sizeof *g);
-        FETCH(2, sizeof *exp_avg);
-        FETCH(3, sizeof *exp_avg_sq);
+        const char *const next_p = NEXT(0, p);
+        const char *const next_g = NEXT(1, g);
+        const char *const next_exp_avg = NEXT(2, exp_avg);
+        const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
         const uint32_t stream_0 = stream((uint32_t)h[8], job->id[t], 0);
         for (int64_t from = begin, b = begin / 128; from < end; from += 128, b++) {
             const int64_t to = from + 128 < end ? from + 128 : end;
@@ -35,6 +35,10 @@ void stage_0(const Job *job, const double *h)
             uint32_t random_of_exp_avg_sq[128];
             uint32_t most_exp_avg = 0;
             uint32_t most_exp_avg_sq = 0;
+            AHEAD(p, next_p, from, 128)
+            AHEAD(g, next_g, from, 128)
+            AHEAD(exp_avg, next_exp_avg, from, 128)
+            AHEAD(exp_avg_sq, next_exp_avg_sq, from, 128)
             float old_exp_avg[128];
             decode_int8(exp_avg + from, old_exp_avg, to - from, exp_avg_scale[b]);
             float old_exp_avg_sq[128];

@@ -9,16 +9,20 @@ void stage_0(const Job *job, const double *h)
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
         const uint16_t *const g = ((void **)job->table[1])[t];
-        FETCH(1, sizeof *g);
+        const char *const next_g = NEXT(1, g);
         const int64_t columns = job->columns[t];
         int64_t r = job->row[t] + begin / columns;
         for (int64_t from = begin; from < end; from += columns, r++) {
             const int64_t to = from + columns;
             T sum_row_sum = 0;
-            SIMD(reduction(+: sum_row_sum))
-            for (int64_t i = from; i < to; i++) {
-                const T x_g = from_bfloat16(g[i]);
-                sum_row_sum += x_g;
+            for (int64_t at = from; at < to; at += 64) {
+                const int64_t stop = at + 64 < to ? at + 64 : to;
+                AHEAD(g, next_g, at, 64)
+                SIMD(reduction(+: sum_row_sum))
+                for (int64_t i = at; i < stop; i++) {
+                    const T x_g = from_bfloat16(g[i]);
+                    sum_row_sum += x_g;
+                }
             }
             job->sum[0][r] = sum_row_sum;
         }
@@ -35,8 +39,8 @@ void stage_1(const Job *job, const double *h)
         uint16_t *const p = ((void **)job->table[0])[t];
         int16_t *const p_bits = ((void **)job->table[2])[t];
         const uint16_t *const g = ((void **)job->table[1])[t];
-        FETCH(0, sizeof *p);
-        FETCH(1, sizeof *g);
+        const char *const next_p = NEXT(0, p);
+        const char *const next_g = NEXT(1, g);
         const T t_is_matrix = (T)job->number[0][t];
         const T t_row_size = (T)job->number[1][t];
         const int64_t columns = job->columns[t];
@@ -46,13 +50,18 @@ void stage_1(const Job *job, const double *h)
             const T r_row_sum = (T)job->sum[0][r];
             const T r_div = r_row_sum / t_row_size;
             const T r_mul = t_is_matrix * r_div;
-            SIMD()
-            for (int64_t i = from; i < to; i++) {
-                const T x_p = join(p[i], p_bits[i]);
-                const T x_g = from_bfloat16(g[i]);
-                const T x_sub = x_g - r_mul;
-                const T x_add_scaled = x_p + h_neg * x_sub;
-                split16(x_add_scaled, &p[i], &p_bits[i]);
+            for (int64_t at = from; at < to; at += 32) {
+                const int64_t stop = at + 32 < to ? at + 32 : to;
+                AHEAD(p, next_p, at, 32)
+                AHEAD(g, next_g, at, 32)
+                SIMD()
+                for (int64_t i = at; i < stop; i++) {
+                    const T x_p = join(p[i], p_bits[i]);
+                    const T x_g = from_bfloat16(g[i]);
+                    const T x_sub = x_g - r_mul;
+                    const T x_add_scaled = x_p + h_neg * x_sub;
+                    split16(x_add_scaled, &p[i], &p_bits[i]);
+                }
             }
         }
     }

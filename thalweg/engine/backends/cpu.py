@@ -29,6 +29,8 @@ from thalweg.engine.trace import Variant
 CHUNK = 1 << 14
 #: what starting on a tensor costs, in elements
 START = 32
+#: elements between two looks ahead; sums are added up at the end of each stride, which so has more
+STRIDE, STRIDE_OF_SUMS = 32, 64
 #: below this much work a second thread costs more than it brings
 ALONE = 1 << 15
 
@@ -126,7 +128,7 @@ class _Writer(Writer):
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
         for name in used:
-            lines.append(f"        FETCH({self.tables.index(name)}, sizeof *{name});")
+            lines.append(f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {name});")
         key = f"(uint32_t)h[{len(hosts) + len(known)}]"
         for pair in sorted({self.slots[name] // 2 for name in random}):
             lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
@@ -145,6 +147,9 @@ class _Writer(Writer):
     def _segments(self, stage: Stage, blocked: bool, writes: list[str]) -> list[str]:
         """The loops over the elements of a chunk: all at once, row by row, or block by block."""
         body = self._loop(stage, blocked, writes)
+        used = list(dict.fromkeys([*map(self.slot, stage.loads), *writes]))
+        if not blocked:
+            body = _in_strides(body, used, STRIDE_OF_SUMS if stage.sums else STRIDE)
         if stage.by_row:
             row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
             return [
@@ -166,6 +171,7 @@ class _Writer(Writer):
                 *(f"            float new_{name}[{BLOCK}];" for name in locals_),
                 *(f"            uint32_t random_of_{name}[{BLOCK}];" for name in locals_),
                 *(f"            uint32_t most_{name} = 0;" for name in locals_),
+                *(f"            AHEAD({name}, next_{name}, from, {BLOCK})" for name in used),
                 *(line for node in stage.loads for line in self._decode(self.slot(node))),
                 *("    " + line for line in body),
                 *(line for name in locals_ for line in self._encode(name)),
@@ -227,7 +233,8 @@ class _Writer(Writer):
             if f.stochastic:
                 lines.append(f"            const uint32_t random_{name} = {half};")
             lines.append(f"            {store(f, name, value)}")
-        return [*lines, "        }"]
+        lines.append("        }")
+        return lines
 
     def _pointer(self, name: str, f: Format, written: bool) -> str:
         const = "" if written else "const "
@@ -283,6 +290,17 @@ class _Writer(Writer):
     def _share(self, node: fx.Node) -> int:
         gathered = [n for stage in self.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]
         return gathered.index(node)
+
+
+def _in_strides(loop: list[str], used: list[str], stride: int) -> list[str]:
+    """A loop over the elements in short strides; in each, what a later one needs is fetched."""
+    return [
+        f"        for (int64_t at = from; at < to; at += {stride}) {{",
+        f"            const int64_t stop = at + {stride} < to ? at + {stride} : to;",
+        *(f"            AHEAD({name}, next_{name}, at, {stride})" for name in used),
+        *("    " + line.replace("i = from; i < to;", "i = at; i < stop;") for line in loop),
+        "        }",
+    ]
 
 
 def _literal(value: Any, double: bool) -> str:

@@ -24,10 +24,15 @@ typedef struct {
     const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
 } Job;
 
-/* the beginnings of the next chunk, which the processor cannot foresee where tensors are small */
-#define FETCH(k, size) if (c + 1 < job->chunks) { \
-        const char *const next = (const char *)((void **)job->table[k])[job->tensor[c + 1]] + job->begin[c + 1] * (size); \
-        for (int64_t line = 0; line < 4; line++) __builtin_prefetch(next + 64 * line, 1); }
+/* where the k-th kind of data of the next chunk begins; of the last chunk, where it ends */
+#define NEXT(k, x) (c + 1 < job->chunks ? (const char *)(((void **)job->table[k])[job->tensor[c + 1]]) \
+        + job->begin[c + 1] * (int64_t)sizeof *x : (const char *)(x + end))
+/* fetch what the loop will read soon, in this chunk or the next: of many streams, beside arithmetic, the processor
+   foresees too little, and of the next tensor nothing */
+#define AHEAD(x, next_x, at, stride) { \
+        const int64_t over = at + (end - begin < 128 ? end - begin : 128) - end; \
+        const char *const there = over < 0 ? (const char *)(x + end + over) : next_x + over * (int64_t)sizeof *x; \
+        for (size_t byte = 0; byte < (stride) * sizeof *x; byte += 64) __builtin_prefetch(there + byte); }
 
 static int64_t border(const Job *job, int64_t part, int64_t parts)
 {
