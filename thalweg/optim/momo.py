@@ -42,8 +42,10 @@ def truncated(
     old = beta if corrected else beta * (s.number_steps > 1)
     rho = 1 - beta**s.number_steps if corrected else 1.0
     s.loss_avg = old * s.loss_avg + (1 - old) * (-h.loss if h.maximize else h.loss)
-    s.grad_dot_w = keep * s.grad_dot_w + (1 - keep) * ops.tensor_sum(g * p)
-    now = s.loss_avg + AHEAD(d * p - s.grad_dot_w / ops.tensor_size(p))  # the model at p
+    kept = keep * s.grad_dot_w
+    s.grad_dot_w = kept + (1 - keep) * ops.tensor_sum(g * p)
+    # the model at p: ⟨d, p⟩ - Γ by elements, so that both sums are gathered in one pass
+    now = s.loss_avg + AHEAD(d * p - (1 - keep) * (g * p) - kept / ops.tensor_size(p))
     grow, squares, floor = 1 + h.lr * h.weight_decay, SQUARES(d * u), h.lb
     top = grow * now - h.lr * h.weight_decay * DOT(d * p) if h.weight_decay else now
     if h.use_fstar:  # a floor above the model is halved first
