@@ -12,9 +12,9 @@ void stage_0(const Job *job, const double *h)
         const char *const next_g = NEXT(1, g);
         T sum_grad_squares = 0;
         const int64_t from = begin, to = end;
-        for (int64_t at = from; at < to; at += 64) {
-            const int64_t stop = at + 64 < to ? at + 64 : to;
-            AHEAD(g, next_g, at, 64)
+        for (int64_t at = from; at < to; at += 32) {
+            const int64_t stop = at + 32 < to ? at + 32 : to;
+            AHEAD(g, next_g, at, 32)
             SIMD(reduction(+: sum_grad_squares))
             for (int64_t i = at; i < stop; i++) {
                 const T x_g = g[i];

@@ -26,12 +26,12 @@ void stage_0(const Job *job, const double *h)
         T sum_tensor_sum = 0;
         T sum_tensor_sum_1 = 0;
         const int64_t from = begin, to = end;
-        for (int64_t at = from; at < to; at += 64) {
-            const int64_t stop = at + 64 < to ? at + 64 : to;
-            AHEAD(p, next_p, at, 64)
-            AHEAD(g, next_g, at, 64)
-            AHEAD(exp_avg, next_exp_avg, at, 64)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, at, 64)
+        for (int64_t at = from; at < to; at += 32) {
+            const int64_t stop = at + 32 < to ? at + 32 : to;
+            AHEAD(p, next_p, at, 32)
+            AHEAD(g, next_g, at, 32)
+            AHEAD(exp_avg, next_exp_avg, at, 32)
+            AHEAD(exp_avg_sq, next_exp_avg_sq, at, 32)
             SIMD(reduction(+: sum_tensor_sum, sum_tensor_sum_1))
             for (int64_t i = at; i < stop; i++) {
                 const T x_p = p[i];

@@ -15,9 +15,9 @@ void stage_0(const Job *job, const double *h)
         for (int64_t from = begin; from < end; from += columns, r++) {
             const int64_t to = from + columns;
             T sum_row_sum = 0;
-            for (int64_t at = from; at < to; at += 64) {
-                const int64_t stop = at + 64 < to ? at + 64 : to;
-                AHEAD(g, next_g, at, 64)
+            for (int64_t at = from; at < to; at += 32) {
+                const int64_t stop = at + 32 < to ? at + 32 : to;
+                AHEAD(g, next_g, at, 32)
                 SIMD(reduction(+: sum_row_sum))
                 for (int64_t i = at; i < stop; i++) {
                     const T x_g = from_bfloat16(g[i]);

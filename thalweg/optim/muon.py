@@ -48,8 +48,8 @@ class Muon(Optimizer):
     norms, biases and other vectors, in one optimizer with one ``state_dict``; ``repr`` shows the outcome.
     ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
 
-    As ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one, and matrices of
-    float32 in float32 on a CPU without instructions for bfloat16: faster there, and more exact.
+    As ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one; on
+    a CPU without instructions for bfloat16 in float32, from 32 rows and columns on, which is faster and more exact there.
 
     Args:
         params: a model, or matrices, or parameter groups.

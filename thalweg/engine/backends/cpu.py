@@ -29,8 +29,8 @@ from thalweg.engine.trace import Variant
 CHUNK = 1 << 14
 #: what starting on a tensor costs, in elements
 START = 32
-#: elements between two looks ahead; sums are added up at the end of each stride, which so has more
-STRIDE, STRIDE_OF_SUMS = 32, 64
+#: elements for which a loop looks ahead at once; in fewer and larger portions what is fetched comes too late
+STRIDE = 32
 #: below this much work a second thread costs more than it brings
 ALONE = 1 << 15
 
@@ -149,7 +149,7 @@ class _Writer(Writer):
         body = self._loop(stage, blocked, writes)
         used = list(dict.fromkeys([*map(self.slot, stage.loads), *writes]))
         if not blocked:
-            body = _in_strides(body, used, STRIDE_OF_SUMS if stage.sums else STRIDE)
+            body = _in_strides(body, used)
         if stage.by_row:
             row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
             return [
@@ -292,12 +292,12 @@ class _Writer(Writer):
         return gathered.index(node)
 
 
-def _in_strides(loop: list[str], used: list[str], stride: int) -> list[str]:
+def _in_strides(loop: list[str], used: list[str]) -> list[str]:
     """A loop over the elements in short strides; in each, what a later one needs is fetched."""
     return [
-        f"        for (int64_t at = from; at < to; at += {stride}) {{",
-        f"            const int64_t stop = at + {stride} < to ? at + {stride} : to;",
-        *(f"            AHEAD({name}, next_{name}, at, {stride})" for name in used),
+        f"        for (int64_t at = from; at < to; at += {STRIDE}) {{",
+        f"            const int64_t stop = at + {STRIDE} < to ? at + {STRIDE} : to;",
+        *(f"            AHEAD({name}, next_{name}, at, {STRIDE})" for name in used),
         *("    " + line.replace("i = from; i < to;", "i = at; i < stop;") for line in loop),
         "        }",
     ]
