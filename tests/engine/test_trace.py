@@ -229,3 +229,21 @@ def test_the_signature_is_what_editors_and_scripts_expect():
     theirs = list(inspect.signature(torch.optim.AdamW).parameters)
     assert ours[:6] == theirs[:6]
     assert set(theirs) <= set(ours)
+
+
+def test_numbers_of_the_host_may_have_any_name():
+    class Named(Optimizer):
+        """Hyperparameters that are called as what evaluates them might be."""
+
+        lr: float = hyper(default=0.5, within="[0, ∞)")
+        h: float = hyper(default=3.0, within="[0, ∞)")
+        op_2: float = hyper(default=2.0, within="[0, ∞)")
+
+        @staticmethod
+        def direction(p, g, s, h):
+            return g * (h.h - h.op_2 * h.lr)
+
+    p = torch.nn.Parameter(torch.zeros(3))
+    p.grad = torch.ones(3)
+    Named([p]).step()
+    assert p.tolist() == [-1.0] * 3

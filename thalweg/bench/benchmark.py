@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from thalweg._base.errors import ThalwegError, bad_argument, unknown_name
-from thalweg.bench import entrants, peers, rows, torchs, works
+from thalweg.bench import ceiling, entrants, peers, rows, torchs, works
 from thalweg.bench.first_step import first_steps
 from thalweg.bench.machine import machine
 from thalweg.bench.result import BenchResult, Row, WholeStep
@@ -129,6 +129,7 @@ def bench(
     finally:
         torch.set_num_threads(before)
         gc.unfreeze()
+        ceiling.row.cache_clear()
 
 
 def _budget(budget: str | float) -> Budget:

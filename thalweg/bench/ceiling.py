@@ -191,7 +191,7 @@ class Ceiling:
 
 
 @functools.lru_cache(ROWS)
-def _row(sizes: tuple[int, ...], width: int, k: int) -> list[Tensor]:
+def row(sizes: tuple[int, ...], width: int, k: int) -> list[Tensor]:
     """The memory of one stream, which the ceilings of further optimizers walk again."""
     # ones, not zeros: pages that nobody wrote would all be read from one page of the cache
     return [torch.ones(size, dtype=WORDS[width][1]) for size in sizes]
@@ -206,7 +206,7 @@ class _Part:
         self._run.restype = None
         sizes = tuple(torch.Size(shape).numel() for shape in shapes)
         self._ends = torch.cumsum(torch.tensor(sizes), 0)
-        self.memory = [_row(sizes, s.width, k) for k, s in enumerate(all_streams(passes))]
+        self.memory = [row(sizes, s.width, k) for k, s in enumerate(all_streams(passes))]
         self._tables = [torch.tensor([x.data_ptr() for x in row]) for row in self.memory]
         self._table = torch.tensor([table.data_ptr() for table in self._tables])
         self.bytes = sum(sizes) * sum(s.width for p in passes for s in (*p.reads, *p.writes))

@@ -64,12 +64,12 @@ def measure(case: Case) -> list[Row]:
     notes: list[str] = []
     if mine:
         steppers = {**_ceiling(case, mine, notes), **steppers, **_others(case, dtype, notes)}
+    rivals = {name: s for name, s in steppers.items() if isinstance(s, Entrant) and name not in mine}
+    once = {name: s.first for name, s in rivals.items() if s.first > PATIENCE}
+    turns = {name: s for name, s in steppers.items() if name not in once}
     gc.collect()
     gc.disable()  # while the clock runs
     try:
-        rivals = {name: s for name, s in steppers.items() if isinstance(s, Entrant) and name not in mine}
-        once = {name: s.first for name, s in rivals.items() if s.first > PATIENCE}
-        turns = {name: s for name, s in steppers.items() if name not in once}
         times = take_turns(turns, case.seconds, case.least, case.most)
     finally:
         gc.enable()

@@ -270,11 +270,9 @@ class Host:
     """The numbers of a step that do not depend on any tensor, evaluated in Python floats."""
 
     def __init__(self, traced: Traced) -> None:
-        self.nodes = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == HOST]
-        self.scalars = [n for n in traced.graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST]
         self.after = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == GLOBAL]
-        self.order = (*self.scalars, *self.nodes)
-        self.evaluate = _python(self.scalars, self.nodes)
+        self.order = [n for n in traced.graph.nodes if n.op != "output" and n.meta["extent"] == HOST]
+        self.evaluate = _python(self.order)
 
     def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
         """The value of every node of the host, from the group's hyperparameters as plain numbers."""
@@ -296,20 +294,21 @@ class Host:
         return Host(trace(key))
 
 
-def _python(scalars: list[fx.Node], nodes: list[fx.Node]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+def _python(nodes: list[fx.Node]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
     """A function from hyperparameters to the values of all these nodes: it runs at every step."""
     known: dict[str, Any] = {}
-    lines = [f"{n.name} = h{''.join(f'[{key!r}]' for key in n.meta['place'])}" for n in scalars]
-    for node in nodes:
+    names = {node: f"value_{i}" for i, node in enumerate(nodes)}  # the rule's own names could be those in use here
+    lines = []
+    for i, node in enumerate(nodes):
+        if node.op == "placeholder":
+            lines.append(f"value_{i} = h" + "".join(f"[{key!r}]" for key in node.meta["place"]))
+            continue
         target: Any = node.target
-        known[f"{node.name}_of"] = target.host
-        args = []
-        for i, a in enumerate(node.args):
-            args.append(a.name if isinstance(a, fx.Node) else f"{node.name}_{i}_given")
-            if not isinstance(a, fx.Node):
-                known[args[-1]] = a
-        lines.append(f"{node.name} = {node.name}_of({', '.join(args)})")
-    lines.append(f"return ({''.join(f'{n.name}, ' for n in (*scalars, *nodes))})")
+        known[f"op_{i}"] = target.host
+        known |= {f"given_{i}_{j}": a for j, a in enumerate(node.args) if not isinstance(a, fx.Node)}
+        args = [names[a] if isinstance(a, fx.Node) else f"given_{i}_{j}" for j, a in enumerate(node.args)]
+        lines.append(f"value_{i} = op_{i}({', '.join(args)})")
+    lines.append(f"return ({''.join(f'{name}, ' for name in names.values())})")
     exec("def evaluate(h):\n    " + "\n    ".join(lines), known)
     return cast("Callable[[dict[str, Any]], tuple[Any, ...]]", known["evaluate"])
 

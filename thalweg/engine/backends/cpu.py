@@ -136,7 +136,7 @@ class _Writer(Writer):
             lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
         for node in tensor_sums:
             lines.append(f"        T sum_{node.name} = 0;")
-        lines += self._segments(stage, blocked, writes)
+        lines += self._segments(stage, blocked, writes, list(used))
         for i, node in enumerate(tensor_sums):
             lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = sum_{node.name};")
         lines.append("    }")
@@ -144,10 +144,9 @@ class _Writer(Writer):
         lines.append("}")
         return "\n".join(line for line in lines if line)
 
-    def _segments(self, stage: Stage, blocked: bool, writes: list[str]) -> list[str]:
+    def _segments(self, stage: Stage, blocked: bool, writes: list[str], used: list[str]) -> list[str]:
         """The loops over the elements of a chunk: all at once, row by row, or block by block."""
         body = self._loop(stage, blocked, writes)
-        used = list(dict.fromkeys([*map(self.slot, stage.loads), *writes]))
         if not blocked:
             body = _in_strides(body, used)
         if stage.by_row:
@@ -207,7 +206,8 @@ class _Writer(Writer):
         sums = [f"sum_{n.name}" for n in stage.sums]
         tops = [f"most_{name}" for name in writes if self.formats[name].blocked]
         clauses = [f"reduction({sign}: {', '.join(names)})" for sign, names in (("+", sums), ("max", tops)) if names]
-        lines = [f"        SIMD({' '.join(clauses)})", "        for (int64_t i = from; i < to; i++) {"]
+        first, last = ("from", "to") if blocked else ("at", "stop")  # of a block, of a stride
+        lines = [f"        SIMD({' '.join(clauses)})", f"        for (int64_t i = {first}; i < {last}; i++) {{"]
         for node in stage.loads:
             name = self.slot(node)
             lines.append(f"            const T {variable(node)} = {load(self.formats[name], name)};")
@@ -233,8 +233,7 @@ class _Writer(Writer):
             if f.stochastic:
                 lines.append(f"            const uint32_t random_{name} = {half};")
             lines.append(f"            {store(f, name, value)}")
-        lines.append("        }")
-        return lines
+        return [*lines, "        }"]
 
     def _pointer(self, name: str, f: Format, written: bool) -> str:
         const = "" if written else "const "
@@ -298,7 +297,7 @@ def _in_strides(loop: list[str], used: list[str]) -> list[str]:
         f"        for (int64_t at = from; at < to; at += {STRIDE}) {{",
         f"            const int64_t stop = at + {STRIDE} < to ? at + {STRIDE} : to;",
         *(f"            AHEAD({name}, next_{name}, at, {STRIDE})" for name in used),
-        *("    " + line.replace("i = from; i < to;", "i = at; i < stop;") for line in loop),
+        *("    " + line for line in loop),
         "        }",
     ]
 
