@@ -1,3 +1,5 @@
+import os
+
 import hypothesis
 import pytest
 import torch
@@ -5,6 +7,10 @@ import torch
 # no test is timed: the machines that run these are shared
 hypothesis.settings.register_profile("thalweg", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("thalweg")
+
+# without a GPU, Triton's kernels run in its interpreter, which must be switched on before Triton is first imported
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -176,6 +176,7 @@ def test_gradients_take_turns():
         ({"works_": ["smal"]}, "no work 'smal'; did you mean small"),
         ({"backends": ["foreahc"]}, "no backend 'foreahc'; did you mean foreach"),
         ({"dtype": "float23"}, "no dtype 'float23'; did you mean float32"),
+        ({"device": "cudda"}, "no device 'cudda'; did you mean cuda"),
         ({"budget": "quik"}, "no budget 'quik'; did you mean quick"),
         ({"budget": 0}, "budget=0: expected quick, full, or seconds above 0"),
         ({"threads": 0}, "threads=0: expected an integer of at least 1"),
@@ -185,6 +186,12 @@ def test_gradients_take_turns():
 def test_what_is_wrong_is_refused_before_anything_runs(arguments, words):
     with pytest.raises((ThalwegError, ValueError), match=words):
         bench(**arguments, tick=lambda *_: pytest.fail("it ran"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ThalwegError, match="device 'cuda': this torch sees no GPU"):
+        bench(device="cuda", tick=lambda *_: pytest.fail("it ran"))
 
 
 def test_threads_are_set_and_set_back():

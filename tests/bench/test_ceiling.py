@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg.bench.ceiling import WORDS, Ceiling, Pass, Stream, all_streams, passes_of, source, streams
+from thalweg.bench.ceiling import Ceiling, source
+from thalweg.bench.passes import WORDS, Pass, Stream, all_streams, passes_of, streams
 from thalweg.bench.rows import part_shapes
 
 ADAM = Pass(

@@ -18,6 +18,7 @@ from thalweg.bench.turns import reason
 from thalweg.bench.whole_step import whole_step
 from thalweg.bench.works import Work
 
+DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -79,6 +80,7 @@ def bench(
     budget: str | float = "quick",
     threads: int | None = None,
     dtype: str = "float32",
+    device: str = "cpu",
     scale: float = 1.0,
     command: str = "",
     tick: Tick = lambda done, total, what: None,
@@ -93,6 +95,7 @@ def bench(
         budget: ``"quick"``, ``"full"``, or seconds that each optimizer of a row steps (else as ``"quick"``).
         threads: of everyone; torch's number by default.
         dtype: of the parameters.
+        device: ``"cpu"`` or ``"cuda"``: where the parameters are, torch's current GPU.
         scale: below 1 makes the works small, for tests.
         command: is kept in the result.
         tick: is told what was done, of how many, and what comes.
@@ -106,7 +109,11 @@ def bench(
     """
     chosen = _budget(budget)
     names = list(dict.fromkeys(map(entrants.exact_name, optimizers or entrants.optimizers())))
-    loads = [works.work(name, scale) for name in works_ or ALL]
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ThalwegError("device 'cuda': this torch sees no GPU (torch.cuda.is_available() is False)")
+    loads = [works.work(name, scale, device) for name in works_ or ALL]
     for backend in backends or ():
         if backend not in entrants.backends():
             raise unknown_name("backend", backend, entrants.backends())
@@ -120,10 +127,11 @@ def bench(
     gc.freeze()  # what is there already is not looked through after each case
     try:
         result: BenchResult = {
-            "command": command, "machine": machine(torch.get_num_threads()), "complete": False,
+            "command": command, "machine": machine(torch.get_num_threads(), device), "complete": False,
             "rows": [], "whole_step": [],
         }  # fmt: skip
-        run = _Run(chosen, names, bool(optimizers), loads, backends, with_peers, torch.get_num_threads(), dtype, scale)
+        threads = torch.get_num_threads()
+        run = _Run(chosen, names, bool(optimizers), loads, backends, with_peers, threads, dtype, device, scale)
         _do(run, result, tick)
         return result
     finally:
@@ -154,6 +162,7 @@ class _Run:
     with_peers: bool | None
     threads: int
     dtype: str
+    device: str
     scale: float
 
     def cases(self) -> Iterable[Case | Row]:
@@ -178,7 +187,7 @@ class _Run:
         try:
             case = dataclasses.replace(case, work=entrants.work_for(name, work, self.scale))
             slow = name in entrants.DECOMPOSING or not entrants.takes_vectors(name)
-            if slow and work.name == "large" and not self.budget.large_matrices:
+            if slow and work.name == "large" and self.device == "cpu" and not self.budget.large_matrices:
                 raise ThalwegError("products of 4096 × 4096 matrices take minutes; --budget full waits for them")
             if work.name == "scalars" and not (self.named or self.budget.everyone or torchs.twin(name)):
                 raise ThalwegError(f"torch has none beside it; --optimizers {name} or --budget full step it here too")
@@ -238,7 +247,9 @@ def _first(run: _Run, name: str, work: str, found: list[Row]) -> None:
     if row is None:
         return
     try:
-        row["first_step_cold"], row["first_step_warm"] = first_steps(name, work, run.dtype, run.threads, run.scale)
+        row["first_step_cold"], row["first_step_warm"] = first_steps(
+            name, work, run.dtype, run.threads, run.scale, run.device
+        )
     except (ThalwegError, ValueError) as error:
         row["note"] = "; ".join(filter(None, (row["note"], str(error))))
 
@@ -246,4 +257,4 @@ def _first(run: _Run, name: str, work: str, found: list[Row]) -> None:
 def _whole(run: _Run, name: str) -> WholeStep:
     budget = run.budget
     # a whole step is long: as many as give a median that two optimizers can be told apart by
-    return whole_step(name, 10 * budget.seconds, 3 * budget.least, budget.most, tiny=run.scale < 1)
+    return whole_step(name, 10 * budget.seconds, 3 * budget.least, budget.most, tiny=run.scale < 1, device=run.device)

@@ -1,76 +1,26 @@
 """The ceiling: how long this machine takes to read and write what a rule reads and writes, and nothing else.
 
-A generated C kernel walks as many tensors of the same sizes through tables of pointers. Of each element it reads and
-writes as many bytes in as many streams as the optimizer's plan says, pass by pass, and adds once for each stream. It
-takes turns with the optimizer it is the ceiling of.
+A generated kernel, in C or for a GPU in Triton, walks as many tensors of the same sizes through tables of pointers. Of
+each element it reads and writes as many bytes in as many streams as the optimizer's plan says, pass by pass, and adds
+once for each stream. It takes turns with the optimizer it is the ceiling of.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from thalweg.bench import ceiling_triton
+from thalweg.bench.passes import WORDS, Pass, Stream, all_streams
+from thalweg.bench.turns import wait
 from thalweg.bench.works import Shape
-
-#: integers of a stream by bytes an element: what they are in C and in torch
-WORDS = {
-    8: ("uint64_t", torch.int64),
-    4: ("uint32_t", torch.int32),
-    2: ("uint16_t", torch.int16),
-    1: ("uint8_t", torch.uint8),
-}
-
 
 #: streams whose memory is kept
 ROWS = 16
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One array beside the parameter: some name of the plan, at one width in bytes."""
-
-    name: str
-    width: int
-
-
-@dataclass(frozen=True)
-class Pass:
-    """The streams that one walk over memory reads and those it writes."""
-
-    reads: tuple[Stream, ...]
-    writes: tuple[Stream, ...]
-
-
-def streams(amounts: dict[str, float]) -> tuple[Stream, ...]:
-    """Bytes an element by name, as streams of 8, 4, 2 and 1 bytes.
-
-    What is left below a byte (scales of blocks, values for each row) is left out, so that the ceiling is never too low.
-    """
-    found = []
-    for name, amount in amounts.items():
-        left = int(amount)
-        for width in WORDS:
-            count, left = divmod(left, width)
-            found += [Stream(name if i == 0 else f"{name}_{i}", width) for i in range(count)]
-    return tuple(found)
-
-
-def passes_of(part: Any) -> tuple[Pass, ...]:
-    """The passes of a part of an optimizer's plan; those that move nothing are left out."""
-    found = [Pass(streams(p.reads), streams(p.writes)) for p in part.passes]
-    return tuple(p for p in found if p.reads or p.writes)
-
-
-def all_streams(passes: Sequence[Pass]) -> list[Stream]:
-    """Each stream once, in the order of the tables."""
-    return list(dict.fromkeys(itertools.chain.from_iterable((*p.reads, *p.writes) for p in passes)))
 
 
 def source(passes: Sequence[Pass]) -> str:
@@ -162,15 +112,18 @@ class Ceiling:
 
     Args:
         parts: pairs of passes and the shapes that take them.
-        threads: how many walk.
+        threads: how many walk, on a CPU.
+        device: where.
 
     Raises:
         Exception: what the compiler raises.
     """
 
-    def __init__(self, parts: Sequence[tuple[Sequence[Pass], Sequence[Shape]]], threads: int) -> None:
-        self.threads = threads
-        self._parts = [_Part(passes, shapes) for passes, shapes in parts if passes and shapes]
+    def __init__(
+        self, parts: Sequence[tuple[Sequence[Pass], Sequence[Shape]]], threads: int, device: str = "cpu"
+    ) -> None:
+        self.device = device
+        self._parts = [_Part(passes, shapes, threads, device) for passes, shapes in parts if passes and shapes]
 
     @property
     def bytes(self) -> int:
@@ -187,29 +140,43 @@ class Ceiling:
     def step(self) -> None:
         """Read and write everything once."""
         for part in self._parts:
-            part.run(self.threads)
+            part.run()
+        wait(self.device)
 
 
 @functools.lru_cache(ROWS)
-def row(sizes: tuple[int, ...], width: int, k: int) -> list[Tensor]:
+def row(sizes: tuple[int, ...], width: int, k: int, device: str) -> list[Tensor]:
     """The memory of one stream, which the ceilings of further optimizers walk again."""
     # ones, not zeros: pages that nobody wrote would all be read from one page of the cache
-    return [torch.ones(size, dtype=WORDS[width][1]) for size in sizes]
+    return [torch.ones(size, dtype=WORDS[width][1], device=device) for size in sizes]
 
 
 class _Part:
-    def __init__(self, passes: Sequence[Pass], shapes: Sequence[Shape]) -> None:
-        from thalweg.engine import compiler
-
-        self._run = compiler.library(source(passes)).cdll.run
-        self._run.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-        self._run.restype = None
+    def __init__(self, passes: Sequence[Pass], shapes: Sequence[Shape], threads: int, device: str) -> None:
         sizes = tuple(torch.Size(shape).numel() for shape in shapes)
-        self._ends = torch.cumsum(torch.tensor(sizes), 0)
-        self.memory = [row(sizes, s.width, k) for k, s in enumerate(all_streams(passes))]
-        self._tables = [torch.tensor([x.data_ptr() for x in row]) for row in self.memory]
-        self._table = torch.tensor([table.data_ptr() for table in self._tables])
+        self.memory = [row(sizes, s.width, k, device) for k, s in enumerate(all_streams(passes))]
         self.bytes = sum(sizes) * sum(s.width for p in passes for s in (*p.reads, *p.writes))
+        if device == "cuda":
+            self.run = ceiling_triton.Walk(passes, sizes, self.memory).run
+        else:
+            self.run = _in_c(passes, sizes, self.memory, threads)
 
-    def run(self, threads: int) -> None:
-        self._run(len(self._ends), self._ends.data_ptr(), self._table.data_ptr(), threads)
+
+def _in_c(
+    passes: Sequence[Pass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]], threads: int
+) -> Callable[[], None]:
+    """A call of the compiled kernel over this memory."""
+    from thalweg.engine import compiler
+
+    run = compiler.library(source(passes)).cdll.run
+    run.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    run.restype = None
+    ends = torch.cumsum(torch.tensor(sizes), 0)
+    tables = [torch.tensor([x.data_ptr() for x in row]) for row in memory]
+    table = torch.tensor([x.data_ptr() for x in tables])
+    keep = (ends, table, tables, memory)
+
+    def walk(keep: object = keep) -> None:
+        run(len(ends), ends.data_ptr(), table.data_ptr(), threads)
+
+    return walk

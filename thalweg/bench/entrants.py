@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from thalweg import optim
 from thalweg._base.errors import bad_argument, unknown_name
+from thalweg.bench.turns import wait
 from thalweg.bench.works import Load, Work, small_matrices
 from thalweg.engine.backends import choice
 from thalweg.engine.optimizer import Optimizer
@@ -68,6 +70,7 @@ class Entrant:
         if self.before is not None:
             self.before(self.load.params)
         self._run()
+        wait(self.load.work.device)
 
     def _steps(self) -> None:
         for optimizer in self.optimizers:
@@ -130,7 +133,7 @@ def work_for(name: str, work: Work, scale: float = 1.0) -> Work:
     if any(work.matrices) or takes_vectors(name):
         return work
     if work.name == "small":
-        return small_matrices(scale)
+        return dataclasses.replace(small_matrices(scale), device=work.device)
     raise bad_argument("work", work.name, f"one with matrices, for {name}")
 
 

@@ -17,24 +17,27 @@ import torch
 
 from thalweg._base.errors import ThalwegError
 from thalweg.bench import entrants, works
+from thalweg.bench.turns import wait
 
 TIMEOUT = 600
 
 
-def first_steps(optimizer: str, work: str, dtype: str, threads: int, scale: float = 1.0) -> tuple[float, float]:
+def first_steps(
+    optimizer: str, work: str, dtype: str, threads: int, scale: float = 1.0, device: str = "cpu"
+) -> tuple[float, float]:
     """Seconds with an empty cache of kernels, and with the cache that the first process left.
 
     Raises:
         ThalwegError: if a process fails; with the last line that it said.
     """
-    job = {"optimizer": optimizer, "work": work, "dtype": dtype, "threads": threads, "scale": scale}
+    job = {"optimizer": optimizer, "work": work, "dtype": dtype, "threads": threads, "scale": scale, "device": device}
     with tempfile.TemporaryDirectory(prefix="thalweg-bench-") as cache:
         return _process(job, cache), _process(job, cache)
 
 
 def _process(job: dict[str, Any], cache: str) -> float:
     command = [sys.executable, "-m", "thalweg.bench.first_step", json.dumps(job)]
-    environment = {**os.environ, "XDG_CACHE_HOME": cache}
+    environment = {**os.environ, "XDG_CACHE_HOME": cache, "TRITON_CACHE_DIR": os.path.join(cache, "triton")}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
@@ -49,10 +52,11 @@ def main(text: str) -> None:
     """Measure here and print."""
     job = json.loads(text)
     torch.set_num_threads(job["threads"])
-    work = entrants.work_for(job["optimizer"], works.work(job["work"], job["scale"]), job["scale"])
+    work = entrants.work_for(job["optimizer"], works.work(job["work"], job["scale"], job["device"]), job["scale"])
     load = work.load(getattr(torch, job["dtype"]))
     for p, g in zip(load.params, load.gradients[0], strict=True):
         p.grad = g
+    wait(job["device"])
     start = time.perf_counter()
     entrants.ours(job["optimizer"], load, "auto", {}).step()
     print(time.perf_counter() - start)

@@ -13,8 +13,8 @@ from thalweg._base.version import __version__
 from thalweg.bench import peers
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Processor, memory, versions and how busy the machine was at the start."""
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Processor, memory, versions and how busy the machine was at the start; the GPU where the work is there."""
     modules, broken = peers.installed()
     return {
         "processor": _from("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
@@ -23,6 +23,7 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "memory_gb": _memory(),
         "cache_mb": _last_cache(),
+        "gpu": _gpu() if device == "cuda" else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -35,7 +36,8 @@ def machine(threads: int) -> dict[str, Any]:
 
 def in_words(found: dict[str, Any]) -> str:
     """One line for a reader."""
-    parts = [f"{found['processor']} ({found['vector']})", f"{found['threads']} of {found['cores']} cores"]
+    parts = [found["gpu"]] if found["gpu"] else []
+    parts += [f"{found['processor']} ({found['vector']})", f"{found['threads']} of {found['cores']} cores"]
     if found["cache_mb"]:
         parts.append(f"{found['cache_mb']:g} MB last-level cache")
     if found["memory_gb"]:
@@ -44,6 +46,11 @@ def in_words(found: dict[str, Any]) -> str:
     if found["load"] is not None:
         parts.append(f"load {found['load']:g}")
     return ", ".join(parts)
+
+
+def _gpu() -> str:
+    about = torch.cuda.get_device_properties(0)
+    return f"{about.name}, {about.multi_processor_count} multiprocessors, {about.total_memory / 1e9:.0f} GB"
 
 
 def _from(path: str, key: str) -> str:

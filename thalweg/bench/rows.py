@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from thalweg.bench import entrants, peers, torchs
-from thalweg.bench.ceiling import Ceiling, passes_of
+from thalweg.bench.ceiling import Ceiling
 from thalweg.bench.entrants import Entrant
+from thalweg.bench.passes import passes_of
 from thalweg.bench.result import Row
 from thalweg.bench.turns import Stepper, Times, reason, take_turns
 from thalweg.bench.whole_step import ratio
@@ -110,11 +111,11 @@ def _ours(case: Case, dtype: torch.dtype) -> tuple[dict[str, Entrant], list[Row]
 def _ceiling(case: Case, mine: dict[str, Entrant], notes: list[str]) -> dict[str, Stepper]:
     """The kernel with the reads and writes of the plan: the compiled backend's where it runs."""
     try:
-        entrant = mine.get("cpu") or next(iter(mine.values()))
+        entrant = next((mine[name] for name in entrants.COMPILED if name in mine), None) or next(iter(mine.values()))
         parts: list[tuple[Any, Any]] = []
         for optimizer in entrant.optimizers:
             parts += [(passes_of(part), part_shapes(part, optimizer)) for part in optimizer.plan().parts]
-        ceiling = Ceiling(parts, case.threads)
+        ceiling = Ceiling(parts, case.threads, case.work.device)
         if not ceiling.bytes:
             notes.append("no ceiling: the plan moves no bytes")
             return {}

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+
 
 class Stepper(Protocol):
     """Who takes turns."""
@@ -17,6 +19,12 @@ class Stepper(Protocol):
 
     def step(self) -> Any:
         """What is timed."""
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was told. A step ends with it, so that the next begins on a quiet device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg.bench import entrants, torchs
 from thalweg.bench.gpt import Gpt
 from thalweg.bench.result import WholeStep
-from thalweg.bench.turns import Times, reason, take_turns
+from thalweg.bench.turns import Times, reason, take_turns, wait
 from thalweg.bench.works import Load, Work
 
 #: layers, width, heads, vocabulary, context; batch
@@ -37,19 +37,21 @@ class _Training:
         self.entrant.step()
         for optimizer in self.entrant.optimizers:
             optimizer.zero_grad()
+        wait(self.entrant.load.work.device)
 
 
-def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = False) -> WholeStep:
+def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = False, device: str = "cpu") -> WholeStep:
     """Train the same model from the same start with ours and with torch's fastest, in turn.
 
     Args:
         name: of the optimizer; torch has one of that name.
         seconds, least, most: how long each steps, as :func:`thalweg.bench.turns.take_turns` takes them.
         tiny: a model for tests.
+        device: where it trains.
     """
     size, batch = (TINY, TINY_BATCH) if tiny else (SIZE, BATCH)
     torch.manual_seed(0)
-    model, tokens = Gpt(*size), torch.randint(size[3], (batch, size[4] + 1))
+    model, tokens = Gpt(*size).to(device), torch.randint(size[3], (batch, size[4] + 1)).to(device)
     parameters = sum(p.numel() for p in model.parameters())
     result: WholeStep = {
         "optimizer": name, "backend": None, "torch_kind": None, "parameters": parameters, "tokens": batch * size[4],
@@ -84,7 +86,7 @@ def _training(model: Gpt, tokens: Tensor, make: Any) -> _Training:
     twin = copy.deepcopy(model)
     named = dict(twin.named_parameters())
     matrices = tuple(name.startswith("blocks.") and p.ndim == 2 for name, p in named.items())
-    work = Work("whole step", tuple(tuple(p.shape) for p in named.values()), matrices)
+    work = Work("whole step", tuple(tuple(p.shape) for p in named.values()), matrices, device=tokens.device.type)
     training = _Training(twin, make(Load(work, list(named.values()), [[]])), tokens)
     training.step()
     training.step()

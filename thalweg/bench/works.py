@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ class Work:
         matrices: what an optimizer that takes matrices only gets of them: for each tensor whether it is such a matrix.
         gradients: how many sets of gradients take turns. A real training step brings new gradient tensors; two sets
             keep whoever remembers tensors from looking faster than it is, where looking them up is most of the work.
+        device: where the tensors are.
     """
 
     name: str
     shapes: tuple[Shape, ...]
     matrices: tuple[bool, ...]
     gradients: int = 2
+    device: str = "cpu"
 
     @property
     def numel(self) -> int:
@@ -39,7 +41,8 @@ class Work:
     def load(self, dtype: torch.dtype) -> Load:
         """Fresh parameters and gradients: the same numbers for everyone."""
         generator = torch.Generator().manual_seed(0)
-        stock = torch.randn(min(self.numel, 1 << 22), generator=generator, dtype=torch.float32).to(dtype)
+        stock = torch.randn(min(self.numel, 1 << 22), generator=generator, dtype=torch.float32)
+        stock = stock.to(self.device, dtype)
         params = [nn.Parameter(x) for x in filled(self.shapes, stock, 0.02)]
         gradients = [filled(self.shapes, stock, 1e-3 * (1 + i)) for i in range(self.gradients)]
         return Load(self, params, gradients)
@@ -115,12 +118,12 @@ WHAT = {
 }
 
 
-def work(name: str, scale: float = 1.0) -> Work:
-    """The work of that name; ``scale`` below 1 makes it small, for tests.
+def work(name: str, scale: float = 1.0, device: str = "cpu") -> Work:
+    """The work of that name on that device; ``scale`` below 1 makes it small, for tests.
 
     Raises:
         ThalwegError: for an unknown name.
     """
     if name not in WORKS:
         raise unknown_name("work", name, WORKS)
-    return WORKS[name](scale)
+    return replace(WORKS[name](scale), device=device)

@@ -40,6 +40,7 @@ from thalweg.cli.screen import console_of
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Write a picture: FILE.png, .svg or .pdf.")
 @click.option("--threads", type=int, help="Threads of everyone; torch's number by default.")
 @click.option("--dtype", default="float32", show_default=True, help="Of the parameters.")
+@click.option("--device", default="cpu", show_default=True, help="Where the parameters are: cpu or cuda.")
 @click.option("--scale", type=float, default=1.0, hidden=True)
 def bench(
     optimizers: str | None,
@@ -51,6 +52,7 @@ def bench(
     plot_path: Path | None,
     threads: int | None,
     dtype: str,
+    device: str,
     scale: float,
 ) -> None:
     """Measure what a step of each optimizer costs here.
@@ -76,6 +78,7 @@ def bench(
             budget,
             threads,
             dtype,
+            device,
             scale,
             command=shlex.join(["thalweg", *sys.argv[1:]]),
             tick=lambda done, total, what: progress.update(bar, completed=done, total=total, description=what),

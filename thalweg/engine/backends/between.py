@@ -47,6 +47,7 @@ class Between:
         lists: memory that lives within the step, by the node that it holds.
         kept: the nodes of what is one number a tensor or row, by name.
         row_counts: rows of each tensor.
+        reads_gradients: whether it wants the gradients themselves, or their addresses alone.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -57,6 +58,8 @@ class Between:
         self.lists: dict[str, list[Any]] = {}
         given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
         self.kept = {name: given[name] for name in batch.narrow}
+        leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
+        self.reads_gradients = any(n.target == "g" for leaf in leaves for n in leaf.all_input_nodes)
         by_row = bool(self.kept) or batch.plan.uses_rows
         self.row_counts = torch.tensor([rows_of(p) for p in batch.params] if by_row else 0, device=batch.device)
 

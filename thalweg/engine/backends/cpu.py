@@ -355,9 +355,6 @@ class Work(Between):
             function.restype = None
         self.keep: list[Any] = []
         self.job = _Job(tensors=len(batch.params))
-        leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
-        #: whether it wants the gradients themselves, or their addresses alone
-        self.reads_gradients = any(n.target == "g" for leaf in leaves for n in leaf.all_input_nodes)
         self._cut()
         self._tables()
 

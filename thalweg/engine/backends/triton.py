@@ -10,7 +10,7 @@ import linecache
 import math
 import warnings
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -434,7 +434,7 @@ class Work(Between):
         self.begin()
         numbers = [float(self.values[n]) for n in self.kernel.host] + [float(batch.key)]
         numbers += [0.0] * (len(numbers) % 2)  # what lies behind them begins at a multiple of 16 bytes, as tables do
-        addresses = _vector("q", [g.data_ptr() for g in batch.grads])
+        addresses = _vector("q", batch.addresses)
         sent = self._send(torch.cat([_vector("d", numbers).view(torch.int64), addresses]))
         self.given["host"] = sent[: len(numbers)].view(torch.float64)
         self.given["g_table"] = sent[len(numbers) :]
@@ -460,7 +460,7 @@ class Work(Between):
         return shares
 
 
-def _vector(kind: str, values: list[Any]) -> Tensor:
+def _vector(kind: str, values: Iterable[Any]) -> Tensor:
     """On the CPU; ``kind`` is array's ``q`` or ``d``."""
     return torch.frombuffer(array(kind, values), dtype=torch.int64 if kind == "q" else torch.float64)
 

@@ -1,0 +1,59 @@
+"""What a plan reads and writes, pass by pass: the streams of bytes that a ceiling walks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+#: integers of a stream by bytes an element: what they are in C and in torch
+WORDS = {
+    8: ("uint64_t", torch.int64),
+    4: ("uint32_t", torch.int32),
+    2: ("uint16_t", torch.int16),
+    1: ("uint8_t", torch.uint8),
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One array beside the parameter: some name of the plan, at one width in bytes."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The streams that one walk over memory reads and those it writes."""
+
+    reads: tuple[Stream, ...]
+    writes: tuple[Stream, ...]
+
+
+def streams(amounts: dict[str, float]) -> tuple[Stream, ...]:
+    """Bytes an element by name, as streams of 8, 4, 2 and 1 bytes.
+
+    What is left below a byte (scales of blocks, values for each row) is left out, so that the ceiling is never too low.
+    """
+    found = []
+    for name, amount in amounts.items():
+        left = int(amount)
+        for width in WORDS:
+            count, left = divmod(left, width)
+            found += [Stream(name if i == 0 else f"{name}_{i}", width) for i in range(count)]
+    return tuple(found)
+
+
+def passes_of(part: Any) -> tuple[Pass, ...]:
+    """The passes of a part of an optimizer's plan; those that move nothing are left out."""
+    found = [Pass(streams(p.reads), streams(p.writes)) for p in part.passes]
+    return tuple(p for p in found if p.reads or p.writes)
+
+
+def all_streams(passes: Sequence[Pass]) -> list[Stream]:
+    """Each stream once, in the order of the tables."""
+    return list(dict.fromkeys(itertools.chain.from_iterable((*p.reads, *p.writes) for p in passes)))
