@@ -16,7 +16,6 @@ from torch import Tensor
 
 from thalweg.bench import ceiling_triton
 from thalweg.bench.passes import WORDS, Pass, Stream, all_streams
-from thalweg.bench.turns import wait
 from thalweg.bench.works import Shape
 
 #: streams whose memory is kept
@@ -122,7 +121,6 @@ class Ceiling:
     def __init__(
         self, parts: Sequence[tuple[Sequence[Pass], Sequence[Shape]]], threads: int, device: str = "cpu"
     ) -> None:
-        self.device = device
         self._parts = [_Part(passes, shapes, threads, device) for passes, shapes in parts if passes and shapes]
 
     @property
@@ -141,7 +139,6 @@ class Ceiling:
         """Read and write everything once."""
         for part in self._parts:
             part.run()
-        wait(self.device)
 
 
 @functools.lru_cache(ROWS)

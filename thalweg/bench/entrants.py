@@ -70,7 +70,6 @@ class Entrant:
         if self.before is not None:
             self.before(self.load.params)
         self._run()
-        wait(self.load.work.device)
 
     def _steps(self) -> None:
         for optimizer in self.optimizers:
@@ -82,8 +81,10 @@ class Entrant:
         for optimizer in self.optimizers:
             if hasattr(optimizer, "take_hessian"):  # estimates come now and then, and are not what is timed
                 optimizer.take_hessian([torch.ones_like(p) for p in self.load.params])
+        wait(self.load.work.device)
         start = time.perf_counter()
         self.step()
+        wait(self.load.work.device)
         self.first = time.perf_counter() - start
         if self.first < SLOW:
             self.prepare()

@@ -21,7 +21,10 @@ class Row(TypedDict):
     ms: float | None
     spread: float | None
     samples: int
-    #: milliseconds that the same reads and writes take, and that over `ms`
+    #: on a GPU: of `ms`, until `step()` returned; and what the GPU takes for a step that it is told in good time
+    host_ms: float | None
+    device_ms: float | None
+    #: milliseconds that the same reads and writes take, and that over `ms` (on a GPU over `device_ms`)
     ceiling_ms: float | None
     ceiling_fraction: float | None
     #: bytes that a step reads and writes for each parameter, by the optimizer's plan
@@ -29,6 +32,8 @@ class Row(TypedDict):
     #: torch's time over ours, above 1 where ours is faster; torch's time, and in which form it is fastest
     vs_torch: float | None
     torch_ms: float | None
+    torch_host_ms: float | None
+    torch_device_ms: float | None
     torch_kind: str | None
     #: the same against each peer that ran
     vs_peers: dict[str, float]

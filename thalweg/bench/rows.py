@@ -71,7 +71,7 @@ def measure(case: Case) -> list[Row]:
     gc.collect()
     gc.disable()  # while the clock runs
     try:
-        times = take_turns(turns, case.seconds, case.least, case.most)
+        times = take_turns(turns, case.seconds, case.least, case.most, device=case.work.device)
     finally:
         gc.enable()
     times.update({name: Times([seconds]) for name, seconds in once.items()})
@@ -85,9 +85,10 @@ def nothing(case: Case, note: str) -> Row:
     return {
         "optimizer": case.optimizer, "backend": None, "work": case.work.name, "dtype": case.dtype,
         "state_dtype": str(case.settings.get("state_dtype") or case.dtype).removeprefix("torch."),
-        "setting": case.setting, "ms": None, "spread": None, "samples": 0,
+        "setting": case.setting, "ms": None, "spread": None, "samples": 0, "host_ms": None, "device_ms": None,
         "ceiling_ms": None, "ceiling_fraction": None, "bytes_per_param": None,
-        "vs_torch": None, "torch_ms": None, "torch_kind": None, "vs_peers": {},
+        "vs_torch": None, "torch_ms": None, "torch_host_ms": None, "torch_device_ms": None,
+        "torch_kind": None, "vs_peers": {},
         "first_step_cold": None, "first_step_warm": None, "state_bytes_per_param": None, "note": note,
     }  # fmt: skip
 
@@ -165,11 +166,15 @@ def _row(
         "ms": mine.ms,
         "spread": mine.spread,
         "samples": len(mine.seconds),
-        "ceiling_ms": ceiling.ms,
-        "ceiling_fraction": ratio(ceiling, mine),
+        "host_ms": mine.host_ms,
+        "device_ms": mine.device_ms,
+        "ceiling_ms": ceiling.device_ms or ceiling.ms,
+        "ceiling_fraction": ratio(ceiling, mine, on_device=True),
         "bytes_per_param": kernel.bytes / case.work.numel if isinstance(kernel, Ceiling) else None,
         "vs_torch": ratio(twin, mine),
         "torch_ms": twin.ms,
+        "torch_host_ms": twin.host_ms,
+        "torch_device_ms": twin.device_ms,
         "torch_kind": torch_s.kind if isinstance(torch_s, Entrant) else None,
         "vs_peers": {name: value for name, value in against.items() if value},
         "state_bytes_per_param": entrants.state_bytes(entrant),

@@ -22,22 +22,40 @@ class Stepper(Protocol):
 
 
 def wait(device: str) -> None:
-    """Until the device has done what it was told. A step ends with it, so that the next begins on a quiet device."""
+    """Until the device has done what it was told."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 @dataclass
 class Times:
-    """The seconds of each turn of one stepper, and what ended them early."""
+    """The seconds of each turn of one stepper, and what ended them early.
+
+    Attributes:
+        seconds: from a quiet device to a quiet device.
+        host: of these, until the step had told the device what to do.
+        device: of another step, what the device took for it when it was told in good time, as a busy one is.
+    """
 
     seconds: list[float] = field(default_factory=list)
+    host: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
     error: str = ""
 
     @property
     def ms(self) -> float | None:
         """Median of milliseconds a step; None where no step succeeded."""
         return 1e3 * statistics.median(self.seconds) if self.seconds and not self.error else None
+
+    @property
+    def host_ms(self) -> float | None:
+        """Median of ``host`` in milliseconds; None on a CPU."""
+        return 1e3 * statistics.median(self.host) if self.host and not self.error else None
+
+    @property
+    def device_ms(self) -> float | None:
+        """Median of ``device`` in milliseconds; None on a CPU."""
+        return 1e3 * statistics.median(self.device) if self.device and not self.error else None
 
     @property
     def spread(self) -> float | None:
@@ -54,6 +72,7 @@ def take_turns(
     least: int,
     most: int,
     clock: Callable[[], float] = time.perf_counter,
+    device: str = "cpu",
 ) -> dict[str, Times]:
     """Step everyone in turn until each has had its time.
 
@@ -62,6 +81,7 @@ def take_turns(
         seconds: how long each may step in all.
         least, most: bounds on the number of steps of each, whatever they take.
         clock: seconds that only grow.
+        device: what the steps run on. On a GPU each turn has two: one that is waited for, one behind other work.
 
     Returns:
         The times of each. One that raises is left out from then on and keeps the error.
@@ -75,13 +95,34 @@ def take_turns(
                 stepper.prepare()
                 start = clock()
                 stepper.step()
+                told = clock()
+                wait(device)
                 mine.seconds.append(clock() - start)
+                if device == "cuda":
+                    mine.host.append(told - start)
+                    mine.device.append(_behind_other_work(stepper, told - start))
             except Exception as error:  # whatever a peer raises is its result, not the benchmark's end
                 mine.error = reason(error)
             count = len(mine.seconds)
             if mine.error or count >= most or (count >= least and sum(mine.seconds) >= seconds):
                 del active[name]
     return times
+
+
+#: cycles in which a GPU idles for a second, about; and the longest that it is kept from a step
+CYCLES, LONGEST = 2e9, 0.1
+
+
+def _behind_other_work(stepper: Stepper, host: float) -> float:
+    """Seconds that a GPU takes for a step which it was told while it was busy for twice the time of the telling."""
+    stepper.prepare()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda._sleep(int(CYCLES * min(LONGEST, 2 * host)))  # type: ignore[no-untyped-call]
+    start.record()
+    stepper.step()
+    end.record()
+    wait("cuda")
+    return float(start.elapsed_time(end)) / 1e3
 
 
 def reason(error: BaseException) -> str:

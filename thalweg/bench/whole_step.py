@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg.bench import entrants, torchs
 from thalweg.bench.gpt import Gpt
 from thalweg.bench.result import WholeStep
-from thalweg.bench.turns import Times, reason, take_turns, wait
+from thalweg.bench.turns import Times, reason, take_turns
 from thalweg.bench.works import Load, Work
 
 #: layers, width, heads, vocabulary, context; batch
@@ -37,7 +37,6 @@ class _Training:
         self.entrant.step()
         for optimizer in self.entrant.optimizers:
             optimizer.zero_grad()
-        wait(self.entrant.load.work.device)
 
 
 def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = False, device: str = "cpu") -> WholeStep:
@@ -62,7 +61,7 @@ def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = Fa
         torch_s = _training(model, tokens, lambda load: _torchs(name, load))
     except Exception as error:  # its result, not the benchmark's end
         return {**result, "note": reason(error)}
-    times = take_turns({"ours": ours, "torch": torch_s}, seconds, least, most)
+    times = take_turns({"ours": ours, "torch": torch_s}, seconds, least, most, device=device)
     mine, theirs = times["ours"], times["torch"]
     return {
         **result,
@@ -77,8 +76,10 @@ def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = Fa
     }
 
 
-def ratio(theirs: Times, mine: Times) -> float | None:
-    """How many times faster mine is."""
+def ratio(theirs: Times, mine: Times, on_device: bool = False) -> float | None:
+    """How many times faster mine is; ``on_device``: of what a GPU takes by itself, where there is one."""
+    if on_device and theirs.device_ms and mine.device_ms:
+        return theirs.device_ms / mine.device_ms
     return theirs.ms / mine.ms if theirs.ms and mine.ms else None
 
 

@@ -119,6 +119,8 @@ def _table(rows: list[Row]) -> Table:
         "optimizer": [label(row) for row in rows],
         "backend": [row["backend"] or "–" for row in rows],
         "ms": [spelled(row["ms"], row["spread"]) for row in rows],
+        "on host": [number(row["host_ms"], ".3g") for row in rows],
+        "on GPU": [number(row["device_ms"], ".3g") for row in rows],
         "ceiling": [number(row["ceiling_fraction"], ".2f") for row in rows],
         "× torch": [_against(row) for row in rows],
         "× peers": [", ".join(f"{k} {v:.3g}" for k, v in row["vs_peers"].items()) or "–" for row in rows],

@@ -111,7 +111,12 @@ def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _logical(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``function`` of conditions some of which may be numbers."""
-    return lambda a, b: function(torch.as_tensor(a), torch.as_tensor(b))
+    return lambda a, b: function(*(_beside(x, a, b) for x in (a, b)))
+
+
+def _beside(x: Any, *others: Any) -> Tensor:
+    """A tensor, where the others are."""
+    return torch.as_tensor(x, device=next((y.device for y in others if isinstance(y, Tensor)), None))
 
 
 def _where(condition: Any, a: Any, b: Any) -> Any:
@@ -156,8 +161,8 @@ _ROWS = [
        "{0} + {3} * ({1} / {2})", "{0} + {3} * ({1} / {2})", r"{0} + {3}\frac{{{1}}}{{{2}}}", flops=3, foreach="addcdiv"),
     Op("lerp",       torch.lerp,           lambda a, b, k: a + k * (b - a),
        "{0} + {2} * ({1} - {0})", "{0} + {2} * ({1} - {0})", r"(1 - {2})\,{0} + {2}\,{1}", flops=3, foreach="lerp"),
-    Op("sqrt",       torch.sqrt,           math.sqrt,             "sqrt{f}({0})",                "tl.sqrt({0})",           r"\sqrt{{{0}}}", foreach="sqrt"),
-    Op("rsqrt",      torch.rsqrt,          lambda x: _quotient(1.0, math.sqrt(x)), "1 / sqrt{f}({0})", "1.0 / tl.sqrt({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}", flops=2),
+    Op("sqrt",       torch.sqrt,           math.sqrt,             "sqrt{f}({0})",                "root({0})",              r"\sqrt{{{0}}}", foreach="sqrt"),
+    Op("rsqrt",      torch.rsqrt,          lambda x: _quotient(1.0, math.sqrt(x)), "1 / sqrt{f}({0})", "1.0 / root({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}", flops=2),
     Op("cbrt",       _cbrt,                math.cbrt,             "CBRT({0})",                   "cbrt({0})",              r"\sqrt[3]{{{0}}}", flops=20),
     Op("abs",        torch.abs,            abs,                   "fabs{f}({0})",                "tl.abs({0})",            r"\lvert {0} \rvert", foreach="abs"),
     Op("sign",       torch.sign,           lambda x: (x > 0) - (x < 0), "(T)(({0} > 0) - ({0} < 0))",

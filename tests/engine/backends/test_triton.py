@@ -130,7 +130,8 @@ def test_formats(dtype, flags):
             y = other[name]
             if x.dtype in (torch.int8, torch.uint8, torch.int16):
                 away = (x.int() - y.int()).abs() % (1 << 16)
-                assert (away > 1).sum() <= x.numel() / 50, name
+                # of a code one step; of 16 bits below a bfloat16, in which float32's rounding shows, a few
+                assert (away > (8 if x.dtype == torch.int16 else 1)).sum() <= x.numel() / 50, name
             else:
                 torch.testing.assert_close(x, y, rtol=2e-2 if x.itemsize == 2 else 1e-2, atol=1e-6)
 
@@ -376,7 +377,7 @@ def test_without_triton_it_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("p", "flags", "why"),
     [
-        (torch.ones(4, 6)[:, ::2], {}, "gaps"),
+        (torch.ones(4, 6, device=DEVICE)[:, ::2], {}, "gaps"),
         (torch.ones(4, 6).T, {"centralize": True}, "rows of a tensor do not lie one behind the other"),
         (torch.ones(4, 6), {"centralize": True, "momentum": 0.9, "state_dtype": "int8"}, "blocks of int8"),
     ],
@@ -467,10 +468,11 @@ def test_neither_lr_nor_shapes_compile_anew():
 
 
 @pytest.mark.skipif(DEVICE != "cuda", reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_a_step_does_not_wait_for_the_gpu():
     params, optimizer = walk(thalweg.AdamW, "triton", torch.float32, SMALL, steps=2, clip_global_norm=1.0)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for p in params:
             p.grad = torch.ones_like(p)
         optimizer.step()

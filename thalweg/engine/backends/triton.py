@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import importlib
@@ -10,7 +11,7 @@ import linecache
 import math
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ CAPABILITY = (7, 0)
 
 KIND = {"split8": "int16", "split16": "int16"}  # the others are called as in torch
 LOWER = {"split8": "int8", "split16": "int16"}  # of the bits below
-CALLS = ("power", "cbrt", "log1p", "tanh")
+CALLS = ("power", "root", "cbrt", "log1p", "tanh")
 
 
 def refusal(batch: Batch) -> str | None:
@@ -365,6 +366,7 @@ class Work(Between):
         with _on(batch.device):
             self._cut()
             self._tables()
+            self.post = Post(len(self.kernel.host) + 1, len(batch.params), batch.device)
 
     def _cut(self) -> None:
         """Cut the tensors into pieces, and into rows."""
@@ -420,8 +422,9 @@ class Work(Between):
             self.fold(this, totals)
             shares = self._launch(stage, totals) if this.stores or this.sums else {}
             self.run_leaves(this)
-        if stage == len(self.batch.plan.stages) - 1:
-            self.end(totals)
+            if stage == len(self.batch.plan.stages) - 1:
+                self.end(totals)
+                self.post.used()
         return shares
 
     def _begin(self) -> None:
@@ -432,23 +435,23 @@ class Work(Between):
                 "a CUDA graph would replay this step with the numbers of today; capture what comes before"
             )
         self.begin()
-        numbers = [float(self.values[n]) for n in self.kernel.host] + [float(batch.key)]
-        numbers += [0.0] * (len(numbers) % 2)  # what lies behind them begins at a multiple of 16 bytes, as tables do
-        addresses = _vector("q", batch.addresses)
-        sent = self._send(torch.cat([_vector("d", numbers).view(torch.int64), addresses]))
-        self.given["host"] = sent[: len(numbers)].view(torch.float64)
-        self.given["g_table"] = sent[len(numbers) :]
+        numbers = array("d", [*(float(self.values[n]) for n in self.kernel.host), batch.key])
+        self.given |= self.post.send(numbers, batch.addresses)
 
     def _launch(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
         launch, device = self.kernel.stages[stage], self.batch.device
         programs = int((self.rows if launch.by_row else self.pieces)[-1])
         block = self.width if launch.by_row else BLOCK
         count = len(launch.sums)
-        partial = torch.empty(programs * count, dtype=torch.float64, device=device)
-        known = {f"total_{n}": torch.as_tensor(x, dtype=torch.float64, device=device) for n, x in totals.items()}
-        given = {**self.given, **known, "partial": partial}
+        given = self.given
+        if totals:
+            known = {f"total_{n}": torch.as_tensor(x, dtype=torch.float64, device=device) for n, x in totals.items()}
+            given = given | known
+        if count:
+            partial = torch.empty(programs * count, dtype=torch.float64, device=device)
+            given = given | {"partial": partial}
         if programs:
-            arguments = (given[name] for name in launch.arguments)
+            arguments = [given[name] for name in launch.arguments]
             self.functions[stage][(programs,)](*arguments, BLOCK=block, num_warps=max(1, min(4, block // 256)))
         shares = {}
         for i, node in enumerate(launch.sums):
@@ -458,6 +461,63 @@ class Work(Between):
                 first = self.first_row if launch.by_row else self.first_piece
                 self.add_up[(len(self.batch.params),)](partial, first, given[f"sum_{node.name}"], i, count, PIECES)  # type: ignore[index]
         return shares
+
+
+class Post:
+    """What the kernels of a step are told, brought to the device in one copy, without waiting for it.
+
+    The memory is kept. Several letters take turns: one is written over only when the step that read it is done.
+
+    Args:
+        numbers: how many float64 of the host.
+        addresses: how many gradients.
+        device: where they are read.
+    """
+
+    def __init__(self, numbers: int, addresses: int, device: torch.device) -> None:
+        ahead = numbers + numbers % 2  # what lies behind them begins at a multiple of 16 bytes, as tables do
+        self.letters = [Letter(ahead, addresses, device) for _ in range(4 if device.type == "cuda" else 1)]
+        self.turn = 0
+
+    def send(self, numbers: array[float], addresses: Sequence[int]) -> dict[str, Tensor]:
+        """Bring these; gives the arguments that hold them there."""
+        self.turn = (self.turn + 1) % len(self.letters)
+        letter = self.letters[self.turn]
+        letter.write(numbers, addresses if isinstance(addresses, array) else array("Q", addresses))
+        return letter.given
+
+    def used(self) -> None:
+        """The kernels that read it have been launched."""
+        letter = self.letters[self.turn]
+        if letter.read is not None:
+            letter.read.record()
+
+
+class Letter:
+    """Numbers and addresses, here and there.
+
+    Attributes:
+        given: the arguments that hold them there.
+        read: the moment when its kernels are done; None where it need not travel.
+    """
+
+    def __init__(self, ahead: int, addresses: int, device: torch.device) -> None:
+        cuda = device.type == "cuda"
+        self.here = torch.empty(ahead + addresses, dtype=torch.int64, device="cpu", pin_memory=cuda)
+        self.there = self.here.to(device)
+        self.starts = self.here.data_ptr(), self.here.data_ptr() + 8 * ahead
+        self.given = {"host": self.there[:ahead].view(torch.float64), "g_table": self.there[ahead:]}
+        self.read: Any = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
+
+    def write(self, *parts: array[Any]) -> None:
+        """Lay down both parts; they travel on the current stream."""
+        if self.read is not None:
+            self.read.synchronize()  # waits only for a device that is as many steps behind as there are letters
+        for start, part in zip(self.starts, parts, strict=True):
+            at, count = part.buffer_info()
+            ctypes.memmove(start, at, count * part.itemsize)
+        if self.there is not self.here:
+            self.there.copy_(self.here, non_blocking=True)
 
 
 def _vector(kind: str, values: Iterable[Any]) -> Tensor:

@@ -202,6 +202,14 @@ def store_scales(at, scale, start, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def root(x):
+    """Of denormal numbers too, which Triton's own of a float32 takes for 0."""
+    if x.dtype == tl.float32:
+        return tl.sqrt_rn(x)
+    return tl.sqrt(x)
+
+
+@triton.jit
 def power(x, k):
     """In float64: the logarithm of a small number times k would lose float32's last digits. Rare in rules."""
     base, k = tl.cast(x, tl.float64), tl.cast(k, tl.float64)
