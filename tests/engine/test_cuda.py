@@ -165,10 +165,14 @@ def test_a_graph_is_refused_before_anything_changes():
     optimizer = thalweg.AdamW(net.parameters(), lr=0.01)
     train(net, optimizer)
     before = [p.detach().clone() for p in net.parameters()]
-    graph = torch.cuda.CUDAGraph()
-    with pytest.raises(ThalwegError, match="a CUDA graph would replay"), torch.cuda.graph(graph):
-        torch.ones(1, device="cuda").add_(1)  # torch warns of an empty graph
-        optimizer.step()
+
+    def capture():
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            torch.ones(1, device="cuda").add_(1)  # torch warns of an empty graph
+            optimizer.step()
+
+    with pytest.raises(ThalwegError, match="a CUDA graph would replay"):
+        capture()
     torch.cuda.synchronize()
     torch.testing.assert_close([p.detach() for p in net.parameters()], before, rtol=0, atol=0)
 
