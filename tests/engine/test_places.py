@@ -91,3 +91,15 @@ def test_without_the_lookout_python_looks(missing, monkeypatch):
         mine.step()
         theirs.step()
     assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+
+
+def test_each_of_several_groups_is_found_again_in_c():
+    """The first is bound before the others have a state."""
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(4)]
+    optimizer = thalweg.AdamW([{"params": params[:2]}, {"params": params[2:], "weight_decay": 0.0}])
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.ones(3)
+        optimizer.step()
+    bounds = [bound for found in optimizer._steps.bound.values() for bound in found]
+    assert [bound.places.counted for bound in bounds if bound.places.lookout] == [True] * 2

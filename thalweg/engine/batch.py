@@ -123,7 +123,7 @@ class Bound:
         key: Variant,
         storage: Storage,
         ids: list[int],
-        everything: dict[Any, Any],
+        everything: dict[Any, Any] | None,
     ) -> None:
         self.owners, self.kept, self.specs = owners, states, specs
         params = [local(p) for p in owners]
@@ -149,8 +149,9 @@ class Bound:
         for spec in narrow:
             self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
-        alone = len(everything) == len(owners) and all(map(is_, everything, owners))
-        self.places = Places(owners, states, names, self.objects, dense, everything if alone else None)
+        if everything is not None and not (len(everything) == len(owners) and all(map(is_, everything, owners))):
+            everything = None
+        self.places = Places(owners, states, names, self.objects, dense, everything)
 
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""

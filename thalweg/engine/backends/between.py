@@ -46,7 +46,7 @@ class Between:
         values: of the host's nodes at this step.
         lists: memory that lives within the step, by the node that it holds.
         kept: the nodes of what is one number a tensor or row, by name.
-        row_counts: rows of each tensor.
+        row_counts, row_total: rows of each tensor, and of all.
         reads_gradients: whether it wants the gradients themselves, or their addresses alone.
     """
 
@@ -61,7 +61,8 @@ class Between:
         leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
         self.reads_gradients = any(n.target == "g" for leaf in leaves for n in leaf.all_input_nodes)
         by_row = bool(self.kept) or batch.plan.uses_rows
-        self.row_counts = torch.tensor([rows_of(p) for p in batch.params] if by_row else 0, device=batch.device)
+        counts = [rows_of(p) for p in batch.params] if by_row else []
+        self.row_counts, self.row_total = torch.tensor(counts, dtype=torch.int64, device=batch.device), sum(counts)
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
         """Let a table of pointers show these tensors."""
@@ -122,8 +123,11 @@ class Between:
         """Add up what is one number a row, for a stage that is about to run."""
         for node, chain in stage.folds.items():
             (source,) = node.all_input_nodes
-            rows = self._vectors(chain, totals)[source].to(torch.float64)
-            self.vector(node).copy_(torch.segment_reduce(rows, "sum", lengths=self.row_counts, initial=0))
+            self.add_rows(self._vectors(chain, totals)[source].to(torch.float64), self.vector(node))
+
+    def add_rows(self, rows: Tensor, out: Tensor) -> None:
+        """Add what is one number a row to one number a tensor."""
+        out.copy_(torch.segment_reduce(rows, "sum", lengths=self.row_counts, initial=0))
 
     def _vectors(self, nodes: list[fx.Node], totals: dict[str, Any]) -> dict[fx.Node, Any]:
         """What is one number a tensor or row, computed over all of them at once."""
@@ -146,7 +150,9 @@ class Between:
 
     def _spread(self, value: Any, extent: ops.Extent, over: ops.Extent) -> Any:
         """One number a tensor as one number a row, where those are wanted."""
-        return value.repeat_interleave(self.row_counts) if (extent, over) == (PER_TENSOR, ROW) else value
+        if (extent, over) != (PER_TENSOR, ROW):
+            return value
+        return value.repeat_interleave(self.row_counts, output_size=self.row_total)
 
     def _empty(self, p: Tensor) -> Tensor:
         return torch.empty_like(p, dtype=self.batch.compute, requires_grad=False)

@@ -408,6 +408,10 @@ class Work(Between):
         """One number for each tensor or row, as the kernels see it."""
         return self.given[f"{'sum' if node in self.kernel.sums else 'number'}_{node.name}"]
 
+    def add_rows(self, rows: Tensor, out: Tensor) -> None:
+        """In a kernel: torch's own adds up a tensor's rows one by one."""
+        self.add_up[(len(out),)](rows, self.first_row, out, 0, 1, PIECES)  # type: ignore[index]
+
     def _send(self, x: Tensor) -> Tensor:
         """To the device, without waiting: torch keeps the pinned memory until the copy is done."""
         return x if self.batch.device.type == "cpu" else x.pin_memory().to(self.batch.device, non_blocking=True)
