@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -123,7 +122,7 @@ class Bound:
         key: Variant,
         storage: Storage,
         ids: list[int],
-        everything: dict[Any, Any] | None,
+        everything: dict[Any, Any],
     ) -> None:
         self.owners, self.kept, self.specs = owners, states, specs
         params = [local(p) for p in owners]
@@ -149,8 +148,6 @@ class Bound:
         for spec in narrow:
             self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
-        if everything is not None and not (len(everything) == len(owners) and all(map(is_, everything, owners))):
-            everything = None
         self.places = Places(owners, states, names, self.objects, dense, everything)
 
     def _share(self, name: str) -> Tensor:

@@ -27,7 +27,8 @@ typedef struct {
     void *none, *grad;                             /* None and "grad" */
     int64_t size, kinds, numbers;
     int64_t turns, turn;        /* which states are looked at: one in so many, and the first and the last */
-    void *states;               /* the dict from parameters to theirs, if it holds no others and in this order */
+    int64_t before;             /* entries of the dict before theirs */
+    void *states;               /* the dict from parameters to their states, if it holds these in this order */
     void **owner, **state;      /* the parameters and their dicts */
     void **kind;                /* keys of the state's tensors, then of its other entries */
     uint64_t *layout, *place;   /* of the parameters, then of each kind of state */
@@ -77,10 +78,10 @@ static int is_at(const Lookout *all, void *object, uint64_t layout, uint64_t pla
 int64_t unmoved(const Lookout *all)
 {
     if (all->states) {
-        int64_t at = 0, i = 0;
+        int64_t at = 0, i;
         void *key, *value;
-        for (; all->next(all->states, &at, &key, &value); i++)
-            if (i == all->size || key != all->owner[i] || value != all->state[i]) return 0;
+        for (i = -all->before; i < all->size && all->next(all->states, &at, &key, &value); i++)
+            if (i >= 0 && (key != all->owner[i] || value != all->state[i])) return 0;
         if (i != all->size) return 0;
     }
     for (int64_t k = 0; k < all->numbers; k++)

@@ -24,6 +24,8 @@ from thalweg.engine import compiler
 #: beyond so many tensors, of fewer elements than so many on average, looking at their states would take longer than the
 #: step itself; they are looked at in so many turns, but for the ends: whoever moves the tensors of a state moves all
 MANY, TINY, TURNS = 1000, 2048, 32
+#: entries that may be passed by for each that is wanted, rather than looking that one up
+FAR = 16
 
 
 def local(x: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ class Places:
         objects: for other entries of the states, the very objects that must be there: numbers in tensors that lie side
             by side.
         dense: whether gradients must lie in memory as their parameters do.
-        everything: the dict from parameters to their states, if these are all that it holds, in this order.
+        everything: the dict from parameters to their states.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Places:
         names: Sequence[str],
         objects: Mapping[str, Sequence[Any]],
         dense: bool,
-        everything: dict[Any, Any] | None = None,
+        everything: dict[Any, Any],
     ) -> None:
         self.owners, self.states, self.objects, self.dense = owners, states, objects, dense
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
@@ -78,7 +80,7 @@ class Places:
         if not self.wrapped and dense and all(map(_like_its_gradient, owners)):
             self.lookout = Lookout.over(owners, states, kept, objects, everything)
         #: whether the lookout sees for itself what the optimizer keeps for whom
-        self.watches_states = self.lookout is not None and everything is not None
+        self.watches_states = self.lookout is not None and bool(self.lookout.tables.states)
 
     def gradients(self, owners: Sequence[Tensor], states_now: Callable[[], Sequence[Any]] | None, listed: bool) -> Any:
         """The gradients, here and laid out as the parameters are, and their ``addresses``; None if anything has moved.
@@ -184,7 +186,7 @@ class _Lookout(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "none", "grad")),
-        *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "turns", "turn")),
+        *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "turns", "turn", "before")),
         *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "layout", "place")),
         *((name, ctypes.c_void_p) for name in ("gradient", "number", "home", "address")),
     ]
@@ -207,7 +209,7 @@ class Lookout:
         states: Sequence[dict[str, Any]],
         kept: Mapping[str, Sequence[Tensor]],
         objects: Mapping[str, Sequence[Any]],
-        everything: dict[Any, Any] | None,
+        everything: dict[Any, Any],
     ) -> Lookout | None:
         """One for these as they lie now; None where there is no compiler, or torch has no such table."""
         functions, dlpack = _functions(), _exchange()
@@ -216,6 +218,7 @@ class Lookout:
         self = cls(functions, dlpack)
         size = len(owners)
         names = [*kept, *objects]
+        before = _entries_before(owners, everything)
         turns = TURNS if size > MANY and sum(p.numel() for p in owners) < TINY * size else 1
         self.address = array("Q", bytes(8 * size))
         layout, place = self._look([*owners, *(t for ts in kept.values() for t in ts)])
@@ -224,8 +227,8 @@ class Lookout:
         calls = (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next)
         self.tables = _Lookout(
             dlpack, *map(_address, calls),
-            id(None), id(GRAD), size, len(kept), len(objects), turns, 0,
-            0 if everything is None else id(everything), self._table(map(id, owners)), self._table(map(id, states)),
+            id(None), id(GRAD), size, len(kept), len(objects), turns, 0, before or 0,
+            0 if before is None else id(everything), self._table(map(id, owners)), self._table(map(id, states)),
             self._table(map(id, names)),
             self._table(layout), self._table(place), self._table(gradient),
             self._table(id(x) for xs in objects.values() for x in xs),
@@ -256,6 +259,15 @@ class Lookout:
         table = array("Q", values)
         self.keep.append(table)
         return table.buffer_info()[0] if table else 0
+
+
+def _entries_before(owners: Sequence[Tensor], everything: dict[Any, Any]) -> int | None:
+    """How many entries precede theirs; None if these do not lie in this order, or so far on that a walk takes long."""
+    keys = list(everything)
+    before = next((i for i, p in enumerate(keys) if p is owners[0]), len(keys))
+    here = keys[before : before + len(owners)]
+    near = before <= FAR * len(owners)
+    return before if near and len(here) == len(owners) and all(map(is_, here, owners)) else None
 
 
 #: the attribute's name as one object that is never freed

@@ -200,12 +200,9 @@ class Steps:
                 p
             )
         bounds = []
-        all_there_is = sum(len(g["params"]) for g in opt.param_groups)
         for (*_, first), ps in same.items():
             states = [opt.state[p] if kept_of_each or opt.storage.master else {} for p in ps]
-            ids = [self.ids[id(p)] for p in ps]
-            everything = opt.state if len(ps) == all_there_is else None
-            bound = Bound(ps, states, kept_of_each, key, opt.storage, ids, everything)
+            bound = Bound(ps, states, kept_of_each, key, opt.storage, [self.ids[id(p)] for p in ps], opt.state)
             values = bound.count()
             assert values is not None
             bound.first, bound.group, bound.values = first, i, values
