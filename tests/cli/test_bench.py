@@ -1,13 +1,18 @@
 """`thalweg bench`: its table, its files, and what it refuses."""
 
+import io
 import json
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from rich.console import Console
 
-from thalweg.bench import peers
+from thalweg.bench import peers, rows, works
+from thalweg.bench.machine import machine
+from thalweg.bench.rows import Case
 from thalweg.cli.app import app
+from thalweg.cli.bench import show
 
 TINY = ["bench", "--scale", "0.002", "--budget", "1e-6", "--optimizers", "adamw,rmsprop"]
 
@@ -36,6 +41,21 @@ def test_table_json_and_picture(tmp_path):
     with Image.open(tmp_path / "b.png") as picture:
         assert picture.format == "PNG"
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+
+
+@pytest.mark.parametrize("width", [80, 110])
+def test_a_narrow_screen_drops_no_names(width):
+    """A GPU's rows have two columns more."""
+    work = works.work("gpt", 0.001)
+    row = rows.nothing(Case("ScheduleFreeAdamW", work, (), settings={"clip_global_norm": 1.0}), "")
+    times = {"ms": 0.946, "spread": 0.226, "host_ms": 0.845, "device_ms": 0.255, "ceiling_fraction": 0.91}
+    row |= {**times, "backend": "triton + torch", "vs_torch": 2.08, "torch_kind": "clip_grad_norm_ + fused"}
+    row |= {"first_step_cold": 1.84, "first_step_warm": 0.59, "state_bytes_per_param": 0.0257}
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(console, {"command": "", "machine": machine(1), "complete": True, "rows": [row], "whole_step": []})
+    table = console.export_text().split("gpt:")[1]
+    assert "optimizer" in table
+    assert "Schedule" in table
 
 
 def test_json_alone_on_standard_output():

@@ -134,9 +134,11 @@ def _table(rows: list[Row]) -> Table:
     }
     shown = {name: values for name, values in cells.items() if any(value != "–" for value in values)}
     table = Table(*shown, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in table.columns[1:]:
-        column.no_wrap = column.header != "× peers"
-        column.justify = "left" if column.header in ("backend", "× torch", "× peers") else "right"
+    for column in table.columns:
+        column.justify = "left" if column.header in ("optimizer", "backend", "× torch", "× peers") else "right"
+        # a narrow screen breaks lines between words, and drops no column
+        words = " ".join([str(column.header), *shown[str(column.header)]]).split()
+        column.min_width, column.overflow = min(10, max(map(len, words))), "fold"
     for values in zip(*shown.values(), strict=True):
         table.add_row(*values)
     return table
