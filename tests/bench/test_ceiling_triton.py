@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.bench.test_ceiling import ADAM, BLIND, MIXED, NORM, expected
+from tests.bench.test_ceiling import KINDS, check
 from thalweg.bench.passes import WORDS, all_streams
 
 pytest.importorskip("triton")
@@ -12,18 +12,10 @@ walks = pytest.importorskip("thalweg.bench.ceiling_triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize("passes", [(ADAM,), (NORM, ADAM), (MIXED,), (BLIND, ADAM)], ids=str)
+@pytest.mark.parametrize("passes", KINDS, ids=str)
 @pytest.mark.parametrize("form", [walks.FORMS[0], walks.FORMS[-1]], ids=str)
 def test_the_kernel_adds_what_the_passes_say(passes, form, monkeypatch):
     monkeypatch.setattr(walks, "FORMS", (form,))
     sizes = (3, 0, 1024, 4096, 5000)
     memory = [[torch.ones(n, dtype=WORDS[s.width][1], device=DEVICE) for n in sizes] for s in all_streams(passes)]
-    walk = walks.Walk(passes, sizes, memory)
-    for row in memory:
-        for x in row:
-            x.random_(0, 100)
-    after = expected(memory, passes)
-    walk.run()
-    for mine, theirs in zip(memory, after, strict=True):
-        for x, y in zip(mine, theirs, strict=True):
-            assert torch.equal(x, y)
+    check(walks.Walk(passes, sizes, memory).run, memory, passes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -63,11 +63,11 @@ def _walk(number: int, step: Pass, order: dict[Stream, int]) -> str:
     loops, pointers = [], []
     for stream in dict.fromkeys((*step.reads, *step.writes)):
         word, k = WORDS[stream.width][0], order[stream]
-        pointers.append(f"{word} *x{k} = ({word} *)tables[{k}][i] + from;")
+        pointers.append(f"{word}_t *x{k} = ({word}_t *)tables[{k}][i] + from;")
     for width, (word, _) in WORDS.items():
         read = [order[s] for s in step.reads if s.width == width]
         written = [order[s] for s in step.writes if s.width == width]
-        loops += _loop(word, read, written)
+        loops += _loop(f"{word}_t", read, written)
     body = "\n".join(f"            {line}" for line in (*pointers, *loops))
     return f"""\
 static void pass_{number}(int64_t n, const int64_t *ends, void ***tables, int threads) {{
@@ -156,24 +156,32 @@ class _Part:
         if device == "cuda":
             self.run = ceiling_triton.Walk(passes, sizes, self.memory).run
         else:
-            self.run = _in_c(passes, sizes, self.memory, threads)
+            self.run = Walk(passes, sizes, self.memory, threads).run
 
 
-def _in_c(
-    passes: Sequence[Pass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]], threads: int
-) -> Callable[[], None]:
-    """A call of the compiled kernel over this memory."""
-    from thalweg.engine import compiler
+class Walk:
+    """The passes of one part over memory that is given, in C.
 
-    run = compiler.library(source(passes)).cdll.run
-    run.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-    run.restype = None
-    ends = torch.cumsum(torch.tensor(sizes), 0)
-    tables = [torch.tensor([x.data_ptr() for x in row]) for row in memory]
-    table = torch.tensor([x.data_ptr() for x in tables])
-    keep = (ends, table, tables, memory)
+    Args:
+        passes: what is read and written.
+        sizes: elements of each tensor.
+        memory: for each stream of :func:`all_streams` its tensors.
+        threads: how many walk.
+    """
 
-    def walk(keep: object = keep) -> None:
-        run(len(ends), ends.data_ptr(), table.data_ptr(), threads)
+    def __init__(
+        self, passes: Sequence[Pass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]], threads: int
+    ) -> None:
+        from thalweg.engine import compiler
 
-    return walk
+        self._run = compiler.library(source(passes)).cdll.run
+        self._run.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+        self._run.restype = None
+        self._ends = torch.cumsum(torch.tensor(sizes), 0)
+        self._tables = [torch.tensor([x.data_ptr() for x in row]) for row in memory]
+        self._table = torch.tensor([table.data_ptr() for table in self._tables])
+        self._threads = threads
+
+    def run(self) -> None:
+        """All passes."""
+        self._run(len(self._ends), self._ends.data_ptr(), self._table.data_ptr(), self._threads)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from thalweg.bench.passes import WORDS, Pass, Stream, all_streams
-from thalweg.bench.turns import wait
+from thalweg.bench.turns import seconds_of
 
 #: elements of a program and its warps: the ceiling is what the fastest pair reaches
 FORMS = ((1024, 4), (2048, 8))
@@ -32,8 +31,7 @@ def _walk(number: int, step: Pass, order: dict[Stream, int]) -> str:
     streams = dict.fromkeys((*step.reads, *step.writes))
     given = ", ".join(tables(step, list(order)))
     lines = [
-        f"x{order[s]} = tl.load(x{order[s]}_table + t).to(tl.pointer_type(tl.{WORDS[s.width][0][:-2]}))"
-        for s in streams
+        f"x{order[s]} = tl.load(x{order[s]}_table + t).to(tl.pointer_type(tl.{WORDS[s.width][0]}))" for s in streams
     ]
     lines += [f"x{order[s]} = tl.multiple_of(x{order[s]}, 16) + i" for s in streams]
     for width in WORDS:
@@ -42,7 +40,7 @@ def _walk(number: int, step: Pass, order: dict[Stream, int]) -> str:
         if not read and not written:
             continue
         lines += [f"r{k} = tl.load(x{k}, mask)" for k in read]
-        word = f"tl.{WORDS[width][0][:-2]}"
+        word = f"tl.{WORDS[width][0]}"
         lines.append(f"total = {' + '.join(f'r{k}' for k in read) or f'tl.full((BLOCK,), 1, {word})'}")
         lines += [f"tl.store(x{k}, {f'r{k} + ' if k in read else ''}total, mask)" for k in written]
         if not written:
@@ -87,7 +85,11 @@ class Walk:
             f"x{k}_table": torch.tensor([x.data_ptr() for x in row], device=device) for k, row in enumerate(memory)
         }
         self._sizes = torch.tensor(sizes, device=device)
-        self._cuts = {block: _cut(sizes, block, device) for block, _ in FORMS}
+        self._cuts = {}
+        for block, _ in FORMS:
+            counts = (torch.tensor(sizes) + block - 1) // block
+            _, tensor, begin = triton.cut(counts, torch.tensor(block))
+            self._cuts[block] = tensor.to(device), begin.to(device), torch.zeros_like(tensor, device=device)
         self._form = FORMS[0]
         self._form = min(FORMS, key=self._seconds)
 
@@ -102,19 +104,4 @@ class Walk:
     def _seconds(self, form: tuple[int, int]) -> float:
         """The least of a few runs in one form."""
         self._form = form
-        found = []
-        for _ in range(5):
-            wait(self._device)
-            start = time.perf_counter()
-            self.run()
-            wait(self._device)
-            found.append(time.perf_counter() - start)
-        return min(found)
-
-
-def _cut(sizes: Sequence[int], block: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each piece its tensor and where it begins there; and room for what it finds."""
-    counts = [-(-size // block) for size in sizes]
-    tensor = torch.arange(len(sizes)).repeat_interleave(torch.tensor(counts))
-    begin = torch.cat([block * torch.arange(count) for count in counts])
-    return tensor.to(device), begin.to(device), torch.zeros(len(tensor), dtype=torch.int64, device=device)
+        return min(seconds_of(self.run, self._device) for _ in range(5))

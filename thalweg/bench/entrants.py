@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from thalweg import optim
 from thalweg._base.errors import bad_argument, unknown_name
-from thalweg.bench.turns import wait
+from thalweg.bench.turns import seconds_of
 from thalweg.bench.works import Load, Work, small_matrices
 from thalweg.engine.backends import choice
 from thalweg.engine.optimizer import Optimizer
@@ -81,11 +80,7 @@ class Entrant:
         for optimizer in self.optimizers:
             if hasattr(optimizer, "take_hessian"):  # estimates come now and then, and are not what is timed
                 optimizer.take_hessian([torch.ones_like(p) for p in self.load.params])
-        wait(self.load.work.device)
-        start = time.perf_counter()
-        self.step()
-        wait(self.load.work.device)
-        self.first = time.perf_counter() - start
+        self.first = seconds_of(self.step, self.load.work.device)
         if self.first < SLOW:
             self.prepare()
             self.step()

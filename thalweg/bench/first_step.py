@@ -10,14 +10,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 import torch
 
 from thalweg._base.errors import ThalwegError
 from thalweg.bench import entrants, works
-from thalweg.bench.turns import wait
+from thalweg.bench.turns import seconds_of
 
 TIMEOUT = 600
 
@@ -56,11 +55,7 @@ def main(text: str) -> None:
     load = work.load(getattr(torch, job["dtype"]))
     for p, g in zip(load.params, load.gradients[0], strict=True):
         p.grad = g
-    wait(job["device"])
-    start = time.perf_counter()
-    entrants.ours(job["optimizer"], load, "auto", {}).step()
-    wait(job["device"])
-    print(time.perf_counter() - start)
+    print(seconds_of(lambda: entrants.ours(job["optimizer"], load, "auto", {}).step(), job["device"]))
 
 
 if __name__ == "__main__":

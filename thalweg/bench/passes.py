@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-#: integers of a stream by bytes an element: what they are in C and in torch
+#: integers of a stream by bytes an element: their name (in C it ends in ``_t``) and what they are in torch
 WORDS = {
-    8: ("uint64_t", torch.int64),
-    4: ("uint32_t", torch.int32),
-    2: ("uint16_t", torch.int16),
-    1: ("uint8_t", torch.uint8),
+    8: ("uint64", torch.int64),
+    4: ("uint32", torch.int32),
+    2: ("uint16", torch.int16),
+    1: ("uint8", torch.uint8),
 }
 
 

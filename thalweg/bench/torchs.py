@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from typing import Any
 
 import torch
 from torch import nn
 
 from thalweg.bench.entrants import SETTINGS, Entrant
-from thalweg.bench.turns import wait
+from thalweg.bench.turns import seconds_of
 from thalweg.bench.works import Load, Work
 
 #: torch's own clipping, of the whole gradient to this norm
@@ -84,8 +83,4 @@ def build(cls: Any, name: str, load: Load, kind: str) -> list[torch.optim.Optimi
 def _seconds(entrant: Entrant) -> float:
     """Of one step."""
     entrant.prepare()
-    wait(entrant.load.work.device)
-    start = time.perf_counter()
-    entrant.step()
-    wait(entrant.load.work.device)
-    return time.perf_counter() - start
+    return seconds_of(entrant.step, entrant.load.work.device)

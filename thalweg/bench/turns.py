@@ -27,6 +27,15 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def seconds_of(call: Callable[[], Any], device: str) -> float:
+    """What one call takes, from a quiet device to a quiet device."""
+    wait(device)
+    start = time.perf_counter()
+    call()
+    wait(device)
+    return time.perf_counter() - start
+
+
 @dataclass
 class Times:
     """The seconds of each turn of one stepper, and what ended them early.

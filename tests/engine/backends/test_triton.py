@@ -130,8 +130,9 @@ def test_formats(dtype, flags):
             y = other[name]
             if x.dtype in (torch.int8, torch.uint8, torch.int16):
                 away = (x.int() - y.int()).abs() % (1 << 16)
-                # of a code one step; of 16 bits below a bfloat16, in which float32's rounding shows, a few
-                assert (away > (8 if x.dtype == torch.int16 else 1)).sum() <= x.numel() / 50, name
+                # a GPU's own roundings of float32 show in the 16 bits below a bfloat16
+                most = 8 if DEVICE == "cuda" and x.dtype == torch.int16 else 1
+                assert (away > most).sum() <= x.numel() / 50, name
             else:
                 torch.testing.assert_close(x, y, rtol=2e-2 if x.itemsize == 2 else 1e-2, atol=1e-6)
 

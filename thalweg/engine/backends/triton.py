@@ -372,18 +372,18 @@ class Work(Between):
         """Cut the tensors into pieces, and into rows."""
         batch, device = self.batch, self.batch.device
         sizes = _vector("q", [p.numel() for p in batch.params])
-        self.pieces, tensor, start = _pieces((sizes + BLOCK - 1) // BLOCK, torch.tensor(BLOCK, device="cpu"))
-        cut = {"sizes": sizes, "tensor": tensor, "begin": start, "ids": _vector("q", batch.ids)}
+        self.pieces, tensor, start = cut((sizes + BLOCK - 1) // BLOCK, torch.tensor(BLOCK, device="cpu"))
+        given = {"sizes": sizes, "tensor": tensor, "begin": start, "ids": _vector("q", batch.ids)}
         if batch.plan.uses_rows:
             rows = _vector("q", [p.shape[0] if p.ndim > 1 else 1 for p in batch.params])
             columns = sizes // rows.clamp(min=1)
             rows = torch.where(sizes > 0, rows, 0)
-            self.rows, tensor, start = _pieces(rows, columns)
-            cut |= {"columns": columns, "row_tensor": tensor, "row_begin": start}
+            self.rows, tensor, start = cut(rows, columns)
+            given |= {"columns": columns, "row_tensor": tensor, "row_begin": start}
             self.width = min(BLOCK, max(16, 1 << (int(columns.max()) - 1).bit_length()))
             self.first_row = self.rows.to(device)
         self.first_piece = self.pieces.to(device)
-        self.given |= {name: x.to(device) for name, x in cut.items()}
+        self.given |= {name: x.to(device) for name, x in given.items()}
 
     def _tables(self) -> None:
         batch = self.batch
@@ -529,7 +529,7 @@ def _vector(kind: str, values: Iterable[Any]) -> Tensor:
     return torch.frombuffer(array(kind, values), dtype=torch.int64 if kind == "q" else torch.float64)
 
 
-def _pieces(counts: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def cut(counts: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """So many pieces of each tensor, so long: the first of each tensor, and of each piece its tensor and its start."""
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     tensor = torch.arange(len(counts), device="cpu").repeat_interleave(counts)
