@@ -13,14 +13,15 @@ void stage_0(const Job *job, const double *h)
         T sum_grad_squares = 0;
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            const int64_t stop = at + 32 < to ? at + 32 : to;
-            AHEAD(g, next_g, at, 32)
-            SIMD(reduction(+: sum_grad_squares))
-            for (int64_t i = at; i < stop; i++) {
-                const T x_g = g[i];
-                const T x_mul = x_g * x_g;
-                sum_grad_squares += x_mul;
-            }
+            AHEAD(g, next_g, 32)
+            STRETCH(32,
+                SIMD(reduction(+: sum_grad_squares))
+                for (int64_t i = at; i < at + n; i++) {
+                    const T x_g = g[i];
+                    const T x_mul = x_g * x_g;
+                    sum_grad_squares += x_mul;
+                }
+            )
         }
         job->partial[c * 1 + 0] = sum_grad_squares;
     }
@@ -58,32 +59,33 @@ void stage_1(const Job *job, const double *h)
         const T t_minimum = (!(t_div >= 1.0f) & (1.0f == 1.0f) ? t_div : 1.0f);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            const int64_t stop = at + 32 < to ? at + 32 : to;
-            AHEAD(p, next_p, at, 32)
-            AHEAD(g, next_g, at, 32)
-            AHEAD(exp_avg, next_exp_avg, at, 32)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, at, 32)
-            SIMD()
-            for (int64_t i = at; i < stop; i++) {
-                const T x_p = p[i];
-                const T x_g = g[i];
-                const T x_exp_avg = exp_avg[i];
-                const T x_exp_avg_sq = exp_avg_sq[i];
-                const T x_mul_1 = x_g * t_minimum;
-                const T x_lerp = x_exp_avg + h_sub * (x_mul_1 - x_exp_avg);
-                const T x_mul_2 = h_betas_1 * x_exp_avg_sq;
-                const T x_addcmul = x_mul_2 + h_sub_1 * (x_mul_1 * x_mul_1);
-                const T x_sqrt_1 = sqrtf(x_addcmul);
-                const T x_mul_3 = x_sqrt_1 * h_reciprocal;
-                const T x_add_1 = x_mul_3 + h_eps;
-                const T x_mul_4 = x_lerp * h_reciprocal_1;
-                const T x_div_1 = x_mul_4 / x_add_1;
-                const T x_mul_6 = x_p * h_sub_4;
-                const T x_add_scaled = x_mul_6 + h_neg * x_div_1;
-                p[i] = x_add_scaled;
-                exp_avg[i] = x_lerp;
-                exp_avg_sq[i] = x_addcmul;
-            }
+            AHEAD(p, next_p, 32)
+            AHEAD(g, next_g, 32)
+            AHEAD(exp_avg, next_exp_avg, 32)
+            AHEAD(exp_avg_sq, next_exp_avg_sq, 32)
+            STRETCH(32,
+                SIMD()
+                for (int64_t i = at; i < at + n; i++) {
+                    const T x_p = p[i];
+                    const T x_g = g[i];
+                    const T x_exp_avg = exp_avg[i];
+                    const T x_exp_avg_sq = exp_avg_sq[i];
+                    const T x_mul_1 = x_g * t_minimum;
+                    const T x_lerp = x_exp_avg + h_sub * (x_mul_1 - x_exp_avg);
+                    const T x_mul_2 = h_betas_1 * x_exp_avg_sq;
+                    const T x_addcmul = x_mul_2 + h_sub_1 * (x_mul_1 * x_mul_1);
+                    const T x_sqrt_1 = sqrtf(x_addcmul);
+                    const T x_mul_3 = x_sqrt_1 * h_reciprocal;
+                    const T x_add_1 = x_mul_3 + h_eps;
+                    const T x_mul_4 = x_lerp * h_reciprocal_1;
+                    const T x_div_1 = x_mul_4 / x_add_1;
+                    const T x_mul_6 = x_p * h_sub_4;
+                    const T x_add_scaled = x_mul_6 + h_neg * x_div_1;
+                    p[i] = x_add_scaled;
+                    exp_avg[i] = x_lerp;
+                    exp_avg_sq[i] = x_addcmul;
+                }
+            )
         }
     }
 }

@@ -26,31 +26,32 @@ void stage_0(const Job *job, const double *h)
         const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            const int64_t stop = at + 32 < to ? at + 32 : to;
-            AHEAD(p, next_p, at, 32)
-            AHEAD(g, next_g, at, 32)
-            AHEAD(exp_avg, next_exp_avg, at, 32)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, at, 32)
-            SIMD()
-            for (int64_t i = at; i < stop; i++) {
-                const T x_p = p[i];
-                const T x_g = g[i];
-                const T x_exp_avg = exp_avg[i];
-                const T x_exp_avg_sq = exp_avg_sq[i];
-                const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
-                const T x_mul = h_betas_1 * x_exp_avg_sq;
-                const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
-                const T x_sqrt = sqrtf(x_addcmul);
-                const T x_mul_1 = x_sqrt * h_reciprocal;
-                const T x_add = x_mul_1 + h_eps;
-                const T x_mul_2 = x_lerp * h_reciprocal_1;
-                const T x_div = x_mul_2 / x_add;
-                const T x_mul_4 = x_p * h_sub_4;
-                const T x_add_scaled = x_mul_4 + h_neg * x_div;
-                p[i] = x_add_scaled;
-                exp_avg[i] = x_lerp;
-                exp_avg_sq[i] = x_addcmul;
-            }
+            AHEAD(p, next_p, 32)
+            AHEAD(g, next_g, 32)
+            AHEAD(exp_avg, next_exp_avg, 32)
+            AHEAD(exp_avg_sq, next_exp_avg_sq, 32)
+            STRETCH(32,
+                SIMD()
+                for (int64_t i = at; i < at + n; i++) {
+                    const T x_p = p[i];
+                    const T x_g = g[i];
+                    const T x_exp_avg = exp_avg[i];
+                    const T x_exp_avg_sq = exp_avg_sq[i];
+                    const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
+                    const T x_mul = h_betas_1 * x_exp_avg_sq;
+                    const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
+                    const T x_sqrt = sqrtf(x_addcmul);
+                    const T x_mul_1 = x_sqrt * h_reciprocal;
+                    const T x_add = x_mul_1 + h_eps;
+                    const T x_mul_2 = x_lerp * h_reciprocal_1;
+                    const T x_div = x_mul_2 / x_add;
+                    const T x_mul_4 = x_p * h_sub_4;
+                    const T x_add_scaled = x_mul_4 + h_neg * x_div;
+                    p[i] = x_add_scaled;
+                    exp_avg[i] = x_lerp;
+                    exp_avg_sq[i] = x_addcmul;
+                }
+            )
         }
     }
 }

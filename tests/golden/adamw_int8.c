@@ -27,53 +27,44 @@ void stage_0(const Job *job, const double *h)
         const char *const next_exp_avg = NEXT(2, exp_avg);
         const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
         const uint32_t stream_0 = stream((uint32_t)h[8], job->id[t], 0);
-        for (int64_t from = begin, b = begin / 128; from < end; from += 128, b++) {
-            const int64_t to = from + 128 < end ? from + 128 : end;
-            float new_exp_avg[128];
-            float new_exp_avg_sq[128];
-            uint32_t random_of_exp_avg[128];
-            uint32_t random_of_exp_avg_sq[128];
-            uint32_t most_exp_avg = 0;
-            uint32_t most_exp_avg_sq = 0;
-            AHEAD(p, next_p, from, 128)
-            AHEAD(g, next_g, from, 128)
-            AHEAD(exp_avg, next_exp_avg, from, 128)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, from, 128)
-            float old_exp_avg[128];
-            decode_int8(exp_avg + from, old_exp_avg, to - from, exp_avg_scale[b]);
-            float old_exp_avg_sq[128];
-            decode_uint8(exp_avg_sq + from, old_exp_avg_sq, to - from, exp_avg_sq_scale[b]);
-            SIMD(reduction(max: most_exp_avg, most_exp_avg_sq))
-            for (int64_t i = from; i < to; i++) {
-                const T x_p = p[i];
-                const T x_g = g[i];
-                const T x_exp_avg = old_exp_avg[i - from];
-                const T x_exp_avg_sq = old_exp_avg_sq[i - from];
-                const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
-                const T x_mul = h_betas_1 * x_exp_avg_sq;
-                const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
-                const T x_sqrt = sqrtf(x_addcmul);
-                const T x_mul_1 = x_sqrt * h_reciprocal;
-                const T x_add = x_mul_1 + h_eps;
-                const T x_mul_2 = x_lerp * h_reciprocal_1;
-                const T x_div = x_mul_2 / x_add;
-                const T x_mul_4 = x_p * h_sub_4;
-                const T x_add_scaled = x_mul_4 + h_neg * x_div;
-                const uint32_t bits_0 = bits(stream_0, i);
-                p[i] = x_add_scaled;
-                const float kept_exp_avg = x_lerp;
-                new_exp_avg[i - from] = kept_exp_avg;
-                random_of_exp_avg[i - from] = bits_0 & 0xFFFF;
-                most_exp_avg = larger_bits(most_exp_avg, kept_exp_avg);
-                const float kept_exp_avg_sq = x_sqrt;
-                new_exp_avg_sq[i - from] = kept_exp_avg_sq;
-                random_of_exp_avg_sq[i - from] = bits_0 >> 16;
-                most_exp_avg_sq = larger_bits(most_exp_avg_sq, kept_exp_avg_sq);
-            }
-            exp_avg_scale[b] = as_float(most_exp_avg);
-            encode_int8(new_exp_avg, exp_avg + from, to - from, exp_avg_scale[b], random_of_exp_avg);
-            exp_avg_sq_scale[b] = as_float(most_exp_avg_sq);
-            encode_uint8(new_exp_avg_sq, exp_avg_sq + from, to - from, exp_avg_sq_scale[b], random_of_exp_avg_sq);
+        const int64_t from = begin, to = end;
+        for (int64_t at = from; at < to; at += 128) {
+            AHEAD(p, next_p, 128)
+            AHEAD(g, next_g, 128)
+            AHEAD(exp_avg, next_exp_avg, 128)
+            AHEAD(exp_avg_sq, next_exp_avg_sq, 128)
+            STRETCH(128,
+                T old_exp_avg[128];
+                T old_exp_avg_sq[128];
+                decode_int8(old_exp_avg, n, exp_avg + at, exp_avg_scale + at / 128);
+                decode_uint8(old_exp_avg_sq, n, exp_avg_sq + at, exp_avg_sq_scale + at / 128);
+                T new_exp_avg[128];
+                T new_exp_avg_sq[128];
+                SIMD()
+                for (int64_t i = at; i < at + n; i++) {
+                    const T x_p = p[i];
+                    const T x_g = g[i];
+                    const T x_exp_avg = old_exp_avg[i - at];
+                    const T x_exp_avg_sq = old_exp_avg_sq[i - at];
+                    const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
+                    const T x_mul = h_betas_1 * x_exp_avg_sq;
+                    const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
+                    const T x_sqrt = sqrtf(x_addcmul);
+                    const T x_mul_1 = x_sqrt * h_reciprocal;
+                    const T x_add = x_mul_1 + h_eps;
+                    const T x_mul_2 = x_lerp * h_reciprocal_1;
+                    const T x_div = x_mul_2 / x_add;
+                    const T x_mul_4 = x_p * h_sub_4;
+                    const T x_add_scaled = x_mul_4 + h_neg * x_div;
+                    p[i] = x_add_scaled;
+                    new_exp_avg[i - at] = x_lerp;
+                    new_exp_avg_sq[i - at] = x_sqrt;
+                }
+                uint32_t bits_0[128];
+                draw(stream_0, at, n, bits_0);
+                encode_int8_at_random(new_exp_avg, n, exp_avg + at, exp_avg_scale + at / 128, bits_0, 0);
+                encode_uint8_at_random(new_exp_avg_sq, n, exp_avg_sq + at, exp_avg_sq_scale + at / 128, bits_0, 16);
+            )
         }
     }
 }

@@ -18,19 +18,20 @@ void stage_0(const Job *job, const double *h)
         const char *const next_lerp_1 = NEXT(3, lerp_1);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            const int64_t stop = at + 32 < to ? at + 32 : to;
-            AHEAD(g, next_g, at, 32)
-            AHEAD(momentum_buffer, next_momentum_buffer, at, 32)
-            AHEAD(lerp_1, next_lerp_1, at, 32)
-            SIMD()
-            for (int64_t i = at; i < stop; i++) {
-                const T x_g = g[i];
-                const T x_momentum_buffer = momentum_buffer[i];
-                const T x_lerp = x_momentum_buffer + h_sub * (x_g - x_momentum_buffer);
-                const T x_lerp_1 = x_g + h_momentum * (x_lerp - x_g);
-                momentum_buffer[i] = x_lerp;
-                lerp_1[i] = x_lerp_1;
-            }
+            AHEAD(g, next_g, 32)
+            AHEAD(momentum_buffer, next_momentum_buffer, 32)
+            AHEAD(lerp_1, next_lerp_1, 32)
+            STRETCH(32,
+                SIMD()
+                for (int64_t i = at; i < at + n; i++) {
+                    const T x_g = g[i];
+                    const T x_momentum_buffer = momentum_buffer[i];
+                    const T x_lerp = x_momentum_buffer + h_sub * (x_g - x_momentum_buffer);
+                    const T x_lerp_1 = x_g + h_momentum * (x_lerp - x_g);
+                    momentum_buffer[i] = x_lerp;
+                    lerp_1[i] = x_lerp_1;
+                }
+            )
         }
     }
 }
@@ -50,18 +51,19 @@ void stage_1(const Job *job, const double *h)
         const T t_update_scale = (T)job->number[0][t];
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            const int64_t stop = at + 32 < to ? at + 32 : to;
-            AHEAD(p, next_p, at, 32)
-            AHEAD(orthogonalize, next_orthogonalize, at, 32)
-            SIMD()
-            for (int64_t i = at; i < stop; i++) {
-                const T x_p = p[i];
-                const T x_orthogonalize = orthogonalize[i];
-                const T x_mul = x_orthogonalize * t_update_scale;
-                const T x_mul_2 = x_p * h_sub_1;
-                const T x_add_scaled = x_mul_2 + h_neg * x_mul;
-                p[i] = x_add_scaled;
-            }
+            AHEAD(p, next_p, 32)
+            AHEAD(orthogonalize, next_orthogonalize, 32)
+            STRETCH(32,
+                SIMD()
+                for (int64_t i = at; i < at + n; i++) {
+                    const T x_p = p[i];
+                    const T x_orthogonalize = orthogonalize[i];
+                    const T x_mul = x_orthogonalize * t_update_scale;
+                    const T x_mul_2 = x_p * h_sub_1;
+                    const T x_add_scaled = x_mul_2 + h_neg * x_mul;
+                    p[i] = x_add_scaled;
+                }
+            )
         }
     }
 }

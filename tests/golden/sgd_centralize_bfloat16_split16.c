@@ -16,13 +16,16 @@ void stage_0(const Job *job, const double *h)
             const int64_t to = from + columns;
             T sum_row_sum = 0;
             for (int64_t at = from; at < to; at += 32) {
-                const int64_t stop = at + 32 < to ? at + 32 : to;
-                AHEAD(g, next_g, at, 32)
-                SIMD(reduction(+: sum_row_sum))
-                for (int64_t i = at; i < stop; i++) {
-                    const T x_g = from_bfloat16(g[i]);
-                    sum_row_sum += x_g;
-                }
+                AHEAD(g, next_g, 32)
+                STRETCH(32,
+                    T old_g[32];
+                    decode_bfloat16(old_g, n, g + at);
+                    SIMD(reduction(+: sum_row_sum))
+                    for (int64_t i = at; i < at + n; i++) {
+                        const T x_g = old_g[i - at];
+                        sum_row_sum += x_g;
+                    }
+                )
             }
             job->sum[0][r] = sum_row_sum;
         }
@@ -51,17 +54,24 @@ void stage_1(const Job *job, const double *h)
             const T r_div = r_row_sum / t_row_size;
             const T r_mul = t_is_matrix * r_div;
             for (int64_t at = from; at < to; at += 32) {
-                const int64_t stop = at + 32 < to ? at + 32 : to;
-                AHEAD(p, next_p, at, 32)
-                AHEAD(g, next_g, at, 32)
-                SIMD()
-                for (int64_t i = at; i < stop; i++) {
-                    const T x_p = join(p[i], p_bits[i]);
-                    const T x_g = from_bfloat16(g[i]);
-                    const T x_sub = x_g - r_mul;
-                    const T x_add_scaled = x_p + h_neg * x_sub;
-                    split16(x_add_scaled, &p[i], &p_bits[i]);
-                }
+                AHEAD(p, next_p, 32)
+                AHEAD(g, next_g, 32)
+                STRETCH(32,
+                    T old_p[32];
+                    T old_g[32];
+                    decode_split16(old_p, n, p + at, p_bits + at);
+                    decode_bfloat16(old_g, n, g + at);
+                    T new_p[32];
+                    SIMD()
+                    for (int64_t i = at; i < at + n; i++) {
+                        const T x_p = old_p[i - at];
+                        const T x_g = old_g[i - at];
+                        const T x_sub = x_g - r_mul;
+                        const T x_add_scaled = x_p + h_neg * x_sub;
+                        new_p[i - at] = x_add_scaled;
+                    }
+                    encode_split16(new_p, n, p + at, p_bits + at);
+                )
             }
         }
     }

@@ -19,21 +19,22 @@ void stage_0(const Job *job, const double *h)
         const char *const next_momentum_buffer = NEXT(2, momentum_buffer);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            const int64_t stop = at + 32 < to ? at + 32 : to;
-            AHEAD(p, next_p, at, 32)
-            AHEAD(g, next_g, at, 32)
-            AHEAD(momentum_buffer, next_momentum_buffer, at, 32)
-            SIMD()
-            for (int64_t i = at; i < stop; i++) {
-                const T x_p = p[i];
-                const T x_g = g[i];
-                const T x_momentum_buffer = momentum_buffer[i];
-                const T x_mul_1 = h_momentum * x_momentum_buffer;
-                const T x_add_scaled = x_mul_1 + h_sub_1 * x_g;
-                const T x_add_scaled_1 = x_p + h_neg * x_add_scaled;
-                p[i] = x_add_scaled_1;
-                momentum_buffer[i] = x_add_scaled;
-            }
+            AHEAD(p, next_p, 32)
+            AHEAD(g, next_g, 32)
+            AHEAD(momentum_buffer, next_momentum_buffer, 32)
+            STRETCH(32,
+                SIMD()
+                for (int64_t i = at; i < at + n; i++) {
+                    const T x_p = p[i];
+                    const T x_g = g[i];
+                    const T x_momentum_buffer = momentum_buffer[i];
+                    const T x_mul_1 = h_momentum * x_momentum_buffer;
+                    const T x_add_scaled = x_mul_1 + h_sub_1 * x_g;
+                    const T x_add_scaled_1 = x_p + h_neg * x_add_scaled;
+                    p[i] = x_add_scaled_1;
+                    momentum_buffer[i] = x_add_scaled;
+                }
+            )
         }
     }
 }

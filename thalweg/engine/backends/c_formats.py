@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from thalweg.engine.formats import Format
+from thalweg.engine.formats import BLOCK, Format
 
 C_TYPE = {
     "float64": "double",
@@ -18,26 +18,31 @@ C_TYPE = {
 }
 
 
-def load(f: Format, name: str) -> str:
-    """The number that lies at place ``i``."""
-    return {
-        "bfloat16": f"from_bfloat16({name}[i])",
-        "int8": f"old_{name}[i - from]",
-        "uint8": f"old_{name}[i - from]",
-        "split8": f"join({name}[i], {name}_bits[i] * 256)",
-        "split16": f"join({name}[i], {name}_bits[i])",
-    }.get(f.name, f"{name}[i]")
+#: of what lies beside it
+BESIDE = {"int8": "float", "uint8": "float", "split8": "int8_t", "split16": "int16_t"}
 
 
-def store(f: Format, name: str, value: str) -> str:
-    """The statement that lays a number at place ``i``; blocks are encoded together, by ``encode_int8`` and its twin."""
-    if f.stochastic:
-        return f"{name}[i] = {f.name}_at_random({value}, random_{name});"
-    return {
-        "bfloat16": f"{name}[i] = to_bfloat16({value});",
-        "split8": f"split8({value}, &{name}[i], &{name}_bits[i]);",
-        "split16": f"split16({value}, &{name}[i], &{name}_bits[i]);",
-    }.get(f.name, f"{name}[i] = {value};")
+def plain(f: Format) -> bool:
+    """Whether C computes in it."""
+    return f.name in ("float32", "float64")
+
+
+def _kept(f: Format, name: str) -> list[str]:
+    """Where a stretch of it lies."""
+    beside = [f"{name}_{f.beside} + at" + (f" / {BLOCK}" if f.blocked else "")] if f.beside else []
+    return [f"{name} + at", *beside]
+
+
+def decode(f: Format, name: str) -> str:
+    """The statement that makes numbers, ``old_…``, of a stretch of n."""
+    return f"decode_{f.name}({', '.join([f'old_{name}', 'n', *_kept(f, name)])});"
+
+
+def encode(f: Format, name: str, slot: int) -> str:
+    """The statement that lays down a stretch of n numbers, ``new_…``; of every 32 random bits two slots take half."""
+    random = [f"bits_{slot // 2}", "16" if slot % 2 else "0"] if f.stochastic else []
+    how = "_at_random" if f.stochastic else ""
+    return f"encode_{f.name}{how}({', '.join([f'new_{name}', 'n', *_kept(f, name), *random])});"
 
 
 #: the text that comes before the functions of a kernel

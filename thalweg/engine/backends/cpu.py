@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from thalweg.engine import compiler, ops
 from thalweg.engine.backends import between
 from thalweg.engine.backends.between import Between
-from thalweg.engine.backends.c_formats import C_TYPE, PRELUDE, load, store
+from thalweg.engine.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode, plain
 from thalweg.engine.backends.writer import Writer, variable
 from thalweg.engine.batch import Batch
 from thalweg.engine.formats import BLOCK, Format
@@ -107,7 +107,6 @@ class _Writer(Writer):
         reads = [self.slot(n) for n in stage.loads]
         writes = list(stage.stores)
         used = dict.fromkeys([*reads, *writes])
-        blocked = any(self.formats[name].blocked for name in used)
         random = [name for name in writes if self.formats[name].stochastic]
         tensor_sums = [n for n in stage.sums if n.meta["extent"] != ROW]
         what = f"reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'}"
@@ -136,7 +135,7 @@ class _Writer(Writer):
             lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
         for node in tensor_sums:
             lines.append(f"        T sum_{node.name} = 0;")
-        lines += self._segments(stage, blocked, writes, list(used))
+        lines += self._rows(stage, self._stretches(stage, writes, list(used)))
         for i, node in enumerate(tensor_sums):
             lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = sum_{node.name};")
         lines.append("    }")
@@ -144,56 +143,47 @@ class _Writer(Writer):
         lines.append("}")
         return "\n".join(line for line in lines if line)
 
-    def _segments(self, stage: Stage, blocked: bool, writes: list[str], used: list[str]) -> list[str]:
-        """The loops over the elements of a chunk: all at once, row by row, or block by block."""
-        body = self._loop(stage, blocked, writes)
-        if not blocked:
-            body = _in_strides(body, used)
-        if stage.by_row:
-            row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
-            return [
-                "        const int64_t columns = job->columns[t];",
-                "        int64_t r = job->row[t] + begin / columns;",
-                "        for (int64_t from = begin; from < end; from += columns, r++) {",
-                "            const int64_t to = from + columns;",
-                *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
-                *(f"            T sum_{n.name} = 0;" for n in row_sums),
-                *("    " + line for line in body),
-                *(f"            job->sum[{self.sums.index(n)}][r] = sum_{n.name};" for n in row_sums),
-                "        }",
-            ]
-        if blocked:
-            locals_ = [name for name in writes if self.formats[name].blocked]
-            return [
-                f"        for (int64_t from = begin, b = begin / {BLOCK}; from < end; from += {BLOCK}, b++) {{",
-                f"            const int64_t to = from + {BLOCK} < end ? from + {BLOCK} : end;",
-                *(f"            float new_{name}[{BLOCK}];" for name in locals_),
-                *(f"            uint32_t random_of_{name}[{BLOCK}];" for name in locals_),
-                *(f"            uint32_t most_{name} = 0;" for name in locals_),
-                *(f"            AHEAD({name}, next_{name}, from, {BLOCK})" for name in used),
-                *(line for node in stage.loads for line in self._decode(self.slot(node))),
-                *("    " + line for line in body),
-                *(line for name in locals_ for line in self._encode(name)),
-                "        }",
-            ]
-        return ["        const int64_t from = begin, to = end;", *body]
-
-    def _decode(self, name: str) -> list[str]:
-        """A loop of its own: bytes in the midst of the rule's loop would make the compiler widen all of it fourfold."""
-        f = self.formats[name]
-        if not f.blocked:
-            return []
+    def _rows(self, stage: Stage, body: list[str]) -> list[str]:
+        """The loop over the elements of a chunk: all at once or row by row."""
+        if not stage.by_row:
+            return ["        const int64_t from = begin, to = end;", *body]
+        row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
         return [
-            f"            float old_{name}[{BLOCK}];",
-            f"            decode_{f.name}({name} + from, old_{name}, to - from, {name}_scale[b]);",
+            "        const int64_t columns = job->columns[t];",
+            "        int64_t r = job->row[t] + begin / columns;",
+            "        for (int64_t from = begin; from < end; from += columns, r++) {",
+            "            const int64_t to = from + columns;",
+            *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
+            *(f"            T sum_{n.name} = 0;" for n in row_sums),
+            *("    " + line for line in body),
+            *(f"            job->sum[{self.sums.index(n)}][r] = sum_{n.name};" for n in row_sums),
+            "        }",
         ]
 
-    def _encode(self, name: str) -> list[str]:
-        """Lay down a block whose largest element is known."""
-        scale, kind = f"{name}_scale[b]", self.formats[name].name
+    def _stretches(self, stage: Stage, writes: list[str], used: list[str]) -> list[str]:
+        """A loop over the elements in short stretches; in each, what a later one needs is fetched.
+
+        What is not kept as C computes is decoded before the rule's own loop, and encoded after it: in the midst of it,
+        numbers of 8 or 16 bits would make the compiler widen all of it two- or fourfold.
+        """
+        kept = [name for name in dict.fromkeys(self.slot(n) for n in stage.loads) if not plain(self.formats[name])]
+        made = [name for name in writes if not plain(self.formats[name])]
+        size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
+        slots = {name: self.slots.get(name, 0) for name in made}
+        pairs = sorted({slots[name] // 2 for name in made if self.formats[name].stochastic})
         return [
-            f"            {scale} = as_float(most_{name});",
-            f"            encode_{kind}(new_{name}, {name} + from, to - from, {scale}, random_of_{name});",
+            f"        for (int64_t at = from; at < to; at += {size}) {{",
+            *(f"            AHEAD({name}, next_{name}, {size})" for name in used),
+            f"            STRETCH({size},",
+            *(f"                T old_{name}[{size}];" for name in kept),
+            *(f"                {decode(self.formats[name], name)}" for name in kept),
+            *(f"                T new_{name}[{size}];" for name in made),
+            *self._loop(stage, writes),
+            *(f"                uint32_t bits_{k}[{size}];" for k in pairs),
+            *(f"                draw(stream_{k}, at, n, bits_{k});" for k in pairs),
+            *(f"                {encode(self.formats[name], name, slots[name])}" for name in made),
+            "            )",
+            "        }",
         ]
 
     def _root(self, stage: Stage, name: str) -> str:
@@ -202,47 +192,33 @@ class _Writer(Writer):
         roots = [n for n in stage.body if getattr(n.target, "name", "") == "sqrt" and n.args[0] is node]
         return variable(roots[0]) if roots else f"sqrtf({variable(node)})"
 
-    def _loop(self, stage: Stage, blocked: bool, writes: list[str]) -> list[str]:
-        sums = [f"sum_{n.name}" for n in stage.sums]
-        tops = [f"most_{name}" for name in writes if self.formats[name].blocked]
-        clauses = [f"reduction({sign}: {', '.join(names)})" for sign, names in (("+", sums), ("max", tops)) if names]
-        first, last = ("from", "to") if blocked else ("at", "stop")  # of a block, of a stride
-        lines = [f"        SIMD({' '.join(clauses)})", f"        for (int64_t i = {first}; i < {last}; i++) {{"]
+    def _loop(self, stage: Stage, writes: list[str]) -> list[str]:
+        sums = ", ".join(f"sum_{n.name}" for n in stage.sums)
+        lines = []
         for node in stage.loads:
             name = self.slot(node)
-            lines.append(f"            const T {variable(node)} = {load(self.formats[name], name)};")
-        for node in stage.body:
-            lines.append(f"            const T {variable(node)} = {self._expression(node)};")
-        for node in stage.sums:
-            lines.append(f"            sum_{node.name} += {variable(node.args[0])};")
-        random = [name for name in writes if self.formats[name].stochastic]
-        for pair in sorted({self.slots[name] // 2 for name in random}):
-            lines.append(f"            const uint32_t bits_{pair} = bits(stream_{pair}, i);")
+            where = f"{name}[i]" if plain(self.formats[name]) else f"old_{name}[i - at]"
+            lines.append(f"const T {variable(node)} = {where};")
+        lines += [f"const T {variable(node)} = {self._expression(node)};" for node in stage.body]
+        lines += [f"sum_{node.name} += {variable(node.args[0])};" for node in stage.sums]
         for name in writes:
-            f, value, slot = self.formats[name], variable(stage.stores[name]), self.slots.get(name, 0)
-            half = f"bits_{slot // 2} >> 16" if slot % 2 else f"bits_{slot // 2} & 0xFFFF"
-            if f.blocked:
-                value = self._root(stage, name) if f.name == "uint8" else value
-                lines += [
-                    f"            const float kept_{name} = {value};",
-                    f"            new_{name}[i - from] = kept_{name};",
-                    f"            random_of_{name}[i - from] = {half};",
-                    f"            most_{name} = larger_bits(most_{name}, kept_{name});",
-                ]
-                continue
-            if f.stochastic:
-                lines.append(f"            const uint32_t random_{name} = {half};")
-            lines.append(f"            {store(f, name, value)}")
-        return [*lines, "        }"]
+            f, value = self.formats[name], variable(stage.stores[name])
+            where = f"{name}[i]" if plain(f) else f"new_{name}[i - at]"
+            lines.append(f"{where} = {self._root(stage, name) if f.name == 'uint8' else value};")
+        return [
+            f"                SIMD({f'reduction(+: {sums})' if sums else ''})",
+            "                for (int64_t i = at; i < at + n; i++) {",
+            *(f"                    {line}" for line in lines),
+            "                }",
+        ]
 
     def _pointer(self, name: str, f: Format, written: bool) -> str:
         const = "" if written else "const "
         kind = C_TYPE[f.name]
         line = f"        {const}{kind} *const {name} = ((void **)job->table[{self.tables.index(name)}])[t];"
         if f.beside:
-            beside = {"scale": "float", "bits": "int8_t" if f.name == "split8" else "int16_t"}[f.beside]
             table = self.tables.index(f"{name}_{f.beside}")
-            line += f"\n        {const}{beside} *const {name}_{f.beside} = ((void **)job->table[{table}])[t];"
+            line += f"\n        {const}{BESIDE[f.name]} *const {name}_{f.beside} = ((void **)job->table[{table}])[t];"
         return line
 
     def _once(self, node: fx.Node, hosts: list[fx.Node], known: list[str]) -> str:
@@ -289,17 +265,6 @@ class _Writer(Writer):
     def _share(self, node: fx.Node) -> int:
         gathered = [n for stage in self.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]
         return gathered.index(node)
-
-
-def _in_strides(loop: list[str], used: list[str]) -> list[str]:
-    """A loop over the elements in short strides; in each, what a later one needs is fetched."""
-    return [
-        f"        for (int64_t at = from; at < to; at += {STRIDE}) {{",
-        f"            const int64_t stop = at + {STRIDE} < to ? at + {STRIDE} : to;",
-        *(f"            AHEAD({name}, next_{name}, at, {STRIDE})" for name in used),
-        *("    " + line for line in loop),
-        "        }",
-    ]
 
 
 def _literal(value: Any, double: bool) -> str:

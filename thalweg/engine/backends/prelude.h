@@ -8,6 +8,7 @@ int omp_get_num_threads(void);
 
 #define PRAGMA(x) _Pragma(#x)
 #define SIMD(reduction) PRAGMA(omp simd reduction)
+#define INLINE static inline __attribute__((always_inline))
 #ifdef _OPENMP
 #define PARALLEL PRAGMA(omp parallel num_threads(job->threads) if(job->threads > 1))
 #else
@@ -29,10 +30,15 @@ typedef struct {
         + job->begin[c + 1] * (int64_t)sizeof *x : (const char *)(x + end))
 /* fetch what the loop will read soon, in this chunk or the next: of many streams, beside arithmetic, the processor
    foresees too little, and of the next tensor nothing */
-#define AHEAD(x, next_x, at, stride) { \
+#define AHEAD(x, next_x, most) { \
         const int64_t over = at + (end - begin < 128 ? end - begin : 128) - end; \
         const char *const there = over < 0 ? (const char *)(x + end + over) : next_x + over * (int64_t)sizeof *x; \
-        for (size_t byte = 0; byte < (stride) * sizeof *x; byte += 64) __builtin_prefetch(there + byte); }
+        for (size_t byte = 0; byte < (most) * sizeof *x; byte += 64) __builtin_prefetch(there + byte); }
+#define MOST 128  /* elements of a stretch, at most */
+/* do something for n elements from `at`, at most so many; nearly always as many, which, told beforehand, spares the
+   compiler the loops for a rest */
+#define STRETCH(most, ...) if (to - at >= most) { enum { n = most }; __VA_ARGS__ } \
+    else { const int64_t n = to - at; __VA_ARGS__ }
 
 static int64_t border(const Job *job, int64_t part, int64_t parts)
 {
@@ -61,6 +67,8 @@ static int64_t last_of(const Job *job) { return job->chunks; }
 
 static inline float as_float(uint32_t x) { float y; memcpy(&y, &x, 4); return y; }
 static inline uint32_t as_bits(float x) { uint32_t y; memcpy(&y, &x, 4); return y; }
+static inline int is_finite(uint32_t u) { return (u & 0x7F800000u) != 0x7F800000u; }
+static inline float up(uint32_t random) { return (float)(int32_t)random * 0x1p-16f; }
 /* e^x to about 1 unit in the last place, without a call, so that loops stay vectorized (Cephes' polynomial) */
 static inline float exp_float(float x)
 {
@@ -105,84 +113,144 @@ static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t pair)
 {
     return mix(key ^ mix(tensor * 8 + pair + 1));
 }
-static inline uint32_t bits(uint32_t stream, uint32_t i)
+/* 32 random bits for each of n elements, and half of them */
+INLINE void draw(uint32_t stream, int64_t at, int64_t n, uint32_t *restrict bits)
 {
-    return mix(i * 0x9E3779B9u + stream);
+    const uint32_t first = (uint32_t)at * 0x9E3779B9u + stream;
+    SIMD()
+    for (int64_t i = 0; i < n; i++) bits[i] = mix((uint32_t)i * 0x9E3779B9u + first);
+}
+#define HALF(bits, shift) ((bits) >> (shift) & 0xFFFF)
+
+/* the formats: n numbers as they are kept, and back; `at_random` where a number is rounded up or down by random bits */
+INLINE void decode_bfloat16(T *restrict y, int64_t n, const uint16_t *restrict x)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) y[i] = as_float((uint32_t)x[i] << 16);
+}
+INLINE void encode_bfloat16(const T *restrict y, int64_t n, uint16_t *restrict x)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = as_bits(y[i]);
+        x[i] = y[i] != y[i] ? 0x7FC0 : (uint16_t)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+    }
+}
+INLINE void encode_bfloat16_at_random(const T *restrict y, int64_t n, uint16_t *restrict x,
+                                      const uint32_t *restrict bits, int shift)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = as_bits(y[i]);
+        x[i] = y[i] != y[i] ? 0x7FC0 : (uint16_t)((u + (is_finite(u) ? HALF(bits[i], shift) : 0)) >> 16);
+    }
+}
+INLINE void decode_float16(T *restrict y, int64_t n, const _Float16 *restrict x)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) y[i] = x[i];
+}
+INLINE void encode_float16(const T *restrict y, int64_t n, _Float16 *restrict x)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) x[i] = (_Float16)y[i];
+}
+INLINE void encode_float16_at_random(const T *restrict y, int64_t n, _Float16 *restrict x,
+                                     const uint32_t *restrict bits, int shift)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = as_bits(y[i]);
+        x[i] = (_Float16)(is_finite(u) ? as_float((u + (HALF(bits[i], shift) & 0x1FFF)) & ~0x1FFFu) : y[i]);
+    }
+}
+INLINE void decode_split16(T *restrict y, int64_t n, const uint16_t *restrict high, const int16_t *restrict low)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) y[i] = as_float(((uint32_t)high[i] << 16) + (uint32_t)low[i]);
+}
+INLINE void encode_split16(const T *restrict y, int64_t n, uint16_t *restrict high, int16_t *restrict low)
+{
+    SIMD()
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = as_bits(y[i]), top = y[i] != y[i] ? 0x7FC0 : (u + (is_finite(u) ? 0x8000u : 0)) >> 16;
+        high[i] = (uint16_t)top;
+        low[i] = is_finite(u) ? (int16_t)(u - (top << 16)) : 0;
+    }
+}
+/* by way of 16 bits: bytes beside numbers would make the compiler widen all of them fourfold */
+INLINE void decode_split8(T *restrict y, int64_t n, const uint16_t *restrict high, const int8_t *restrict low)
+{
+    int16_t wide[MOST];
+    SIMD()
+    for (int64_t i = 0; i < n; i++) wide[i] = (int16_t)(low[i] * 256);
+    decode_split16(y, n, high, wide);
+}
+INLINE void encode_split8(const T *restrict y, int64_t n, uint16_t *restrict high, int8_t *restrict low)
+{
+    T rounded[MOST];
+    int16_t wide[MOST];
+    SIMD()
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = as_bits(y[i]);
+        rounded[i] = is_finite(u) ? as_float((u + 0x80) & ~0xFFu) : y[i];
+    }
+    encode_split16(rounded, n, high, wide);
+    SIMD()
+    for (int64_t i = 0; i < n; i++) low[i] = (int8_t)(wide[i] >> 8);
 }
 
-static inline float from_bfloat16(uint16_t x) { return as_float((uint32_t)x << 16); }
-static inline uint16_t to_bfloat16(float x)
+/* the formats of a block with one scale, its largest element */
+static float largest(const T *restrict y, int64_t n)
 {
-    const uint32_t u = as_bits(x);
-    return x != x ? 0x7FC0 : (uint16_t)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+    uint32_t most = 0;  /* bits of |x| are ordered like it, and NaN is above all */
+    SIMD(reduction(max: most))
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = as_bits(y[i]) & 0x7FFFFFFFu;
+        most = u > most ? u : most;
+    }
+    return as_float(most);
 }
-static inline uint16_t bfloat16_at_random(float x, uint32_t random)
+static void decode_int8(T *restrict y, int64_t n, const int8_t *restrict code, const float *restrict scale)
 {
-    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
-    return x != x ? 0x7FC0 : (uint16_t)((u + (finite ? random & 0xFFFF : 0)) >> 16);
-}
-static inline _Float16 float16_at_random(float x, uint32_t random)
-{
-    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
-    return (_Float16)(finite ? as_float((u + (random & 0x1FFF)) & ~0x1FFFu) : x);
-}
-static inline float join(uint16_t high, int32_t low) { return as_float(((uint32_t)high << 16) + (uint32_t)low); }
-static inline void split16(float x, uint16_t *high, int16_t *low)
-{
-    const uint32_t u = as_bits(x), finite = (u & 0x7F800000u) != 0x7F800000u;
-    const uint32_t top = x != x ? 0x7FC0 : (u + (finite ? 0x8000u : 0)) >> 16;
-    *high = (uint16_t)top;
-    *low = finite ? (int16_t)(u - (top << 16)) : 0;
-}
-static inline void split8(float x, uint16_t *high, int8_t *low)
-{
-    const uint32_t v = as_bits(x), finite = (v & 0x7F800000u) != 0x7F800000u;
-    const uint32_t u = finite ? (v + 0x80) & ~0xFFu : v;
-    const uint32_t top = x != x ? 0x7FC0 : (u + (finite ? 0x8000u : 0)) >> 16;
-    *high = (uint16_t)top;
-    *low = finite ? (int8_t)((int32_t)(u - (top << 16)) >> 8) : 0;
-}
-static void decode_int8(const int8_t *restrict code, float *restrict x, int64_t n, float scale)
-{
-    PRAGMA(omp simd)
+    const float top = *scale;
+    SIMD()
     for (int64_t i = 0; i < n; i++) {
         const float z = code[i] * (1.0f / 127);
-        x[i] = z * (0.5f + 0.5f * z * z) * scale;
+        y[i] = z * (0.5f + 0.5f * z * z) * top;
     }
 }
-static void decode_uint8(const uint8_t *restrict code, float *restrict x, int64_t n, float scale)
+static void encode_int8_at_random(const T *restrict y, int64_t n, int8_t *restrict code, float *restrict scale,
+                                  const uint32_t *restrict bits, int shift)
 {
-    PRAGMA(omp simd)
+    const float top = largest(y, n), unit = top > 0 ? 1 / top : 0;
+    *scale = top;
+    SIMD()
     for (int64_t i = 0; i < n; i++) {
-        const float root = code[i] * (1.0f / 255) * scale;
-        x[i] = root * root;
-    }
-}
-static inline uint32_t larger_bits(uint32_t most, float x)  /* bits of |x| are ordered like it, and NaN is above all */
-{
-    const uint32_t u = as_bits(x) & 0x7FFFFFFFu;
-    return u > most ? u : most;
-}
-static inline float up(uint32_t random) { return (float)(int32_t)random * 0x1p-16f; }
-static void encode_int8(const float *restrict x, int8_t *restrict code, int64_t n, float top,
-                        const uint32_t *restrict random)
-{
-    const float unit = top > 0 ? 1 / top : 0;
-    PRAGMA(omp simd)
-    for (int64_t i = 0; i < n; i++) {
-        const float z = x[i] * unit, a = fabsf(z);
+        const float z = (float)y[i] * unit, a = fabsf(z);
         const float over = z * (2 + a * (6.2869f + 11.4696f * a)), under = 1 + a * (3.0840f + a * (10.9547f + 4.7196f * a));
-        code[i] = (int8_t)(int32_t)floorf(over / under * 127 + up(random[i]));
+        code[i] = (int8_t)(int32_t)floorf(over / under * 127 + up(HALF(bits[i], shift)));
     }
 }
-static void encode_uint8(const float *restrict root, uint8_t *restrict code, int64_t n, float top,
-                         const uint32_t *restrict random)
+static void decode_uint8(T *restrict y, int64_t n, const uint8_t *restrict code, const float *restrict scale)
 {
-    const float unit = top > 0 ? 255 / top : 0;
-    PRAGMA(omp simd)
+    const float top = *scale;
+    SIMD()
     for (int64_t i = 0; i < n; i++) {
-        int32_t q = (int32_t)(root[i] * unit + up(random[i]));
-        q = q > 255 ? 255 : q;
-        code[i] = (uint8_t)(q < 1 ? root[i] > 0 : q);  /* a denominator that is not zero stays so */
+        const float root = code[i] * (1.0f / 255) * top;
+        y[i] = root * root;
+    }
+}
+static void encode_uint8_at_random(const T *restrict root, int64_t n, uint8_t *restrict code, float *restrict scale,
+                                   const uint32_t *restrict bits, int shift)
+{
+    const float top = largest(root, n), unit = top > 0 ? 255 / top : 0;
+    *scale = top;
+    SIMD()
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t least = root[i] > 0;  /* a denominator that is not zero stays so */
+        const int32_t q = (int32_t)((float)root[i] * unit + up(HALF(bits[i], shift)));
+        const int32_t some = q > least ? q : least;
+        code[i] = (uint8_t)(some > 255 ? 255 : some);
     }
 }
