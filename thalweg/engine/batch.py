@@ -236,7 +236,7 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, 
             continue
         if mine.get(spec.name) is None:
             if spec.counted:
-                mine[spec.name] = torch.tensor(float(spec.fill(h)), dtype=torch.float32, device="cpu")
+                mine[spec.name] = float(spec.fill(h))  # a tensor once it is known with whom
                 continue
             if spec.kind != "tensor":
                 shape, dtype = other_shape(spec, p, h)
@@ -254,9 +254,6 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, 
             elif value := float(spec.fill(h)):
                 working = torch.float64 if f.name == "float64" else torch.float32
                 write(mine, spec.name, f, torch.full_like(local(p), value, dtype=working))
-        elif spec.counted:
-            # old checkpoints keep a plain number
-            mine[spec.name] = torch.as_tensor(mine[spec.name], dtype=torch.float32, device="cpu")
 
 
 def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool:

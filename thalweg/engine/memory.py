@@ -58,6 +58,8 @@ def check(groups: list[dict[str, Any]]) -> None:
 
 def _extent(x: Tensor) -> int:
     """Elements from the first to the last."""
+    if x.is_contiguous():
+        return x.numel()
     return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
 
 

@@ -67,11 +67,11 @@ class Places:
         self.owners, self.states, self.objects, self.dense = owners, states, objects, dense
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or any(p.is_complex() for p in owners)
-        self.params = [local(p.detach()) for p in owners]
+        self.params = [local(p.detach()) for p in owners] if self.wrapped else [p.detach() for p in owners]
         self.layout = [_layout(p) for p in self._here(owners)]
         self.places = list(map(Tensor.data_ptr, self._here(owners)))
         kept = {name: [s[name] for s in states] for name in names}
-        self.kept = {name: [(local(t).data_ptr(), _layout(t)) for t in ts] for name, ts in kept.items()}
+        self.kept = {name: list(map(_place, ts)) for name, ts in kept.items()}
         self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
         self.dtypes = [g.dtype for p in owners if (g := p.grad) is not None]
         self.addresses: Sequence[int] = []
@@ -157,7 +157,7 @@ class Places:
 
     def _state_unmoved(self, i: int, state: dict[str, Any]) -> bool:
         try:
-            tensors = all((local(state[n]).data_ptr(), _layout(state[n])) == at[i] for n, at in self.kept.items())
+            tensors = all(_place(state[n]) == at[i] for n, at in self.kept.items())
             return tensors and all(state[name] is xs[i] for name, xs in self.objects.items())
         except (AttributeError, KeyError, RuntimeError, TypeError):
             return False
@@ -167,8 +167,12 @@ class Places:
 
 
 def _layout(x: Tensor) -> Any:
-    x = x._local_tensor if hasattr(x, "_local_tensor") else x
     return x.dtype, x.shape, x.stride()
+
+
+def _place(x: Tensor) -> Any:
+    x = x._local_tensor if hasattr(x, "_local_tensor") else x
+    return x.data_ptr(), x.dtype, x.shape, x.stride()
 
 
 def _like_its_gradient(p: Tensor) -> bool:

@@ -99,12 +99,27 @@ class Traced:
         return [spec.name for spec in self.shared if self.outputs[spec.name].meta["extent"] == GLOBAL]
 
 
+class _Symbol(fx.Proxy):
+    """A value of the rule. Whether a function is a method of tensors is all one here."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Hand a call over to the tracer, without the list of all functions of torch, which takes long to make."""
+        found: list[_Symbol] = []
+        fx.node.map_aggregate((args, kwargs or {}), lambda a: found.append(a) if isinstance(a, cls) else None)
+        return found[0].tracer.create_proxy("call_function", function, args, kwargs or {})
+
+
 class _Tracer(fx.proxy.GraphAppendingTracer):
     """Turns each call into rows of the table, notes the rule's line, and lets a rule ask whether a number is on."""
 
     def __init__(self, graph: fx.Graph, rule: type) -> None:
         super().__init__(graph)
         self.files = _files(rule)
+
+    def proxy(self, node: fx.Node) -> _Symbol:
+        """The value of a node."""
+        return _Symbol(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
         """A node for a row; for torch's or Python's spelling of it, what the table says that it means."""
@@ -214,7 +229,7 @@ def trace(key: Variant) -> Traced:
     shared = tuple(spec for spec in specs if spec.kind == "shared")
 
     def symbol(name: str, extent: ops.Extent, switch: bool = False, place: tuple[Any, ...] = ()) -> fx.Proxy:
-        proxy = fx.Proxy(graph.placeholder(name), tracer)
+        proxy = tracer.proxy(graph.placeholder(name))
         proxy.node.meta.update(extent=extent, switch=switch, place=place or (name,))
         return proxy
 
