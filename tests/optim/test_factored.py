@@ -5,6 +5,7 @@ import torch
 
 import thalweg
 from tests.cases import distance, parameters, walk
+from thalweg.optim import factored
 
 PAPER = {"added_eps": True, "eps": (1e-30, 1e-3)}
 
@@ -36,3 +37,15 @@ def test_vectors_of_low_rank_optimizers_go_to_adamw():
         thalweg.APOLLO([{"params": params, "rank": 2}])
     with pytest.raises(ValueError, match="rank=0"):
         thalweg.GaLore(params, rank=0)
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "CAME", "SM3"])
+@pytest.mark.parametrize("small, large", [(0, 1 << 19), (0, 64), (0, 0), (1 << 14, 64)])
+def test_matrices_in_parts_or_many_at_once_take_the_same_path(name, small, large, monkeypatch):
+    shapes = [(7, 5), (7, 5), (40, 30), (30, 40), (3, 8, 9), (2, 3, 4, 4), (5,), (5,), (9,), (), (4, 0)]
+    ours, theirs = parameters(shapes), parameters(shapes)
+    walk(getattr(thalweg, name)(ours), ours, 5)
+    monkeypatch.setattr(factored, "SMALL", small)
+    monkeypatch.setattr(factored, "LARGE", large)
+    walk(getattr(thalweg, name)(theirs), theirs, 5)
+    assert distance(ours, theirs) < 1e-12

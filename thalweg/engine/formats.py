@@ -27,7 +27,8 @@ class Format:
     Attributes:
         name: ``float64``, ``float32``, ``bfloat16``, ``float16``; ``int8`` (z (1 + z²) / 2 times a float32 scale for
             each block of 128, z the code over 127) and ``uint8`` (the square of the scale times the code over 255);
-            ``split8`` and ``split16``, bfloat16 with the next 8 or 16 bits of a float32 beside it.
+            ``split8`` and ``split16``, bfloat16 with the next 8 or 16 bits of a float32 beside it; ``product``, what
+            a leaf gives as one (`ops.Product`): its numbers of rows, those of columns beside them.
         stochastic: round up or down at random, so that the mean is right.
         bytes: a parameter.
     """
@@ -50,7 +51,9 @@ class Format:
     @property
     def beside(self) -> str | None:
         """Suffix of the state's name under which a second tensor lies, if there is one."""
-        return {"int8": "scale", "uint8": "scale", "split8": "bits", "split16": "bits"}.get(self.name)
+        return {"int8": "scale", "uint8": "scale", "split8": "bits", "split16": "bits", "product": "columns"}.get(
+            self.name
+        )
 
     @property
     def exact(self) -> bool:

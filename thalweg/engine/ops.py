@@ -372,18 +372,19 @@ class Leaf(_Symbolic):
 
     ``extent`` ELEMENT: it gets and gives whole tensors, between two passes. PER_TENSOR: it gets shapes alone (its tensors
     may be read for nothing else) and gives Python numbers. ASIDE: it gives a tuple, whose parts have the extents
-    ``gives``: ELEMENT for what is shaped as the parameter, ASIDE for what is not.
+    ``gives``: ELEMENT for what is shaped as the parameter, :class:`Product` for what is such as a product, ASIDE for
+    what is not.
     """
 
     over: Callable[..., list[Any]]
     extent: Extent
-    gives: tuple[Extent, ...] = ()
+    gives: tuple[Extent | type[Product], ...] = ()
 
     def __call__(self, *args: Any) -> Any:
         """As any; of several results, each is a symbol of its own."""
         out = super().__call__(*args)
         return (
-            tuple(Part(i, e)(out) for i, e in enumerate(self.gives))
+            tuple(Part(i, ELEMENT if e is Product else e, e is Product)(out) for i, e in enumerate(self.gives))  # type: ignore[arg-type]
             if isinstance(out, fx.Proxy) and self.gives
             else out
         )
@@ -397,7 +398,34 @@ class Leaf(_Symbolic):
         """Of one parameter alone."""
         lists = ([a.kept] if isinstance(a, Aside) else [a] if isinstance(a, Tensor) else a for a in (x, *args))
         out = self.over(*lists)[0]
-        return tuple(Aside(r) if e == ASIDE else r for r, e in zip(out, self.gives, strict=True)) if self.gives else out
+        return (
+            tuple(Aside(r) if e == ASIDE else whole(r) for r, e in zip(out, self.gives, strict=True))
+            if self.gives
+            else out
+        )
+
+
+@dataclass(frozen=True)
+class Product:
+    """A tensor as a product that kernels multiply out as they go: memory for m + n numbers, not m·n.
+
+    Attributes:
+        rows: of a matrix, or several (the last two dimensions), a number for each row, (…, m, 1); else one number.
+        columns: a number for each column, (…, 1, n); of what is no matrix, a number for each element.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+
+def whole(x: Any) -> Any:
+    """A product multiplied out; anything else as it is."""
+    return x.rows * x.columns if isinstance(x, Product) else x
+
+
+def is_product(node: fx.Node) -> bool:
+    """Whether kernels find the value of a node as a :class:`Product`."""
+    return isinstance(node.target, Part) and node.target.product
 
 
 @dataclass(frozen=True)
@@ -413,6 +441,7 @@ class Part(_Symbolic):
 
     index: int
     extent: Extent
+    product: bool = False
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -420,7 +449,9 @@ class Part(_Symbolic):
         return f"part {self.index}"
 
 
-def leaf(extent: Extent = ELEMENT, gives: tuple[Extent, ...] = ()) -> Callable[[Callable[..., list[Any]]], Leaf]:
+def leaf(
+    extent: Extent = ELEMENT, gives: tuple[Extent | type[Product], ...] = ()
+) -> Callable[[Callable[..., list[Any]]], Leaf]:
     """Make ``function(list of tensors, *lists or numbers) -> list`` usable in a rule, which calls it for one tensor.
 
     With ``gives``, the function's list holds a tuple for each tensor, and the call in the rule gives a tuple.

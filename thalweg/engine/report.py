@@ -113,7 +113,7 @@ class Report:
             reads = {}
             for node in stage.loads:
                 name = str(node.target) if node.op == "placeholder" else home.get(node, node.name)
-                reads[name] = formats[name].bytes if name in formats else working
+                reads[name] = formats[name].bytes if name in formats else 0 if ops.is_product(node) else working
             writes = {name: formats[name].bytes if name in formats else working for name in stage.stores}
             if reads or writes:
                 passes.append(Pass(reads, writes))

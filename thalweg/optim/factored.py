@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.engine import ops
 from thalweg.engine.declare import count, hyper, state
-from thalweg.engine.ops import ASIDE, ELEMENT, PER_TENSOR
+from thalweg.engine.ops import ASIDE, PER_TENSOR, Product
 from thalweg.engine.optimizer import Optimizer
 
 
@@ -27,7 +29,13 @@ def _vector(p: Tensor, h: Any) -> tuple[int, ...] | None:
     return tuple(p.shape) if p.ndim < 2 else None
 
 
-@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE, ASIDE))
+#: elements: matrices of one shape that are as small are one batch
+SMALL = 1 << 14
+#: elements of a large matrix that are squared at once
+LARGE = 1 << 19
+
+
+@ops.leaf(gives=(Product, ASIDE, ASIDE, ASIDE))
 def factored_mean(
     xs: list[Tensor],
     rows: list[Tensor | None],
@@ -42,25 +50,64 @@ def factored_mean(
     What is not a matrix keeps its running mean itself. Gives the mean, and the new state. ``floor`` is the least that
     $\bar R$ may be; None is the ε of the dtype.
     """
-    out: list[Any] = []
-    for x, row, column, vector in zip(xs, rows, columns, vectors, strict=True):
-        if row is not None and column is not None:
-            out.append((*_product(x, row, column, weight, added, floor), None))
-        elif vector is not None:
-            vector = torch.lerp(vector, x * x + added, weight)
-            out.append((vector, None, None, vector))
+    out: list[Any] = [None] * len(xs)
+    one = xs[0].new_ones(())
+    for members in _alike(xs, lambda x: x.ndim < 2):
+        x, vector = _stack([xs[i] for i in members]), _stack([vectors[i] for i in members])
+        for i, v in zip(members, torch.lerp(vector, (x * x).add_(added), weight), strict=True):
+            out[i] = Product(one, v), None, None, v
+    for i, parts in _factored(xs, rows, columns, weight, added, floor):
+        out[i] = (*parts, None)
     return out
 
 
-def _product(
-    x: Tensor, row: Tensor, column: Tensor, weight: float, added: float, floor: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(max(1, x.shape[-1]))
-    row = torch.lerp(row, square.add_(added), weight)
-    square = torch.linalg.vector_norm(x, dim=-2, keepdim=True).square_().div_(max(1, x.shape[-2]))
-    column = torch.lerp(column, square.add_(added), weight)
-    least = torch.finfo(x.dtype).eps if floor is None else floor
-    return row / row.mean(-2, keepdim=True).clamp_(min=least) * column, row, column
+def _factored(
+    xs: list[Tensor], rows: list[Any], columns: list[Any], weight: float, added: float, floor: float | None
+) -> Iterator[tuple[int, tuple[Product, Tensor, Tensor]]]:
+    """The running mean of x² + ``added`` of each matrix as a product, with the means of rows and columns."""
+    room = xs[0].new_empty(LARGE if xs[0].device.type == "cpu" else 0)
+    for members in _alike(xs, lambda x: x.ndim > 1):
+        x, row, column = (_stack([t[i] for i in members]) for t in (xs, rows, columns))
+        by_row, by_column = _mean_squares(x, room)
+        row = torch.lerp(row, by_row.add_(added), weight)
+        column = torch.lerp(column, by_column.add_(added), weight)
+        least = torch.finfo(x.dtype).eps if floor is None else floor
+        factor = row / row.mean(-2, keepdim=True).clamp_(min=least)
+        for i, f, r, c in zip(members, factor, row, column, strict=True):
+            yield i, (Product(f, c), r, c)
+
+
+def _alike(xs: list[Tensor], wanted: Callable[[Tensor], bool]) -> list[list[int]]:
+    """Places of the tensors that are wanted: small ones of one shape together, others alone."""
+    same: dict[Any, list[int]] = defaultdict(list)
+    for i, x in enumerate(xs):
+        if wanted(x):
+            same[x.shape if x.numel() <= SMALL else i].append(i)
+    return list(same.values())
+
+
+def _stack(xs: list[Any]) -> Tensor:
+    return torch.stack(xs) if len(xs) > 1 else xs[0][None]
+
+
+def _mean_squares(x: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the rows and of the columns of matrices, the last two dimensions, which are kept with length 1.
+
+    Large ones take turns in ``room``, part by part, so that their squares stay in a processor's cache.
+    """
+    m, n = x.shape[-2:]
+    if m * n <= SMALL or n > len(room):
+        square = x * x
+        return square.sum(-1, keepdim=True).div_(max(1, n)), square.sum(-2, keepdim=True).div_(max(1, m))
+    rows, columns = x.new_empty(*x.shape[:-1], 1), x.new_zeros(*x.shape[:-2], 1, n)
+    most = len(room) // n
+    of_all = zip(rows.view(-1, m, 1), columns.view(-1, 1, n), x.reshape(-1, m, n), strict=True)
+    for of_rows, of_columns, matrix in of_all:
+        for part, out in zip(torch.split(matrix, most), torch.split(of_rows, most), strict=True):
+            square = torch.mul(part, part, out=room[: part.numel()].view(part.shape))
+            torch.sum(square, 1, keepdim=True, out=out)
+            of_columns += square.sum(0, keepdim=True)
+    return rows.div_(n), columns.div_(m)
 
 
 @ops.leaf(PER_TENSOR)
@@ -135,16 +182,16 @@ class Adafactor(_Factored):
         return U
 
 
-@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE))
+@ops.leaf(gives=(Product, ASIDE, ASIDE))
 def instability(
     xs: list[Tensor], rows: list[Tensor | None], columns: list[Tensor | None], weight: float, added: float
 ) -> list[Any]:
     """The running mean of x² + ``added``, factored; 1 for what is no matrix, which keeps nothing."""
-    pairs = zip(xs, rows, columns, strict=True)
-    return [
-        (torch.ones_like(x), None, None) if r is None or c is None else _product(x, r, c, weight, added, 0.0)
-        for x, r, c in pairs
-    ]
+    one = xs[0].new_ones(())
+    out: list[Any] = [(Product(one, torch.ones_like(x)), None, None) if x.ndim < 2 else None for x in xs]
+    for i, parts in _factored(xs, rows, columns, weight, added, 0.0):
+        out[i] = parts
+    return out
 
 
 class CAME(_Factored):
@@ -189,24 +236,53 @@ class CAME(_Factored):
         return s.exp_avg * torch.rsqrt(S)
 
 
-@ops.leaf(gives=(ELEMENT, ASIDE))
+@ops.leaf(gives=(Product, Product, ASIDE))
 def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
-    """The least of the accumulators that cover each element, plus g²; and the accumulators, raised to what they cover.
+    """Two bounds of each element, by its slices along the last dimension and along the others; the raised accumulators.
 
-    A tensor of shape (n₁, …, n_k) has one accumulator for each slice along each dimension, n₁ + … + n_k in a row.
+    A tensor of shape (n₁, …, n_k) has one accumulator for each slice along each dimension, n₁ + … + n_k in a row. Each
+    is raised to the largest that it covers: the lesser bound plus g², or their running mean.
     """
-    out = []
-    for g, kept in zip(gs, covers, strict=True):
-        shape = g.shape or (1,)
-        parts = enumerate(torch.split(kept, list(shape)))
-        along = [a.view(*(-1 if i == j else 1 for j in range(len(shape)))) for i, a in parts]
-        least = functools.reduce(torch.minimum, along).expand(shape)
-        square = g.reshape(shape).square()
-        v = torch.lerp(least, square, 1 - beta) if beta else least + square
-        over = [tuple(j for j in range(len(shape)) if j != i) for i in range(len(shape))]
-        raised = torch.cat([v.amax(dims) if dims else v for dims in over]) if g.numel() else kept
-        out.append((v.reshape(g.shape), raised))
+    out: list[Any] = [None] * len(gs)
+    one = gs[0].new_ones(())
+    for members in _alike(gs, lambda g: g.ndim < 2):
+        kept, g = (_stack([t[i].flatten() for i in members]) for t in (covers, gs))
+        for i, v in zip(members, _plus_square(kept, g, beta), strict=True):
+            out[i] = *(Product(one, covers[i].view(gs[i].shape)),) * 2, v
+    room = gs[0].new_empty(2, LARGE if gs[0].device.type == "cpu" else 0)
+    for i, (g, kept) in enumerate(zip(gs, covers, strict=True)):
+        if g.ndim > 1:
+            along = [
+                a.view(*(-1 if j == k else 1 for k in range(g.ndim)))
+                for j, a in enumerate(torch.split(kept, list(g.shape)))
+            ]
+            columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
+            rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
+            bounds = Product(torch.ones_like(rows), columns), Product(rows, torch.ones_like(columns))
+            out[i] = *bounds, torch.cat(_raised(g, along, beta, room)) if g.numel() else kept
     return out
+
+
+def _plus_square(least: Tensor, g: Tensor, beta: float) -> Tensor:
+    return torch.lerp(least, g * g, 1 - beta) if beta else least + g * g
+
+
+def _raised(g: Tensor, along: list[Tensor], beta: float, room: Tensor) -> list[Tensor]:
+    """The accumulators of each dimension after g; of a large matrix part by part, in ``room``."""
+    if g.ndim != 2 or g.numel() <= SMALL or g.shape[1] > room.shape[1]:
+        v = _plus_square(functools.reduce(torch.minimum, along), g, beta)
+        return [v.amax([j for j in range(g.ndim) if j != i]) for i in range(g.ndim)]
+    rows, columns = along
+    most = room.shape[1] // g.shape[1]
+    of_rows, of_columns = g.new_empty(len(g)), g.new_full((g.shape[1],), -torch.inf)
+    for part, row, out in zip(*(torch.split(x, most) for x in (g, rows, of_rows)), strict=True):
+        square, least = (x[: part.numel()].view(part.shape) for x in room)
+        torch.minimum(row, columns, out=least)
+        torch.mul(part, part, out=square)
+        v = least.lerp_(square, 1 - beta) if beta else least.add_(square)
+        torch.amax(v, 1, out=out)
+        torch.maximum(of_columns, v.amax(0), out=of_columns)
+    return [of_rows, of_columns]
 
 
 class SM3(_Factored):
@@ -225,7 +301,7 @@ class SM3(_Factored):
 
     lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
     momentum: float = hyper(default=0.9, within="[0, 1)", doc="β₁, share of the mean step that is kept", off=0)
-    beta2: float = hyper(default=0.0, within="[0, 1)", doc="β₂, share of the sums that is kept; 0 keeps all")
+    beta2: float = hyper(default=0.0, within="[0, 1)", doc="β₂, share of the sums that is kept; 0 keeps all", off=0)
     eps: float = hyper(default=1e-30, within="[0, ∞)", doc="ε, added to ν")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
 
@@ -235,7 +311,9 @@ class SM3(_Factored):
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """The gradient over the root of its cover, averaged."""
-        v, s.accumulators = cover(g, s.accumulators, h.beta2)
+        last, others, s.accumulators = cover(g, s.accumulators, h.beta2)
+        least = ops.minimum(last, others)
+        v = torch.lerp(least, g * g, 1 - h.beta2) if h.beta2 else least + g * g
         u = g * torch.rsqrt(v + h.eps)
         if h.momentum:
             s.momentum_buffer = u = torch.lerp(s.momentum_buffer, u, 1 - h.momentum)

@@ -14,6 +14,7 @@ import thalweg
 from tests import cases
 from tests.cases import CASES, feed, parameters
 from tests.engine.test_ops import ARITY, ROWS, SPECIAL, rule_of
+from tests.engine.test_products import Means
 from thalweg.engine import declare, noise, ops
 from thalweg.engine.backends import choice
 from thalweg.engine.batch import Batch, formats_of
@@ -222,6 +223,13 @@ def test_a_leaf_between_passes(dtype):
     shapes = [(4, 6), (6, 4), (4, 6)]
     ours, theirs = (walk(thalweg.Muon, name, dtype, shapes)[0] for name in ("triton", "eager"))
     assert distance(ours, theirs) < 1e-2 * (1 if dtype == torch.bfloat16 else 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_leaf_that_gives_a_product(dtype):
+    shapes = [*SHAPES, (3, 2, 2), (2, 3, 5, 130)]
+    ours, theirs = (walk(Means, name, dtype, shapes)[0] for name in ("triton", "eager"))
+    assert distance(ours, theirs) < (1e-12 if dtype == torch.float64 else 1e-5)
 
 
 @ops.leaf()

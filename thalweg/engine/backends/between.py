@@ -33,6 +33,13 @@ def refusal(batch: Batch) -> str | None:
     return None
 
 
+def matrices(p: Tensor) -> tuple[int, int]:
+    """Elements of a row and of a matrix, the last two dimensions; where they do not lie in this order, of all."""
+    if p.ndim < 2 or not p.is_contiguous():
+        return max(1, p.numel()), max(1, p.numel())
+    return max(1, p.shape[-1]), max(1, p.shape[-2] * p.shape[-1])
+
+
 def rows_of(p: Tensor) -> int:
     """Slices along the first dimension; a vector or a number is one."""
     return 0 if not p.numel() else p.shape[0] if p.ndim > 1 else 1
@@ -87,7 +94,11 @@ class Between:
                     self._lay_result(part, [result[part.target.index] for result in out])
 
     def _lay_result(self, node: fx.Node, out: list[Any]) -> None:
-        if node.meta["extent"] == ELEMENT:
+        if ops.is_product(node):
+            factors = [self._factors(x, p) for x, p in zip(out, self.batch.params, strict=True)]
+            self._lay(node.name, [rows for rows, _ in factors])
+            self._lay(f"{node.name}_columns", [columns for _, columns in factors])
+        elif node.meta["extent"] == ELEMENT:
             self._lay(node.name, [self._like(x, p) for x, p in zip(out, self.batch.params, strict=True)])
         else:
             self.lists[node.name] = out
@@ -161,6 +172,12 @@ class Between:
         """``x`` in the order of memory of ``p``."""
         return x if x.stride() == p.stride() and x.dtype == self.batch.compute else self._empty(p).copy_(x)
 
+    def _factors(self, x: ops.Product, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of rows and of columns in the order of memory of ``p``, where :func:`matrices` sees them."""
+        if p.is_contiguous():
+            return x.rows.contiguous(), x.columns.contiguous()
+        return x.rows.new_ones(()), self._like(ops.whole(x), p)
+
     def _lay(self, name: str, tensors: list[Tensor]) -> None:
         self.lists[name] = tensors
         self.point(name, tensors)
@@ -170,10 +187,12 @@ class Between:
         if arg.meta["extent"] == HOST:
             return self.values[arg]
         if arg.name in self.lists:
+            assert not ops.is_product(arg), f"{arg.name}: kernels alone multiply out"
             return self.lists[arg.name]
         if arg.meta["extent"] == ASIDE:
             return batch.asides[str(arg.target)]
         name = str(arg.target) if arg.op == "placeholder" else batch.plan.home[arg]
         if name == "g":
-            return [g.to(batch.compute) for g in batch.grads]
+            working = batch.compute
+            return [g if g.dtype == working else g.to(working) for g in batch.grads]
         return [eager.load(batch, name, i) for i in range(len(batch.params))]

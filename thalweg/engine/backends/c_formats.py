@@ -15,11 +15,12 @@ C_TYPE = {
     "uint8": "uint8_t",
     "split8": "uint16_t",
     "split16": "uint16_t",
+    "product": "T",
 }
 
 
 #: of what lies beside it
-BESIDE = {"int8": "float", "uint8": "float", "split8": "int8_t", "split16": "int16_t"}
+BESIDE = {"int8": "float", "uint8": "float", "split8": "int8_t", "split16": "int16_t", "product": "T"}
 
 
 def plain(f: Format) -> bool:
@@ -35,6 +36,8 @@ def _kept(f: Format, name: str) -> list[str]:
 
 def decode(f: Format, name: str) -> str:
     """The statement that makes numbers, ``old_…``, of a stretch of n."""
+    if f.name == "product":
+        return f"decode_product(old_{name}, n, {name}, {name}_columns, at, job->width[t], job->area[t]);"
     return f"decode_{f.name}({', '.join([f'old_{name}', 'n', *_kept(f, name)])});"
 
 

@@ -7,7 +7,7 @@ import functools
 import math
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,7 @@ class _Writer(Writer):
         ]
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
-        for name in used:
+        for name in self._streams(used):
             lines.append(f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {name});")
         key = f"(uint32_t)h[{len(hosts) + len(known)}]"
         for pair in sorted({self.slots[name] // 2 for name in random}):
@@ -173,7 +173,7 @@ class _Writer(Writer):
         pairs = sorted({slots[name] // 2 for name in made if self.formats[name].stochastic})
         return [
             f"        for (int64_t at = from; at < to; at += {size}) {{",
-            *(f"            AHEAD({name}, next_{name}, {size})" for name in used),
+            *(f"            AHEAD({name}, next_{name}, {size})" for name in self._streams(used)),
             f"            STRETCH({size},",
             *(f"                T old_{name}[{size}];" for name in kept),
             *(f"                {decode(self.formats[name], name)}" for name in kept),
@@ -185,6 +185,10 @@ class _Writer(Writer):
             "            )",
             "        }",
         ]
+
+    def _streams(self, used: Iterable[str]) -> list[str]:
+        """What a loop walks through; a product's factors are few, and read again and again."""
+        return [name for name in used if self.formats[name].name != "product"]
 
     def _root(self, stage: Stage, name: str) -> str:
         """The root of what is stored: most rules have taken it already."""
@@ -301,6 +305,8 @@ class _Job(ctypes.Structure):
                 "partial",
                 "columns",
                 "row",
+                "width",
+                "area",
                 "id",
             )
         ),
@@ -353,6 +359,8 @@ class Work(Between):
             ("row", rows),
         ):
             setattr(self.job, name, self._address(values))
+        width, area = zip(*map(between.matrices, batch.params), strict=True)
+        self.job.width, self.job.area = self._address(array("q", width)), self._address(array("q", area))
         self.job.id = self._address(array("I", batch.ids))
         sums = self.kernel.sums
         self.sums = [

@@ -237,7 +237,7 @@ def _sum_all(xs: list[Tensor]) -> Tensor:
 
 def _parts(results: list[tuple[Any, ...]], index: int) -> list[Any]:
     """One of the results of a leaf, for each parameter."""
-    return [result[index] for result in results]
+    return [ops.whole(result[index]) for result in results]
 
 
 def _clone(xs: list[Tensor]) -> list[Tensor]:

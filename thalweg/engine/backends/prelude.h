@@ -22,6 +22,7 @@ typedef struct {
     double **number, **sum;                      /* number[k][t], sum[k][t]: one a tensor; sums of rows one a row */
     double **share, *partial;                    /* this batch's part of a total; what each chunk adds to sums */
     const int64_t *columns, *row;                /* of each tensor: the length of a row, and the rows before it */
+    const int64_t *width, *area;                 /* of each tensor's matrices: the length of a row, and the elements */
     const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
 } Job;
 
@@ -198,6 +199,27 @@ INLINE void encode_split8(const T *restrict y, int64_t n, uint16_t *restrict hig
     encode_split16(rounded, n, high, wide);
     SIMD()
     for (int64_t i = 0; i < n; i++) low[i] = (int8_t)(wide[i] >> 8);
+}
+/* what is given as the product of a number for each row and one for each column of matrices */
+INLINE void decode_product(T *restrict y, int64_t n, const T *restrict row, const T *restrict column,
+                           int64_t at, int64_t width, int64_t area)
+{
+    int64_t r = at / width, j = at % width, left = area / width - 1 - at % area / width;  /* rows of the matrix behind */
+    column += at / area * width;
+    if (j + n <= width) {
+        SIMD()
+        for (int64_t i = 0; i < n; i++) y[i] = row[r] * column[j + i];
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = row[r] * column[j];
+        if (++j < width) continue;
+        j = 0;
+        r++;
+        if (left-- > 0) continue;
+        left = area / width - 1;
+        column += width;
+    }
 }
 
 /* the formats of a block with one scale, its largest element */

@@ -116,6 +116,7 @@ class _Writer(Writer):
         self.hosts = list(dict.fromkeys(n for stage in stages for n in self.host(stage)))
         self.called: set[str] = set()
         self.scales = {f"{n}_scale" for n, f in self.formats.items() if f.blocked}
+        self.factors = {t for n, f in self.formats.items() if f.name == "product" for t in (n, f"{n}_columns")}
         self.lower = {f"{n}_bits": LOWER[f.name] for n, f in self.formats.items() if f.name in LOWER}
         launches, bodies = [], []
         for k, stage in enumerate(stages):
@@ -145,6 +146,7 @@ class _Writer(Writer):
             *(["host"] if random or self.host(stage) else []),
             *dict.fromkeys(self._found(n) for n in [*found, *over_rows]),
             *(["ids"] if random else []),
+            *(["widths", "areas"] if any(self.formats[name].name == "product" for name in reads) else []),
             *(["partial"] if over_tensors else []),
         ]
         title = f'    """Pass {k + 1} of {len(self.plan.stages)}: reads {_list(reads)}; writes {_list(writes)}."""'
@@ -235,12 +237,14 @@ class _Writer(Writer):
     # -- one line each ------------------------------------------------------------------------------------------
 
     def _addresses(self, tables: list[str]) -> str:
-        """The bits that are set in any of a tensor's addresses."""
-        return " | ".join(f"tl.load({n}_table + t)" for n in tables)
+        """The bits that are set in any of a tensor's addresses, of what is read as it lies."""
+        return " | ".join(f"tl.load({n}_table + t)" for n in tables if n not in self.factors)
 
     def _pointer(self, table: str, fast: str) -> str:
         if table in self.scales:
             kind = "float32"
+        elif table in self.factors:
+            kind, fast = "float64" if self.double else "float32", "False"
         elif table in self.lower:
             kind = self.lower[table]
         else:
@@ -253,10 +257,14 @@ class _Writer(Writer):
         return f"tl.sum(tl.where(mask, {variable(node.args[0])}, 0.0)).to(tl.float64)"
 
     def _loads(self, stage: Stage) -> list[str]:
-        return [f"{variable(n)} = {self._load(self.slot(n))}.to(T)" for n in stage.loads]
+        return [f"{variable(n)} = {self._load(self.slot(n), stage.by_row)}.to(T)" for n in stage.loads]
 
-    def _load(self, name: str) -> str:
+    def _load(self, name: str, by_row: bool) -> str:
         f = self.formats[name]
+        if f.name == "product":
+            first = "start + at" if by_row else "start"
+            where = f"{name}_at, {name}_columns_at, {first}, tl.load(widths + t), tl.load(areas + t), mask"
+            return f"{self._call('product')}({where})"
         kept = f"tl.load({name}_at + i, mask, 0)"
         if f.blocked:
             scale = f"tl.load({name}_scale_at + i // {self._call('BLOCK_8')}, mask, 0)"
@@ -373,7 +381,15 @@ class Work(Between):
         batch, device = self.batch, self.batch.device
         sizes = _vector("q", [p.numel() for p in batch.params])
         self.pieces, tensor, start = cut((sizes + BLOCK - 1) // BLOCK, torch.tensor(BLOCK, device="cpu"))
-        given = {"sizes": sizes, "tensor": tensor, "begin": start, "ids": _vector("q", batch.ids)}
+        widths, areas = (_vector("q", values) for values in zip(*map(between.matrices, batch.params), strict=True))
+        given = {
+            "widths": widths,
+            "areas": areas,
+            "sizes": sizes,
+            "tensor": tensor,
+            "begin": start,
+            "ids": _vector("q", batch.ids),
+        }
         if batch.plan.uses_rows:
             rows = _vector("q", [p.shape[0] if p.ndim > 1 else 1 for p in batch.params])
             columns = sizes // rows.clamp(min=1)

@@ -117,6 +117,17 @@ def join8(high, low):
 
 
 @triton.jit
+def product(rows, columns, start, width, area, mask):
+    """Elements of matrices from ``start`` on, given by a number for each row and one for each column."""
+    height = (area // width).to(tl.int32)
+    row, width = start // width, width.to(tl.int32)  # from here on 32 bits are enough, whose quotients are cheap
+    at = (start % width).to(tl.int32) + tl.arange(0, mask.shape[0])
+    over = at // width
+    matrix = row // height + ((row % height).to(tl.int32) + over) // height
+    return tl.load(rows + row + over, mask, 0) * tl.load(columns + matrix * width + at - over * width, mask, 0)
+
+
+@triton.jit
 def split16(x):
     """The nearest bfloat16's bits, and what is to be added to them."""
     u = as_bits(x)

@@ -36,7 +36,7 @@ class Writer:
         leaves = [n for n in plan.traced.graph.nodes if isinstance(n.target, ops.Leaf)]
         given = [n for n in plan.traced.graph.nodes if isinstance(n.target, (ops.Leaf, ops.Part))]
         for node in [*plan.temporaries, *(n for n in given if n.target.extent == ELEMENT)]:
-            self.formats[node.name] = working
+            self.formats[node.name] = Format("product") if ops.is_product(node) else working
         self.tables = [*self.formats, *(f"{n}_{f.beside}" for n, f in self.formats.items() if f.beside)]
         narrow = {spec.name for spec in plan.traced.narrow}
         kept = [n for n in plan.traced.graph.nodes if n.op == "placeholder" and n.target in narrow]
