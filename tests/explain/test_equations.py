@@ -60,7 +60,7 @@ class Walk:
         for spec in specs:
             if spec.kind in ("row", "per_tensor", "number"):  # broadcast with the parameter
                 shape = (-1, *[1] * (p.ndim - 1)) if spec.kind == "row" and p.ndim > 1 else ()
-                values[spec.name] = values[spec.name].double().reshape(shape)
+                values[spec.name] = torch.as_tensor(values[spec.name], dtype=torch.float64).reshape(shape)
         return values
 
     def env(self, p, spell):
