@@ -317,3 +317,15 @@ def test_a_lazy_parameter_may_come_before_its_shape(backend):
     optimizer.step()
     assert not torch.equal(net.weight, before)
     assert "15 parameters" in repr(optimizer)
+
+
+@pytest.mark.parametrize("make", [thalweg.SGD, thalweg.AdamW, thalweg.Muon])
+def test_a_list_of_parameters_is_as_good_as_any(make):
+    (p,) = tensors((3, 4))
+    before = p.detach().clone()
+    optimizer = make(torch.nn.ParameterList([p]), lr=0.1)
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert not torch.equal(p, before)
+    with pytest.raises(ValueError, match="params='Linear'"):
+        thalweg.SGD(torch.nn.Linear(2, 2))

@@ -135,6 +135,8 @@ class Optimizer(Declared):
         bound.apply_defaults()
         given = dict(bound.arguments)
         params = given.pop("params")
+        if isinstance(params, nn.ParameterList):  # a module, but parameters all the same
+            params = list(params)
         for name, h in {**self.setup, **self.hypers}.items():
             if name in given:
                 h.check(given[name])
