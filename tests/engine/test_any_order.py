@@ -110,7 +110,8 @@ class Trainee:
         self.params, self.optimizer = copy.deepcopy(pair) if how == "deepcopy" else pickle.loads(pickle.dumps(pair))
 
     def sparse(self, i):
-        if self.ours and self.params[i].ndim and self.params[i].numel():
+        refuses = self.ours and not self.optimizer.takes_sparse
+        if refuses and self.params[i].ndim and self.params[i].numel():
             self.optimizer.zero_grad()
             give(self.params, 0)
             self.params[i].grad = self.params[i].grad.to_sparse()

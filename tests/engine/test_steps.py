@@ -1,5 +1,6 @@
 """What happens around a step: closures, hooks, groups, hyperparameters that change, and what autograd asks."""
 
+import warnings
 import weakref
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import thalweg
-from tests.engine.fixtures import give, on_backends, same, snapshot, tensors, walk, with_rules
+from tests.engine.fixtures import RULES, give, on_backends, same, snapshot, tensors, walk, with_rules
 from thalweg.engine import trace
 from thalweg.engine.backends import choice
 
@@ -169,7 +170,10 @@ def test_a_number_out_of_range_is_refused_in_any_group_before_anything_moves(bac
     walk(optimizer, params, range(2, 4))
 
 
-@with_rules
+refusing = pytest.mark.parametrize("rule", [RULES["AdamW"], RULES["Lion"]], ids=["AdamW", "Lion"])
+
+
+@refusing
 @on_backends
 def test_a_refused_first_step_leaves_no_trace(rule, backend):
     """A state that is begun and not used would make the next step not the first."""
@@ -186,7 +190,7 @@ def test_a_refused_first_step_leaves_no_trace(rule, backend):
     assert same(params, others)
 
 
-@with_rules
+@refusing
 @on_backends
 def test_a_sparse_gradient_between_steps_changes_nothing(rule, backend):
     params, others = tensors((3, 2), (4, 2)), tensors((3, 2), (4, 2))
@@ -198,6 +202,48 @@ def test_a_sparse_gradient_between_steps_changes_nothing(rule, backend):
         optimizer.step()
     walk(optimizer, params, range(2, 4))
     walk(rule(others, backend=backend), others, range(4))
+    assert same(params, others)
+
+
+@on_backends
+@pytest.mark.parametrize(("name", "flags"), [
+    ("SGD", {}), ("SGD", {"momentum": 0.9}), ("SGD", {"momentum": 0.9, "nesterov": True, "maximize": True}),
+    ("Adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.1}),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_sparse_gradients_lead_where_they_lead_in_torch(backend, name, flags):
+    torch.manual_seed(0)
+    tables = [torch.nn.Embedding(10, 4, sparse=True, dtype=torch.float64) for _ in range(2)]
+    tables[1].load_state_dict(tables[0].state_dict())
+    theirs = getattr(torch.optim, name)(tables[0].parameters(), lr=0.1, **flags)
+    ours = getattr(thalweg, name)(tables[1].parameters(), lr=0.1, backend=backend, **flags)
+    told = []
+    for _ in range(5):
+        rows, pull = torch.randint(0, 10, (6,)), torch.randn(6, 4, dtype=torch.float64)  # a row may come twice
+        for table, optimizer in zip(tables, (theirs, ours), strict=True):
+            optimizer.zero_grad()
+            (table(rows) * pull).sum().backward()
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                optimizer.step()
+            told += [str(one.message) for one in heard if "made dense" in str(one.message)]
+    assert len(told) == 1
+    assert same([tables[0].weight], [tables[1].weight], within=1e-12)
+    assert tables[1].weight.grad.is_sparse
+
+
+@on_backends
+@pytest.mark.filterwarnings("ignore:a sparse gradient")
+def test_sparse_and_dense_gradients_may_take_turns(backend):
+    params, others = tensors((4, 2), (3,)), tensors((4, 2), (3,))
+    a, b = (RULES["SGD"](ps, backend=backend) for ps in (params, others))
+    for step in range(6):
+        give(params, step)
+        give(others, step)
+        if step % 3:
+            params[0].grad = params[0].grad.to_sparse()
+        a.step()
+        b.step()
     assert same(params, others)
 
 

@@ -40,7 +40,7 @@ def test_vectors_of_low_rank_optimizers_go_to_adamw():
 
 
 @pytest.mark.parametrize("name", ["Adafactor", "CAME", "SM3"])
-@pytest.mark.parametrize("small, large", [(0, 1 << 19), (0, 64), (0, 0), (1 << 14, 64)])
+@pytest.mark.parametrize(("small", "large"), [(0, 1 << 19), (0, 64), (0, 0), (1 << 14, 64)])
 def test_matrices_in_parts_or_many_at_once_take_the_same_path(name, small, large, monkeypatch):
     shapes = [(7, 5), (7, 5), (40, 30), (30, 40), (3, 8, 9), (2, 3, 4, 4), (5,), (5,), (9,), (), (4, 0)]
     ours, theirs = parameters(shapes), parameters(shapes)

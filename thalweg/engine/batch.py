@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field
@@ -95,12 +96,25 @@ def split_up(p: Tensor) -> bool:
     return any(mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(placements))
 
 
-def check_gradient(p: Tensor, g: Tensor) -> None:
-    """Refuse what no backend takes, before anything changes."""
+class SparseGradientError(ValueError, RuntimeError):
+    """An optimizer for which a gradient's zeros mean something got a sparse one. In torch it is a RuntimeError."""
+
+
+def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
+    """Refuse what no backend, or not this rule, takes, before anything changes."""
     if name_of(p.dtype) not in PLAIN:
         raise bad_argument("params", p.dtype, "one of " + ", ".join(PLAIN) + ", or complex ones")
     if g.layout != torch.strided:
-        raise bad_argument("grad", g.layout, "a dense gradient", "For sparse ones use torch.optim.SparseAdam or SGD")
+        if not rule.takes_sparse:
+            raise SparseGradientError(
+                f"grad={g.layout}: expected a dense gradient: {rule.__name__} does not support sparse gradients. "
+                "SGD and Adagrad do, as does torch.optim.SparseAdam"
+            )
+        warnings.warn(
+            f"a sparse gradient of shape {tuple(g.shape)} is made dense at each step, which takes memory and time for "
+            "the whole tensor; those of torch.optim move its rows alone",
+            stacklevel=2,
+        )
     if g.shape != p.shape:
         raise bad_argument("grad.shape", tuple(g.shape), f"the parameter's, {tuple(p.shape)}")
     if g.device != p.device:
@@ -148,7 +162,7 @@ class Bound:
         for spec in narrow:
             self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
-        self.places = Places(owners, states, names, self.objects, dense, everything)
+        self.places = Places(owners, states, names, self.objects, dense, key.rule.takes_sparse, everything)
 
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""

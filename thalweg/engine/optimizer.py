@@ -87,6 +87,9 @@ class Optimizer(Declared):
         TypeError: for an argument that the optimizer does not have.
     """
 
+    #: whether a gradient's zeros move nothing, so that a sparse one means the same
+    takes_sparse: ClassVar[bool] = False
+
     _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over its scale, and what it found
 
     params: Iterable[Any] | nn.Module

@@ -52,6 +52,7 @@ class Places:
         objects: for other entries of the states, the very objects that must be there: numbers in tensors that lie side
             by side.
         dense: whether gradients must lie in memory as their parameters do.
+        sparse: whether sparse gradients are taken, and made dense.
         everything: the dict from parameters to their states.
     """
 
@@ -62,9 +63,10 @@ class Places:
         names: Sequence[str],
         objects: Mapping[str, Sequence[Any]],
         dense: bool,
+        sparse: bool,
         everything: dict[Any, Any],
     ) -> None:
-        self.owners, self.states, self.objects, self.dense = owners, states, objects, dense
+        self.owners, self.states, self.objects, self.dense, self.sparse = owners, states, objects, dense, sparse
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or any(p.is_complex() for p in owners)
         self.params = [local(p.detach()) for p in owners] if self.wrapped else [p.detach() for p in owners]
@@ -129,7 +131,11 @@ class Places:
         try:
             if [g.dtype for g in grads] != self.dtypes or [g.shape for g in grads] != [p.shape for p in owners]:
                 return None
-            if any([g.layout is not torch.strided for g in grads]) or not self._states_unmoved(states):
+            if any([g.layout is not torch.strided for g in grads]):
+                if not self.sparse:
+                    return None
+                grads = [g if g.layout is torch.strided else g.to_dense() for g in grads]
+            if not self._states_unmoved(states):
                 return None
         except (AttributeError, KeyError, RuntimeError, TypeError):  # no gradient, a state that is no tensor any more
             return None

@@ -175,7 +175,7 @@ class Steps:
         opt = self.optimizer
         specs = kept(type(opt), group)
         for p in owners:
-            check_gradient(p, p.grad)  # type: ignore[arg-type]
+            check_gradient(p, p.grad, type(opt))  # type: ignore[arg-type]
         if (
             len(owners) > 1 or id(owners[0]) not in self.ids
         ):  # anew, since the lists in the groups are the user's to change

@@ -40,6 +40,7 @@ class Rule(Protocol):
 
     hypers: ClassVar[dict[str, Hyper]]
     states: ClassVar[dict[str, StateSpec]]
+    takes_sparse: ClassVar[bool]
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:

@@ -37,6 +37,8 @@ class Adagrad(Optimizer):
     steps: Tensor = count()
     sum: Tensor = state(doc="G, sum of squared gradients", fill=lambda h: h.initial_accumulator_value, signed=False)
 
+    takes_sparse = True
+
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """The gradient over the root of the sum."""

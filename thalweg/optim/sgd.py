@@ -37,6 +37,8 @@ class SGD(Optimizer):
 
     momentum_buffer: Tensor = state(doc="b, running sum of gradients", when=lambda h: h.momentum)
 
+    takes_sparse = True
+
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """The gradient, the buffer, or the buffer's look-ahead."""
