@@ -56,6 +56,11 @@ class Format:
         )
 
     @property
+    def plain(self) -> bool:
+        """Whether rules compute in it."""
+        return self.name in ("float32", "float64")
+
+    @property
     def exact(self) -> bool:
         """Whether it keeps what float32 (float64) computed."""
         return self.name in ("float64", "float32", "split16")

@@ -18,14 +18,8 @@ C_TYPE = {
     "product": "T",
 }
 
-
 #: of what lies beside it
 BESIDE = {"int8": "float", "uint8": "float", "split8": "int8_t", "split16": "int16_t", "product": "T"}
-
-
-def plain(f: Format) -> bool:
-    """Whether C computes in it."""
-    return f.name in ("float32", "float64")
 
 
 def _kept(f: Format, name: str) -> list[str]:

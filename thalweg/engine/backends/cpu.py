@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from thalweg.engine import compiler, ops
 from thalweg.engine.backends import between
 from thalweg.engine.backends.between import Between
-from thalweg.engine.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode, plain
+from thalweg.engine.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode
 from thalweg.engine.backends.writer import Writer, variable
 from thalweg.engine.batch import Batch
 from thalweg.engine.formats import BLOCK, Format
@@ -166,8 +166,8 @@ class _Writer(Writer):
         What is not kept as C computes is decoded before the rule's own loop, and encoded after it: in the midst of it,
         numbers of 8 or 16 bits would make the compiler widen all of it two- or fourfold.
         """
-        kept = [name for name in dict.fromkeys(self.slot(n) for n in stage.loads) if not plain(self.formats[name])]
-        made = [name for name in writes if not plain(self.formats[name])]
+        kept = [name for name in dict.fromkeys(self.slot(n) for n in stage.loads) if not self.formats[name].plain]
+        made = [name for name in writes if not self.formats[name].plain]
         size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
         slots = {name: self.slots.get(name, 0) for name in made}
         pairs = sorted({slots[name] // 2 for name in made if self.formats[name].stochastic})
@@ -201,13 +201,13 @@ class _Writer(Writer):
         lines = []
         for node in stage.loads:
             name = self.slot(node)
-            where = f"{name}[i]" if plain(self.formats[name]) else f"old_{name}[i - at]"
+            where = f"{name}[i]" if self.formats[name].plain else f"old_{name}[i - at]"
             lines.append(f"const T {variable(node)} = {where};")
         lines += [f"const T {variable(node)} = {self._expression(node)};" for node in stage.body]
         lines += [f"sum_{node.name} += {variable(node.args[0])};" for node in stage.sums]
         for name in writes:
             f, value = self.formats[name], variable(stage.stores[name])
-            where = f"{name}[i]" if plain(f) else f"new_{name}[i - at]"
+            where = f"{name}[i]" if f.plain else f"new_{name}[i - at]"
             lines.append(f"{where} = {self._root(stage, name) if f.name == 'uint8' else value};")
         return [
             f"                SIMD({f'reduction(+: {sums})' if sums else ''})",

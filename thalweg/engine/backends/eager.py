@@ -86,7 +86,7 @@ def store(batch: Batch, name: str, i: int, numbers: Any) -> None:
         return
     kept, beside = _kept(batch, name, i)
     f = batch.formats[name]
-    if f.name in ("float32", "float64"):
+    if f.plain:
         kept.copy_(numbers)
         return
     if numbers.stride() != kept.stride():

@@ -55,7 +55,7 @@ class Work:
             for name, new in zip(batch.asides, out or (), strict=True):
                 batch.asides[name] = new
             for name in names:
-                if batch.formats[name].name not in ("float32", "float64"):
+                if not batch.formats[name].plain:
                     for i, x in enumerate(numbers[name]):
                         eager.store(batch, name, i, x)
         return out
