@@ -13,6 +13,7 @@ from thalweg.engine import ops
 from thalweg.engine.declare import hyper, state
 from thalweg.engine.ops import ASIDE, Product
 from thalweg.engine.optimizer import Optimizer
+from thalweg.engine.trace import UnsupportedOpError
 
 
 @ops.leaf(gives=(Product, ASIDE))
@@ -76,6 +77,19 @@ def test_of_tensors_in_another_order_of_memory(name):
     walk(Means(ours, by_row=False, backend=name), ours, 3)
     walk(Means(theirs, by_row=False, backend="eager"), theirs, 3)
     assert distance(ours, theirs) < 1e-13
+
+
+def test_no_leaf_takes_one():
+    class Twice(Means):
+        """A product of a product."""
+
+        @staticmethod
+        def direction(p, g, s, h):
+            product, s.kept = means(g, s.kept)
+            return means(product, s.kept)[0]
+
+    with pytest.raises(UnsupportedOpError, match=r"test_products.py:\d+: means takes whole tensors"):
+        Twice(parameters([(3, 4)]))
 
 
 def test_it_is_not_read_from_memory():

@@ -69,7 +69,7 @@ class Places:
         self.owners, self.states, self.objects, self.dense, self.sparse = owners, states, objects, dense, sparse
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or any(p.is_complex() for p in owners)
-        self.params = [local(p.detach()) for p in owners] if self.wrapped else [p.detach() for p in owners]
+        self.params = [local(p.detach()) for p in owners]
         self.layout = [_layout(p) for p in self._here(owners)]
         self.places = list(map(Tensor.data_ptr, self._here(owners)))
         kept = {name: [s[name] for s in states] for name in names}

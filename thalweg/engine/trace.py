@@ -148,6 +148,9 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
                 raise UnsupportedOpError(
                     f"{self.line()}: {target.name} depends on shapes alone, and is given a number that may change"
                 )
+            whole = isinstance(target, ops.Leaf) and target.extent != PER_TENSOR
+            if whole and any(map(ops.is_product, node.all_input_nodes)):
+                raise UnsupportedOpError(f"{self.line()}: {target.name} takes whole tensors, and is given a product")
             if isinstance(target, ops.Leaf) and not {HOST, ELEMENT, ASIDE}.issuperset(extents):
                 raise UnsupportedOpError(f"{self.line()}: {target.name} takes whole tensors and numbers of the host")
             if isinstance(target, ops.Op) and max(extents) == ASIDE:

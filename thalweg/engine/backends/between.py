@@ -54,6 +54,7 @@ class Between:
         lists: memory that lives within the step, by the node that it holds.
         kept: the nodes of what is one number a tensor or row, by name.
         row_counts, row_total: rows of each tensor, and of all.
+        widths, areas: elements of a row and of a matrix of each tensor, for products; else empty.
         reads_gradients: whether it wants the gradients themselves, or their addresses alone.
     """
 
@@ -69,6 +70,9 @@ class Between:
         self.reads_gradients = any(n.target == "g" for leaf in leaves for n in leaf.all_input_nodes)
         by_row = bool(self.kept) or batch.plan.uses_rows
         counts = [rows_of(p) for p in batch.params] if by_row else []
+        products = any(map(ops.is_product, batch.plan.traced.graph.nodes))
+        sizes = list(map(matrices, batch.params)) if products else []
+        self.widths, self.areas = [width for width, _ in sizes], [area for _, area in sizes]
         self.row_counts, self.row_total = torch.tensor(counts, dtype=torch.int64, device=batch.device), sum(counts)
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
@@ -187,7 +191,6 @@ class Between:
         if arg.meta["extent"] == HOST:
             return self.values[arg]
         if arg.name in self.lists:
-            assert not ops.is_product(arg), f"{arg.name}: kernels alone multiply out"
             return self.lists[arg.name]
         if arg.meta["extent"] == ASIDE:
             return batch.asides[str(arg.target)]

@@ -359,8 +359,7 @@ class Work(Between):
             ("row", rows),
         ):
             setattr(self.job, name, self._address(values))
-        width, area = zip(*map(between.matrices, batch.params), strict=True)
-        self.job.width, self.job.area = self._address(array("q", width)), self._address(array("q", area))
+        self.job.width, self.job.area = (self._address(array("q", x)) for x in (self.widths, self.areas))
         self.job.id = self._address(array("I", batch.ids))
         sums = self.kernel.sums
         self.sums = [

@@ -381,15 +381,9 @@ class Work(Between):
         batch, device = self.batch, self.batch.device
         sizes = _vector("q", [p.numel() for p in batch.params])
         self.pieces, tensor, start = cut((sizes + BLOCK - 1) // BLOCK, torch.tensor(BLOCK, device="cpu"))
-        widths, areas = (_vector("q", values) for values in zip(*map(between.matrices, batch.params), strict=True))
-        given = {
-            "widths": widths,
-            "areas": areas,
-            "sizes": sizes,
-            "tensor": tensor,
-            "begin": start,
-            "ids": _vector("q", batch.ids),
-        }
+        given = {"sizes": sizes, "tensor": tensor, "begin": start, "ids": _vector("q", batch.ids)}
+        if self.widths:
+            given |= {"widths": _vector("q", self.widths), "areas": _vector("q", self.areas)}
         if batch.plan.uses_rows:
             rows = _vector("q", [p.shape[0] if p.ndim > 1 else 1 for p in batch.params])
             columns = sizes // rows.clamp(min=1)

@@ -1,6 +1,6 @@
 """What every generated Triton kernel calls: formats, random bits, and functions that Triton lacks.
 
-Imported where Triton is installed. `c_formats.py` says the same in C, under the same names.
+Imported where Triton is installed. `prelude.h` says the same in C.
 """
 
 from __future__ import annotations
