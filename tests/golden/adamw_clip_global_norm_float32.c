@@ -10,20 +10,20 @@ void stage_0(const Job *job, const double *h)
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
         const float *const g = ((void **)job->table[1])[t];
         const char *const next_g = NEXT(1, g);
-        T sum_grad_squares = 0;
+        T sum_grad_squares[32] = {0};
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
             AHEAD(g, next_g, 32)
             STRETCH(32,
-                SIMD(reduction(+: sum_grad_squares))
+                SIMD()
                 for (int64_t i = at; i < at + n; i++) {
                     const T x_g = g[i];
                     const T x_mul = x_g * x_g;
-                    sum_grad_squares += x_mul;
+                    sum_grad_squares[i - at] += x_mul;
                 }
             )
         }
-        job->partial[c * 1 + 0] = sum_grad_squares;
+        job->partial[c * 1 + 0] = sum_of(sum_grad_squares, 32);
     }
     *job->share[0] = 0;
     for (int64_t c = 0; c < job->chunks; c++) *job->share[0] += job->partial[c * 1 + 0];

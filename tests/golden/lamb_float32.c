@@ -23,8 +23,8 @@ void stage_0(const Job *job, const double *h)
         const char *const next_g = NEXT(1, g);
         const char *const next_exp_avg = NEXT(2, exp_avg);
         const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
-        T sum_tensor_sum = 0;
-        T sum_tensor_sum_1 = 0;
+        T sum_tensor_sum[32] = {0};
+        T sum_tensor_sum_1[32] = {0};
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
             AHEAD(p, next_p, 32)
@@ -32,7 +32,7 @@ void stage_0(const Job *job, const double *h)
             AHEAD(exp_avg, next_exp_avg, 32)
             AHEAD(exp_avg_sq, next_exp_avg_sq, 32)
             STRETCH(32,
-                SIMD(reduction(+: sum_tensor_sum, sum_tensor_sum_1))
+                SIMD()
                 for (int64_t i = at; i < at + n; i++) {
                     const T x_p = p[i];
                     const T x_g = g[i];
@@ -49,15 +49,15 @@ void stage_0(const Job *job, const double *h)
                     const T x_add_scaled = x_div + h_weight_decay * x_p;
                     const T x_mul_3 = x_p * x_p;
                     const T x_mul_4 = x_add_scaled * x_add_scaled;
-                    sum_tensor_sum += x_mul_3;
-                    sum_tensor_sum_1 += x_mul_4;
+                    sum_tensor_sum[i - at] += x_mul_3;
+                    sum_tensor_sum_1[i - at] += x_mul_4;
                     exp_avg[i] = x_lerp;
                     exp_avg_sq[i] = x_addcmul;
                 }
             )
         }
-        job->partial[c * 2 + 0] = sum_tensor_sum;
-        job->partial[c * 2 + 1] = sum_tensor_sum_1;
+        job->partial[c * 2 + 0] = sum_of(sum_tensor_sum, 32);
+        job->partial[c * 2 + 1] = sum_of(sum_tensor_sum_1, 32);
     }
     for (int64_t t = 0; t < job->tensors; t++) job->sum[0][t] = 0;
     for (int64_t c = 0; c < job->chunks; c++) job->sum[0][job->tensor[c]] += job->partial[c * 2 + 0];

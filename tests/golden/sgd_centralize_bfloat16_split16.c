@@ -14,20 +14,20 @@ void stage_0(const Job *job, const double *h)
         int64_t r = job->row[t] + begin / columns;
         for (int64_t from = begin; from < end; from += columns, r++) {
             const int64_t to = from + columns;
-            T sum_row_sum = 0;
+            T sum_row_sum[32] = {0};
             for (int64_t at = from; at < to; at += 32) {
                 AHEAD(g, next_g, 32)
                 STRETCH(32,
                     T old_g[32];
                     decode_bfloat16(old_g, n, g + at);
-                    SIMD(reduction(+: sum_row_sum))
+                    SIMD()
                     for (int64_t i = at; i < at + n; i++) {
                         const T x_g = old_g[i - at];
-                        sum_row_sum += x_g;
+                        sum_row_sum[i - at] += x_g;
                     }
                 )
             }
-            job->sum[0][r] = sum_row_sum;
+            job->sum[0][r] = sum_of(sum_row_sum, 32);
         }
     }
 }

@@ -133,17 +133,17 @@ class _Writer(Writer):
             lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
         for node in stage.once:
             lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
-        for node in tensor_sums:
-            lines.append(f"        T sum_{node.name} = 0;")
-        lines += self._rows(stage, self._stretches(stage, writes, list(used)))
+        size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
+        lines += [f"        T sum_{n.name}[{size}] = {{0}};" for n in tensor_sums]
+        lines += self._rows(stage, size, self._stretches(stage, size, writes, list(used)))
         for i, node in enumerate(tensor_sums):
-            lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = sum_{node.name};")
+            lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = sum_of(sum_{node.name}, {size});")
         lines.append("    }")
         lines += self._gather(tensor_sums)
         lines.append("}")
         return "\n".join(line for line in lines if line)
 
-    def _rows(self, stage: Stage, body: list[str]) -> list[str]:
+    def _rows(self, stage: Stage, size: int, body: list[str]) -> list[str]:
         """The loop over the elements of a chunk: all at once or row by row."""
         if not stage.by_row:
             return ["        const int64_t from = begin, to = end;", *body]
@@ -154,13 +154,13 @@ class _Writer(Writer):
             "        for (int64_t from = begin; from < end; from += columns, r++) {",
             "            const int64_t to = from + columns;",
             *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
-            *(f"            T sum_{n.name} = 0;" for n in row_sums),
+            *(f"            T sum_{n.name}[{size}] = {{0}};" for n in row_sums),
             *("    " + line for line in body),
-            *(f"            job->sum[{self.sums.index(n)}][r] = sum_{n.name};" for n in row_sums),
+            *(f"            job->sum[{self.sums.index(n)}][r] = sum_of(sum_{n.name}, {size});" for n in row_sums),
             "        }",
         ]
 
-    def _stretches(self, stage: Stage, writes: list[str], used: list[str]) -> list[str]:
+    def _stretches(self, stage: Stage, size: int, writes: list[str], used: list[str]) -> list[str]:
         """A loop over the elements in short stretches; in each, what a later one needs is fetched.
 
         What is not kept as C computes is decoded before the rule's own loop, and encoded after it: in the midst of it,
@@ -168,7 +168,6 @@ class _Writer(Writer):
         """
         kept = [name for name in dict.fromkeys(self.slot(n) for n in stage.loads) if not self.formats[name].plain]
         made = [name for name in writes if not self.formats[name].plain]
-        size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
         slots = {name: self.slots.get(name, 0) for name in made}
         pairs = sorted({slots[name] // 2 for name in made if self.formats[name].stochastic})
         return [
@@ -197,20 +196,20 @@ class _Writer(Writer):
         return variable(roots[0]) if roots else f"sqrtf({variable(node)})"
 
     def _loop(self, stage: Stage, writes: list[str]) -> list[str]:
-        sums = ", ".join(f"sum_{n.name}" for n in stage.sums)
         lines = []
         for node in stage.loads:
             name = self.slot(node)
             where = f"{name}[i]" if self.formats[name].plain else f"old_{name}[i - at]"
             lines.append(f"const T {variable(node)} = {where};")
         lines += [f"const T {variable(node)} = {self._expression(node)};" for node in stage.body]
-        lines += [f"sum_{node.name} += {variable(node.args[0])};" for node in stage.sums]
+        # as many sums as a stretch has elements: a single one would have to wait for itself
+        lines += [f"sum_{node.name}[i - at] += {variable(node.args[0])};" for node in stage.sums]
         for name in writes:
             f, value = self.formats[name], variable(stage.stores[name])
             where = f"{name}[i]" if f.plain else f"new_{name}[i - at]"
             lines.append(f"{where} = {self._root(stage, name) if f.name == 'uint8' else value};")
         return [
-            f"                SIMD({f'reduction(+: {sums})' if sums else ''})",
+            "                SIMD()",
             "                for (int64_t i = at; i < at + n; i++) {",
             *(f"                    {line}" for line in lines),
             "                }",

@@ -41,6 +41,16 @@ typedef struct {
 #define STRETCH(most, ...) if (to - at >= most) { enum { n = most }; __VA_ARGS__ } \
     else { const int64_t n = to - at; __VA_ARGS__ }
 
+/* the sum of n numbers, a power of two, in an order that does not depend on the processor; they are written over */
+INLINE T sum_of(T *x, int64_t n)
+{
+    for (n /= 2; n; n /= 2) {
+        SIMD()
+        for (int64_t i = 0; i < n; i++) x[i] += x[n + i];
+    }
+    return *x;
+}
+
 static int64_t border(const Job *job, int64_t part, int64_t parts)
 {
     const int64_t wanted = job->cost[job->chunks] / parts * part;
