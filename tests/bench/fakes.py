@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 import torch
 
+#: what stands in a signature for a value that must be given
+REQUIRED = object()
+
 
 class Lion(torch.optim.SGD):
     """A peer's optimizer of that name."""
@@ -20,4 +23,35 @@ class RMSprop(torch.optim.RMSprop):
     """A peer's that works."""
 
 
-PEER = SimpleNamespace(Lion=Lion, AdamW=AdamW, rms_prop=RMSprop, SGD=torch.optim.SGD, Adam="a word", __version__="1.2")
+class SGDW(torch.optim.SGD):
+    """A peer's that has no momentum unless it is told to, and a decay of its own."""
+
+    def __init__(self, params, lr=REQUIRED, momentum=0.0, weight_decay=0.5, mode="plain"):
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        self.mode = mode
+
+
+class SignSGD(SGDW):
+    """A peer's that has momentum unless it is told not to."""
+
+    def __init__(self, params, lr=1.0, momentum=0.9):
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=0.0)
+
+
+class GaLore(torch.optim.AdamW):
+    """A peer's that reads options of a group which its signature does not name."""
+
+    def __init__(self, params, lr=1e-3, **group):
+        super().__init__([{"params": list(params), **group}], lr=lr)
+
+
+PEER = SimpleNamespace(
+    Lion=Lion,
+    AdamW=AdamW,
+    rms_prop=RMSprop,
+    sgdw=SGDW,
+    SignSGD=SignSGD,
+    GaLore=GaLore,
+    SGD=torch.optim.SGD,
+    Adam="a word",
+)

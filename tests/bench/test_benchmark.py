@@ -98,6 +98,7 @@ def test_variants_of_adamw_that_are_not_there_are_rows_too():
 
 def test_peers_that_run_are_ratios_and_those_that_fail_are_notes(monkeypatch):
     monkeypatch.setattr(peers, "installed", lambda: ({"pytorch_optimizer": PEER}, {"timm": "ImportError: old"}))
+    monkeypatch.setattr(peers, "version", lambda name: "1.2")
     result = bench(["AdamW", "RMSprop"], ["small"], ["eager"], budget=1e-6, scale=TINY)
     adamw, rmsprop = result["rows"]
     assert adamw["vs_peers"] == {}
@@ -123,6 +124,32 @@ def test_a_peer_is_found_by_its_own_class_alone():
     assert peers.optimizer_class(PEER, "SGD") is None  # torch's own, handed on
     assert peers.optimizer_class(PEER, "Adam") is None
     assert peers.optimizer_class(PEER, "Muon") is None
+
+
+def test_a_peer_does_the_same_work(monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda: ({"theirs": PEER}, {}))
+    small = works.work("small", TINY)
+
+    def group(name):
+        return peers.peer("theirs", name, small, torch.float32).optimizers[0].param_groups[0]
+
+    assert {k: group("SGDW")[k] for k in ("lr", "momentum", "weight_decay")} == {
+        "lr": 1e-3,
+        "momentum": 0.9,
+        "weight_decay": 0.01,
+    }
+    assert group("SignSGD")["momentum"] == 0
+    assert {k: group("GaLore")[k] for k in ("rank", "update_proj_gap", "scale", "projection_type")} == {
+        "rank": 128,
+        "update_proj_gap": 200,
+        "scale": 0.25,
+        "projection_type": "std",
+    }
+
+
+def test_the_version_of_a_library():
+    assert peers.version("torch").startswith(torch.__version__.split("+")[0])
+    assert peers.version("no_such_library") == ""
 
 
 def test_a_library_that_is_missing_or_does_not_import(monkeypatch):

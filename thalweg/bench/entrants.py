@@ -18,8 +18,9 @@ from thalweg.bench.works import Load, Work, small_matrices
 from thalweg.engine.backends import choice
 from thalweg.engine.optimizer import Optimizer
 
-#: what an optimizer is given besides its defaults, by us and by its twin: plain SGD has no state to speak of
-SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
+#: what an optimizer is given besides its defaults, by us and by its twin: plain SGD has no state to speak of, and some
+#: libraries' LARS has no norms where there is no decay
+SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}, "LARS": {"weight_decay": 1e-4}}
 
 #: backends whose passes have a ceiling, which what torch does between them has not
 COMPILED = ("cpu", "triton")

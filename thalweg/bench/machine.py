@@ -28,7 +28,7 @@ def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "thalweg": __version__,
-        "peers": {name: str(getattr(module, "__version__", "")) for name, module in modules.items()},
+        "peers": {name: peers.version(name) for name in modules},
         "peers_broken": broken,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from thalweg.bench import torchs
 from thalweg.bench.entrants import SETTINGS, Entrant
 from thalweg.bench.turns import reason
 from thalweg.bench.works import Work
+from thalweg.engine.declare import is_number
+from thalweg.registry import optimizers
 
 #: import name of each library and where its optimizers are
 LIBRARIES = {"pytorch_optimizer": "pytorch_optimizer", "heavyball": "heavyball", "timm": "timm.optim"}
@@ -22,6 +26,9 @@ COMPILED = "torch.compile"
 COMPILING = (COMPILED, "heavyball")
 #: the most tensors that those are given: their time grows with them, to many minutes at 2,000
 COMPILE_AT_MOST = 500
+
+#: what pytorch_optimizer reads in the groups of GaLore and APOLLO, which are AdamW where it is missing
+RANKED = ("rank", "update_proj_gap", "scale")
 
 
 @functools.cache
@@ -36,6 +43,14 @@ def installed() -> tuple[dict[str, Any], dict[str, str]]:
         except Exception as error:  # a library that does not fit this torch raises anything
             broken[name] = reason(error)
     return modules, broken
+
+
+def version(name: str) -> str:
+    """Of a library that is installed; empty where it does not say."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def optimizer_class(module: Any, name: str) -> Any:
@@ -57,7 +72,7 @@ def peers(name: str, compiled: bool) -> list[str]:
 
 
 def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
-    """The peer's optimizer with its defaults over a fresh load, warm.
+    """The peer's optimizer over a fresh load, warm.
 
     Raises:
         Exception: whatever the peer raises; ValueError where it would compile for too long.
@@ -69,11 +84,18 @@ def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
     else:
         cls = optimizer_class(installed()[0][library], name)
         load = work.load(dtype)
-        takes = inspect.signature(cls).parameters
-        given = {k: v for k, v in {"lr": 1e-3, **SETTINGS.get(name, {})}.items() if k in takes}
-        entrant = Entrant(load, [cls(load.params, **given)], library)
+        entrant = Entrant(load, [cls(load.params, **_settings(name, inspect.signature(cls).parameters))], library)
     entrant.warm()
     return entrant
+
+
+def _settings(name: str, takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """What makes a peer do our work: our numbers where it takes them, no momentum or decay where ours has none."""
+    cls: Any = optimizers()[name]
+    ours = {h.name: h.default for h in cls.hypers.values() if is_number(h.default)}
+    given = {"momentum": 0.0, "weight_decay": 0.0, **ours, "lr": 1e-3, **SETTINGS.get(name, {})}
+    by_name = {k: v for k, v in given.items() if k == "lr" or (k in takes and is_number(takes[k].default))}
+    return {**by_name, **{k: given[k] for k in RANKED}, "projection_type": "std"} if "rank" in given else by_name
 
 
 def _compiled(name: str, work: Work, dtype: torch.dtype) -> Entrant:
