@@ -24,9 +24,9 @@ class _LowRank(
         if not x.size:
             return x
         G = g.reshape(len(g), -1)
-        wide = G.shape[0] < G.shape[1]
+        wide = x.ndim == 2 and G.shape[0] < G.shape[1]
         G = G.T if wide else G
-        u = self.whole(G, min(h["rank"], G.shape[1]), s, h)
+        u = self.whole(G, min(h["rank"], *G.shape), s, h)
         return x - h["lr"] * h["scale"] * (u.T if wide else u).reshape(x.shape)
 
 

@@ -12,20 +12,24 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.engine import ops
 from thalweg.engine.declare import count, hyper, state
-from thalweg.engine.ops import ASIDE, ELEMENT
+from thalweg.engine.ops import ASIDE, ELEMENT, Product
 from thalweg.engine.optimizer import Optimizer
 from thalweg.optim.adam import Adam
 
 
+def _wide(x: Tensor) -> bool:
+    """Whether a matrix is worked on transposed, so that its channels are the longer side."""
+    return x.ndim == 2 and x.shape[0] < x.shape[1]
+
+
 def _tall(x: Tensor) -> Tensor:
-    """A matrix (out, in·…) with its longer side first: what is projected away is the shorter one's complement."""
-    flat = x.flatten(1)
-    return flat.mT if flat.shape[0] < flat.shape[1] else flat
+    """A channel a row: of a matrix along its longer side, of more dimensions along the first, the outputs."""
+    return x.mT if _wide(x) else x.flatten(1)
 
 
 def _like(u: Tensor, x: Tensor) -> Tensor:
     """Undo :func:`_tall`."""
-    return (u.mT if x.shape[0] < x.shape[1:].numel() else u).reshape(x.shape)
+    return (u.mT if _wide(x) else u).reshape(x.shape)
 
 
 def _adam(R: Tensor, m: Tensor, v: Tensor, step: int, betas: tuple[float, float], eps: float) -> list[Tensor]:
@@ -38,11 +42,14 @@ def _adam(R: Tensor, m: Tensor, v: Tensor, step: int, betas: tuple[float, float]
 
 def _low(p: Tensor, h: Any) -> tuple[int, int]:
     """Shape of the projected gradient."""
-    return max(p.shape[0], p.shape[1:].numel()), _rank(p, h)
+    channels, size = _tall(p).shape
+    return channels, min(h.rank, channels, size)
 
 
-def _rank(p: Tensor, h: Any) -> int:
-    return min(h.rank, p.shape[0], p.shape[1:].numel())
+def _basis(p: Tensor, h: Any) -> tuple[int, int]:
+    """Shape of what projects it."""
+    channels, size = _tall(p).shape
+    return size, min(h.rank, channels, size)
 
 
 class _LowRank(Optimizer):
@@ -122,19 +129,16 @@ class GaLore(_LowRank):
 
     $$R_t = G_t Q, \quad N_t = \mathrm{Adam}(R_t), \quad u_t = \alpha N_t Q^\top$$
 
-    for an m × n matrix with m ≥ n (else transposed); Q (n × r) are the first r right singular vectors of the gradient
-    at the last multiple of T, the largest entry of each positive. Moments go on from one subspace to the next.
+    for an m × n matrix with m ≥ n (else transposed), or m slices of n elements along the first of more dimensions; Q
+    (n × r) are the first r right singular vectors of the gradient at the last multiple of T, the largest entry of each
+    positive. Moments go on from one subspace to the next.
     Parent: AdamW. Adds: a projection of each matrix's gradient to rank r.
     Strength: Adam's states in r/n of the memory, with full-rank weights.
     Weakness: a singular value decomposition every T steps; what lies outside of the subspace is not learned meanwhile.
     Source: Zhao et al. 2024, "GaLore", algorithm 2, https://arxiv.org/abs/2403.03507
     """
 
-    basis: Tensor = state(
-        doc="Q, of the subspace",
-        when=lambda h: h.rank is not None,
-        shape=lambda p, h: (min(p.shape[0], p.shape[1:].numel()), _rank(p, h)),
-    )
+    basis: Tensor = state(doc="Q, of the subspace", when=lambda h: h.rank is not None, shape=_basis)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -154,28 +158,35 @@ def random_basis(n: int, rank: int, seed: int, dtype: torch.dtype, device: torch
     return (torch.randn(n, rank, generator=generator, dtype=torch.float64) / math.sqrt(rank)).to(device, dtype)
 
 
-@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE, ASIDE))
-def scaled_by_projection(
+@ops.leaf(gives=(Product, ASIDE, ASIDE, ASIDE))
+def scale_by_projection(
     gs: list[Tensor], ms: list[Tensor], vs: list[Tensor], norms: list[Tensor], step: int, gap: int, seed: int,
     betas: Any, eps: float, by_tensor: bool, growth: float,
 ) -> list[Any]:  # fmt: skip
-    """Each channel of the gradient times what Adam scales its random projection by; the norm grows by γ at most."""
+    """What Adam scales each channel's random projection by, less where the norm of the outcome would grow by over γ."""
     out = []
     for g, m, v, norm in zip(gs, ms, vs, norms, strict=True):
         G = _tall(g)
         epoch = (step - 1) // gap
         R = G @ random_basis(G.shape[1], m.shape[1], (seed * 1_000_003 + epoch) % 2**32, G.dtype, G.device)
         N, m, v = _adam(R, m, v, step, betas, eps)
-        dims = None if by_tensor else 1
-        ratio = torch.linalg.vector_norm(N, dim=dims, keepdim=True) / (
-            torch.linalg.vector_norm(R, dim=dims, keepdim=True) + eps
-        )
-        U = G * ratio
-        length = torch.linalg.vector_norm(U)
+        of_N, of_R, of_G = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (N, R, G))
+        if by_tensor:
+            of_N, of_R = (torch.linalg.vector_norm(x) for x in (of_N, of_R))
+        ratio = (of_N / (of_R + eps)).expand(of_G.shape)
+        length = torch.linalg.vector_norm(of_G * ratio)
         most = torch.where(norm > 0, growth * norm, length)
-        U = U * torch.where(length > most, most / length, 1.0)
-        out.append((_like(U, g), m, v, torch.minimum(length, most)))
+        ratio = ratio * torch.where(length > most, most / length, 1.0)
+        out.append((_by_channel(ratio, g), m, v, torch.minimum(length, most)))
     return out
+
+
+def _by_channel(x: Tensor, like: Tensor) -> Product:
+    """One number for each channel, as a factor of all that is in it."""
+    if _wide(like):
+        return Product(x.new_ones(len(like), 1), x.mT)
+    rows = x.view(-1, *(1,) * (like.ndim - 1)).expand(*like.shape[:-1], 1)
+    return Product(rows, x.new_ones(*like.shape[:-2], 1, like.shape[-1]))
 
 
 class APOLLO(_LowRank):
@@ -184,9 +195,10 @@ class APOLLO(_LowRank):
     $$R_t = G_t P, \quad N_t = \mathrm{Adam}(R_t), \quad s_i = \frac{\lVert N_t[i,:] \rVert}{\lVert R_t[i,:] \rVert},
     \quad u_t = \alpha\,\mathrm{diag}(s)\,G_t$$
 
-    for an m × n matrix with m ≥ n (else transposed), with P of n × r normal numbers, drawn anew every T steps from
-    ``seed``, the same for matrices of one shape. ``scale_type="tensor"`` takes one s for all: with ``rank=1`` and
-    ``scale=128 ** 0.5`` that is APOLLO-Mini. ‖u‖ grows by at most γ = 1.01 a step.
+    for an m × n matrix with m ≥ n (else transposed), or m slices of n elements along the first of more dimensions. P is
+    n × r normal numbers, drawn anew every T steps from ``seed``, the same for matrices of one shape.
+    ``scale_type="tensor"`` takes one s for all: with ``rank=1`` and ``scale=128 ** 0.5`` that is APOLLO-Mini. ‖u‖ grows
+    by at most γ = 1.01 a step.
     Parent: AdamW. Adds: channel-wise step sizes, estimated in a random subspace.
     Strength: nearly SGD's memory, nearly AdamW's quality on language models; no singular value decomposition.
     Weakness: noisy step sizes at low ranks; of little use where layers are not matrices.
@@ -205,8 +217,8 @@ class APOLLO(_LowRank):
         """The gradient with the scale of Adam's steps."""
         if h.rank is None:
             return Adam.direction(p, g, s, h)
-        u, s.low_exp_avg, s.low_exp_avg_sq, s.norm = scaled_by_projection(
+        factor, s.low_exp_avg, s.low_exp_avg_sq, s.norm = scale_by_projection(
             g, s.low_exp_avg, s.low_exp_avg_sq, s.norm, h.step, h.update_proj_gap, h.projection_seed, h.betas, h.eps,
             h.scale_type == "tensor", h.growth,
         )  # fmt: skip
-        return h.scale * u
+        return h.scale * g * factor
