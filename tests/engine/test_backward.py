@@ -294,6 +294,34 @@ def test_two_optimizers_of_one_parameter_are_told_apart():
         p.sum().backward()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda groups: groups.reverse(),
+        lambda groups: groups[0]["params"].remove(groups[0]["params"][0]),
+        lambda groups: groups.pop(0),
+    ],
+    ids=["reversed", "a parameter gone", "a group gone"],
+)
+def test_groups_may_change_between_updates(change):
+    def run(fused):
+        net = model()
+        groups = [{"params": list(net[0].parameters()), "lr": 0.1}, {"params": list(net[2:].parameters())}]
+        optimizer = thalweg.SGD(groups, lr=0.01)
+        if fused:
+            optimizer.fuse_into_backward()
+        for step in range(2):
+            descend(net, optimizer, 1, step)
+            net.zero_grad()
+        change(optimizer.param_groups)
+        for step in range(2, 4):
+            descend(net, optimizer, 1, step)
+            net.zero_grad()
+        return list(net.parameters())
+
+    assert same(run(True), run(False))
+
+
 def test_twice_is_once():
     (p,) = tensors((3,))
     optimizer = RULES["SGD"]([p], lr=1.0, momentum=0.0, dampening=0.0)

@@ -1,5 +1,7 @@
 """torch.amp.GradScaler: it hands over its scale; a step whose gradients are not finite leaves everything as it was."""
 
+import copy
+
 import pytest
 import torch
 
@@ -18,6 +20,19 @@ def step(scaler, optimizer, params, factor, unscale=False, clip=None):
         torch.nn.utils.clip_grad_norm_(params, clip)
     scaler.step(optimizer)
     scaler.update()
+
+
+def test_who_divides_by_the_scale():
+    """As torch's optimizers that are not fused, where that is asked for: some frameworks look for it."""
+    for fused in (None, True, False):
+        (p,) = tensors((3,))
+        optimizer = copy.deepcopy(thalweg.AdamW([p], fused=fused))
+        p = optimizer.param_groups[0]["params"][0]
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        scaler.scale(p.sum()).backward()
+        scaler.step(optimizer)
+        assert torch.equal(p.grad, torch.full((3,), 1.0 if fused is False else 8.0))
+        assert torch.allclose(optimizer.state[p]["exp_avg"], torch.full((3,), 0.1))
 
 
 @with_rules

@@ -2,7 +2,9 @@
 
 import warnings
 import weakref
+from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -276,6 +278,79 @@ def test_a_step_between_forward_and_backward_trips_autograds_error(rule, backend
         for loss in losses:
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 loss.backward()
+
+
+@with_rules
+@on_backends
+def test_all_that_is_kept_may_be_replaced_at_once(rule, backend):
+    params, fresh = tensors((3, 2), ()), tensors((3, 2), ())
+    optimizer = rule(params, backend=backend)
+    walk(optimizer, params, range(3))
+    optimizer.state = defaultdict(dict)
+    other = rule(fresh, backend=backend)
+    with torch.no_grad():
+        for p, q in zip(params, fresh, strict=True):
+            q.copy_(p)
+    walk(optimizer, params, range(3, 6))
+    walk(other, fresh, range(3, 6))
+    assert same(params, fresh)
+    assert len(optimizer.state_dict()["state"]) == len(other.state_dict()["state"]) == 2
+
+
+@on_backends
+@pytest.mark.parametrize("name", ["Adan", "ADOPT", "NovoGrad", "SGD"])
+@pytest.mark.parametrize("flag", [{"grokfast": 1e-30}, {"gradient_noise": 1e-30}, {"hyperball": True}], ids=str)
+def test_what_surrounds_a_rule_begins_by_itself(name, flag, backend):
+    """Turned on between steps it begins a state of its own, and is not the first step of the rule."""
+    cls = getattr(thalweg, name)
+    given = {"momentum": 0.9, "dampening": 0.5} if name == "SGD" else {}
+    params = tensors((), dtype=torch.float64)  # of no matrix does hyperball keep the norm
+    others = tensors((), dtype=torch.float64)
+    late, never = cls(params, lr=0.01, backend=backend, **given), cls(others, lr=0.01, backend=backend, **given)
+    for optimizer, ps in ((late, params), (never, others)):
+        walk(optimizer, ps, range(4))
+    late.param_groups[0].update(flag)
+    for optimizer, ps in ((late, params), (never, others)):
+        walk(optimizer, ps, range(4, 7))
+    assert same(params, others, within=1e-12)
+
+
+@on_backends
+def test_numbers_may_be_numpys(backend):
+    params, others = tensors((3,)), tensors((3,))
+    theirs = thalweg.AdamW(
+        params, lr=np.float32(0.125), betas=(np.float64(0.5), np.float32(0.75)), weight_decay=np.int64(1),
+        amsgrad=np.bool_(True), backend=backend,
+    )  # fmt: skip
+    ours = thalweg.AdamW(others, lr=0.125, betas=(0.5, 0.75), weight_decay=1, amsgrad=True, backend=backend)
+    halved = torch.optim.lr_scheduler.LambdaLR(theirs, lambda epoch: np.float32(0.5) ** epoch)
+    for step in range(3):
+        ours.param_groups[0]["lr"] = 0.125 * 0.5**step
+        walk(theirs, params, [step])
+        walk(ours, others, [step])
+        halved.step()
+    assert same(params, others)
+    with pytest.raises(ValueError, match="lr="):
+        thalweg.AdamW(params, lr=np.float32(-1))
+    with pytest.raises(ValueError, match="lr="):
+        thalweg.AdamW(params, lr=np.ones(2))
+
+
+@on_backends
+def test_a_schedule_may_end_a_rounding_below_zero(backend):
+    params, others = tensors((3,)), tensors((3,))
+    ours, theirs = thalweg.AdamW(params, lr=0.1, backend=backend), torch.optim.AdamW(others, lr=0.1)
+    linear = [torch.optim.lr_scheduler.LinearLR(o, 1 / 3, 0.0, 4) for o in (ours, theirs)]
+    for step in range(6):
+        walk(ours, params, [step])
+        walk(theirs, others, [step])
+        for scheduler in linear:
+            scheduler.step()
+    assert ours.param_groups[0]["lr"] < 0
+    assert same(params, others, within=1e-6)
+    ours.param_groups[0]["lr"] = -1e-3
+    with pytest.raises(ValueError, match=r"lr=-0\.001"):
+        walk(ours, params, [6])
 
 
 @on_backends

@@ -1,3 +1,4 @@
+import inspect
 import re
 
 import pytest
@@ -229,6 +230,37 @@ def test_the_signature_is_what_editors_and_scripts_expect():
     theirs = list(inspect.signature(torch.optim.AdamW).parameters)
     assert ours[:6] == theirs[:6]
     assert set(theirs) <= set(ours)
+
+
+def test_a_subclass_takes_its_own_arguments():
+    class Scaled(thalweg.AdamW):
+        def __init__(self, params, factor=2.0):
+            super().__init__(params, lr=1e-3 * factor)
+
+    class Handed(thalweg.AdamW):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    class Child(Scaled):
+        pass
+
+    assert (
+        list(inspect.signature(Scaled).parameters) == list(inspect.signature(Child).parameters) == ["params", "factor"]
+    )
+    assert inspect.signature(Handed) == inspect.signature(thalweg.AdamW)
+    assert Child(_params(), factor=3.0).param_groups[0]["lr"] == 3e-3
+
+
+@pytest.mark.parametrize("body", ["pass", "@staticmethod\n    def direction(p, g, s, h):\n        return g.cholesky()"])
+def test_a_rule_may_be_written_where_there_is_no_file(body):
+    """In a notebook, in ``python -c``, in text that is run."""
+    names = {"__name__": "nowhere", "thalweg": thalweg}
+    exec(compile(f"class Mine(thalweg.SignSGD):\n    {body}", "<cell 3>", "exec"), names)
+    if body == "pass":
+        assert names["Mine"](_params()).defaults == thalweg.SignSGD(_params()).defaults
+    else:
+        with pytest.raises(UnsupportedOpError, match=r"<cell 3>:4: 'cholesky'"):
+            names["Mine"](_params())
 
 
 def test_numbers_of_the_host_may_have_any_name():

@@ -13,6 +13,9 @@ from thalweg.engine import noise, ops
 #: the sum of all squared gradients, over every group that clips by it
 GRAD_SQUARES = ops.Total("grad_squares", r"\sum_{{\text{{all}}}} {0}")
 
+#: the numbers that tell whether a step begins a state of these surroundings: ``h.first`` tells it of the rule's own
+FIRSTS = {"grokfast_first": "grokfast_ema", "hyperball_first": "hyperball_radius", "noise_first": "gradient_noise_step"}
+
 #: below this share of its length, what is left of a gradient that is orthogonal to the weights is rounding
 PARALLEL = 1e-6
 
@@ -86,7 +89,7 @@ def before(p: Any, g: Any, s: Any, h: Any) -> Any:
         s.gradient_noise_step = s.gradient_noise_step + 1
         g = g + ops.sqrt(h.gradient_noise / s.gradient_noise_step**h.gradient_noise_decay) * normal(p)
     if h.grokfast:
-        s.grokfast_ema = torch.lerp(s.grokfast_ema, g, ops.maximum(1 - h.grokfast_alpha, h.first))
+        s.grokfast_ema = torch.lerp(s.grokfast_ema, g, ops.maximum(1 - h.grokfast_alpha, h.grokfast_first))
         g = g + h.grokfast * s.grokfast_ema
     if h.orthograd:
         length = ops.tensor_norm(g)
@@ -124,7 +127,7 @@ def after(p: Any, g: Any, u: Any, q: Any, s: Any, h: Any) -> Any:
         q = q * (u * p >= 0)
     if h.hyperball:
         square, along = ops.tensor_sum(p * p), ops.tensor_sum(p * u)
-        s.hyperball_radius = ops.where(h.first, ops.sqrt(square), s.hyperball_radius)
+        s.hyperball_radius = ops.where(h.hyperball_first, ops.sqrt(square), s.hyperball_radius)
         fixed = ops.where(s.hyperball_radius > 0, 1.0 if h.hyperball == "all" else ops.is_matrix(p), 0.0)
         q = q * (1 - fixed)
     if h.trust_ratio:

@@ -32,6 +32,7 @@ class InBackward:
         """
         self._optimizer = weakref.ref(optimizer)  # hooks must not keep it alive
         self.hooks: dict[Tensor, Any] = {}
+        self.groups: dict[Tensor, int] = {}
         self.done: set[Tensor] = set()
         for group in optimizer.param_groups:
             _check(type(optimizer), group)
@@ -53,13 +54,18 @@ class InBackward:
         _check(type(self.optimizer), group)
         for p in group["params"]:
             if p.requires_grad and p not in self.hooks:
-                hook = functools.partial(_arrived, weakref.ref(self), i)
+                hook = functools.partial(_arrived, weakref.ref(self))
                 self.hooks[p] = p.register_post_accumulate_grad_hook(hook)
 
-    def step(self, i: int, p: Tensor) -> None:
-        """Update one parameter of the ``i``-th group with the gradient that it has now, and free that."""
+    def step(self, p: Tensor) -> None:
+        """Update one parameter with the gradient that it has now, and free that; not one that has left its group."""
         optimizer = self.optimizer
         _refuse_scaler(optimizer)
+        if not self.done:  # an update begins: the groups are the user's to change between two
+            self.groups = {p: i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+        i = self.groups.get(p)
+        if i is None:
+            return
         group = optimizer.param_groups[i]
         if group["clip_global_norm"] is not None:
             _check(type(optimizer), group)
@@ -97,11 +103,11 @@ class InBackward:
 
 
 @torch.no_grad()
-def _arrived(me: weakref.ref[InBackward], i: int, p: Tensor) -> None:
+def _arrived(me: weakref.ref[InBackward], p: Tensor) -> None:
     """What autograd calls; it does not keep the optimizer alive."""
     here = me()
     if here is not None:
-        here.step(i, p)
+        here.step(p)
 
 
 def _check(rule: Any, group: dict[str, Any]) -> None:

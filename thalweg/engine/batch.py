@@ -149,7 +149,7 @@ class Bound:
         self.work: Any = None
         self.backend, self.why = "", ""
         self.stateless = not (specs or beside)
-        self.first = 0.0
+        self.firsts: dict[str, float] = {}
         self.listed = True  # until a backend is chosen that takes addresses alone
         self.values: dict[str, float] = {}
         self.group = 0

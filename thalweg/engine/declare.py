@@ -24,6 +24,10 @@ class Interval:
 
     text: str
 
+    def holds(self, value: float, slack: float = 0.0) -> bool:
+        """Whether a number lies in it, or below a 0 that lies in it by ``slack`` at most."""
+        return value in self or (-slack <= value < 0 and 0.0 in self)
+
     def __contains__(self, value: float) -> bool:
         low, high = (float(end.replace(INFINITY, "inf")) for end in self.text[1:-1].split(","))
         above = value >= low if self.text[0] == "[" else value > low
@@ -63,13 +67,18 @@ class Hyper:
         """
         return "float" in self.annotation and not ("tuple" in self.annotation and "None" in self.annotation)
 
-    def check(self, value: Any) -> None:
-        """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
+    def check(self, value: Any, slack: float = 0.0) -> None:
+        """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed.
+
+        Where 0 is allowed, so is what lies below it by ``slack`` at most.
+        """
+        value = of_numpy(value)
         if self.annotation == "int" and (not isinstance(value, int) or isinstance(value, bool)):
             raise bad_argument(self.name, value, "an integer")
         if isinstance(self.within, Interval):
             allowed = f"a number in {self.within.text}"
             values = value if isinstance(value, (tuple, list)) and "tuple" in self.annotation else (value,)
+            values = tuple(map(of_numpy, values))
             if value is None and "None" in self.annotation and "tuple" not in self.annotation:
                 return
             if "tuple" in self.annotation:
@@ -78,7 +87,7 @@ class Hyper:
                 if not isinstance(value, (tuple, list)) or len(value) != count:
                     raise bad_argument(self.name, value, allowed)
             absent = "tuple" in self.annotation and "None" in self.annotation
-            if not all((v is None and absent) or (is_number(v) and float(v) in self.within) for v in values):
+            if not all((v is None and absent) or (is_number(v) and self.within.holds(float(v), slack)) for v in values):
                 raise bad_argument(self.name, value, allowed)
         elif self.within is not None and value not in self.within:
             raise bad_argument(self.name, value, "one of " + ", ".join(map(repr, self.within)))
@@ -272,10 +281,24 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
+def own_signature(cls: Any) -> inspect.Signature | None:
+    """Of a constructor that a subclass wrote itself; None where it hands all arguments on."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    if {x.kind for x in parameters} == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return None
+    return inspect.Signature(parameters)
+
+
+def of_numpy(value: Any) -> Any:
+    """A number of numpy's as Python's own; anything else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
+
+
 def plain(value: Any) -> Any:
-    """A hyperparameter's value as a rule sees it: tensors become Python floats, tuples are kept."""
+    """A hyperparameter's value as a rule sees it: tensors and numpy's numbers become Python's, tuples are kept."""
     if isinstance(value, Tensor):
         return value.item()
+    value = of_numpy(value)
     if isinstance(value, (tuple, list)):
         return tuple(plain(v) for v in value)
     return value

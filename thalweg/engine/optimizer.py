@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, ClassVar, dataclass_transform
@@ -29,6 +30,7 @@ class Declared(torch.optim.Optimizer):
     hypers: ClassVar[dict[str, Hyper]]
     states: ClassVar[dict[str, StateSpec]]
     setup: ClassVar[dict[str, Hyper]]
+    _arguments: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Collect what the class body declares."""
@@ -38,7 +40,8 @@ class Declared(torch.optim.Optimizer):
         cls.hypers = {name: h for name, h in arguments.items() if not h.setup}
         cls.states = declare.declarations(cls, StateSpec)
         cls.setup = {name: h for name, h in arguments.items() if h.setup}
-        cls.__signature__ = declare.signature(arguments)  # type: ignore[attr-defined]
+        cls._arguments = declare.signature(arguments)
+        cls.__signature__ = declare.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
 
 
 class Optimizer(Declared):
@@ -80,6 +83,8 @@ class Optimizer(Declared):
             ``"split8"`` the next 8.
         seed: of random bits. They go on in a checkpoint: it holds the seed and how many updates there were.
         foreach, fused: torch's spelling of ``backend``; ``foreach=False`` is ``"eager"``, ``fused=True`` ``"auto"``.
+            With ``fused=False`` ``GradScaler`` divides the gradients by its scale itself, as for torch's optimizers
+            that are not fused; some frameworks clip such gradients only.
         capturable, differentiable: torch has them; only False is served, and True is an error.
 
     Raises:
@@ -90,7 +95,7 @@ class Optimizer(Declared):
     #: whether a gradient's zeros move nothing, so that a sparse one means the same
     takes_sparse: ClassVar[bool] = False
 
-    _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over its scale, and what it found
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over its scale, and what it found; see ``fused``
 
     params: Iterable[Any] | nn.Module
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
@@ -134,7 +139,7 @@ class Optimizer(Declared):
     hyperball_radius: Tensor = state(doc="R, norm at first", per="tensor", when=lambda h: h.hyperball)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound = type(self).__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
+        bound = self._arguments.bind(*args, **kwargs)
         bound.apply_defaults()
         given = dict(bound.arguments)
         params = given.pop("params")
@@ -149,6 +154,7 @@ class Optimizer(Declared):
         self.backend = choice.requested(given["backend"], given["foreach"], given["fused"])
         self.storage = _storage(given["state_dtype"], given["rounding"], given["master"])
         self.seed = given["seed"]
+        self._step_supports_amp_scaling = given["fused"] is not False
         self._steps = Steps(self)
         self._in_backward: backward.InBackward | None = None
         self._constructed = False
@@ -181,10 +187,10 @@ class Optimizer(Declared):
             raise bad_argument("params", type(params).__name__, "parameters", "Pass model.parameters()")
         return params
 
-    def _check(self, group: dict[str, Any]) -> None:
+    def _check(self, group: dict[str, Any], slack: float = 0.0) -> None:
         for name, h in self.hypers.items():
             if name in group:
-                h.check(group[name])
+                h.check(group[name], slack)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; values outside their range are refused before the group is added."""
@@ -278,7 +284,7 @@ class Optimizer(Declared):
             super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: getattr(self, name) for name in ("backend", "storage", "seed")}
+        kept = {name: getattr(self, name) for name in ("backend", "storage", "seed", "_step_supports_amp_scaling")}
         return {
             **checkpoint.apart(self, super().__getstate__()),
             **kept,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine import declare, noise
+from thalweg.engine.around import FIRSTS
 from thalweg.engine.backends import choice
 from thalweg.engine.batch import Bound, check_gradient, formats_of, missing, new_state
 from thalweg.engine.checkpoint import conform
@@ -23,6 +24,9 @@ from thalweg.engine.trace import Host, Variant, kept, variant
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
+
+#: what the arithmetic of a schedule may leave of a 0
+ROUNDING = 1e-12
 
 
 class Steps:
@@ -42,7 +46,8 @@ class Steps:
         return optimizer
 
     def forget(self) -> None:
-        """The groups have changed."""
+        """The groups have changed, or all that is kept has been replaced."""
+        self.state = getattr(self.optimizer, "state", None)
         self.bound: dict[Any, list[Bound]] = {}
         self.variants: dict[int, tuple[tuple[Any, ...] | None, Variant, SimpleNamespace]] = {}
         self.ids: dict[int, int] = {}
@@ -59,6 +64,8 @@ class Steps:
         scale = self._inverse_scale()
         if scale == 0:
             return
+        if self.state is not self.optimizer.state:
+            self.forget()
         ready: list[Bound] = []
         try:
             if only is not None:
@@ -127,7 +134,7 @@ class Steps:
         ready = []
         for bound in found:
             numbers = bound.values
-            mine = SimpleNamespace(**{**vars(h), **numbers, **shared}, first=bound.first, inverse_scale=scale)
+            mine = SimpleNamespace(**{**vars(h), **numbers, **shared}, **bound.firsts, inverse_scale=scale)
             if "step" in numbers:
                 mine.step = int(numbers["step"]) + 1
             bound.batch.h = mine
@@ -144,7 +151,7 @@ class Steps:
             before, key, h = self.variants[i]
             if before is not None and all(map(is_, now, before)):
                 return key, h
-        self.optimizer._check(group)
+        self.optimizer._check(group, ROUNDING)
         key, h = variant(rule, group, scaled), declare.read(rule.hypers, group)
         h.initial_lr = declare.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
         self.variants[i] = (None if any(map(_may_change, now)) else now, key, h)
@@ -167,13 +174,13 @@ class Steps:
                     return None
             if not bound.again(mine, functools.partial(_states, state, mine)):
                 return None
-            bound.first = 0.0
+            bound.firsts = dict.fromkeys(bound.firsts, 0.0)
         return found
 
     def _bind(self, key: Variant, i: int, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
         """Sort parameters by what makes their step the same, creating what is missing of their state."""
         opt = self.optimizer
-        specs = kept(type(opt), group)
+        specs, around = kept(type(opt), group), set(FIRSTS.values())
         for p in owners:
             check_gradient(p, p.grad, type(opt))  # type: ignore[arg-type]
         if (
@@ -188,7 +195,8 @@ class Steps:
             mine = opt.state[p] if kept_of_each or opt.storage.master else {}
             if kept_of_each or opt.storage.master:
                 self.before.append((p, mine, dict(mine)))
-            first = float(any(missing(spec, p, h, mine) for spec in specs))
+            begun = {spec.name for spec in specs if missing(spec, p, h, mine)}
+            firsts = float(bool(begun - around)), *(float(name in begun) for name in FIRSTS.values())
             if p.dtype not in formats:
                 formats[p.dtype] = formats_of(p.dtype, specs, opt.storage)
             if mine:
@@ -196,16 +204,16 @@ class Steps:
             new_state(specs, p, h, formats[p.dtype], mine)
             numbers = tuple(float(mine[spec.name]) for spec in specs if spec.counted)
             here, g = local(p), local(p.grad)  # type: ignore[arg-type]
-            same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, first].append(
+            same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, firsts].append(
                 p
             )
         bounds = []
-        for (*_, first), ps in same.items():
+        for (*_, firsts), ps in same.items():
             states = [opt.state[p] if kept_of_each or opt.storage.master else {} for p in ps]
             bound = Bound(ps, states, kept_of_each, key, opt.storage, [self.ids[id(p)] for p in ps], opt.state)
             values = bound.count()
             assert values is not None
-            bound.first, bound.group, bound.values = first, i, values
+            bound.firsts, bound.group, bound.values = dict(zip(("first", *FIRSTS), firsts, strict=True)), i, values
             again = bound.again(ps, functools.partial(_states, opt.state, ps))
             assert again
             bounds.append(bound)

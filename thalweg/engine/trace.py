@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol, cast
 from torch import Tensor, fx
 
 from thalweg.engine import ops
-from thalweg.engine.around import update
-from thalweg.engine.declare import Hyper, StateSpec
+from thalweg.engine.around import FIRSTS, update
+from thalweg.engine.declare import Hyper, StateSpec, of_numpy
 from thalweg.engine.once import once
 from thalweg.engine.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
 
@@ -189,10 +189,10 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
         raise UnsupportedOpError(f"{self.line()}: {obj.node.name!r} is one value; it cannot be iterated over")
 
 
-def _files(rule: type) -> set[str | None]:
-    """The files whose lines are the rule's: its own, and that of the parent that states its direction."""
-    own = [c for c in rule.__mro__ if c is rule or "direction" in c.__dict__][:2]
-    return {sys.modules[c.__module__].__file__ for c in own}
+def _files(rule: type) -> set[str]:
+    """The files whose lines are the rule's: those in which it, and the parent that it builds on, state a direction."""
+    stated: list[Any] = [c for c in rule.__mro__ if "direction" in c.__dict__][:2]
+    return {c.direction.__code__.co_filename for c in stated}
 
 
 def variant(rule: type[Rule], group: Mapping[str, Any], scaled: bool = False) -> Variant:
@@ -250,7 +250,7 @@ def trace(key: Variant) -> Traced:
             values[name] = symbol(name, HOST, switch=h.switchable)
     for spec in (*numbers, *shared):
         setattr(s, spec.name, symbol(spec.name, HOST))
-    for name in ("first", "initial_lr", *(["step"] if key.counted else [])):
+    for name in ("first", *FIRSTS, "initial_lr", *(["step"] if key.counted else [])):
         values[name] = symbol(name, HOST)
     values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
 
@@ -333,4 +333,4 @@ def _python(nodes: list[fx.Node]) -> Callable[[dict[str, Any]], tuple[Any, ...]]
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, list) else of_numpy(value)

@@ -17,7 +17,7 @@ class Mended(Declared, torch.optim.LBFGS):
     """``torch.optim.LBFGS`` with checked arguments and ``maximize``, for copies, any strides and empty tensors too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound = type(self).__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
+        bound = self._arguments.bind(*args, **kwargs)
         bound.apply_defaults()
         given = dict(bound.arguments)
         self._check(given)
