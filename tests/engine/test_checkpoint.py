@@ -439,6 +439,49 @@ def test_a_lost_state_of_bits_below_alone_begins_anew(backend, how):
 
 
 @on_backends
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ps, **more: thalweg.AdamW(ps, lr=0.1, **more),
+        lambda ps, **more: thalweg.NovoGrad(ps, lr=0.1, **more),
+        lambda ps, **more: thalweg.Amos(ps, lr=0.1, **more),
+    ],
+    ids=["AdamW", "NovoGrad", "Amos"],
+)
+def test_a_checkpoint_may_be_loaded_in_place(make, backend):
+    """As ``torch.distributed.checkpoint.load`` does with what ``state_dict`` gives."""
+    params, again = tensors((5, 3), (4,)), tensors((5, 3), (4,))
+    first, second = make(params, backend=backend), make(again, backend=backend)
+    walk(first, params, range(3))
+    walk(second, again, range(1))
+    here, saved = second.state_dict()["state"], copy.deepcopy(first.state_dict())["state"]
+    with torch.no_grad():
+        for i, state in saved.items():
+            for name, value in state.items():
+                here[i][name].copy_(value)
+        for p, q in zip(params, again, strict=True):
+            q.copy_(p)
+    walk(first, params, range(3, 5))
+    walk(second, again, range(3, 5))
+    assert same(params, again)
+
+
+@on_backends
+def test_a_checkpoint_that_does_not_fit_changes_nothing(backend):
+    params, others = tensors((5, 3)), tensors((5, 3))
+    optimizer, twin = (thalweg.AdamW(ps, lr=0.1, backend=backend) for ps in (params, others))
+    for each, ps in ((optimizer, params), (twin, others)):
+        walk(each, ps, range(3))
+    wrong = copy.deepcopy(optimizer.state_dict())
+    wrong["state"][0]["exp_avg"] = torch.zeros(7)
+    with pytest.raises(ValueError, match="exp_avg"):
+        optimizer.load_state_dict(wrong)
+    for each, ps in ((optimizer, params), (twin, others)):
+        walk(each, ps, range(3, 5))
+    assert same(params, others)
+
+
+@on_backends
 def test_scales_that_do_not_fit_their_codes_are_refused(backend):
     (p,) = tensors((300,))
     optimizer = thalweg.SGD([p], lr=0.1, momentum=0.9, state_dtype="int8", backend=backend)

@@ -1,11 +1,13 @@
 """DTensor parameters: each process steps its own shard by rules that look at elements alone, and refuses the others."""
 
+import copy
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -95,6 +97,18 @@ def test_a_gradient_that_is_no_dtensor_is_refused(backend, mesh):
         thalweg.SGD([p], lr=0.1, backend=backend).step()
 
 
+@on_backends
+def test_a_gradient_on_its_way_is_waited_for(backend, mesh):
+    (p,), (q,) = tensors((4, 3)), tensors((4, 3))
+    a, b = thalweg.SGD([p], lr=0.1, backend=backend), thalweg.SGD([q], lr=0.1, backend=backend)
+    for step in range(3):
+        give([q], step)
+        p.grad = q.grad.clone() if step == 1 else all_reduce(q.grad.clone(), "sum", dist.group.WORLD)
+        a.step()
+        b.step()
+    assert same([p], [q])
+
+
 # -- two processes --------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +131,21 @@ def _check(rank, mesh, backend):
         a.step()
         b.step()
     assert same([p.full_tensor() for p in params], plain)
+
+    # a checkpoint of whole tensors, or of such that each process holds, is cut up
+    for whole_or_not in (lambda x: x, lambda x: distribute_tensor(x, mesh, [Replicate()])):
+        saved = copy.deepcopy(b.state_dict())
+        for state in saved["state"].values():
+            state.update({name: whole_or_not(state[name]) for name in ("exp_avg", "exp_avg_sq")})
+        again = spread(plain, mesh, Shard(0))
+        twins = [nn.Parameter(p.detach().clone()) for p in plain]
+        c, d = thalweg.AdamW(again, backend=backend), thalweg.AdamW(twins, backend=backend)
+        c.load_state_dict(saved)
+        d.load_state_dict(copy.deepcopy(b.state_dict()))
+        give_spread(again, mesh, 3, twins)
+        c.step()
+        d.step()
+        assert same([p.full_tensor() for p in again], twins)
 
     # a gradient that is still to be summed over the processes is, before it is used
     whole = tensors((6, 4))

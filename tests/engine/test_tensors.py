@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import thalweg
 from tests.engine.fixtures import RULES, give, on_backends, same, tensors, walk, with_rules
@@ -295,6 +297,60 @@ def test_frozen_parameters_of_any_dtype_are_carried_along(backend, dtype):
     again = thalweg.AdamW([frozen, *params], backend=backend)
     again.load_state_dict(optimizer.state_dict())
     walk(again, params, range(2, 3))
+
+
+def two(a, b):
+    """A tensor of a subclass that has no memory of its own."""
+    return TwoTensor(a.clone(), b.clone())
+
+
+@pytest.mark.parametrize("flags", [{}, {"backend": "eager"}], ids=str)
+@pytest.mark.parametrize("of", ["parameter", "gradient"])
+def test_subclasses_whose_memory_is_elsewhere(flags, of):
+    xs, gs = [torch.randn(4, 3) for _ in range(2)], [torch.randn(4, 3) for _ in range(2)]
+    wrapped = nn.Parameter(two(*xs) if of == "parameter" else xs[0].clone())
+    plain, beside = nn.Parameter(xs[0].clone()), [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    a = thalweg.SGD([wrapped, beside[0]], lr=0.1, momentum=0.9, **flags)
+    b = thalweg.SGD([plain, beside[1]], lr=0.1, momentum=0.9)
+    for step in range(4):
+        wrapped.grad = two(gs[0], gs[1 if of == "parameter" else 0])
+        if of == "gradient" and step < 2:  # what was plain becomes something else
+            wrapped.grad = gs[0].clone()
+        plain.grad = gs[0].clone()
+        beside[0].grad, beside[1].grad = torch.ones(3), torch.ones(3)
+        if step == 2:
+            like = two if of == "parameter" else lambda x, y: x
+            a.state[wrapped]["momentum_buffer"] = like(torch.zeros(4, 3), torch.zeros(4, 3))
+            b.state[plain]["momentum_buffer"] = torch.zeros(4, 3)
+        a.step()
+        b.step()
+    torch.testing.assert_close(wrapped.a if of == "parameter" else wrapped.detach(), plain.detach())
+    torch.testing.assert_close(*beside)
+
+
+def test_parameters_on_meta_step_as_in_torch():
+    net = nn.Linear(4, 3, device="meta")
+    optimizer = thalweg.AdamW(net.parameters())
+    for _ in range(2):
+        net(torch.randn(2, 4, device="meta")).sum().backward()
+        optimizer.step()
+    assert optimizer.state[net.weight]["exp_avg"].is_meta
+
+
+@pytest.mark.parametrize("make", [
+    lambda ps: thalweg.APOLLO(ps, lr=0.1), lambda ps: thalweg.GaLore(ps, lr=0.1), lambda ps: thalweg.Muon(ps, lr=0.1),
+    lambda ps: thalweg.AdamW(ps, lr=0.1),
+])  # fmt: skip
+def test_autocast_changes_nothing(make):
+    inside, outside = tensors((4, 3)), tensors((4, 3))
+    a, b = make(inside), make(outside)
+    for step in range(2):
+        give(inside, step)
+        give(outside, step)
+        with torch.autocast("cpu"):
+            a.step()
+        b.step()
+    assert same(inside, outside)
 
 
 def test_a_dtype_that_nothing_computes_from_is_refused():

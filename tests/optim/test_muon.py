@@ -145,6 +145,25 @@ def test_schedulers_move_both_parts():
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.075, 0.0375])
 
 
+@pytest.mark.parametrize("cyclic", [
+    lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.02, total_steps=10),
+    lambda o: torch.optim.lr_scheduler.CyclicLR(o, 0.001, 0.02, 3),
+], ids=["OneCycleLR", "CyclicLR"])  # fmt: skip
+def test_cycles_move_the_momentum(cyclic):
+    ours, theirs = parameters([(6, 4)]), parameters([(6, 4)])
+    a, b = thalweg.Muon(ours, lr=0.02), torch.optim.Muon(theirs, lr=0.02)
+    first, second = cyclic(a), cyclic(b)
+    for step in range(6):
+        walk(a, ours, 1, start=step)
+        walk(b, theirs, 1, start=step)
+        first.step()
+        second.step()
+        assert a.param_groups[0]["momentum"] == b.param_groups[0]["momentum"] != 0.95
+    torch.testing.assert_close(ours, theirs)
+    a.add_param_group({"params": parameters([(3,)]), "use_muon": False})
+    assert a.param_groups[1]["betas"] == (0.9, 0.95)
+
+
 def test_a_zero_gradient_moves_nothing_but_decay():
     params = parameters([(3, 4)])
     before = params[0].detach().clone()

@@ -8,6 +8,11 @@ import re
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 import thalweg
 from tests.wrap.fixtures import closure, far, loss, start, walk
@@ -415,6 +420,22 @@ def test_a_group_changed_to_a_bad_value_is_refused_before_anything_moves():
     with pytest.raises(ValueError, match="lookahead_alpha=2"):
         optimizer.step()
     assert far(params, before) == 0
+
+
+@pytest.mark.parametrize("wrap", [WRAPPERS["Lookahead"], WRAPPERS["EMA"]])
+def test_a_checkpoint_that_lost_the_wrappers_tensors_is_said(wrap):
+    net = torch.nn.Linear(3, 2)
+    optimizer = wrap(thalweg.AdamW(net.parameters()))
+    net(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    flat = StateDictOptions(flatten_optimizer_state_dict=True)
+    saved = get_optimizer_state_dict(net, optimizer, options=flat)
+    again = wrap(thalweg.AdamW(net.parameters()))
+    with pytest.warns(match="has none of its tensors"):
+        set_optimizer_state_dict(net, again, saved, options=flat)
+    nested = get_optimizer_state_dict(net, optimizer)
+    set_optimizer_state_dict(net, again, nested)
+    assert again.kept
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_changes():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate, chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,12 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine import noise
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, Storage, is_dense, name_of
-from thalweg.engine.places import Places, local
+from thalweg.engine.places import Places, local, opaque
 from thalweg.engine.plan import Plan, plan
 from thalweg.engine.trace import Variant
+
+#: why a batch is left to `eager`
+OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
 
 
 @dataclass
@@ -72,6 +76,12 @@ class Batch:
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.params[0].device
+
+    @property
+    def opaque(self) -> bool:
+        """Whether nothing can be told of where a tensor lies: then it is not for lists or kernels."""
+        kept = chain(*self.states.values(), *self.beside.values())
+        return any(map(opaque, chain(self.params, self.grads, kept)))
 
     @property
     def compute(self) -> torch.dtype:
@@ -167,8 +177,8 @@ class Bound:
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""
         home = torch.tensor([float(s[name]) for s in self.kept], dtype=torch.float32, device="cpu")
-        for s, view in zip(self.kept, home.unbind(), strict=True):
-            s[name] = view
+        for i, s in enumerate(self.kept):
+            s[name] = part(home, i, torch.Size())
         self.objects[name] = [s[name] for s in self.kept]
         self.ends[name] = home.data_ptr(), home[-1].data_ptr()
         return home
@@ -180,8 +190,8 @@ class Bound:
         seen = [spec.kind == "per_tensor" or p.numel() > 0 for p in self.batch.params]
         order = sorted(range(len(shapes)), key=lambda i: not seen[i])
         home = torch.cat([self.kept[i][spec.name].flatten() for i in order])
-        parts = dict(zip(order, torch.split(home, [shapes[i].numel() for i in order]), strict=True))
-        views = [parts[i].view(shape) for i, shape in enumerate(shapes)]
+        begin = dict(zip(order, accumulate((shapes[i].numel() for i in order), initial=0), strict=False))
+        views = [part(home, begin[i], shape) for i, shape in enumerate(shapes)]
         for s, view in zip(self.kept, views, strict=True):
             s[spec.name] = view
         return home[: sum(shape.numel() for shape, here in zip(shapes, seen, strict=True) if here)], views
@@ -222,6 +232,15 @@ class Bound:
                 return None
             values[name] = float(low)
         return values
+
+
+def part(home: Tensor, at: int, shape: torch.Size) -> Tensor:
+    """Some numbers of a vector as a tensor whose storage is no longer than they are: saved, it takes no more room."""
+    if home.is_meta:
+        return home.new_empty(shape)
+    size = home.element_size()
+    storage = home.untyped_storage()[at * size : (at + shape.numel()) * size]
+    return home.new_empty(0).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
 
 
 def beside_name(name: str, f: Format) -> str:

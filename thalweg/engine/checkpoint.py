@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine.batch import beside_name, formats_of, other_shape, write
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import BLOCK, Format, is_dense
-from thalweg.engine.places import local
+from thalweg.engine.places import local, placed
 from thalweg.engine.trace import kept
 
 if TYPE_CHECKING:
@@ -41,22 +40,6 @@ def formats_kept(optimizer: Optimizer) -> Iterator[None]:
     finally:
         handle.remove()
         del optimizer.__dict__["_loading"]
-
-
-def apart(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """Give each number of the state memory of its own: a pickle of a view holds all that the view's memory holds."""
-    names = [spec.name for spec in type(optimizer).states.values() if spec.counted or spec.narrow]
-    state = saved.get("state")
-    if not names or not isinstance(state, dict):
-        return saved
-    mine = {
-        k: {n: v.clone() if n in names and isinstance(v, Tensor) else v for n, v in s.items()}
-        if isinstance(s, dict)
-        else s
-        for k, s in state.items()
-    }
-    fresh = defaultdict(dict, mine) if isinstance(state, defaultdict) else mine
-    return {**saved, "state": fresh}
 
 
 def restore(optimizer: Optimizer) -> None:
@@ -99,7 +82,7 @@ def conform(
             if x.shape != shape:
                 raise bad_argument(f"state {spec.name!r}", tuple(x.shape), f"the shape {shape}")
             mine[spec.name] = x.to(p.device, dtype, copy=source is not mine)
-        elif spec.kind == "number" and source is not mine and spec.name in source:
+        elif spec.counted and source is not mine and spec.name in source:
             mine[spec.name] = torch.as_tensor(source[spec.name]).to("cpu", copy=True)
     _bring_master(source, mine, formats["p"], p)
 
@@ -113,6 +96,7 @@ def _bring_master(source: dict[str, Any], mine: dict[str, Any], f: Format, p: Te
         expected = torch.int8 if f.name == "split8" else torch.int16
         if bits.dtype not in (torch.int8, torch.int16) or bits.shape != p.shape:
             raise bad_argument(MASTER, f"{bits.dtype} of {tuple(bits.shape)}", f"int8 or int16 of {tuple(p.shape)}")
+        bits = placed(bits, p)
         if bits.dtype != expected:
             wide = bits.to(torch.int16)
             bits = wide << 8 if expected == torch.int16 else (((wide >> 7) + 1) >> 1).clamp(max=127).to(torch.int8)
@@ -138,6 +122,9 @@ def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p
         raise bad_argument(f"state {name!r}", tuple(old.shape), f"the shape of the parameter, {tuple(p.shape)}")
     if scale is not None and scale.numel() != -(-old.numel() // BLOCK):
         raise bad_argument(f"state '{name}_scale'", tuple(scale.shape), f"one number for each {BLOCK} elements")
+    if scale is not None and hasattr(p, "_local_tensor") and not hasattr(old, "_local_tensor"):
+        old, scale = _numbers(old, scale), None  # blocks do not follow the shards
+    old = placed(old, p)
     dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
     if old.dtype == dtype and (scale is not None) == f.blocked and _same_layout(old, p):
         fresh = source is not mine

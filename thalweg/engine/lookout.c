@@ -100,6 +100,7 @@ int64_t unmoved(const Lookout *all)
         int64_t size = 1;
         for (int k = 0; k < t.ndim; k++) size *= t.shape[k];
         if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
+        if (size && !address) return 0;  /* a subclass of tensors whose memory is elsewhere */
         all->address[i] = address;
         if (i % all->turns != all->turn && i && i != all->size - 1) continue;
         for (int64_t k = 0; k < all->kinds; k++) {

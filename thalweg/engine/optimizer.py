@@ -274,19 +274,25 @@ class Optimizer(Declared):
 
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """As in torch."""
-        return checkpoint.apart(self, super().state_dict())
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch; each state is brought to this optimizer's format, whatever format it was saved in."""
-        with checkpoint.formats_kept(self):
-            super().load_state_dict(state_dict)
+        """As in torch; each state is brought to this optimizer's format, whatever format it was saved in.
+
+        Raises:
+            ValueError: for a state that does not fit its parameter; then nothing changes.
+        """
+        before = {"state": self.state, "param_groups": self.param_groups}
+        try:
+            with checkpoint.formats_kept(self):
+                super().load_state_dict(state_dict)
+        except Exception:
+            self.__dict__.update(before)
+            self._steps.forget()
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: getattr(self, name) for name in ("backend", "storage", "seed", "_step_supports_amp_scaling")}
         return {
-            **checkpoint.apart(self, super().__getstate__()),
+            **super().__getstate__(),
             **kept,
             "_fused_into_backward": self._in_backward is not None,
         }

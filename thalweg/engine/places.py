@@ -29,17 +29,29 @@ FAR = 16
 
 
 def local(x: Tensor) -> Tensor:
-    """The part of a distributed tensor that is here, and a complex one as pairs of reals."""
+    """The part of a distributed tensor that is here and has arrived, and a complex one as pairs of reals."""
     if hasattr(x, "_local_tensor"):
         x = x._local_tensor
+    if hasattr(x, "trigger_wait"):  # what a functional collective gives
+        x = x.trigger_wait()
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
-def placed(g: Any, p: Any) -> Any:
-    """A distributed gradient laid out over the devices as its parameter is."""
-    if not hasattr(p, "_local_tensor") or g.placements == p.placements:
-        return g
-    return g.redistribute(p.device_mesh, p.placements)
+def opaque(x: Tensor) -> bool:
+    """Whether a tensor's memory is elsewhere, as that of a subclass which answers for itself, or not there."""
+    dispatch: Any = type(x).__torch_dispatch__
+    return x.is_meta or dispatch is not Tensor.__torch_dispatch__
+
+
+def placed(x: Any, p: Any) -> Any:
+    """What belongs to a distributed parameter, laid out over the devices as that is; whole tensors are cut up."""
+    if not hasattr(p, "_local_tensor"):
+        return x
+    if not hasattr(x, "_local_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(x, p.device_mesh, p.placements)
+    return x if x.placements == p.placements else x.redistribute(p.device_mesh, p.placements)
 
 
 class Places:
@@ -70,6 +82,10 @@ class Places:
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or any(p.is_complex() for p in owners)
         self.params = [local(p.detach()) for p in owners]
+        grads = [p.grad for p in owners]
+        #: nothing tells whether such tensors are where they were: a batch of them serves one step
+        self.opaque = any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads if g is not None)
+        self.looked = False
         self.layout = [_layout(p) for p in self._here(owners)]
         self.places = list(map(Tensor.data_ptr, self._here(owners)))
         kept = {name: [s[name] for s in states] for name in names}
@@ -79,7 +95,7 @@ class Places:
         self.addresses: Sequence[int] = []
         self.counted = False  # whether the last look has found the numbers of all parameters the same
         self.lookout = None
-        if not self.wrapped and dense and all(map(_like_its_gradient, owners)):
+        if not (self.wrapped or self.opaque) and dense and all(map(_like_its_gradient, owners)):
             self.lookout = Lookout.over(owners, states, kept, objects, everything)
         #: whether the lookout sees for itself what the optimizer keeps for whom
         self.watches_states = self.lookout is not None and bool(self.lookout.tables.states)
@@ -94,6 +110,9 @@ class Places:
         """
         if len(owners) != len(self.owners) or not all(map(is_, owners, self.owners)):
             return None
+        if self.opaque and self.looked:
+            return None
+        self.looked = True
         states = None if states_now is None or self.watches_states else states_now()
         if states is not None and not all(map(is_, states, self.states)):
             return None
@@ -139,8 +158,10 @@ class Places:
                 return None
         except (AttributeError, KeyError, RuntimeError, TypeError):  # no gradient, a state that is no tensor any more
             return None
-        if self.wrapped:
+        if self.wrapped or any(map(opaque, grads)):
             grads = [local(placed(g, p)) for g, p in zip(grads, owners, strict=True)]
+            if not self.opaque and any(map(opaque, grads)):
+                return None
         # a sign yet to be applied; a view with one has gaps, and is copied below, unless it is of one number
         if self.single and any([grads[i].is_neg() for i in self.single]):
             grads = [g.resolve_neg() for g in grads]
@@ -183,7 +204,9 @@ def _place(x: Tensor) -> Any:
 
 def _like_its_gradient(p: Tensor) -> bool:
     g = p.grad
-    return g is not None and g.layout == torch.strided and g.shape == p.shape and g.stride() == p.stride()
+    if g is None or opaque(g) or g.layout != torch.strided:
+        return False
+    return g.shape == p.shape and g.stride() == p.stride()
 
 
 def _like(g: Tensor, p: Tensor) -> Tensor:

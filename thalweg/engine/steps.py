@@ -19,12 +19,14 @@ from thalweg.engine.backends import choice
 from thalweg.engine.batch import Bound, check_gradient, formats_of, missing, new_state
 from thalweg.engine.checkpoint import conform
 from thalweg.engine.formats import Format, Storage, is_dense
-from thalweg.engine.places import local
+from thalweg.engine.places import local, opaque
 from thalweg.engine.trace import Host, Variant, kept, variant
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
 
+#: where a training loop may have left torch.autocast on
+AUTOCAST = ("cpu", "cuda")
 #: what the arithmetic of a schedule may leave of a 0
 ROUNDING = 1e-12
 
@@ -61,6 +63,11 @@ class Steps:
             only: a group's number and one of its parameters, to update that alone.
             begun: whether this goes on with an update, and does not begin one.
         """
+        for device in AUTOCAST:
+            if torch.is_autocast_enabled(device):
+                with torch.autocast(device, enabled=False):  # a rule says for itself what it computes in
+                    self.run(groups, only, begun)
+                return
         scale = self._inverse_scale()
         if scale == 0:
             return
@@ -204,9 +211,8 @@ class Steps:
             new_state(specs, p, h, formats[p.dtype], mine)
             numbers = tuple(float(mine[spec.name]) for spec in specs if spec.counted)
             here, g = local(p), local(p.grad)  # type: ignore[arg-type]
-            same[here.device, here.dtype, g.dtype, is_dense(here), hasattr(p, "_local_tensor"), numbers, firsts].append(
-                p
-            )
+            kind = hasattr(p, "_local_tensor"), opaque(here) or opaque(g)
+            same[here.device, here.dtype, g.dtype, is_dense(here), kind, numbers, firsts].append(p)
         bounds = []
         for (*_, firsts), ps in same.items():
             states = [opt.state[p] if kept_of_each or opt.storage.master else {} for p in ps]

@@ -94,6 +94,16 @@ class Muon(Optimizer):
     exp_avg: Tensor = state(doc="m, AdamW's mean of gradients", when=lambda h: not h.use_muon)
     exp_avg_sq: Tensor = state(doc="v, AdamW's mean of squared gradients", when=lambda h: not h.use_muon)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.defaults["betas"]  # OneCycleLR and CyclicLR move betas where they find them there, else momentum
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; β₁ and β₂ of AdamW's part are by default those of the first group."""
+        if self.param_groups and isinstance(param_group, dict):
+            param_group = {"betas": self.param_groups[0]["betas"], **param_group}
+        super().add_param_group(param_group)
+
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """The orthogonal factor of the momentum, scaled; or Adam's direction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -203,6 +204,14 @@ class Wrapper(Declared):
                     del found[i]
         for group in state_dict["param_groups"]:
             self._check(group)
+        counted = any(group.get(f"{self.prefix}_step") for group in state_dict["param_groups"])
+        if self.tensors and counted and found and not kept:
+            warnings.warn(
+                f"the checkpoint counts steps of {type(self).__name__} and has none of its tensors, which begin anew: "
+                "some steps were taken without it, or the state dict is flattened (flatten_optimizer_state_dict), "
+                "which leaves them out; a nested one keeps them",
+                stacklevel=2,
+            )
         self.optimizer.load_state_dict({**state_dict, "state": found})
         self.kept = kept
         for group in self.param_groups:

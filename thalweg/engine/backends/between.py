@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from thalweg.engine import noise, ops
 from thalweg.engine.backends import eager
-from thalweg.engine.batch import Batch
+from thalweg.engine.batch import OPAQUE, Batch
 from thalweg.engine.formats import PLAIN, name_of
 from thalweg.engine.ops import ASIDE, ELEMENT, HOST, PER_TENSOR, ROW
 from thalweg.engine.plan import Stage
@@ -21,6 +21,8 @@ def refusal(batch: Batch) -> str | None:
     dtypes = {name_of(batch.params[0].dtype), *(name_of(g.dtype) for g in batch.grads[:1])}
     if not dtypes <= set(PLAIN):
         return f"it has no {', '.join(sorted(dtypes - set(PLAIN)))}"
+    if batch.opaque:
+        return OPAQUE
     if not batch.dense:
         return "a tensor has gaps in its memory"
     if batch.plan.uses_rows:

@@ -11,14 +11,14 @@ from torch import Tensor, fx
 
 from thalweg.engine import noise, ops
 from thalweg.engine.backends import eager
-from thalweg.engine.batch import Batch
+from thalweg.engine.batch import OPAQUE, Batch
 from thalweg.engine.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR
 from thalweg.engine.trace import Host, Variant, trace
 
 
 def refusal(batch: Batch) -> str | None:
-    """It serves everything."""
-    return None
+    """Why lists cannot serve this batch."""
+    return OPAQUE if batch.opaque else None
 
 
 @dataclass
