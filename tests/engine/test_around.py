@@ -87,6 +87,21 @@ def test_clip_adaptive(backend):
 
 
 @BACKENDS
+def test_the_mean_of_a_long_row_is_exact(backend):
+    p = torch.nn.Parameter(torch.zeros(1, 1 << 20))
+    p.grad = torch.full_like(p, 0.1)
+    thalweg.SGD([p], lr=1.0, centralize=True, backend=backend).step()
+    assert p.abs().max().item() < 1e-6
+
+
+@pytest.mark.parametrize("flags", [{"centralize": True}, {"clip_adaptive": 0.1}, {"hyperball": True}], ids=str)
+def test_what_looks_at_rows_refuses_complex_tensors(flags):
+    p = torch.nn.Parameter(torch.ones(4, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="params='complex tensors': expected real ones"):
+        thalweg.SGD([p], lr=1.0, **flags)
+
+
+@BACKENDS
 def test_coupled_decay_sees_the_clipped_gradient(backend):
     both(
         lambda groups: thalweg.Adam(groups, lr=0.01, weight_decay=0.1, clip_global_norm=1.0, backend=backend),

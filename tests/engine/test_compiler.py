@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
+import thalweg
 from thalweg._base.errors import ThalwegError
 from thalweg.engine import compiler, openmp, user_cache
 
@@ -361,6 +363,21 @@ def test_a_compiler_that_fails_in_silence(monkeypatch):
     monkeypatch.setenv("CC", shutil.which("false") or "/bin/false")
     with pytest.raises(compiler.CompilerError, match=r"exit code 1: \S*false"):
         compiler.library(ANSWER)
+
+
+def test_auto_goes_on_without_a_compiler_that_fails(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", str(script(tmp_path / "broken", "echo no libc >&2; exit 1")))
+    p, q = (torch.nn.Parameter(torch.ones(3, 7)) for _ in range(2))
+    p.grad, q.grad = torch.ones(3, 7), torch.ones(3, 7)
+    optimizer = thalweg.Yogi([p])
+    with pytest.warns(match="no libc"):
+        optimizer.step()
+    thalweg.Yogi([q], backend="foreach").step()
+    assert torch.equal(p, q)
+    assert "backend: foreach" in repr(optimizer)
+    assert "no libc" in optimizer.plan().parts[0].why
+    with pytest.raises(compiler.CompilerError, match="no libc"):
+        thalweg.Yogi([q], backend="cpu").step()
 
 
 def test_a_compiler_that_hangs_is_stopped(tmp_path, monkeypatch):

@@ -96,6 +96,25 @@ def test_rounding_at_random_is_right_on_average(name):
     assert back.mean().item() == pytest.approx(0.3333, abs=4 * back.std().item() / back.numel() ** 0.5 + 1e-4)
 
 
+def test_rounding_at_random_is_right_on_average_among_the_smallest_of_float16():
+    x = torch.full((BLOCK * 512,), 2.0**-27)
+    f = Format("float16", stochastic=True)
+    kept = torch.zeros_like(x, dtype=f.dtype)
+    f.encode(x, kept, None, noise.draw(noise.key(0, 1), 0, 0))
+    assert kept.unique().tolist() == [0.0, 2.0**-24]
+    assert kept.double().mean().item() == pytest.approx(2.0**-27, rel=0.05)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_second_moments_in_float16_do_not_vanish(backend):
+    p = torch.nn.Parameter(torch.zeros(1000, dtype=torch.float16))
+    optimizer = thalweg.AdamW([p], lr=1e-4, weight_decay=0.0, rounding="stochastic", backend=backend)
+    for _ in range(100):
+        p.grad = torch.full_like(p, 1e-3)
+        optimizer.step()
+    assert optimizer.state[p]["exp_avg_sq"].double().mean().item() == pytest.approx(1e-6 * (1 - 0.999**100), rel=0.1)
+
+
 def test_random_bits_look_random():
     bits = noise.bits(noise.stream(noise.key(3, 5), 7, 0), 1 << 14)
     ones = torch.stack([(bits >> k & 1).double().mean() for k in range(32)])

@@ -12,8 +12,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 import thalweg
 from tests.engine.fixtures import RULES, give, on_backends, same, snapshot, tensors, walk, with_rules
-from thalweg.engine import trace
+from thalweg.engine import ops, trace
 from thalweg.engine.backends import choice
+from thalweg.engine.declare import hyper, state
+from thalweg.engine.optimizer import Optimizer
 
 pytestmark = pytest.mark.usefixtures("either_look")
 
@@ -351,6 +353,43 @@ def test_a_schedule_may_end_a_rounding_below_zero(backend):
     ours.param_groups[0]["lr"] = -1e-3
     with pytest.raises(ValueError, match=r"lr=-0\.001"):
         walk(ours, params, [6])
+
+
+@on_backends
+def test_a_mean_of_which_nothing_is_kept_is_the_gradient(backend):
+    """However much larger the last one was."""
+    (p,) = tensors((1,))
+    optimizer = thalweg.Adam([p], betas=(0.0, 0.999), backend=backend)
+    for g in (1e4, 1e-5):
+        p.grad = torch.full_like(p, g)
+        optimizer.step()
+    assert optimizer.state[p]["exp_avg"].item() == pytest.approx(1e-5, rel=1e-6)
+
+
+class _Late(Optimizer):
+    """A number of the host that there may not be."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+    x: float = hyper(default=0.5, within="(-∞, ∞)")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", off=0)
+    m: torch.Tensor = state()
+
+    @staticmethod
+    def direction(p, g, s, h):
+        s.m = s.m + g
+        return s.m * ops.sqrt(1 - h.x)
+
+
+@on_backends
+def test_a_number_that_cannot_be_computed_stops_a_step_before_anything_moves(backend):
+    a, b = tensors((2,), (2,))
+    before = a.detach().clone()
+    optimizer = _Late([{"params": [a]}, {"params": [b], "x": 2.0}], backend=backend)
+    give([a, b], 0)
+    with pytest.raises(ValueError, match="math domain error"):
+        optimizer.step()
+    assert torch.equal(a, before)
+    assert not optimizer.state
 
 
 @on_backends

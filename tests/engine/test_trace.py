@@ -137,9 +137,29 @@ class _Keyword(Optimizer):
         return torch.div(g, p, rounding_mode="floor")
 
 
+class _Both(Optimizer):
+    """Adds conditions, which torch takes for "or"."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return g * ((g > 0) + (p > 0))
+
+
+class _Table(Optimizer):
+    """Uses a constant tensor."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return g * torch.ones(2)
+
+
 @pytest.mark.parametrize(("rule", "name"), [
     (_Unknown, "fft_fft"), (_Branch, "'lr'"), (_Number, "mean"), (_Shapeless, "tensor_sum"), (_Loop, "'g'"),
-    (_Keyword, "rounding_mode"),
+    (_Keyword, "rounding_mode"), (_Both, "add of conditions"), (_Table, "(2,)"),
 ])  # fmt: skip
 def test_what_cannot_run_is_said_at_construction_with_its_line(rule, name):
     with pytest.raises(UnsupportedOpError, match=re.escape(name)) as error:
@@ -194,19 +214,101 @@ class _Same(Optimizer):
         return s.b
 
 
-@pytest.mark.parametrize("rule", [_Trade, _Same])
-def test_backends_agree_where_states_alias(rule):
+class _Last(Optimizer):
+    """The parameter itself kept, and what was a state, in the order of their declaration."""
+
+    lr: float = hyper(default=1.0, within="[0, ∞)")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", off=0)
+    now: torch.Tensor = state()
+    before: torch.Tensor = state()
+    last: torch.Tensor = state()
+    length: torch.Tensor = state(per="tensor")
+    longer: torch.Tensor = state(per="tensor")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        s.before = s.now
+        s.now = 0.5 * s.now + g
+        s.longer = s.length
+        s.length = ops.tensor_norm(g)
+        moved, s.last = p - s.last, p
+        return s.now + 0.1 * s.before + 0.1 * moved + 0.1 * s.longer
+
+
+class _InPlace(Optimizer):
+    """Writes into what it is given."""
+
+    lr: float = hyper(default=1.0, within="[0, ∞)")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", off=0)
+    m: torch.Tensor = state()
+
+    @staticmethod
+    def direction(p, g, s, h):
+        s.m *= 0.9
+        s.m += 0.1 * g
+        u = g
+        u *= 2
+        return u + s.m
+
+
+@ops.leaf()
+def thrice(xs):
+    """A function of whole tensors."""
+    return [3 * x for x in xs]
+
+
+@ops.leaf(gives=(ops.ASIDE,))
+def first_of(xs, old):
+    """What is kept aside follows from what is given."""
+    return [(x.flatten()[:1].clone(),) for x in xs]
+
+
+class _Leaves(Optimizer):
+    """Leaves of a state, and of the parameter, as they were before the step."""
+
+    lr: float = hyper(default=1.0, within="[0, ∞)")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", off=0)
+    m: torch.Tensor = state()
+    one: torch.Tensor = state(shape=lambda p, h: (1,))
+    other: torch.Tensor = state(shape=lambda p, h: (1,))
+
+    @staticmethod
+    def direction(p, g, s, h):
+        u = thrice(s.m)
+        s.m = 0.5 * s.m + g
+        old = s.one
+        (s.one,) = first_of(p, s.one)
+        s.other = old
+        return u
+
+
+class _Numbers(Optimizer):
+    """Numbers where tensors are expected more often."""
+
+    lr: float = hyper(default=1.0, within="[0, ∞)")
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", off=0)
+
+    @staticmethod
+    def direction(p, g, s, h):
+        a = torch.add(g, h.lr, alpha=2) + torch.sub(g, 1.0, alpha=h.lr)
+        return a * torch.tensor(0.5) + torch.tanh(thrice(torch.tanh(g)))
+
+
+@pytest.mark.parametrize("flags", [{}, {"clip_global_norm": 1.0}], ids=str)
+@pytest.mark.parametrize("rule", [_Trade, _Same, _Last, _InPlace, _Leaves, _Numbers])
+def test_backends_agree_where_states_alias(rule, flags):
     ends = []
     for backend in ("eager", "foreach", "cpu"):
         params = [
             torch.nn.Parameter(torch.ones(3, dtype=torch.float64)),
             torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float64)),
         ]
-        optimizer = rule(params, backend=backend)
+        optimizer = rule(params, backend=backend, **flags)
         for step in range(6):
             for p in params:
                 p.grad = torch.full_like(p, 0.5 + step)
             optimizer.step()
+            assert all(bool((p.grad == 0.5 + step).all()) for p in params)
         ends.append([*params, *(t for p in params for t in optimizer.state[p].values())])
     for x, *others in zip(*ends, strict=True):
         for y in others:
@@ -261,6 +363,44 @@ def test_a_rule_may_be_written_where_there_is_no_file(body):
     else:
         with pytest.raises(UnsupportedOpError, match=r"<cell 3>:4: 'cholesky'"):
             names["Mine"](_params())
+
+
+@pytest.mark.parametrize("name", ["h", "n", "t", "i", "at", "T", "job", "long", "double", "tanh", "x", "INFINITY"])
+def test_a_state_may_have_any_name(name):
+    text = f"""
+class Named(Optimizer):
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+    {name}: torch.Tensor = state()
+
+    @staticmethod
+    def direction(p, g, s, h):
+        s.{name} = 0.5 * s.{name} + g
+        return s.{name}
+"""
+    names = {"Optimizer": Optimizer, "hyper": hyper, "state": state, "torch": torch}
+    exec(text, names)
+    ends = []
+    for backend in ("eager", "foreach", "cpu"):
+        p = torch.nn.Parameter(torch.ones(5, dtype=torch.bfloat16))
+        optimizer = names["Named"]([p], backend=backend, state_dtype="bfloat16", clip_global_norm=0.5)
+        for step in range(3):
+            p.grad = torch.full_like(p, 0.5 + step)
+            optimizer.step()
+        ends.append(p.detach())
+    assert torch.equal(ends[0], ends[1])
+    torch.testing.assert_close(ends[0], ends[2])
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    ({"p": state()}, "p: expected another name"),
+    ({"g": hyper(default=0.1, within="[0, ∞)")}, "g: expected another name"),
+    ({"first": hyper(default=0.1, within="[0, ∞)")}, "first: expected another name"),
+    ({"m": state(), "m_scale": state()}, "m_scale: expected another name"),
+])  # fmt: skip
+def test_names_that_mean_something_else_are_refused(names, message):
+    body = {**names, "__annotations__": dict.fromkeys(names, "float")}
+    with pytest.raises(TypeError, match=message):
+        type("Named", (Optimizer,), body)
 
 
 def test_numbers_of_the_host_may_have_any_name():

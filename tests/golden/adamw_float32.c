@@ -16,28 +16,28 @@ void stage_0(const Job *job, const double *h)
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
-        float *const p = ((void **)job->table[0])[t];
-        const float *const g = ((void **)job->table[1])[t];
-        float *const exp_avg = ((void **)job->table[2])[t];
-        float *const exp_avg_sq = ((void **)job->table[3])[t];
-        const char *const next_p = NEXT(0, p);
-        const char *const next_g = NEXT(1, g);
-        const char *const next_exp_avg = NEXT(2, exp_avg);
-        const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
+        float *const at_p = ((void **)job->table[0])[t];
+        const float *const at_g = ((void **)job->table[1])[t];
+        float *const at_exp_avg = ((void **)job->table[2])[t];
+        float *const at_exp_avg_sq = ((void **)job->table[3])[t];
+        const char *const next_p = NEXT(0, at_p);
+        const char *const next_g = NEXT(1, at_g);
+        const char *const next_exp_avg = NEXT(2, at_exp_avg);
+        const char *const next_exp_avg_sq = NEXT(3, at_exp_avg_sq);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(p, next_p, 32)
-            AHEAD(g, next_g, 32)
-            AHEAD(exp_avg, next_exp_avg, 32)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, 32)
+            AHEAD(at_p, next_p, 32)
+            AHEAD(at_g, next_g, 32)
+            AHEAD(at_exp_avg, next_exp_avg, 32)
+            AHEAD(at_exp_avg_sq, next_exp_avg_sq, 32)
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
-                    const T x_p = p[i];
-                    const T x_g = g[i];
-                    const T x_exp_avg = exp_avg[i];
-                    const T x_exp_avg_sq = exp_avg_sq[i];
-                    const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
+                    const T x_p = at_p[i];
+                    const T x_g = at_g[i];
+                    const T x_exp_avg = at_exp_avg[i];
+                    const T x_exp_avg_sq = at_exp_avg_sq[i];
+                    const T x_lerp = lerp(x_exp_avg, x_g, h_sub);
                     const T x_mul = h_betas_1 * x_exp_avg_sq;
                     const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
                     const T x_sqrt = sqrtf(x_addcmul);
@@ -47,9 +47,9 @@ void stage_0(const Job *job, const double *h)
                     const T x_div = x_mul_2 / x_add;
                     const T x_mul_4 = x_p * h_sub_4;
                     const T x_add_scaled = x_mul_4 + h_neg * x_div;
-                    p[i] = x_add_scaled;
-                    exp_avg[i] = x_lerp;
-                    exp_avg_sq[i] = x_addcmul;
+                    at_p[i] = x_add_scaled;
+                    at_exp_avg[i] = x_lerp;
+                    at_exp_avg_sq[i] = x_addcmul;
                 }
             )
         }

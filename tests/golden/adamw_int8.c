@@ -16,37 +16,37 @@ void stage_0(const Job *job, const double *h)
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
-        float *const p = ((void **)job->table[0])[t];
-        const float *const g = ((void **)job->table[1])[t];
-        int8_t *const exp_avg = ((void **)job->table[2])[t];
-        float *const exp_avg_scale = ((void **)job->table[4])[t];
-        uint8_t *const exp_avg_sq = ((void **)job->table[3])[t];
-        float *const exp_avg_sq_scale = ((void **)job->table[5])[t];
-        const char *const next_p = NEXT(0, p);
-        const char *const next_g = NEXT(1, g);
-        const char *const next_exp_avg = NEXT(2, exp_avg);
-        const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
+        float *const at_p = ((void **)job->table[0])[t];
+        const float *const at_g = ((void **)job->table[1])[t];
+        int8_t *const at_exp_avg = ((void **)job->table[2])[t];
+        float *const at_exp_avg_scale = ((void **)job->table[4])[t];
+        uint8_t *const at_exp_avg_sq = ((void **)job->table[3])[t];
+        float *const at_exp_avg_sq_scale = ((void **)job->table[5])[t];
+        const char *const next_p = NEXT(0, at_p);
+        const char *const next_g = NEXT(1, at_g);
+        const char *const next_exp_avg = NEXT(2, at_exp_avg);
+        const char *const next_exp_avg_sq = NEXT(3, at_exp_avg_sq);
         const uint32_t stream_0 = stream((uint32_t)h[8], job->id[t], 0);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 128) {
-            AHEAD(p, next_p, 128)
-            AHEAD(g, next_g, 128)
-            AHEAD(exp_avg, next_exp_avg, 128)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, 128)
+            AHEAD(at_p, next_p, 128)
+            AHEAD(at_g, next_g, 128)
+            AHEAD(at_exp_avg, next_exp_avg, 128)
+            AHEAD(at_exp_avg_sq, next_exp_avg_sq, 128)
             STRETCH(128,
                 T old_exp_avg[128];
                 T old_exp_avg_sq[128];
-                decode_int8(old_exp_avg, n, exp_avg + at, exp_avg_scale + at / 128);
-                decode_uint8(old_exp_avg_sq, n, exp_avg_sq + at, exp_avg_sq_scale + at / 128);
+                decode_int8(old_exp_avg, n, at_exp_avg + at, at_exp_avg_scale + at / 128);
+                decode_uint8(old_exp_avg_sq, n, at_exp_avg_sq + at, at_exp_avg_sq_scale + at / 128);
                 T new_exp_avg[128];
                 T new_exp_avg_sq[128];
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
-                    const T x_p = p[i];
-                    const T x_g = g[i];
+                    const T x_p = at_p[i];
+                    const T x_g = at_g[i];
                     const T x_exp_avg = old_exp_avg[i - at];
                     const T x_exp_avg_sq = old_exp_avg_sq[i - at];
-                    const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
+                    const T x_lerp = lerp(x_exp_avg, x_g, h_sub);
                     const T x_mul = h_betas_1 * x_exp_avg_sq;
                     const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
                     const T x_sqrt = sqrtf(x_addcmul);
@@ -56,14 +56,14 @@ void stage_0(const Job *job, const double *h)
                     const T x_div = x_mul_2 / x_add;
                     const T x_mul_4 = x_p * h_sub_4;
                     const T x_add_scaled = x_mul_4 + h_neg * x_div;
-                    p[i] = x_add_scaled;
+                    at_p[i] = x_add_scaled;
                     new_exp_avg[i - at] = x_lerp;
                     new_exp_avg_sq[i - at] = x_sqrt;
                 }
                 uint32_t bits_0[128];
                 draw(stream_0, at, n, bits_0);
-                encode_int8_at_random(new_exp_avg, n, exp_avg + at, exp_avg_scale + at / 128, bits_0, 0);
-                encode_uint8_at_random(new_exp_avg_sq, n, exp_avg_sq + at, exp_avg_sq_scale + at / 128, bits_0, 16);
+                encode_int8_at_random(new_exp_avg, n, at_exp_avg + at, at_exp_avg_scale + at / 128, bits_0, 0);
+                encode_uint8_at_random(new_exp_avg_sq, n, at_exp_avg_sq + at, at_exp_avg_sq_scale + at / 128, bits_0, 16);
             )
         }
     }

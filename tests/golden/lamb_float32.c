@@ -15,30 +15,32 @@ void stage_0(const Job *job, const double *h)
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
-        const float *const p = ((void **)job->table[0])[t];
-        const float *const g = ((void **)job->table[1])[t];
-        float *const exp_avg = ((void **)job->table[2])[t];
-        float *const exp_avg_sq = ((void **)job->table[3])[t];
-        const char *const next_p = NEXT(0, p);
-        const char *const next_g = NEXT(1, g);
-        const char *const next_exp_avg = NEXT(2, exp_avg);
-        const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
+        const float *const at_p = ((void **)job->table[0])[t];
+        const float *const at_g = ((void **)job->table[1])[t];
+        float *const at_exp_avg = ((void **)job->table[2])[t];
+        float *const at_exp_avg_sq = ((void **)job->table[3])[t];
+        const char *const next_p = NEXT(0, at_p);
+        const char *const next_g = NEXT(1, at_g);
+        const char *const next_exp_avg = NEXT(2, at_exp_avg);
+        const char *const next_exp_avg_sq = NEXT(3, at_exp_avg_sq);
+        double all_tensor_sum = 0;
+        double all_tensor_sum_1 = 0;
+        const int64_t from = begin, to = end;
         T sum_tensor_sum[32] = {0};
         T sum_tensor_sum_1[32] = {0};
-        const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(p, next_p, 32)
-            AHEAD(g, next_g, 32)
-            AHEAD(exp_avg, next_exp_avg, 32)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, 32)
+            AHEAD(at_p, next_p, 32)
+            AHEAD(at_g, next_g, 32)
+            AHEAD(at_exp_avg, next_exp_avg, 32)
+            AHEAD(at_exp_avg_sq, next_exp_avg_sq, 32)
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
-                    const T x_p = p[i];
-                    const T x_g = g[i];
-                    const T x_exp_avg = exp_avg[i];
-                    const T x_exp_avg_sq = exp_avg_sq[i];
-                    const T x_lerp = x_exp_avg + h_sub * (x_g - x_exp_avg);
+                    const T x_p = at_p[i];
+                    const T x_g = at_g[i];
+                    const T x_exp_avg = at_exp_avg[i];
+                    const T x_exp_avg_sq = at_exp_avg_sq[i];
+                    const T x_lerp = lerp(x_exp_avg, x_g, h_sub);
                     const T x_mul = h_betas_1 * x_exp_avg_sq;
                     const T x_addcmul = x_mul + h_sub_1 * (x_g * x_g);
                     const T x_sqrt = sqrtf(x_addcmul);
@@ -51,13 +53,15 @@ void stage_0(const Job *job, const double *h)
                     const T x_mul_4 = x_add_scaled * x_add_scaled;
                     sum_tensor_sum[i - at] += x_mul_3;
                     sum_tensor_sum_1[i - at] += x_mul_4;
-                    exp_avg[i] = x_lerp;
-                    exp_avg_sq[i] = x_addcmul;
+                    at_exp_avg[i] = x_lerp;
+                    at_exp_avg_sq[i] = x_addcmul;
                 }
             )
         }
-        job->partial[c * 2 + 0] = sum_of(sum_tensor_sum, 32);
-        job->partial[c * 2 + 1] = sum_of(sum_tensor_sum_1, 32);
+        all_tensor_sum += sum_of(sum_tensor_sum, 32);
+        all_tensor_sum_1 += sum_of(sum_tensor_sum_1, 32);
+        job->partial[c * 2 + 0] = all_tensor_sum;
+        job->partial[c * 2 + 1] = all_tensor_sum_1;
     }
     for (int64_t t = 0; t < job->tensors; t++) job->sum[0][t] = 0;
     for (int64_t c = 0; c < job->chunks; c++) job->sum[0][job->tensor[c]] += job->partial[c * 2 + 0];
@@ -76,12 +80,12 @@ void stage_1(const Job *job, const double *h)
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
-        float *const p = ((void **)job->table[0])[t];
-        const float *const exp_avg = ((void **)job->table[2])[t];
-        const float *const exp_avg_sq = ((void **)job->table[3])[t];
-        const char *const next_p = NEXT(0, p);
-        const char *const next_exp_avg = NEXT(2, exp_avg);
-        const char *const next_exp_avg_sq = NEXT(3, exp_avg_sq);
+        float *const at_p = ((void **)job->table[0])[t];
+        const float *const at_exp_avg = ((void **)job->table[2])[t];
+        const float *const at_exp_avg_sq = ((void **)job->table[3])[t];
+        const char *const next_p = NEXT(0, at_p);
+        const char *const next_exp_avg = NEXT(2, at_exp_avg);
+        const char *const next_exp_avg_sq = NEXT(3, at_exp_avg_sq);
         const T t_tensor_sum = (T)job->sum[0][t];
         const T t_sqrt_1 = sqrtf(t_tensor_sum);
         const T t_tensor_sum_1 = (T)job->sum[1][t];
@@ -92,15 +96,15 @@ void stage_1(const Job *job, const double *h)
         const T t_where = (t_gt != 0 ? t_div_1 : 1.0f);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(p, next_p, 32)
-            AHEAD(exp_avg, next_exp_avg, 32)
-            AHEAD(exp_avg_sq, next_exp_avg_sq, 32)
+            AHEAD(at_p, next_p, 32)
+            AHEAD(at_exp_avg, next_exp_avg, 32)
+            AHEAD(at_exp_avg_sq, next_exp_avg_sq, 32)
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
-                    const T x_p = p[i];
-                    const T x_lerp = exp_avg[i];
-                    const T x_addcmul = exp_avg_sq[i];
+                    const T x_p = at_p[i];
+                    const T x_lerp = at_exp_avg[i];
+                    const T x_addcmul = at_exp_avg_sq[i];
                     const T x_sqrt = sqrtf(x_addcmul);
                     const T x_mul_1 = x_sqrt * h_reciprocal;
                     const T x_add = x_mul_1 + h_eps;
@@ -109,7 +113,7 @@ void stage_1(const Job *job, const double *h)
                     const T x_add_scaled = x_div + h_weight_decay * x_p;
                     const T x_mul_6 = x_add_scaled * t_where;
                     const T x_add_scaled_1 = x_p + h_neg * x_mul_6;
-                    p[i] = x_add_scaled_1;
+                    at_p[i] = x_add_scaled_1;
                 }
             )
         }

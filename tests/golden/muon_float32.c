@@ -10,26 +10,26 @@ void stage_0(const Job *job, const double *h)
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
-        const float *const g = ((void **)job->table[1])[t];
-        float *const momentum_buffer = ((void **)job->table[2])[t];
-        float *const lerp_1 = ((void **)job->table[3])[t];
-        const char *const next_g = NEXT(1, g);
-        const char *const next_momentum_buffer = NEXT(2, momentum_buffer);
-        const char *const next_lerp_1 = NEXT(3, lerp_1);
+        const float *const at_g = ((void **)job->table[1])[t];
+        float *const at_momentum_buffer = ((void **)job->table[2])[t];
+        float *const at_lerp_1 = ((void **)job->table[3])[t];
+        const char *const next_g = NEXT(1, at_g);
+        const char *const next_momentum_buffer = NEXT(2, at_momentum_buffer);
+        const char *const next_lerp_1 = NEXT(3, at_lerp_1);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(g, next_g, 32)
-            AHEAD(momentum_buffer, next_momentum_buffer, 32)
-            AHEAD(lerp_1, next_lerp_1, 32)
+            AHEAD(at_g, next_g, 32)
+            AHEAD(at_momentum_buffer, next_momentum_buffer, 32)
+            AHEAD(at_lerp_1, next_lerp_1, 32)
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
-                    const T x_g = g[i];
-                    const T x_momentum_buffer = momentum_buffer[i];
-                    const T x_lerp = x_momentum_buffer + h_sub * (x_g - x_momentum_buffer);
-                    const T x_lerp_1 = x_g + h_momentum * (x_lerp - x_g);
-                    momentum_buffer[i] = x_lerp;
-                    lerp_1[i] = x_lerp_1;
+                    const T x_g = at_g[i];
+                    const T x_momentum_buffer = at_momentum_buffer[i];
+                    const T x_lerp = lerp(x_momentum_buffer, x_g, h_sub);
+                    const T x_lerp_1 = lerp(x_g, x_lerp, h_momentum);
+                    at_momentum_buffer[i] = x_lerp;
+                    at_lerp_1[i] = x_lerp_1;
                 }
             )
         }
@@ -44,24 +44,24 @@ void stage_1(const Job *job, const double *h)
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
-        float *const p = ((void **)job->table[0])[t];
-        const float *const orthogonalize = ((void **)job->table[4])[t];
-        const char *const next_p = NEXT(0, p);
-        const char *const next_orthogonalize = NEXT(4, orthogonalize);
+        float *const at_p = ((void **)job->table[0])[t];
+        const float *const at_orthogonalize = ((void **)job->table[4])[t];
+        const char *const next_p = NEXT(0, at_p);
+        const char *const next_orthogonalize = NEXT(4, at_orthogonalize);
         const T t_update_scale = (T)job->number[0][t];
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(p, next_p, 32)
-            AHEAD(orthogonalize, next_orthogonalize, 32)
+            AHEAD(at_p, next_p, 32)
+            AHEAD(at_orthogonalize, next_orthogonalize, 32)
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
-                    const T x_p = p[i];
-                    const T x_orthogonalize = orthogonalize[i];
+                    const T x_p = at_p[i];
+                    const T x_orthogonalize = at_orthogonalize[i];
                     const T x_mul = x_orthogonalize * t_update_scale;
                     const T x_mul_2 = x_p * h_sub_1;
                     const T x_add_scaled = x_mul_2 + h_neg * x_mul;
-                    p[i] = x_add_scaled;
+                    at_p[i] = x_add_scaled;
                 }
             )
         }

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine import noise
@@ -42,6 +42,7 @@ class Batch:
         ids: position of each parameter in the optimizer.
         h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
             0.0) and the numbers of the state.
+        values: of every number of the host that follows from ``h``.
         key: what random bits start from at this update.
         sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
     """
@@ -60,6 +61,7 @@ class Batch:
     asides: dict[str, list[Tensor | None]] = field(default_factory=dict)
     addresses: Sequence[int] = field(default_factory=list)
     h: SimpleNamespace = field(default_factory=SimpleNamespace)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
     key: int = 0
 
     @cached_property

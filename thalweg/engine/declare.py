@@ -244,8 +244,16 @@ def declarations(cls: type, kind: type) -> dict[str, Any]:
     return found
 
 
+#: what a rule is given besides its declarations, or what the engine keeps under this name
+TAKEN = {"p", "g", "params", "first", "initial_lr", "inverse_scale"}
+
+
 def collect(cls: type) -> None:
-    """Read the declarations in the body of ``cls`` and take them off it: they are no attributes of an instance."""
+    """Read the declarations in the body of ``cls`` and take them off it: they are no attributes of an instance.
+
+    Raises:
+        TypeError: for a name that means something else already.
+    """
     declared: dict[str, Hyper | StateSpec] = {}
     for name, annotation in inspect.get_annotations(cls).items():
         value = cls.__dict__.get(name)
@@ -256,7 +264,12 @@ def collect(cls: type) -> None:
             declared[name] = Hyper(name, str(annotation), **{**value, "within": within})
         else:
             continue
+        if name in TAKEN:
+            raise TypeError(f"{cls.__name__}.{name}: expected another name: {', '.join(sorted(TAKEN))} are taken")
         delattr(cls, name)
+    beside = [name for name in declared if name.endswith("_scale") and name.removesuffix("_scale") in declared]
+    if beside:
+        raise TypeError(f"{cls.__name__}.{beside[0]}: expected another name: an 8-bit state keeps its scales there")
     cls._declared = declared  # type: ignore[attr-defined]
 
 

@@ -113,8 +113,12 @@ class Format:
         elif self.stochastic and self.name in ("bfloat16", "float16"):
             keep = 16 if self.name == "bfloat16" else 13
             bits = numbers.float().view(torch.int32)
-            random = _like(draw(numbers.numel()).to(numbers.device) & ((1 << keep) - 1), numbers).to(torch.int32)
+            random16 = _like(draw(numbers.numel()).to(numbers.device), numbers)
+            random = random16.to(torch.int32) & ((1 << keep) - 1)
             rounded = ((bits + random) & ~((1 << keep) - 1)).view(torch.float32)
+            if self.name == "float16":  # whose smallest numbers, all multiples of 2⁻²⁴, have fewer bits
+                fine = (numbers * 2.0**24 + random16 * 2.0**-16).floor() * 2.0**-24
+                rounded = torch.where(numbers.abs() < 2.0**-14, fine, rounded)
             kept.copy_(torch.where(numbers.isfinite(), rounded, numbers))
         else:
             kept.copy_(numbers)

@@ -159,8 +159,8 @@ _ROWS = [
        "{0} + {3} * ({1} * {2})", "{0} + {3} * ({1} * {2})", r"{0} + {3}\,{1}\,{2}", flops=3, foreach="addcmul"),
     Op("addcdiv",    lambda a, b, c, k: torch.addcdiv(a, b, c, value=k), lambda a, b, c, k: a + k * _quotient(b, c),
        "{0} + {3} * ({1} / {2})", "{0} + {3} * ({1} / {2})", r"{0} + {3}\frac{{{1}}}{{{2}}}", flops=3, foreach="addcdiv"),
-    Op("lerp",       torch.lerp,           lambda a, b, k: a + k * (b - a),
-       "{0} + {2} * ({1} - {0})", "{0} + {2} * ({1} - {0})", r"(1 - {2})\,{0} + {2}\,{1}", flops=3, foreach="lerp"),
+    Op("lerp",       torch.lerp,           lambda a, b, k: a + k * (b - a) if k < 0.5 else b - (1 - k) * (b - a),
+       "lerp({0}, {1}, {2})", "tl.where({2} < 0.5, {0}, {1}) + tl.where({2} < 0.5, {2}, {2} - 1) * ({1} - {0})", r"(1 - {2})\,{0} + {2}\,{1}", flops=3, foreach="lerp"),
     Op("sqrt",       torch.sqrt,           math.sqrt,             "sqrt{f}({0})",                "root({0})",              r"\sqrt{{{0}}}", foreach="sqrt"),
     Op("rsqrt",      torch.rsqrt,          lambda x: _quotient(1.0, math.sqrt(x)), "1 / sqrt{f}({0})", "1.0 / root({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}", flops=2),
     Op("cbrt",       _cbrt,                math.cbrt,             "CBRT({0})",                   "cbrt({0})",              r"\sqrt[3]{{{0}}}", flops=20),
@@ -191,6 +191,17 @@ ROWS: dict[str, Op] = {row.name: row for row in _ROWS}
 
 #: rows whose values are 0 or 1; in torch they are booleans
 CONDITIONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne", "and_", "or_"})
+
+
+def mistakes_conditions(op: Op, args: tuple[Any, ...]) -> bool:
+    """Whether torch refuses these arguments, or takes the sum of two conditions for "or"."""
+    tensors = [a for a in args if extent_of(a) > HOST]
+    found = [a.target.name in CONDITIONS for a in tensors if isinstance(a.target, Op)]
+    if op.name in ("sub", "neg"):
+        return any(found)
+    least = {"add": 2, "maximum": 1, "minimum": 1}.get(op.name)
+    return least is not None and sum(found) == len(tensors) >= least
+
 
 # what a rule imports where torch's own function does not take numbers
 add, sub, mul, div, neg = (ROWS[n] for n in ("add", "sub", "mul", "div", "neg"))
@@ -463,6 +474,11 @@ def leaf(
 def is_matrix(ps: list[Tensor]) -> list[float]:
     """1 for a tensor with two dimensions or more, else 0."""
     return [float(p.ndim > 1) for p in ps]
+
+
+def sees_dimensions(node: fx.Node) -> bool:
+    """Whether a value depends on where rows begin, or on whether there are any: a complex tensor is seen as pairs."""
+    return node.target in (is_matrix, row_size) or node.meta.get("extent") == ROW
 
 
 @leaf(PER_TENSOR)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import backward, checkpoint, declare, memory
+from thalweg.engine import backward, checkpoint, declare, memory, ops
 from thalweg.engine.backends import choice
 from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, shared, state
 from thalweg.engine.formats import Storage
@@ -217,7 +217,13 @@ class Optimizer(Declared):
             raise bad_argument(
                 "independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first"
             )
-        trace(variant(type(self), group))
+        graph = trace(variant(type(self), group)).graph
+        if any(p.is_complex() for p in group["params"]) and any(map(ops.sees_dimensions, graph.nodes)):
+            raise bad_argument(
+                "params",
+                "complex tensors",
+                "real ones, since a rule, or what surrounds it, looks at rows or dimensions",
+            )
         if group["independent_weight_decay"]:
             group.setdefault("first_lr", declare.plain(group["lr"]))
 

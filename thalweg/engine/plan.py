@@ -126,6 +126,11 @@ def plan(key: Variant, exact: bool = True) -> Plan:
             for k, stage in enumerate(stages)
             if k > when[name] and any(n.op == "placeholder" and n.target == name for n in stage.loads)
         }
+        for k, stage in enumerate(stages):  # a leaf runs when its pass is over, and reads what that has stored
+            for leaf in stage.leaves:
+                for n in leaf.all_input_nodes:
+                    if n.op == "placeholder" and n.target in moved and when[n.target] <= k:
+                        late[n.target] = max(late.get(n.target, 0), k + 1)
         if not late:
             return Plan(traced, tuple(stages), home, temporaries)
         when.update(late)

@@ -18,7 +18,7 @@ from thalweg.engine.batch import Batch, formats_of, other_shape
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, is_dense, name_of
 from thalweg.engine.ops import ELEMENT, PER_TENSOR
-from thalweg.engine.places import local
+from thalweg.engine.places import local, opaque
 from thalweg.engine.trace import kept, variant
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ class Report:
             if is_lazy(p) or name_of(p.dtype) not in PLAIN:  # no shape yet; frozen codes, of a quantized model say
                 continue
             x = local(p.detach())
-            same[x.device, x.dtype, is_dense(x)].append(x)
+            same[x.device, x.dtype, is_dense(x), opaque(x)].append(x)
         parts = []
-        for (_, dtype, dense), params in same.items():
+        for (_, dtype, dense, _), params in same.items():
             formats = formats_of(dtype, specs, opt.storage)
             batch = Batch(key, formats, params, params, {}, {}, [], dense)
             try:
-                backend, why = choice.choose(opt.backend, batch)
+                backend, why = choice.choose(opt.backend, batch, opt._steps.failed)
             except ValueError as error:
                 backend, why = opt.backend, f"which cannot run: {error}"
             names = {**formats, "g": Format(name_of(dtype))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 import weakref
 from collections import defaultdict
 from operator import is_, itemgetter
@@ -18,6 +19,7 @@ from thalweg.engine.around import FIRSTS
 from thalweg.engine.backends import choice
 from thalweg.engine.batch import Bound, check_gradient, formats_of, missing, new_state
 from thalweg.engine.checkpoint import conform
+from thalweg.engine.compiler import CompilerError
 from thalweg.engine.formats import Format, Storage, is_dense
 from thalweg.engine.places import local, opaque
 from thalweg.engine.trace import Host, Variant, kept, variant
@@ -37,6 +39,7 @@ class Steps:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = weakref.ref(optimizer)  # no cycle: a dropped optimizer frees its state at once
         self.shared = [spec for spec in type(optimizer).states.values() if spec.kind == "shared"]
+        self.failed: dict[str, str] = {}  # backends whose compiler failed, and what it said
         self.hypers = itemgetter(*type(optimizer).hypers)
         self.forget()
 
@@ -144,7 +147,7 @@ class Steps:
             mine = SimpleNamespace(**{**vars(h), **numbers, **shared}, **bound.firsts, inverse_scale=scale)
             if "step" in numbers:
                 mine.step = int(numbers["step"]) + 1
-            bound.batch.h = mine
+            bound.batch.h, bound.batch.values = mine, Host.of(bound.batch.variant)(mine)
             if bound.work is None:
                 self._choose(bound)
             ready.append(bound)
@@ -237,8 +240,15 @@ class Steps:
             raise bad_argument(
                 "state_dtype", "int8", "a plain dtype for a sharded DTensor: blocks of 128 do not follow its shards"
             )
-        bound.backend, bound.why = choice.choose(self.optimizer.backend, batch)
-        bound.work = choice.prepare(bound.backend, batch)
+        while bound.work is None:
+            bound.backend, bound.why = choice.choose(self.optimizer.backend, batch, self.failed)
+            try:
+                bound.work = choice.prepare(bound.backend, batch)
+            except CompilerError as error:
+                if self.optimizer.backend != "auto":
+                    raise
+                self.failed[bound.backend] = str(error)
+                warnings.warn(f"a slower backend runs, since the compiler failed: {error}", stacklevel=2)
         bound.listed = getattr(bound.work, "reads_gradients", True)
 
 
@@ -312,8 +322,7 @@ def _sum(parts: list[Any]) -> Any:
 def _count(bound: Bound) -> None:
     """Count the update, and keep what the rule made of the other numbers."""
     traced = bound.batch.plan.traced
-    values = Host.of(traced.variant)(bound.batch.h) if traced.numbers else {}
     for spec in traced.numbers:
-        bound.numbers[spec.name].fill_(values[traced.outputs[spec.name]])
+        bound.numbers[spec.name].fill_(bound.batch.values[traced.outputs[spec.name]])
     if "step" in bound.numbers:
         bound.places.count(bound.numbers["step"])

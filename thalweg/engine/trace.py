@@ -124,6 +124,7 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
         """A node for a row; for torch's or Python's spelling of it, what the table says that it means."""
+        args = fx.node.map_aggregate(args, self._number)
         if kind == "placeholder" or isinstance(target, ops._Symbolic):
             return super().create_proxy(kind, target, args, kwargs, *rest, **more)
         spelling = ops.SPELLINGS.get(ops.name_of(target))
@@ -133,6 +134,14 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
             return spelling(*args, **kwargs)
         except TypeError as error:
             raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
+
+    def _number(self, arg: Any) -> Any:
+        """A constant tensor of one number is that number."""
+        if not isinstance(arg, Tensor):
+            return arg
+        if arg.numel() != 1:
+            raise UnsupportedOpError(f"{self.line()}: a constant tensor of shape {tuple(arg.shape)}: give it to a leaf")
+        return arg.item()
 
     def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> fx.Node:
         """As in torch.fx; the node knows its extent and the line of the rule that asked for it."""
@@ -156,6 +165,11 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
             if isinstance(target, ops.Op) and max(extents) == ASIDE:
                 raise UnsupportedOpError(
                     f"{self.line()}: {target.name} of what is shaped unlike the parameter; write it within a leaf"
+                )
+            if isinstance(target, ops.Op) and ops.mistakes_conditions(target, args):
+                raise UnsupportedOpError(
+                    f"{self.line()}: {target.name} of conditions, which torch does not take for numbers; "
+                    "write ops.where(condition, a, b)"
                 )
             summed = isinstance(target, (ops.Sum, ops.Total)) and not ops.folds(node)
             if summed and ops.extent_of(node.args[0]) != ELEMENT:

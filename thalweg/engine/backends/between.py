@@ -13,7 +13,6 @@ from thalweg.engine.batch import OPAQUE, Batch
 from thalweg.engine.formats import PLAIN, name_of
 from thalweg.engine.ops import ASIDE, ELEMENT, HOST, PER_TENSOR, ROW
 from thalweg.engine.plan import Stage
-from thalweg.engine.trace import Host
 
 
 def refusal(batch: Batch) -> str | None:
@@ -63,7 +62,6 @@ class Between:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.key = (batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
-        self.host = Host.of(batch.variant)
         self.values: dict[fx.Node, Any] = {}
         self.lists: dict[str, list[Any]] = {}
         given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
@@ -110,11 +108,11 @@ class Between:
             self.lists[node.name] = out
 
     def begin(self) -> None:
-        """Evaluate the numbers of the host, and count what the kernels will write as an in-place operation.
+        """Take the numbers of the host, and count what the kernels will write as an in-place operation.
 
         Now, while the parameters, just looked at, are in the processor's cache.
         """
-        self.values = self.host(self.batch.h)
+        self.values = self.batch.values
         for name, home in self.batch.narrow.items():
             self.vector(self.kept[name]).copy_(home)
         torch.autograd.graph.increment_version(self.batch.params)
@@ -128,8 +126,8 @@ class Between:
                 node = last.ends[name]
                 new = values[node] if node.meta["extent"] > HOST else self.values[node]
                 batch.narrow[name].copy_(self._spread(new, node.meta["extent"], self.kept[name].meta["extent"]))
-        for name in batch.asides:
-            batch.asides[name] = self._value(last.ends[name])
+        # one may become what another was
+        batch.asides.update({name: self._value(last.ends[name]) for name in batch.asides})
         self.lists = {}
 
     def vector(self, node: fx.Node) -> Tensor:

@@ -22,16 +22,22 @@ C_TYPE = {
 BESIDE = {"int8": "float", "uint8": "float", "split8": "int8_t", "split16": "int16_t", "product": "T"}
 
 
+def pointer(name: str) -> str:
+    """Where a kind of data lies: a state may have any name, also one that means something else in C."""
+    return f"at_{name}"
+
+
 def _kept(f: Format, name: str) -> list[str]:
     """Where a stretch of it lies."""
-    beside = [f"{name}_{f.beside} + at" + (f" / {BLOCK}" if f.blocked else "")] if f.beside else []
-    return [f"{name} + at", *beside]
+    beside = [f"{pointer(name)}_{f.beside} + at" + (f" / {BLOCK}" if f.blocked else "")] if f.beside else []
+    return [f"{pointer(name)} + at", *beside]
 
 
 def decode(f: Format, name: str) -> str:
     """The statement that makes numbers, ``old_…``, of a stretch of n."""
     if f.name == "product":
-        return f"decode_product(old_{name}, n, {name}, {name}_columns, at, job->width[t], job->area[t]);"
+        factors = f"{pointer(name)}, {pointer(name)}_columns"
+        return f"decode_product(old_{name}, n, {factors}, at, job->width[t], job->area[t]);"
     return f"decode_{f.name}({', '.join([f'old_{name}', 'n', *_kept(f, name)])});"
 
 

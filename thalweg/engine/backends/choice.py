@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, cast
 
 from thalweg._base.errors import bad_argument
@@ -37,8 +38,8 @@ def requested(name: str, use_foreach: bool | None, fused: bool | None) -> str:
     return name
 
 
-def choose(asked: str, batch: Batch) -> tuple[str, str]:
-    """The backend that serves a batch, and why.
+def choose(asked: str, batch: Batch, failed: Mapping[str, str] = {}) -> tuple[str, str]:
+    """The backend that serves a batch, and why; ``failed`` are those that were tried, and what they said.
 
     Raises:
         ValueError: if the user asked for one by name that cannot serve it.
@@ -52,7 +53,7 @@ def choose(asked: str, batch: Batch) -> tuple[str, str]:
     for name in BACKENDS:
         if _obvious(name, batch):
             continue
-        why = backend(name).refusal(batch)
+        why = failed.get(name) or backend(name).refusal(batch)
         if why is None:
             others = [f"not {other}: {reason}" for other, reason in refused]
             return name, "; ".join(["the fastest that serves", *others])

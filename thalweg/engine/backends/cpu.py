@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from thalweg.engine import compiler, ops
 from thalweg.engine.backends import between
 from thalweg.engine.backends.between import Between
-from thalweg.engine.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode
+from thalweg.engine.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode, pointer
 from thalweg.engine.backends.writer import Writer, variable
 from thalweg.engine.batch import Batch
 from thalweg.engine.formats import BLOCK, Format
@@ -127,36 +127,47 @@ class _Writer(Writer):
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
         for name in self._streams(used):
-            lines.append(f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {name});")
+            lines.append(f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {pointer(name)});")
         key = f"(uint32_t)h[{len(hosts) + len(known)}]"
         for pair in sorted({self.slots[name] // 2 for name in random}):
             lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
         for node in stage.once:
             lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
         size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
-        lines += [f"        T sum_{n.name}[{size}] = {{0}};" for n in tensor_sums]
+        lines += [f"        double all_{n.name} = 0;" for n in tensor_sums]
         lines += self._rows(stage, size, self._stretches(stage, size, writes, list(used)))
         for i, node in enumerate(tensor_sums):
-            lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = sum_of(sum_{node.name}, {size});")
+            lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = all_{node.name};")
         lines.append("    }")
         lines += self._gather(tensor_sums)
         lines.append("}")
         return "\n".join(line for line in lines if line)
 
     def _rows(self, stage: Stage, size: int, body: list[str]) -> list[str]:
-        """The loop over the elements of a chunk: all at once or row by row."""
-        if not stage.by_row:
-            return ["        const int64_t from = begin, to = end;", *body]
+        """The loop over the elements of a chunk: all at once or row by row.
+
+        No more numbers than a chunk of no rows has are added up in T; such sums, of which a long row has many, in
+        double.
+        """
         row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
+        begun = [f"        T sum_{n.name}[{size}] = {{0}};" for n in stage.sums]
+        ended = [
+            f"        {'row' if n in row_sums else 'all'}_{n.name} += sum_of(sum_{n.name}, {size});" for n in stage.sums
+        ]
+        if not stage.by_row:
+            return ["        const int64_t from = begin, to = end;", *begun, *body, *ended]
         return [
             "        const int64_t columns = job->columns[t];",
             "        int64_t r = job->row[t] + begin / columns;",
-            "        for (int64_t from = begin; from < end; from += columns, r++) {",
-            "            const int64_t to = from + columns;",
+            "        for (int64_t row = begin; row < end; row += columns, r++) {",
             *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
-            *(f"            T sum_{n.name}[{size}] = {{0}};" for n in row_sums),
-            *("    " + line for line in body),
-            *(f"            job->sum[{self.sums.index(n)}][r] = sum_of(sum_{n.name}, {size});" for n in row_sums),
+            *(f"            double row_{n.name} = 0;" for n in row_sums),
+            f"            for (int64_t from = row; from < row + columns; from += {CHUNK}) {{",
+            "                const int64_t left = row + columns - from;",
+            f"                const int64_t to = from + (left < {CHUNK} ? left : {CHUNK});",
+            *("        " + line for line in (*begun, *body, *ended)),
+            "            }",
+            *(f"            job->sum[{self.sums.index(n)}][r] = row_{n.name};" for n in row_sums),
             "        }",
         ]
 
@@ -172,7 +183,7 @@ class _Writer(Writer):
         pairs = sorted({slots[name] // 2 for name in made if self.formats[name].stochastic})
         return [
             f"        for (int64_t at = from; at < to; at += {size}) {{",
-            *(f"            AHEAD({name}, next_{name}, {size})" for name in self._streams(used)),
+            *(f"            AHEAD({pointer(name)}, next_{name}, {size})" for name in self._streams(used)),
             f"            STRETCH({size},",
             *(f"                T old_{name}[{size}];" for name in kept),
             *(f"                {decode(self.formats[name], name)}" for name in kept),
@@ -199,14 +210,14 @@ class _Writer(Writer):
         lines = []
         for node in stage.loads:
             name = self.slot(node)
-            where = f"{name}[i]" if self.formats[name].plain else f"old_{name}[i - at]"
+            where = f"{pointer(name)}[i]" if self.formats[name].plain else f"old_{name}[i - at]"
             lines.append(f"const T {variable(node)} = {where};")
         lines += [f"const T {variable(node)} = {self._expression(node)};" for node in stage.body]
         # as many sums as a stretch has elements: a single one would have to wait for itself
         lines += [f"sum_{node.name}[i - at] += {variable(node.args[0])};" for node in stage.sums]
         for name in writes:
             f, value = self.formats[name], variable(stage.stores[name])
-            where = f"{name}[i]" if f.plain else f"new_{name}[i - at]"
+            where = f"{pointer(name)}[i]" if f.plain else f"new_{name}[i - at]"
             lines.append(f"{where} = {self._root(stage, name) if f.name == 'uint8' else value};")
         return [
             "                SIMD()",
@@ -216,13 +227,12 @@ class _Writer(Writer):
         ]
 
     def _pointer(self, name: str, f: Format, written: bool) -> str:
-        const = "" if written else "const "
-        kind = C_TYPE[f.name]
-        line = f"        {const}{kind} *const {name} = ((void **)job->table[{self.tables.index(name)}])[t];"
-        if f.beside:
-            table = self.tables.index(f"{name}_{f.beside}")
-            line += f"\n        {const}{BESIDE[f.name]} *const {name}_{f.beside} = ((void **)job->table[{table}])[t];"
-        return line
+        kinds = [(C_TYPE[f.name], "")] + ([(BESIDE[f.name], f"_{f.beside}")] if f.beside else [])
+        lines = []
+        for kind, end in kinds:
+            what = f"{kind} *const {pointer(name)}{end}" if written else f"const {kind} *const {pointer(name)}{end}"
+            lines.append(f"        {what} = ((void **)job->table[{self.tables.index(name + end)}])[t];")
+        return "\n".join(lines)
 
     def _once(self, node: fx.Node, hosts: list[fx.Node], known: list[str]) -> str:
         target: Any = node.target

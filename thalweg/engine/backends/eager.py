@@ -36,7 +36,8 @@ class Work:
         ops.totals.known, ops.totals.shares = totals, {}
         try:
             for i in range(len(batch.params)):
-                new = self._update(i)
+                with torch.inference_mode(False), torch.no_grad():  # whose tensors tell when they are written
+                    new = self._update(i)
                 if last:
                     for name, value in new.items():
                         store(batch, name, i, value)
@@ -47,16 +48,19 @@ class Work:
     def _update(self, i: int) -> dict[str, Any]:
         batch = self.batch
         noise.whose.key, noise.whose.ids = batch.key, batch.ids[i : i + 1]
-        p, g = load(batch, "p", i), batch.grads[i].to(batch.compute)
-        s = SimpleNamespace(**{name: load(batch, name, i) for name in batch.states})
+        # copies: a rule may make one the new value of another, or write into it
+        p, g = load(batch, "p", i).clone(), batch.grads[i].to(batch.compute, copy=True)
+        s = SimpleNamespace(**{name: load(batch, name, i).clone() for name in batch.states})
         traced = batch.plan.traced
         s.__dict__.update({spec.name: getattr(batch.h, spec.name) for spec in (*traced.numbers, *traced.shared)})
-        s.__dict__.update({name: views[i] for name, views in batch.views.items()})
+        s.__dict__.update({name: views[i].clone() for name, views in batch.views.items()})
         s.__dict__.update({name: ops.Aside(tensors[i]) for name, tensors in batch.asides.items()})
         old = dict(vars(s))
+        version = {name: x._version for name, x in old.items() if isinstance(x, Tensor)}
         new = {"p": update(batch.variant.rule, p, g, s, batch.h)}
         kept = (*batch.states, *batch.views, *batch.asides)
-        return new | {name: getattr(s, name) for name in kept if getattr(s, name) is not old[name]}
+        now = {name: getattr(s, name) for name in kept}
+        return new | {n: x for n, x in now.items() if x is not old[n] or (n in version and x._version != version[n])}
 
 
 def prepare(batch: Batch) -> Work:

@@ -13,7 +13,7 @@ from thalweg.engine import noise, ops
 from thalweg.engine.backends import eager
 from thalweg.engine.batch import OPAQUE, Batch
 from thalweg.engine.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR
-from thalweg.engine.trace import Host, Variant, trace
+from thalweg.engine.trace import Variant, trace
 
 
 def refusal(batch: Batch) -> str | None:
@@ -42,7 +42,7 @@ class Work:
 
     def _call(self, code: Lowered, totals: dict[str, Any]) -> Any:
         batch = self.batch
-        values = Host.of(batch.variant)(batch.h)
+        values = batch.values
         names = ["p", *batch.states]
         numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
         grads = [g.to(batch.compute) for g in batch.grads]
@@ -186,6 +186,8 @@ class _Lowering:
             lists = sum(1 << i for i, e in enumerate(extents) if e >= PER_TENSOR)
             return self.graph.call_function(_each, (target.name, lists, *args)), False
         name = target.foreach
+        if target.name == "add_scaled" and HOST in extents[:2]:
+            return self.graph.call_function(_each, (target.name, 1 + (extents[0] == HOST), *args)), False
         if extents[0] == HOST:
             if name in ("sub", "div", "pow"):
                 return self.graph.call_function(_each, (target.name, 2, *args)), False

@@ -80,6 +80,8 @@ static inline float as_float(uint32_t x) { float y; memcpy(&y, &x, 4); return y;
 static inline uint32_t as_bits(float x) { uint32_t y; memcpy(&y, &x, 4); return y; }
 static inline int is_finite(uint32_t u) { return (u & 0x7F800000u) != 0x7F800000u; }
 static inline float up(uint32_t random) { return (float)(int32_t)random * 0x1p-16f; }
+/* as torch does it: b, and not nearly so, where k is 1 */
+INLINE T lerp(T a, T b, T k) { return (k < (T)0.5 ? a : b) + (k < (T)0.5 ? k : k - 1) * (b - a); }
 /* e^x to about 1 unit in the last place, without a call, so that loops stay vectorized (Cephes' polynomial) */
 static inline float exp_float(float x)
 {
@@ -172,7 +174,9 @@ INLINE void encode_float16_at_random(const T *restrict y, int64_t n, _Float16 *r
     SIMD()
     for (int64_t i = 0; i < n; i++) {
         const uint32_t u = as_bits(y[i]);
-        x[i] = (_Float16)(is_finite(u) ? as_float((u + (HALF(bits[i], shift) & 0x1FFF)) & ~0x1FFFu) : y[i]);
+        const float fine = floorf((float)y[i] * 0x1p24f + up(HALF(bits[i], shift))) * 0x1p-24f;  /* among the smallest */
+        const float rounded = as_float((u + (HALF(bits[i], shift) & 0x1FFF)) & ~0x1FFFu);
+        x[i] = (_Float16)(fabsf((float)y[i]) < 0x1p-14f ? fine : is_finite(u) ? rounded : y[i]);
     }
 }
 INLINE void decode_split16(T *restrict y, int64_t n, const uint16_t *restrict high, const int16_t *restrict low)

@@ -98,9 +98,11 @@ def bfloat16_at_random(x, random):
 
 @triton.jit
 def float16_at_random(x, random):
-    """Up or down to a float16."""
+    """Up or down to a float16, whose smallest numbers, all multiples of 2⁻²⁴, have fewer bits."""
     u = as_bits(x)
     kept = ((u + (random & 0x1FFF)) & 0xFFFFE000).to(tl.float32, bitcast=True)
+    fine = tl.floor(x.to(tl.float32) * 16777216.0 + random.to(tl.float32) * 1.52587890625e-05) * 5.9604644775390625e-08
+    kept = tl.where(tl.abs(x.to(tl.float32)) < 6.103515625e-05, fine, kept)
     return tl.where(finite(u), kept, x.to(tl.float32)).to(tl.float16)
 
 
