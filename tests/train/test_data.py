@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from thalweg._base.errors import ThalwegError
 from thalweg.train import rng
@@ -48,6 +48,21 @@ def own_sampler():
     return DataLoader(DATA, batch_size=3, sampler=RandomSampler(DATA, generator=torch.Generator().manual_seed(8)))
 
 
+def own_batch_sampler():
+    sampler = RandomSampler(DATA, generator=torch.Generator().manual_seed(8))
+    return DataLoader(DATA, batch_sampler=BatchSampler(sampler, 3, drop_last=False))
+
+
+class Pairs(torch.utils.data.Sampler):
+    """Neighbours together, the pairs in random order."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(8)
+
+    def __iter__(self):
+        return iter(torch.randperm(10, generator=self.generator).reshape(5, 2).tolist())
+
+
 def global_stream():
     while True:
         yield torch.randn(3)
@@ -58,6 +73,8 @@ SOURCES = {
     "augmented": lambda: DataLoader(Augmented(torch.arange(10)), batch_size=3, shuffle=True),
     "own generator": own_generator,
     "own sampler": own_sampler,
+    "own batch sampler": own_batch_sampler,
+    "batch sampler that draws": lambda: DataLoader(DATA, batch_sampler=Pairs()),
     "global stream": global_stream,
     "list": lambda: [1, 2, 3],
     "one batch": lambda: [7],

@@ -118,6 +118,71 @@ def test_clips_by_global_norm_and_tells_the_norm_before():
     assert after == pytest.approx(0.01, rel=1e-4)
 
 
+class Rates(Watcher):
+    """Writes down the learning rates."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step(self, event):
+        self.seen.append(event.lr)
+
+
+def rates(model, optimizer, schedule=None, **options):
+    """What a training steps at."""
+    watcher = Rates()
+    fit(model, Batches(), loss, optimizer, schedule, watchers=[watcher], **options)
+    return watcher.seen
+
+
+@pytest.mark.parametrize("home", [thalweg, torch.optim])
+@pytest.mark.parametrize("lr", [0.5, torch.tensor(0.5)], ids=["number", "tensor"])
+def test_a_learning_rate_that_was_changed_between_two_trainings_is_the_new_peak(home, lr):
+    model = net()
+    optimizer = home.SGD([{"params": model[0].parameters()}, {"params": model[3].parameters()}], lr=lr)
+    assert rates(model, optimizer, linear(4), steps=2) == [0.5, 0.375]
+    assert rates(model, optimizer, linear(4), steps=2) == [0.5, 0.375]
+    optimizer.param_groups[0]["lr"] = 0.125
+    assert rates(model, optimizer, steps=1) == [0.125]
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.125, 0.5]
+
+
+@pytest.mark.parametrize("wrong", [{"schedule": 0.5}, {"loss": lambda m, b: loss(m, b) * math.nan}])
+def test_so_it_is_after_a_training_that_failed(wrong):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    fit(model, Batches(), loss, optimizer, linear(4), steps=2)
+    with pytest.raises((ValueError, NonFiniteError)):
+        fit(model, Batches(), optimizer=optimizer, steps=2, **{"loss": loss, **wrong})
+    assert rates(model, optimizer, linear(4), steps=2) == [0.5, 0.375]
+    with pytest.raises((ValueError, NonFiniteError)):
+        fit(model, Batches(), optimizer=optimizer, steps=2, **{"loss": loss, **wrong})
+    optimizer.param_groups[0]["lr"] = 0.125
+    with pytest.raises((ValueError, NonFiniteError)):
+        fit(model, Batches(), optimizer=optimizer, steps=2, **{"loss": loss, **wrong})
+    assert rates(model, optimizer, linear(4), steps=2) == [0.125, 0.09375]
+
+
+def test_the_peak_of_a_scheduler_that_was_there_before_stays():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    own = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5**t)
+    fit(model, Batches(), loss, optimizer, steps=1)
+    own.step()
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    assert rates(model, optimizer, steps=1) == [0.5]
+
+
+def test_a_checkpoint_knows_its_peak(tmp_path):
+    whole, parts = net(), net()
+    fit(whole, Batches(), loss, torch.optim.SGD(whole.parameters(), lr=0.5), linear(9), steps=4)
+    optimizer = torch.optim.SGD(parts.parameters(), lr=0.5)
+    fit(parts, Batches(), loss, optimizer, linear(9), steps=2, checkpoint=tmp_path / "c.pt")
+    optimizer.param_groups[0]["lr"] = 0.25
+    fit(parts, Batches(), loss, optimizer, linear(9), steps=4, checkpoint=tmp_path / "c.pt")
+    assert same(whole, parts)
+
+
 @pytest.mark.parametrize("home", [thalweg, torch.optim])
 @pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW", "Muon"])
 @settings(max_examples=4)
@@ -236,7 +301,7 @@ def test_a_foreign_file_is_named(tmp_path):
         fit(model, Batches(), loss, torch.optim.SGD(model.parameters(), lr=0.1), steps=1, checkpoint=path)
 
 
-@pytest.mark.parametrize("state", ["model", "optimizer", "groups"])
+@pytest.mark.parametrize("state", ["model", "optimizer", "inner", "wrapper", "groups"])
 def test_the_checkpoint_of_another_training_is_refused_and_changes_nothing(tmp_path, state):
     def run(model, make, steps=2):
         optimizer = make(model)
@@ -245,13 +310,22 @@ def test_the_checkpoint_of_another_training_is_refused_and_changes_nothing(tmp_p
     def sgd(model):
         return torch.optim.SGD(model.parameters(), lr=0.1)
 
+    def mean(make):
+        return lambda model: thalweg.EMA(make(model))
+
+    def adam(model):
+        return torch.optim.Adam(model.parameters())
+
     wide = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2)).double()
+    there = mean(sgd) if state == "inner" else sgd
     model, make, message = {
         "model": (wide, sgd, r"0\.weight has shape \(8, 4\) there and \(5, 4\) here"),
-        "optimizer": (net(), lambda m: torch.optim.Adam(m.parameters()), "optimizer is SGD, not Adam"),
+        "optimizer": (net(), adam, "optimizer is SGD, not Adam"),
+        "inner": (net(), mean(adam), "optimizer is EMA of SGD, not EMA of Adam"),
+        "wrapper": (net(), mean(sgd), "optimizer is SGD, not EMA of SGD"),
         "groups": (net(), lambda m: torch.optim.SGD(m[0].parameters(), lr=0.1), r"groups of \[4\] tensors, not \[2\]"),
     }[state]
-    run(net(), sgd)
+    run(net(), there)
     before, rng = copy.deepcopy(model), torch.get_rng_state()
     with pytest.raises(ThalwegError, match=message):
         run(model, make, steps=4)
@@ -413,6 +487,14 @@ def test_an_optimizer_that_looks_at_the_loss_is_told_it(accumulate):
         optimizer.step(loss=seen)
     for p, q in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrap", [thalweg.EMA, lambda inner: thalweg.EMA(thalweg.Lookahead(inner, k=100))])
+def test_one_within_wrappers_is_told_it_too(wrap):
+    model, plain = net(), net()
+    fit(model, Batches(), loss, wrap(thalweg.MoMo(model.parameters())), steps=5)
+    fit(plain, Batches(), loss, thalweg.MoMo(plain.parameters()), steps=5)
+    assert same(model, plain)
 
 
 class Told(Watcher):

@@ -333,6 +333,48 @@ def test_lbfgs_serves_with_its_closure():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic", "EMA of Lookahead"])
+@pytest.mark.parametrize("make", [thalweg.MoMo, thalweg.MoMoAdam])
+def test_one_that_looks_at_the_loss_is_told_it(name, make):
+    wrap = WRAPPERS.get(name, lambda inner: thalweg.EMA(thalweg.Lookahead(inner, k=3)))
+    called, given, before = start(), start(), start()
+    walk(wrap(make(called, lr=0.1)), called, range(5))
+    optimizer = wrap(make(given, lr=0.1))
+    for t in range(5):
+        optimizer.zero_grad()
+        value = loss(given, t)
+        value.backward()
+        optimizer.step(loss=value)
+        assert optimizer.param_groups[0]["loss"] == value.item()
+    assert far(called, given) == 0
+    assert far(called, before) > 0
+
+
+@pytest.mark.parametrize("name", ["SAM", "ASAM"])
+@pytest.mark.parametrize("between", [lambda inner: inner, thalweg.EMA], ids=["", "EMA"])
+def test_within_sam_the_loss_is_that_of_the_point_whose_gradient_is_taken(name, between):
+    called, given, before = start(), start(), start()
+    optimizer = WRAPPERS[name](between(thalweg.MoMo(called)))
+    walk(optimizer, called, [0])
+    other = WRAPPERS[name](between(thalweg.MoMo(given)))
+    loss(given, 0).backward()
+    other.first_step(zero_grad=True)
+    above = loss(given, 0)
+    above.backward()
+    other.step(loss=above)
+    assert optimizer.param_groups[0]["loss"] == above.item() != loss(before, 0).item()
+    assert far(called, given) == 0
+
+
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+def test_what_the_inner_step_does_not_take_is_refused(name):
+    params = start()
+    optimizer = WRAPPERS[name](torch.optim.SGD(params, lr=0.1))
+    loss(params, 0).backward()
+    with pytest.raises(TypeError, match="loss"):
+        optimizer.step(loss=1.0)
+
+
 def test_swap_gives_back_what_was_there_also_after_an_error():
     params = start(torch.float32)
     optimizer = thalweg.EMA(thalweg.AdamW(params, lr=0.1), decay=0.5)
@@ -367,6 +409,15 @@ def test_signatures_can_be_read():
     parameters = inspect.signature(thalweg.Lookahead).parameters
     assert {name: p.default for name, p in parameters.items()} == {"optimizer": inspect._empty, "k": 5, "alpha": 0.5}
     assert list(inspect.signature(thalweg.ASAM).parameters) == ["optimizer", "rho", "eta"]
+
+
+def test_a_constructor_of_its_own_shows_its_own_signature():
+    class Slow(thalweg.Lookahead):
+        def __init__(self, optimizer, k=20):
+            super().__init__(optimizer, k=k, alpha=0.25)
+
+    assert list(inspect.signature(Slow).parameters) == ["optimizer", "k"]
+    assert Slow(thalweg.SGD(start())).given == {"k": 20, "alpha": 0.25}
 
 
 WRONG = [
@@ -404,6 +455,19 @@ def test_what_cannot_be_wrapped_is_said(make):
         make(fused)
     with pytest.raises(TypeError, match="kk"):
         make(thalweg.SGD(start()), kk=3)
+
+
+@each
+def test_updates_that_are_fused_into_backward_after_wrapping_are_said(wrap):
+    params = start()
+    inner = thalweg.AdamW(params, lr=0.1)
+    optimizer = wrap(inner)
+    inner.fuse_into_backward()
+    with pytest.raises(ValueError, match="optimizer='AdamW': expected one that updates in step"):
+        optimizer.step(closure(optimizer, params, 0))
+    assert not optimizer.kept
+    with pytest.raises(ValueError, match="expected one that updates in step"):
+        thalweg.Mechanic(optimizer) if not isinstance(optimizer, thalweg.Mechanic) else thalweg.EMA(optimizer)
 
 
 def test_sam_without_a_closure_or_an_ascent_is_told_what_to_do():

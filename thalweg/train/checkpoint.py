@@ -14,6 +14,7 @@ from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.schedule import Scheduler
 from thalweg.train import rng
 from thalweg.train.data import Stream
+from thalweg.wrap.wrapper import layers
 
 #: of the file; another number is another arrangement of its content
 FORMAT = 1
@@ -52,7 +53,7 @@ class Checkpoint:
             "step": step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "optimizer_name": type(self.optimizer).__name__,
+            "optimizer_name": _name(self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "data": self.stream.state_dict(),
             "rng": rng.capture(),
@@ -93,7 +94,7 @@ class Checkpoint:
         for name in [*here, *there]:
             if there.get(name) != here.get(name):
                 return f"{name} has shape {there.get(name, 'none')} there and {here.get(name, 'none')} here"
-        name = type(self.optimizer).__name__
+        name = _name(self.optimizer)
         if content["optimizer_name"] != name:
             return f"its optimizer is {content['optimizer_name']}, not {name}"
         sizes, ours = _sizes(content["optimizer"]), _sizes(self.optimizer.state_dict())
@@ -109,6 +110,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ThalwegError(f"{path} is no checkpoint of this version (format {FORMAT})")
     return content
+
+
+def _name(optimizer: torch.optim.Optimizer) -> str:
+    """Its class, and of a wrapper the classes within too: ``EMA of SGD``."""
+    return " of ".join(type(one).__name__ for one in layers(optimizer))
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,9 @@ class Stream:
 
     Its place is what the batches themselves say, where they are :class:`Placed`; else the number of batches read since
     the last start, with the state of the random generators at that start: it is started anew from there and read
-    forward. These are the global generators and the ``generator`` of the batches or of their sampler, where a
-    ``DataLoader`` was given one; any other that the order hangs on is the iterable's to reset at each start.
+    forward. These are the global generators and the ``generator`` of the batches, of their sampler or batch sampler, or
+    of the sampler within that, where a ``DataLoader`` was given one; any other that the order hangs on is the
+    iterable's to reset at each start.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
@@ -108,6 +109,9 @@ class Stream:
 
 
 def _generators_of(batches: Any) -> list[torch.Generator]:
-    owners = (batches, getattr(batches, "sampler", None))
+    sampler, batch_sampler = getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)
+    within = getattr(batch_sampler, "sampler", None)
+    within = None if within is sampler else within  # a loader that was given no batch sampler makes one around its own
+    owners = (batches, sampler, batch_sampler, within)
     found = [getattr(owner, "generator", None) for owner in owners]
     return [generator for generator in found if isinstance(generator, torch.Generator)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError, bad_argument
-from thalweg.optim.momo import Modelled
 from thalweg.schedule import Schedule, Scheduler, constant
 from thalweg.train.checkpoint import Checkpoint, writable
 from thalweg.train.data import Stream
 from thalweg.train.events import Event, Watcher
+from thalweg.wrap.wrapper import looks_at_loss
+
+#: the learning rates that the last training left in an optimizer's groups; None in those that have a scheduler besides
+_left: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[float | None]] = weakref.WeakKeyDictionary()
 
 
 class NonFiniteError(ThalwegError):
@@ -60,7 +64,9 @@ def fit(
         model: on its device and in the mode you want.
         batches: an iterable; started anew when it ends.
         loss: ``loss(model, batch)`` gives a 0-dim tensor, a mean over the batch.
-        optimizer: any torch optimizer over the model's parameters; its learning rates are the peaks.
+        optimizer: any torch optimizer over the model's parameters; its learning rates are the peaks. Where an
+            earlier ``fit`` or, as in torch, a scheduler has moved them, the peaks are still what they were before; one
+            that you set to another value after a ``fit`` is the new peak.
         schedule: factor of the peak as a function of the step; constant if None.
         accumulate: micro-batches to one update; their mean loss is what is descended.
         clip: largest global norm of the gradients of all that the optimizer updates.
@@ -85,49 +91,49 @@ def fit(
     path = writable(checkpoint) if checkpoint else None
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     precision = _precision(parameters[0].device.type, autocast)
-    scheduler = Scheduler(optimizer, constant() if schedule is None else schedule)
-    stream = Stream(batches)
-    saved = Checkpoint(path, model, optimizer, scheduler, stream) if path else None
-    step = saved.load() if saved else 0
-    event = Event(step, float(scheduler.get_last_lr()[0]), model, optimizer)
-    _tell(watchers, "on_start", event)
-    optimizer.zero_grad()
-
-    while step < steps and not event.stopped:
+    with _scheduled(optimizer, constant() if schedule is None else schedule) as scheduler:
+        stream = Stream(batches)
+        saved = Checkpoint(path, model, optimizer, scheduler, stream) if path else None
+        step = saved.load() if saved else 0
         event = Event(step, float(scheduler.get_last_lr()[0]), model, optimizer)
-        losses = []
-        for _ in range(accumulate):
-            batch = next(stream)
-            with precision():
-                value = _scalar(loss(model, batch))  # the loss: where are we?
-            (value / accumulate).backward()  # type: ignore[no-untyped-call]  # backpropagation: which way is down?
-            losses.append(value.detach())
-        event.loss = float(torch.stack(losses).mean())
-        if _tell(watchers, "on_loss", event):
-            break
-        _finite("training loss", event.loss, step)
-        if clip is not None:
-            event.grad_norm = float(nn.utils.clip_grad_norm_(parameters, clip))
-        if _tell(watchers, "on_gradients", event):
-            break
-        _finite("norm of the gradients", event.grad_norm or 0.0, step)
-        update(optimizer, event.loss)  # the optimizer: which step do we take?
-        scheduler.step()  # the schedule: how big is the next one?
+        _tell(watchers, "on_start", event)
         optimizer.zero_grad()
-        step += 1
-        stopped = _tell(watchers, "on_step", event)
-        if saved and (step == steps or stopped or (save_every and step % save_every == 0)):
-            saved.save(step)
 
-    optimizer.zero_grad()  # of a step that was stopped
-    _tell(watchers, "on_end", event)
-    return Outcome(step, event.loss, event.stopped)
+        while step < steps and not event.stopped:
+            event = Event(step, float(scheduler.get_last_lr()[0]), model, optimizer)
+            losses = []
+            for _ in range(accumulate):
+                batch = next(stream)
+                with precision():
+                    value = _scalar(loss(model, batch))  # the loss: where are we?
+                (value / accumulate).backward()  # type: ignore[no-untyped-call]  # backpropagation: which way is down?
+                losses.append(value.detach())
+            event.loss = float(torch.stack(losses).mean())
+            if _tell(watchers, "on_loss", event):
+                break
+            _finite("training loss", event.loss, step)
+            if clip is not None:
+                event.grad_norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+            if _tell(watchers, "on_gradients", event):
+                break
+            _finite("norm of the gradients", event.grad_norm or 0.0, step)
+            update(optimizer, event.loss)  # the optimizer: which step do we take?
+            scheduler.step()  # the schedule: how big is the next one?
+            optimizer.zero_grad()
+            step += 1
+            stopped = _tell(watchers, "on_step", event)
+            if saved and (step == steps or stopped or (save_every and step % save_every == 0)):
+                saved.save(step)
+
+        optimizer.zero_grad()  # of a step that was stopped
+        _tell(watchers, "on_end", event)
+        return Outcome(step, event.loss, event.stopped)
 
 
 def update(optimizer: torch.optim.Optimizer, loss: float) -> None:
     """One step; an optimizer that looks at the loss is told it."""
-    if isinstance(optimizer, Modelled):
-        optimizer.step(loss=loss)
+    if looks_at_loss(optimizer):
+        optimizer.step(loss=loss)  # type: ignore[call-overload]
     else:
         optimizer.step()
 
@@ -138,6 +144,23 @@ def _check(steps: int, accumulate: int, clip: float | None, save_every: int) -> 
             raise bad_argument(name, number, f"an integer of at least {least}")
     if clip is not None and not (isinstance(clip, (int, float)) and clip > 0):
         raise bad_argument("clip", clip, "a positive norm, or None")
+
+
+@contextlib.contextmanager
+def _scheduled(optimizer: torch.optim.Optimizer, schedule: Schedule) -> Iterator[Scheduler]:
+    """The schedule at work; a learning rate that is no longer what the last training left is a new peak."""
+    groups = optimizer.param_groups
+    left = [*_left.get(optimizer, []), *(None for _ in groups)][: len(groups)]
+    for group, lr in zip(groups, left, strict=True):
+        if lr is not None and lr != float(group["lr"]):
+            group.pop("initial_lr", None)
+    ours = [lr is not None or "initial_lr" not in group for group, lr in zip(groups, left, strict=True)]
+    scheduler = Scheduler(optimizer, schedule)
+    try:
+        yield scheduler
+    finally:
+        now = scheduler.get_last_lr()
+        _left[optimizer] = [float(lr) if its else None for lr, its in zip(now, ours, strict=False)]
 
 
 def _precision(device: str, autocast: torch.dtype | None) -> Callable[[], contextlib.AbstractContextManager[Any]]:

@@ -54,12 +54,11 @@ class EMA(Wrapper):
 
     @uncompiled
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """A step of the inner optimizer, whose outcome enters the mean."""
+    def step(self, closure: Closure | None = None, **more: Any) -> Any:
+        """A step of the inner optimizer, which gets ``more``, such as MoMo's ``loss``; its outcome enters the mean."""
         self._refuse_swapped("step")
-        for group in self.param_groups:
-            self._check(group)
-        loss = self.optimizer.step(closure)
+        self._check_step()
+        loss = self.optimizer.step(closure, **more)
         for group in self.param_groups:
             d, t = self._of(group, "decay"), self._count(group)
             weight = (1 - d) / (1 - d**t) if self._of(group, "bias_correction") else 1 - d

@@ -42,15 +42,14 @@ class Lookahead(Wrapper):
 
     @uncompiled
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """A step of the inner optimizer, and after every k-th a slow one."""
-        for group in self.param_groups:
-            self._check(group)
+    def step(self, closure: Closure | None = None, **more: Any) -> Any:
+        """A step of the inner optimizer, which gets ``more``, such as MoMo's ``loss``; after every k-th a slow one."""
+        self._check_step()
         for group in self.param_groups:
             new = [p for p in self._moving(group, closure) if p not in self.kept]
             for p, start in zip(new, copies(new), strict=True):
                 self.kept[p]["slow"] = start
-        loss = self.optimizer.step(closure)
+        loss = self.optimizer.step(closure, **more)
         for group in self.param_groups:
             fast = [p for p in group["params"] if p in self.kept]
             if self._count(group) % self._of(group, "k") == 0 and fast:

@@ -60,14 +60,17 @@ class Mechanic(Wrapper):
 
     @uncompiled
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """A step of the inner optimizer, taken at the learned scale; ``closure`` is called once."""
-        for group in self.param_groups:
-            self._check(group)
-        loss = None
+    def step(self, closure: Closure | None = None, **more: Any) -> Any:
+        """A step of the inner optimizer, taken at the learned scale.
+
+        ``closure`` is called once; the inner step gets ``more``, such as MoMo's ``loss``.
+        """
+        self._check_step()
+        loss, told = None, {}
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+            told = self._told(loss)
         params = [p for group in self.param_groups for p in self._moving(group)]
         if not params:
             return loss
@@ -78,7 +81,7 @@ class Mechanic(Wrapper):
         deltas = [self.kept[p]["delta"] for p in params]
         before = copies(params)
         h = self._reward(deltas, wide([p.grad for p in params if p.grad is not None]), before, tuner["s"].sum())
-        self.optimizer.step()
+        self.optimizer.step(**more, **told)
         torch._foreach_add_(deltas, torch._foreach_sub(wide(params), before))
         scale = self._tune(tuner, h)
         self._write(params, torch._foreach_add(scaled(deltas, scale), [self.kept[p]["ref"] for p in params]))

@@ -60,8 +60,7 @@ class SAM(Wrapper):
     def first_step(self, zero_grad: bool = False) -> None:
         """Climb from w to w + ε; ``zero_grad`` clears the gradients that led there."""
         self._descend()
-        for group in self.param_groups:
-            self._check(group)
+        self._check_step()
         groups = [(group, params) for group in self.param_groups if (params := self._moving(group))]
         if groups:
             slopes = [self._slopes(group, params) for group, params in groups]
@@ -81,24 +80,30 @@ class SAM(Wrapper):
 
     @uncompiled
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """With a closure, a whole step, which returns the loss at w; without one, what follows ``first_step``."""
+    def step(self, closure: Closure | None = None, **more: Any) -> Any:
+        """With a closure, a whole step, which returns the loss at w; without one, what follows ``first_step``.
+
+        The inner step gets ``more``. An optimizer that looks at the loss, such as MoMo, is told that at w + ε, as the
+        gradient is.
+        """
         if closure is None and not self.start:
             raise bad_argument(
                 "closure", None, "a closure that computes the loss and its gradient", "Or call first_step()"
             )
-        loss = None
+        self._refuse_fused(self.optimizer)
+        loss, told = None, {}
         if closure is not None:
             self._descend()
             with torch.enable_grad():
                 loss = closure()
             self.first_step()
             with torch.enable_grad():
-                closure()
+                above = closure()
+            told = self._told(above)
         self._descend()
         if not bool(getattr(self, "found_inf", False)):
             self._unscale()
-            self.optimizer.step()
+            self.optimizer.step(**more, **told)
         return loss
 
     def _descend(self) -> None:

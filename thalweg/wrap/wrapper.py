@@ -17,6 +17,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine import declare
 from thalweg.engine.checkpoint import MASTER
 from thalweg.engine.declare import Hyper, hyper
+from thalweg.optim.momo import Modelled
 from thalweg.wrap.lists import NARROW, assign
 
 #: what ``step`` may be given
@@ -29,6 +30,7 @@ class Declared(torch.optim.Optimizer):
 
     hypers: ClassVar[dict[str, Hyper]]
     prefix: ClassVar[str]
+    _arguments: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Collect what the class body declares."""
@@ -38,7 +40,8 @@ class Declared(torch.optim.Optimizer):
         cls.prefix = cls.__name__.lower()
         own = list(declare.signature(cls.hypers).parameters.values())[1:]
         first = inspect.Parameter("optimizer", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        cls.__signature__ = inspect.Signature([first, *own])  # type: ignore[attr-defined]
+        cls._arguments = inspect.Signature([first, *own])
+        cls.__signature__ = declare.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
 
 
 class Wrapper(Declared):
@@ -68,7 +71,7 @@ class Wrapper(Declared):
     counts: ClassVar[dict[str, int]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound = type(self).__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
+        bound = self._arguments.bind(*args, **kwargs)
         bound.apply_defaults()
         given = dict(bound.arguments)
         optimizer = given.pop("optimizer")
@@ -88,13 +91,19 @@ class Wrapper(Declared):
             raise bad_argument(
                 "optimizer", what, "an instance of torch.optim.Optimizer", "Build the optimizer first, then wrap it"
             )
-        if getattr(optimizer, "fused_into_backward", False):
-            raise bad_argument("optimizer", type(optimizer).__name__, "one that updates in step(), not inside backward")
-        inner = optimizer
-        while isinstance(inner, Wrapper):
-            if inner.prefix == self.prefix:
-                raise bad_argument("optimizer", type(optimizer).__name__, f"one without {type(self).__name__} in it")
-            inner = inner.optimizer
+        self._refuse_fused(optimizer)
+        if any(isinstance(one, Wrapper) and one.prefix == self.prefix for one in layers(optimizer)):
+            raise bad_argument("optimizer", type(optimizer).__name__, f"one without {type(self).__name__} in it")
+
+    def _refuse_fused(self, optimizer: torch.optim.Optimizer) -> None:
+        """What moves inside ``backward`` has moved before a wrapper's step begins."""
+        last = layers(optimizer)[-1]
+        if getattr(last, "fused_into_backward", False):
+            raise bad_argument("optimizer", type(last).__name__, "one that updates in step(), not inside backward")
+
+    def _told(self, loss: Any) -> dict[str, Any]:
+        """What the inner step is given where the wrapper has called the closure itself."""
+        return {"loss": loss} if looks_at_loss(self.optimizer) else {}
 
     # -- what stands in the groups ----------------------------------------------------------------------------------
 
@@ -107,6 +116,12 @@ class Wrapper(Declared):
         for name, h in self.hypers.items():
             if (key := f"{self.prefix}_{name}") in group:
                 replace(h, name=key).check(group[key])
+
+    def _check_step(self) -> None:
+        """Before a step: the groups and the inner optimizer are the user's to change between two."""
+        self._refuse_fused(self.optimizer)
+        for group in self.param_groups:
+            self._check(group)
 
     def _of(self, group: dict[str, Any], name: str) -> Any:
         """A hyperparameter or count of a group, as a plain number."""
@@ -230,6 +245,19 @@ class Wrapper(Declared):
     def __repr__(self) -> str:
         own = ", ".join(f"{name}={value}" for name, value in self.given.items())
         return f"{type(self).__name__} ({own}) of {self.optimizer!r}"
+
+
+def layers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """An optimizer and what it stands around, from the outside in."""
+    found = [optimizer]
+    while isinstance(outer := found[-1], Wrapper):
+        found.append(outer.optimizer)
+    return found
+
+
+def looks_at_loss(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step without a closure must be told the loss."""
+    return isinstance(layers(optimizer)[-1], Modelled)
 
 
 def _like(p: Tensor, x: Tensor, name: str) -> Tensor:
