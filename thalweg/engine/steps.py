@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 AUTOCAST = ("cpu", "cuda")
 #: what the arithmetic of a schedule may leave of a 0
 ROUNDING = 1e-12
+#: no state begins
+GOES_ON = dict.fromkeys(("first", *FIRSTS), 0.0)
 
 
 class Steps:
@@ -184,7 +186,7 @@ class Steps:
                     return None
             if not bound.again(mine, functools.partial(_states, state, mine)):
                 return None
-            bound.firsts = dict.fromkeys(bound.firsts, 0.0)
+            bound.firsts = GOES_ON
         return found
 
     def _bind(self, key: Variant, i: int, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
