@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from thalweg.bench.turns import Times, reason, take_turns
+from thalweg.bench.turns import Times, ratio, reason, take_turns
 
 
 class Fake:
@@ -57,6 +57,19 @@ def test_median_and_interquartile_range_in_milliseconds():
     assert times.spread == pytest.approx(2)
     assert Times([0.001, 0.002, 0.003]).spread is None
     assert Times().ms is None
+
+
+def test_a_ratio_is_of_turns_that_lie_side_by_side():
+    mine = Times([1.0, 1.0, 5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 1.0])  # slow for three turns; it goes on alone
+    theirs = Times([2.0, 2.0, 10.0, 10.0, 10.0])
+    assert ratio(theirs, mine) == 2
+    assert ratio(mine, theirs) == 0.5
+    assert ratio(Times([3.0]), mine) == 3  # one turn is no pair to speak of
+    assert ratio(Times([2.0], error="broke"), mine) is None
+    assert ratio(Times(), mine) is None
+    on_gpu = [Times([1.0] * 4, device=[0.5] * 4), Times([1.0] * 4, device=[0.25] * 4)]
+    assert ratio(*on_gpu) == 1
+    assert ratio(*on_gpu, on_device=True) == 2
 
 
 def test_an_error_is_one_short_line():

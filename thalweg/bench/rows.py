@@ -13,8 +13,7 @@ from thalweg.bench.ceiling import Ceiling
 from thalweg.bench.entrants import Entrant
 from thalweg.bench.passes import passes_of
 from thalweg.bench.result import Row
-from thalweg.bench.turns import Stepper, Times, reason, take_turns
-from thalweg.bench.whole_step import ratio
+from thalweg.bench.turns import Stepper, Times, ratio, reason, take_turns
 from thalweg.bench.works import Shape, Work
 
 CEILING, TORCH = "ceiling", "torch"

@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg.bench import entrants, torchs
 from thalweg.bench.gpt import Gpt
 from thalweg.bench.result import WholeStep
-from thalweg.bench.turns import Times, reason, take_turns
+from thalweg.bench.turns import ratio, reason, take_turns
 from thalweg.bench.works import Load, Work
 
 #: layers, width, heads, vocabulary, context; batch
@@ -74,13 +74,6 @@ def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = Fa
         "vs_torch": ratio(theirs, mine),
         "note": mine.error or theirs.error,
     }
-
-
-def ratio(theirs: Times, mine: Times, on_device: bool = False) -> float | None:
-    """How many times faster mine is; ``on_device``: of what a GPU takes by itself, where there is one."""
-    if on_device and theirs.device_ms and mine.device_ms:
-        return theirs.device_ms / mine.device_ms
-    return theirs.ms / mine.ms if theirs.ms and mine.ms else None
 
 
 def _training(model: Gpt, tokens: Tensor, make: Any) -> _Training:
