@@ -1,5 +1,6 @@
 import inspect
 import re
+from typing import Optional, Tuple  # noqa: UP035
 
 import pytest
 import torch
@@ -389,6 +390,24 @@ class Named(Optimizer):
         ends.append(p.detach())
     assert torch.equal(ends[0], ends[1])
     torch.testing.assert_close(ends[0], ends[2])
+
+
+def test_annotations_may_be_spelled_in_any_way():
+    class Spelled(Optimizer):
+        lr: float = hyper(default=0.1, within="[0, ∞)")
+        c: Optional[float] = hyper(default=None, within="(0, ∞)", off=None)  # noqa: UP045
+        pair: Tuple[float, float] = hyper(default=(0.5, 0.5), within="[0, 1)")  # noqa: UP006
+        times: int = hyper(default=1, within="[1, ∞)")
+
+        @staticmethod
+        def direction(p, g, s, h):
+            return g * h.pair[0]
+
+    assert Spelled(_params()).defaults["c"] is None
+    assert Spelled(_params(), c=2.0, pair=(0.1, 0.2)).defaults["pair"] == (0.1, 0.2)
+    for wrong in ({"c": -1.0}, {"pair": (0.1,)}, {"times": 1.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Spelled(_params(), **wrong)
 
 
 @pytest.mark.parametrize(("names", "message"), [

@@ -261,7 +261,7 @@ def collect(cls: type) -> None:
             declared[name] = replace(value, name=value.name or name)
         elif isinstance(value, dict) and "within" in value:
             within = Interval(value["within"]) if isinstance(value["within"], str) else value["within"]
-            declared[name] = Hyper(name, str(annotation), **{**value, "within": within})
+            declared[name] = Hyper(name, _spelled(annotation), **{**value, "within": within})
         else:
             continue
         if name in TAKEN:
@@ -271,6 +271,13 @@ def collect(cls: type) -> None:
     if beside:
         raise TypeError(f"{cls.__name__}.{beside[0]}: expected another name: an 8-bit state keeps its scales there")
     cls._declared = declared  # type: ignore[attr-defined]
+
+
+def _spelled(annotation: Any) -> str:
+    """An annotation, with or without ``from __future__ import annotations``, in today's spelling."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    text = text.replace("typing.", "").replace("Tuple", "tuple")
+    return f"{text} | None" if text.startswith("Optional") else text
 
 
 def signature(hypers: Mapping[str, Hyper]) -> inspect.Signature:

@@ -267,7 +267,7 @@ class _Builder:
         return call(name, args, extent)
 
     def _symbol(self, name: str, extent: ops.Extent) -> Expr:
-        if name == "first":
+        if name == "first" or name in around.FIRSTS:
             return FIRST
         if name == "g":
             plain = self.marked.gradient.op == "placeholder"
