@@ -180,6 +180,40 @@ def test_json_on_the_standard_output_is_nothing_but_json():
     assert "report: " in result.stderr
 
 
+def test_csv_on_the_standard_output_is_nothing_but_csv(folder):
+    result = run("race", "small.py", *QUICKLY, "--csv", "-")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert len(rows) == 32
+    assert rows[0].keys() == Run.__annotations__.keys() - {"curve"}
+    assert "report: " in result.stderr
+    assert not (folder / "-").exists()
+
+
+def test_json_and_csv_are_not_mixed_on_the_standard_output(folder):
+    assert "--json - --csv -: expected a file for one" in refused("race", "small.py", *QUICKLY, "--json=-", "--csv=-")
+
+
+def test_a_file_in_the_folder_that_the_race_makes_is_written(folder):
+    result = run("race", "small.py", *QUICKLY, "--out", "there", "--json", "there/all.json", "--csv", "there/runs.csv")
+    assert result.exit_code == 0, result.output
+    assert json.loads((folder / "there" / "all.json").read_text())["schema"] == 1
+    assert len((folder / "there" / "runs.csv").read_text().splitlines()) == 33
+
+
+def test_after_ctrl_c_the_command_is_shown_as_it_can_be_typed(folder, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    write_small(folder, name="my task.py")
+    arguments = ["race", "my task.py", *QUICKLY]
+    monkeypatch.setattr(sys, "argv", ["thalweg", *arguments])
+    monkeypatch.setattr(racing, "race", stop)
+    result = run(*arguments)
+    assert result.exit_code == 130
+    assert result.stdout.strip().endswith(f"thalweg race 'my task.py' {' '.join(QUICKLY)}")
+
+
 def test_diverged_runs_are_finite_in_the_json(folder):
     """Learning rates far too high for plain gradient descent on a steep loss."""
     write_small(folder, "return 1e4 * F.mse_loss(model(x), y)")
@@ -199,6 +233,12 @@ def test_several_tasks_have_a_report_each_and_share_the_files(folder):
     races = json.loads((folder / "all.json").read_text(), parse_constant=_strict)["races"]
     assert [r["task"]["name"] for r in races] == ["small", "other"]
     assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 64
+
+
+def test_two_tasks_of_one_name_are_refused_before_anything_runs(folder):
+    write_small(folder, name="other.py")
+    assert "TASK: 2 tasks are called 'small'; each needs a name" in refused("race", "small.py", "other.py", *QUICKLY)
+    assert not (folder / "runs").exists()
 
 
 def test_the_same_command_again_finds_every_run(folder):

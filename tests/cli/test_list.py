@@ -1,6 +1,7 @@
 """`thalweg list` and `thalweg explain`: what they print, write and refuse."""
 
 import json
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -186,6 +187,33 @@ def test_a_class_of_the_users_is_explained_from_its_file(tmp_path):
         "4 bytes of state",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("class Halved(:\n", "mine.py:1: invalid syntax"), ("\n1 / 0\n", "mine.py:2: ZeroDivisionError")],
+)
+def test_a_file_of_the_users_that_cannot_be_run_is_refused_with_its_line(tmp_path, text, words):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert words in refused("explain", f"{path}:Halved")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of the user's, in the working folder."""
+    package = tmp_path / f"package_{tmp_path.name}"  # no other test has imported one of that name
+    package.mkdir()
+    (package / "mine.py").write_text(MINE, encoding="utf-8")
+    (package / "wrong.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return package.name
+
+
+def test_a_class_of_the_users_is_explained_from_a_package_in_the_working_folder(package):
+    assert "uₜ = 0.5 mₜ" in printed("explain", f"{package}.mine:Halved")
+    assert f"cannot read {package}.wrong: ZeroDivisionError" in refused("explain", f"{package}.wrong:Halved")
 
 
 def test_measured_speed_is_shown_where_there_is_a_measurement(tmp_path):

@@ -81,11 +81,38 @@ def test_a_users_own_optimizer_races_from_its_file(tmp_path):
     p.grad = torch.ones(2)
     optimizer.step()
     assert torch.allclose(p, torch.full((2,), 0.95))
-    before = mine.code
     file.write_text(OWN.replace("0.5", "0.75"))
-    assert mine.code != before
+    assert parse(f"{file}:Half").code != mine.code
     with pytest.raises(ThalwegError, match="found no Other"):
         parse(f"{file}:Other")
+
+
+def test_the_code_of_a_users_own_optimizer_is_that_of_its_neighbours_too(tmp_path):
+    file, neighbour = tmp_path / "mine.py", tmp_path / "factor_of_half.py"
+    file.write_text(OWN.replace("import torch\n", "import factor_of_half\n", 1))
+    neighbour.write_text("FACTOR = 0.5\n")
+    before = parse(f"{file}:Half").code
+    assert parse(f"{file}:Half").code == before
+    neighbour.write_text("FACTOR = 0.75\n")
+    assert parse(f"{file}:Half").code != before
+
+
+@pytest.mark.parametrize(
+    ("declared", "found"), [("lr: float = hyper(default=0.0, within='[0, ∞)')", "lr = 0.0"), ("", "lr = None")]
+)
+def test_a_users_own_optimizer_must_say_where_its_search_starts(tmp_path, declared, found):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN.replace('lr: float = hyper(default=0.25, within="[0, ∞)")', declared))
+    with pytest.raises(ThalwegError, match=f"Half does not race: found {found}; expected a default above 0"):
+        parse(f"{file}:Half")
+
+
+def test_muon_takes_the_kernel_of_a_conv1d():
+    kernel = torch.nn.Parameter(torch.randn(4, 4, 3))
+    optimizer = CONTESTANTS["muon"].build([{"params": [kernel], "lr": 0.1, "role": "hidden"}], 0.1, {})
+    kernel.grad = torch.randn(4, 4, 3)
+    optimizer.step()
+    assert kernel.isfinite().all()
 
 
 def test_any_optimizer_of_the_library_races_from_its_default_rate():

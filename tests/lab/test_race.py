@@ -309,15 +309,87 @@ def test_an_exception_while_the_speed_is_probed_is_blamed_too(tmp_path):
         _plan(path)
 
 
+#: a loss that checks what it is given, as those of torch.distributions do
+STRICT = "assert model(x).isfinite().all()"
+
+
+def test_a_loss_that_raises_once_the_weights_are_not_finite_ends_that_run_and_not_the_race(tmp_path, inline, store):
+    """Gradient descent on a steep loss breaks the model at every rate, in the probe of its speed too."""
+    path = write_small(tmp_path, f"{STRICT}; return 1e20 * F.mse_loss(model(x), y)")
+    result = race(_plan(path, ("adamw", "sgd")), store)
+    status = {label: {r["status"] for r in result["runs"] if r["optimizer"] == label} for label in ("adamw", "sgd")}
+    assert status["sgd"] == {"diverged"}
+    assert "finished" in status["adamw"]
+
+
+def test_a_task_with_sparse_gradients_is_refused_for_who_does_not_take_them(tmp_path):
+    path = Path(write_small(tmp_path))
+    text = path.read_text().replace("nn.Linear(2, 8)", "nn.Embedding(3, 8, sparse=True)")
+    text = text.replace("model(x)", "model(x[:, 0].gt(0).long())")
+    path.write_text(text)
+    with pytest.raises(ThalwegError, match=r"^adamw does not race on small: .*does not support sparse gradients"):
+        _plan(str(path))
+    with pytest.warns(UserWarning, match="made dense"):
+        _plan(str(path), ("sgd",), baseline="sgd")
+
+
 @pytest.mark.parametrize("length", [12, 20], ids=["in a run", "in the quiet pass"])
 def test_batches_that_end_after_all_end_the_race_with_one_error(tmp_path, inline, store, length):
     """A look at the first batches is not enough: a slow stream, or a longer race, comes to the end later."""
-    path = write_small(tmp_path)
-    made = _plan(path)
-    text = Path(path).read_text().replace("while True:", f"for _ in range({length}):")
-    Path(path).write_text(text)
+    path, left = Path(write_small(tmp_path)), tmp_path / "left"
+    left.write_text("." * 1000)
+    path.write_text(path.read_text().replace("while True:", f"for _ in range(os.path.getsize({str(left)!r})):"))
+    made = _plan(str(path))
+    left.write_text("." * length)
     with pytest.raises(ThalwegError, match="batches ended"):
         race(made, store)
+
+
+class Editor(Log):
+    """Appends a comment to a file when the first run is over."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def on_finish(self, spec, run, reused):
+        super().on_finish(spec, run, reused)
+        if len(self.finished) == 1:
+            self.file.write_text(self.file.read_text() + "# edited\n")
+
+
+OWN = """\
+import NEAR
+from thalweg.engine.declare import hyper
+from thalweg.engine.optimizer import Optimizer
+
+class Half(Optimizer):
+    lr: float = hyper(default=0.25, within="[0, ∞)")
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return 0.5 * g
+"""
+
+
+@pytest.mark.parametrize("edited", ["small", "own", "near"])
+def test_a_file_that_is_edited_while_it_races_ends_the_race_and_nothing_of_it_is_stored(
+    tmp_path, inline, store, edited
+):
+    small, own = Path(write_small(tmp_path)), tmp_path / "own.py"
+    near = tmp_path / f"near_{tmp_path.name}.py"  # no other test has imported one of that name
+    own.write_text(OWN.replace("NEAR", near.stem))
+    near.write_text("WIDTH = 1\n")
+    made = _plan(str(small), ("adamw", f"half={own}:Half"))
+    file = {"small": small, "own": own, "near": near}[edited]
+    log, before = Editor(file), file.read_text()
+    named = small if edited == "small" else own
+    with pytest.raises(ThalwegError, match=f"{named}, or a file that it imports, changed .*; put it back, or start"):
+        race(made, store, log)
+    file.write_text(before)
+    again = Log()
+    race(made, store, again)  # put back, it goes on
+    assert {key for key, _, reused in again.finished if reused} == {key for key, *_ in log.finished}
 
 
 def test_our_own_exceptions_keep_their_traceback(tmp_path, inline, store, monkeypatch):

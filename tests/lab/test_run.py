@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,6 +176,45 @@ def test_a_diverging_run_ends_early_and_counts_with_the_loss_before_training(pat
     assert len(told) < 20
     assert run["curve"][-1][0] < 200
     assert all(math.isfinite(loss) for _, loss in run["curve"])
+
+
+@pytest.mark.parametrize("strict", ["in_loss", "in_evaluate"])
+def test_a_task_that_raises_once_the_weights_are_not_finite_has_diverged(tmp_path, strict):
+    path = Path(write_small(tmp_path, "assert model(x).isfinite().all()" if strict == "in_loss" else ""))
+    if strict == "in_evaluate":
+        path.write_text(path.read_text().replace("        model.eval()", "        assert model(x).isfinite().all()"))
+    run = execute(_spec(str(path), "sgd", lr=1e38, evaluations=20), "tune")
+    assert run["status"] == "diverged"
+    assert run["curve"] == [(0, run["final_loss"])]
+
+
+def test_a_task_that_raises_while_the_weights_are_finite_raises(tmp_path):
+    path = write_small(tmp_path, "model.calls = getattr(model, 'calls', 0) + 1; assert model.calls < 15")
+    with pytest.raises(AssertionError):
+        execute(_spec(path, "sgd"), "tune")
+
+
+#: losses of two examples each, far from one another: some first ones are many times smaller than the mean
+NOISY = "y = y + 3 * torch.randn(16, 1, generator=torch.Generator().manual_seed(int(1e6 * x.abs().sum()))); "
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_first_batch_with_a_small_loss_does_not_make_a_good_run_diverge(tmp_path, seed):
+    path = write_small(tmp_path, NOISY + "x, y = x[:2], y[:2]")
+    run = execute(_spec(path, "adamw", lr=1e-3, seed=seed, steps=100), "tune")
+    assert run["status"] == "finished"
+
+
+@pytest.mark.parametrize("loss", ["1e30", "(8 + 0 * y.mean())"])
+def test_a_run_that_leaps_at_its_first_step_and_stays_there_has_diverged(tmp_path, loss):
+    """What it is measured against is the untrained model, not its own early losses."""
+    leap = f"moved = (model[0].bias.detach() - 1).abs().max() > 1e-3; return F.mse_loss(model(x), y) + moved * {loss}"
+    path = Path(write_small(tmp_path, leap))
+    text = path.read_text().replace("        return nn.Sequential(", "        net = nn.Sequential(")
+    at = text.index("\n", text.index("net = "))
+    path.write_text(f"{text[:at]}\n        nn.init.ones_(net[0].bias)\n        return net{text[at:]}")
+    run = execute(_spec(str(path), "sgd", lr=1.0, steps=100), "tune")
+    assert run["status"] == "diverged"
 
 
 def test_a_run_whose_last_step_breaks_the_model_has_diverged(path):

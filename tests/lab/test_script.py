@@ -80,6 +80,17 @@ def test_the_lines_name_the_output_layer_where_the_model_does_not_show_it(tmp_pa
     assert _trained_by(lines, spec)[1] == pytest.approx(execute(spec, "verdict")["final_loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("head", ["", "    head = ('5',)\n"])
+def test_the_lines_for_muon_take_the_kernels_of_a_conv1d(tmp_path, head):
+    path = Path(write_small(tmp_path))
+    text = path.read_text().replace("    def loss", head + "\n    def loss")
+    start = text.index("return nn.Sequential")
+    layers = "nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 4, 1), nn.Tanh(), nn.Conv1d(4, 4, 1), nn.Flatten(), nn.Linear(8, 1)"
+    path.write_text(text[:start] + f"return nn.Sequential({layers})" + text[text.index("\n", start) :])
+    spec = _spec(str(path), "muon")
+    assert _trained_by(script.lines(spec), spec)[1] == pytest.approx(execute(spec, "verdict")["final_loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize("entry", ["adamw", "muon"])
 def test_the_lines_for_a_task_without_output_layer(entry):
     spec = _spec("ravine", entry, seed=0)

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import sqlalchemy as sa
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.store import Store
@@ -67,6 +68,23 @@ def test_a_store_from_a_newer_version_is_refused(tmp_path):
     connection.close()
     with pytest.raises(ThalwegError, match="newer thalweg"):
         Store(str(path))
+
+
+def test_a_new_store_may_be_opened_by_several_at_once(tmp_path, monkeypatch):
+    """Each sees that a table is missing, and makes it when another has just done so."""
+    path = str(tmp_path / "s.db")
+    create = sa.Table.create
+
+    def late(table, engine, **options):
+        monkeypatch.setattr(sa.Table, "create", create)
+        Store(path).close()
+        create(table, engine, checkfirst=False)
+
+    monkeypatch.setattr(sa.Table, "create", late)
+    store = Store(path)
+    store.put("k", {"x": 1})
+    assert store.get(["k"]) == {"k": {"x": 1}}
+    store.close()
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):

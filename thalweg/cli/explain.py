@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -18,6 +18,7 @@ from thalweg.cli.screen import console_of
 from thalweg.explain import ENGLISH, Explanation, chinese
 from thalweg.explain import explain as about
 from thalweg.explain.page import page
+from thalweg.lab.tasks import user
 
 
 @click.command()
@@ -78,26 +79,20 @@ def as_dict(found: Explanation) -> dict[str, Any]:
 def _class(name: str) -> type[torch.optim.Optimizer]:
     """A class of the user's, from a file or a module."""
     where, _, attribute = name.rpartition(":")
+    if where.endswith(".py"):
+        one: type[torch.optim.Optimizer] = user.defined_in(where, attribute, torch.optim.Optimizer)
+        return one
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
-        found = getattr(_module(where), attribute, None)
-    except (ImportError, OSError) as error:
+        found = getattr(importlib.import_module(where), attribute, None)
+    except ImportError as error:
         raise ThalwegError(f"cannot read {where}: {error}") from error
+    except (Exception, SystemExit) as error:  # of the module's own lines
+        raise ThalwegError(f"cannot read {where}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
         raise ThalwegError(f"{where} has no optimizer class {attribute!r}")
     return found
-
-
-def _module(where: str) -> Any:
-    """A module by its name, or from its file, among the others, where a rule's lines are looked for."""
-    if not where.endswith(".py"):
-        return importlib.import_module(where)
-    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
-    if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _flag(text: str) -> tuple[str, Any]:

@@ -22,25 +22,31 @@ def writable_folder(folder: Path) -> None:
         raise ThalwegError(f"cannot write to --out {folder}: permission denied")
 
 
-def writable_file(path: Path | None) -> None:
+def writable_file(path: Path | None, made: Path | None = None) -> None:
     """Nor should they end in a file that cannot be written; None and ``-`` are no files.
+
+    Args:
+        path: the file.
+        made: a folder that will be there when it is written.
 
     Raises:
         ThalwegError: for a folder, or a file whose folder is missing or closed to writing.
     """
     if path is None or str(path) == "-":
         return
+    if made is not None and path.parent.resolve() == made.resolve() and not made.exists():
+        return
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ThalwegError(f"cannot write {path}: it is a folder, or its folder is missing or closed to writing")
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text in UTF-8.
+    """Write a text in UTF-8, its ends of lines as they are.
 
     Raises:
         ThalwegError: where the system refuses.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise ThalwegError(f"cannot write {path}: {error.strerror}") from error

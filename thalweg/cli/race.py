@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -37,8 +39,12 @@ from thalweg.lab.store import Store
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
               help="Folder for report.html.")  # fmt: skip
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything as JSON to this file.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the runs as CSV to this file.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write everything as JSON to this file; - is stdout."
+)
+@click.option(
+    "--csv", "csv_path", type=click.Path(path_type=Path), help="Write the runs as CSV to this file; - is stdout."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and the time it will take, and stop.")
 def race(
     task: tuple[str, ...],
@@ -60,15 +66,22 @@ def race(
     Everyone is tuned alike, then judged on fresh seeds. Stop with Ctrl-C at any time: finished runs are kept, and the
     same command goes on.
     """
-    console = Console(stderr=json_path is not None and str(json_path) == "-")
+    on_stdout = [str(path) for path in (json_path, csv_path)].count("-")
+    if on_stdout > 1:
+        raise ThalwegError("--json - --csv -: expected a file for one of them, there is one standard output")
+    console = Console(stderr=on_stdout > 0)
     entries = optimizers.split(",") if optimizers else None
     for path in (json_path, csv_path):
-        files.writable_file(path)
+        files.writable_file(path, made=out)
     plans = [
         planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
                       margin=margin, jobs=jobs)
         for one in task
     ]  # fmt: skip
+    names = [plan.task.name for plan in plans]
+    for name in names:
+        if names.count(name) > 1:
+            raise ThalwegError(f"TASK: {names.count(name)} tasks are called {name!r}; each needs a name of its own")
     results = []
     for plan in plans:
         screen.show_plan(console, plan)
@@ -93,27 +106,30 @@ def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
         with screen.Live(console, plan) as live:
             return racing.race(plan, store, live)
     except KeyboardInterrupt:
-        again = "thalweg " + " ".join(sys.argv[1:])
-        console.print(f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {again}")
+        again = shlex.join(["thalweg", *sys.argv[1:]])
+        text = f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {again}"
+        console.print(text, soft_wrap=True, markup=False)
         sys.exit(130)
     finally:
         store.close()
 
 
 def _write_json(path: Path, results: list[RaceResult]) -> None:
-    text = json.dumps(results[0] if len(results) == 1 else {"races": results}, indent=1, allow_nan=False, default=str)
-    if str(path) == "-":
-        click.echo(text)
-    else:
-        files.write(path, text)
+    content = results[0] if len(results) == 1 else {"races": results}
+    _write(path, json.dumps(content, indent=1, allow_nan=False, default=str) + "\n")
 
 
 def _write_csv(path: Path, results: list[RaceResult]) -> None:
     rows = [{k: v for k, v in run.items() if k != "curve"} for result in results for run in result["runs"]]
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise ThalwegError(f"cannot write {path}: {error.strerror}") from error
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(path, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    if str(path) == "-":
+        click.echo(text, nl=False)
+    else:
+        files.write(path, text)

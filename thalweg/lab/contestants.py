@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import thalweg
 from thalweg import registry
 from thalweg._base.errors import ThalwegError, unknown_name
 from thalweg.engine.optimizer import Optimizer
-from thalweg.lab.tasks import user
+from thalweg.lab.tasks import imports, user
 
 #: AdamW's centre; decay is stated at this learning rate (see `Contestant.decay`)
 REFERENCE_LR = 3e-3
@@ -30,6 +29,7 @@ class Contestant:
         centre: middle of the geometric grid of learning rates.
         knobs: further hyperparameters that ``thorough`` searches: name → values, the first one being the default.
         seed_offset: added to its verdict seeds (an A/A race with other seeds).
+        code: hash of the user's files behind the class, as they were when it was named; empty for one of the library.
     """
 
     label: str
@@ -38,19 +38,19 @@ class Contestant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     knobs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     seed_offset: int = 0
+    code: str = ""
+
+    @property
+    def file(self) -> str:
+        """The user's file that defines the class; empty for one of the library."""
+        return self.optimizer.rpartition(":")[0]
 
     @property
     def rule(self) -> type[Optimizer]:
         """The class."""
-        file, _, name = self.optimizer.rpartition(":")
-        rule: type[Optimizer] = user.defined_in(file, name, Optimizer) if file else getattr(thalweg, name)
+        name = self.optimizer.rpartition(":")[2]
+        rule: type[Optimizer] = user.defined_in(self.file, name, Optimizer) if self.file else getattr(thalweg, name)
         return rule
-
-    @property
-    def code(self) -> str:
-        """Hash of the user's file that defines the class; empty for one of the library."""
-        file = self.optimizer.rpartition(":")[0]
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
     @property
     def without_schedule(self) -> bool:
@@ -67,7 +67,7 @@ class Contestant:
         """The optimizer over the race's parameter groups (see :func:`thalweg.groups.multiplied`)."""
         rule: Any = self.rule
         if self.optimizer == "Muon":
-            groups = [{**g, "use_muon": g["role"] == "hidden"} for g in groups]
+            groups = [{**g, "use_muon": g["role"] == "hidden", "flatten": True} for g in groups]
         if rule.hypers["decoupled_weight_decay"].init:
             groups = [{**g, "decoupled_weight_decay": True} for g in groups]
         optimizer: Optimizer = rule(groups, lr=lr, backend=backend, **{**self.settings, **settings})
@@ -130,7 +130,10 @@ def _another(name: str) -> Contestant:
         raise ThalwegError(
             f"{rule.__name__} does not race: it needs estimates of curvature, which the loop does not make"
         )
-    return replace(found, centre=float(rule.hypers["lr"].default))
+    lr = rule.hypers["lr"].default if "lr" in rule.hypers else None
+    if not lr:
+        raise ThalwegError(f"{rule.__name__} does not race: found lr = {lr}; expected a default above 0 to search from")
+    return replace(found, centre=float(lr), code=imports.code(found.file) if file else "")
 
 
 def parse_all(entries: Iterable[str], baseline: str) -> list[Contestant]:

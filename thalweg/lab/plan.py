@@ -17,7 +17,7 @@ from thalweg.lab.pool import default_jobs
 from thalweg.lab.protocol import Budget, get_budget
 from thalweg.lab.run import Spec, setting
 from thalweg.lab.search import Setting
-from thalweg.lab.tasks import Probe, Task, check, get_task
+from thalweg.lab.tasks import Probe, Task, check, get_task, imports
 from thalweg.lab.timing import BLOCK, quiet_pass, total
 
 #: about how long workers take to start: they import torch; the race starts them twice
@@ -30,10 +30,12 @@ class Plan:
 
     Attributes:
         reference: what :func:`thalweg.lab.tasks.get_task` takes.
+        code: hash of the user's files behind the task; empty for a built-in one.
         step_seconds: of one step of each contestant, from a probe of some 20 steps.
     """
 
     reference: str
+    code: str
     task: Task
     probe: Probe
     contestants: list[Contestant]
@@ -88,6 +90,7 @@ class Plan:
             seed=seed,
             steps=steps,
             evaluations=evaluations,
+            code=self.code,
         )
 
 
@@ -128,6 +131,7 @@ def plan(
     with _one_thread():
         draft = Plan(
             reference=task,
+            code=imports.code(task) if the_task.home else "",
             task=the_task,
             probe=check(the_task),
             contestants=contestants,

@@ -100,8 +100,8 @@ def statements(budget: Budget, baseline: str, challengers: int, seeds: int, marg
         "declared centre, extended while the best lies at an edge; then the multiplier, then the rest. Of "
         f"{budget.allowance} spare trials, what is not needed for extending refines the best.",
         f"Tuning seeds {_set(budget.tune_seeds)}; verdict seeds {first} to {last}, which no search has seen.",
-        "Only diverged runs are stopped: a loss that is not finite, or above twice the initial one after warmup. A "
-        "diverged run counts with the held-out loss before training, and is reported.",
+        "Only diverged runs are stopped: a loss that is not finite, or above twice that of the untrained model "
+        "after warmup. A diverged run counts with the held-out loss before training, and is reported.",
         f"Steps to the same loss: complete runs at {horizons} of the horizon, each with its own whole schedule and "
         "the settings of the full horizon, interpolated for each seed in the logarithm of the horizon; never from "
         "within a long run.",

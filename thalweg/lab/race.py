@@ -13,7 +13,7 @@ from thalweg.lab.plan import Plan
 from thalweg.lab.pool import Pool, report
 from thalweg.lab.protocol import FIRST_VERDICT_SEED
 from thalweg.lab.result import RaceResult, Role, Run
-from thalweg.lab.run import Spec, execute
+from thalweg.lab.run import Spec, execute, unchanged
 from thalweg.lab.search import Found, search
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
@@ -53,8 +53,11 @@ def race(plan: Plan, store: Store, watcher: Watcher | None = None) -> RaceResult
 
 def _work(spec: Spec, role: Role) -> Run:
     """In a worker."""
+    unchanged(spec)
     with blaming(get_task(spec.task), f"a run of {spec.contestant.label}, lr={spec.lr:g}, seed {spec.seed}"):
-        return execute(spec, role, report)
+        run = execute(spec, role, report)
+    unchanged(spec)  # what was imported on the way
+    return run
 
 
 class _Race:

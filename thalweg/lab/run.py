@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,20 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import thalweg
 from thalweg import groups
+from thalweg._base.errors import ThalwegError
 from thalweg.engine.optimizer import Optimizer
 from thalweg.lab.contestants import Contestant
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
-from thalweg.lab.tasks import Task, get_task
+from thalweg.lab.tasks import Task, get_task, imports
 from thalweg.schedule import constant, linear
 from thalweg.train import Event, Watcher, fit
 
-#: a run has diverged when its smoothed training loss exceeds the initial one so many times after warmup
+#: a run has diverged when its smoothed training loss exceeds that of the untrained model so many times after warmup
 DIVERGED = 2.0
+#: batches that the loss of the untrained model is the mean of: a single small one may be far below it
+UNTRAINED = 10
+#: weights of this size, or not finite, have diverged: what a task raises of them is no mistake in the task
+HUGE = 1e6
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Spec:
     seed: int
     steps: int
     evaluations: int
+    code: str = ""  # hash of the files behind the user's task; empty for a built-in one
 
     @functools.cached_property
     def key(self) -> str:
@@ -83,6 +90,19 @@ def _code() -> str:
     return digest.hexdigest()[:16]
 
 
+def unchanged(spec: Spec) -> None:
+    """The key says what the user's files were when the race was planned: a run of others must not be stored under it.
+
+    Raises:
+        ThalwegError: if one was edited since.
+    """
+    for file, code in ((spec.task, spec.code), (spec.contestant.file, spec.contestant.code)):
+        if code and imports.code(file) != code:
+            raise ThalwegError(
+                f"{file}, or a file that it imports, changed while the race ran; put it back, or start again"
+            )
+
+
 def set_up(spec: Spec, task: Task) -> tuple[nn.Module, Optimizer]:
     """Model and optimizer of a run, and torch's global generator seeded for dropout."""
     model = task.model(spec.seed)
@@ -102,12 +122,14 @@ def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = la
         tell: called now and then with (key, step, training loss).
     """
     task = get_task(spec.task)
+    limit = DIVERGED * _untrained(task, spec.seed)
     model, optimizer = set_up(spec, task)
     warmup = warmup_steps(spec.steps)
     schedule = constant(warmup=warmup) if spec.contestant.without_schedule else linear(spec.steps, warmup=warmup)
     curve = [(0, task.evaluate(model))]
-    watch = _Observer(spec, lambda: _evaluated(task, model, optimizer), curve, tell)
-    fit(model, task.batches(spec.seed), task.loss, optimizer, schedule, steps=spec.steps, watchers=[watch])
+    watch = _Observer(spec, limit, lambda: _evaluated(task, model, optimizer), curve, tell)
+    loss = functools.partial(_loss, task)
+    fit(model, task.batches(spec.seed), loss, optimizer, schedule, steps=spec.steps, watchers=[watch])
     finished = not watch.diverged and all(math.isfinite(loss) for _, loss in curve)
     initial = curve[0][1]
     tail = watch.losses[-max(1, spec.steps // 10) :]
@@ -132,12 +154,41 @@ def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = la
     )
 
 
+def _untrained(task: Task, seed: int) -> float:
+    """Size of the training loss before training: the mean of the first batches, or the first if it is larger."""
+    with torch.random.fork_rng(devices=[]):
+        model, stream = task.model(seed), task.batches(seed)
+        torch.manual_seed(seed)
+        losses = [abs(float(task.loss(model, next(stream)).detach())) for _ in range(UNTRAINED)]
+    return max(losses[0], statistics.fmean(losses))
+
+
+def lost(model: nn.Module) -> bool:
+    """Whether the weights have diverged so far that a task may refuse them."""
+    return not all(bool((p.detach().abs() < HUGE).all()) for p in model.parameters() if p.requires_grad)
+
+
+def _loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
+    """The training loss; of weights that the task refuses it is not finite."""
+    try:
+        return task.loss(model, batch)
+    except Exception:
+        if not lost(model):
+            raise
+        return torch.tensor(math.nan, requires_grad=True)
+
+
 def _evaluated(task: Task, model: nn.Module, optimizer: Any) -> float:
     """The loss of the weights that the optimizer stands for, which are not always those that it trains."""
     averaged = hasattr(optimizer, "eval")
     if averaged:
         optimizer.eval()
-    loss = task.evaluate(model)
+    try:
+        loss = task.evaluate(model)
+    except Exception:
+        if not lost(model):
+            raise
+        loss = math.nan
     if averaged:
         optimizer.train()
     return loss
@@ -155,11 +206,12 @@ class _Observer(Watcher):
     def __init__(
         self,
         spec: Spec,
+        limit: float,
         evaluate: Callable[[], float],
         curve: list[tuple[int, float]],
         tell: Callable[[str, int, float], None],
     ) -> None:
-        self.spec, self.evaluate, self.curve, self.tell = spec, evaluate, curve, tell
+        self.spec, self.limit, self.evaluate, self.curve, self.tell = spec, limit, evaluate, curve, tell
         self.points = {round(spec.steps * i / spec.evaluations) for i in range(1, spec.evaluations + 1)}
         self.warmup = warmup_steps(spec.steps)
         self.losses: list[float] = []
@@ -172,7 +224,7 @@ class _Observer(Watcher):
         loss = event.loss
         self.losses.append(loss)
         self.smooth = loss if math.isnan(self.smooth) else 0.9 * self.smooth + 0.1 * loss
-        above = event.step >= self.warmup and self.smooth > DIVERGED * abs(self.losses[0])
+        above = event.step >= self.warmup and self.smooth > self.limit
         if not math.isfinite(loss) or above:
             self.diverged = True
             event.stop()

@@ -27,7 +27,7 @@ def lines(spec: Spec) -> str:
         decoupled = ", decoupled_weight_decay=True" if takes else ""
         optimizer = [groups, f"optimizer = {made}(groups, {lr}{extra}{decoupled})"]
     elif "head=" in seen:  # which Muon reads from groups alone
-        use = 'groups = [{**group, "use_muon": group["role"] == "hidden"} for group in groups]'
+        use = 'groups = [{**group, "use_muon": group["role"] == "hidden", "flatten": True} for group in groups]'
         optimizer = [groups, use, f"optimizer = thalweg.Muon(groups, {lr}{extra})"]
     else:
         optimizer = [f"optimizer = thalweg.Muon(model, {lr}, lr_ratio={spec.multiplier:g}, {decay}{extra}{seen})"]

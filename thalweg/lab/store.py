@@ -51,11 +51,12 @@ class Store:
             self._engine = sa.create_engine(full, **_options(full))
             if self._engine.url.get_backend_name() == "sqlite" and self._engine.url.database:
                 Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-            with self._engine.begin() as connection:
-                _metadata.create_all(connection)
+            for table in _metadata.sorted_tables:
+                self._create(table)
+            with self._engine.connect() as connection:
                 version = connection.scalar(sa.select(sa.func.max(_about.c.schema)))
-                if version is None:
-                    connection.execute(_about.insert().values(schema=SCHEMA))
+        if version is None:
+            self._insert(_about, schema=SCHEMA)
         if version is not None and version > SCHEMA:
             self.close()
             raise ThalwegError(
@@ -86,6 +87,14 @@ class Store:
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()
+
+    def _create(self, table: sa.Table) -> None:
+        try:
+            table.create(self._engine, checkfirst=True)
+        except DatabaseError:
+            if not sa.inspect(self._engine).has_table(table.name):
+                raise
+            # another race that opened the new store at the same time was first
 
     def _insert(self, table: sa.Table, **row: Any) -> None:
         with self._clear_errors("write"):

@@ -127,7 +127,7 @@ def _task(plan: Plan, baseline: Campaign) -> dict[str, object]:
     task = plan.task
     return {
         "name": task.name,
-        "title": (type(task).__doc__ or task.name).strip().splitlines()[0],
+        "title": task.title,
         "parameters": plan.probe.parameters,
         "steps": plan.steps,
         "batch_size": task.batch_size,

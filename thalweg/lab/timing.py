@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from thalweg._base.errors import ThalwegError
+from thalweg.engine.batch import SparseGradientError
 from thalweg.lab.pool import report
 from thalweg.lab.result import StepTime
-from thalweg.lab.run import Spec, set_up
+from thalweg.lab.run import Spec, lost, set_up, unchanged
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.blame import blaming
 from thalweg.train import update
@@ -47,6 +49,8 @@ def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
         specs: one run of each contestant, at its chosen setting.
         blocks: how many blocks of each, after one that is thrown away as warm-up.
     """
+    for spec in specs:
+        unchanged(spec)
     task = get_task(specs[0].task)
     walkers = {spec.contestant.label: _steps(spec, task) for spec in specs}
     measured: dict[str, list[dict[str, float]]] = {label: [] for label in walkers}
@@ -62,18 +66,30 @@ def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
 
 
 def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
-    model, optimizer = set_up(spec, task)
-    t0 = time.perf_counter()
-    for batch in task.batches(spec.seed):
-        loss = task.loss(model, batch)
-        t1 = time.perf_counter()
-        loss.backward()  # type: ignore[no-untyped-call]
-        t2 = time.perf_counter()
-        update(optimizer, float(loss.detach()))
-        t3 = time.perf_counter()
-        optimizer.zero_grad()
-        yield dict(zip(PARTS, (1e3 * (t1 - t0), 1e3 * (t2 - t1), 1e3 * (t3 - t2)), strict=True))
+    """The milliseconds of step after step; where the task refuses weights that have diverged, from the beginning."""
+    while True:
+        model, optimizer = set_up(spec, task)
         t0 = time.perf_counter()
+        for batch in task.batches(spec.seed):
+            try:
+                loss = task.loss(model, batch)
+            except Exception:
+                if not lost(model):
+                    raise
+                break
+            t1 = time.perf_counter()
+            loss.backward()  # type: ignore[no-untyped-call]
+            t2 = time.perf_counter()
+            try:
+                update(optimizer, float(loss.detach()))
+            except SparseGradientError as error:
+                raise ThalwegError(f"{spec.contestant.label} does not race on {task.name}: {error}") from error
+            t3 = time.perf_counter()
+            optimizer.zero_grad()
+            yield dict(zip(PARTS, (1e3 * (t1 - t0), 1e3 * (t2 - t1), 1e3 * (t3 - t2)), strict=True))
+            t0 = time.perf_counter()
+        else:
+            return  # the batches ended
 
 
 def step_time(blocks: list[dict[str, float]]) -> StepTime:

@@ -3,6 +3,8 @@
 import sys
 from collections import namedtuple
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import spec_from_file_location
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from tests.lab.tasks.test_user import GOOD
 from thalweg.lab.tasks import check, get_task
 from thalweg.lab.tasks.fingerprint import digest, sources
+from thalweg.lab.tasks.imports import code
 
 
 def _mark(path, text):
@@ -71,6 +74,77 @@ def test_it_changes_with_a_neighbour_that_the_file_names(tmp_path, monkeypatch):
 
     assert load("a", "# one") != load("b", "# two")
     monkeypatch.delitem(sys.modules, "thalweg_test_net")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from NEAR.settings import WIDTH",
+        "from NEAR import settings",
+        "import NEAR.settings as settings",
+        "from NEAR.outer import WIDTH",
+        "def late():\n    from NEAR.outer import WIDTH",
+        "try:\n    import nothing_of_that_name, NEAR.settings\nexcept ImportError:\n    pass",
+    ],
+)
+def test_it_changes_with_a_neighbour_that_only_a_plain_value_comes_from(tmp_path, statement):
+    package = tmp_path / f"near_{tmp_path.name}"  # no other test has imported one of that name
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    beyond = "from ... import above_the_top\n" if "late" in statement else ""
+    (package / "outer.py").write_text(f"from .settings import WIDTH\n{beyond}")
+    (package / "settings.py").write_text("WIDTH = 1\n")
+    text = GOOD.replace("import torch\n", f"import torch\n{statement.replace('NEAR', package.name)}\n", 1)
+    first = _mark(tmp_path / "mine.py", text)
+    assert _mark(tmp_path / "mine.py", text) == first
+    (package / "settings.py").write_text("WIDTH = 2\n")
+    assert _mark(tmp_path / "mine.py", text) != first
+
+
+def test_an_installed_package_is_no_part_of_the_code_behind_a_file(tmp_path, monkeypatch):
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    monkeypatch.syspath_prepend(str(installed))
+    file, neighbour = tmp_path / "mine.py", installed / "installed_near_a_fingerprint.py"
+    file.write_text("import torch, installed_near_a_fingerprint\n")
+    neighbour.write_text("WIDTH = 1\n")
+    before = code(str(file))
+    neighbour.write_text("WIDTH = 2\n")
+    assert code(str(file)) == before
+
+
+def test_the_code_behind_a_file_is_the_same_before_and_after_its_neighbours_are_imported(tmp_path, monkeypatch):
+    """A package that is installed in place may be found by a hook alone."""
+    name = f"hooked_{tmp_path.name}"
+    package = tmp_path / "source" / "of_another_name"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "settings.py").write_text("WIDTH = 1\n")
+
+    class Hook:
+        @staticmethod
+        def find_spec(wanted, path=None, target=None):
+            return spec_from_file_location(name, package / "__init__.py") if wanted == name else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Hook])
+    file = tmp_path / "mine.py"
+    file.write_text(f"from {name}.settings import WIDTH\n")
+    before = code(str(file))
+    import_module(f"{name}.settings")
+    assert code(str(file)) == before
+    (package / "settings.py").write_text("WIDTH = 2\n")
+    assert code(str(file)) != before
+
+
+@pytest.mark.parametrize("text", ["def half(", "\0", "x = '\\d'\n"])
+def test_the_code_behind_what_is_no_python_is_its_text(tmp_path, text):
+    file = tmp_path / "mine.py"
+    file.write_text("")
+    empty = code(str(file))
+    file.write_text(text)
+    assert code(str(file)) != empty
+    file.unlink()
+    assert code(str(file)) == empty
 
 
 def test_the_sources_of_a_built_in_task_are_those_it_is_made_of():

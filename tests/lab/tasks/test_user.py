@@ -94,6 +94,21 @@ def test_a_file_is_run_once_as_long_as_it_stays_the_same(write):
     assert get_task(path).steps == 41
 
 
+@pytest.mark.parametrize("title", ["  ", ""])
+def test_a_blank_docstring_gives_the_name_as_title(write, title):
+    assert get_task(write(("A line.", title))).title == "mine"
+
+
+def test_sparse_gradients_serve(write):
+    net = "nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 1))"
+    path = write(
+        ("nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5), nn.Linear(5, 1))", net),
+        ("torch.randn(4, 3, generator", "torch.randint(5, (4, 3), generator"),
+        ("torch.ones(2, 3)", "torch.ones(2, 3, dtype=torch.long)"),
+    )
+    assert check(get_task(path)).parameters == 5 * 3 + 3 + 1
+
+
 def test_a_function_may_return_the_task(write):
     path = write()
     with open(path, "a") as file:

@@ -63,5 +63,5 @@ class Task(abc.ABC):
 
     @property
     def title(self) -> str:
-        """The first line of the docstring."""
-        return (type(self).__doc__ or self.name).strip().splitlines()[0]
+        """The first line of the docstring, or the name."""
+        return ((type(self).__doc__ or "").strip() or self.name).splitlines()[0]

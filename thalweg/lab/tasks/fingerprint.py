@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-import sysconfig
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.lab.tasks._base import Task
-
-_INSTALLED = tuple(sysconfig.get_path(which) for which in ("stdlib", "platstdlib", "purelib", "platlib"))
+from thalweg.lab.tasks.imports import behind, own
 
 
 def fingerprint(task: Task, batches: Any, model: nn.Module, initial_loss: float) -> str:
     """SHA-256 (hex) over all that a run's result depends on beside optimizer and machine.
 
     Args:
-        task: its name, steps, batch size, ``data()``, and its sources: the module that defines it, and those that
-            classes, functions and modules named there come from, as far as they are not installed packages.
+        task: its name, steps, batch size, ``data()``, and its sources: the module that defines it, those that it
+            imports, and those that classes, functions and modules named there come from, as far as they are not
+            installed packages.
         batches: the first ones of seed 0.
         model: freshly made from seed 0.
         initial_loss: of that model.
@@ -34,23 +32,18 @@ def fingerprint(task: Task, batches: Any, model: nn.Module, initial_loss: float)
 
 
 def sources(task: Task) -> list[bytes]:
-    """The text of each source file behind a task, in the order of their hashes."""
+    """The text of each source file behind a task, in alphabetical order."""
     todo = [sys.modules[name] for name in (task.home, type(task).__module__) if name]
     files: dict[str, bytes] = {}
+    seen: set[str] = set()
     while todo:
         module = todo.pop()
         file = getattr(module, "__file__", None)
-        if file and file not in files and _counts(module.__name__, file):
-            files[file] = Path(file).read_bytes()
+        if file and file not in seen and own(module.__name__, file):
+            seen.add(file)
+            files |= behind(file, module.__name__)
             todo += _named_in(module)
     return sorted(files.values())
-
-
-def _counts(name: str, file: str) -> bool:
-    """Whether it is the user's code, or part of a built-in task."""
-    if name.split(".")[0] == "thalweg":
-        return name.startswith("thalweg.lab.tasks.")
-    return not file.startswith(_INSTALLED)
 
 
 def _named_in(module: ModuleType) -> list[ModuleType]:

@@ -170,7 +170,8 @@ class _Trial:
         if not grads:
             raise self.wrong("loss", "gives no gradient to any parameter of the model", "one that depends on them")
         for name, grad in grads.items():
-            if not grad.isfinite().all():
+            values = grad.coalesce().values() if grad.is_sparse else grad
+            if not values.isfinite().all():
                 raise self.wrong("loss", f"gives {name} a gradient that is not finite at step 0", "finite ones")
 
     @contextmanager
