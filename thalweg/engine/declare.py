@@ -16,6 +16,7 @@ from thalweg._base.errors import bad_argument
 
 MISSING: Any = inspect.Parameter.empty
 INFINITY = "∞"
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Interval:
 
     text: str
 
-    def holds(self, value: float, slack: float = 0.0) -> bool:
-        """Whether a number lies in it, or below a 0 that lies in it by ``slack`` at most."""
-        return value in self or (-slack <= value < 0 and 0.0 in self)
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in it, but for what the arithmetic of a schedule may leave below a 0 that does."""
+        return value in self or (-ROUNDING <= value < 0 and 0.0 in self)
 
     def __contains__(self, value: float) -> bool:
         low, high = (float(end.replace(INFINITY, "inf")) for end in self.text[1:-1].split(","))
@@ -67,11 +68,8 @@ class Hyper:
         """
         return "float" in self.annotation and not ("tuple" in self.annotation and "None" in self.annotation)
 
-    def check(self, value: Any, slack: float = 0.0) -> None:
-        """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed.
-
-        Where 0 is allowed, so is what lies below it by ``slack`` at most.
-        """
+    def check(self, value: Any) -> None:
+        """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
         value = of_numpy(value)
         if self.annotation == "int" and (not isinstance(value, int) or isinstance(value, bool)):
             raise bad_argument(self.name, value, "an integer")
@@ -87,7 +85,7 @@ class Hyper:
                 if not isinstance(value, (tuple, list)) or len(value) != count:
                     raise bad_argument(self.name, value, allowed)
             absent = "tuple" in self.annotation and "None" in self.annotation
-            if not all((v is None and absent) or (is_number(v) and self.within.holds(float(v), slack)) for v in values):
+            if not all((v is None and absent) or (is_number(v) and self.within.holds(float(v))) for v in values):
                 raise bad_argument(self.name, value, allowed)
         elif self.within is not None and value not in self.within:
             raise bad_argument(self.name, value, "one of " + ", ".join(map(repr, self.within)))

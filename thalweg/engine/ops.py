@@ -476,11 +476,6 @@ def is_matrix(ps: list[Tensor]) -> list[float]:
     return [float(p.ndim > 1) for p in ps]
 
 
-def sees_dimensions(node: fx.Node) -> bool:
-    """Whether a value depends on where rows begin, or on whether there are any: a complex tensor is seen as pairs."""
-    return node.target in (is_matrix, row_size) or node.meta.get("extent") == ROW
-
-
 @leaf(PER_TENSOR)
 def tensor_size(ps: list[Tensor]) -> list[float]:
     """Number of elements."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import backward, checkpoint, declare, memory, ops
+from thalweg.engine import backward, checkpoint, declare, memory
 from thalweg.engine.backends import choice
 from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, shared, state
 from thalweg.engine.formats import Storage
@@ -187,10 +187,10 @@ class Optimizer(Declared):
             raise bad_argument("params", type(params).__name__, "parameters", "Pass model.parameters()")
         return params
 
-    def _check(self, group: dict[str, Any], slack: float = 0.0) -> None:
+    def _check(self, group: dict[str, Any]) -> None:
         for name, h in self.hypers.items():
             if name in group:
-                h.check(group[name], slack)
+                h.check(group[name])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; values outside their range are refused before the group is added."""
@@ -217,12 +217,11 @@ class Optimizer(Declared):
             raise bad_argument(
                 "independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first"
             )
-        graph = trace(variant(type(self), group)).graph
-        if any(p.is_complex() for p in group["params"]) and any(map(ops.sees_dimensions, graph.nodes)):
+        trace(variant(type(self), group))
+        of_rows = [name for name in ("centralize", "clip_adaptive", "hyperball") if group[name]]
+        if of_rows and any(p.is_complex() for p in group["params"]):
             raise bad_argument(
-                "params",
-                "complex tensors",
-                "real ones, since a rule, or what surrounds it, looks at rows or dimensions",
+                of_rows[0], group[of_rows[0]], "off for complex tensors, which are seen as rows of pairs"
             )
         if group["independent_weight_decay"]:
             group.setdefault("first_lr", declare.plain(group["lr"]))

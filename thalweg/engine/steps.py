@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: where a training loop may have left torch.autocast on
 AUTOCAST = ("cpu", "cuda")
-#: what the arithmetic of a schedule may leave of a 0
-ROUNDING = 1e-12
 #: no state begins
 GOES_ON = dict.fromkeys(("first", *FIRSTS), 0.0)
 
@@ -163,7 +161,7 @@ class Steps:
             before, key, h = self.variants[i]
             if before is not None and all(map(is_, now, before)):
                 return key, h
-        self.optimizer._check(group, ROUNDING)
+        self.optimizer._check(group)
         key, h = variant(rule, group, scaled), declare.read(rule.hypers, group)
         h.initial_lr = declare.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
         self.variants[i] = (None if any(map(_may_change, now)) else now, key, h)
