@@ -53,7 +53,7 @@ class Budget:
 
 ALL = tuple(works.WORKS)
 BUDGETS = {
-    "quick": Budget(0.25, 7, 60, ("gpt",), ("gpt", "large", "small"), False, ("gpt",), ("gpt", "small"), False, False),
+    "quick": Budget(0.25, 15, 60, ("gpt",), ("gpt", "large", "small"), False, ("gpt",), ("gpt", "small"), False, False),
     "full": Budget(3.0, 7, 300, ALL, ALL, True, ALL, ("gpt", "small"), True, True),
 }
 
