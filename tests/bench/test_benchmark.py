@@ -10,6 +10,7 @@ from tests.bench.fakes import PEER
 from thalweg import optim
 from thalweg._base.errors import ThalwegError
 from thalweg.bench import BenchResult, Row, WholeStep, bench, entrants, first_step, peers, rows, torchs, works
+from thalweg.bench.turns import Times
 
 TINY = 0.002
 FEW = {"optimizers": ["AdamW"], "works_": ["small"], "budget": 1e-6, "scale": TINY}
@@ -54,6 +55,14 @@ def test_the_ceiling_is_measured_beside_the_compiled_backend():
     assert (row["backend"], row["note"]) == ("cpu", "")
     assert row["ceiling_fraction"] == pytest.approx(row["ceiling_ms"] / row["ms"], rel=0.9)
     assert row["bytes_per_param"] == 28  # p, m, v are read and written, g is read
+
+
+def test_ratios_of_a_row_are_of_turns_that_lie_side_by_side(monkeypatch):
+    seconds = {"ceiling": [1.0, 5.0, 1.0, 1.0, 1.0], "cpu": [2.0, 10.0, 2.0, 2.0, 2.0], "torch": [6.0, 30.0, 6.0, 6.0]}
+    monkeypatch.setattr(rows, "take_turns", lambda turns, *_, **__: {name: Times(seconds[name]) for name in turns})
+    (row,) = bench(**FEW, backends=["cpu"])["rows"]
+    assert (row["ceiling_fraction"], row["vs_torch"]) == (0.5, 3.0)
+    assert (row["ms"], row["ceiling_ms"], row["torch_ms"]) == (2000.0, 1000.0, 6000.0)
 
 
 def test_optimizers_of_matrices_get_matrices():

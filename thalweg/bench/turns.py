@@ -118,6 +118,10 @@ def take_turns(
     return times
 
 
+#: turns that both must have taken; of fewer, the medians are compared
+PAIRS = 4
+
+
 def ratio(theirs: Times, mine: Times, on_device: bool = False) -> float | None:
     """How many times faster mine is: the median over the turns that both took, so that no slow minute weighs on one.
 
@@ -132,9 +136,6 @@ def ratio(theirs: Times, mine: Times, on_device: bool = False) -> float | None:
     ratios = [x / y for x, y in zip(a, b, strict=False)]  # a fast one goes on alone
     return statistics.median(ratios) if len(ratios) >= PAIRS else theirs.ms / mine.ms
 
-
-#: turns that both must have taken; of fewer, the medians are compared
-PAIRS = 4
 
 #: cycles in which a GPU idles for a second, about; and the longest that it is kept from a step
 CYCLES, LONGEST = 2e9, 0.1

@@ -51,7 +51,6 @@ class Between:
 
     Attributes:
         key: what its kernel depends on: variant, formats, dtype of gradients, whether states keep what is computed.
-        values: of the host's nodes at this step.
         lists: memory that lives within the step, by the node that it holds.
         kept: the nodes of what is one number a tensor or row, by name.
         row_counts, row_total: rows of each tensor, and of all.
@@ -62,7 +61,6 @@ class Between:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.key = (batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
-        self.values: dict[fx.Node, Any] = {}
         self.lists: dict[str, list[Any]] = {}
         given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
         self.kept = {name: given[name] for name in batch.narrow}
@@ -108,11 +106,10 @@ class Between:
             self.lists[node.name] = out
 
     def begin(self) -> None:
-        """Take the numbers of the host, and count what the kernels will write as an in-place operation.
+        """Count what the kernels will write as an in-place operation.
 
         Now, while the parameters, just looked at, are in the processor's cache.
         """
-        self.values = self.batch.values
         for name, home in self.batch.narrow.items():
             self.vector(self.kept[name]).copy_(home)
         torch.autograd.graph.increment_version(self.batch.params)
@@ -124,7 +121,7 @@ class Between:
             values = self._vectors(last.finals, totals)
             for name in batch.narrow:
                 node = last.ends[name]
-                new = values[node] if node.meta["extent"] > HOST else self.values[node]
+                new = values[node] if node.meta["extent"] > HOST else batch.values[node]
                 batch.narrow[name].copy_(self._spread(new, node.meta["extent"], self.kept[name].meta["extent"]))
         # one may become what another was
         batch.asides.update({name: self._value(last.ends[name]) for name in batch.asides})
@@ -151,7 +148,7 @@ class Between:
         def value(arg: Any, extent: ops.Extent) -> Any:
             if not isinstance(arg, fx.Node):
                 return arg
-            return self._spread(values[arg], arg.meta["extent"], extent) if arg in values else self.values[arg]
+            return self._spread(values[arg], arg.meta["extent"], extent) if arg in values else self.batch.values[arg]
 
         for node in nodes:
             target: Any = node.target
@@ -189,7 +186,7 @@ class Between:
     def _value(self, arg: fx.Node) -> Any:
         batch = self.batch
         if arg.meta["extent"] == HOST:
-            return self.values[arg]
+            return batch.values[arg]
         if arg.name in self.lists:
             return self.lists[arg.name]
         if arg.meta["extent"] == ASIDE:

@@ -38,7 +38,7 @@ def requested(name: str, use_foreach: bool | None, fused: bool | None) -> str:
     return name
 
 
-def choose(asked: str, batch: Batch, failed: Mapping[str, str] = {}) -> tuple[str, str]:
+def choose(asked: str, batch: Batch, failed: Mapping[str, str]) -> tuple[str, str]:
     """The backend that serves a batch, and why; ``failed`` are those that were tried, and what they said.
 
     Raises:

@@ -432,7 +432,7 @@ class Work(Between):
         self.make_room(this)
         self.fold(this, totals)
         if this.stores or this.sums:
-            numbers = [self.values[n] for n in self.kernel.host[stage]]
+            numbers = [batch.values[n] for n in self.kernel.host[stage]]
             known = [float(totals[name]) for name in self.kernel.totals[stage]]
             h = array("d", [*numbers, *known, batch.key])
             self.functions[stage](ctypes.addressof(self.job), h.buffer_info()[0])

@@ -42,14 +42,15 @@ class Work:
 
     def _call(self, code: Lowered, totals: dict[str, Any]) -> Any:
         batch = self.batch
-        values = batch.values
         names = ["p", *batch.states]
         numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
         grads = [g.to(batch.compute) for g in batch.grads]
         tensors = {**numbers, "g": grads, **batch.views, **batch.asides}
         noise.whose.key, noise.whose.ids = batch.key, batch.ids
         out = code.module(
-            *(tensors[n] for n in code.tensors), *(values[n] for n in code.host), *(totals[n] for n in code.totals)
+            *(tensors[n] for n in code.tensors),
+            *(batch.values[n] for n in code.host),
+            *(totals[n] for n in code.totals),
         )
         if code.stores:
             for name, new in zip(batch.asides, out or (), strict=True):

@@ -449,7 +449,7 @@ class Work(Between):
                 "a CUDA graph would replay this step with the numbers of today; capture what comes before"
             )
         self.begin()
-        numbers = array("d", [*(float(self.values[n]) for n in self.kernel.host), batch.key])
+        numbers = array("d", [*(float(self.batch.values[n]) for n in self.kernel.host), batch.key])
         self.given |= self.post.send(numbers, batch.addresses)
 
     def _launch(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
