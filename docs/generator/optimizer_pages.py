@@ -10,7 +10,7 @@ from docs.generator.runs import RATES, Run
 from docs.generator.surfaces import SURFACES
 from docs.generator.walking import PATH_STEPS, TRAIN_STEPS, averages
 from thalweg.explain import Branch, Explanation, explain, tree
-from thalweg.explain.page import legend, value
+from thalweg.explain.page import OF_VECTORS, legend, value
 from thalweg.explain.picture import picture
 from thalweg.registry import optimizers, wrappers
 
@@ -59,7 +59,8 @@ def page(about: Explanation, run: Run | None) -> str:
     """All that is said of an optimizer."""
     text = about.text
     parts = [f"# {about.name}", markdown(text.idea), _lineage(about)]
-    parts += ["## The step", *_formula(about), *map(markdown, text.notes)]
+    parts += ["## The step", *_formula(about)]
+    parts += [markdown(note[:1].upper() + note[1:]) for note in text.notes]
     parts += ["## When to take it", f"**Strength:** {markdown(text.strength)}" if text.strength else ""]
     parts += [f"**Weakness:** {markdown(text.weakness)}" if text.weakness else ""]
     parts += ["## Use it", f"```python\n{usage(about.name)}```"]
@@ -83,7 +84,8 @@ def _formula(about: Explanation) -> list[str]:
         return [f"$$\n{math}\n$$" for math in about.text.math]
     said = "Rendered from the graph that every backend runs:" if about.formula else ""
     rows = [[symbol, markdown(meaning)] for symbol, meaning in legend(about)]
-    return [said, f"$$\n{about.formula.latex}\n$$", table(["", "meaning"], rows)]
+    vectors = [OF_VECTORS, f"$$\n{about.of_vectors.latex}\n$$"] if about.of_vectors else []
+    return [said, f"$$\n{about.formula.latex}\n$$", *vectors, table(["", "meaning"], rows)]
 
 
 def _lineage(about: Explanation) -> str:

@@ -90,6 +90,97 @@ class Factors(Optimizer):
         return u / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(u * u)))
 
 
+class Apart(Optimizer):
+    """A mean square for each row of a matrix, and for each element of what is none."""
+
+    matrices_apart = True
+
+    lr: float = hyper(default=1e-2, within="[0, ∞)")
+    steps: Tensor = count()
+    w: Tensor = state(per="row", signed=False, when=lambda h: h.matrix)
+    v: Tensor = state(signed=False, when=lambda h: not h.matrix)
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+        if h.matrix:
+            s.w = square = s.w + ops.row_mean(g * g)
+        else:
+            s.v = square = s.v + g * g
+        return g * h.step / ops.sqrt(1 + square)
+
+
+@ON_BACKENDS
+def test_matrices_and_vectors_take_rules_of_their_own(backend):
+    ours, theirs = parameters(SHAPES), parameters(SHAPES)
+    optimizer = Apart(ours, backend=backend)
+    walk(optimizer, ours, 5)
+    squares = [torch.zeros_like(p) for p in theirs]
+    for step in range(5):
+        generator = torch.Generator().manual_seed(1000 + step)
+        for p, square in zip(theirs, squares, strict=True):
+            g = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            square += (g * g).flatten(1).mean(1).view(-1, *[1] * (p.ndim - 1)) if p.ndim > 1 and p.numel() else g * g
+            p.data -= 1e-2 * g * (step + 1) / (1 + square).sqrt()
+    assert distance(ours, theirs) < 1e-12
+    assert [sorted(optimizer.state[p]) for p in ours] == [["step", "w" if p.ndim > 1 else "v"] for p in ours]
+
+
+@ON_BACKENDS
+def test_a_kind_may_come_late_or_alone_and_a_checkpoint_holds_both(backend):
+    ours, theirs = parameters(SHAPES), parameters(SHAPES)
+    together, resumed = Apart(ours, backend=backend), Apart(theirs, backend="eager")
+    for step in range(6):
+        for params, optimizer in ((ours, together), (theirs, resumed)):
+            generator = torch.Generator().manual_seed(step)
+            for p in params:
+                g = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+                p.grad = g if (step < 2 or step > 3) == (p.ndim > 1) or step == 5 else None
+            optimizer.step()
+        saved = resumed.state_dict()
+        resumed = Apart(theirs, backend="eager")
+        resumed.load_state_dict(saved)
+    assert distance(ours, theirs) < 1e-12
+
+
+def test_a_vectors_own_state_is_kept_in_any_format_and_the_plan_tells_the_kinds_apart():
+    params = parameters([(4, 256), (256,)], torch.float32)
+    optimizer = Apart(params, state_dtype="int8")
+    walk(optimizer, params, 2)
+    assert optimizer.state[params[1]]["v"].dtype == torch.uint8
+    assert [(part.what, part.tensors, len(part.passes)) for part in optimizer.plan().parts] == [
+        ("matrices", 1, 2), ("other tensors", 1, 1),
+    ]  # fmt: skip
+
+
+def test_both_kinds_step_inside_backward_and_both_rules_are_traced_at_construction():
+    ours, theirs = parameters([(4, 3), (3,)]), parameters([(4, 3), (3,)])
+    for (w, b), fused in ((ours, True), (theirs, False)):
+        optimizer = Apart([w, b])
+        if fused:
+            optimizer.fuse_into_backward()
+        for _ in range(3):
+            (w @ b).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert distance(ours, theirs) == 0
+
+    class Wrong(Apart):
+        @staticmethod
+        def direction(p, g, s, h):
+            return g if h.matrix else torch.fft.fft(g)
+
+    with pytest.raises(UnsupportedOpError, match="fft"):
+        Wrong(parameters([(4, 3)]))
+
+
+def test_a_rule_that_does_not_say_so_is_not_told_what_a_matrix_is():
+    def direction(p, g, s, h):
+        return g if h.matrix else -g
+
+    with pytest.raises(AttributeError, match="matrix"):
+        rule(direction)(parameters([(3,)]))
+
+
 @ON_BACKENDS
 def test_numbers_of_tensors_rows_and_groups_equal_the_rule_by_hand(backend):
     ours, theirs = parameters(SHAPES), parameters(SHAPES)

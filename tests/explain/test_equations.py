@@ -34,10 +34,10 @@ MODIFIERS = [
 class Walk:
     """An optimizer beside its formula: both take the same steps from the same state."""
 
-    def __init__(self, rule, lr, flags, shapes):
-        self.rule, self.params = rule, parameters(shapes)
+    def __init__(self, rule, lr, flags, shapes, matrix=True):
+        self.rule, self.params, self.matrix = rule, parameters(shapes), matrix
         self.optimizer = rule(self.params, lr=lr, backend="eager", **flags)
-        self.formula = formula(rule, **{k: v for k, v in flags.items() if k in rule.hypers})
+        self.formula = formula(rule, matrix, **{k: v for k, v in flags.items() if k in rule.hypers})
         self.group = self.optimizer.param_groups[0]
         self.step = 0
 
@@ -52,7 +52,7 @@ class Walk:
     def state(self, p):
         """What is kept for a parameter, as a formula sees it; before the first step, as the engine begins it."""
         h, found = SimpleNamespace(**self.group), dict(self.optimizer.state[p])
-        specs = [spec for spec in kept(self.rule, self.group) if spec.kind != "count"]
+        specs = [spec for spec in kept(self.rule, self.group, self.matrix) if spec.kind != "count"]
         new_state(specs, p, h, formats_of(p.dtype, specs, self.optimizer.storage), found)
         found.update({spec.name: self.group[spec.name] for spec in specs if spec.kind == "shared"})
         values = {spec.name: found.get(spec.name) for spec in specs}
@@ -170,7 +170,11 @@ def difference(a, b):
 
 @pytest.mark.parametrize(("case", "flags"), every(), ids=name)
 def test_the_printed_formula_takes_the_optimizers_steps(case, flags):
-    assert largest_difference(Walk(case.optimizer, case.lr, flags, case.shapes)) < ROUNDED.get(case.name, 1e-11)
+    shapes = {matrix: [s for s in case.shapes if (len(s) > 1) == matrix] for matrix in (True, False)}
+    forms = shapes if case.optimizer.matrices_apart else {True: case.shapes}
+    for matrix, some in forms.items():
+        walking = Walk(case.optimizer, case.lr, flags, some, matrix)
+        assert largest_difference(walking) < ROUNDED.get(case.name, 1e-11)
 
 
 @pytest.mark.parametrize("flags", MODIFIERS, ids=name)

@@ -24,6 +24,13 @@ def test_state_of_a_matrix_is_a_row_and_a_column():
 
 
 @pytest.mark.parametrize("name", ["Adafactor", "CAME", "SM3"])
+def test_vectors_are_stepped_by_kernels_alone(name):
+    matrices, vectors = getattr(thalweg, name)(parameters([(4, 3), (3,), ()], torch.float32)).plan().parts
+    assert matrices.leaves
+    assert not vectors.leaves
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "CAME", "SM3"])
 def test_complex_parameters_are_refused(name):
     with pytest.raises(ValueError, match="real tensors"):
         getattr(thalweg, name)(parameters([(3, 3)], torch.complex128))

@@ -67,6 +67,7 @@ def as_dict(found: Explanation) -> dict[str, Any]:
         "source": text.source,
         "lineage": list(found.lineage),
         "formula": formula.unicode if formula else None,
+        "formula_of_vectors": found.of_vectors.unicode if found.of_vectors else None,
         "latex": formula.latex if formula else "\n".join(text.math),
         "hyperparameters": [
             {"name": s.name, "symbol": s.symbol, "default": repr(s.default), "allowed": s.allowed, "doc": s.doc}

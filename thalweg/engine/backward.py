@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine import ops
-from thalweg.engine.trace import trace, variant
+from thalweg.engine.trace import trace, variants
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
@@ -119,8 +119,8 @@ def _check(rule: Any, group: dict[str, Any]) -> None:
             "None: it needs all gradients at once",
             "clip_norm bounds each tensor's",
         )
-    traced = trace(variant(rule, group))
-    if traced.shared or any(isinstance(n.target, ops.Total) for n in traced.graph.nodes):
+    found = [trace(key) for key in variants(rule, group)]
+    if any(traced.shared or any(isinstance(n.target, ops.Total) for n in traced.graph.nodes) for traced in found):
         raise bad_argument(
             "optimizer", rule.__name__, "a rule that updates each tensor by itself: this one sums over all"
         )

@@ -151,6 +151,7 @@ class Bound:
         everything: dict[Any, Any],
     ) -> None:
         self.owners, self.kept, self.specs = owners, states, specs
+        self.asked = key  # of the group; what is no matrix may follow another
         params = [local(p) for p in owners]
         formats = formats_of(params[0].dtype, specs, storage)
         tensors = {name: [local(s[name]) for s in states] for name in formats if name != "p"}

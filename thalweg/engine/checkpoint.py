@@ -16,7 +16,7 @@ from thalweg.engine.batch import beside_name, formats_of, other_shape, write
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import BLOCK, Format, is_dense
 from thalweg.engine.places import local, placed
-from thalweg.engine.trace import kept
+from thalweg.engine.trace import is_matrix, kept
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
@@ -46,10 +46,10 @@ def restore(optimizer: Optimizer) -> None:
     """Bring every state to the optimizer's format; on the way in from a checkpoint, from what was saved."""
     saved = _by_parameter(optimizer)
     for group in optimizer.param_groups:
-        specs = kept(type(optimizer), group)
         for p in group["params"]:
             mine = optimizer.state.get(p)
             if mine:
+                specs = kept(type(optimizer), group, is_matrix(type(optimizer), p))
                 formats = formats_of(p.dtype, specs, optimizer.storage)
                 conform(p, formats, specs, SimpleNamespace(**group), mine, saved.get(id(p)))
 

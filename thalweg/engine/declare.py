@@ -181,7 +181,8 @@ def state(
 
     Args:
         doc: what it is, in a phrase that begins with its symbol.
-        when: whether a group with these hyperparameters keeps it.
+        when: whether a group with these hyperparameters keeps it; ``h.matrix`` tells of a rule with ``matrices_apart``
+            whether it is a matrix's.
         fill: its value before the first step.
         signed: whether it may be negative.
         per: whether there is a number for each element, for each row (slice along the first dimension; a vector is one
@@ -243,7 +244,7 @@ def declarations(cls: type, kind: type) -> dict[str, Any]:
 
 
 #: what a rule is given besides its declarations, or what the engine keeps under this name
-TAKEN = {"p", "g", "params", "first", "initial_lr", "inverse_scale"}
+TAKEN = {"p", "g", "params", "first", "initial_lr", "inverse_scale", "matrix"}
 
 
 def collect(cls: type) -> None:

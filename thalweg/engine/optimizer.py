@@ -17,7 +17,7 @@ from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, share
 from thalweg.engine.formats import Storage
 from thalweg.engine.report import Report
 from thalweg.engine.steps import Steps, draws
-from thalweg.engine.trace import trace, variant
+from thalweg.engine.trace import trace, variant, variants
 from thalweg.engine.uncompiled import add_param_group, uncompiled
 
 FORMATS = (None, "float32", "bfloat16", "int8")
@@ -94,6 +94,8 @@ class Optimizer(Declared):
 
     #: whether a gradient's zeros move nothing, so that a sparse one means the same
     takes_sparse: ClassVar[bool] = False
+    #: whether the rule differs for tensors with fewer than two dimensions: ``h.matrix`` tells, and they step apart
+    matrices_apart: ClassVar[bool] = False
 
     _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over its scale, and what it found; see ``fused``
 
@@ -217,7 +219,8 @@ class Optimizer(Declared):
             raise bad_argument(
                 "independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first"
             )
-        trace(variant(type(self), group))
+        for key in variants(type(self), group):
+            trace(key)
         of_rows = [name for name in ("centralize", "clip_adaptive", "hyperball") if group[name]]
         if of_rows and any(p.is_complex() for p in group["params"]):
             raise bad_argument(

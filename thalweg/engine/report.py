@@ -19,7 +19,7 @@ from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, is_dense, name_of
 from thalweg.engine.ops import ELEMENT, PER_TENSOR
 from thalweg.engine.places import local, opaque
-from thalweg.engine.trace import kept, variant
+from thalweg.engine.trace import is_matrix, kept, variant
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
@@ -45,6 +45,7 @@ class Part:
     Attributes:
         group: index of the parameter group.
         backend, why: what runs them, and why.
+        what: how a message calls the tensors.
         tensors, elements: how many.
         passes: over memory, in order.
         leaves: functions of whole tensors between the passes.
@@ -56,6 +57,7 @@ class Part:
     backend: str
     why: str
     dtype: str
+    what: str
     tensors: int
     elements: int
     passes: tuple[Pass, ...]
@@ -77,25 +79,26 @@ class Report:
 
     def _parts(self, i: int, group: dict[str, Any]) -> list[Part]:
         opt = self.optimizer
-        key, specs = variant(type(opt), group), kept(type(opt), group)
         same: dict[Any, list[Tensor]] = defaultdict(list)
         for p in group["params"]:
             if is_lazy(p) or name_of(p.dtype) not in PLAIN:  # no shape yet; frozen codes, of a quantized model say
                 continue
             x = local(p.detach())
-            same[x.device, x.dtype, is_dense(x), opaque(x)].append(x)
+            same[is_matrix(type(opt), p), x.device, x.dtype, is_dense(x), opaque(x)].append(x)
         parts = []
-        for (_, dtype, dense, _), params in same.items():
+        for (matrix, _, dtype, dense, _), params in same.items():
+            key, specs = variant(type(opt), group, matrix=matrix), kept(type(opt), group, matrix)
             formats = formats_of(dtype, specs, opt.storage)
             batch = Batch(key, formats, params, params, {}, {}, [], dense)
             try:
                 backend, why = choice.choose(opt.backend, batch, opt._steps.failed)
             except ValueError as error:
                 backend, why = opt.backend, f"which cannot run: {error}"
+            what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else "tensors"
             names = {**formats, "g": Format(name_of(dtype))}
             nodes = batch.plan.traced.graph.nodes
             parts.append(Part(
-                i, backend, why, name_of(dtype), len(params), sum(p.numel() for p in params),
+                i, backend, why, name_of(dtype), what, len(params), sum(p.numel() for p in params),
                 tuple(self._passes(batch, names)),
                 tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
                 sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
@@ -135,7 +138,7 @@ class Report:
     def __str__(self) -> str:
         lines = [type(self.optimizer).__name__]
         for part in self.parts:
-            size = f"{part.tensors} tensors, {part.elements:,} parameters, {part.dtype}"
+            size = f"{part.tensors} {part.what}, {part.elements:,} parameters, {part.dtype}"
             lines += [f"  group {part.group}: {size}", f"    backend {part.backend}: {part.why}"]
             for k, one in enumerate(part.passes):
                 reads = ", ".join(f"{n} {_bytes(b)}" for n, b in one.reads.items()) or "nothing"

@@ -22,7 +22,7 @@ from thalweg.engine.checkpoint import conform
 from thalweg.engine.compiler import CompilerError
 from thalweg.engine.formats import Format, Storage, is_dense
 from thalweg.engine.places import local, opaque
-from thalweg.engine.trace import Host, Variant, kept, variant
+from thalweg.engine.trace import Host, Variant, is_matrix, kept, variant
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
@@ -145,6 +145,7 @@ class Steps:
         for bound in found:
             numbers = bound.values
             mine = SimpleNamespace(**{**vars(h), **numbers, **shared}, **bound.firsts, inverse_scale=scale)
+            mine.matrix = bound.batch.variant.matrix
             if "step" in numbers:
                 mine.step = int(numbers["step"]) + 1
             bound.batch.h, bound.batch.values = mine, Host.of(bound.batch.variant)(mine)
@@ -170,7 +171,7 @@ class Steps:
     def _again(self, where: Any, key: Variant, owners: list[Tensor]) -> list[Bound] | None:
         """The batches of the last step, if these parameters are theirs and nothing about them has changed."""
         found = self.bound.get(where)
-        if not found or (found[0].batch.variant is not key and found[0].batch.variant != key):
+        if not found or (found[0].asked is not key and found[0].asked != key):
             return None
         if sum(len(b.owners) for b in found) != len(owners):
             return None
@@ -189,37 +190,41 @@ class Steps:
 
     def _bind(self, key: Variant, i: int, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
         """Sort parameters by what makes their step the same, creating what is missing of their state."""
-        opt = self.optimizer
-        specs, around = kept(type(opt), group), set(FIRSTS.values())
+        opt, rule, around = self.optimizer, type(self.optimizer), set(FIRSTS.values())
         for p in owners:
-            check_gradient(p, p.grad, type(opt))  # type: ignore[arg-type]
+            check_gradient(p, p.grad, rule)  # type: ignore[arg-type]
         if (
             len(owners) > 1 or id(owners[0]) not in self.ids
         ):  # anew, since the lists in the groups are the user's to change
             self.ids = {id(p): k for k, p in enumerate(p for g in opt.param_groups for p in g["params"])}
         h = SimpleNamespace(**group)
-        kept_of_each = [spec for spec in specs if spec.kind != "shared"]
+        specs_of = {m: [s for s in kept(rule, group, m) if s.kind != "shared"] for m in (True, False)}
+        keys = {True: key, False: variant(rule, group, key.scaled, matrix=False)}
         same: dict[Any, list[Tensor]] = defaultdict(list)
-        formats: dict[torch.dtype, dict[str, Format]] = {}
+        formats_by: dict[tuple[bool, torch.dtype], dict[str, Format]] = {}
         for p in owners:
-            mine = opt.state[p] if kept_of_each or opt.storage.master else {}
-            if kept_of_each or opt.storage.master:
+            matrix = is_matrix(rule, p)
+            specs = specs_of[matrix]
+            mine = opt.state[p] if specs or opt.storage.master else {}
+            if specs or opt.storage.master:
                 self.before.append((p, mine, dict(mine)))
             begun = {spec.name for spec in specs if missing(spec, p, h, mine)}
             firsts = float(bool(begun - around)), *(float(name in begun) for name in FIRSTS.values())
-            if p.dtype not in formats:
-                formats[p.dtype] = formats_of(p.dtype, specs, opt.storage)
+            formats = formats_by.get((matrix, p.dtype)) or formats_of(p.dtype, specs, opt.storage)
+            formats_by[matrix, p.dtype] = formats
             if mine:
-                conform(p, formats[p.dtype], specs, h, mine)
-            new_state(specs, p, h, formats[p.dtype], mine)
+                conform(p, formats, specs, h, mine)
+            new_state(specs, p, h, formats, mine)
             numbers = tuple(float(mine[spec.name]) for spec in specs if spec.counted)
             here, g = local(p), local(p.grad)  # type: ignore[arg-type]
             kind = hasattr(p, "_local_tensor"), opaque(here) or opaque(g)
-            same[here.device, here.dtype, g.dtype, is_dense(here), kind, numbers, firsts].append(p)
+            same[here.device, here.dtype, g.dtype, is_dense(here), kind, numbers, firsts, matrix].append(p)
         bounds = []
-        for (*_, firsts), ps in same.items():
-            states = [opt.state[p] if kept_of_each or opt.storage.master else {} for p in ps]
-            bound = Bound(ps, states, kept_of_each, key, opt.storage, [self.ids[id(p)] for p in ps], opt.state)
+        for (*_, firsts, matrix), ps in same.items():
+            specs, ids = specs_of[matrix], [self.ids[id(p)] for p in ps]
+            states = [opt.state[p] if specs or opt.storage.master else {} for p in ps]
+            bound = Bound(ps, states, specs, keys[matrix], opt.storage, ids, opt.state)
+            bound.asked = key
             values = bound.count()
             assert values is not None
             bound.firsts, bound.group, bound.values = dict(zip(("first", *FIRSTS), firsts, strict=True)), i, values

@@ -41,6 +41,7 @@ class Rule(Protocol):
     hypers: ClassVar[dict[str, Hyper]]
     states: ClassVar[dict[str, StateSpec]]
     takes_sparse: ClassVar[bool]
+    matrices_apart: ClassVar[bool]
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
@@ -60,11 +61,12 @@ class Variant:
     off: frozenset[str]
     counted: bool
     scaled: bool = False
+    matrix: bool = True
 
     def __str__(self) -> str:
         shown = [f"{k}={v}" for k, v in self.choices if v != self.rule.hypers[k].default]
         on = {k for k, h in self.rule.hypers.items() if h.switchable and h.symbolic} - self.off
-        parts = [*shown, *sorted(on), *(["loss scale"] if self.scaled else [])]
+        parts = [*shown, *sorted(on), *(["loss scale"] if self.scaled else []), *([] if self.matrix else ["vectors"])]
         return self.rule.__name__ + (f" ({', '.join(parts)})" if parts else "")
 
 
@@ -209,21 +211,32 @@ def _files(rule: type) -> set[str]:
     return {c.direction.__code__.co_filename for c in stated}
 
 
-def variant(rule: type[Rule], group: Mapping[str, Any], scaled: bool = False) -> Variant:
-    """The variant of ``rule`` that a parameter group asks for."""
+def is_matrix(rule: type[Rule], p: Tensor) -> bool:
+    """Whether a parameter is what ``rule`` takes for a matrix: where it makes no difference, all are."""
+    return p.ndim > 1 or not rule.matrices_apart
+
+
+def variant(rule: type[Rule], group: Mapping[str, Any], scaled: bool = False, matrix: bool = True) -> Variant:
+    """The variant of ``rule`` that a parameter group asks for, of its matrices or of what is none."""
     hypers = rule.hypers
     choices = tuple((name, _frozen(group[name])) for name, h in hypers.items() if not h.symbolic)
     off = frozenset(n for n, h in hypers.items() if h.symbolic and h.switchable and _is_off(group[n], h.off))
-    return Variant(rule, choices, off, any(spec.kind == "count" for spec in kept(rule, group)), scaled)
+    counted = any(spec.kind == "count" for spec in kept(rule, group, matrix))
+    return Variant(rule, choices, off, counted, scaled, matrix)
+
+
+def variants(rule: type[Rule], group: Mapping[str, Any]) -> list[Variant]:
+    """All that the parameters of a group may need."""
+    return [variant(rule, group, matrix=matrix) for matrix in ((True, False) if rule.matrices_apart else (True,))]
 
 
 def _is_off(value: Any, off: Any) -> bool:
     return value is None if off is None else bool(value == off)
 
 
-def kept(rule: type[Rule], group: Mapping[str, Any]) -> list[StateSpec]:
-    """The state that ``rule`` keeps for each parameter of a group."""
-    h = SimpleNamespace(**group)
+def kept(rule: type[Rule], group: Mapping[str, Any], matrix: bool = True) -> list[StateSpec]:
+    """The state that ``rule`` keeps for each matrix of a group, or for each parameter that is none."""
+    h = SimpleNamespace(**group, **({"matrix": matrix} if rule.matrices_apart else {}))
     return [spec for spec in rule.states.values() if spec.when(h)]
 
 
@@ -239,7 +252,7 @@ def trace(key: Variant) -> Traced:
     choices = dict(key.choices)
     hypers = key.rule.hypers
     on = {name: name not in key.off for name, h in hypers.items() if h.symbolic}
-    specs = kept(key.rule, {**choices, **on})
+    specs = kept(key.rule, {**choices, **on}, key.matrix)
     states = tuple(spec for spec in specs if spec.kind == "tensor")
     narrow = tuple(spec for spec in specs if spec.narrow)
     asides = tuple(spec for spec in specs if spec.kind == "aside")
@@ -267,6 +280,8 @@ def trace(key: Variant) -> Traced:
     for name in ("first", *FIRSTS, "initial_lr", *(["step"] if key.counted else [])):
         values[name] = symbol(name, HOST)
     values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
+    if key.rule.matrices_apart:
+        values["matrix"] = key.matrix
 
     new_p: Any = update(key.rule, cast(Tensor, p), cast(Tensor, g), s, SimpleNamespace(**values))
     outputs = {

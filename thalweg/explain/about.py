@@ -52,6 +52,7 @@ class Explanation:
         lineage: from the root of the family tree to it.
         reference: what its steps are compared with: torch's of the same name, or its paper.
         formula: None for a class that overrides the whole step; ``text.math`` is then all there is.
+        of_vectors: that of tensors with fewer than two dimensions, where it is another.
         settings, kept: hyperparameters of its own, and states.
         flags: hyperparameters that choose between forms of the rule.
         cost: of a step; None for what stands around another optimizer.
@@ -64,6 +65,7 @@ class Explanation:
     lineage: tuple[str, ...]
     reference: str
     formula: Formula | None
+    of_vectors: Formula | None
     settings: tuple[Setting, ...]
     kept: tuple[Kept, ...]
     flags: tuple[str, ...]
@@ -114,7 +116,8 @@ def explain(optimizer: str | type[torch.optim.Optimizer], **flags: Any) -> Expla
     )
     rule = cls if issubclass(cls, Optimizer) and cls.direction is not Optimizer.direction else None
     found = formula(rule, **flags) if rule else None
-    symbols = dict(found.symbols) if found else {}
+    of_vectors = formula(rule, matrix=False, **flags) if rule and rule.matrices_apart else None
+    symbols = {key: symbol for form in (of_vectors, found) if form for key, symbol in form.symbols.items()}
     declared: dict[str, Hyper] = {**getattr(cls, "hypers", {}), **getattr(cls, "setup", {})}
     common = (*Optimizer.hypers.values(), *Optimizer.setup.values())
     own = [declared[name] for name in inspect.signature(cls).parameters if declared.get(name) not in (None, *common)]
@@ -126,8 +129,9 @@ def explain(optimizer: str | type[torch.optim.Optimizer], **flags: Any) -> Expla
         lineage=tuple(ancestors(cls)),
         reference=_reference(cls, text),
         formula=found,
+        of_vectors=of_vectors,
         settings=tuple(_setting(h, symbols) for h in own if h.init and not h.constant),
-        kept=tuple(_kept(spec, symbols) for spec in getattr(cls, "states", {}).values() if _is_kept(spec, found)),
+        kept=tuple(_kept(spec, symbols) for spec in getattr(cls, "states", {}).values() if _is_kept(spec, symbols)),
         flags=tuple(h.name for h in own if h.init and not h.constant and not h.setup and _shapes(h)),
         cost=None if cls in wrappers().values() else cost(cls),
     )
@@ -164,9 +168,9 @@ def _shapes(h: Hyper) -> bool:
     return h.annotation == "bool" or isinstance(h.within, tuple) or h.switchable
 
 
-def _is_kept(spec: StateSpec, found: Formula | None) -> bool:
+def _is_kept(spec: StateSpec, symbols: dict[str, str]) -> bool:
     """Whether this form of the rule has it."""
-    return found is not None and spec.name in found.symbols and spec.kind != "count"
+    return spec.name in symbols and spec.kind != "count"
 
 
 def _kept(spec: StateSpec, symbols: dict[str, str]) -> Kept:

@@ -97,8 +97,8 @@ def width(text: str) -> int:
     return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if not unicodedata.combining(c))
 
 
-def formula(rule: type[Rule], **flags: Any) -> Formula:
-    """That of an optimizer class with these hyperparameters, the others at their defaults.
+def formula(rule: type[Rule], matrix: bool = True, **flags: Any) -> Formula:
+    """That of an optimizer class with these hyperparameters, the others at their defaults; of matrices, or of vectors.
 
     Raises:
         TypeError: for a hyperparameter that the rule does not have.
@@ -110,7 +110,7 @@ def formula(rule: type[Rule], **flags: Any) -> Formula:
             raise TypeError(f"{rule.__name__} has no hyperparameter {name!r}; there are: {', '.join(rule.hypers)}")
         rule.hypers[name].check(value)
     group = {name: flags.get(name, h.default) for name, h in rule.hypers.items()}
-    return _formula(variant(rule, group))
+    return _formula(variant(rule, group, matrix=matrix))
 
 
 # -- the traced graph, with the names that the rule's own code gives its parts ---------------------------------------

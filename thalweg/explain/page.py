@@ -18,6 +18,7 @@ from thalweg.explain.plain import plain
 from thalweg.explain.spelling import COMPARISONS, Unicode
 from thalweg.registry import optimizers
 
+OF_VECTORS = "Of a tensor with fewer than two dimensions:"
 #: what a formula's other signs mean, and the functions that they stand for
 SIGNS = {
     "[…]": ("1 where it holds, else 0", {*COMPARISONS, "and_", "or_", "first", "later"}),
@@ -90,6 +91,15 @@ def _formula(about: Explanation, say: Language, columns: int) -> Iterator[Line]:
         for math in about.text.math:
             yield from _wrapped(plain(math), columns, indent=2)
         return
+    yield from _equations(found, columns)
+    if about.of_vectors is not None:
+        yield from _wrapped(say(OF_VECTORS), columns)
+        yield from _equations(about.of_vectors, columns)
+    yield Line("")
+    yield from _table([[symbol, meaning] for symbol, meaning in legend(about, say)], columns)
+
+
+def _equations(found: Formula, columns: int) -> Iterator[Line]:
     lines = found.lines()
     widest = max((width(left) for left, _ in lines if width(left) <= columns // 5), default=0)
     for left, right in lines:
@@ -101,8 +111,6 @@ def _formula(about: Explanation, say: Language, columns: int) -> Iterator[Line]:
         yield Line(f"  {begin} = {first}")
         for more in rest:
             yield Line(" " * (widest + 5) + more)
-    yield Line("")
-    yield from _table([[symbol, meaning] for symbol, meaning in legend(about, say)], columns)
 
 
 def _broken(text: str, room: int) -> list[str]:
@@ -125,9 +133,12 @@ def _broken(text: str, room: int) -> list[str]:
 
 def legend(about: Explanation, say: Language = ENGLISH) -> list[tuple[str, str]]:
     """What the symbols of a formula are that its hyperparameters do not explain."""
-    found = about.formula
-    if found is None:
-        return []
+    forms = [_legend_of(form, about, say) for form in (about.formula, about.of_vectors) if form is not None]
+    return list(dict.fromkeys(row for rows in forms for row in rows))
+
+
+def _legend_of(found: Formula, about: Explanation, say: Language) -> list[tuple[str, str]]:
+    """The same of one of its formulas."""
     spell, used = Unicode(found.symbols), _used(found)
     keys = found.keys()
     gradient = spell(Sym("grad" if "grad" in keys else "g", 0, 0))  # type: ignore[arg-type]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,16 +16,20 @@ from thalweg.engine.ops import ASIDE, PER_TENSOR, Product
 from thalweg.engine.optimizer import Optimizer
 
 
-def _rows(p: Tensor, h: Any) -> tuple[int, ...] | None:
-    return (*p.shape[:-1], 1) if p.ndim > 1 else None
+def _rows(p: Tensor, h: Any) -> tuple[int, ...]:
+    return (*p.shape[:-1], 1)
 
 
-def _columns(p: Tensor, h: Any) -> tuple[int, ...] | None:
-    return (*p.shape[:-2], 1, p.shape[-1]) if p.ndim > 1 else None
+def _columns(p: Tensor, h: Any) -> tuple[int, ...]:
+    return (*p.shape[:-2], 1, p.shape[-1])
 
 
-def _vector(p: Tensor, h: Any) -> tuple[int, ...] | None:
-    return tuple(p.shape) if p.ndim < 2 else None
+def _matrix(h: Any) -> bool:
+    return bool(h.matrix)
+
+
+def _vector(h: Any) -> bool:
+    return not h.matrix
 
 
 #: elements: matrices of one shape that are as small are one batch
@@ -35,38 +38,17 @@ SMALL = 1 << 14
 LARGE = 1 << 19
 
 
-@ops.leaf(gives=(Product, ASIDE, ASIDE, ASIDE))
+@ops.leaf(gives=(Product, ASIDE, ASIDE))
 def factored_mean(
-    xs: list[Tensor],
-    rows: list[Tensor | None],
-    columns: list[Tensor | None],
-    vectors: list[Tensor | None],
-    weight: float,
-    added: float,
-    floor: float | None,
+    xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
     r"""The running mean of x² + ``added``, as $R C / \bar R$ of the means of its rows and columns, the last dimensions.
 
-    What is not a matrix keeps its running mean itself. Gives the mean, and the new state. ``floor`` is the least that
-    $\bar R$ may be; None is the ε of the dtype.
+    Gives the mean, and the new state. ``floor`` is the least that $\bar R$ may be; None is the ε of the dtype.
     """
     out: list[Any] = [None] * len(xs)
-    one = xs[0].new_ones(())
-    for members in _alike(xs, lambda x: x.ndim < 2):
-        x, vector = _stack([xs[i] for i in members]), _stack([vectors[i] for i in members])
-        for i, v in zip(members, torch.lerp(vector, (x * x).add_(added), weight), strict=True):
-            out[i] = Product(one, v), None, None, v
-    for i, parts in _factored(xs, rows, columns, weight, added, floor):
-        out[i] = (*parts, None)
-    return out
-
-
-def _factored(
-    xs: list[Tensor], rows: list[Any], columns: list[Any], weight: float, added: float, floor: float | None
-) -> Iterator[tuple[int, tuple[Product, Tensor, Tensor]]]:
-    """The running mean of x² + ``added`` of each matrix as a product, with the means of rows and columns."""
     room = xs[0].new_empty(LARGE if xs[0].device.type == "cpu" else 0)
-    for members in _alike(xs, lambda x: x.ndim > 1):
+    for members in _alike(xs):
         x, row, column = (_stack([t[i] for i in members]) for t in (xs, rows, columns))
         by_row, by_column = _mean_squares(x, room)
         row = torch.lerp(row, by_row.add_(added), weight)
@@ -74,15 +56,15 @@ def _factored(
         least = torch.finfo(x.dtype).eps if floor is None else floor
         factor = row / row.mean(-2, keepdim=True).clamp_(min=least)
         for i, f, r, c in zip(members, factor, row, column, strict=True):
-            yield i, (Product(f, c), r, c)
+            out[i] = Product(f, c), r, c
+    return out
 
 
-def _alike(xs: list[Tensor], wanted: Callable[[Tensor], bool]) -> list[list[int]]:
-    """Places of the tensors that are wanted: small ones of one shape together, others alone."""
+def _alike(xs: list[Tensor]) -> list[list[int]]:
+    """Places of the tensors: small ones of one shape together, others alone."""
     same: dict[Any, list[int]] = defaultdict(list)
     for i, x in enumerate(xs):
-        if wanted(x):
-            same[x.shape if x.numel() <= SMALL else i].append(i)
+        same[x.shape if x.numel() <= SMALL else i].append(i)
     return list(same.values())
 
 
@@ -121,7 +103,9 @@ def least_square(ps: list[Tensor], eps: float | None) -> list[float]:
 
 
 class _Factored(Optimizer):
-    """What rules with factors share: they work on real tensors."""
+    """What rules with factors share: they work on real tensors, and vectors have none."""
+
+    matrices_apart: ClassVar[bool] = True
 
     def _check_group(self, group: dict[str, Any]) -> None:
         for p in group["params"]:
@@ -161,9 +145,9 @@ class Adafactor(_Factored):
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     steps: Tensor = count()
-    row_var: Tensor = state(doc="R, mean square of rows", shape=_rows)
-    col_var: Tensor = state(doc="C, mean square of columns", shape=_columns)
-    variance: Tensor = state(doc="v, mean square of what is no matrix", shape=_vector)
+    row_var: Tensor = state(doc="R, mean square of rows", shape=_rows, when=_matrix)
+    col_var: Tensor = state(doc="C, mean square of columns", shape=_columns, when=_matrix)
+    variance: Tensor = state(doc="v, mean square of what is no matrix", signed=False, when=_vector)
     exp_avg: Tensor = state(doc="m, mean of updates", when=lambda h: h.beta1)
 
     @staticmethod
@@ -171,9 +155,10 @@ class Adafactor(_Factored):
         """The gradient over its factored root mean square, clipped, to the scale of p."""
         eps1, eps2 = h.eps
         added, floor = (eps1 or 1e-30, 0.0) if h.added_eps else (0.0, eps1)
-        v, s.row_var, s.col_var, s.variance = factored_mean(
-            g, s.row_var, s.col_var, s.variance, h.step**h.beta2_decay, added, floor
-        )
+        if h.matrix:
+            v, s.row_var, s.col_var = factored_mean(g, s.row_var, s.col_var, h.step**h.beta2_decay, added, floor)
+        else:
+            v = s.variance = torch.lerp(s.variance, g * g + added, h.step**h.beta2_decay)
         U = g * torch.rsqrt(v if h.added_eps else ops.maximum(v, least_square(p, eps1)))
         U = U / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(U * U)) / h.d)
         if h.relative_step:
@@ -183,18 +168,6 @@ class Adafactor(_Factored):
         if h.beta1:
             s.exp_avg = U = torch.lerp(s.exp_avg, U, 1 - h.beta1)
         return U
-
-
-@ops.leaf(gives=(Product, ASIDE, ASIDE))
-def instability(
-    xs: list[Tensor], rows: list[Tensor | None], columns: list[Tensor | None], weight: float, added: float
-) -> list[Any]:
-    """The running mean of x² + ``added``, factored; 1 for what is no matrix, which keeps nothing."""
-    one = xs[0].new_ones(())
-    out: list[Any] = [(Product(one, torch.ones_like(x)), None, None) if x.ndim < 2 else None for x in xs]
-    for i, parts in _factored(xs, rows, columns, weight, added, 0.0):
-        out[i] = parts
-    return out
 
 
 class CAME(_Factored):
@@ -220,22 +193,27 @@ class CAME(_Factored):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decoupled", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
-    row_var: Tensor = state(doc="R, mean square of rows", shape=_rows)
-    col_var: Tensor = state(doc="C, mean square of columns", shape=_columns)
-    variance: Tensor = state(doc="v, mean square of what is no matrix", shape=_vector)
+    row_var: Tensor = state(doc="R, mean square of rows", shape=_rows, when=_matrix)
+    col_var: Tensor = state(doc="C, mean square of columns", shape=_columns, when=_matrix)
+    variance: Tensor = state(doc="v, mean square of what is no matrix", signed=False, when=_vector)
     exp_avg: Tensor = state(doc="m, mean of updates")
-    res_row: Tensor = state(doc="R of the deviations", shape=_rows)
-    res_col: Tensor = state(doc="C of the deviations", shape=_columns)
+    res_row: Tensor = state(doc="R of the deviations", shape=_rows, when=_matrix)
+    res_col: Tensor = state(doc="C of the deviations", shape=_columns, when=_matrix)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """The mean update over the root of its instability."""
         (beta1, beta2, beta3), (eps1, eps2) = h.betas, h.eps
-        v, s.row_var, s.col_var, s.variance = factored_mean(g, s.row_var, s.col_var, s.variance, 1 - beta2, eps1, 0.0)
+        if h.matrix:
+            v, s.row_var, s.col_var = factored_mean(g, s.row_var, s.col_var, 1 - beta2, eps1, 0.0)
+        else:
+            v = s.variance = torch.lerp(s.variance, g * g + eps1, 1 - beta2)
         U = g * torch.rsqrt(v)
         U = U / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(U * U)) / h.d)
         s.exp_avg = torch.lerp(s.exp_avg, U, 1 - beta1)
-        S, s.res_row, s.res_col = instability(U - s.exp_avg, s.res_row, s.res_col, 1 - beta3, eps2)
+        if not h.matrix:
+            return s.exp_avg
+        S, s.res_row, s.res_col = factored_mean(U - s.exp_avg, s.res_row, s.res_col, 1 - beta3, eps2, 0.0)
         return s.exp_avg * torch.rsqrt(S)
 
 
@@ -246,23 +224,17 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
     A tensor of shape (n₁, …, n_k) has one accumulator for each slice along each dimension, n₁ + … + n_k in a row. Each
     is raised to the largest that it covers: the lesser bound plus g², or their running mean.
     """
-    out: list[Any] = [None] * len(gs)
-    one = gs[0].new_ones(())
-    for members in _alike(gs, lambda g: g.ndim < 2):
-        kept, g = (_stack([t[i].flatten() for i in members]) for t in (covers, gs))
-        for i, v in zip(members, _plus_square(kept, g, beta), strict=True):
-            out[i] = *(Product(one, covers[i].view(gs[i].shape)),) * 2, v
+    out = []
     room = gs[0].new_empty(2, LARGE if gs[0].device.type == "cpu" else 0)
-    for i, (g, kept) in enumerate(zip(gs, covers, strict=True)):
-        if g.ndim > 1:
-            along = [
-                a.view(*(-1 if j == k else 1 for k in range(g.ndim)))
-                for j, a in enumerate(torch.split(kept, list(g.shape)))
-            ]
-            columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
-            rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
-            bounds = Product(torch.ones_like(rows), columns), Product(rows, torch.ones_like(columns))
-            out[i] = *bounds, torch.cat(_raised(g, along, beta, room)) if g.numel() else kept
+    for g, kept in zip(gs, covers, strict=True):
+        along = [
+            a.view(*(-1 if j == k else 1 for k in range(g.ndim)))
+            for j, a in enumerate(torch.split(kept, list(g.shape)))
+        ]
+        columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
+        rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
+        bounds = Product(torch.ones_like(rows), columns), Product(rows, torch.ones_like(columns))
+        out.append((*bounds, torch.cat(_raised(g, along, beta, room)) if g.numel() else kept))
     return out
 
 
@@ -294,8 +266,9 @@ class SM3(_Factored):
     $$\nu_t(i) = \min_{r:\,i \in S_r} \mu_{t-1}(r) + g_t(i)^2, \quad \mu_t(r) = \max_{i \in S_r} \nu_t(i), \quad
     u_t = m_t, \; m_t = \beta_1 m_{t-1} + (1-\beta_1)\,g_t/\sqrt{\nu_t}$$
 
-    The sets S are the slices of a tensor along each dimension. Where ν is 0 nothing moves. ``beta2`` above 0 keeps
-    running means in place of sums (not in the paper). This is SM3-II, the tighter of the two bounds.
+    The sets S are the slices of a tensor along each dimension, and of a vector its elements. Where ν is 0 nothing
+    moves. ``beta2`` above 0 keeps running means in place of sums (not in the paper). This is SM3-II, the tighter of the
+    two bounds.
     Parent: Adagrad. Adds: sums over covers of slices, in place of one an element.
     Strength: state of m + n numbers for an m × n matrix, with Adagrad's guarantee.
     Weakness: sums only grow, as in Adagrad: it needs a large, warmed-up learning rate.
@@ -308,15 +281,19 @@ class SM3(_Factored):
     eps: float = hyper(default=1e-30, within="[0, ∞)", doc="ε, added to ν")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
 
-    accumulators: Tensor = state(doc="μ, one for each slice", shape=lambda p, h: (sum(p.shape) if p.ndim else 1,))
+    accumulators: Tensor = state(doc="μ, one for each slice", shape=lambda p, h: (sum(p.shape),), when=_matrix)
+    sum: Tensor = state(doc="ν of what is no matrix", signed=False, when=_vector)
     momentum_buffer: Tensor = state(doc="m, mean of steps", when=lambda h: h.momentum)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
         """The gradient over the root of its cover, averaged."""
-        last, others, s.accumulators = cover(g, s.accumulators, h.beta2)
-        least = ops.minimum(last, others)
+        if h.matrix:
+            last, others, s.accumulators = cover(g, s.accumulators, h.beta2)
+        least = ops.minimum(last, others) if h.matrix else s.sum
         v = torch.lerp(least, g * g, 1 - h.beta2) if h.beta2 else least + g * g
+        if not h.matrix:
+            s.sum = v
         u = g * torch.rsqrt(v + h.eps)
         if h.momentum:
             s.momentum_buffer = u = torch.lerp(s.momentum_buffer, u, 1 - h.momentum)

@@ -68,8 +68,8 @@ class _LowRank(Optimizer):
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients", when=lambda h: h.rank is None)
     exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", when=lambda h: h.rank is None, signed=False)
-    low_exp_avg: Tensor = state(doc="m of the projected gradient", when=lambda h: h.rank is not None, shape=_low)
-    low_exp_avg_sq: Tensor = state(doc="v of the projected gradient", when=lambda h: h.rank is not None, shape=_low)
+    low_exp_avg: Tensor = state(doc="m, mean of projected gradients", when=lambda h: h.rank is not None, shape=_low)
+    low_exp_avg_sq: Tensor = state(doc="v, mean of squared projections", when=lambda h: h.rank is not None, shape=_low)
 
     def _check_together(self, group: dict[str, Any]) -> None:
         rank = group["rank"]
