@@ -231,6 +231,19 @@ def test_threads_compile_once(calls):
     assert calls() == once, "the cache was not used"
 
 
+def test_several_sources_compile_side_by_side(monkeypatch):
+    both_are_here = threading.Barrier(2, timeout=60)
+
+    def compiled(source):
+        both_are_here.wait()
+        return source
+
+    monkeypatch.setattr(compiler, "_library", compiled)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(compiler.library, ["one", "two"])) == ["one", "two"]
+    compiler.forget()
+
+
 @needs_compiler
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "swapped", "no source", "memo"])
 def test_damage_is_mended_silently(cache, calls, damage):

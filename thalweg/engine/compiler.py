@@ -91,12 +91,14 @@ class Toolchain:
 _libraries: dict[str, Library] = {}
 _warned = False
 _lock = threading.Lock()
+_in_work: dict[str, threading.Lock] = {}  # by source: several compile at once, each of them once
 
 
 def _new_lock() -> None:
-    """Whoever held the lock is not there in a forked child to release it."""
+    """Whoever held a lock is not there in a forked child to release it."""
     global _lock
     _lock = threading.Lock()
+    _in_work.clear()
 
 
 os.register_at_fork(after_in_child=_new_lock)
@@ -124,6 +126,8 @@ def library(source: str) -> Library:
     found = _libraries.get(source)
     if found is None:
         with _lock:
+            mine = _in_work.setdefault(source, threading.Lock())
+        with mine:
             found = _libraries[source] = _libraries.get(source) or _library(source)
     return found
 
@@ -143,11 +147,13 @@ def _library(source: str) -> Library:
     compiler, reason = _find(os.environ.get("CC", ""), os.environ.get("PATH"))
     if reason:
         raise CompilerError(reason)
-    tools = _toolchain(compiler)
+    with _lock:
+        tools = _toolchain(compiler)
     try:
         if not tools.openmp:
             raise LookupError("it has no OpenMP")
-        runtime = openmp.share(tools.entry)
+        with _lock:
+            runtime = openmp.share(tools.entry)
         return Library(_load(source, tools, tools.openmp), True, f"{tools.name}, OpenMP from torch's {runtime}")
     except LookupError as error:
         reason = str(error)
@@ -180,8 +186,9 @@ def _load(source: str, tools: Toolchain, openmp_flags: tuple[str, ...]) -> ctype
             loaded = ctypes.CDLL(str(built))  # the file may go, once mapped
     except OSError as error:
         raise CompilerError(f"what {tools.name} made cannot be loaded: {error}", command) from None
-    if not _warned:
-        _warned = True
+    with _lock:
+        first, _warned = not _warned, True
+    if first:
         warnings.warn(
             f"{user_cache.folder()} cannot keep compiled kernels ({unkept}), so each process compiles its own; let "
             "$XDG_CACHE_HOME name a folder that only you can write, on a disk with room",

@@ -7,6 +7,26 @@ import os
 
 import torch
 
+#: below this much work, in elements, a second thread costs more than it brings
+ALONE = 1 << 15
+
+_forked = False
+
+
+def _after_fork() -> None:
+    """The OpenMP threads of the parent do not exist in the child."""
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def threads(size: int) -> int:
+    """On how many threads a loop over so many elements is to run."""
+    return 1 if _forked or size < ALONE else torch.get_num_threads()
+
 
 class _Symbol(ctypes.Structure):
     """``Dl_info`` of the dynamic linker: which file an address comes from."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 import weakref
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from operator import is_, itemgetter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -141,6 +143,12 @@ class Steps:
             # what is created now may be written by later steps, also outside of inference mode
             with torch.inference_mode(False), torch.no_grad():
                 found = self.bound[where] = self._bind(key, i, group, owners) if owners else []
+        fresh = [bound for bound in found if bound.work is None]
+        if len(fresh) > 1:
+            with ThreadPoolExecutor(min(len(fresh), os.cpu_count() or 1)) as threads:  # compilers run side by side
+                list(threads.map(self._choose, fresh))
+        elif fresh:
+            self._choose(fresh[0])
         ready = []
         for bound in found:
             numbers = bound.values
@@ -149,8 +157,6 @@ class Steps:
             if "step" in numbers:
                 mine.step = int(numbers["step"]) + 1
             bound.batch.h, bound.batch.values = mine, Host.of(bound.batch.variant)(mine)
-            if bound.work is None:
-                self._choose(bound)
             ready.append(bound)
         return ready
 
@@ -252,8 +258,9 @@ class Steps:
             except CompilerError as error:
                 if self.optimizer.backend != "auto":
                     raise
-                self.failed[bound.backend] = str(error)
-                warnings.warn(f"a slower backend runs, since the compiler failed: {error}", stacklevel=2)
+                said = str(error)
+                if self.failed.setdefault(bound.backend, said) is said:  # of batches side by side one speaks
+                    warnings.warn(f"a slower backend runs, since the compiler failed: {said}", stacklevel=2)
         bound.listed = getattr(bound.work, "reads_gradients", True)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import ops
+from thalweg.engine import ops, slices
 from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.ops import ASIDE, PER_TENSOR, Product
 from thalweg.engine.optimizer import Optimizer
@@ -34,8 +34,6 @@ def _vector(h: Any) -> bool:
 
 #: elements: matrices of one shape that are as small are one batch
 SMALL = 1 << 14
-#: elements of a large matrix that are squared at once
-LARGE = 1 << 19
 
 
 @ops.leaf(gives=(Product, ASIDE, ASIDE))
@@ -47,10 +45,9 @@ def factored_mean(
     Gives the mean, and the new state. ``floor`` is the least that $\bar R$ may be; None is the ε of the dtype.
     """
     out: list[Any] = [None] * len(xs)
-    room = xs[0].new_empty(LARGE if xs[0].device.type == "cpu" else 0)
     for members in _alike(xs):
         x, row, column = (_stack([t[i] for i in members]) for t in (xs, rows, columns))
-        by_row, by_column = _mean_squares(x, room)
+        by_row, by_column = slices.mean_squares(x)
         row = torch.lerp(row, by_row.add_(added), weight)
         column = torch.lerp(column, by_column.add_(added), weight)
         least = torch.finfo(x.dtype).eps if floor is None else floor
@@ -70,29 +67,6 @@ def _alike(xs: list[Tensor]) -> list[list[int]]:
 
 def _stack(xs: list[Any]) -> Tensor:
     return torch.stack(xs) if len(xs) > 1 else xs[0][None]
-
-
-def _mean_squares(x: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the rows and of the columns of matrices, the last two dimensions, which are kept with length 1.
-
-    Large ones take turns in ``room``, part by part, so that their squares stay in a processor's cache.
-    """
-    m, n = x.shape[-2:]
-    if x.device.type != "cpu":  # where a norm of columns is as fast as any, and takes no room
-        by_row, by_column = (torch.linalg.vector_norm(x, dim=d, keepdim=True).square_() for d in (-1, -2))
-        return by_row.div_(max(1, n)), by_column.div_(max(1, m))
-    if m * n <= SMALL or n > len(room):
-        square = x * x
-        return square.sum(-1, keepdim=True).div_(max(1, n)), square.sum(-2, keepdim=True).div_(max(1, m))
-    rows, columns = x.new_empty(*x.shape[:-1], 1), x.new_zeros(*x.shape[:-2], 1, n)
-    most = len(room) // n
-    of_all = zip(rows.view(-1, m, 1), columns.view(-1, 1, n), x.reshape(-1, m, n), strict=True)
-    for of_rows, of_columns, matrix in of_all:
-        for part, out in zip(torch.split(matrix, most), torch.split(of_rows, most), strict=True):
-            square = torch.mul(part, part, out=room[: part.numel()].view(part.shape))
-            torch.sum(square, 1, keepdim=True, out=out)
-            of_columns += square.sum(0, keepdim=True)
-    return rows.div_(n), columns.div_(m)
 
 
 @ops.leaf(PER_TENSOR)
@@ -225,7 +199,6 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
     is raised to the largest that it covers: the lesser bound plus g², or their running mean.
     """
     out = []
-    room = gs[0].new_empty(2, LARGE if gs[0].device.type == "cpu" else 0)
     for g, kept in zip(gs, covers, strict=True):
         along = [
             a.view(*(-1 if j == k else 1 for k in range(g.ndim)))
@@ -234,30 +207,17 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
         columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
         rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
         bounds = Product(torch.ones_like(rows), columns), Product(rows, torch.ones_like(columns))
-        out.append((*bounds, torch.cat(_raised(g, along, beta, room)) if g.numel() else kept))
+        out.append((*bounds, torch.cat(_raised(g, along, beta)) if g.numel() else kept))
     return out
 
 
-def _plus_square(least: Tensor, g: Tensor, beta: float) -> Tensor:
-    return torch.lerp(least, g * g, 1 - beta) if beta else least + g * g
-
-
-def _raised(g: Tensor, along: list[Tensor], beta: float, room: Tensor) -> list[Tensor]:
-    """The accumulators of each dimension after g; of a large matrix part by part, in ``room``."""
-    if g.ndim != 2 or g.numel() <= SMALL or g.shape[1] > room.shape[1]:
-        v = _plus_square(functools.reduce(torch.minimum, along), g, beta)
-        return [v.amax([j for j in range(g.ndim) if j != i]) for i in range(g.ndim)]
-    rows, columns = along
-    most = room.shape[1] // g.shape[1]
-    of_rows, of_columns = g.new_empty(len(g)), g.new_full((g.shape[1],), -torch.inf)
-    for part, row, out in zip(*(torch.split(x, most) for x in (g, rows, of_rows)), strict=True):
-        square, least = (x[: part.numel()].view(part.shape) for x in room)
-        torch.minimum(row, columns, out=least)
-        torch.mul(part, part, out=square)
-        v = least.lerp_(square, 1 - beta) if beta else least.add_(square)
-        torch.amax(v, 1, out=out)
-        torch.maximum(of_columns, v.amax(0), out=of_columns)
-    return [of_rows, of_columns]
+def _raised(g: Tensor, along: list[Tensor], beta: float) -> list[Tensor]:
+    """The accumulators of each dimension after g."""
+    kept, added = (beta, 1 - beta) if beta else (1.0, 1.0)
+    if g.ndim == 2:
+        return list(slices.largest(g, along[0], along[1], kept, added))
+    v = kept * functools.reduce(torch.minimum, along) + added * (g * g)
+    return [v.amax([j for j in range(g.ndim) if j != i]) for i in range(g.ndim)]
 
 
 class SM3(_Factored):

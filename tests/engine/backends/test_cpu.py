@@ -97,6 +97,23 @@ def test_without_a_compiler_auto_takes_foreach_and_says_why(monkeypatch):
         compiler.forget()
 
 
+def test_auto_goes_on_without_a_compiler_that_fails_and_says_so_once(monkeypatch):
+    def fails(text):
+        raise compiler.CompilerError("it has no libc")
+
+    monkeypatch.setattr(compiler, "library", fails)
+    ours, theirs = parameters([(4, 3), (3,)]), parameters([(4, 3), (3,)])
+    optimizer = thalweg.Adafactor(ours)  # two kinds of tensors, which are compiled for side by side
+    with pytest.warns(UserWarning, match="a slower backend runs, since the compiler failed: it has no libc") as heard:
+        walk(optimizer, ours, 3)
+    assert len(heard) == 1
+    assert "backend: foreach" in repr(optimizer)
+    walk(thalweg.Adafactor(theirs, backend="eager"), theirs, 3)
+    assert distance(ours, theirs) < 1e-12
+    with pytest.raises(compiler.CompilerError, match="no libc"):
+        walk(thalweg.Adafactor(ours, backend="cpu"), ours, 1)
+
+
 STEP = """
 import re, torch, thalweg
 torch.set_num_threads(2)

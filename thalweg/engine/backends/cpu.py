@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import os
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from thalweg.engine import compiler, ops
+from thalweg.engine import compiler, openmp, ops
 from thalweg.engine.backends import between
 from thalweg.engine.backends.between import Between
 from thalweg.engine.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode, pointer
@@ -31,20 +30,6 @@ CHUNK = 1 << 14
 START = 32
 #: elements for which a loop looks ahead at once; in fewer and larger portions what is fetched comes too late
 STRIDE = 32
-#: below this much work a second thread costs more than it brings
-ALONE = 1 << 15
-
-_forked = False
-
-
-def _after_fork() -> None:
-    """The OpenMP threads of the parent do not exist in the child."""
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def refusal(batch: Batch) -> str | None:
@@ -428,7 +413,7 @@ class Work(Between):
         if stage == 0:
             self.begin()
             self._point("g", batch.addresses)
-            self.job.threads = 1 if _forked or self.size < ALONE else torch.get_num_threads()
+            self.job.threads = openmp.threads(self.size)
         self.make_room(this)
         self.fold(this, totals)
         if this.stores or this.sums:
