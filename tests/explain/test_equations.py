@@ -1,6 +1,9 @@
 """Every formula, read back from its text, takes the steps that the optimizer takes."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -198,6 +201,27 @@ def test_some_formulas_as_they_are_printed():
         for rule, flags in SHOWN
     ]
     assert "\n\n".join(shown) + "\n" == GOLDEN.read_text(encoding="utf-8")
+
+
+ALL = """
+from thalweg.explain import explain
+from thalweg.registry import optimizers
+for cls in optimizers().values():
+    found = explain(cls)
+    for form in (found.formula, found.of_vectors):
+        print(cls.__name__, form and form.latex)
+"""
+
+
+def test_every_process_prints_the_same_formulas():
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", ALL], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "014"
+    ]
+    assert b"AdamP" in printed[0]
+    assert len(set(printed)) == 1
 
 
 def test_a_hyperparameter_that_a_rule_does_not_have_is_named():

@@ -315,7 +315,7 @@ class _Builder:
         """While a line is too long, the longest part of it that the rule gives a name gets a line."""
         while True:
             for equation in equations:
-                inner = {x for x in walk(equation.right) if x != equation.right and x in self.names}
+                inner = dict.fromkeys(x for x in walk(equation.right) if x != equation.right and x in self.names)
                 parts = [x for x in inner if _may_have_a_line(x) and self._width(x) >= TWICE_NAMED]
                 if parts and self._width(equation.right) > WIDTH:
                     equations = self._line(equations, max(parts, key=self._width))
