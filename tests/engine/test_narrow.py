@@ -173,6 +173,11 @@ def test_both_kinds_step_inside_backward_and_both_rules_are_traced_at_constructi
         Wrong(parameters([(4, 3)]))
 
 
+def test_a_group_may_hold_a_key_of_that_name():
+    params = parameters([(4, 3), (3,)])
+    walk(Apart([{"params": params, "matrix": 1}]), params, 2)
+
+
 def test_a_rule_that_does_not_say_so_is_not_told_what_a_matrix_is():
     def direction(p, g, s, h):
         return g if h.matrix else -g

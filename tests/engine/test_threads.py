@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -90,6 +92,29 @@ def test_a_forked_child_steps_after_a_parallel_step_of_its_parent(backend):
     assert process.exitcode == 0
     optimizer.step()
     assert sent == params[0].detach().numpy().tobytes()
+
+
+LATE = """
+import threading
+import torch
+import thalweg
+
+def train():
+    threading.main_thread().join()
+    params = [torch.ones(4, 5, requires_grad=True), torch.ones(5, requires_grad=True)]
+    optimizer = thalweg.Adafactor(params)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    print("stepped")
+
+threading.Thread(target=train).start()
+"""
+
+
+def test_a_thread_makes_its_first_step_after_the_main_thread_has_ended():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    assert "stepped" in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import warnings
@@ -145,10 +146,10 @@ class Steps:
                 found = self.bound[where] = self._bind(key, i, group, owners) if owners else []
         fresh = [bound for bound in found if bound.work is None]
         if len(fresh) > 1:
-            with ThreadPoolExecutor(min(len(fresh), os.cpu_count() or 1)) as threads:  # compilers run side by side
-                list(threads.map(self._choose, fresh))
-        elif fresh:
-            self._choose(fresh[0])
+            self._choose_side_by_side(fresh)
+        for bound in fresh:
+            if bound.work is None:
+                self._choose(bound)
         ready = []
         for bound in found:
             numbers = bound.values
@@ -238,6 +239,15 @@ class Steps:
             assert again
             bounds.append(bound)
         return bounds
+
+    def _choose_side_by_side(self, bounds: list[Bound]) -> None:
+        """Let compilers run at the same time; once the interpreter ends no thread begins any more, and none is chosen."""
+        chosen = []
+        with ThreadPoolExecutor(min(len(bounds), os.cpu_count() or 1)) as threads, contextlib.suppress(RuntimeError):
+            for bound in bounds:
+                chosen.append(threads.submit(self._choose, bound))
+        for one in chosen:
+            one.result()
 
     def _choose(self, bound: Bound) -> None:
         batch = bound.batch

@@ -236,7 +236,7 @@ def _is_off(value: Any, off: Any) -> bool:
 
 def kept(rule: type[Rule], group: Mapping[str, Any], matrix: bool = True) -> list[StateSpec]:
     """The state that ``rule`` keeps for each matrix of a group, or for each parameter that is none."""
-    h = SimpleNamespace(**group, **({"matrix": matrix} if rule.matrices_apart else {}))
+    h = SimpleNamespace(**{**group, **({"matrix": matrix} if rule.matrices_apart else {})})
     return [spec for spec in rule.states.values() if spec.when(h)]
 
 
