@@ -241,7 +241,7 @@ class Steps:
         return bounds
 
     def _choose_side_by_side(self, bounds: list[Bound]) -> None:
-        """Let compilers run at the same time; once the interpreter ends no thread begins any more, and none is chosen."""
+        """Let compilers run at the same time; once the interpreter ends no thread begins, and none is chosen."""
         chosen = []
         with ThreadPoolExecutor(min(len(bounds), os.cpu_count() or 1)) as threads, contextlib.suppress(RuntimeError):
             for bound in bounds:
