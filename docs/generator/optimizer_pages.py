@@ -59,8 +59,7 @@ def page(about: Explanation, run: Run | None) -> str:
     """All that is said of an optimizer."""
     text = about.text
     parts = [f"# {about.name}", markdown(text.idea), _lineage(about)]
-    parts += ["## The step", *_formula(about)]
-    parts += [markdown(note[:1].upper() + note[1:]) for note in text.notes]
+    parts += ["## The step", *_formula(about), *map(markdown, text.notes)]
     parts += ["## When to take it", f"**Strength:** {markdown(text.strength)}" if text.strength else ""]
     parts += [f"**Weakness:** {markdown(text.weakness)}" if text.weakness else ""]
     parts += ["## Use it", f"```python\n{usage(about.name)}```"]

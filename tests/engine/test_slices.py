@@ -38,7 +38,7 @@ def test_mean_squares_of_rows_and_columns_are_those_of_float64(of, m, n, dtype):
 def test_the_largest_of_rows_and_columns_are_those_of_torch(m, n, dtype, weights):
     x, r, c = numbers((m, n), dtype), numbers((m,), dtype).abs(), numbers((n,), dtype).abs()
     v = weights[0] * torch.minimum(r[:, None], c[None]) + weights[1] * x * x
-    found = slices.largest(x, r, c, *weights)
+    found = slices.largest(x, [r[:, None], c[None]], *weights)
     for a, b in zip(found, (v.amax(1), v.amax(0)), strict=True):
         torch.testing.assert_close(a, b, rtol=4 * torch.finfo(dtype).eps, atol=0)
 
@@ -48,9 +48,10 @@ def test_the_largest_of_rows_and_columns_are_those_of_torch(m, n, dtype, weights
 def test_what_is_not_finite_goes_on_as_in_torch(value, where, monkeypatch):
     given = {"x": torch.ones(300, 1100), "r": torch.ones(300), "c": torch.ones(1100)}
     given[where][(7, 1030) if where == "x" else (7,)] = value
-    found = [*slices.mean_squares(given["x"]), *slices.largest(*given.values(), 1.0, 1.0)]
+    x, along = given["x"], [given["r"][:, None], given["c"][None]]
+    found = [*slices.mean_squares(x), *slices.largest(x, along, 1.0, 1.0)]
     by_torch(monkeypatch)
-    expected = [*slices.mean_squares(given["x"]), *slices.largest(*given.values(), 1.0, 1.0)]
+    expected = [*slices.mean_squares(x), *slices.largest(x, along, 1.0, 1.0)]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, equal_nan=True)
 
@@ -65,13 +66,13 @@ def test_other_strides_and_dtypes_take_the_same_path(monkeypatch):
 
 
 def test_the_number_of_threads_changes_no_bit():
-    x, r, c = numbers((700, 1500), torch.float32), torch.ones(700), torch.ones(1500)
+    x, along = numbers((700, 1500), torch.float32), [torch.ones(700, 1), torch.ones(1, 1500)]
     before = torch.get_num_threads()
     try:
         found = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append([*slices.mean_squares(x), *slices.largest(x, r, c, 1.0, 1.0)])
+            found.append([*slices.mean_squares(x), *slices.largest(x, along, 1.0, 1.0)])
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:

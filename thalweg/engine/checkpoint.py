@@ -45,11 +45,13 @@ def formats_kept(optimizer: Optimizer) -> Iterator[None]:
 def restore(optimizer: Optimizer) -> None:
     """Bring every state to the optimizer's format; on the way in from a checkpoint, from what was saved."""
     saved = _by_parameter(optimizer)
+    rule = type(optimizer)
     for group in optimizer.param_groups:
+        specs_of = {matrix: kept(rule, group, matrix) for matrix in (True, False)}
         for p in group["params"]:
             mine = optimizer.state.get(p)
             if mine:
-                specs = kept(type(optimizer), group, is_matrix(type(optimizer), p))
+                specs = specs_of[is_matrix(rule, p)]
                 formats = formats_of(p.dtype, specs, optimizer.storage)
                 conform(p, formats, specs, SimpleNamespace(**group), mine, saved.get(id(p)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -43,29 +44,29 @@ def mean_squares(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows.div_(max(1, n)), columns.div_(max(1, m))
 
 
-def largest(x: Tensor, of_rows: Tensor, of_columns: Tensor, kept: float, added: float) -> tuple[Tensor, Tensor]:
-    r"""The largest of $\text{kept} \cdot \min(r_i, c_j) + \text{added} \cdot x_{ij}^2$ in each row and each column.
+def largest(x: Tensor, along: Sequence[Tensor], kept: float, added: float) -> list[Tensor]:
+    r"""In each slice of each dimension the largest $\text{kept} \cdot \min_k a^{(k)}_{i_k} + \text{added} \cdot x_i^2$.
 
     Args:
-        x: a matrix, m × n, that is not empty.
-        of_rows, of_columns: r and c, of m and n numbers, none negative.
+        x: of two dimensions or more, not empty.
+        along: for each dimension k its numbers a, none negative, of a shape that is 1 in all other dimensions.
         kept, added: none negative.
 
     Returns:
-        Vectors of m and n numbers; NaN is above all.
+        A vector for each dimension; NaN is above all.
     """
-    m, n = x.shape
-    functions = _functions(x)
+    functions = _functions(x) if x.ndim == 2 else None
     if functions is None:
-        v = kept * torch.minimum(of_rows.view(m, 1), of_columns.view(1, n)) + added * (x * x)
-        return v.amax(1), v.amax(0)
-    x, of_rows, of_columns = (t.contiguous() for t in (x, of_rows, of_columns))
+        v = kept * functools.reduce(torch.minimum, along) + added * (x * x)
+        return [v.amax([j for j in range(x.ndim) if j != k]) for k in range(x.ndim)]
+    m, n = x.shape
+    x, of_rows, of_columns = (t.contiguous() for t in (x, *along))
     by_row, by_column = x.new_empty(_parts(n, COLUMNS), m), x.new_empty(_parts(m, ROWS), n)
     functions.largest(
         x.data_ptr(), m, n, of_rows.data_ptr(), of_columns.data_ptr(), kept, added,
         by_row.data_ptr(), by_column.data_ptr(), openmp.threads(x.numel()),
     )  # fmt: skip
-    return by_row.amax(0), by_column.amax(0)
+    return [by_row.amax(0), by_column.amax(0)]
 
 
 def _parts(size: int, most: int) -> int:

@@ -205,8 +205,9 @@ class Steps:
         ):  # anew, since the lists in the groups are the user's to change
             self.ids = {id(p): k for k, p in enumerate(p for g in opt.param_groups for p in g["params"])}
         h = SimpleNamespace(**group)
-        specs_of = {m: [s for s in kept(rule, group, m) if s.kind != "shared"] for m in (True, False)}
-        keys = {True: key, False: variant(rule, group, key.scaled, matrix=False)}
+        kinds = {is_matrix(rule, p) for p in owners}
+        specs_of = {kind: [s for s in kept(rule, group, kind) if s.kind != "shared"] for kind in kinds}
+        keys = {kind: key if kind else variant(rule, group, key.scaled, kind) for kind in kinds}
         same: dict[Any, list[Tensor]] = defaultdict(list)
         formats_by: dict[tuple[bool, torch.dtype], dict[str, Format]] = {}
         for p in owners:
@@ -217,8 +218,9 @@ class Steps:
                 self.before.append((p, mine, dict(mine)))
             begun = {spec.name for spec in specs if missing(spec, p, h, mine)}
             firsts = float(bool(begun - around)), *(float(name in begun) for name in FIRSTS.values())
-            formats = formats_by.get((matrix, p.dtype)) or formats_of(p.dtype, specs, opt.storage)
-            formats_by[matrix, p.dtype] = formats
+            if (matrix, p.dtype) not in formats_by:
+                formats_by[matrix, p.dtype] = formats_of(p.dtype, specs, opt.storage)
+            formats = formats_by[matrix, p.dtype]
             if mine:
                 conform(p, formats, specs, h, mine)
             new_state(specs, p, h, formats, mine)

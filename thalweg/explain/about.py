@@ -113,6 +113,7 @@ def explain(optimizer: str | type[torch.optim.Optimizer], **flags: Any) -> Expla
         adds=plain(said.adds),
         strength=plain(said.strength),
         weakness=plain(said.weakness),
+        notes=tuple(note[:1].upper() + note[1:] for note in said.notes),
     )
     rule = cls if issubclass(cls, Optimizer) and cls.direction is not Optimizer.direction else None
     found = formula(rule, **flags) if rule else None

@@ -62,7 +62,7 @@ def page(about: Explanation, language: Language = ENGLISH, columns: int = 80) ->
     ]
     lines += _table([row for row in rows if row[1]], columns, indent=0)
     for note in map(plain, text.notes):
-        lines += [Line(""), *_wrapped(note[:1].upper() + note[1:], columns)]
+        lines += [Line(""), *_wrapped(note, columns)]
     return lines
 
 

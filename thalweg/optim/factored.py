@@ -199,6 +199,7 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
     is raised to the largest that it covers: the lesser bound plus g², or their running mean.
     """
     out = []
+    weights = (beta, 1 - beta) if beta else (1.0, 1.0)
     for g, kept in zip(gs, covers, strict=True):
         along = [
             a.view(*(-1 if j == k else 1 for k in range(g.ndim)))
@@ -207,17 +208,8 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
         columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
         rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
         bounds = Product(torch.ones_like(rows), columns), Product(rows, torch.ones_like(columns))
-        out.append((*bounds, torch.cat(_raised(g, along, beta)) if g.numel() else kept))
+        out.append((*bounds, torch.cat(slices.largest(g, along, *weights)) if g.numel() else kept))
     return out
-
-
-def _raised(g: Tensor, along: list[Tensor], beta: float) -> list[Tensor]:
-    """The accumulators of each dimension after g."""
-    kept, added = (beta, 1 - beta) if beta else (1.0, 1.0)
-    if g.ndim == 2:
-        return list(slices.largest(g, along[0], along[1], kept, added))
-    v = kept * functools.reduce(torch.minimum, along) + added * (g * g)
-    return [v.amax([j for j in range(g.ndim) if j != i]) for i in range(g.ndim)]
 
 
 class SM3(_Factored):
