@@ -1,12 +1,15 @@
+import contextlib
+import random
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.store import Store
+from thalweg.lab.store import Store, database
 
 
 @pytest.fixture
@@ -114,12 +117,173 @@ def test_a_password_is_never_shown():
 
 def test_a_full_disk_is_said_and_what_is_finished_stays(store):
     store.put("small", {"x": 1})
-    with store._engine.begin() as connection:  # SQLite answers a full disk and a full file alike
+    with store._database.engine.begin() as connection:  # SQLite answers a full disk and a full file alike
         pages = connection.exec_driver_sql("pragma page_count").scalar()
     from sqlalchemy import event
 
-    event.listen(store._engine, "connect", lambda c, _: c.execute(f"pragma max_page_count = {pages}"))
-    store._engine.dispose()
+    event.listen(store._database.engine, "connect", lambda c, _: c.execute(f"pragma max_page_count = {pages}"))
+    store._database.engine.dispose()
     with pytest.raises(ThalwegError, match=r"cannot write the store .*full"):
         store.put("large", {"x": "y" * 10**6})
     assert store.get(["small", "large"]) == {"small": {"x": 1}}
+
+
+def test_says_when_runs_were_finished(store):
+    before = datetime.now(UTC)
+    store.put("k", {"x": 1})
+    assert store.finished(["k", "other"]).keys() == {"k"}
+    assert before <= store.finished(["k"])["k"] <= datetime.now(UTC)
+
+
+RUN = {"optimizer": "adamw", "lr": 0.003, "seed": 100, "steps": 40, "final_loss": 1.25}
+EDITS = {
+    "a loss": "update runs set run = replace(run, '1.25', '1.24')",
+    "a space": "update runs set run = run || ' '",
+    "the checksum": "update runs set checksum = replace(checksum, substr(checksum, 1, 1), 'z')",
+    "no checksum": "update runs set checksum = null",
+    "no text": "update runs set run = ''",
+    "a number": "update runs set run = 7",
+    "no run": "update runs set run = '[1, 2]'",
+    "half a letter": "update runs set run = cast(x'7bff' as text)",
+    "bytes": "update runs set run = x'00ff'",
+    "another run": "update runs set run = (select run from runs where key = 'other'),"
+    " checksum = (select checksum from runs where key = 'other')",
+    "another key": "delete from runs where key = 'key'; update runs set key = 'key'",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
+def test_a_run_that_was_edited_is_named_and_not_used(store, tmp_path, edit):
+    store.put("key", RUN)
+    store.put("other", RUN | {"final_loss": 9.0})
+    with contextlib.closing(sqlite3.connect(tmp_path / "a" / "runs.db")) as connection:
+        connection.executescript(edit)
+        connection.commit()
+    with pytest.raises(ThalwegError, match=r"the run key….* does not match its checksum: .*--drop-damaged") as error:
+        store.get(["key"])
+    assert "\n" not in str(error.value)
+
+
+def test_an_edited_run_is_named_by_what_can_be_read_and_others_are_counted(store, tmp_path):
+    for key in ("a" * 64, "b" * 64):
+        store.put(key, RUN)
+    with contextlib.closing(sqlite3.connect(tmp_path / "a" / "runs.db")) as connection:
+        connection.execute("update runs set run = replace(run, '1.25', '1.24')")
+        connection.commit()
+    with pytest.raises(ThalwegError, match=r"the run aaaaaaaaaaaa… \(adamw, lr 0.003, seed 100, 40 steps\) and 1 more"):
+        store.get(["a" * 64, "b" * 64])
+
+
+OLD = """
+create table about (schema integer not null primary key);
+insert into about values (1);
+create table runs (key varchar(64) primary key, run text not null, finished datetime default current_timestamp);
+insert into runs (key, run) values ('old', '{"x": 1}');
+create table looks (race varchar(64) not null, seeds integer not null, primary key (race, seeds));
+insert into looks values ('race', 5);
+"""
+
+
+def test_a_store_of_the_first_version_gets_checksums_and_its_runs_are_not_believed(tmp_path):
+    path = tmp_path / "s.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD)
+    for _ in range(2):
+        store = Store(str(path))
+        store.put("new", {"x": 2})
+        assert store.get(["new"]) == {"new": {"x": 2}}
+        with pytest.raises(ThalwegError, match="the run old"):
+            store.get(["old"])
+        store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("select max(schema) from about").fetchone() == (2,)
+
+
+LONG = RUN | {"curve": [[step, 1 / 3] for step in range(60)]}
+KEYS = [f"{i:064}" for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """The bytes of a store with some runs."""
+    path = tmp_path_factory.mktemp("filled") / "s.db"
+    store = Store(str(path))
+    for key in KEYS:
+        store.put(key, LONG)
+    store.close()
+    return path.read_bytes()
+
+
+def _overwritten(data, start, length):
+    noise = random.Random(start).randbytes(length)
+    return data[:start] + noise + data[start + length :]
+
+
+HARMS = {
+    "cut in the middle": lambda data: data[: len(data) // 2],
+    "cut within a page": lambda data: data[: len(data) // 2 + 777],
+    "cut to a header": lambda data: data[:100],
+    "beginning overwritten": lambda data: _overwritten(data, 0, 100),
+    "schema overwritten": lambda data: _overwritten(data, 100, 3000),
+    "a page overwritten": lambda data: _overwritten(data, len(data) // 2 // 4096 * 4096, 4096),
+    "garbage": lambda data: random.Random(1).randbytes(len(data)),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
+def test_a_damaged_file_is_one_true_sentence(tmp_path, filled, harm):
+    path = tmp_path / "s.db"
+    path.write_bytes(harm(filled))
+    with pytest.raises(ThalwegError) as error:
+        Store(str(path)).get(KEYS)
+    text = str(error.value)
+    assert "s.db" in text
+    assert "--store" in text
+    assert "are kept" not in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bits_that_were_turned_anywhere_are_an_error_or_change_nothing(tmp_path, filled, seed):
+    """Some lie in no row and no page that is read."""
+    path = tmp_path / "s.db"
+    data = bytearray(filled)
+    dice = random.Random(seed)
+    for _ in range(30):
+        data[dice.randrange(4096, len(data))] ^= 1 << dice.randrange(8)
+    path.write_bytes(data)
+    with contextlib.suppress(ThalwegError):
+        store = Store(str(path))
+        assert all(run == LONG for run in store.get(KEYS).values())
+
+
+def test_a_folder_is_no_store(tmp_path):
+    with pytest.raises(ThalwegError, match=r"cannot open the store .*It is a folder"):
+        Store(str(tmp_path))
+
+
+def test_a_store_that_is_closed_to_writing_keeps_its_runs_and_says_so(tmp_path, filled):
+    path = tmp_path / "s.db"
+    path.write_bytes(filled)
+    store = Store(f"sqlite:///file:{path}?mode=ro&uri=true")
+    assert store.get(KEYS).keys() == set(KEYS)
+    with pytest.raises(ThalwegError, match=r"cannot write .*readonly.*Finished runs in it are kept; make the file"):
+        store.put("k", RUN)
+    store.close()
+
+
+def test_a_store_that_was_moved_away_is_not_said_to_be_kept(store, tmp_path):
+    store.put("k", RUN)
+    (tmp_path / "a" / "runs.db").unlink()
+    with pytest.raises(ThalwegError, match=r"cannot write the store .*moved or deleted after it was opened") as error:
+        store.put("l", RUN)
+    assert "are kept" not in str(error.value)
+
+
+def test_another_process_that_never_stops_writing_is_named(store, tmp_path, monkeypatch):
+    store.put("k", RUN)
+    with contextlib.closing(sqlite3.connect(tmp_path / "a" / "runs.db")) as other:
+        other.execute("begin immediate")
+        monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.1)
+        with pytest.raises(ThalwegError, match="Another process has been writing to it"):
+            Store(str(tmp_path / "a" / "runs.db")).put("l", RUN)

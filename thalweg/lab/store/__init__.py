@@ -1,0 +1,7 @@
+"""Where finished runs and the verdicts drawn from them live: SQLite, or any database that SQLAlchemy reaches."""
+
+from __future__ import annotations
+
+from thalweg.lab.store.store import Store
+
+__all__ = ["Store"]

@@ -1,0 +1,107 @@
+"""A database that is opened with its tables, read and written; whatever goes wrong is one clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from thalweg._base.errors import ThalwegError
+from thalweg.lab.store import tables, trouble
+
+#: so long another process may keep an SQLite file to itself before this one gives up
+PATIENCE_SECONDS = 60
+
+
+class Database:
+    """An open database.
+
+    Args:
+        url: an SQLAlchemy URL; a plain path means SQLite in that file.
+
+    Raises:
+        ThalwegError: if it cannot be opened or written, is damaged, or comes from a newer version.
+    """
+
+    def __init__(self, url: str) -> None:
+        full = url if "://" in url else f"sqlite:///{url}"
+        self.url = url  # as it may be shown: without its password
+        with self.clear_errors("open"):
+            self.url = sa.make_url(full).render_as_string(hide_password=True)
+            self.engine = _engine(full)
+            self._check_file()
+            version = tables.prepare(self.engine)
+        if version > tables.SCHEMA:
+            self.close()
+            raise ThalwegError(
+                f"the store {self.url} was written by a newer thalweg (its format is {version}, this one reads "
+                f"{tables.SCHEMA}); update thalweg, or name another with --store"
+            )
+
+    @property
+    def file(self) -> str | None:
+        """The file, if it is SQLite in one."""
+        url = self.engine.url
+        in_file = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":", "file:"))
+        return url.database if in_file else None
+
+    def read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        """All rows of a query."""
+        with self.clear_errors("read"), self.engine.connect() as connection:
+            return connection.execute(query).all()
+
+    def insert(self, table: sa.Table, *rows: dict[str, Any]) -> bool:
+        """Add rows, all or none; False if one of their keys is there already: another was first."""
+        with self.clear_errors("write"):
+            try:
+                with self.engine.begin() as connection:
+                    connection.execute(table.insert(), list(rows))
+            except IntegrityError:
+                return False
+        return True
+
+    def change(self, statement: sa.Update | sa.Delete) -> int:
+        """Change or remove rows; how many."""
+        with self.clear_errors("write"), self.engine.begin() as connection:
+            return connection.execute(statement).rowcount
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.engine.dispose()
+
+    @contextmanager
+    def clear_errors(self, action: str) -> Iterator[None]:
+        """What the database raises becomes one sentence."""
+        try:
+            yield
+        except trouble.ERRORS as error:
+            raise trouble.explained(error, action, self.url) from error
+
+    def _check_file(self) -> None:
+        """Damage is found before hours are spent; and a new file gets its folder."""
+        if self.file is None:
+            return
+        Path(self.file).parent.mkdir(parents=True, exist_ok=True)
+        with self.engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            self.close()
+            raise trouble.damaged(str(found), self.url)
+
+
+def _engine(url: str) -> sa.Engine:
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url)
+    engine = sa.create_engine(url, connect_args={"timeout": PATIENCE_SECONDS})
+    sa.event.listen(engine, "connect", _read_any_text)
+    return engine
+
+
+def _read_any_text(connection: Any, _: object) -> None:
+    """Damaged text is read all the same, and found by its checksum."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")

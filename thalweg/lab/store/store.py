@@ -1,0 +1,79 @@
+"""The store as a race uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from thalweg._base.errors import ThalwegError
+from thalweg.lab.store import runs
+from thalweg.lab.store.database import Database
+from thalweg.lab.store.tables import LOOKS, RUNS
+
+#: databases limit the length of IN (...)
+AT_ONCE = 500
+
+
+class Store:
+    """Finished runs by the content hash of what made them, and the looks that were taken at a race.
+
+    Args:
+        url: an SQLAlchemy URL; a plain path means SQLite in that file.
+
+    Raises:
+        ThalwegError: if it cannot be opened or written, is damaged, or comes from a newer version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+        self.url = self._database.url
+
+    def get(self, keys: list[str]) -> dict[str, dict[str, Any]]:
+        """The finished runs among ``keys``.
+
+        Raises:
+            ThalwegError: if one of them was edited or damaged after it was stored.
+        """
+        found, damaged = {}, []
+        for row in self._rows(keys, RUNS.c.key, RUNS.c.run, RUNS.c.checksum):
+            try:
+                found[row.key] = runs.unpacked(row)
+            except runs.DamagedError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise self._edited(damaged)
+        return found
+
+    def finished(self, keys: list[str]) -> dict[str, datetime]:
+        """When the finished runs among ``keys`` were stored, in UTC."""
+        rows = self._rows(keys, RUNS.c.key, RUNS.c.finished)
+        return {row.key: row.finished.replace(tzinfo=UTC) for row in rows}
+
+    def put(self, key: str, run: dict[str, Any]) -> None:
+        """Keep a finished run, at once and for good; a second one of the same key changes nothing."""
+        self._database.insert(RUNS, runs.packed(key, run))
+
+    def look(self, race: str, seeds: int) -> int:
+        """Note that a verdict on ``race`` was taken with so many seeds; which look at the data is it, from 1?"""
+        self._database.insert(LOOKS, {"race": race, "seeds": seeds})
+        earlier = sa.select(sa.func.count()).where(LOOKS.c.race == race, LOOKS.c.seeds <= seeds)
+        return int(self._database.read(earlier)[0][0])
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def _rows(self, keys: Sequence[str], *columns: sa.Column[Any]) -> Iterator[sa.Row[Any]]:
+        for start in range(0, len(keys), AT_ONCE):
+            yield from self._database.read(sa.select(*columns).where(RUNS.c.key.in_(keys[start : start + AT_ONCE])))
+
+    def _edited(self, damaged: list[str]) -> ThalwegError:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        return ThalwegError(
+            f"the run {damaged[0]}{more} in the store {self.url} does not match its checksum: it was edited or damaged "
+            "after it was stored, and is not used. `thalweg store --drop-damaged` (with the same --store) removes such "
+            "runs, and the same race makes them again"
+        )

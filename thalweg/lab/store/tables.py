@@ -1,0 +1,81 @@
+"""The tables of a store, their version, and how those of an earlier version become these."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+#: version of the tables below; a store from a newer one is refused.
+#: 1: runs without checksums, looks by the hash of a race. 2: checksums.
+SCHEMA = 2
+
+METADATA = sa.MetaData()
+ABOUT = sa.Table("about", METADATA, sa.Column("schema", sa.Integer, primary_key=True))
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("finished", sa.DateTime),  # UTC
+    sa.Column("checksum", sa.String(64)),  # of key and run; none in rows of version 1
+)
+#: of version 1: no task and no contestant can be read from the hash of a race
+LOOKS = sa.Table(
+    "looks",
+    METADATA,
+    sa.Column("race", sa.String(64), primary_key=True),
+    sa.Column("seeds", sa.Integer, primary_key=True),
+)
+
+
+def now() -> datetime:
+    """The time as the tables hold it: UTC, without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def prepare(engine: sa.Engine) -> int:
+    """Make what is missing; the version of the tables that are there now. Several may do so at the same time."""
+    for table in METADATA.sorted_tables:
+        _create(engine, table)
+    with engine.connect() as connection:
+        version = connection.scalar(sa.select(sa.func.max(ABOUT.c.schema)))
+    if version is None or version < SCHEMA:
+        _add_column(engine, RUNS.c.checksum)
+        _claim(engine)
+    return max(version or SCHEMA, SCHEMA)
+
+
+def _create(engine: sa.Engine, table: sa.Table) -> None:
+    try:
+        table.create(engine, checkfirst=True)
+    except DatabaseError:
+        if not sa.inspect(engine).has_table(table.name):
+            raise
+        # another race that opened the new store at the same time was first
+
+
+def _add_column(engine: sa.Engine, column: sa.Column[str]) -> None:
+    if _has_column(engine, column):
+        return
+    kind = column.type.compile(engine.dialect)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))
+    except DatabaseError:
+        if not _has_column(engine, column):
+            raise
+
+
+def _has_column(engine: sa.Engine, column: sa.Column[str]) -> bool:
+    return column.name in {found["name"] for found in sa.inspect(engine).get_columns(column.table.name)}
+
+
+def _claim(engine: sa.Engine) -> None:
+    """Write the version; another may have done so."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(ABOUT.insert().values(schema=SCHEMA))
+    except IntegrityError:
+        pass
