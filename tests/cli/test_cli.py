@@ -126,7 +126,7 @@ def test_a_store_of_a_newer_version_is_refused(folder):
         database.execute("create table about (schema integer primary key)")
         database.execute("insert into about values (99)")
     database.close()
-    assert "written by a newer thalweg (its format is 99, this one reads 1)" in refused(
+    assert "written by a newer thalweg (its format is 99, this one reads 2)" in refused(
         "race", "small.py", *QUICKLY, "--store", "new.db"
     )
 

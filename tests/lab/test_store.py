@@ -63,14 +63,14 @@ def test_a_killed_writer_loses_nothing_that_it_finished(tmp_path):
     store.close()
 
 
-def test_a_store_from_a_newer_version_is_refused(tmp_path):
+def test_a_store_from_a_newer_version_is_refused_and_left_as_it_is(tmp_path):
     path = tmp_path / "s.db"
-    Store(str(path)).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("update about set schema = 99")
-    connection.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("create table about (schema integer primary key); insert into about values (99)")
+    before = path.read_bytes()
     with pytest.raises(ThalwegError, match="newer thalweg"):
         Store(str(path))
+    assert path.read_bytes() == before
 
 
 def test_a_new_store_may_be_opened_by_several_at_once(tmp_path, monkeypatch):

@@ -35,13 +35,15 @@ class Database:
             self.url = sa.make_url(full).render_as_string(hide_password=True)
             self.engine = _engine(full)
             self._check_file()
-            version = tables.prepare(self.engine)
-        if version > tables.SCHEMA:
-            self.close()
-            raise ThalwegError(
-                f"the store {self.url} was written by a newer thalweg (its format is {version}, this one reads "
-                f"{tables.SCHEMA}); update thalweg, or name another with --store"
-            )
+            version = tables.version(self.engine) or 0
+            if version <= tables.SCHEMA:
+                tables.prepare(self.engine)
+                return
+        self.close()
+        raise ThalwegError(
+            f"the store {self.url} was written by a newer thalweg (its format is {version}, this one reads "
+            f"{tables.SCHEMA}); update thalweg, or name another with --store"
+        )
 
     @property
     def file(self) -> str | None:

@@ -35,16 +35,22 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def prepare(engine: sa.Engine) -> int:
-    """Make what is missing; the version of the tables that are there now. Several may do so at the same time."""
+def version(engine: sa.Engine) -> int | None:
+    """The version of the tables that are there; None for a new store."""
+    if not sa.inspect(engine).has_table(ABOUT.name):
+        return None
+    with engine.connect() as connection:
+        found: int | None = connection.scalar(sa.select(sa.func.max(ABOUT.c.schema)))
+    return found
+
+
+def prepare(engine: sa.Engine) -> None:
+    """Make what is missing. Several may do so at the same time."""
     for table in METADATA.sorted_tables:
         _create(engine, table)
-    with engine.connect() as connection:
-        version = connection.scalar(sa.select(sa.func.max(ABOUT.c.schema)))
-    if version is None or version < SCHEMA:
+    if version(engine) != SCHEMA:
         _add_column(engine, RUNS.c.checksum)
         _claim(engine)
-    return max(version or SCHEMA, SCHEMA)
 
 
 def _create(engine: sa.Engine, table: sa.Table) -> None:
