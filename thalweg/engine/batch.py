@@ -18,7 +18,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine import noise
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, Storage, is_dense, name_of
-from thalweg.engine.places import Places, local, opaque
+from thalweg.engine.places import Places, local, opaque, oriented
 from thalweg.engine.plan import Plan, plan
 from thalweg.engine.trace import Variant
 
@@ -33,7 +33,8 @@ class Batch:
     Attributes:
         variant: which graph.
         formats: how ``p`` and each state tensor lie in memory.
-        params, grads: local, real tensors (complex ones are seen as pairs of reals).
+        params, grads: local, real tensors (complex ones are seen as pairs of reals), as (out, in, …) where the group
+            says that they are kept transposed; so are the states of their shape.
         addresses: of the gradients.
         states: the state tensors by name; ``beside``: the second tensor of formats that have one, by name.
         narrow: by name, what is kept of each tensor or row, all in one vector; ``views`` are its parts, as they
@@ -152,10 +153,11 @@ class Bound:
     ) -> None:
         self.owners, self.kept, self.specs = owners, states, specs
         self.asked = key  # of the group; what is no matrix may follow another
-        params = [local(p) for p in owners]
+        self.transposed: bool = dict(key.choices).get("transposed", False)
+        params = self._oriented(owners)
         formats = formats_of(params[0].dtype, specs, storage)
-        tensors = {name: [local(s[name]) for s in states] for name in formats if name != "p"}
-        beside = {name: [local(s[beside_name(name, f)]) for s in states] for name, f in formats.items() if f.beside}
+        tensors = {name: self._oriented([s[name] for s in states]) for name in formats if name != "p"}
+        beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
         dense = all(is_dense(p) for p in params)
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(split_up, owners)))
@@ -176,6 +178,11 @@ class Bound:
             self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
         self.places = Places(owners, states, names, self.objects, dense, key.rule.takes_sparse, everything)
+
+    def _oriented(self, tensors: Sequence[Any]) -> list[Tensor]:
+        """What belongs to the parameters, one for each, as the rule sees it; scales of blocks are no such tensors."""
+        pairs = zip(tensors, self.owners, strict=True)
+        return [oriented(local(x), p, self.transposed and x.shape == p.shape) for x, p in pairs]
 
     def _share(self, name: str) -> Tensor:
         """Lay the numbers of all parameters side by side, so that one addition counts them all."""
@@ -221,6 +228,8 @@ class Bound:
             values = self.count()
         if values is None:
             return False
+        if self.transposed and grads:
+            grads = [oriented(g, p, True) for g, p in zip(grads, owners, strict=True)]
         self.batch.grads, self.batch.addresses, self.values = grads, self.places.addresses, values
         for name in self.asides:
             self.batch.asides[name] = [s.get(name) for s in self.kept]
@@ -301,7 +310,7 @@ def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool
 
 def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | None, torch.dtype]:
     """Shape and dtype of a state that is not shaped as its parameter; no shape where this parameter has none."""
-    x = local(p)
+    x = oriented(local(p), p, h.transposed)
     working = torch.float64 if x.dtype == torch.float64 else torch.float32
     if spec.kind == "aside":
         assert spec.shape is not None

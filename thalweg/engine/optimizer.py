@@ -87,6 +87,10 @@ class Optimizer(Declared):
             that are not fused; some frameworks clip such gradients only.
         capturable, differentiable: torch has them; only False is served, and True is an error.
 
+    A group may say ``transposed=True``: its matrices and kernels are kept as (in, out, …), as for ``x @ W`` and in
+    ``nn.ConvTranspose2d``, and are stepped as (out, in, …). Then a row is what makes one number of the output, for
+    ``centralize`` and ``clip_adaptive``, for states of rows, and for Muon's scale. :mod:`thalweg.groups` sets it.
+
     Raises:
         ValueError: for a hyperparameter outside its range, in the constructor or in a group, before anything changes.
         TypeError: for an argument that the optimizer does not have.
@@ -126,6 +130,7 @@ class Optimizer(Declared):
     cautious_decay: bool = hyper(default=False, doc="decay only where u shrinks p too", kw_only=True)
     hyperball: bool | str = hyper(default=False, within=(False, True, "all"), doc="keep a tensor's norm", kw_only=True)
     trust_ratio: bool = hyper(default=False, doc="scale u by ‖p‖/‖u‖, a tensor at a time", kw_only=True)
+    transposed: bool = hyper(default=False, doc="matrices are kept as (in, out, …)", kw_only=True, init=False)
     backend: str = hyper(default="auto", kw_only=True, setup=True)
     state_dtype: str | torch.dtype | None = hyper(default=None, kw_only=True, setup=True)
     rounding: str = hyper(default="nearest", within=("nearest", "stochastic"), kw_only=True, setup=True)

@@ -37,6 +37,17 @@ def local(x: Tensor) -> Tensor:
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
+def oriented(x: Tensor, p: Tensor, transposed: bool) -> Tensor:
+    """A tensor shaped as the parameter ``p``, as a rule sees it: (out, in, …), whatever way the model keeps it.
+
+    Args:
+        x: the parameter itself, its gradient or a state of its shape, here and real.
+        p: the parameter.
+        transposed: whether its group says that it is kept as (in, out, …).
+    """
+    return x.transpose(0, 1) if transposed and p.ndim > 1 else x
+
+
 def opaque(x: Tensor) -> bool:
     """Whether a tensor's memory is elsewhere, as that of a subclass which answers for itself, or not there."""
     dispatch: Any = type(x).__torch_dispatch__

@@ -18,7 +18,7 @@ from thalweg.engine.batch import Batch, formats_of, other_shape
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, is_dense, name_of
 from thalweg.engine.ops import ELEMENT, PER_TENSOR
-from thalweg.engine.places import local, opaque
+from thalweg.engine.places import local, opaque, oriented
 from thalweg.engine.trace import is_matrix, kept, variant
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Report:
         for (matrix, _, dtype, dense, _), params in same.items():
             key, specs = variant(type(opt), group, matrix=matrix), kept(type(opt), group, matrix)
             formats = formats_of(dtype, specs, opt.storage)
-            batch = Batch(key, formats, params, params, {}, {}, [], dense)
+            seen = [oriented(x, x, group["transposed"]) for x in params]
+            batch = Batch(key, formats, seen, seen, {}, {}, [], dense)
             try:
                 backend, why = choice.choose(opt.backend, batch, opt._steps.failed)
             except ValueError as error:
