@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,11 @@ def _from(path: str, key: str) -> str:
 
 
 def _memory() -> float | None:
+    if sys.platform == "win32":
+        return None
     try:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
+    except (ValueError, OSError):
         return None
     return float(round(size / 1e9, 1))
 

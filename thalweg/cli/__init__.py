@@ -6,10 +6,13 @@ import sys
 
 from thalweg._base.errors import ThalwegError
 from thalweg._base.optional import require_lab
+from thalweg.cli.signs import let_through
 
 
 def main() -> None:
     """Entry point of the ``thalweg`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        let_through(stream)
     try:
         require_lab()
     except ThalwegError as error:

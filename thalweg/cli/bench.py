@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from thalweg.bench.plot import FORMATS, label, plot
 from thalweg.bench.works import WHAT, WORKS
 from thalweg.cli import files
 from thalweg.cli.screen import console_of
+from thalweg.cli.typed import typed
 
 
 @click.command()
@@ -80,7 +80,7 @@ def bench(
             dtype,
             device,
             scale,
-            command=shlex.join(["thalweg", *sys.argv[1:]]),
+            command=typed(),
             tick=lambda done, total, what: progress.update(bar, completed=done, total=total, description=what),
         )
     if json_path is not None:

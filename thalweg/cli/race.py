@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
 from thalweg.cli import files, screen
+from thalweg.cli.typed import typed
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.contestants import CONTESTANTS
@@ -106,8 +106,7 @@ def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
         with screen.Live(console, plan) as live:
             return racing.race(plan, store, live)
     except KeyboardInterrupt:
-        again = shlex.join(["thalweg", *sys.argv[1:]])
-        text = f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {again}"
+        text = f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {typed()}"
         console.print(text, soft_wrap=True, markup=False)
         sys.exit(130)
     finally:

@@ -23,6 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from thalweg._base import fork
 from thalweg._base.errors import ThalwegError
 from thalweg.engine import openmp, user_cache
 
@@ -94,14 +95,12 @@ _lock = threading.Lock()
 _in_work: dict[str, threading.Lock] = {}  # by source: several compile at once, each of them once
 
 
+@fork.in_child
 def _new_lock() -> None:
     """Whoever held a lock is not there in a forked child to release it."""
     global _lock
     _lock = threading.Lock()
     _in_work.clear()
-
-
-os.register_at_fork(after_in_child=_new_lock)
 
 
 def available() -> tuple[bool, str]:
@@ -214,8 +213,8 @@ def _compile(source: str, command: Sequence[str], openmp_flags: Sequence[str], b
 @functools.cache
 def _find(cc: str, path: str | None) -> tuple[tuple[str, ...], str]:
     """The compiler with its own flags, or the reason why there is none."""
-    if os.name != "posix":
-        return (), f"C kernels need Linux or macOS, and this is {platform.system()}"
+    if sys.platform == "win32":
+        return (), "C kernels need Linux or macOS, and this is Windows"
     try:
         given = shlex.split(cc)
     except ValueError as error:
@@ -296,20 +295,29 @@ def _run(command: Sequence[str], folder: str | None = None) -> str:
 
 def _machine() -> str:
     """The processor's model and instruction sets: a home folder can be shared by unlike machines."""
-    facts = [platform.system(), platform.machine()]
-    if sys.platform == "darwin":
-        brand = ctypes.create_string_buffer(256)
-        size = ctypes.c_size_t(len(brand))
-        ctypes.CDLL(None).sysctlbyname(b"machdep.cpu.brand_string", brand, ctypes.byref(size), None, 0)
-        return "\n".join([*facts, os.fsdecode(brand.value)])
+    processor = _brand() if sys.platform == "darwin" else _first_processor()
+    return "\n".join([platform.system(), platform.machine(), *processor])
+
+
+def _brand() -> list[str]:
+    """The processor's model, as macOS tells it."""
+    brand = ctypes.create_string_buffer(256)
+    size = ctypes.c_size_t(len(brand))
+    ctypes.CDLL(None).sysctlbyname(b"machdep.cpu.brand_string", brand, ctypes.byref(size), None, 0)
+    return [os.fsdecode(brand.value)]
+
+
+def _first_processor() -> list[str]:
+    """What Linux tells of it, the first speaking for all, without what changes by itself."""
+    facts = []
     changing = ("cpu MHz", "bogomips", "BogoMIPS", "microcode", "physical id", "core id", "apicid", "initial apicid")
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
             if not line.strip():
-                break  # the first processor speaks for all
+                break
             if not line.startswith(changing):
                 facts.append(line.strip())
-    return "\n".join(facts)
+    return facts
 
 
 def _digest(*parts: str) -> str:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
+
+from thalweg._base import fork
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _lock = threading.RLock()
 
 
+@fork.in_child
 def _new_lock() -> None:
     """Whoever held the lock is not there in a forked child to release it."""
     global _lock
     _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)
 
 
 def once(function: F) -> F:

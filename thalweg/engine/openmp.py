@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 import torch
+
+from thalweg._base import fork
 
 #: below this much work, in elements, a second thread costs more than it brings
 ALONE = 1 << 15
@@ -13,14 +16,11 @@ ALONE = 1 << 15
 _forked = False
 
 
+@fork.in_child
 def _after_fork() -> None:
     """The OpenMP threads of the parent do not exist in the child."""
     global _forked
     _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def threads(size: int) -> int:
@@ -55,6 +55,8 @@ def share(entry: str) -> str:
     Raises:
         LookupError: with a clause that says why code which calls ``entry`` cannot share torch's runtime.
     """
+    if sys.platform == "win32":
+        raise LookupError("Windows has no linker that could be asked for torch's OpenMP runtime")
     try:
         runtime = _file(ctypes.CDLL(torch._C.__file__), entry)
         ctypes.CDLL(runtime, mode=os.RTLD_NOLOAD | ctypes.RTLD_GLOBAL)

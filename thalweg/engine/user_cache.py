@@ -10,11 +10,16 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """``$XDG_CACHE_HOME/thalweg``; where unset, ``~/.cache/thalweg`` (``~/Library/Caches/thalweg`` on macOS)."""
+    """``$XDG_CACHE_HOME/thalweg``; where unset, the system's folder for caches.
+
+    That is ``~/.cache/thalweg``, on macOS ``~/Library/Caches/thalweg``, on Windows ``%LOCALAPPDATA%\\thalweg\\Cache``.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the standard says to ignore a relative one
-        base = os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
-    return Path(base, "thalweg")
+    if os.path.isabs(base):  # the standard says to ignore a relative one
+        return Path(base, "thalweg")
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local"), "thalweg", "Cache")
+    return Path(os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache"), "thalweg")
 
 
 def read(name: str) -> bytes | None:
@@ -54,6 +59,8 @@ def write(name: str, data: bytes) -> Path:
 def _refuse_strangers(path: Path) -> None:
     """Raise ``PermissionError`` unless the folder is this user's own and only this user may write into it."""
     status = path.stat()
+    if sys.platform == "win32":  # closed to others by the rights that it inherits, of which its mode says nothing
+        return
     if status.st_uid != os.geteuid():
         raise PermissionError("it belongs to another user")
     if status.st_mode & 0o022:

@@ -6,12 +6,15 @@ import multiprocessing as mp
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 import torch
+
+from thalweg._base.errors import bad_argument
 
 #: what a worker says while it runs: (key of the run, step, loss)
 Progress = tuple[str, int, float]
@@ -57,6 +60,8 @@ class Pool:
     """
 
     def __init__(self, jobs: int, on_progress: Callable[[Progress], None]) -> None:
+        if jobs > most_jobs():
+            raise bad_argument("jobs", jobs, f"at most {most_jobs()} on Windows")
         context = mp.get_context("spawn")
         self._progress: Any = context.Queue()
         self._stop = context.Event()
@@ -89,4 +94,10 @@ class Pool:
 
 def default_jobs() -> int:
     """One worker for each core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, most_jobs())
+
+
+def most_jobs() -> int:
+    """How many workers a pool may have: Windows waits for 63 things at most, two of which are the executor's own."""
+    return 61 if sys.platform == "win32" else sys.maxsize
