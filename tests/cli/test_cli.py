@@ -168,7 +168,7 @@ def test_a_race_writes_its_report_its_json_and_its_csv(folder):
     with open("runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(raced["runs"]) == 32
-    assert rows[0].keys() == Run.__annotations__.keys() - {"curve"}
+    assert rows[0].keys() == Run.__annotations__.keys() - {"curve", "train_curve"}
     for row, run_ in zip(rows, raced["runs"], strict=True):
         assert (row["key"], float(row["final_loss"])) == (run_["key"], run_["final_loss"])
 
@@ -176,7 +176,7 @@ def test_a_race_writes_its_report_its_json_and_its_csv(folder):
 def test_json_on_the_standard_output_is_nothing_but_json():
     result = run("race", "small.py", *QUICKLY, "--json", "-")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout, parse_constant=_strict)["schema"] == 1
+    assert json.loads(result.stdout, parse_constant=_strict)["schema"] == 2
     assert "report: " in result.stderr
 
 
@@ -185,7 +185,7 @@ def test_csv_on_the_standard_output_is_nothing_but_csv(folder):
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader(result.stdout.splitlines()))
     assert len(rows) == 32
-    assert rows[0].keys() == Run.__annotations__.keys() - {"curve"}
+    assert rows[0].keys() == Run.__annotations__.keys() - {"curve", "train_curve"}
     assert "report: " in result.stderr
     assert not (folder / "-").exists()
 
@@ -197,7 +197,7 @@ def test_json_and_csv_are_not_mixed_on_the_standard_output(folder):
 def test_a_file_in_the_folder_that_the_race_makes_is_written(folder):
     result = run("race", "small.py", *QUICKLY, "--out", "there", "--json", "there/all.json", "--csv", "there/runs.csv")
     assert result.exit_code == 0, result.output
-    assert json.loads((folder / "there" / "all.json").read_text())["schema"] == 1
+    assert json.loads((folder / "there" / "all.json").read_text())["schema"] == 2
     assert len((folder / "there" / "runs.csv").read_text().splitlines()) == 33
 
 

@@ -75,7 +75,7 @@ def contestant(label, runs):
         "lr_centre": centre,
         "chosen": {"lr": lr, "multiplier": multiplier, "weight_decay": 0.0},
         "trials": 9,
-        "at_limit": False,
+        "edges": [],
         "mean_loss": sum(losses) / len(losses),
         "step_ms": {"forward": 5.0, "backward": 9.0, "optimizer": 2.0, "total": 16.0},
     }
@@ -191,7 +191,7 @@ def baseline_untuned(r):
 
 
 def challenger_at_its_limit(r):
-    r["contestants"][1]["at_limit"] = True
+    r["contestants"][1]["edges"] = ["learning rate"]
 
 
 def baseline_at_the_largest_multiplier(r):
@@ -376,10 +376,10 @@ def backends_unknown(r):
 @pytest.mark.parametrize(
     ("spoil", "name", "level", "says"),
     [
-        (baseline_at_the_edge, "lr-at-edge", "warning", r"adamw \(the baseline\) did best at 0.03"),
-        (baseline_untuned, "lr-at-edge", "warning", r"adamw \(the baseline\) ran at one learning rate, untuned"),
-        (challenger_at_its_limit, "lr-at-edge", "warning", "muon did best"),
-        (baseline_at_the_largest_multiplier, "multiplier-at-edge", "note", "adamw did best at × 30"),
+        (baseline_at_the_edge, "at-edge", "warning", r"adamw \(the baseline\) did best at learning rate 0.03, an edge"),
+        (baseline_untuned, "tuned", "warning", r"adamw \(the baseline\) ran at one learning rate, untuned"),
+        (challenger_at_its_limit, "at-edge", "warning", "muon did best"),
+        (baseline_at_the_largest_multiplier, "at-edge", "warning", r"did best at multiplier 30, an edge of 1 … 30"),
         (one_multiplier_for_the_baseline, "equal-choices", "warning", r"adamw \{1\}, muon \{1, 3, 10, 30\}"),
         (decay_for_one, "equal-choices", "warning", r"adamw \{0, 0.0003\}, muon \{0\}"),
         (a_longer_warmup, "same-conditions", "warning", "warmup differs: adamw 0.05, muon 0.2"),

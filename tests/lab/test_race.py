@@ -96,7 +96,7 @@ def raced(tmp_path_factory):
 def _untimed(value):
     """A result without what a clock measured or the machine's load."""
     timed = ("seconds", "optimizer_seconds", "trial_seconds", "step_ms", "seconds_ratio", "sentence", "sentences",
-             "quiet", "quiet_cpu_share", "load", "flags", "headline")  # fmt: skip
+             "quiet", "quiet_cpu_share", "load", "flags", "headline", "warnings")  # fmt: skip
     if isinstance(value, dict):
         return {k: _untimed(v) for k, v in value.items() if k not in timed}
     return [_untimed(v) for v in value] if isinstance(value, list) else value
@@ -111,16 +111,15 @@ def test_a_result_has_every_declared_field_and_no_other(raced):
             assert one.keys() == kind.__annotations__.keys()
     for contestant in result["contestants"]:
         assert contestant["step_ms"].keys() == StepTime.__annotations__.keys()
-    assert json.loads(json.dumps(result, allow_nan=False))["schema"] == 1
+    assert json.loads(json.dumps(result, allow_nan=False))["schema"] == 2
 
 
 def test_the_baseline_comes_first_and_everyone_else_is_compared_with_it(raced):
     result, *_ = raced
     assert [c["label"] for c in result["contestants"]] == ["adamw", "muon", "momentum"]
-    assert [(c["baseline"], c["challenger"]) for c in result["comparisons"]] == [
-        ("adamw", "muon"),
-        ("adamw", "momentum"),
-    ]
+    pairs = {(c["baseline"], c["challenger"]) for c in result["comparisons"]}
+    assert pairs == {("adamw", "muon"), ("adamw", "momentum")}
+    assert result["sentences"][:2] == [c["sentence"] for c in result["comparisons"]]
 
 
 def test_everyone_is_given_as_many_trials_of_the_same_length(raced):
@@ -175,6 +174,16 @@ def test_all_verdict_runs_are_evaluated_at_the_same_steps(raced):
     assert {tuple(step for step, _ in r["curve"]) for r in result["runs"] if r["role"] == "verdict"} == {
         tuple(range(0, 21, 2))
     }
+
+
+def test_the_training_loss_is_kept_at_the_steps_of_the_held_out_one(raced):
+    result, *_ = raced
+    for run in (r for r in result["runs"] if r["status"] == "finished"):
+        steps = [step for step, _ in run["curve"] if step]
+        assert [step for step, _ in run["train_curve"]] == steps
+        last = run["train_curve"][-1][1]
+        if run["role"] == "verdict":  # both are the mean over the last tenth
+            assert last == pytest.approx(run["train_loss"])
 
 
 def test_the_watcher_is_told_of_each_run_once_and_of_the_phases(raced):

@@ -119,7 +119,7 @@ def _write_json(path: Path, results: list[RaceResult]) -> None:
 
 
 def _write_csv(path: Path, results: list[RaceResult]) -> None:
-    rows = [{k: v for k, v in run.items() if k != "curve"} for result in results for run in result["runs"]]
+    rows = [{k: v for k, v in run.items() if not k.endswith("curve")} for result in results for run in result["runs"]]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()

@@ -14,10 +14,13 @@ class Evidence:
 
     Attributes:
         label: its name in this race.
-        losses: final held-out loss by index in its list of verdict seeds; a diverged run's is the cap.
+        losses: final held-out loss by index in its list of verdict seeds; a diverged run's is what it counts with
+            (:mod:`thalweg.lab.diverged`).
         horizons: complete shorter runs: steps → index → final loss.
-        block_seconds: seconds a step in each block of the quiet pass, in order; empty if there was none.
+        block_seconds: seconds a step in each block of the timing pass, in order; empty if there was none.
+        quiet: whether that pass had a core to itself; nothing is said of seconds where it had not.
         diverged: how many of the verdict runs diverged.
+        diverged_shorter: how many of the shorter runs diverged.
         state_bytes: of optimizer state; None if not known.
     """
 
@@ -25,7 +28,9 @@ class Evidence:
     losses: Mapping[int, float]
     horizons: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     block_seconds: Sequence[float] = ()
+    quiet: bool = True
     diverged: int = 0
+    diverged_shorter: int = 0
     state_bytes: int | None = None
 
 

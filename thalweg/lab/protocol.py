@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from thalweg._base.errors import unknown_name
+from thalweg.lab import diverged
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def statements(budget: Budget, baseline: str, challengers: int, seeds: int, marg
         f"{budget.allowance} spare trials, what is not needed for extending refines the best.",
         f"Tuning seeds {_set(budget.tune_seeds)}; verdict seeds {first} to {last}, which no search has seen.",
         "Only diverged runs are stopped: a loss that is not finite, or above twice that of the untrained model "
-        "after warmup. A diverged run counts with the held-out loss before training, and is reported.",
+        f"after warmup. A diverged run counts with a loss {diverged.RULE}, and is reported.",
         f"Steps to the same loss: complete runs at {horizons} of the horizon, each with its own whole schedule and "
         "the settings of the full horizon, interpolated for each seed in the logarithm of the horizon; never from "
         "within a long run.",

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 
 Role = Literal["tune", "verdict", "horizon"]
 Status = Literal["finished", "diverged"]
+Verdict = Literal["better", "worse", "slightly better", "slightly worse", "no difference that matters", "not settled"]
 
 
 class Ratio(TypedDict):
@@ -14,7 +15,7 @@ class Ratio(TypedDict):
     value: float | None
     low: float | None
     high: float | None
-    text: str  # "0.56 [0.54, 0.58]", "> 1.0 (not reached in 5 of 5)", "not measured"
+    text: str  # "0.56 [0.54, 0.58]", "> 1.0 (not reached in 5 of 5)", "not measured", "not stated, …"
 
 
 class Run(TypedDict):
@@ -30,13 +31,14 @@ class Run(TypedDict):
     seed: int
     role: Role
     steps: int
-    final_loss: float  # held-out, at the end; for a diverged run the cap: the held-out loss before training
+    final_loss: float  # held-out, at the end; for a diverged run what it counts with: more than any that trained
     train_loss: float  # mean of the last tenth of the steps
     seconds: float  # in the worker, evaluation excluded; noisy, other runs beside it
     optimizer_seconds: float
     state_bytes: int
     status: Status
     curve: list[tuple[int, float]]  # (step, held-out loss), the same steps for everyone; starts at step 0
+    train_curve: list[tuple[int, float]]  # (step, mean training loss since the point before), at those steps but 0
 
 
 class StepTime(TypedDict):
@@ -59,7 +61,8 @@ class Contestant(TypedDict):
     trials: int
     trial_steps: int
     trial_seconds: float
-    at_limit: bool  # the best lr still lay at an edge when the allowance was spent
+    at_limit: bool  # whether there are edges
+    edges: list[str]  # where its best lies at an edge of what was tried: learning rate, multiplier, weight decay
     tuning_curve: list[float]  # expected best loss after 1, 2, … of its trials in random order
     lr_sensitivity: float | None  # mean excess loss within a decade of the best lr, over the whole decrease
     mean_loss: float  # over the verdict seeds, diverged ones capped
@@ -78,21 +81,21 @@ class Comparison(TypedDict):
     baseline: str
     challenger: str
     difference: float  # mean of paired differences of final losses, challenger - baseline
-    low: float  # simultaneous interval over all comparisons
-    high: float
+    low: float | None  # simultaneous interval over all comparisons; None where the runs give none
+    high: float | None
     margin: float
     seeds: int
-    verdict: Literal[
-        "better", "worse", "slightly better", "slightly worse", "no difference that matters", "not settled"
-    ]
+    verdict: Verdict
     p_sign_flip: float | None  # exact, two-sided; None below 6 seeds
     sd: float  # of the paired differences
     correlation: float | None  # between the two, over seeds
-    power: float  # chance that a true difference of twice the margin would have been called better or worse
+    tuning_share: float | None  # share of the interval's variance that comes from tuning, 0 to 1; None: not known
+    power: float | None  # chance that a true difference of twice the margin would have been called better or worse
     more_seeds: int | None  # about how many more would settle it; None if settled, or beyond 1000
     steps_ratio: Ratio
     inverse_steps_ratio: Ratio  # the baseline's steps to the challenger's final loss
     seconds_ratio: Ratio
+    warnings: list[str]  # what qualifies the word: the texts of the warning flags that concern the two
     sentence: str
 
 
@@ -102,6 +105,8 @@ class Flag(TypedDict):
     id: str
     level: Literal["ok", "note", "warning"]
     text: str
+    labels: list[str]  # whom it concerns; empty: all
+    short: str  # of a warning: what the headline adds to the word, such as "on an over-fitted task"; may be empty
 
 
 class RaceResult(TypedDict):
@@ -115,5 +120,6 @@ class RaceResult(TypedDict):
     comparisons: list[Comparison]
     flags: list[Flag]
     environment: dict[str, str]
+    warnings: list[str]  # the texts of all flags that are warnings; they stand under the headline
     headline: str  # one line
     sentences: list[str]  # the verdict in full, then what was not tested

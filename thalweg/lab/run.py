@@ -151,6 +151,7 @@ def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = la
         state_bytes=state_bytes(optimizer),
         status="finished" if finished else "diverged",
         curve=[point for point in curve if math.isfinite(point[1])],
+        train_curve=[point for point in watch.train_curve if math.isfinite(point[1])],
     )
 
 
@@ -215,6 +216,8 @@ class _Observer(Watcher):
         self.points = {round(spec.steps * i / spec.evaluations) for i in range(1, spec.evaluations + 1)}
         self.warmup = warmup_steps(spec.steps)
         self.losses: list[float] = []
+        self.train_curve: list[tuple[int, float]] = []
+        self.told = 0  # how many losses are in the curve
         self.smooth = math.nan
         self.diverged = False
         self.seconds = self.optimizer_seconds = 0.0
@@ -241,4 +244,6 @@ class _Observer(Watcher):
             self.tell(self.spec.key, done, self.losses[-1])
         if done in self.points:
             self.curve.append((done, self.evaluate()))
+            self.train_curve.append((done, statistics.fmean(self.losses[self.told :])))
+            self.told = len(self.losses)
         self.since = time.perf_counter()

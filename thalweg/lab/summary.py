@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from thalweg.lab import honesty, script, stats
+from thalweg.lab import diverged, honesty, script, stats, wording
 from thalweg.lab.contestants import Contestant
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.plan import Plan
@@ -19,8 +19,10 @@ from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.run import set_up, setting
 from thalweg.lab.search import Found
 from thalweg.lab.timing import Pass, step_time, total
-from thalweg.lab.verdict import compare, headline, not_tested
+from thalweg.lab.verdict import compare
 
+#: version of the result; 2: warnings, edges, training curves
+SCHEMA = 2
 Blocks = Mapping[str, list[dict[str, float]]]
 
 
@@ -47,16 +49,17 @@ class Campaign:
 
 def summarise(plan: Plan, campaigns: Sequence[Campaign], timing: Pass, look: int) -> RaceResult:
     """The whole result; the baseline's campaign comes first."""
+    diverged.count(run for c in campaigns for run in c.runs)
     baseline, *challengers = campaigns
     blocks = timing.blocks
     margin, source = _margin(plan, baseline)
     rules = Rules(margin=margin, comparisons=max(1, len(challengers)), look=look)
     task = _task(plan, baseline)
-    evidence = {c.contestant.label: _evidence(c, blocks) for c in campaigns}
+    evidence = {c.contestant.label: _evidence(c, timing) for c in campaigns}
     base = evidence[baseline.contestant.label]
     comparisons = [compare(base, evidence[c.contestant.label], task, rules) for c in challengers]
     result = RaceResult(
-        schema=1,
+        schema=SCHEMA,
         task=task,
         protocol=_protocol(plan, rules, source, campaigns, timing),
         contestants=[_entry(plan, c, blocks) for c in campaigns],
@@ -64,10 +67,12 @@ def summarise(plan: Plan, campaigns: Sequence[Campaign], timing: Pass, look: int
         comparisons=comparisons,
         flags=[],
         environment=environment(),
-        headline=headline(task, comparisons),
-        sentences=[*(c["sentence"] for c in comparisons), not_tested(task, comparisons)],
+        warnings=[],
+        headline="",
+        sentences=[],
     )
     result["flags"] = honesty.flags(result)
+    wording.tell(result)
     return finite(result)
 
 
@@ -100,27 +105,27 @@ def _margin(plan: Plan, baseline: Campaign) -> tuple[float, str]:
     """The margin and where it comes from."""
     if plan.margin is not None:
         return plan.margin, "given by hand"
-    horizons = [*plan.horizons, plan.steps]
-    by_steps = {**baseline.horizon, plan.steps: baseline.verdict}
-    table = [[by_steps[h][i]["final_loss"] for h in horizons] for i in baseline.verdict]
-    margin = stats.margin(horizons, table)
+    shorter = [run for runs in baseline.horizon.values() for run in runs.values()]
+    margin = stats.margin(*diverged.trained_losses([*baseline.verdict.values(), *shorter]))
     return margin.value, margin.note
 
 
-def _evidence(campaign: Campaign, blocks: Blocks) -> Evidence:
+def _evidence(campaign: Campaign, timing: Pass) -> Evidence:
     label = campaign.contestant.label
     return Evidence(
         label=label,
         losses=dict(enumerate(campaign.final)),
         horizons={h: {i: r["final_loss"] for i, r in runs.items()} for h, runs in campaign.horizon.items()},
-        block_seconds=[total(block) / 1e3 for block in blocks.get(label, [])],
-        diverged=_diverged(campaign),
+        block_seconds=[total(block) / 1e3 for block in timing.blocks.get(label, [])],
+        quiet=timing.quiet,
+        diverged=_diverged(campaign.verdict),
+        diverged_shorter=sum(_diverged(runs) for runs in campaign.horizon.values()),
         state_bytes=campaign.verdict[0]["state_bytes"],
     )
 
 
-def _diverged(campaign: Campaign) -> int:
-    return sum(run["status"] == "diverged" for run in campaign.verdict.values())
+def _diverged(runs: Mapping[int, Run]) -> int:
+    return sum(run["status"] == "diverged" for run in runs.values())
 
 
 def _task(plan: Plan, baseline: Campaign) -> dict[str, object]:
@@ -205,12 +210,13 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
         trial_steps=sum(run["steps"] for run in campaign.tune),
         trial_seconds=sum(run["seconds"] for run in campaign.tune),
         at_limit=found.at_limit,
+        edges=["learning rate"] if found.at_limit else [],
         tuning_curve=[stats.expected_best(losses, k) for k in range(1, len(losses) + 1)],
         lr_sensitivity=_lr_sensitivity(campaign, plan.probe.initial_loss),
         mean_loss=statistics.fmean(campaign.final),
         sd_loss=statistics.stdev(campaign.final) if len(runs) > 1 else math.nan,
         mean_train_loss=statistics.fmean(run["train_loss"] for run in runs),
-        diverged=_diverged(campaign),
+        diverged=_diverged(campaign.verdict),
         state_bytes=runs[0]["state_bytes"],
         bytes_per_parameter=runs[0]["state_bytes"] / plan.probe.parameters,
         step_ms=step_time(mine) if mine else None,

@@ -11,11 +11,12 @@ import numpy as np
 from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.lab import stats
 from thalweg.lab.evidence import Evidence, Rules
-from thalweg.lab.result import Comparison, Ratio
+from thalweg.lab.result import Comparison, Ratio, Verdict
 from thalweg.lab.stats import Interval, StepRatios
-from thalweg.lab.wording import Verdict, headline, not_tested, sentence
 
-__all__ = ["Evidence", "Rules", "Verdict", "compare", "headline", "judge", "not_tested"]
+__all__ = ["Evidence", "Rules", "Verdict", "compare", "judge"]
+
+BUSY = stats.not_stated("the machine was busy")
 
 
 def judge(interval: Interval, margin: float) -> Verdict:
@@ -42,12 +43,15 @@ def judge(interval: Interval, margin: float) -> Verdict:
 
 
 def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], rules: Rules) -> Comparison:
-    """Everything that is said of a challenger beside the baseline.
+    """All numbers of a challenger beside the baseline, and the word; :mod:`thalweg.lab.wording` adds the sentences.
+
+    Where all runs of the one diverged and none of the other's, the word is *worse* (or *better*) without an interval:
+    the loss that a diverged run counts with is a convention, and its spread means nothing.
 
     Args:
         baseline: its runs; the verdict runs at the indices of the challenger's.
         challenger: its runs.
-        task: ``name``, ``parameters``, ``steps`` (the full horizon), ``batch_size``, ``unit``, as the race ran them.
+        task: ``steps``, the full horizon.
         rules: margin, comparisons, alpha, look.
 
     Raises:
@@ -63,30 +67,56 @@ def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], r
     seeds = sorted(baseline.losses)
     differences = [challenger.losses[i] - baseline.losses[i] for i in seeds]
     interval = stats.paired(differences, **level)
-    verdict = judge(interval, rules.margin)
+    untrained = _of_untrained(baseline, challenger)
+    word = untrained or judge(interval, rules.margin)
+    bounded = untrained is None and math.isfinite(interval.high)
+    sd = stats.unbiased_sd(interval.sd, interval.n)
     steps = _steps(challenger, baseline, task["steps"], level)
     inverse = _steps(baseline, challenger, task["steps"], level)
-    result: Comparison = {
+    unstated = _unstated(baseline, challenger)
+    return {
         "baseline": baseline.label,
         "challenger": challenger.label,
         "difference": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
+        "low": interval.low if bounded else None,
+        "high": interval.high if bounded else None,
         "margin": rules.margin,
         "seeds": interval.n,
-        "verdict": verdict,
+        "verdict": word,
         "p_sign_flip": stats.sign_flip_p(differences),
         "sd": interval.sd,
         "correlation": _correlation(baseline, challenger),
-        "power": stats.power(stats.unbiased_sd(interval.sd, interval.n), interval.n, rules.margin, **level),
-        "more_seeds": _more(interval, rules) if verdict == "not settled" else None,
-        "steps_ratio": steps.ratio if steps else stats.NOT_MEASURED,
-        "inverse_steps_ratio": inverse.ratio if inverse else stats.NOT_MEASURED,
-        "seconds_ratio": _seconds(steps, challenger, baseline, level),
+        "tuning_share": None,
+        "power": stats.power(sd, interval.n, rules.margin, **level) if bounded else None,
+        "more_seeds": _more(interval, rules) if word == "not settled" and bounded else None,
+        "steps_ratio": unstated or (steps.ratio if steps else stats.NOT_MEASURED),
+        "inverse_steps_ratio": unstated or (inverse.ratio if inverse else stats.NOT_MEASURED),
+        "seconds_ratio": unstated or _seconds(steps, challenger, baseline, level),
+        "warnings": [],
         "sentence": "",
     }
-    result["sentence"] = sentence(result, baseline, challenger, task, rules)
-    return result
+
+
+def _all_diverged(side: Evidence) -> bool:
+    return side.diverged == len(side.losses)
+
+
+def _of_untrained(baseline: Evidence, challenger: Evidence) -> Verdict | None:
+    """The word where one of the two, or both, never trained."""
+    if _all_diverged(baseline) and _all_diverged(challenger):
+        return "not settled"
+    if _all_diverged(challenger) and not baseline.diverged:
+        return "worse"
+    if _all_diverged(baseline) and not challenger.diverged:
+        return "better"
+    return None
+
+
+def _unstated(baseline: Evidence, challenger: Evidence) -> Ratio | None:
+    """Steps to the same loss rest on the losses of all complete runs, and a diverged one has none."""
+    sides = (challenger, baseline)
+    said = [f"{n} of {side.label}" for side in sides if (n := side.diverged + side.diverged_shorter)]
+    return stats.not_stated(f"runs diverged: {', '.join(said)}") if said else None
 
 
 def _steps(runner: Evidence, other: Evidence, full: int, level: Mapping[str, Any]) -> StepRatios | None:
@@ -101,9 +131,11 @@ def _steps(runner: Evidence, other: Evidence, full: int, level: Mapping[str, Any
 
 
 def _seconds(steps: StepRatios | None, challenger: Evidence, baseline: Evidence, level: Mapping[str, Any]) -> Ratio:
-    """Block i of one is beside block i of the other in the quiet pass, so they make a pair."""
+    """Block i of one is beside block i of the other in the timing pass, so they make a pair."""
     if steps is None or not challenger.block_seconds or not baseline.block_seconds:
         return stats.NOT_MEASURED
+    if not (challenger.quiet and baseline.quiet):
+        return BUSY
     pairs = zip(challenger.block_seconds, baseline.block_seconds, strict=True)
     return stats.seconds_ratio(steps, [math.log(a / b) for a, b in pairs], **level)
 

@@ -6,12 +6,13 @@ import random
 import statistics
 from typing import Any
 
-from thalweg.lab import honesty
+from thalweg.lab import diverged as divergence
+from thalweg.lab import honesty, wording
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.protocol import BUDGETS, statements
 from thalweg.lab.result import Contestant, RaceResult, Run
-from thalweg.lab.summary import finite
-from thalweg.lab.verdict import compare, headline, not_tested
+from thalweg.lab.summary import SCHEMA, finite
+from thalweg.lab.verdict import compare
 
 LEVELS = {"adamw": 2.2, "muon": 2.0, "momentum": 2.35, "sgd": 2.9, "rmsprop": 2.25, "adam": 2.21}
 STATE = 8 * 135808
@@ -35,11 +36,12 @@ def race(
     """A finished race of these contestants; the first verdict run of one of them may have diverged."""
     draw = random.Random(repr((labels, seeds, diverged)))
     runs = {label: _runs(label, seeds, label == diverged, draw) for label in labels}
+    divergence.count(run for mine in runs.values() for run in mine)
     evidence = {label: _evidence(label, runs[label], timed, draw) for label in labels}
     rules = Rules(margin=0.02, comparisons=max(1, len(labels) - 1))
     comparisons = [compare(evidence[labels[0]], evidence[label], TASK, rules) for label in labels[1:]]
     result = RaceResult(
-        schema=1,
+        schema=SCHEMA,
         task=TASK,
         protocol={
             "baseline": labels[0],
@@ -56,10 +58,12 @@ def race(
         comparisons=comparisons,
         flags=[],
         environment={"torch": "2.13.0"},
-        headline=headline(TASK, comparisons),
-        sentences=[*(c["sentence"] for c in comparisons), not_tested(TASK, comparisons)],
+        warnings=[],
+        headline="",
+        sentences=[],
     )
     result["flags"] = honesty.flags(result)
+    wording.tell(result)
     return finite(result)
 
 
@@ -106,6 +110,7 @@ def _run(
         state_bytes=STATE,
         status="diverged" if bad else "finished",
         curve=curve[:1] if bad else curve,
+        train_curve=[] if bad else [(step, loss - 0.05) for step, loss in curve[1:]],
     )
 
 
@@ -135,6 +140,7 @@ def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contesta
         trial_steps=1200,
         trial_seconds=10.0,
         at_limit=False,
+        edges=[],
         tuning_curve=[3.0 - 0.1 * k for k in range(6)],
         lr_sensitivity=0.046 if i else None,
         mean_loss=statistics.fmean(losses),

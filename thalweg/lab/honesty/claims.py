@@ -15,7 +15,8 @@ def interval_of_the_runs(record: Record) -> Flag:
     wrong = [
         f"{c['challenger']}: not the Student-t interval of its stored runs" for c in compared if not _agrees(record, c)
     ]
-    return warn_of("interval", wrong, "Every interval is the simultaneous Student-t interval of the stored runs.")
+    fine = "Every interval is the simultaneous Student-t interval of the stored runs."
+    return warn_of("interval", wrong, fine, "with an interval that its runs do not give")
 
 
 def _agrees(record: Record, comparison: Comparison) -> bool:
@@ -24,11 +25,10 @@ def _agrees(record: Record, comparison: Comparison) -> bool:
         return False
     alpha = stats.alpha_at_look(record.protocol.get("look", 1), record.protocol.get("alpha", 0.05))
     again = stats.paired(differences, comparisons=len(record.result["comparisons"]), alpha=alpha)
-    pairs = zip(
-        (again.mean, again.low, again.high), (comparison[k] for k in ("difference", "low", "high")), strict=True
-    )
     scale = max(abs(again.mean), comparison["margin"], 1e-300)
-    return all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6 * scale) for a, b in pairs)
+    stated = [(again.mean, comparison["difference"])]
+    stated += [(a, b) for a, b in ((again.low, comparison["low"]), (again.high, comparison["high"])) if b is not None]
+    return all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6 * scale) for a, b in stated)
 
 
 def few_seeds(record: Record) -> Flag:
@@ -55,7 +55,7 @@ def margin(record: Record) -> Flag:
     compared = record.result["comparisons"]
     if not compared:
         return ok("margin", "Nothing was compared, so no margin was needed.")
-    again = stats.margin(*record.losses_by_horizon(compared[0]["baseline"]))
+    again = stats.margin(*record.trained_losses(compared[0]["baseline"]))
     if not math.isclose(again.value, compared[0]["margin"], rel_tol=1e-6):
         return note("margin", f"The margin was given by hand; 5 % more steps buy the baseline about {again.value:.2g}.")
     if again.source == "floor":
@@ -125,7 +125,8 @@ def same_implementation(record: Record) -> Flag:
         return note("same-implementation", f"The backend of {', '.join(missing)} was not recorded.")
     shown = ", ".join(f"{label} {backends[label]}" for label in record.labels)
     if len({backends[label] for label in record.labels}) > 1:
-        return warning("same-implementation", f"Seconds compare different implementations: {shown}.")
+        text = f"Seconds compare different implementations: {shown}."
+        return warning("same-implementation", text, "with different implementations")
     return ok("same-implementation", f"All steps were taken by one implementation: {shown}.")
 
 

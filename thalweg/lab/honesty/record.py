@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from thalweg.lab.diverged import trained_losses
 from thalweg.lab.result import Comparison, Flag, RaceResult, Ratio, Role, Run
 
 
@@ -43,12 +44,9 @@ class Record:
         seeds = [run["seed"] for run in self.runs("verdict", label)]
         return [[run["final_loss"] for run in everything if run["seed"] == seed] for seed in seeds]
 
-    def losses_by_horizon(self, label: str) -> tuple[list[int], list[list[float]]]:
-        """Steps of the complete runs, rising, and final losses, shape (seeds, horizons), of the seeds that have all."""
-        everything = self.runs("verdict", label) + self.runs("horizon", label)
-        horizons, seeds = (sorted({run[key] for run in everything}) for key in ("steps", "seed"))
-        loss = {(run["seed"], run["steps"]): run["final_loss"] for run in everything}
-        return horizons, [[loss[s, h] for h in horizons] for s in seeds if all((s, h) in loss for h in horizons)]
+    def trained_losses(self, label: str) -> tuple[list[int], list[list[float]]]:
+        """Final losses by horizon, as :func:`thalweg.lab.diverged.trained_losses` gives them."""
+        return trained_losses(self.runs("verdict", label) + self.runs("horizon", label))
 
     def step_ratios(self) -> list[tuple[str, str, Ratio]]:
         """(who takes the steps, to whose final loss, ratio) of every comparison, both ways."""
@@ -64,23 +62,30 @@ class Record:
 
 def ok(name: str, text: str) -> Flag:
     """Checked, and in order."""
-    return {"id": name, "level": "ok", "text": text}
+    return {"id": name, "level": "ok", "text": text, "labels": [], "short": ""}
 
 
 def note(name: str, text: str) -> Flag:
     """The reader should know."""
-    return {"id": name, "level": "note", "text": text}
+    return {"id": name, "level": "note", "text": text, "labels": [], "short": ""}
 
 
-def warning(name: str, text: str) -> Flag:
-    """The reader should doubt."""
-    return {"id": name, "level": "warning", "text": text}
+def warning(name: str, text: str, short: str = "", labels: Iterable[str] = ()) -> Flag:
+    """The reader should doubt.
+
+    Args:
+        name: the flag's id.
+        text: whole sentences; they stand under the headline and at the comparisons that they concern.
+        short: what it adds to the word of a verdict, such as ``on an over-fitted task``; nothing if empty.
+        labels: the contestants whom it concerns; all if there are none.
+    """
+    return {"id": name, "level": "warning", "text": text, "labels": list(labels), "short": short}
 
 
-def warn_of(name: str, wrong: Iterable[str], fine: str) -> Flag:
+def warn_of(name: str, wrong: Iterable[str], fine: str, short: str = "", labels: Iterable[str] = ()) -> Flag:
     """A warning that lists what is wrong, or the sentence for nothing being so."""
     found = list(wrong)
-    return warning(name, "; ".join(found) + ".") if found else ok(name, fine)
+    return warning(name, "; ".join(found) + ".", short, labels) if found else ok(name, fine)
 
 
 def listed(values: Iterable[float]) -> str:

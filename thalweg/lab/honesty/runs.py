@@ -34,7 +34,8 @@ def whole_schedules(record: Record) -> Flag:
     wrong += [
         f"{r['role']} run of {r['optimizer']}, seed {r['seed']}: its schedule has another length" for r in unfinished
     ]
-    return warn_of("whole-schedules", wrong, "Every run went through its own whole schedule.")
+    fine = "Every run went through its own whole schedule."
+    return warn_of("whole-schedules", wrong, fine, "with runs that were not whole")
 
 
 def _whole(run: Run) -> bool:
@@ -47,7 +48,8 @@ def end_of_run(record: Record) -> Flag:
     finished = [run for run in record.result["runs"] if run["status"] == "finished" and run["curve"]]
     other = [run for run in finished if not math.isclose(run["final_loss"], run["curve"][-1][1], rel_tol=1e-12)]
     wrong = [f"{r['role']} run of {r['optimizer']}, seed {r['seed']}: not the loss at its end" for r in other]
-    return warn_of("end-of-run", wrong, "Every final loss is the held-out loss at the end of its run.")
+    fine = "Every final loss is the held-out loss at the end of its run."
+    return warn_of("end-of-run", wrong, fine, "with losses that are not those at the end")
 
 
 def none_dropped(record: Record) -> Flag:
@@ -62,17 +64,18 @@ def none_dropped(record: Record) -> Flag:
             contestant["mean_loss"], sum(losses) / len(losses), rel_tol=1e-9, abs_tol=1e-300
         ):
             wrong.append(f"the mean loss of {contestant['label']} is not the mean of all its verdict runs")
-    return warn_of("none-dropped", wrong, "Every verdict run counts; diverged ones with the loss before training.")
+    fine = "Every verdict run counts; one that diverged counts as worse than any that trained."
+    return warn_of("none-dropped", wrong, fine, "with runs left out")
 
 
 def divergences(record: Record) -> Flag:
     """What diverged on fresh seeds will diverge for the user too."""
-    wrong = []
+    wrong = {}
     for label in record.labels:
         runs = record.runs("verdict", label) + record.runs("horizon", label)
         if diverged := sum(run["status"] == "diverged" for run in runs):
-            wrong.append(f"{diverged} of {len(runs)} fresh runs of {label} diverged")
-    return warn_of("divergences", wrong, "No run on a fresh seed diverged.")
+            wrong[label] = f"{diverged} of {len(runs)} fresh runs of {label} diverged"
+    return warn_of("divergences", wrong.values(), "No run on a fresh seed diverged.", "with runs that diverged", wrong)
 
 
 def over_fitting(record: Record) -> Flag:
@@ -83,6 +86,8 @@ def over_fitting(record: Record) -> Flag:
             "over-fitting",
             f"Over-fitted: the held-out loss of {', '.join(found)} rises at the end of the run while the training loss "
             "lies below it; this race measures regularization more than optimization.",
+            "on an over-fitted task",
+            found,
         )
     return ok("over-fitting", "No held-out loss rises at the end of the runs while the training loss falls.")
 
@@ -101,9 +106,8 @@ def held_out_shown(record: Record) -> Flag:
     """Where the data are passed over several times, a training loss alone says little."""
     bare = {run["optimizer"] for run in record.runs("verdict") if not run["curve"]}
     if bare:
-        return warning(
-            "held-out-shown", f"Without a held-out curve, the training loss alone: {', '.join(sorted(bare))}."
-        )
+        text = f"Without a held-out curve, the training loss alone: {', '.join(sorted(bare))}."
+        return warning("held-out-shown", text, labels=sorted(bare))
     epochs = record.protocol.get("epochs")
     if epochs is not None and epochs > 1:
         return note(

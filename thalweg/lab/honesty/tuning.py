@@ -48,38 +48,47 @@ def equal_trial_steps(record: Record) -> Flag:
     steps = {label: sum(run["steps"] for run in record.runs("tune", label)) for label in record.labels}
     if len(set(steps.values())) > 1:
         shown = ", ".join(f"{label} {n}" for label, n in steps.items())
-        return warning("equal-trial-steps", f"The trials took unequal numbers of steps: {shown}.")
+        text = f"The trials took unequal numbers of steps: {shown}."
+        return warning("equal-trial-steps", text, "with unequal trials")
     return ok("equal-trial-steps", f"The trials of each contestant took {next(iter(steps.values()), 0)} steps.")
 
 
-def lr_at_edge(record: Record) -> Flag:
-    """A best learning rate at the edge of what was tried has not been found yet; a default was never looked for."""
-    fine = "Every chosen learning rate lies inside the range that was tried."
-    return warn_of("lr-at-edge", filter(None, (_edge(record, c) for c in record.result["contestants"])), fine)
+def tuned(record: Record) -> Flag:
+    """A default was never looked for."""
+    alone = [label for label in record.labels if len({run["lr"] for run in record.runs("tune", label)}) < 2]
+    wrong = [f"{_who(record, label)} ran at one learning rate, untuned" for label in alone]
+    return warn_of("tuned", wrong, "Every learning rate was looked for.", "without tuning", alone)
 
 
-def _edge(record: Record, contestant: Contestant) -> str:
-    label = contestant["label"]
-    who = f"{label} (the baseline)" if label == record.baseline else label
-    tried = {run["lr"] for run in record.runs("tune", label)}
-    if len(tried) < 2:
-        return f"{who} ran at one learning rate, untuned"
-    chosen = contestant["chosen"]["lr"]
-    if contestant["at_limit"] or chosen <= min(tried) * (1 + 1e-9) or chosen >= max(tried) * (1 - 1e-9):
-        return f"{who} did best at {chosen:g}, an edge of {min(tried):g} … {max(tried):g}: it may gain more"
-    return ""
+def at_edge(record: Record) -> Flag:
+    """A best setting at the edge of what was tried has not been found yet."""
+    found = {c["label"]: edges for c in record.result["contestants"] if (edges := _edges(record, c))}
+    wrong = [
+        f"{_who(record, label)} did best at {' and at '.join(edges)}, and may gain more"
+        for label, edges in found.items()
+    ]
+    fine = "Every setting that was chosen lies inside the range that was tried."
+    return warn_of("at-edge", wrong, fine, "at an edge of what was tried", found)
 
 
-def multiplier_at_edge(record: Record) -> Flag:
-    """The multipliers are declared and not extended, so a best one at their upper end may not be the best there is."""
-    most = max((run["multiplier"] for run in record.runs("tune")), default=1.0)
-    there = [c["label"] for c in record.result["contestants"] if most > 1 and c["chosen"]["multiplier"] == most]
-    if there:
-        who = ", ".join(there)
-        return note(
-            "multiplier-at-edge", f"{who} did best at × {most:g}, the largest multiplier on offer, and may gain more."
-        )
-    return ok("multiplier-at-edge", "Nobody did best at the largest multiplier on offer.")
+def _who(record: Record, label: str) -> str:
+    return f"{label} (the baseline)" if label == record.baseline else label
+
+
+def _edges(record: Record, contestant: Contestant) -> list[str]:
+    """Where its best lies at an end of what was tried: of learning rates at either, of multipliers at the upper one."""
+    edges = []
+    for knob, key, ends in (
+        ("learning rate", "lr", (min, max)),
+        ("multiplier", "multiplier", (max,)),
+        ("weight decay", "weight_decay", ()),
+    ):
+        tried = {run[key] for run in record.runs("tune", contestant["label"])}  # type: ignore[literal-required]
+        chosen = contestant["chosen"][key]
+        there = len(tried) > 1 and any(math.isclose(chosen, end(tried), rel_tol=1e-9) for end in ends)
+        if there or (knob in contestant["edges"]):
+            edges.append(f"{knob} {chosen:.4g}, an edge of {min(tried):.4g} … {max(tried):.4g}")
+    return edges
 
 
 def equal_choices(record: Record) -> Flag:
@@ -93,7 +102,8 @@ def equal_choices(record: Record) -> Flag:
         if len(set(by_label.values())) > 1:
             shown = ", ".join(f"{label} {listed(values)}" for label, values in by_label.items())
             wrong.append(f"Not everyone had the same choices of {name}: {shown}")
-    return warn_of("equal-choices", wrong, "Everyone chose from the same multipliers and weight decays.")
+    fine = "Everyone chose from the same multipliers and weight decays."
+    return warn_of("equal-choices", wrong, fine, "with unequal choices")
 
 
 def _multipliers(record: Record, contestant: Contestant) -> frozenset[float]:
@@ -121,7 +131,7 @@ def same_conditions(record: Record) -> Flag:
         values = {label: repr(mine.get(name)) for label, mine in conditions.items()}
         if len(set(values.values())) > 1:
             wrong.append(f"{name} differs: " + ", ".join(f"{label} {value}" for label, value in values.items()))
-    return warn_of("same-conditions", wrong, f"The same for all: {', '.join(names)}.")
+    return warn_of("same-conditions", wrong, f"The same for all: {', '.join(names)}.", "under unequal conditions")
 
 
 def _conditions(record: Record, label: str) -> dict[str, Any]:
@@ -137,8 +147,8 @@ CHECKS = (
     seeds_disjoint,
     equal_trials,
     equal_trial_steps,
-    lr_at_edge,
-    multiplier_at_edge,
+    tuned,
+    at_edge,
     equal_choices,
     same_conditions,
 )

@@ -17,6 +17,17 @@ from thalweg.lab.stats.margin import loss_table
 
 NOT_MEASURED: Ratio = {"value": None, "low": None, "high": None, "text": "not measured"}
 
+
+def not_stated(why: str) -> Ratio:
+    """A ratio that was measured, or could have been, and of which nothing can be said."""
+    return {"value": None, "low": None, "high": None, "text": f"not stated, {why}"}
+
+
+def is_stated(ratio: Ratio) -> bool:
+    """Whether it says anything, be it a bound."""
+    return not ratio["text"].startswith("not ")
+
+
 #: "=": reached at this part of the horizon; ">": not within it; "<": already at the shortest complete run
 Sign = Literal["<", "=", ">"]
 

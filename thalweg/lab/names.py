@@ -1,0 +1,31 @@
+"""What contestants are called: the label, and beside it the class that ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from thalweg.lab.result import Contestant
+
+
+def shown_class(contestant: Contestant) -> str:
+    """``AdamW``; ``my.py:Mine`` of a file, without its folder; ``torch.optim:NAdam`` of a module."""
+    place, colon, name = contestant["optimizer"].rpartition(":")
+    return f"{PurePath(place.replace(chr(92), '/')).name}{colon}{name}"
+
+
+def named(contestant: Contestant, more: str = "") -> str:
+    """The label, with the class where it says more than the label, and whatever else: ``twin (AdamW; in short)``.
+
+    Args:
+        contestant: of a result.
+        more: stands in the same brackets.
+    """
+    label, cls = contestant["label"], shown_class(contestant)
+    notes = [note for note in ("" if cls.lower() == label.lower() else cls, more) if note]
+    return f"{label} ({'; '.join(notes)})" if notes else label
+
+
+def join(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,133 @@
+"""The sentence of one comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from thalweg.lab import diverged, stats
+from thalweg.lab.digits import count, fixed, of_interval, size
+from thalweg.lab.names import join, named
+from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Verdict
+from thalweg.lab.wording.qualify import entry, level, qualified, told, untrained
+
+_CLAIMS: dict[Verdict, str] = {
+    "better": "{c} is better than {b}",
+    "worse": "{c} is worse than {b}",
+    "slightly better": "{c} is slightly better than {b}, perhaps by less than matters",
+    "slightly worse": "{c} is slightly worse than {b}, perhaps by less than matters",
+    "no difference that matters": "between {c} and {b} there is no difference that matters",
+    "not settled": "it is not settled whether {c} or {b} is better",
+}
+
+
+def sentence(result: RaceResult, c: Comparison) -> str:
+    """The verdict with its conditions and warnings, then what it costs, what diverged, and how much more it takes."""
+    task = result["task"]
+    baseline, challenger = (entry(result, c[side]) for side in ("baseline", "challenger"))
+    where = f"{count(task['parameters'])} parameters, {task['steps']} steps, batch {task['batch_size']}"
+    claim = _CLAIMS[c["verdict"]].format(c=named(challenger), b=named(baseline))
+    shorts = qualified(_with_names(flag, c) for flag in told(result, c))
+    idle = untrained(result, c)
+    said = _why_untrained(c, idle) if idle else _numbers(result, c)
+    parts = [
+        f"On {task['name']} ({where}), {claim}{shorts}: {said}.",
+        _to_the_same_loss(c),
+        _memory(baseline, challenger),
+        "" if idle else _divergences(result, c),
+        _how_to_settle(result, c),
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _with_names(flag: Flag, c: Comparison) -> str:
+    """``at an edge of what was tried (adamw)``."""
+    pair = [label for label in (c["challenger"], c["baseline"]) if label in flag["labels"]]
+    return f"{flag['short']} ({join(pair)})" if pair else flag["short"]
+
+
+def _why_untrained(c: Comparison, idle: Sequence[str]) -> str:
+    if len(idle) == 2:
+        return f"neither trained, as all their runs on {c['seeds']} fresh seeds diverged"
+    return f"{idle[0]} did not train, as its runs on all {c['seeds']} fresh seeds diverged; so there is no interval"
+
+
+def _numbers(result: RaceResult, c: Comparison) -> str:
+    digits = _decimals(c)
+    ours, theirs = (fixed(entry(result, c[side])["mean_loss"], digits) for side in ("challenger", "baseline"))
+    p = "" if c["p_sign_flip"] is None else f"; sign-flip p {c['p_sign_flip']:.2g}"
+    difference, margin = fixed(c["difference"], digits), fixed(c["margin"], digits)
+    return (
+        f"end loss {ours} against {theirs} {result['task'].get('unit', 'loss')}, difference {difference} "
+        f"({_range(result, c, digits)}; margin ±{margin}; {_seeds(c['seeds'])}{p})"
+    )
+
+
+def _range(result: RaceResult, c: Comparison, digits: int) -> str:
+    if c["low"] is None or c["high"] is None:
+        return "no interval from one seed" if c["seeds"] == 1 else "no interval"
+    look = result["protocol"].get("look", 1)
+    together = "" if len(result["comparisons"]) == 1 else f" for {len(result['comparisons'])} comparisons together"
+    again = "" if look == 1 else f", look {look} at the data"
+    share = "" if c["tuning_share"] is None else f", {c['tuning_share']:.0%} of its variance from the tuning"
+    low, high = fixed(c["low"], digits), fixed(c["high"], digits)
+    return f"{100 * (1 - level(result)):.4g} % interval {low} to {high}{together}{again}{share}"
+
+
+def _seeds(n: int) -> str:
+    return "1 fresh seed" if n == 1 else f"{n} paired fresh seeds"
+
+
+def _to_the_same_loss(c: Comparison) -> str:
+    steps, seconds, inverse = c["steps_ratio"], c["seconds_ratio"], c["inverse_steps_ratio"]
+    if steps == stats.NOT_MEASURED:
+        return ""
+    ours, theirs = c["challenger"], c["baseline"]
+    if not stats.is_stated(steps):
+        return f"Steps and seconds to the same loss: {steps['text']}."
+    seconds_text = f"{seconds['text']} on this machine" if stats.is_stated(seconds) else seconds["text"]
+    if steps["value"] is None:
+        text = (
+            f"Steps of {ours} to {theirs}'s final loss, over {theirs}'s own: {steps['text']}; seconds: {seconds_text}"
+        )
+    else:
+        text = (
+            f"{ours} takes {steps['text']} × the steps to {theirs}'s final loss (complete runs); × the seconds: "
+            f"{seconds_text}"
+        )
+    if steps["value"] is None and inverse["value"] is not None:
+        text += f". {theirs} takes {inverse['text']} × the steps to {ours}'s final loss (complete runs)"
+    return text + "."
+
+
+def _memory(baseline: Contestant, challenger: Contestant) -> str:
+    return f"Optimizer state: {size(challenger['state_bytes'])} against {size(baseline['state_bytes'])}."
+
+
+def _divergences(result: RaceResult, c: Comparison) -> str:
+    counts = {label: entry(result, label)["diverged"] for label in (c["challenger"], c["baseline"])}
+    said = [f"{n} of {c['seeds']} of {label}" for label, n in counts.items() if n]
+    if not said:
+        return ""
+    return f"Diverged verdict runs: {', '.join(said)}; each counts with a loss {diverged.RULE}; none is left out."
+
+
+def _how_to_settle(result: RaceResult, c: Comparison) -> str:
+    if c["verdict"] != "not settled":
+        return ""
+    n, digits = c["seeds"], _decimals(c)
+    if n == 1:
+        return "One seed tells nothing about the spread; take more."
+    if c["low"] is None:
+        return ""
+    more = "more than 1000" if c["more_seeds"] is None else f"about {c['more_seeds']}"
+    seen = stats.detectable(
+        stats.unbiased_sd(c["sd"], n), n, comparisons=len(result["comparisons"]), alpha=level(result)
+    )
+    return (
+        f"With {n} seeds a difference of {fixed(seen, digits)} would have been seen in 80 % of cases; {more} more "
+        f"seed{'s' * (more != 'about 1')} would settle it."
+    )
+
+
+def _decimals(c: Comparison) -> int:
+    return of_interval(c["difference"], c["low"], c["high"], c["margin"])
