@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 
@@ -13,6 +14,7 @@ import pytest
 from tests.lab.tasks.small import line_of, write_small
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import race as racing
+from thalweg.lab import stats
 from thalweg.lab.plan import plan
 from thalweg.lab.protocol import get_budget
 from thalweg.lab.race import Watcher, race
@@ -227,7 +229,92 @@ def test_more_seeds_later_reuse_the_first_and_are_a_second_look(tmp_path, inline
     assert second["protocol"]["look"] == 2
     assert second["protocol"]["level"] < first["protocol"]["level"]
     assert len(log.started) == 2 * 3  # one seed more of each: the whole run and two shorter ones
-    assert race(_plan(path), store)["protocol"]["look"] == 1  # the first look is still the first
+    assert race(_plan(path), store)["protocol"]["look"] == 1  # the same verdict again is no new look
+
+
+def test_whatever_else_is_changed_a_verdict_on_the_same_classes_is_a_further_look(tmp_path, inline, store):
+    """Who asks often enough, each time a little differently, hears what he wants to hear."""
+    path = write_small(tmp_path)
+    edited = Path(write_small(tmp_path, name="edited.py", steps="60"))
+    edited.write_text(edited.read_text().replace('name = "small"', 'name = "other"') + "# a comment\n")
+    asked = [
+        _plan(path, seeds=3),
+        _plan(path, seeds=2),
+        _plan(path, ("mine=adamw@20", "muon@20"), baseline="mine"),
+        _plan(path, ("muon", "sgd", "adamw"), baseline="muon", margin=0.01),
+        _plan(str(edited), steps=21),
+    ]
+    results = []
+    for count, one in enumerate(asked, 1):
+        result = race(one, store)
+        [comparison] = [c for c in result["comparisons"] if c["challenger"] != "sgd"]
+        assert comparison["look"] == result["protocol"]["look"] == count
+        assert len(result["protocol"]["looks"]) == count - 1
+        alpha = 0.05 / 2 ** (count - 1) / len(result["comparisons"])
+        assert comparison["high"] == pytest.approx(stats.paired(_differences(result, comparison), alpha=alpha).high)
+        results.append(result)
+    first = result["protocol"]["looks"][0]
+    assert (first["labels"], first["steps"], first["seeds"]) == (["adamw", "muon"], 20, 3)
+    [outcome] = results[0]["comparisons"]
+    assert first["outcome"] == {key: outcome[key] for key in ("verdict", "difference", "low", "high")}
+    assert datetime.fromisoformat(first["when"]).tzinfo
+    [flag] = [flag for flag in result["flags"] if flag["id"] == "looks"]
+    assert "muon look 5" in flag["text"]
+    again = race(asked[0], store)
+    assert again["comparisons"][0]["look"] == 1
+    assert len(again["protocol"]["looks"]) == 4  # it shows the later ones too
+
+
+def _differences(result, comparison):
+    losses = {(r["optimizer"], r["seed"]): r["final_loss"] for r in result["runs"] if r["role"] == "verdict"}
+    ours, theirs = (
+        [loss for (label, _), loss in sorted(losses.items()) if label == comparison[side]]
+        for side in ("challenger", "baseline")
+    )
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+
+def test_a_race_that_ends_before_its_verdict_has_not_looked(tmp_path, inline, store, monkeypatch):
+    made = _plan(write_small(tmp_path))
+    monkeypatch.setattr(racing, "summarise", _raise(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        race(made, store)
+    monkeypatch.undo()
+    monkeypatch.setattr(racing, "Pool", Inline)
+    assert race(_plan(write_small(tmp_path), seeds=3), store)["protocol"]["look"] == 1
+
+
+def test_a_look_is_in_the_store_before_anybody_sees_its_outcome(tmp_path, inline, store, monkeypatch):
+    made = _plan(write_small(tmp_path))
+    monkeypatch.setattr(store, "end", _raise(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        race(made, store)
+    monkeypatch.undo()
+    monkeypatch.setattr(racing, "Pool", Inline)
+    assert race(_plan(write_small(tmp_path), seeds=3), store)["protocol"]["look"] == 2
+
+
+def test_of_two_races_at_once_one_is_the_second_look(tmp_path, inline, store, monkeypatch):
+    """The other draws its verdict while this one is drawing its own."""
+    path, summarise, other = write_small(tmp_path), racing.summarise, []
+
+    def late(*args):
+        monkeypatch.setattr(racing, "summarise", summarise)
+        result = summarise(*args)
+        other.append(race(_plan(path, seeds=3), store))
+        return result
+
+    monkeypatch.setattr(racing, "summarise", late)
+    mine = race(_plan(path), store)
+    assert [r["protocol"]["look"] for r in (*other, mine)] == [1, 2]
+    assert mine["protocol"]["level"] == 0.025
+
+
+def _raise(error):
+    def raising(*_, **__):
+        raise error
+
+    return raising
 
 
 def test_a_change_in_the_tasks_file_makes_new_runs(tmp_path, inline, store):

@@ -189,6 +189,25 @@ def test_power_refuses_bad_input(bad):
         power(**{"sd": 1.0, "n": 5, "margin": 0.1, **bad})
 
 
+@pytest.mark.parametrize("look", [12, 40, 201, 10**6])
+@pytest.mark.parametrize("n", [2, 5, 10])
+def test_the_latest_look_has_a_level_and_can_see_something(look, n):
+    """Their quantiles are of any size."""
+    alpha = alpha_at_look(look)
+    assert 0 < alpha < 1
+    seen = detectable(1.0, n, alpha=alpha)
+    quantile = scipy_stats.t.isf(alpha / 2, n - 1)
+    if quantile > 1e4:
+        assert seen * math.sqrt(n) / quantile == pytest.approx(math.sqrt(scipy_stats.chi2.ppf(0.8, n - 1) / (n - 1)))
+    else:
+        assert scipy_stats.nct.sf(quantile, n - 1, seen * math.sqrt(n)) == pytest.approx(0.8)
+    assert power(1.0, n, seen, alpha=alpha) == pytest.approx(0.8)
+
+
+def test_power_is_one_where_nothing_varies_beside_the_margin():
+    assert power(1e-9, 5, 0.02) == pytest.approx(1.0)
+
+
 def test_alpha_halves_at_each_look():
     assert [alpha_at_look(k) for k in (1, 2, 3)] == [0.05, 0.025, 0.0125]
     with pytest.raises(ValueError, match="look=0"):

@@ -41,13 +41,6 @@ def test_two_races_may_share_a_store(tmp_path):
     b.close()
 
 
-def test_counts_the_looks_at_a_race(store):
-    assert store.look("race", 5) == 1
-    assert store.look("race", 5) == 1  # the same data again is no new look
-    assert store.look("race", 8) == 2
-    assert store.look("other", 8) == 1
-
-
 def test_a_killed_writer_loses_nothing_that_it_finished(tmp_path):
     path = tmp_path / "s.db"
     code = (

@@ -63,7 +63,7 @@ def test_an_unsettled_race_says_what_it_could_have_seen_and_what_it_takes():
 def test_a_later_look_says_so():
     first, second = (of(ADAMW, MUON, rules=Rules(0.02, look=look)) for look in (1, 2))
     assert "97.5 % interval" in second
-    assert "look 2 at the data" in second
+    assert "look 2 at these two classes" in second
     assert "look" not in first
 
 

@@ -36,13 +36,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rules:
-    """What was declared before the runs.
+    """What was declared before the runs of a comparison.
 
     Attributes:
         margin: what matters, in the unit of the loss, ≥ 0.
         comparisons: with the baseline, in this race.
         alpha: of all comparisons together, at the first look.
-        look: 1, or more if seeds were added after a verdict.
+        look: 1, or more if verdicts on the same two classes were drawn before (see :mod:`thalweg.lab.looks`).
     """
 
     margin: float

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -72,10 +73,24 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """Hash of the question: the same race asked again with more seeds is a second look at the data."""
-        field_ = [(c.label, c.optimizer, sorted(c.settings.items()), c.seed_offset) for c in self.contestants]
-        content = [self.probe.fingerprint, self.steps, field_, self.baseline, self.budget.name, self.margin, setting()]
+        """Hash of the whole question: what the same command asks again."""
+        content = [self.probe.fingerprint, self.about(), setting()]
         return hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()
+
+    def about(self) -> dict[str, Any]:
+        """The question in short, as a list of races shows it."""
+        return {
+            "task": self.task.name,
+            "optimizers": [
+                {"label": c.label, "class": c.optimizer, "settings": dict(c.settings), "seed_offset": c.seed_offset}
+                for c in self.contestants
+            ],
+            "baseline": self.baseline,
+            "budget": self.budget.name,
+            "steps": self.steps,
+            "seeds": self.seeds,
+            "margin": self.margin,
+        }
 
     def spec(self, contestant: Contestant, found: Setting, seed: int, steps: int, evaluations: int = 1) -> Spec:
         """One run of this race."""

@@ -9,6 +9,7 @@ from typing import cast
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.contestants import Contestant
+from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import Plan
 from thalweg.lab.pool import Pool, report
 from thalweg.lab.protocol import FIRST_VERDICT_SEED
@@ -70,6 +71,7 @@ class _Race:
         return Pool(self.plan.jobs, lambda message: self.watcher.on_progress(*message))
 
     def result(self) -> RaceResult:
+        self.store.begin(self.plan.identity, self.plan.about())
         try:
             self.watcher.on_phase("search and verdict runs")
             campaigns = asyncio.run(self._all())
@@ -78,7 +80,18 @@ class _Race:
         finally:
             self.pool.close()
         self.watcher.on_phase("verdict")
-        return summarise(self.plan, campaigns, timing, self.store.look(self.plan.identity, self.plan.seeds))
+        return self._judged(campaigns, timing)
+
+    def _judged(self, campaigns: Sequence[Campaign], timing: Pass) -> RaceResult:
+        """The result, its looks being in the store before anybody sees it."""
+        content = self.plan.probe.content
+        while True:
+            ledger = Ledger(content, self.store.looks(content))
+            result = summarise(self.plan, campaigns, timing, ledger)
+            if self.store.take(ledger.taken(result["comparisons"], self.plan.steps)):
+                break  # else another race was first: this look is one later, and pays more
+        self.store.end(self.plan.identity, result["headline"])
+        return result
 
     async def _all(self) -> list[Campaign]:
         return list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))

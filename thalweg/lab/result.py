@@ -84,6 +84,7 @@ class Comparison(TypedDict):
     low: float | None  # simultaneous interval over all comparisons; None where the runs give none
     high: float | None
     margin: float
+    look: int  # which verdict on these two classes it is, of all that were drawn from this store on this task; from 1
     seeds: int
     verdict: Verdict
     p_sign_flip: float | None  # exact, two-sided; None below 6 seeds

@@ -7,11 +7,12 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from thalweg.lab import diverged, honesty, script, stats, wording
 from thalweg.lab.contestants import Contestant
 from thalweg.lab.evidence import Evidence, Rules
+from thalweg.lab.looks import Ledger, Side
 from thalweg.lab.plan import Plan
 from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, warmup_steps
 from thalweg.lab.result import Contestant as Entry
@@ -47,21 +48,26 @@ class Campaign:
         return [run["final_loss"] for run in self.verdict.values()]
 
 
-def summarise(plan: Plan, campaigns: Sequence[Campaign], timing: Pass, look: int) -> RaceResult:
-    """The whole result; the baseline's campaign comes first."""
+def summarise(plan: Plan, campaigns: Sequence[Campaign], timing: Pass, ledger: Ledger) -> RaceResult:
+    """The whole result; the baseline's campaign comes first, and the ledger is told what is compared."""
     diverged.count(run for c in campaigns for run in c.runs)
     baseline, *challengers = campaigns
     blocks = timing.blocks
     margin, source = _margin(plan, baseline)
-    rules = Rules(margin=margin, comparisons=max(1, len(challengers)), look=look)
+    rules = Rules(margin=margin, comparisons=max(1, len(challengers)))
+    base_side, *sides = (Side(c.contestant, c.runs) for c in campaigns)
+    looks = ledger.open(base_side, sides, margin, plan.steps, len(sides))
     task = _task(plan, baseline)
     evidence = {c.contestant.label: _evidence(c, timing) for c in campaigns}
     base = evidence[baseline.contestant.label]
-    comparisons = [compare(base, evidence[c.contestant.label], task, rules) for c in challengers]
+    comparisons = [compare(base, evidence[label], task, replace(rules, look=look)) for label, look in looks.items()]
     result = RaceResult(
         schema=SCHEMA,
         task=task,
-        protocol=_protocol(plan, rules, source, campaigns, timing),
+        protocol={
+            **_protocol(plan, replace(rules, look=max(looks.values(), default=1)), source, campaigns, timing),
+            "looks": ledger.others(),
+        },
         contestants=[_entry(plan, c, blocks) for c in campaigns],
         runs=[run for c in campaigns for run in c.runs],
         comparisons=comparisons,

@@ -81,6 +81,7 @@ def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], r
         "low": interval.low if bounded else None,
         "high": interval.high if bounded else None,
         "margin": rules.margin,
+        "look": rules.look,
         "seeds": interval.n,
         "verdict": word,
         "p_sign_flip": stats.sign_flip_p(differences),

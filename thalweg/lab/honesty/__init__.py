@@ -8,7 +8,7 @@ Of the protocol these keys are read; what is missing is said to be not recorded:
 ==================  ====================================================================================================
 ``baseline``        label of the declared baseline; else the first comparison's
 ``alpha``           of all comparisons together, at the first look (0.05)
-``look``            1, or how often a verdict has been drawn from these runs (1)
+``looks``           the other looks at the same pairs of classes (none)
 ``quiet``           whether the timing pass had a core to itself, and ``quiet_cpu_share``, how much of one
 ``backends``        label → backend that took the steps
 ``batch_size`` …    what is the same for all, see `tuning.SHARED`

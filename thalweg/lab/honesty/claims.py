@@ -23,7 +23,7 @@ def _agrees(record: Record, comparison: Comparison) -> bool:
     differences = record.differences(comparison)
     if len(differences) != comparison["seeds"]:
         return False
-    alpha = stats.alpha_at_look(record.protocol.get("look", 1), record.protocol.get("alpha", 0.05))
+    alpha = stats.alpha_at_look(comparison["look"], record.protocol.get("alpha", 0.05))
     again = stats.paired(differences, comparisons=len(record.result["comparisons"]), alpha=alpha)
     scale = max(abs(again.mean), comparison["margin"], 1e-300)
     stated = [(again.mean, comparison["difference"])]
@@ -42,12 +42,18 @@ def few_seeds(record: Record) -> Flag:
 
 
 def looks(record: Record) -> Flag:
-    """Every further look at growing data is one more chance to be wrong."""
-    look = record.protocol.get("look", 1)
-    if look == 1:
-        return ok("looks", "The first look at these runs.")
-    alpha = stats.alpha_at_look(look, record.protocol.get("alpha", 0.05))
-    return note("looks", f"Look {look} at these runs, seeds having been added: intervals at {100 * (1 - alpha):.4g} %.")
+    """Every further look at the same two classes is one more chance to be wrong, whatever else was changed."""
+    again = [c for c in record.result["comparisons"] if c["look"] > 1]
+    earlier = len(record.protocol.get("looks", []))
+    if not again:
+        more = f" {earlier} verdicts on other runs came later." if earlier else ""
+        return ok("looks", f"The first look from this store at these classes on this task.{more}")
+    alpha = record.protocol.get("alpha", 0.05)
+    shown = ", ".join(
+        f"{c['challenger']} look {c['look']}, at {100 * (1 - stats.alpha_at_look(c['look'], alpha)):.4g} %"
+        for c in again
+    )
+    return note("looks", f"Verdicts on the same classes and task were drawn from this store before: {shown}.")
 
 
 def margin(record: Record) -> Flag:

@@ -13,6 +13,10 @@ from thalweg.lab.stats.interval import t_quantile
 
 #: beyond this many more seeds the answer is "too many"
 MOST_MORE = 1000
+#: noncentrality or quantile from which a noncentral t is as good as a χ²
+FAR_OUT = 1e4
+#: looks after which alpha is halved no further, at 3e-62: quantiles of t are wrong where it is nearly no float
+LAST_HALVED = 200
 
 
 def power(sd: float, n: int, margin: float, *, comparisons: int = 1, alpha: float = 0.05) -> float:
@@ -125,13 +129,13 @@ def more_seeds(
 
 
 def alpha_at_look(look: int, alpha: float = 0.05) -> float:
-    """The level of the ``look``-th look at the same race: ``alpha / 2^(look − 1)``.
+    """The level of the ``look``-th look at the same question: ``alpha / 2^(look − 1)``.
 
     Every look is one more chance to be wrong. Halving keeps the chance of any false call, over all looks however many,
     below ``2·alpha`` (alpha + alpha/2 + …), and the first look at the full alpha that it would have had alone.
 
     Args:
-        look: 1 for the first verdict on these runs, 2 after seeds were added, …
+        look: 1 for the first verdict, 2 for the next one, whatever was changed between them (seeds, horizon, margin), …
         alpha: at the first look.
 
     Raises:
@@ -140,12 +144,19 @@ def alpha_at_look(look: int, alpha: float = 0.05) -> float:
     if look < 1:
         raise bad_argument("look", look, "an integer of at least 1")
     levels(1, alpha)
-    return alpha / 2.0 ** (look - 1)
+    return alpha / 2.0 ** min(look - 1, LAST_HALVED)
 
 
 def _chance(effect: float, n: int, quantile: float) -> float:
-    """P(T > quantile), T noncentral t with n − 1 degrees of freedom, at an effect in standard deviations."""
-    return float(stats.nct.sf(quantile, n - 1, effect * math.sqrt(n)))
+    """P(T > quantile), T noncentral t with n − 1 degrees of freedom, at an effect in standard deviations.
+
+    Far out (a late look has a quantile of any size) the normal part of T = (Z + δ) / √(χ²[n − 1] / (n − 1)) is nothing
+    beside δ, and what is left is a χ²; the two agree to 1e-7 there, and the noncentral t overflows soon after.
+    """
+    shift = effect * math.sqrt(n)
+    if max(shift, quantile) > FAR_OUT:
+        return float(stats.chi2.cdf((n - 1) * (shift / quantile) ** 2, n - 1))
+    return float(stats.nct.sf(quantile, n - 1, shift))
 
 
 def _check(sd: float, n: int, margin: float, comparisons: int, alpha: float) -> None:

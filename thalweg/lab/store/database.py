@@ -55,7 +55,10 @@ class Database:
     def read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         """All rows of a query."""
         with self.clear_errors("read"), self.engine.connect() as connection:
-            return connection.execute(query).all()
+            try:
+                return connection.execute(query).all()
+            except ValueError as error:  # a time that is none
+                raise trouble.damaged(str(error), self.url) from error
 
     def insert(self, table: sa.Table, *rows: dict[str, Any]) -> bool:
         """Add rows, all or none; False if one of their keys is there already: another was first."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.store import runs
+from thalweg.lab.looks import Look
+from thalweg.lab.store import looks, runs
 from thalweg.lab.store.database import Database
-from thalweg.lab.store.tables import LOOKS, RUNS
+from thalweg.lab.store.tables import RACES, RUNS, VERDICTS, now
 
 #: databases limit the length of IN (...)
 AT_ONCE = 500
 
 
 class Store:
-    """Finished runs by the content hash of what made them, and the looks that were taken at a race.
+    """Finished runs by the content hash of what made them, races, and the looks that were taken.
 
     Args:
         url: an SQLAlchemy URL; a plain path means SQLite in that file.
@@ -56,11 +58,23 @@ class Store:
         """Keep a finished run, at once and for good; a second one of the same key changes nothing."""
         self._database.insert(RUNS, runs.packed(key, run))
 
-    def look(self, race: str, seeds: int) -> int:
-        """Note that a verdict on ``race`` was taken with so many seeds; which look at the data is it, from 1?"""
-        self._database.insert(LOOKS, {"race": race, "seeds": seeds})
-        earlier = sa.select(sa.func.count()).where(LOOKS.c.race == race, LOOKS.c.seeds <= seeds)
-        return int(self._database.read(earlier)[0][0])
+    def looks(self, task: str) -> list[Look]:
+        """All looks at a task, by the hash of its content."""
+        rows = self._database.read(sa.select(VERDICTS).where(VERDICTS.c.task == task))
+        return [looks.unpacked(row) for row in rows]
+
+    def take(self, new: Sequence[Look]) -> bool:
+        """Keep looks, all or none; False if another race has taken one of their numbers meanwhile."""
+        return not new or self._database.insert(VERDICTS, *map(looks.packed, new))
+
+    def begin(self, identity: str, about: Mapping[str, Any]) -> None:
+        """Note that a race goes on; of one that was begun before, nothing changes."""
+        self._database.insert(RACES, {"identity": identity, "about": json.dumps(about, default=repr), "begun": now()})
+
+    def end(self, identity: str, headline: str) -> None:
+        """Note the last verdict of a race."""
+        race = sa.update(RACES).where(RACES.c.identity == identity)
+        self._database.change(race.values(ended=now(), headline=headline))
 
     def close(self) -> None:
         """Let go of the database."""

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 #: version of the tables below; a store from a newer one is refused.
-#: 1: runs without checksums, looks by the hash of a race. 2: checksums.
+#: 1: runs without checksums, looks by the hash of a race. 2: checksums, races, looks by task and pair of classes.
 SCHEMA = 2
 
 METADATA = sa.MetaData()
@@ -21,12 +21,27 @@ RUNS = sa.Table(
     sa.Column("finished", sa.DateTime),  # UTC
     sa.Column("checksum", sa.String(64)),  # of key and run; none in rows of version 1
 )
-#: of version 1: no task and no contestant can be read from the hash of a race
-LOOKS = sa.Table(
-    "looks",
+RACES = sa.Table(
+    "races",
     METADATA,
-    sa.Column("race", sa.String(64), primary_key=True),
-    sa.Column("seeds", sa.Integer, primary_key=True),
+    sa.Column("identity", sa.String(64), primary_key=True),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("begun", sa.DateTime, nullable=False),  # UTC, as all times
+    sa.Column("ended", sa.DateTime),
+    sa.Column("headline", sa.Text),
+)
+#: two races cannot take the same number. A store of version 1 has a table `looks` besides, which names neither task nor
+#: contestants
+VERDICTS = sa.Table(
+    "verdicts",
+    METADATA,
+    sa.Column("task", sa.String(64), primary_key=True),
+    sa.Column("pair", sa.String(200), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("evidence", sa.String(64), nullable=False),
+    sa.Column("taken", sa.DateTime, nullable=False),
+    sa.Column("verdicts", sa.Text, nullable=False),
+    sa.Column("checksum", sa.String(64), nullable=False),
 )
 
 

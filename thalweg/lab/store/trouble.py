@@ -50,5 +50,5 @@ def explained(error: Exception, action: str, url: str) -> ThalwegError:
 
 
 def damaged(reason: str, url: str) -> ThalwegError:
-    """The error for a file that SQLite reads, but not to its end."""
-    return ThalwegError(f"cannot open the store {url}: {reason.splitlines()[-1]}. {_DAMAGED}")
+    """The error for a file that can be read, but holds what no store does."""
+    return ThalwegError(f"cannot read the store {url}: {reason.splitlines()[-1]}. {_DAMAGED}")

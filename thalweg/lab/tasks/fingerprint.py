@@ -31,6 +31,20 @@ def fingerprint(task: Task, batches: Any, model: nn.Module, initial_loss: float)
     return digest([facts, sources(task), batches, model.state_dict()])
 
 
+def content(batches: Any, model: nn.Module, losses: list[float]) -> str:
+    """SHA-256 (hex) over what a task does at its beginning, wherever it stands and however it is written.
+
+    Looks at a task are counted by it (see :mod:`thalweg.lab.looks`): a comment, another name or other ``steps`` make no
+    other task. A change that shows in none of these values does not either, and its verdicts count as further looks.
+
+    Args:
+        batches: the first ones of seed 0.
+        model: made from seed 0; its weights are the content, and not their names.
+        losses: of that model; six digits, which another processor gives too.
+    """
+    return digest([batches, list(model.state_dict().values()), [f"{loss:.6g}" for loss in losses]])
+
+
 def sources(task: Task) -> list[bytes]:
     """The text of each source file behind a task, in alphabetical order."""
     todo = [sys.modules[name] for name in (task.home, type(task).__module__) if name]

@@ -17,7 +17,7 @@ from thalweg import groups
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks._base import Task
 from thalweg.lab.tasks.blame import place, raised
-from thalweg.lab.tasks.fingerprint import digest, fingerprint
+from thalweg.lab.tasks.fingerprint import content, digest, fingerprint
 from thalweg.lab.tasks.user import inspect_task
 
 #: for at most so many seconds batches are drawn to see whether they end
@@ -32,11 +32,13 @@ class Probe:
         parameters: trainable ones.
         initial_loss: held-out, before training, of seed 0.
         fingerprint: SHA-256 (hex) of its code, its data and its first values; another task has another.
+        content: SHA-256 (hex) of its first values alone (see :func:`thalweg.lab.tasks.fingerprint.content`).
     """
 
     parameters: int
     initial_loss: float
     fingerprint: str
+    content: str
 
 
 def check(task: Task) -> Probe:
@@ -55,8 +57,9 @@ def check(task: Task) -> Probe:
         initial_loss = trial.evaluate(model)
         with trial.blaming("data"):
             mark = fingerprint(task, batches, model, initial_loss)
-        trial.loss(model, batches[0])
-    return Probe(sum(p.numel() for p in model.parameters() if p.requires_grad), initial_loss, mark)
+        loss = trial.loss(model, batches[0])
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Probe(parameters, initial_loss, mark, content(batches, model, [initial_loss, loss]))
 
 
 class _Trial:
@@ -150,7 +153,7 @@ class _Trial:
             raise self.wrong("evaluate", "changed the model", "weights and buffers as they were (eval mode, no step)")
         return float(values[0])
 
-    def loss(self, model: nn.Module, batch: Any) -> None:
+    def loss(self, model: nn.Module, batch: Any) -> float:
         """A finite number that gives finite gradients."""
         with self.blaming("loss"):
             loss = self.task.loss(model, batch)
@@ -173,6 +176,7 @@ class _Trial:
             values = grad.coalesce().values() if grad.is_sparse else grad
             if not values.isfinite().all():
                 raise self.wrong("loss", f"gives {name} a gradient that is not finite at step 0", "finite ones")
+        return value
 
     @contextmanager
     def blaming(self, method: str) -> Iterator[None]:

@@ -14,12 +14,9 @@ def entry(result: RaceResult, label: str) -> Contestant:
     return next(c for c in result["contestants"] if c["label"] == label)
 
 
-def level(result: RaceResult) -> float:
-    """The alpha of this look."""
-    protocol = result["protocol"]
-    if "level" in protocol:
-        return float(protocol["level"])
-    return stats.alpha_at_look(protocol.get("look", 1), protocol.get("alpha", 0.05))
+def level(result: RaceResult, c: Comparison) -> float:
+    """The alpha of a comparison's look."""
+    return stats.alpha_at_look(c["look"], result["protocol"].get("alpha", 0.05))
 
 
 def doubts(result: RaceResult, c: Comparison) -> list[Flag]:

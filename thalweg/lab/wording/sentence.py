@@ -65,12 +65,11 @@ def _numbers(result: RaceResult, c: Comparison) -> str:
 def _range(result: RaceResult, c: Comparison, digits: int) -> str:
     if c["low"] is None or c["high"] is None:
         return "no interval from one seed" if c["seeds"] == 1 else "no interval"
-    look = result["protocol"].get("look", 1)
     together = "" if len(result["comparisons"]) == 1 else f" for {len(result['comparisons'])} comparisons together"
-    again = "" if look == 1 else f", look {look} at the data"
+    again = "" if c["look"] == 1 else f", look {c['look']} at these two classes"
     share = "" if c["tuning_share"] is None else f", {c['tuning_share']:.0%} of its variance from the tuning"
     low, high = fixed(c["low"], digits), fixed(c["high"], digits)
-    return f"{100 * (1 - level(result)):.4g} % interval {low} to {high}{together}{again}{share}"
+    return f"{100 * (1 - level(result, c)):.4g} % interval {low} to {high}{together}{again}{share}"
 
 
 def _seeds(n: int) -> str:
@@ -121,7 +120,7 @@ def _how_to_settle(result: RaceResult, c: Comparison) -> str:
         return ""
     more = "more than 1000" if c["more_seeds"] is None else f"about {c['more_seeds']}"
     seen = stats.detectable(
-        stats.unbiased_sd(c["sd"], n), n, comparisons=len(result["comparisons"]), alpha=level(result)
+        stats.unbiased_sd(c["sd"], n), n, comparisons=len(result["comparisons"]), alpha=level(result, c)
     )
     return (
         f"With {n} seeds a difference of {fixed(seen, digits)} would have been seen in 80 % of cases; {more} more "
