@@ -2,19 +2,16 @@
 
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.processes import python
 from thalweg.bench.machine import machine
 from thalweg.cli import signs
 from thalweg.cli.typed import typed
 from thalweg.engine import compiler, openmp, user_cache
 from thalweg.lab import pool
-
-ROOT = Path(__file__).parents[1]
 
 #: what others bring is imported first, since it would look for the real Windows; then what Windows lacks goes
 WITHOUT_POSIX = """
@@ -79,18 +76,11 @@ print(json.dumps({
 """
 
 
-def python(code, **environment):
-    """What a process prints, as JSON."""
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("session"))
-    return python(WITHOUT_POSIX + A_SESSION, LOCALAPPDATA=folder, XDG_CACHE_HOME="", PYTHONUTF8="1", COLUMNS="120")
+    given = {"LOCALAPPDATA": folder, "XDG_CACHE_HOME": "", "PYTHONUTF8": "1", "COLUMNS": "120"}
+    return json.loads(python(WITHOUT_POSIX + A_SESSION, **given))
 
 
 @pytest.mark.slow
@@ -167,23 +157,17 @@ def test_the_command_that_goes_on_is_quoted_for_the_systems_shell(monkeypatch, p
 
 # --- a stream of 256 signs, as Windows gives to files and pipes
 
-SAYS = "from thalweg.cli import main; import sys; sys.argv[1:] = ['explain', 'sgd', '--zh']; main()"
-
-
-def said(encoding, code):
-    """What the command writes into a pipe of that encoding."""
-    start = f"import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding={encoding!r}); "
-    variables = {k: v for k, v in os.environ.items() if k != "PYTHONIOENCODING"}
-    done = subprocess.run(
-        [sys.executable, "-c", start + code], env={**variables, "PYTHONPATH": str(ROOT)}, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+INTO_A_PIPE = """
+import io, sys
+sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="cp1252")
+from thalweg.cli import main
+main()
+"""
 
 
 @pytest.mark.slow
 def test_a_pipe_without_greek_letters_gets_utf_8():
-    text = said("cp1252", SAYS).decode("utf-8")
+    text = python(INTO_A_PIPE, "explain", "sgd", "--zh", PYTHONIOENCODING=None)
     assert "γ" in text
     assert "梯度" in text
 

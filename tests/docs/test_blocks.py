@@ -88,7 +88,7 @@ def commands():
 @pytest.mark.parametrize("line", list(commands()))
 def test_can_be_typed(line):
     _, verb, *words = shlex.split(line, comments=True)
-    command, name = app.commands[verb], verb
+    command, name = app.get_command(click.Context(app), verb), verb
     while isinstance(command, click.Group):
         name, *words = words
         command = command.commands[name]

@@ -8,14 +8,10 @@ import click
 
 from thalweg._base.errors import ThalwegError
 from thalweg._base.version import __version__
-from thalweg.cli.bench import bench
-from thalweg.cli.explain import explain
-from thalweg.cli.list import list_
-from thalweg.cli.race import race
-from thalweg.cli.task import task, tasks
+from thalweg.cli.verbs import Verbs
 
 
-class _OneLineErrors(click.Group):
+class _OneLineErrors(Verbs):
     """What the user can mend is shown as one line; anything else is our bug and keeps its traceback."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -37,11 +33,3 @@ def _is_ours(error: ValueError) -> bool:
 @click.version_option(__version__, prog_name="thalweg")
 def app() -> None:
     """Find out which optimizer to use: on a built-in task, or on your own model."""
-
-
-app.add_command(race)
-app.add_command(bench)
-app.add_command(list_)
-app.add_command(explain)
-app.add_command(tasks)
-app.add_command(task)
