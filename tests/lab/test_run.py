@@ -26,10 +26,10 @@ def path(tmp_path):
 
 @pytest.fixture
 def spec(path):
-    return _spec(path)
+    return spec_of(path)
 
 
-def _spec(path, entry="adamw", **changes):
+def spec_of(path, entry="adamw", **changes):
     """A run of 20 steps."""
     given = {
         "task": path,
@@ -54,7 +54,7 @@ def _numbers(run):
 @pytest.mark.parametrize("name", sorted(registry.optimizers()))
 def test_every_optimizer_of_the_library_trains_in_a_race_or_says_why_not(path, name):
     try:
-        spec = _spec(path, name.lower(), steps=4, evaluations=1, lr=1e-3)
+        spec = spec_of(path, name.lower(), steps=4, evaluations=1, lr=1e-3)
     except ThalwegError as error:
         assert "does not race" in str(error)  # noqa: PT017
         return
@@ -65,9 +65,9 @@ def test_every_optimizer_of_the_library_trains_in_a_race_or_says_why_not(path, n
 
 @pytest.mark.parametrize("entry", ["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"])
 def test_the_same_spec_gives_the_same_run_bit_for_bit(path, entry):
-    first = execute(_spec(path, entry), "tune")
+    first = execute(spec_of(path, entry), "tune")
     torch.rand(11)  # whatever the global generator went through
-    again = execute(_spec(path, entry), "tune")
+    again = execute(spec_of(path, entry), "tune")
     assert _numbers(first) == _numbers(again)
     assert math.isfinite(first["final_loss"])
     assert first["final_loss"] != first["curve"][0][1]
@@ -135,7 +135,7 @@ def test_what_is_in_the_spec_reaches_the_run(spec, change):
 @pytest.mark.parametrize("entry", ["sgd", "momentum", "rmsprop", "adam", "adamw", "muon"])
 def test_weight_decay_is_decoupled_and_of_the_hidden_matrices_alone(path, entry):
     """With the learning rate of everything else at 0, strong decay shrinks nothing but the hidden matrices."""
-    spec = _spec(path, entry, lr=1e-2, multiplier=1.0, weight_decay=10.0)
+    spec = spec_of(path, entry, lr=1e-2, multiplier=1.0, weight_decay=10.0)
     task = get_task(path)
     model, optimizer = set_up(spec, task)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -168,7 +168,7 @@ def test_how_often_it_is_evaluated_does_not_change_the_run(spec):
 @pytest.mark.parametrize("lr", [100.0, 1e30])
 def test_a_diverging_run_ends_early_and_counts_with_the_loss_before_training(path, entry, lr):
     told = []
-    spec = _spec(path, entry, lr=lr, steps=200, evaluations=10)
+    spec = spec_of(path, entry, lr=lr, steps=200, evaluations=10)
     run = execute(spec, "tune", lambda key, step, loss: told.append((key, step)))
     task = get_task(path)
     assert run["status"] == "diverged"
@@ -183,7 +183,7 @@ def test_a_task_that_raises_once_the_weights_are_not_finite_has_diverged(tmp_pat
     path = Path(write_small(tmp_path, "assert model(x).isfinite().all()" if strict == "in_loss" else ""))
     if strict == "in_evaluate":
         path.write_text(path.read_text().replace("        model.eval()", "        assert model(x).isfinite().all()"))
-    run = execute(_spec(str(path), "sgd", lr=1e38, evaluations=20), "tune")
+    run = execute(spec_of(str(path), "sgd", lr=1e38, evaluations=20), "tune")
     assert run["status"] == "diverged"
     assert run["curve"] == [(0, run["final_loss"])]
 
@@ -191,7 +191,7 @@ def test_a_task_that_raises_once_the_weights_are_not_finite_has_diverged(tmp_pat
 def test_a_task_that_raises_while_the_weights_are_finite_raises(tmp_path):
     path = write_small(tmp_path, "model.calls = getattr(model, 'calls', 0) + 1; assert model.calls < 15")
     with pytest.raises(AssertionError):
-        execute(_spec(path, "sgd"), "tune")
+        execute(spec_of(path, "sgd"), "tune")
 
 
 #: losses of two examples each, far from one another: some first ones are many times smaller than the mean
@@ -201,7 +201,7 @@ NOISY = "y = y + 3 * torch.randn(16, 1, generator=torch.Generator().manual_seed(
 @pytest.mark.parametrize("seed", range(20))
 def test_a_first_batch_with_a_small_loss_does_not_make_a_good_run_diverge(tmp_path, seed):
     path = write_small(tmp_path, NOISY + "x, y = x[:2], y[:2]")
-    run = execute(_spec(path, "adamw", lr=1e-3, seed=seed, steps=100), "tune")
+    run = execute(spec_of(path, "adamw", lr=1e-3, seed=seed, steps=100), "tune")
     assert run["status"] == "finished"
 
 
@@ -213,12 +213,12 @@ def test_a_run_that_leaps_at_its_first_step_and_stays_there_has_diverged(tmp_pat
     text = path.read_text().replace("        return nn.Sequential(", "        net = nn.Sequential(")
     at = text.index("\n", text.index("net = "))
     path.write_text(f"{text[:at]}\n        nn.init.ones_(net[0].bias)\n        return net{text[at:]}")
-    run = execute(_spec(str(path), "sgd", lr=1.0, steps=100), "tune")
+    run = execute(spec_of(str(path), "sgd", lr=1.0, steps=100), "tune")
     assert run["status"] == "diverged"
 
 
 def test_a_run_whose_last_step_breaks_the_model_has_diverged(path):
-    spec = _spec(path, "sgd", lr=1e38, steps=1, evaluations=1)  # no training loss is computed after it
+    spec = spec_of(path, "sgd", lr=1e38, steps=1, evaluations=1)  # no training loss is computed after it
     run = execute(spec, "tune")
     assert run["status"] == "diverged"
     assert run["curve"] == [(0, run["final_loss"])]
@@ -243,7 +243,7 @@ def test_progress_is_told_twenty_times_with_key_step_and_loss(spec):
 )
 def test_the_size_of_the_state_is_exact(path, entry, size):
     assert check(get_task(path)).parameters == PARAMETERS
-    assert execute(_spec(path, entry), "tune")["state_bytes"] == size
+    assert execute(spec_of(path, entry), "tune")["state_bytes"] == size
 
 
 def test_the_size_of_torchs_own_state_is_counted_alike():

@@ -109,6 +109,20 @@ def available() -> tuple[bool, str]:
     return not reason, reason
 
 
+def identity() -> str:
+    """Which compiler with which flags makes the kernels here, in a few words; or that there is none."""
+    compiler, reason = _find(os.environ.get("CC", ""), os.environ.get("PATH"))
+    if reason:
+        return "none"
+    try:
+        with _lock:
+            tools = _toolchain(compiler)
+    except CompilerError:
+        return "one that does not work"
+    flags = (word for word in (*tools.command, *tools.openmp, *LINK) if word.startswith("-"))
+    return f"{tools.name}, flags and processor {_digest(tools.stamp, *flags)[:12]}"
+
+
 def library(source: str) -> Library:
     """The library of a C source: from this process, from the user's cache, or compiled; from any thread.
 

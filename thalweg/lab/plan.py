@@ -16,8 +16,9 @@ from thalweg._base.errors import bad_argument
 from thalweg.lab.contestants import Contestant, parse_all
 from thalweg.lab.pool import default_jobs
 from thalweg.lab.protocol import Budget, get_budget
-from thalweg.lab.run import Spec, setting
+from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
+from thalweg.lab.setting import setting
 from thalweg.lab.tasks import Probe, Task, check, get_task, imports
 from thalweg.lab.timing import BLOCK, quiet_pass, total
 
@@ -106,6 +107,7 @@ class Plan:
             steps=steps,
             evaluations=evaluations,
             code=self.code,
+            files=self.probe.files,
         )
 
 

@@ -6,25 +6,25 @@ import functools
 import hashlib
 import json
 import math
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import thalweg
 from thalweg import groups
 from thalweg._base.errors import ThalwegError
 from thalweg.engine.optimizer import Optimizer
 from thalweg.lab.contestants import Contestant
+from thalweg.lab.evaluation import Evaluation
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
-from thalweg.lab.tasks import Task, get_task, imports
+from thalweg.lab.setting import setting
+from thalweg.lab.tasks import Task, get_task, imports, opened, seeding
+from thalweg.lab.tasks.fingerprint import digest
 from thalweg.schedule import constant, linear
 from thalweg.train import Event, Watcher, fit
 
@@ -32,8 +32,6 @@ from thalweg.train import Event, Watcher, fit
 DIVERGED = 2.0
 #: batches that the loss of the untrained model is the mean of: a single small one may be far below it
 UNTRAINED = 10
-#: weights of this size, or not finite, have diverged: what a task raises of them is no mistake in the task
-HUGE = 1e6
 
 
 @dataclass(frozen=True)
@@ -51,43 +49,25 @@ class Spec:
     steps: int
     evaluations: int
     code: str = ""  # hash of the files behind the user's task; empty for a built-in one
+    files: tuple[opened.File, ...] = field(default=(), repr=False)  # that it opens; their content is in the fingerprint
 
     @functools.cached_property
     def key(self) -> str:
-        """SHA-256 over the content; labels and roles are not part of it."""
+        """SHA-256 over the content; labels, roles and the places of files are not part of it."""
         c = self.contestant
         content = {
             **asdict(self),
             "task": "",
+            "files": (),
             "contestant": [c.optimizer, c.code, sorted(c.settings.items())],
             "on": setting(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
-
-@functools.cache
-def setting() -> dict[str, str]:
-    """What besides the spec can change a loss: versions, our own code, the kind of processor."""
-    return {
-        "thalweg": thalweg.__version__,
-        "code": _code(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "threads": "1",
-    }
-
-
-def _code() -> str:
-    """Hash of our sources that take part in a run."""
-    root = Path(thalweg.__file__).parent
-    parts = ("_base", "engine", "groups", "linalg", "optim", "schedule", "train", "lab/run.py", "lab/contestants.py")
-    digest = hashlib.sha256()
-    for part in parts:
-        path = root / part
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    def __str__(self) -> str:
+        """What an error calls it."""
+        settings = {"lr": self.lr, "multiplier": self.multiplier, "weight_decay": self.weight_decay, **dict(self.extra)}
+        return f"{self.contestant.label}, {', '.join(f'{k}={v}' for k, v in settings.items())}, seed {self.seed}"
 
 
 def unchanged(spec: Spec) -> None:
@@ -96,6 +76,7 @@ def unchanged(spec: Spec) -> None:
     Raises:
         ThalwegError: if one was edited since.
     """
+    opened.unchanged(spec.files)
     for file, code in ((spec.task, spec.code), (spec.contestant.file, spec.contestant.code)):
         if code and imports.code(file) != code:
             raise ThalwegError(
@@ -104,32 +85,47 @@ def unchanged(spec: Spec) -> None:
 
 
 def set_up(spec: Spec, task: Task) -> tuple[nn.Module, Optimizer]:
-    """Model and optimizer of a run, and torch's global generator seeded for dropout."""
+    """Model and optimizer of a run, made with the global generators at its seed, which they are at afterwards too."""
+    seeding.seed(spec.seed)
     model = task.model(spec.seed)
     seen = {"sample": task.sample(), "head": task.head}
     parameters = groups.multiplied(model, spec.lr, spec.multiplier, spec.weight_decay, **seen)
     optimizer = spec.contestant.build(parameters, spec.lr, dict(spec.extra))
-    torch.manual_seed(spec.seed)
+    seeding.seed(spec.seed)
     return model, optimizer
 
 
-def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = lambda *_: None) -> Run:
+def stream_of(spec: Spec, task: Task) -> Iterator[Any]:
+    """The batches of a run; the global generators are at its seed before and after they are asked for."""
+    seeding.seed(spec.seed)
+    batches = task.batches(spec.seed)
+    seeding.seed(spec.seed)
+    return batches
+
+
+def execute(
+    spec: Spec, role: Role, tell: Callable[[str, int, float], None] = lambda *_: None, trace: Trace | None = None
+) -> Run:
     """Train once, whole, with the schedule of its own length; evaluate at the same steps as everyone.
 
     Args:
         spec: what to run.
         role: what the race uses it for.
         tell: called now and then with (key, step, training loss).
+        trace: filled with the first weights, every batch and every loss.
     """
     task = get_task(spec.task)
     limit = DIVERGED * _untrained(task, spec.seed)
     model, optimizer = set_up(spec, task)
+    evaluate = Evaluation(task, model, optimizer, spec.seed, limit, str(spec))
     warmup = warmup_steps(spec.steps)
     schedule = constant(warmup=warmup) if spec.contestant.without_schedule else linear(spec.steps, warmup=warmup)
-    curve = [(0, task.evaluate(model))]
-    watch = _Observer(spec, limit, lambda: _evaluated(task, model, optimizer), curve, tell)
-    loss = functools.partial(_loss, task)
-    fit(model, task.batches(spec.seed), loss, optimizer, schedule, steps=spec.steps, watchers=[watch])
+    curve = [(0, evaluate(0))]
+    watch = _Observer(spec, limit, evaluate, curve, tell)
+    loss = trace.following(model, evaluate.loss) if trace else evaluate.loss
+    fit(model, stream_of(spec, task), loss, optimizer, schedule, steps=spec.steps, watchers=[watch])
+    if trace:
+        trace.losses = watch.losses
     finished = not watch.diverged and all(math.isfinite(loss) for _, loss in curve)
     initial = curve[0][1]
     tail = watch.losses[-max(1, spec.steps // 10) :]
@@ -157,42 +153,32 @@ def execute(spec: Spec, role: Role, tell: Callable[[str, int, float], None] = la
 
 def _untrained(task: Task, seed: int) -> float:
     """Size of the training loss before training: the mean of the first batches, or the first if it is larger."""
-    with torch.random.fork_rng(devices=[]):
+    with seeding.seeded(seed):
         model, stream = task.model(seed), task.batches(seed)
-        torch.manual_seed(seed)
+        seeding.seed(seed)
         losses = [abs(float(task.loss(model, next(stream)).detach())) for _ in range(UNTRAINED)]
     return max(losses[0], statistics.fmean(losses))
 
 
-def lost(model: nn.Module) -> bool:
-    """Whether the weights have diverged so far that a task may refuse them."""
-    return not all(bool((p.detach().abs() < HUGE).all()) for p in model.parameters() if p.requires_grad)
+@dataclass
+class Trace:
+    """What a run went through, to see where two differ: digests of its first weights and of each batch, each loss."""
 
+    weights: str = ""
+    batches: list[str] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
-def _loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
-    """The training loss; of weights that the task refuses it is not finite."""
-    try:
-        return task.loss(model, batch)
-    except Exception:
-        if not lost(model):
-            raise
-        return torch.tensor(math.nan, requires_grad=True)
+    def following(
+        self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]
+    ) -> Callable[[nn.Module, Any], Tensor]:
+        """The loss, noting what it is given."""
+        self.weights = digest(model.state_dict())
 
+        def followed(model: nn.Module, batch: Any) -> Tensor:
+            self.batches.append(digest(batch))
+            return loss(model, batch)
 
-def _evaluated(task: Task, model: nn.Module, optimizer: Any) -> float:
-    """The loss of the weights that the optimizer stands for, which are not always those that it trains."""
-    averaged = hasattr(optimizer, "eval")
-    if averaged:
-        optimizer.eval()
-    try:
-        loss = task.evaluate(model)
-    except Exception:
-        if not lost(model):
-            raise
-        loss = math.nan
-    if averaged:
-        optimizer.train()
-    return loss
+        return followed
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -208,7 +194,7 @@ class _Observer(Watcher):
         self,
         spec: Spec,
         limit: float,
-        evaluate: Callable[[], float],
+        evaluate: Callable[[int], float],
         curve: list[tuple[int, float]],
         tell: Callable[[str, int, float], None],
     ) -> None:
@@ -243,7 +229,7 @@ class _Observer(Watcher):
         if done % max(1, self.spec.steps // 20) == 0:
             self.tell(self.spec.key, done, self.losses[-1])
         if done in self.points:
-            self.curve.append((done, self.evaluate()))
+            self.curve.append((done, self.evaluate(done)))
             self.train_curve.append((done, statistics.fmean(self.losses[self.told :])))
             self.told = len(self.losses)
         self.since = time.perf_counter()

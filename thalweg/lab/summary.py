@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import thalweg
 from thalweg.lab import diverged, honesty, script, stats, wording
 from thalweg.lab.contestants import Contestant
 from thalweg.lab.evidence import Evidence, Rules
@@ -17,8 +18,9 @@ from thalweg.lab.plan import Plan
 from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, warmup_steps
 from thalweg.lab.result import Contestant as Entry
 from thalweg.lab.result import RaceResult, Run
-from thalweg.lab.run import set_up, setting
+from thalweg.lab.run import set_up
 from thalweg.lab.search import Found
+from thalweg.lab.setting import setting
 from thalweg.lab.timing import Pass, step_time, total
 from thalweg.lab.verdict import compare
 
@@ -100,6 +102,7 @@ def finite(result: RaceResult) -> RaceResult:
 def environment() -> dict[str, str]:
     """The machine and the versions, for the record."""
     return {
+        "thalweg": thalweg.__version__,
         **setting(),
         "system": platform.platform(),
         "cores": str(os.cpu_count()),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from thalweg._base.errors import ThalwegError
 from thalweg.engine.batch import SparseGradientError
+from thalweg.lab.evaluation import lost
 from thalweg.lab.pool import report
 from thalweg.lab.result import StepTime
-from thalweg.lab.run import Spec, lost, set_up, unchanged
+from thalweg.lab.run import Spec, set_up, stream_of, unchanged
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.blame import blaming
 from thalweg.train import update
@@ -70,7 +71,7 @@ def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
     while True:
         model, optimizer = set_up(spec, task)
         t0 = time.perf_counter()
-        for batch in task.batches(spec.seed):
+        for batch in stream_of(spec, task):
             try:
                 loss = task.loss(model, batch)
             except Exception:

@@ -137,4 +137,8 @@ def test_a_probe_is_a_plain_value():
         "parameters",
         "initial_loss",
         "fingerprint",
+        "content",
+        "files",
+        "evaluation_noise",
+        "on_cpu",
     ]

@@ -26,16 +26,32 @@ def _mark(path, text):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("return value", "return value  # changed"),
+        ("return value", "return 0 + value"),
         ('name = "mine"', 'name = "other"'),
         ("steps = 40", "steps = 41"),
-        ("batch_size = 4", "batch_size = 5"),
+        ("batch_size = 4", "batch_size = 4; unit = 'nats'"),
         ("torch.randn(4, 3", "torch.rand(4, 3"),
     ],
 )
 def test_it_changes_with_the_file(tmp_path, old, new):
     assert old in GOOD
     assert _mark(tmp_path / "mine.py", GOOD) != _mark(tmp_path / "mine.py", GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return value", "return value  # a comment"),
+        ("A line.", "Another line."),
+        ("        model.eval()\n", '        """What it is."""\n\n        model.eval()\n'),
+        ("import torch\n", '"""What is here."""\n\nimport torch\n'),
+    ],
+)
+def test_it_stays_with_comments_docstrings_and_layout(tmp_path, old, new):
+    assert old in GOOD
+    assert _mark(tmp_path / "mine.py", GOOD) == _mark(tmp_path / "mine.py", GOOD.replace(old, new, 1))
+    (tmp_path / "copy.py").write_text(GOOD)
+    assert code(str(tmp_path / "mine.py")) == code(str(tmp_path / "copy.py"))
 
 
 def test_it_stays_where_the_file_is_copied_to(tmp_path):
@@ -45,7 +61,10 @@ def test_it_stays_where_the_file_is_copied_to(tmp_path):
 
 def test_it_changes_with_data_that_the_file_reads(tmp_path):
     data = tmp_path / "data.txt"
-    text = GOOD.replace("torch.randn(4, 3, generator=generator)", "torch.ones(4, 3) * float(Path('DATA').read_text())")
+    text = GOOD.replace("torch.randn(4, 3, generator=generator)", "x * float(Path('DATA').read_text())")
+    text = text.replace(
+        "            yield", "            x = torch.randn(4, 3, generator=generator)\n            yield"
+    )
     text = text.replace("import torch\n", "import torch\nfrom pathlib import Path\n", 1).replace("DATA", str(data))
     data.write_text("1")
     first = _mark(tmp_path / "mine.py", text)
@@ -72,7 +91,7 @@ def test_it_changes_with_a_neighbour_that_the_file_names(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, "thalweg_test_net", raising=False)
         return _mark(tmp_path / folder / "mine.py", text)
 
-    assert load("a", "# one") != load("b", "# two")
+    assert load("a", "width = 1") != load("b", "width = 2")
     monkeypatch.delitem(sys.modules, "thalweg_test_net")
 
 

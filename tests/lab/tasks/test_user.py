@@ -264,13 +264,15 @@ def test_a_missing_variable(write, variable):
         ("steps = 40", "steps: int = 40.0", 9),
         ("steps = 40", "steps = True", 9),
         ("batch_size = 4", "batch_size = '4'", 10),
+        ("batch_size = 4", "batch_size = 4; fixed = {'seeds'}", 10),
+        ("batch_size = 4", "batch_size = 4; fixed = 'batches'", 10),
         ('name = "mine"', "name = 7", 8),
         ('name = "mine"', "name = 'a/b'", 8),
         ('name = "mine"', "name = ''", 8),
     ],
 )
 def test_a_variable_that_is_wrong(write, old, new, line):
-    refused(write((old, new)), line, f"found {new.replace(': int', '')}", "expected")
+    refused(write((old, new)), line, f"found {new.replace(': int', '').rpartition('; ')[-1]}", "expected")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,60 @@ WRONG = {  # what: the changes, the method to blame, words of the answer
         [("nn.Linear(3, 5)", "nn.ReLU()"), ("nn.Linear(5, 1)", "nn.ReLU()")],
         *("model", "without trainable parameters"),
     ),
-    "seed ignored": ([("torch.manual_seed(seed)", "pass")], "model", "other weights for the same seed"),
+    "seed drawn": ([("torch.manual_seed(seed)", "torch.seed()")], "model", "other weights for the same seed"),
+    "one model for all seeds": (
+        [("torch.manual_seed(seed)", "torch.manual_seed(0)")],
+        *("model", "the same weights for the seeds 0 and 1", "fixed = {'model'}"),
+    ),
+    "one order for all seeds": (
+        [(".manual_seed(seed)\n        while", ".manual_seed(0)\n        while")],
+        *("batches", "the same batches for the seeds 0 and 1", "fixed = {'batches'}"),
+    ),
+    "fixed and yet not": (
+        [("    batch_size = 4", "    batch_size = 4\n    fixed = {'batches'}")],
+        *("batches", "gave other batches for another seed", "fixed = {'batches'}"),
+    ),
+    "nothing varies": (
+        [
+            ("    batch_size = 4", "    batch_size = 4\n    fixed = {'batches', 'model'}"),
+            ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
+            (".manual_seed(seed)\n        while", ".manual_seed(0)\n        while"),
+            ("nn.Dropout(0.5)", "nn.ReLU()"),
+        ],
+        *("model", "the losses of the seeds 0 and 1 are equal"),
+    ),
+    "other batches from the third on": (
+        [
+            ("import torch\n", "import itertools\nimport torch\n"),
+            ("while True:", "for count in itertools.count():\n            if count == 2: generator.seed()"),
+        ],
+        *("batches", "from number 3 on"),
+    ),
+    "batches of another size": ([("batch_size = 4", "batch_size = 5")], "batches", "batches of 4", "batch_size = 5"),
+    "unseeded numpy": (
+        [("return model(batch)", "import numpy as np\n        return np.random.default_rng().random() * model(batch)")],
+        *("loss", "not the same for the same seed", "at step 0"),
+    ),
+    "unseeded from the fifth step on": (
+        [
+            (
+                "return model(batch)",
+                "import os\n        model.calls = getattr(model, 'calls', 0) + 1\n"
+                "        return (1 + (model.calls > 4) * os.urandom(1)[0]) * model(batch)",
+            )
+        ],
+        *("loss", "not the same for the same seed", "at step 4"),
+    ),
+    "nan at a later step": (
+        [
+            (
+                "return model(batch)",
+                "model.calls = getattr(model, 'calls', 0) + 1\n"
+                "        return (float('nan') if model.calls == 4 else 1.0) * model(batch)",
+            )
+        ],
+        *("loss", "is nan at step 3"),
+    ),
     "a list": (
         [("while True:", "return [1]\n        while True:"), ("yield", "_ =")],
         *("batches", "returned a list", "iterator"),
@@ -344,6 +399,43 @@ def test_a_method_that_returns_the_wrong_thing(write, case):
     changes, method, *words = WRONG[case]
     path = write(*changes)
     refused(path, line_of(path, f"def {method}"), method, *words)
+
+
+ACCEPTED = {  # what looks like a mistake and is none
+    "random numbers from the seeded generators": [
+        ("        torch.manual_seed(seed)\n", ""),
+        ("import torch\n", "import random\nimport numpy as np\nimport torch\n"),
+        ("return model(batch)", "return (np.random.rand() + random.random() + torch.rand(())) * model(batch)"),
+    ],
+    "one order that is declared": [
+        (".manual_seed(seed)\n        while", ".manual_seed(0)\n        while"),
+        ("    batch_size = 4", "    batch_size = 4\n    fixed = {'batches'}"),
+    ],
+    "one model and one order, but dropout": [
+        ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
+        (".manual_seed(seed)\n        while", ".manual_seed(0)\n        while"),
+        ("    batch_size = 4", "    batch_size = 4\n    fixed = frozenset({'batches', 'model'})"),
+        ("return nn.Sequential", "net = nn.Sequential"),
+        ("\n    def batches", "        torch.manual_seed(seed)\n        return net\n\n    def batches"),
+    ],
+    "a small last batch of an epoch": [("torch.randn(4, 3", "torch.randn(torch.randint(1, 5, ()).item(), 3")],
+    "examples along the second dimension": [
+        ("torch.randn(4, 3", "torch.randn(7, 4, 3"),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_what_looks_like_a_mistake_and_is_none(write, case):
+    path = write(*ACCEPTED[case])
+    assert check(get_task(path)) == check(get_task(path))
+
+
+def test_an_evaluation_that_hardly_differs_is_accepted_and_its_noise_is_known(write):
+    path = write(("return value", "return value * (1 + 1e-5 * torch.rand(()).item())"))
+    probe = check(get_task(path))
+    assert 0 < probe.evaluation_noise <= 1.1e-5 * probe.initial_loss
+    assert check(get_task(write())).evaluation_noise == 0
 
 
 @pytest.mark.parametrize(

@@ -4,45 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thalweg.lab.tasks._base import Task
-from thalweg.lab.tasks.imports import behind, own
+from thalweg.lab.tasks.imports import behind, of_meanings, own, packages
+from thalweg.lab.tasks.opened import File
 
 
-def fingerprint(task: Task, batches: Any, model: nn.Module, initial_loss: float) -> str:
+def fingerprint(task: Task, files: Sequence[File], values: Sequence[Any]) -> str:
     """SHA-256 (hex) over all that a run's result depends on beside optimizer and machine.
 
     Args:
-        task: its name, steps, batch size, ``data()``, and its sources: the module that defines it, those that it
-            imports, and those that classes, functions and modules named there come from, as far as they are not
-            installed packages.
-        batches: the first ones of seed 0.
-        model: freshly made from seed 0.
-        initial_loss: of that model.
+        task: its name, steps, batch size, and what is fixed; what its sources mean: the module that defines it, those
+            that it imports, and those that classes, functions and modules named there come from, as far as they are
+            not installed packages; and of the installed ones that these import, the versions.
+        files: what it has opened. Their folders do not count, since a task may be copied elsewhere.
+        values: what it says of its data, and what it computed of seed 0: first weights, batches and losses.
     """
-    facts = [task.name, task.steps, task.batch_size, sorted(task.data().items()), repr(initial_loss)]
-    return digest([facts, sources(task), batches, model.state_dict()])
+    texts = sources(task)
+    facts = [task.name, task.steps, task.batch_size, sorted(task.fixed)]
+    data = sorted((os.path.basename(file.path), file.content) for file in files)
+    return digest([facts, of_meanings(texts), packages(texts), data, list(values)])
 
 
-def content(batches: Any, model: nn.Module, losses: list[float]) -> str:
+def content(batches: Sequence[str], weights: Sequence[Any], losses: Sequence[float]) -> str:
     """SHA-256 (hex) over what a task does at its beginning, wherever it stands and however it is written.
 
     Looks at a task are counted by it (see :mod:`thalweg.lab.looks`): a comment, another name or other ``steps`` make no
     other task. A change that shows in none of these values does not either, and its verdicts count as further looks.
 
     Args:
-        batches: the first ones of seed 0.
-        model: made from seed 0; its weights are the content, and not their names.
+        batches: digests of the first ones of seed 0.
+        weights: of the model made from seed 0, whatever their names.
         losses: of that model; six digits, which another processor gives too.
     """
-    return digest([batches, list(model.state_dict().values()), [f"{loss:.6g}" for loss in losses]])
+    return digest([list(batches), list(weights), [f"{loss:.6g}" for loss in losses]])
 
 
 def sources(task: Task) -> list[bytes]:

@@ -4,30 +4,81 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import itertools
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 _INSTALLED = tuple(sysconfig.get_path(which) for which in ("stdlib", "platstdlib", "purelib", "platlib"))
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def own(name: str, file: str) -> bool:
     """Whether a module is the user's code, or part of a built-in task."""
     if name.split(".")[0] == "thalweg":
         return name.startswith("thalweg.lab.tasks.")
-    return not file.startswith(_INSTALLED) and not {"site-packages", "dist-packages"} & set(Path(file).parts)
+    return not installed(file)
+
+
+def installed(file: str) -> bool:
+    """Whether a file belongs to the standard library or to an installed package."""
+    return file.startswith(_INSTALLED) or bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
 
 def code(file: str) -> str:
-    """Hash of the user's own files behind ``file``; wherever they lie, and one that cannot be read counts as empty."""
-    texts = set(behind(str(Path(file).expanduser().resolve())).values())
-    return hashlib.sha256(b"".join(sorted(hashlib.sha256(text).digest() for text in texts))).hexdigest()[:16]
+    """Hash of what the user's own files behind ``file`` mean.
+
+    It is the same wherever they lie; one that cannot be read counts as empty.
+    """
+    return of_meanings(behind(str(Path(file).expanduser().resolve())).values())
+
+
+def of_meanings(texts: Iterable[bytes]) -> str:
+    """Hash of what Python files mean, whatever their order."""
+    meanings = {hashlib.sha256(meaning(text)).digest() for text in texts}
+    return hashlib.sha256(b"".join(sorted(meanings))).hexdigest()[:16]
+
+
+def meaning(text: bytes) -> bytes:
+    """What a Python file means: its syntax tree without docstrings, so that comments and layout are not part of it.
+
+    What cannot be parsed is its own meaning.
+    """
+    tree = _parsed(text)
+    if tree is None:
+        return text
+    for node in ast.walk(tree):
+        if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return ast.dump(tree).encode()
+
+
+def packages(texts: Iterable[bytes]) -> list[tuple[str, str]]:
+    """The installed packages that Python files import, by the names of their modules, with their versions."""
+    names = {name.split(".")[0] for text in texts for name in _imported(text, "")}
+    found = ((name, _version(name)) for name in sorted(names - sys.stdlib_module_names - {"thalweg"}))
+    return [(name, version) for name, version in found if version]
+
+
+@functools.cache
+def _version(module: str) -> str:
+    """Of the distribution that a module comes from, which often has the same name; empty if there is none."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(module)
+    return " ".join(sorted({importlib.metadata.version(one) for one in _distributions().get(module, ())}))
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The distributions behind each module; it takes some tenths of a second to find out."""
+    return importlib.metadata.packages_distributions()
 
 
 def behind(file: str, name: str = "") -> dict[str, bytes]:
@@ -57,15 +108,20 @@ def _text(file: str) -> bytes:
         return b""
 
 
-def _imported(text: bytes, package: str) -> Iterator[str]:
-    """What may be a module among the names that a text imports, with the packages around it."""
+def _parsed(text: bytes) -> ast.Module | None:
+    """The syntax tree; None of half an edit, or of what is no Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # running the file gives them
         try:
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError):  # half an edit, or no Python
-            return
-    for node in ast.walk(tree):
+            return ast.parse(text)
+        except (SyntaxError, ValueError):
+            return None
+
+
+def _imported(text: bytes, package: str) -> Iterator[str]:
+    """What may be a module among the names that a text imports, with the packages around it."""
+    tree = _parsed(text)
+    for node in ast.walk(tree) if tree else ():
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         start = ""

@@ -48,6 +48,7 @@ class Ravine(Task):
     steps = 300
     batch_size = 64
     unit = "excess risk"
+    fixed = frozenset({"model"})
     head = ()  # its one matrix stands for a hidden one
     good_for = "conditioning alone, the loss exact: Muon ahead, AdamW behind momentum"
     seconds_per_run = 0.06

@@ -7,17 +7,21 @@ import hashlib
 import inspect
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from thalweg._base.errors import ThalwegError
+from thalweg.lab.tasks import opened
 from thalweg.lab.tasks._base import Task
 from thalweg.lab.tasks.blame import place, place_of_variable, raised
 
 #: what a race calls, and with what
 METHODS = {"model": ("seed",), "batches": ("seed",), "loss": ("model", "batch"), "evaluate": ("model",)}
+#: what differs between seeds, unless a task says that it is fixed
+VARYING = frozenset({"model", "batches"})
 #: a name is part of file names
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -25,7 +29,8 @@ NAME = re.compile(r"\w[\w.-]*")
 def load(path: str) -> Task:
     """The task that a file defines: what its function ``task()`` returns, else an instance of its subclass of ``Task``.
 
-    The file is run once a process, as long as its content stays the same; it may import its neighbours.
+    The file is run once a process, as long as its content and the files that it has read stay the same; it may import
+    its neighbours.
 
     Raises:
         ThalwegError: with file and line, for a file that cannot be read or run, or does not define one sound task.
@@ -37,7 +42,7 @@ def load(path: str) -> Task:
         raise ThalwegError(f"there is no file {path}; `thalweg task new {path}` writes an example there") from None
     except OSError as error:
         raise ThalwegError(f"cannot read the task file {path}: {error.strerror}") from error
-    return _task(str(file), source)
+    return _task(str(file), source, _times_stale(str(file), source))
 
 
 def defined_in(path: str, name: str, kind: type) -> Any:
@@ -51,23 +56,41 @@ def defined_in(path: str, name: str, kind: type) -> Any:
         source = file.read_bytes()
     except OSError as error:
         raise ThalwegError(f"cannot read {path}: {error.strerror}") from error
-    found = vars(_module(str(file), source)).get(name)
+    found = vars(_module(str(file), source, _times_stale(str(file), source))).get(name)
     if not isinstance(found, type) or not issubclass(found, kind):
         raise ThalwegError(f"{file}:1: found no {name}; expected a subclass of {kind.__module__}.{kind.__name__}")
     return found
 
 
-@functools.cache
-def _module(file: str, source: bytes) -> ModuleType:
-    return _run(file, source)
+_stale: Counter[str] = Counter()
+
+
+def _times_stale(file: str, source: bytes) -> int:
+    """How often what the module holds in memory was found to be of files that have changed since it read them."""
+    name = _name(file, source)
+    if opened.by(name).stale():
+        opened.forget(name)
+        _stale[name] += 1
+    return _stale[name]
+
+
+def _name(file: str, source: bytes) -> str:
+    return f"thalweg_task_{hashlib.sha256(file.encode() + source).hexdigest()[:12]}"
 
 
 @functools.cache
-def _task(file: str, source: bytes) -> Task:
-    module = _module(file, source)
+def _module(file: str, source: bytes, stale: int) -> ModuleType:
+    with opened.watching(opened.by(_name(file, source))):
+        return _run(file, source)
+
+
+@functools.cache
+def _task(file: str, source: bytes, stale: int) -> Task:
+    module = _module(file, source, stale)
     make = _maker(module, file)
     try:
-        task = make()
+        with opened.watching(opened.by(module.__name__)):
+            task = make()
     except Exception as error:
         raise raised(error, file, make.__name__) from error
     if not isinstance(task, Task):
@@ -79,7 +102,7 @@ def _task(file: str, source: bytes) -> Task:
 
 def _run(file: str, source: bytes) -> ModuleType:
     """Run the file as a module of its own; it stays in ``sys.modules``, which pickle and dataclasses rely on."""
-    module = ModuleType(f"thalweg_task_{hashlib.sha256(file.encode() + source).hexdigest()[:12]}")
+    module = ModuleType(_name(file, source))
     module.__file__ = file
     sys.modules[module.__name__] = module
     if (folder := str(Path(file).parent)) not in sys.path:
@@ -138,6 +161,8 @@ def inspect_task(task: Task) -> None:
         value = getattr(task, number, None)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise _bad_variable(kind, number, value, f"a whole number of at least 1, as in {number} = 100")
+    if not isinstance(task.fixed, set | frozenset) or not task.fixed <= VARYING:
+        raise _bad_variable(kind, "fixed", task.fixed, "a set of 'model' and 'batches', as in fixed = {'batches'}")
 
 
 def _bad_variable(kind: type, name: str, value: object, wanted: str) -> ThalwegError:

@@ -1,0 +1,80 @@
+"""The key of a run holds what our own code means, and what it is compiled with."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import thalweg
+from thalweg.engine import compiler
+from thalweg.lab import setting
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of our package whose files may be edited, and its hash as it is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "thalweg"
+    ignored = shutil.ignore_patterns("__pycache__", "docs", "bench", "cli", "explain")
+    shutil.copytree(Path(thalweg.__file__).parent, root, ignore=ignored)
+    monkeypatch.setattr(setting, "thalweg", SimpleNamespace(__file__=str(root / "__init__.py")))
+    return root, setting._code()
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_a_typo_in_a_docstring_or_a_comment_throws_no_run_away(package):
+    root, before = package
+    edit(root / "lab" / "run.py", '"""One complete', '"""A whole')
+    edit(root / "engine" / "compiler.py", "#: not -ffast-math", "#: no -ffast-math")
+    edit(root / "lab" / "report" / "page.py", "import", "import os\nimport")  # takes no part in a run
+    assert setting._code() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("lab/run.py", "DIVERGED = 2.0", "DIVERGED = 3.0"),
+        ("optim/adam.py", "(0.9, 0.999)", "(0.9, 0.99)"),
+        ("engine/slices.c", "static", "static inline"),
+        ("engine/backends/prelude.h", "static", "static inline"),
+        ("lab/tasks/seeding.py", "random.seed(value)", "random.seed(0)"),
+    ],
+)
+def test_a_change_in_what_runs_makes_new_runs(package, file, old, new):
+    root, before = package
+    edit(root / file, old, new)
+    assert setting._code() != before
+
+
+def test_a_file_that_was_renamed_or_added_makes_new_runs(package):
+    root, before = package
+    (root / "engine" / "more.c").write_text("")
+    assert setting._code() != before
+
+
+def test_it_is_found_again_in_the_cache_and_without_one(package, monkeypatch):
+    _, before = package
+    monkeypatch.setattr(setting.imports, "meaning", lambda text: pytest.fail("it was kept"))
+    assert setting._code() == before
+    monkeypatch.undo()
+
+
+def test_the_compiler_and_its_flags_are_part_of_it(monkeypatch):
+    setting.setting.cache_clear()
+    with_compiler = setting.setting()["compiler"]
+    assert with_compiler == compiler.identity()
+    monkeypatch.setenv("CC", "cc -O1")
+    compiler.forget()
+    other = compiler.identity()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    compiler.forget()
+    assert len({with_compiler, other, compiler.identity()}) == 3
+    assert compiler.identity() == "none"
+    monkeypatch.undo()
+    compiler.forget()

@@ -1,0 +1,63 @@
+"""What besides task, contestant and seed can change a loss: our own code, versions, the compiler, the processor."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import thalweg
+from thalweg.engine import compiler, user_cache
+from thalweg.lab.tasks import imports
+
+#: of our package, what takes part in a run
+TAKES_PART = (
+    *("_base", "engine", "groups", "linalg", "optim", "schedule", "train", "wrap"),
+    *("lab/run.py", "lab/contestants.py", "lab/protocol.py", "lab/tasks/seeding.py"),
+)
+SOURCES = ("*.py", "*.c", "*.h")
+
+
+@functools.cache
+def setting() -> dict[str, str]:
+    """Our own code, the versions beneath it, the compiler of its kernels and the kind of processor."""
+    return {
+        "code": _code(),
+        "torch": f"{torch.__version__} {torch.version.git_version or ''}".strip(),
+        "python": platform.python_version(),
+        "compiler": compiler.identity(),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": "1",
+    }
+
+
+def _code() -> str:
+    """Hash of what our sources mean; comments and docstrings of Python are not part of it, those of C are.
+
+    It takes a second to find out, so it is kept in the user's cache under the hash of the texts.
+    """
+    root = Path(thalweg.__file__).parent
+    texts = {file.relative_to(root).as_posix(): file.read_bytes() for file in _files(root)}
+    raw = _hash({name: hashlib.sha256(text).digest() for name, text in texts.items()})
+    name = f"code-{platform.python_version()}-{raw}.txt"
+    if kept := user_cache.read(name):
+        return kept.decode()
+    code = _hash({name: imports.meaning(text) if name.endswith(".py") else text for name, text in texts.items()})
+    with contextlib.suppress(OSError):
+        user_cache.write(name, code.encode())
+    return code
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for part in TAKES_PART:
+        path = root / part
+        yield from sorted(f for kind in SOURCES for f in path.rglob(kind)) if path.is_dir() else [path]
+
+
+def _hash(contents: dict[str, bytes]) -> str:
+    return hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()[:16]

@@ -1,0 +1,215 @@
+"""The files that a task opens to read, whatever their kind: what they hold is part of what the task is.
+
+Python tells an audit hook of each file that it opens, so numpy, torch, pandas, pathlib, csv, json, mmap and sqlite are
+seen alike. A library that opens files in C on its own (HDF5, Arrow, safetensors), or another process, is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import thalweg
+from thalweg._base.errors import ThalwegError
+from thalweg.engine import user_cache
+from thalweg.lab.tasks.imports import installed
+
+#: of more files than that in one folder, the folder is kept in their place
+MANY = 1000
+_EVENTS = {"open", "sqlite3.connect", "ctypes.dlopen", "os.rename"}
+#: not data: the kernel's files, the machine's settings, our own code; what a just-in-time compiler keeps
+_NOT_DATA = ("/proc/", "/sys/", "/dev/", "/etc/", f"{Path(thalweg.__file__).parent}{os.sep}")
+_KEPT_BY_COMPILERS = ("__pycache__", ".triton", "torchinductor", "torch_extensions")
+#: besides the import system, who reads source files not as data; what is imported is found elsewhere
+_READERS_OF_CODE = (f"{os.sep}linecache.py", f"{os.sep}tokenize.py")
+
+Signature = tuple[int, ...] | str
+
+
+@dataclass(frozen=True)
+class File:
+    """A file, or a folder of many, as it was.
+
+    Attributes:
+        path: absolute.
+        signature: its size, times and place on the disk.
+        content: SHA-256 (hex).
+    """
+
+    path: str
+    signature: Signature
+    content: str
+
+    def changed(self) -> bool:
+        """Whether it holds something else now, or is gone; it is read only if its signature is another."""
+        return signature(self.path) != self.signature and content(self.path) != self.content
+
+
+@dataclass
+class Opened:
+    """What a task has opened in this process so far.
+
+    Attributes:
+        read: path → signature when it was first opened.
+        written: path → how often it was opened to write.
+    """
+
+    read: dict[str, Signature] = field(default_factory=dict)
+    written: Counter[str] = field(default_factory=Counter)
+
+    def stale(self) -> bool:
+        """Whether a file was touched since it was read, so that what is in memory may be of another."""
+        return any(signature(path) != was for path, was in self.read.items() if not self.written[path])
+
+    def files(self, scratch: int = 1) -> list[File]:
+        """What was read, in alphabetical order, as it is now; scratch files are left out.
+
+        Args:
+            scratch: a file written so often is one. Whoever tries everything twice takes 2: what is written once is a
+                download or a conversion, which is data, unless it lies in the folder for temporary files.
+
+        Raises:
+            ThalwegError: for a file that was touched since it was first opened, so that nobody knows what was read.
+        """
+        temporary = tempfile.gettempdir() + os.sep
+        paths = [
+            path
+            for path in sorted(self.read)
+            if self.written[path] < (1 if path.startswith(temporary) else scratch) and os.path.isfile(path)
+        ]
+        for path in paths:
+            if signature(path) != self.read[path]:
+                raise ThalwegError(f"{path}, which the task reads, changed after it had been read; start again")
+        return [kept(path) for path in _with_folders(paths)]
+
+
+_opened: dict[str, Opened] = {}
+_watching: list[Opened] = []
+
+
+def by(module: str) -> Opened:
+    """What the task that a module defines has opened in this process."""
+    return _opened.setdefault(module, Opened())
+
+
+def forget(module: str) -> None:
+    """The module is about to be run again."""
+    _opened.pop(module, None)
+
+
+@contextlib.contextmanager
+def watching(what: Opened) -> Iterator[None]:
+    """Note what is opened meanwhile, in any thread."""
+    _install()
+    _watching.append(what)
+    try:
+        yield
+    finally:
+        _watching.remove(what)
+
+
+@functools.cache
+def _install() -> None:
+    """An audit hook stays until the process ends."""
+    sys.addaudithook(_hook)
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if not _watching or event not in _EVENTS:
+        return
+    if event == "os.rename":
+        _note(args[1], written=True)
+    elif event != "open":
+        _note(args[0])
+    elif not _reads_code(sys._getframe(1).f_code.co_filename):
+        _note(args[0], written=bool((args[2] or 0) & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC)))
+
+
+def _reads_code(caller: str) -> bool:
+    return caller.startswith("<frozen importlib") or caller.endswith(_READERS_OF_CODE)
+
+
+def _note(name: Any, written: bool = False) -> None:
+    """Nothing may come out of a hook: the exception would be the task's."""
+    with contextlib.suppress(TypeError, ValueError, OSError):
+        given = os.fsdecode(name)
+        path = os.path.abspath(given[5:].partition("?")[0] if given.startswith("file:") else given)
+        if _is_data(path):
+            for what in _watching:
+                if written:
+                    what.written[path] += 1
+                elif path not in what.read:
+                    what.read[path] = signature(path)
+
+
+def _is_data(path: str) -> bool:
+    if path.startswith((*_NOT_DATA, f"{user_cache.folder()}{os.sep}")) or installed(path) or os.path.isdir(path):
+        return False
+    return not any(part.startswith(_KEPT_BY_COMPILERS) for part in Path(path).parts)
+
+
+def _with_folders(paths: list[str]) -> list[str]:
+    """Folders of many files in the place of these."""
+    count = Counter(map(os.path.dirname, paths))
+    full = {folder for folder, files in count.items() if files > MANY}
+    return sorted(full | {path for path in paths if os.path.dirname(path) not in full})
+
+
+def kept(path: str) -> File:
+    """A file or folder as it is now."""
+    return File(path, signature(path), content(path))
+
+
+def signature(path: str) -> Signature:
+    """What changes with a file's content, without reading it; of a folder, its files' names and signatures."""
+    try:
+        if os.path.isdir(path):
+            return hashlib.sha256(repr([(f, signature(f)) for f in _inside(path)]).encode()).hexdigest()
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def content(path: str) -> str:
+    """SHA-256 (hex) of a file's bytes, read once a process as long as its signature stays; empty if it is gone."""
+    return _content(path, signature(path))
+
+
+@functools.cache
+def _content(path: str, _: Signature) -> str:
+    try:
+        if os.path.isdir(path):
+            return hashlib.sha256(repr([(os.path.basename(f), content(f)) for f in _inside(path)]).encode()).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _inside(folder: str) -> list[str]:
+    """The files of a folder, not of those in it."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.path for entry in entries if entry.is_file())
+
+
+def unchanged(files: Collection[File]) -> None:
+    """A race stands on the files that it was planned with.
+
+    Raises:
+        ThalwegError: that names one which holds something else now.
+    """
+    for file in files:
+        if file.changed():
+            raise ThalwegError(
+                f"{file.path}, which the task reads, changed while the race ran; put it back, or start again"
+            )
