@@ -1,22 +1,20 @@
-"""Many tiny tensors: what moves is seen at once, or said."""
+"""Whatever of a parameter or a state is moved, the next step sees it, of many small tensors too."""
+
+import itertools
 
 import pytest
 import torch
 
 import thalweg
-from tests.engine.fixtures import give
+from tests.engine.fixtures import BACKENDS, give, same
 from thalweg.engine import places
+
+
+NOISE = itertools.count(1)
 
 
 def many(count=40):
     return [torch.nn.Parameter(torch.full((2,), float(i))) for i in range(count)]
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """Forty tensors count as very many."""
-    monkeypatch.setattr(places, "MANY", 10)
-    monkeypatch.setattr(places, "TURNS", 8)
 
 
 def stepped(params, **arguments):
@@ -26,7 +24,7 @@ def stepped(params, **arguments):
     return optimizer
 
 
-def test_all_states_moved_at_once_are_seen_at_the_next_step(tiny):
+def test_all_states_moved_at_once_are_seen_at_the_next_step():
     params, others = many(), many()
     mine, theirs = stepped(params), stepped(others)
     for state in mine.state.values():
@@ -43,7 +41,7 @@ def test_all_states_moved_at_once_are_seen_at_the_next_step(tiny):
     )
 
 
-def test_a_new_dict_of_one_parameter_is_seen_at_the_next_step(tiny):
+def test_a_new_dict_of_one_parameter_is_seen_at_the_next_step():
     params = many()
     optimizer = stepped(params)
     optimizer.state[params[17]] = {}
@@ -53,21 +51,101 @@ def test_a_new_dict_of_one_parameter_is_seen_at_the_next_step(tiny):
     assert optimizer.state[params[16]]["step"] == 2
 
 
-def test_one_state_moved_by_itself_is_found_within_its_turn_and_said(tiny):
-    params = many()
-    optimizer = stepped(params)
-    optimizer.state[params[17]]["exp_avg"].data = torch.zeros(2)
+def _data(make):
+    def change(state, name, x):
+        x.data = make(x.data)
 
-    def go_on():
-        for step in range(1, 10):
+    return change
+
+
+#: what may be done to one state of shape (2,) between two steps: torch's own optimizer goes on from the same numbers
+CHANGES = {
+    "replaced": lambda state, name, x: state.update({name: torch.tensor([3.0, -1.0])}),
+    "data replaced": _data(lambda x: torch.tensor([3.0, -1.0])),
+    "data moved": _data(torch.clone),
+    "with gaps": _data(lambda x: torch.tensor([3.0, 0.0, -1.0, 0.0])[::2]),
+    "turned around": _data(lambda x: torch.stack([x, x]).t()[:, 0]),
+    "offset": _data(lambda x: torch.tensor([7.0, 3.0, -1.0])[1:]),
+    "storage moved": lambda state, name, x: x.untyped_storage().resize_(1 << 16),
+    "swapped": lambda state, name, x: torch.utils.swap_tensors(x, torch.tensor([3.0, -1.0])),
+    "another object of the same memory": lambda state, name, x: state.update({name: x.detach()}),
+    "in another order": lambda state, name, x: state.update({name: state.pop(name)}),
+    "beside another entry": lambda state, name, x: state.update(mine=1),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_state_among_more_than_a_thousand_is_seen_at_the_next_step(backend):
+    check(CHANGES["replaced"], backend, many(1100), many(1100), 500)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_whatever_is_done_to_one_state_is_seen_at_the_next_step(change, either_look):
+    check(change, "cpu", many(), many(), 17)
+
+
+def check(change, backend, ours, theirs, at):
+    a, b = thalweg.AdamW(ours, lr=0.1, backend=backend), torch.optim.AdamW(theirs, lr=0.1)
+    for step in range(5):
+        for optimizer, params in ((a, ours), (b, theirs)):
             give(params, step)
             optimizer.step()
+            if step == 2:
+                state = optimizer.state[params[at]]
+                change(state, "exp_avg", state["exp_avg"])
+    assert same(ours[at - 2 : at + 2], theirs[at - 2 : at + 2], within=1e-5)
 
-    with pytest.warns(UserWarning, match="moved or replaced by hand"):
-        go_on()
+
+def test_what_has_moved_once_is_known_where_it_is_now():
+    """Another object at the same place, or another order, is no reason to look closer at each further step."""
+    params = many()
+    optimizer = stepped(params)
+    state = optimizer.state[params[17]]
+    state["exp_avg"] = state["exp_avg"].detach()
+    state["exp_avg_sq"] = state.pop("exp_avg_sq")
+    give(params, 1)
+    optimizer.step()
+    (bound,) = optimizer._steps.bound[0]
+    assert bound.places.counted
 
 
-def test_a_parameter_moved_by_itself_is_seen_at_the_next_step(tiny):
+def test_the_fields_of_tensors_are_found_in_this_torch():
+    found = places._fields()
+    assert found is not None
+    assert 0 < found.tensor_end <= places.Fields.TENSOR
+
+
+@pytest.mark.parametrize("blind", [lambda fields, x: 1, lambda fields, x: 0, lambda fields, x: next(NOISE)])
+def test_without_marks_that_show_each_move_torch_is_asked(blind, monkeypatch):
+    assert places.Fields.found(blind) is None
+    monkeypatch.setattr(places, "_fields", lambda: None)
+    params, others = many(), many()
+    mine, theirs = stepped(params), torch.optim.AdamW(others)
+    give(others, 0)
+    theirs.step()
+    for step in range(1, 4):
+        for optimizer, ps in ((mine, params), (theirs, others)):
+            give(ps, step)
+            optimizer.step()
+            optimizer.state[ps[17]]["exp_avg"].data = torch.ones(2)
+    assert same(params, others, within=1e-5)
+
+
+def test_tensors_of_many_dimensions_are_asked():
+    shape = (2, 1, 3, 1, 2, 1, 5)
+    params = [torch.nn.Parameter(torch.ones(shape)) for _ in range(3)]
+    optimizer = thalweg.SGD(params, lr=0.1, momentum=0.9, backend="cpu")
+    for step in range(3):
+        give(params, step)
+        optimizer.step()
+    buffer = optimizer.state[params[1]]["momentum_buffer"]
+    buffer.as_strided_(shape[::-1], buffer.stride()[::-1])
+    give(params, 3)
+    with pytest.raises(ValueError, match="momentum_buffer"):
+        optimizer.step()
+
+
+def test_a_parameter_moved_by_itself_is_seen_at_the_next_step():
     params = many()
     optimizer = stepped(params)
     params[17].data = params[17].data.clone()

@@ -1,4 +1,5 @@
-/* Whether tensors lie where they did, asked of torch through DLPack's exchange table: a few nanoseconds each. */
+/* Whether tensors lie where they did. A tensor is asked for through DLPack's exchange table, some 50 ns each; one whose
+   own fields in memory have not changed need not be asked. */
 #include <stdint.h>
 
 typedef struct {
@@ -18,6 +19,13 @@ typedef struct {
     void *stream;
 } DLPackExchangeAPI;
 
+/* Where fields lie in bytes, as they were found by trying: in a Python object its type and its tensor; in a tensor its
+   storage, and its end behind sizes, strides, offset and dtype; in a storage its end behind the address of its memory. */
+typedef struct {
+    int64_t type, tensor, storage, tensor_end, storage_end;
+    const void *tensor_type, *parameter_type;  /* other types of objects are asked */
+} Fields;
+
 typedef struct {
     const DLPackExchangeAPI *dlpack;
     void *(*attribute)(void *object, void *name);  /* PyObject_GetAttr: a new reference */
@@ -25,13 +33,16 @@ typedef struct {
     void *(*item)(void *dict, void *key);          /* PyDict_GetItem: a borrowed reference, or nothing */
     int (*next)(void *dict, int64_t *at, void **key, void **value);  /* PyDict_Next: borrowed references */
     void *none, *grad;                             /* None and "grad" */
+    const Fields *fields;                          /* where a tensor has its own, or nothing */
     int64_t size, kinds, numbers;
-    int64_t turns, turn;        /* which states are looked at: one in so many, and the first and the last */
+    int64_t most;               /* dimensions of which a tensor holds sizes and strides in itself */
     int64_t before;             /* entries of the dict before theirs */
     void *states;               /* the dict from parameters to their states, if it holds these in this order */
     void **owner, **state;      /* the parameters and their dicts */
     void **kind;                /* keys of the state's tensors, then of its other entries */
+    int64_t *order;             /* these, numbered, as the dicts hold them */
     uint64_t *layout, *place;   /* of the parameters, then of each kind of state */
+    uint64_t *mark;             /* of their fields, when they were last asked */
     uint64_t *gradient;         /* layouts of the gradients */
     void **number;              /* the other entries themselves */
     float **home;               /* where the numbers in them lie side by side */
@@ -55,6 +66,38 @@ static uint64_t layout_of(const DLTensor *t)
     return mixed(h, (uint64_t)t->ndim);
 }
 
+static const void *pointer_at(const void *from, int64_t offset)
+{
+    return *(const void *const *)((const char *)from + offset);
+}
+
+/* All words but the first two, which are a table of methods and a count of references. */
+static uint64_t words_of(const void *from, int64_t end, uint64_t h)
+{
+    const uint64_t *word = from;
+    uint64_t other = h ^ 0x9E3779B97F4A7C15u;
+    for (int64_t i = 2; i < end / 8 - 1; i += 2) {  /* two chains, which the processor follows at once */
+        h = (h ^ word[i]) * 0xD6E8FEB86659FD93u;
+        other = (other ^ word[i + 1]) * 0xA0761D6478BD642Fu;
+        h ^= h >> 32;
+        other ^= other >> 32;
+    }
+    if (end / 8 % 2) h = mixed(h, word[end / 8 - 1]);
+    return mixed(h, other);
+}
+
+/* The fields of a tensor and of its storage in one number; 0 for an object that has to be asked. */
+uint64_t mark_of(const Fields *fields, const void *object)
+{
+    const void *type = pointer_at(object, fields->type);
+    if (type != fields->tensor_type && type != fields->parameter_type) return 0;
+    const void *tensor = pointer_at(object, fields->tensor);
+    if (!tensor) return 0;
+    const uint64_t h = words_of(tensor, fields->tensor_end, (uint64_t)(uintptr_t)tensor);
+    const void *storage = pointer_at(tensor, fields->storage);
+    return storage ? words_of(storage, fields->storage_end, h) | 1 : 0;
+}
+
 /* Layouts and addresses of some tensors; returns how many could be read. */
 int64_t look(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint64_t *layout, uint64_t *place)
 {
@@ -67,10 +110,39 @@ int64_t look(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint6
     return size;
 }
 
-static int is_at(const Lookout *all, void *object, uint64_t layout, uint64_t place)
+/* Whether a tensor, the number of which counts parameters first, then each kind of state, is where it was. */
+static int is_at(const Lookout *all, void *object, int64_t number)
 {
+    const uint64_t mark = all->fields ? mark_of(all->fields, object) : 0;
     DLTensor t;
-    return !all->dlpack->read(object, &t) && layout_of(&t) == layout && (uint64_t)t.data + t.byte_offset == place;
+    if (mark && mark == all->mark[number]) return 1;
+    if (all->dlpack->read(object, &t) || layout_of(&t) != all->layout[number]) return 0;
+    if ((uint64_t)t.data + t.byte_offset != all->place[number]) return 0;
+    if (t.ndim <= all->most) all->mark[number] = mark;  /* of more dimensions, sizes and strides lie elsewhere */
+    return 1;
+}
+
+/* Whether what is kept under one key is what it was: a tensor by where it lies, another entry by itself. */
+static int is_kept(const Lookout *all, int64_t i, int64_t k, void *value)
+{
+    if (k >= all->kinds) return value == all->number[(k - all->kinds) * all->size + i];
+    return is_at(all, value, (k + 1) * all->size + i);
+}
+
+/* The same of all that is kept of one parameter. Its dict is walked, which is faster than to look keys up, as long as it
+   holds them in the usual order. */
+static int is_state_kept(const Lookout *all, int64_t i)
+{
+    const int64_t entries = all->kinds + all->numbers;
+    int64_t at = 0, e = 0;
+    void *key, *value;
+    for (; e < entries && all->next(all->state[i], &at, &key, &value) && key == all->kind[all->order[e]]; e++)
+        if (!is_kept(all, i, all->order[e], value)) return 0;
+    for (; e < entries; e++) {
+        value = all->item(all->state[i], all->kind[all->order[e]]);
+        if (!value || !is_kept(all, i, all->order[e], value)) return 0;
+    }
+    return 1;
 }
 
 /* Returns 1 if all parameters and states are where they were, the numbers of all parameters still the same, and all
@@ -88,7 +160,7 @@ int64_t unmoved(const Lookout *all)
         for (int64_t i = 1; i < all->size; i++)
             if (all->home[k][i] != all->home[k][0]) return 0;
     for (int64_t i = 0; i < all->size; i++) {
-        if (!is_at(all, all->owner[i], all->layout[i], all->place[i])) return 0;
+        if (!is_at(all, all->owner[i], i)) return 0;
         void *g = all->attribute(all->owner[i], all->grad);
         DLTensor t;
         if (!g) return 0;
@@ -102,14 +174,7 @@ int64_t unmoved(const Lookout *all)
         if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
         if (size && !address) return 0;  /* a subclass of tensors whose memory is elsewhere */
         all->address[i] = address;
-        if (i % all->turns != all->turn && i && i != all->size - 1) continue;
-        for (int64_t k = 0; k < all->kinds; k++) {
-            void *kept = all->item(all->state[i], all->kind[k]);
-            const int64_t at = (k + 1) * all->size + i;
-            if (!kept || !is_at(all, kept, all->layout[at], all->place[at])) return 0;
-        }
-        for (int64_t k = 0; k < all->numbers; k++)
-            if (all->item(all->state[i], all->kind[all->kinds + k]) != all->number[k * all->size + i]) return 0;
+        if (!is_state_kept(all, i)) return 0;
     }
     return 1;
 }

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import warnings
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from operator import is_
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from thalweg.engine import compiler
 
-#: beyond so many tensors, of fewer elements than so many on average, looking at their states would take longer than the
-#: step itself; they are looked at in so many turns, but for the ends: whoever moves the tensors of a state moves all
-MANY, TINY, TURNS = 1000, 2048, 32
 #: entries that may be passed by for each that is wanted, rather than looking that one up
 FAR = 16
 
@@ -135,16 +131,7 @@ class Places:
             states = states_now()
             if not all(map(is_, states, self.states)):
                 return None
-        grads = self._gradients(owners, states)
-        in_turns = self.lookout is not None and self.lookout.tables.turns > 1
-        if grads is None and in_turns and self._lost(states):
-            warnings.warn(
-                f"a tensor of the state of one of {len(owners)} small parameters was moved or replaced by hand: the "
-                f"updates of up to {TURNS} steps since are lost. Move all of them at once, or give the parameter a new "
-                "dict (optimizer.state[p] = {...}): both are seen at the next step",
-                stacklevel=2,
-            )
-        return grads
+        return self._gradients(owners, states)
 
     def count(self, numbers: Tensor) -> None:
         """Add 1 to numbers of the states that lie side by side."""
@@ -186,13 +173,6 @@ class Places:
             return True
         return all(self._state_unmoved(i, state) for i, state in enumerate(states))
 
-    def _lost(self, states: Sequence[dict[str, Any]] | None) -> bool:
-        """Whether states have moved, but not those that every step looks at."""
-        if states is None:
-            return False
-        moved = [not self._state_unmoved(i, state) for i, state in enumerate(states)]
-        return any(moved) and not (moved[0] or moved[-1])
-
     def _state_unmoved(self, i: int, state: dict[str, Any]) -> bool:
         try:
             tensors = all(_place(state[n]) == at[i] for n, at in self.kept.items())
@@ -229,11 +209,102 @@ class _Lookout(ctypes.Structure):
     """What the C knows as ``Lookout``."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "none", "grad")),
-        *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "turns", "turn", "before")),
-        *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "layout", "place")),
-        *((name, ctypes.c_void_p) for name in ("gradient", "number", "home", "address")),
+        *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "none")),
+        *((name, ctypes.c_void_p) for name in ("grad", "fields")),
+        *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "most", "before")),
+        *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "order", "layout")),
+        *((name, ctypes.c_void_p) for name in ("place", "mark", "gradient", "number", "home", "address")),
     ]
+
+
+class Fields(ctypes.Structure):
+    """Where in memory a tensor has its fields: what the C knows as ``Fields``.
+
+    torch does not promise these places, so they are found by trying, once in a process: a tensor is moved in every way there
+    is (``MOVES``), and each must show. Where one does not, every tensor is asked at every step.
+    """
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_int64) for name in ("type", "tensor", "storage", "tensor_end", "storage_end")),
+        *((name, ctypes.c_void_p) for name in ("tensor_type", "parameter_type")),
+    ]
+    #: so many sizes and strides are tried; those of more dimensions may lie elsewhere
+    MOST = 5
+    #: bytes that a tensor and its storage may take at most
+    TENSOR, STORAGE = 256, 64
+
+    @classmethod
+    def found(cls, mark_of: Any) -> Fields | None:
+        """The places, or None where some change would not show.
+
+        Args:
+            mark_of: the function of `lookout.c`.
+        """
+        x = torch.zeros(4, 6)
+        tensor, storage = x._cdata, x.untyped_storage()._cdata
+        self = cls(
+            _word(id(x), torch.Tensor.__basicsize__, id(torch.Tensor)),
+            _word(id(x), torch.Tensor.__basicsize__, tensor),
+            _word(tensor, 64, storage), 24, 24, id(torch.Tensor), id(torch.nn.Parameter),
+        )  # fmt: skip
+        if min(self.type, self.tensor, self.storage) < 0:
+            return None
+        for name, most in (("storage_end", cls.STORAGE), ("tensor_end", cls.TENSOR)):
+            changes = MOVES_OF_STORAGE if name == "storage_end" else MOVES
+            while not all(self._shows(mark_of, *change) for change in changes):
+                if getattr(self, name) >= most:
+                    return None
+                setattr(self, name, getattr(self, name) + 8)
+        return self
+
+    def _shows(self, mark_of: Any, change: Callable[[Tensor], Any], start: Callable[[Tensor], Any]) -> bool:
+        x = torch.zeros(10, 6)[:4]
+        start(x)
+        first, again = (mark_of(ctypes.addressof(self), id(x)) for _ in range(2))
+        change(x)
+        return bool(first == again != mark_of(ctypes.addressof(self), id(x)))
+
+
+def _word(start: int, size: int, wanted: int) -> int:
+    """At how many bytes from its start an object holds a number; negative if nowhere."""
+    words = (ctypes.c_uint64 * (size // 8)).from_address(start)
+    return next((8 * i for i, word in enumerate(words) if word == wanted), -1)
+
+
+def _data(make: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
+    """A change of a tensor's data to what is made of it."""
+
+    def change(x: Tensor) -> None:
+        x.data = make(x.data)
+
+    return change
+
+
+def _as(size: Sequence[int], stride: Sequence[int], offset: int = 0) -> Callable[[Tensor], None]:
+    return _data(lambda x: x.as_strided(size, stride, offset))
+
+
+def _one_of_five(i: int, value: int) -> list[int]:
+    return [value if k == i else 1 for k in range(5)]
+
+
+_START, _OF_FIVE = _as((4, 6), (6, 1)), _as([1] * 5, [1] * 5)
+#: how a tensor may be moved, and what it was before. What shows in its storage alone:
+MOVES_OF_STORAGE: tuple[tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]], ...] = (
+    (lambda x: x.untyped_storage().resize_(1 << 16), _START),
+)
+#: what shows in the tensor: other memory, another shape, each of five sizes and strides, the offset, the dtype alone
+MOVES: tuple[tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]], ...] = (
+    (_data(torch.clone), _START),
+    (_as((6, 4), (4, 1)), _START),
+    (_as((24,), (1,)), _START),
+    (_as((), ()), _as((1,), (1,))),
+    *((_as(_one_of_five(i, 2), [1] * 5), _OF_FIVE) for i in range(5)),
+    *((_as([1] * 5, _one_of_five(i, 2)), _OF_FIVE) for i in range(5)),
+    (_as((4, 6), (6, 1), 6), _START),
+    (_data(lambda x: x.view(torch.int32)), _START),
+    (lambda x: torch.utils.swap_tensors(x, torch.zeros(4, 6)), _START),
+)
 
 
 class Lookout:
@@ -262,8 +333,7 @@ class Lookout:
         self = cls(functions, dlpack)
         size = len(owners)
         names = [*kept, *objects]
-        before = _entries_before(owners, everything)
-        turns = TURNS if size > MANY and sum(p.numel() for p in owners) < TINY * size else 1
+        before, fields = _entries_before(owners, everything), _fields()
         self.address = array("Q", bytes(8 * size))
         layout, place = self._look([*owners, *(t for ts in kept.values() for t in ts)])
         gradient, _ = self._look([p.grad for p in owners])
@@ -271,21 +341,19 @@ class Lookout:
         calls = (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next)
         self.tables = _Lookout(
             dlpack, *map(_address, calls),
-            id(None), id(GRAD), size, len(kept), len(objects), turns, 0, before or 0,
+            id(None), id(GRAD), ctypes.addressof(fields) if fields else 0,
+            size, len(kept), len(objects), Fields.MOST, before or 0,
             0 if before is None else id(everything), self._table(map(id, owners)), self._table(map(id, states)),
-            self._table(map(id, names)),
-            self._table(layout), self._table(place), self._table(gradient),
+            self._table(map(id, names)), self._table(_order(names, states)),
+            self._table(layout), self._table(place), self._table([0] * len(layout)), self._table(gradient),
             self._table(id(x) for xs in objects.values() for x in xs),
             self._table(xs[0].data_ptr() for xs in objects.values()), self.address.buffer_info()[0],
         )  # fmt: skip
         self.keep += [owners, states, names, objects, everything]
-        if turns > 1:  # memory that a state was moved away from is written until that is found
-            self.keep.append([t.untyped_storage() for ts in kept.values() for t in ts])
         return self
 
     def unmoved(self) -> bool:
         """Whether all of them are where they were, and their gradients, of the layout they had, lie at ``address``."""
-        self.tables.turn = (self.tables.turn + 1) % self.tables.turns
         try:
             return bool(self.functions.unmoved(ctypes.addressof(self.tables)))
         except Exception:  # whatever torch says of a tensor that it cannot describe: Python looks closer
@@ -312,6 +380,12 @@ def _entries_before(owners: Sequence[Tensor], everything: dict[Any, Any]) -> int
     here = keys[before : before + len(owners)]
     near = before <= FAR * len(owners)
     return before if near and len(here) == len(owners) and all(map(is_, here, owners)) else None
+
+
+def _order(names: Sequence[str], states: Sequence[dict[str, Any]]) -> list[int]:
+    """The numbers of the names, in the order in which the states hold them."""
+    held = {name: i for i, name in enumerate(states[0])} if states else {}
+    return sorted(range(len(names)), key=lambda i: held.get(names[i], len(held)))
 
 
 #: the attribute's name as one object that is never freed
@@ -348,11 +422,20 @@ def _functions() -> Any:
 
 
 @functools.cache
+def _fields() -> Fields | None:
+    try:
+        return Fields.found(_loaded().mark_of)
+    except (AttributeError, RuntimeError, TypeError):  # a torch whose tensors differ: each is asked
+        return None
+
+
+@functools.cache
 def _loaded() -> Any:
     source = files("thalweg.engine").joinpath("lookout.c").read_text(encoding="utf-8")
     functions = ctypes.PyDLL(compiler.library(source).cdll._name)
     functions.look.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
     functions.unmoved.argtypes = [ctypes.c_void_p]
     functions.count.argtypes, functions.count.restype = [ctypes.c_void_p, ctypes.c_int64], None
+    functions.mark_of.argtypes, functions.mark_of.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_uint64
     functions.look.restype = functions.unmoved.restype = ctypes.c_int64
     return functions
