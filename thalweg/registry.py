@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from thalweg import optim, wrap
-from thalweg._base.errors import nearest, unknown_name
+from thalweg._base.errors import unknown_argument, unknown_name
 from thalweg.engine.optimizer import Optimizer
 
 
@@ -63,9 +63,7 @@ def create(name: str, params: Any, **arguments: Any) -> torch.optim.Optimizer:
     known = [*inspect.signature(cls).parameters][1:]
     for argument in arguments:
         if argument not in known:
-            near = nearest(argument, known)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-            raise TypeError(f"{cls.__name__} has no argument {argument!r}; {hint}")
+            raise unknown_argument(cls.__name__, argument, known)
     if isinstance(params, nn.Module) and not _takes_a_model(cls):
         params = params.named_parameters()
     made: torch.optim.Optimizer = cls(params, **arguments)

@@ -8,6 +8,9 @@ import torch
 import thalweg
 from tests.engine.fixtures import on_backends, same, snapshot, tensors, with_rules
 
+NAME = "_step_supports_amp_scaling"
+IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
+
 
 def step(scaler, optimizer, params, factor, unscale=False, clip=None):
     optimizer.zero_grad()
@@ -31,16 +34,61 @@ def test_who_divides_by_the_scale():
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
         scaler.scale(p.sum()).backward()
         scaler.step(optimizer)
-        assert torch.equal(p.grad, torch.full((3,), 1.0 if fused is False else 8.0))
+        assert torch.equal(p.grad, torch.full((3,), 8.0 if fused else 1.0))
         assert torch.allclose(optimizer.state[p]["exp_avg"], torch.full((3,), 0.1))
+
+
+def test_it_says_that_it_divides_by_the_scale_where_torchs_does():
+    """Frameworks (Lightning) look for the attribute, with a scaler or without, and then refuse to clip gradients."""
+    for fused in (None, True, False):
+        ours, theirs = (
+            module.AdamW(tensors((3,)), fused=fused, foreach=None) for module in (thalweg, torch.optim)
+        )  # fmt: skip
+        assert getattr(ours, NAME, False) == getattr(theirs, NAME, False) == bool(fused)
+    assert not getattr(thalweg.EMA(ours), NAME, False)
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_a_checkpoint_goes_to_torchs_fused_one_under_a_scaler_and_back(fused):
+    """What torch keeps in the groups stays in them: without it torch's fused step refuses the scale."""
+    params = tensors((3, 2), (4,))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    theirs = torch.optim.AdamW(params, lr=0.1, fused=True)
+    step(scaler, theirs, params, 1.0)
+    ours = thalweg.AdamW(params, lr=0.1, fused=fused)
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    step(scaler, ours, params, 2.0)
+    back = torch.optim.AdamW(params, lr=0.1, fused=True)
+    back.load_state_dict(copy.deepcopy(ours.state_dict()))
+    step(scaler, back, params, 3.0)
+    assert [float(s["step"]) for s in back.state.values()] == [3.0, 3.0]
+
+
+def test_groups_hold_what_torchs_hold():
+    for options in ({}, {"fused": True}, {"foreach": False}):
+        for name in ("Adam", "AdamW", "SGD"):
+            ours = getattr(thalweg, name)(tensors((3,)), **options)
+            theirs = getattr(torch.optim, name)(tensors((3,)), **options)
+            implementation = {key: value for key, value in theirs.param_groups[0].items() if key in IMPLEMENTATION}
+            assert implementation.items() <= ours.param_groups[0].items()
+            assert implementation.items() <= ours.defaults.items()
+
+
+def test_a_copy_from_before_the_groups_held_it_gets_it():
+    optimizer = thalweg.AdamW(tensors((3,)))
+    for name in IMPLEMENTATION:
+        del optimizer.param_groups[0][name], optimizer.defaults[name]
+    again = copy.deepcopy(optimizer)
+    assert [again.param_groups[0][name] for name in IMPLEMENTATION] == [None, None, False, False]
 
 
 @with_rules
 @on_backends
 @pytest.mark.parametrize("unscale", [False, True])
-def test_a_scaled_step_is_the_step_and_the_scale_grows(rule, backend, unscale):
+@pytest.mark.parametrize("fused", [None, True])
+def test_a_scaled_step_is_the_step_and_the_scale_grows(rule, backend, unscale, fused):
     scaled, plain = tensors((3, 2), (4,), dtype=torch.float64), tensors((3, 2), (4,), dtype=torch.float64)
-    a, b = rule(scaled, backend=backend), rule(plain, backend=backend)
+    a, b = rule(scaled, backend=backend, fused=fused), rule(plain, backend=backend)
     scaler, off = (
         torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2),
         torch.amp.GradScaler("cpu", enabled=False),
@@ -56,9 +104,10 @@ def test_a_scaled_step_is_the_step_and_the_scale_grows(rule, backend, unscale):
 @on_backends
 @pytest.mark.parametrize("unscale", [False, True])
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
-def test_a_step_that_is_not_finite_is_skipped(rule, backend, unscale, bad):
+@pytest.mark.parametrize("fused", [None, True])
+def test_a_step_that_is_not_finite_is_skipped(rule, backend, unscale, bad, fused):
     params = tensors((3, 2), (4,))
-    optimizer = rule(params, backend=backend)
+    optimizer = rule(params, backend=backend, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     step(scaler, optimizer, params, bad, unscale)
     assert not optimizer.state

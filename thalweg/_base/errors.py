@@ -41,3 +41,41 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ThalwegError:
     near = nearest(name.lower(), known)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
     return ThalwegError(f"no {kind} {name!r}; {hint}")
+
+
+def unknown_argument(owner: str, name: str, known: Iterable[str]) -> TypeError:
+    """The error for a keyword that a constructor does not have; offers the nearest ones."""
+    known = list(known)
+    near = nearest(name, known)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    return TypeError(f"{owner} has no argument {name!r}; {hint}")
+
+
+def misspelt(name: str, known: Iterable[str]) -> str | None:
+    """The known name of which ``name`` is a slip of the pen, case and punctuation aside; None if there is none.
+
+    A slip is one letter more, less or other, or two that changed places; in a long name one for each four letters.
+    """
+
+    def plain(text: str) -> str:
+        return "".join(filter(str.isalnum, text.lower()))
+
+    slips = {k: _slips(plain(name), plain(k)) for k in known}
+    likest = min(slips, key=slips.__getitem__, default="")
+    size = len(plain(likest))
+    most = max(1, size // 4) if size > 2 or size == 2 < len(plain(name)) else 0  # nearly all is one slip from "k"
+    return likest if size and slips[likest] <= most else None
+
+
+def _slips(a: str, b: str) -> int:
+    """How many letters must be added, left out, replaced, or swapped with the next one, to get from a to b."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a):
+        before, above, row = row, before, [i + 1]
+        for j, y in enumerate(b):
+            fewest = min(before[j + 1] + 1, row[j] + 1, before[j] + (x != y))
+            if i and j and x == b[j - 1] and a[i - 1] == y:
+                fewest = min(fewest, above[j - 1] + 1)
+            row.append(fewest)
+    return row[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg._base.errors import bad_argument
+from thalweg._base.errors import bad_argument, misspelt, unknown_argument
 
 MISSING: Any = inspect.Parameter.empty
 INFINITY = "∞"
@@ -70,7 +70,7 @@ class Hyper:
 
     def check(self, value: Any) -> None:
         """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
-        value = of_numpy(value)
+        value = frozen(of_numpy(value))
         if self.annotation == "int" and (not isinstance(value, int) or isinstance(value, bool)):
             raise bad_argument(self.name, value, "an integer")
         if isinstance(self.within, Interval):
@@ -293,6 +293,44 @@ def signature(hypers: Mapping[str, Hyper]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
+def given(cls: type, arguments: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a constructor was given, by name, with the defaults of the rest.
+
+    Raises:
+        TypeError: that names the class, and for a keyword that it does not have the nearest one.
+    """
+    for name in kwargs:
+        if name not in arguments.parameters:
+            raise unknown_argument(cls.__name__, name, arguments.parameters)
+    try:
+        bound = arguments.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{cls.__name__}: {error}") from None
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def check_keys(name: str, group: Mapping[str, Any], known: Collection[str], elsewhere: Collection[str] = ()) -> None:
+    """Refuse a key of a parameter group that looks like a hyperparameter, misspelt; others are the user's own.
+
+    Args:
+        name: of the optimizer.
+        group: the group.
+        known: the hyperparameters.
+        elsewhere: arguments of the constructor that are for all groups alike.
+
+    Raises:
+        TypeError: that names the nearest hyperparameter, or where such an argument belongs.
+    """
+    for key in group:
+        if key in elsewhere:
+            raise TypeError(
+                f"{name} has no {key!r} in a parameter group: it is one for all groups; give it to {name}()"
+            )
+        if isinstance(key, str) and key not in known and (meant := misspelt(key, known)):
+            raise TypeError(f"{name} has no {key!r} in a parameter group; did you mean {meant}?")
+
+
 def is_number(value: Any) -> bool:
     """A finite-or-not real number, or a tensor with one element; not a bool, not NaN."""
     if isinstance(value, Tensor):
@@ -309,15 +347,28 @@ def own_signature(cls: Any) -> inspect.Signature | None:
 
 
 def of_numpy(value: Any) -> Any:
-    """A number of numpy's as Python's own; anything else as it is."""
-    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
+    """A number of numpy's as Python's own, a vector as a tuple of such; anything else as it is."""
+    if type(value).__module__ != "numpy" or not hasattr(value, "ndim"):
+        return value
+    return tuple(value.tolist()) if value.ndim == 1 else value.item() if value.ndim == 0 else value
+
+
+def frozen(value: Any) -> Any:
+    """A value as it stands in a group: numpy's numbers are Python's own, and a sequence of any other kind is a tuple.
+
+    A checkpoint with anything else in it would not load with ``weights_only``.
+    """
+    value = of_numpy(value)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return value if type(value) is list else tuple(map(of_numpy, value))
+    return value
 
 
 def plain(value: Any) -> Any:
-    """A hyperparameter's value as a rule sees it: tensors and numpy's numbers become Python's, tuples are kept."""
+    """A hyperparameter's value as a rule sees it: tensors and numpy's numbers become Python's, sequences tuples."""
     if isinstance(value, Tensor):
         return value.item()
-    value = of_numpy(value)
+    value = frozen(value)
     if isinstance(value, (tuple, list)):
         return tuple(plain(v) for v in value)
     return value

@@ -21,6 +21,8 @@ from thalweg.engine.trace import trace, variant, variants
 from thalweg.engine.uncompiled import add_param_group, uncompiled
 
 FORMATS = (None, "float32", "bfloat16", "int8")
+#: how torch says in which way a step is computed; they stand in the groups, so that its checkpoints keep them
+TORCHS = ("foreach", "fused", "capturable", "differentiable")
 
 
 @dataclass_transform(field_specifiers=(hyper, state, number, count, shared))
@@ -83,9 +85,10 @@ class Optimizer(Declared):
             ``"split8"`` the next 8.
         seed: of random bits. They go on in a checkpoint: it holds the seed and how many updates there were.
         foreach, fused: torch's spelling of ``backend``; ``foreach=False`` is ``"eager"``, ``fused=True`` ``"auto"``.
-            With ``fused=False`` ``GradScaler`` divides the gradients by its scale itself, as for torch's optimizers
-            that are not fused; some frameworks clip such gradients only.
-        capturable, differentiable: torch has them; only False is served, and True is an error.
+            With ``fused=True`` the step divides the gradients by the scale of ``GradScaler`` on its way; else
+            ``GradScaler`` does so itself before the step, as for torch's optimizers, and gradients may be clipped then.
+        capturable, differentiable: torch has them; only False is served, and True is an error. These four stand in the
+            groups as in torch, so that a checkpoint takes them to torch and back; here a group's are not looked at.
 
     A group may say ``transposed=True``: its matrices and kernels are kept as (in, out, …), as for ``x @ W`` and in
     ``nn.ConvTranspose2d``, and are stepped as (out, in, …). Then a row is what makes one number of the output, for
@@ -100,8 +103,6 @@ class Optimizer(Declared):
     takes_sparse: ClassVar[bool] = False
     #: whether the rule differs for tensors with fewer than two dimensions: ``h.matrix`` tells, and they step apart
     matrices_apart: ClassVar[bool] = False
-
-    _step_supports_amp_scaling = True  # torch.amp.GradScaler hands over its scale, and what it found; see ``fused``
 
     params: Iterable[Any] | nn.Module
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
@@ -146,27 +147,25 @@ class Optimizer(Declared):
     hyperball_radius: Tensor = state(doc="R, norm at first", per="tensor", when=lambda h: h.hyperball)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound = self._arguments.bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = dict(bound.arguments)
+        given = declare.given(type(self), self._arguments, args, kwargs)
         params = given.pop("params")
         if isinstance(params, nn.ParameterList):  # a module, but parameters all the same
             params = list(params)
         for name, h in {**self.setup, **self.hypers}.items():
             if name in given:
                 h.check(given[name])
-        for name in ("capturable", "differentiable"):
-            if given[name]:
-                raise bad_argument(name, given[name], "False: steps are counted on the host and not differentiated")
+        _refuse_torchs_own(given)
         self.backend = choice.requested(given["backend"], given["foreach"], given["fused"])
         self.storage = _storage(given["state_dtype"], given["rounding"], given["master"])
         self.seed = given["seed"]
-        self._step_supports_amp_scaling = given["fused"] is not False
+        if given["fused"]:  # torch.amp.GradScaler then hands over its scale, and what it found
+            self._step_supports_amp_scaling = True
         self._steps = Steps(self)
         self._in_backward: backward.InBackward | None = None
         self._constructed = False
-        defaults = {name: given.get(name, h.default) for name, h in self.hypers.items()}
+        defaults = {name: declare.frozen(given.get(name, h.default)) for name, h in self.hypers.items()}
         self._check_together(defaults)
+        defaults |= {name: given[name] for name in TORCHS}
         super(Declared, self).__init__(self._groups(params, given), defaults)
         memory.check(self.param_groups)
         self._constructed = True
@@ -200,9 +199,15 @@ class Optimizer(Declared):
                 h.check(group[name])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; values outside their range are refused before the group is added."""
+        """As in torch; misspelt keys and values outside their range are refused before the group is added."""
         if isinstance(param_group, dict):
+            declare.check_keys(type(self).__name__, param_group, self.hypers, self.setup.keys() - {*TORCHS, "seed"})
             self._check(param_group)
+            _refuse_torchs_own(param_group)
+            param_group = {
+                **param_group,
+                **{n: declare.frozen(param_group[n]) for n in self.hypers if n in param_group},
+            }
         add_param_group(self, param_group)
         try:
             self._check_group(self.param_groups[-1])
@@ -303,10 +308,10 @@ class Optimizer(Declared):
             raise
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: getattr(self, name) for name in ("backend", "storage", "seed", "_step_supports_amp_scaling")}
+        names = ("backend", "storage", "seed", "_step_supports_amp_scaling")
         return {
             **super().__getstate__(),
-            **kept,
+            **{name: self.__dict__[name] for name in names if name in self.__dict__},
             "_fused_into_backward": self._in_backward is not None,
         }
 
@@ -321,6 +326,8 @@ class Optimizer(Declared):
                 group.setdefault(name, self.defaults.get(name, h.default))
                 if h.constant:  # a checkpoint of a sibling (Adam's in AdamW) does not change what this class is
                     group[name] = h.default
+            for name in TORCHS:
+                group.setdefault(name, self.defaults.get(name, self.setup[name].default))
         self._begin_noise()
         self._begin_shared()
         checkpoint.restore(self)
@@ -329,6 +336,13 @@ class Optimizer(Declared):
 
     def __repr__(self) -> str:
         return self.plan().short()
+
+
+def _refuse_torchs_own(given: dict[str, Any]) -> None:
+    """Of what torch's optimizers can do besides, refuse what is not done here."""
+    for name in ("capturable", "differentiable"):
+        if given.get(name):
+            raise bad_argument(name, given[name], "False: steps are counted on the host and not differentiated")
 
 
 def _storage(state_dtype: Any, rounding: str, master: str | None) -> Storage:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg.engine import declare
 from thalweg.engine.declare import hyper
 from thalweg.engine.optimizer import Declared
 
@@ -17,9 +18,7 @@ class Mended(Declared, torch.optim.LBFGS):
     """``torch.optim.LBFGS`` with checked arguments and ``maximize``, for copies, any strides and empty tensors too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound = self._arguments.bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = dict(bound.arguments)
+        given = declare.given(type(self), self._arguments, args, kwargs)
         self._check(given)
         maximize = given.pop("maximize")
         super(Declared, self).__init__(**given)
@@ -36,10 +35,11 @@ class Mended(Declared, torch.optim.LBFGS):
         if self.param_groups:
             raise bad_argument("params", f"{len(self.param_groups) + 1} groups", "one group: the step is one for all")
         if isinstance(param_group, dict):
+            declare.check_keys(type(self).__name__, param_group, self.hypers)
             self._check(param_group)
         super().add_param_group(param_group)
 
-    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Iterate until ``max_iter``, ``max_eval`` or a tolerance is reached.
 
         Args:
@@ -54,7 +54,11 @@ class Mended(Declared, torch.optim.LBFGS):
         """
         if not callable(closure):
             raise bad_argument(
-                "closure", closure, "a function that computes loss and gradients anew, and returns the loss"
+                "closure",
+                closure,
+                "a function that clears the gradients, computes the loss, calls backward() and returns the loss: "
+                f"{type(self).__name__} looks at several points in one step",
+                "Write optimizer.step(closure)",
             )
         group = self.param_groups[0]
         self._check(group)

@@ -45,13 +45,17 @@ class SAM(Wrapper):
     https://arxiv.org/abs/2010.01412
     """
 
-    _step_supports_amp_scaling = True  # GradScaler lets it undo the ascent where gradients are not finite
-
     rho: float = hyper(default=0.05, within="[0, ∞)", doc="ρ, length of the ascent")
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """``GradScaler`` then lets it undo the ascent where gradients are not finite; others may clip between."""
+        return bool(self.start) and not self._within_step
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.start: list[tuple[Tensor, Tensor]] = state.get("start", [])
+        self._within_step = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "start": self.start}
@@ -93,18 +97,26 @@ class SAM(Wrapper):
         self._refuse_fused(self.optimizer)
         loss, told = None, {}
         if closure is not None:
-            self._descend()
-            with torch.enable_grad():
-                loss = closure()
-            self.first_step()
-            with torch.enable_grad():
-                above = closure()
+            loss, above = self._both_losses(closure)
             told = self._told(above)
         self._descend()
         if not bool(getattr(self, "found_inf", False)):
             self._unscale()
             self.optimizer.step(**more, **told)
         return loss
+
+    def _both_losses(self, closure: Closure) -> tuple[Any, Any]:
+        """The losses at w and at w + ε, where it then stands, with the gradient of the latter."""
+        self._descend()
+        self._within_step = True
+        try:
+            with torch.enable_grad():
+                loss = closure()
+            self.first_step()
+            with torch.enable_grad():
+                return loss, closure()
+        finally:
+            self._within_step = False
 
     def _descend(self) -> None:
         """Back to w, bit for bit."""

@@ -71,9 +71,7 @@ class Wrapper(Declared):
     counts: ClassVar[dict[str, int]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound = self._arguments.bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = dict(bound.arguments)
+        given = declare.given(type(self), self._arguments, args, kwargs)
         optimizer = given.pop("optimizer")
         self._check_inner(optimizer)
         for name, h in self.hypers.items():
@@ -178,6 +176,9 @@ class Wrapper(Declared):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; values outside their range are refused before the group is added."""
         if isinstance(param_group, dict):
+            own = self._beginning()
+            like_own = {key: value for key, value in param_group.items() if str(key).startswith(f"{self.prefix}_")}
+            declare.check_keys(type(self).__name__, like_own, own, {f"{self.prefix}_{n}" for n in self.given} - {*own})
             self._check(param_group)
         self.optimizer.add_param_group(param_group)
         group = self.param_groups[-1]
