@@ -9,7 +9,6 @@ import thalweg
 from tests.engine.fixtures import BACKENDS, give, same
 from thalweg.engine import places
 
-
 NOISE = itertools.count(1)
 
 

@@ -220,8 +220,8 @@ class _Lookout(ctypes.Structure):
 class Fields(ctypes.Structure):
     """Where in memory a tensor has its fields: what the C knows as ``Fields``.
 
-    torch does not promise these places, so they are found by trying, once in a process: a tensor is moved in every way there
-    is (``MOVES``), and each must show. Where one does not, every tensor is asked at every step.
+    torch does not promise these places, so they are found by trying, once in a process: a tensor is moved in every way
+    there is (``MOVES``), and each must show. Where one does not, every tensor is asked at every step.
     """
 
     _fields_: ClassVar = [
@@ -303,7 +303,7 @@ MOVES: tuple[tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]], ...] = (
     *((_as([1] * 5, _one_of_five(i, 2)), _OF_FIVE) for i in range(5)),
     (_as((4, 6), (6, 1), 6), _START),
     (_data(lambda x: x.view(torch.int32)), _START),
-    (lambda x: torch.utils.swap_tensors(x, torch.zeros(4, 6)), _START),
+    (lambda x: torch.utils.swap_tensors(x, torch.zeros(4, 6)), _START),  # type: ignore[no-untyped-call]
 )
 
 
