@@ -229,6 +229,14 @@ def other_seeds(r):
             x["seed"] += 50
 
 
+def seeds_that_change_nothing(r):
+    for x in pick(r, "muon", "verdict"):
+        x["final_loss"] = 1.8
+        x["curve"][-1] = (STEPS, 1.8)
+    r["contestants"] = [contestant(label, r["runs"]) for label in FIELD]
+    r["comparisons"] = judged(r["runs"])
+
+
 def cut_short(r):
     pick(r, "muon", "verdict")[0]["curve"].pop()
     x = pick(r, "muon", "verdict")[0]
@@ -385,6 +393,7 @@ def backends_unknown(r):
         (a_condition_of_its_own, "same-conditions", "warning", "cooldown differs: adamw None, muon 10"),
         (conditions_unknown, "same-conditions", "note", "Not recorded: warmup"),
         (other_seeds, "paired-seeds", "note", "Not everyone"),
+        (seeds_that_change_nothing, "paired-seeds", "warning", "losses of muon are equal on all seeds"),
         (cut_short, "whole-schedules", "warning", "verdict run of muon, seed 100"),
         (another_schedule, "whole-schedules", "warning", "horizon run of muon, seed 100"),
         (schedule_of_another_length, "whole-schedules", "warning", "the schedule has 800 steps, a run 400"),
@@ -451,3 +460,23 @@ def test_a_rise_of_both_losses_is_not_over_fitting(honest):
     for x in pick(honest, "muon", "verdict"):
         x["train_loss"] = x["final_loss"]
     assert "over-fitting" not in raised(honest)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "says"),
+    [
+        ([], "the same initial weights, data order and dropout."),
+        (["batches"], "the same initial weights and dropout. The data order is the same for all seeds."),
+        (["model"], "the same data order and dropout. The initial weights are the same for all seeds."),
+    ],
+)
+def test_what_seeds_share_follows_what_the_task_fixes(honest, fixed, says):
+    honest["protocol"]["fixed"] = fixed
+    (text,) = [flag["text"] for flag in flags(honest) if flag["id"] == "paired-seeds"]
+    assert text == f"Everyone met the same verdict seeds: {says}"
+
+
+def test_equal_losses_of_diverged_runs_are_no_sign_of_a_blind_task(honest):
+    for x in pick(honest, "sgd", "verdict"):
+        x["status"], x["final_loss"] = "diverged", 9.0
+    assert "paired-seeds" not in raised(honest)

@@ -330,7 +330,9 @@ def test_the_same_optimizer_twice_differs_by_exactly_nothing(tmp_path, inline, s
     log = Log()
     result = race(_plan(write_small(tmp_path), ("adamw", "twin=adamw")), store, log)
     [c] = result["comparisons"]
-    assert (c["difference"], c["sd"], c["verdict"]) == (0.0, 0.0, "no difference that matters")
+    assert (c["difference"], c["sd"], c["verdict"]) == (0.0, 0.0, "not settled")
+    assert c["low"] is c["high"] is c["p_sign_flip"] is None
+    assert "no interval, as both made the very same runs" in c["sentence"]
     assert len(log.started) == RUNS  # a run asked for twice is made once
     assert len(result["runs"]) == 2 * RUNS
     assert {r["optimizer"] for r in result["runs"]} == {"adamw", "twin"}

@@ -46,12 +46,12 @@ def test_paired_is_scipys_interval_at_bonferronis_level(values, comparisons):
     )
 
 
-def test_one_seed_tells_nothing_and_equal_seeds_make_a_point():
+def test_one_seed_and_equal_seeds_make_no_interval():
     one = paired([0.3])
     assert (one.mean, one.low, one.high, one.n) == (0.3, -math.inf, math.inf, 1)
     assert math.isnan(one.sd)
-    point = paired([0.1] * 7)  # whose mean is not 0.1 in floating point
-    assert (point.mean, point.low, point.high, point.sd) == (0.1, 0.1, 0.1, 0.0)
+    same = paired([0.1] * 7)  # whose mean is not 0.1 in floating point
+    assert (same.mean, same.low, same.high, same.sd) == (0.1, -math.inf, math.inf, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_log_ratio_refuses_bad_input(sides):
 def test_sign_flip_is_brute_force(values):
     sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in _patterns(len(values))]
     hits = sum(total >= abs(sum(values)) - 1e-9 for total in sums)
-    assert sign_flip_p(values) == hits / 2 ** len(values)
+    assert sign_flip_p(values) == (None if len(set(values)) == 1 else hits / 2 ** len(values))
 
 
 def _patterns(n):
@@ -112,7 +112,7 @@ def test_sign_flip_beside_scipys_permutation_test():
 
 def test_sign_flip_limits():
     assert sign_flip_p([1.0] * 5) is None
-    assert sign_flip_p([0.0] * 6) == 1.0
+    assert sign_flip_p([0.0] * 6) is sign_flip_p([-0.3] * 10) is None  # one difference, repeated
     assert sign_flip_p([1.0, -1.0] * 4) == 1.0
 
 
@@ -247,7 +247,7 @@ def test_the_first_crossing_from_above_counts():
 
 def test_itself_takes_exactly_as_long():
     found = horizon_ratio([100, 200], [[2.0, 1.5], [2.1, 1.6]], [1.5, 1.6])
-    assert found.ratio == {"value": 1.0, "low": 1.0, "high": 1.0, "text": "1.0 [1.0, 1.0]"}
+    assert found.ratio == {"value": 1.0, "low": None, "high": None, "text": "1.0 (no interval)"}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_censored_steps_are_never_imputed(targets, value, text):
 def test_ratios_lie_in_the_measured_range(rows, target):
     found = horizon_ratio([100, 150, 300, 400], rows, [target] * len(rows))
     assert all(0.25 * (1 - 1e-12) <= value <= 1 for value in found.values)
-    assert (found.ratio["low"] is None) == (len(rows) == 1 or set(found.signs) != {"="})
+    assert (found.ratio["low"] is None) == (len(set(found.values)) == 1 or set(found.signs) != {"="})
     for row, sign in zip(rows, found.signs, strict=True):
         assert (sign == ">") == (min(row) > target)
         assert (sign == "<") == (row[0] < target)
@@ -322,7 +322,8 @@ def test_seconds_of_censored_steps_are_censored():
 def test_seconds_at_their_limits():
     steps = _steps([-0.5, -0.5, -0.5])
     assert seconds_ratio(steps, []) == NOT_MEASURED
-    assert seconds_ratio(steps, [0.5, 0.5])["text"] == "1.0 [1.0, 1.0]"
+    assert seconds_ratio(steps, [0.5, 0.5])["text"] == "1.0 (no interval)"
+    assert seconds_ratio(steps, [0.4, 0.6])["low"] < 1.0
     assert seconds_ratio(steps, [0.2])["text"] == "0.74 (no interval)"
     assert seconds_ratio(_steps([-0.5]), [0.2, 0.3])["low"] is None
     with pytest.raises(ValueError, match="cost_log_ratios"):

@@ -108,12 +108,23 @@ def test_six_seeds_have_a_sign_flip_p():
     assert found["p_sign_flip"] == 2 / 2**6
 
 
-def test_the_same_runs_are_no_difference_even_without_a_margin():
-    twin = Evidence("twin", ADAMW.losses, ADAMW.horizons)
-    found = compare(ADAMW, twin, TASK, Rules(0.0))
-    assert found["verdict"] == "no difference that matters"
-    assert (found["low"], found["high"], found["correlation"]) == (0.0, 0.0, pytest.approx(1.0))
-    assert found["steps_ratio"]["text"] == "1.0 [1.0, 1.0]"
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+@pytest.mark.parametrize("n", [2, 5, 10])
+def test_the_same_runs_settle_nothing(margin, n):
+    both = evidence("adamw", 2.0, n=n)
+    found = compare(both, Evidence("twin", both.losses, both.horizons), TASK, Rules(margin))
+    assert (found["verdict"], found["difference"]) == ("not settled", 0.0)
+    assert found["low"] is found["high"] is found["p_sign_flip"] is found["power"] is found["more_seeds"] is None
+    assert found["steps_ratio"]["text"] == "1.0 (no interval)"
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, 9.0])
+@pytest.mark.parametrize("n", [2, 6])
+def test_identical_losses_never_make_an_interval(margin, n):
+    ours, theirs = (dict.fromkeys(range(n), loss) for loss in (1.0, 2.0))
+    found = compare(Evidence("adamw", theirs), Evidence("muon", ours), TASK, Rules(margin))
+    assert (found["verdict"], found["difference"]) == ("not settled", -1.0)
+    assert found["low"] is found["high"] is found["p_sign_flip"] is found["power"] is found["more_seeds"] is None
 
 
 @pytest.mark.parametrize("losses", [{}, {0: 1.0}, {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0, 9: 1.0}])

@@ -12,6 +12,7 @@ from thalweg.lab import stats, wording
 from thalweg.lab.honesty.record import note, ok, warning
 from thalweg.lab.verdict import Evidence, Rules
 
+SGD = evidence("sgd", 2.5, wobble=1.5)
 UNSETTLED = evidence("twin", 2.032, wobble=-3.0)
 EDGE = "at an edge of what was tried"
 
@@ -79,6 +80,18 @@ def test_of_one_seed_no_interval_is_told():
     assert "One seed tells nothing" in sentence
 
 
+def test_the_same_runs_and_identical_losses_are_told_as_what_they_are():
+    twin = of(ADAMW, Evidence("twin", ADAMW.losses))
+    assert "it is not settled whether" in twin
+    assert "(no interval, as both made the very same runs; " in twin
+    ours, theirs = (Evidence(label, dict.fromkeys(range(6), loss)) for label, loss in (("muon", 1.0), ("adamw", 2.0)))
+    blind = of(theirs, ours)
+    assert "it is not settled whether" in blind
+    assert "(no interval, as the losses of each are equal on all seeds; " in blind
+    assert blind.endswith("let the task use its seed.")
+    assert "sign-flip" not in twin + blind
+
+
 def test_the_sign_flip_p_of_six_seeds_is_told():
     assert "sign-flip p 0.031" in of(evidence("adamw", 2.0, n=6), evidence("muon", 1.9, n=6))
 
@@ -126,7 +139,7 @@ def test_small_losses_keep_their_digits():
 
 
 def test_the_headline_orders_by_verdict_and_ranks_nobody():
-    field = [evidence("sgd", 2.5), MUON, UNSETTLED, evidence("lion", 1.7, wobble=-0.5)]
+    field = [SGD, MUON, UNSETTLED, evidence("lion", 1.7, wobble=-0.5)]
     result = told(ADAMW, *field, rules=Rules(0.02, comparisons=4))
     said = result["headline"]
     assert said.startswith("bytes-gpt, 400 steps: lion and muon (0.5")
@@ -137,7 +150,7 @@ def test_the_headline_orders_by_verdict_and_ranks_nobody():
 
 
 def test_the_comparison_that_gains_most_comes_first():
-    field = [evidence("sgd", 2.5), UNSETTLED, MUON, evidence("momentum", 3.0), evidence("lion", 1.7, wobble=-0.5)]
+    field = [SGD, UNSETTLED, MUON, evidence("momentum", 3.0, wobble=1.5), evidence("lion", 1.7, wobble=-0.5)]
     result = told(ADAMW, *field, rules=Rules(0.02, comparisons=5))
     order = ["lion", "muon", "twin", "sgd", "momentum"]
     assert [c["challenger"] for c in result["comparisons"]] == order
@@ -154,7 +167,7 @@ DOUBTS = [
 
 
 def test_the_word_carries_its_warnings():
-    result = told(ADAMW, MUON, UNSETTLED, evidence("sgd", 2.5), rules=Rules(0.02, comparisons=3), flags=DOUBTS)
+    result = told(ADAMW, MUON, UNSETTLED, SGD, rules=Rules(0.02, comparisons=3), flags=DOUBTS)
     assert (
         "to the same loss) is better than adamw, at an edge of what was tried and on an over-fitted task; "
         "twin (AdamW) is not settled against adamw, on an over-fitted task; sgd is worse than adamw"
@@ -172,7 +185,7 @@ def test_the_word_carries_its_warnings():
 
 def test_a_warning_about_the_baseline_concerns_everyone():
     doubt = warning("at-edge", "adamw did best at an edge.", EDGE, ["adamw"])
-    result = told(ADAMW, MUON, evidence("sgd", 2.5), rules=Rules(0.02, comparisons=2), flags=[doubt])
+    result = told(ADAMW, MUON, SGD, rules=Rules(0.02, comparisons=2), flags=[doubt])
     assert result["headline"].count(f"adamw, {EDGE}") == 2
     assert all(c["warnings"] == [doubt["text"]] for c in result["comparisons"])
 

@@ -170,6 +170,7 @@ def _protocol(
         "warmup": WARMUP,
         "schedule": "linear to zero",
         "clip": None,
+        "fixed": sorted(plan.task.fixed),
         "parameter_groups": "hidden matrices at lr; embeddings, output head and vectors at lr × multiplier",
         "seeds": {
             "tune": list(budget.tune_seeds),

@@ -25,7 +25,7 @@ def judge(interval: Interval, margin: float) -> Verdict:
     - inside [−margin, margin], the ends included: *no difference that matters*, even where it excludes zero;
     - wholly below −margin, or above margin, not touching it: *better*, *worse*;
     - not touching zero: *slightly better*, *slightly worse*;
-    - else, and always for one seed: *not settled*.
+    - else, and always for one seed or equal differences, which have no interval: *not settled*.
 
     Raises:
         ValueError: for a margin that is negative or not finite.

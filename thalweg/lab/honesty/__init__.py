@@ -14,6 +14,7 @@ Of the protocol these keys are read; what is missing is said to be not recorded:
 ``batch_size`` …    what is the same for all, see `tuning.SHARED`
 ``conditions``      label → the same and more, where a contestant had its own; optional
 ``schedule_steps``  length of the schedule of a full run; optional
+``fixed``           what the task declares to be the same for all seeds: ``model``, ``batches``; optional
 ``epochs``          passes over the training data in a full run, where the data are finite; optional
 ==================  ====================================================================================================
 

@@ -13,12 +13,30 @@ from thalweg.lab.result import Flag, Run
 RISE = 0.01
 
 
+#: what a seed decides: by the name under which a task may declare it fixed
+DECIDED = {"model": "initial weights", "batches": "data order", "": "dropout"}
+
+
 def paired_seeds(record: Record) -> Flag:
-    """The same seeds give everyone the same initial weights and data order."""
+    """The same seeds give everyone the same initial weights and data order; seeds that change nothing pair nothing."""
+    if still := [label for label in record.labels if _equal_on_all_seeds(record, label)]:
+        text = f"The losses of {', '.join(still)} are equal on all seeds: the seeds change nothing, and show no spread."
+        return warning("paired-seeds", text, "where seeds change nothing", still)
     seeds = {tuple(run["seed"] for run in record.runs("verdict", label)) for label in record.labels}
     if len(seeds) > 1:
         return note("paired-seeds", "Not everyone met the same verdict seeds: pairs share no weights or data order.")
-    return ok("paired-seeds", "Everyone met the same verdict seeds: the same initial weights, data order and dropout.")
+    fixed = record.protocol.get("fixed", [])
+    *most, last = [what for name, what in DECIDED.items() if name not in fixed]
+    same = f"{', '.join(most)} and {last}" if most else last
+    kept = "".join(
+        f" The {DECIDED[name]} {'are' if name == 'model' else 'is'} the same for all seeds." for name in fixed
+    )
+    return ok("paired-seeds", f"Everyone met the same verdict seeds: the same {same}.{kept}")
+
+
+def _equal_on_all_seeds(record: Record, label: str) -> bool:
+    losses = [run["final_loss"] for run in record.runs("verdict", label) if run["status"] == "finished"]
+    return len(losses) > 1 and len(set(losses)) == 1
 
 
 def whole_schedules(record: Record) -> Flag:

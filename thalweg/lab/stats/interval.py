@@ -20,8 +20,8 @@ class Interval:
 
     Attributes:
         mean: of the n values, in their unit.
-        low: lower end; −∞ for a single value.
-        high: upper end; ∞ for a single value.
+        low: lower end; −∞ for a single value, and where all are equal.
+        high: upper end; ∞ for a single value, and where all are equal.
         sd: standard deviation of the values (divisor n − 1); NaN for a single value.
         n: how many values.
     """
@@ -57,7 +57,8 @@ def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float =
         alpha: the chance that any of the k intervals misses.
 
     Returns:
-        The interval; a point if all differences are equal, the whole line if there is only one.
+        The interval; the whole line if there is only one difference, or if all are equal: seeds that change nothing
+        show no spread, and what has no spread was not measured, however often it was repeated.
 
     Raises:
         ValueError: for no or non-finite differences, ``comparisons`` < 1, ``alpha`` outside (0, 1).
@@ -68,7 +69,7 @@ def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float =
     if n == 1:
         return Interval(mean, -math.inf, math.inf, math.nan, 1)
     if np.ptp(values) == 0.0:  # rounding in the mean would leave a spread of 1e-17
-        return Interval(float(values[0]), float(values[0]), float(values[0]), 0.0, n)
+        return Interval(float(values[0]), -math.inf, math.inf, 0.0, n)
     sd = float(values.std(ddof=1))
     half = t_quantile(n - 1, comparisons, alpha) * sd / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, sd, n)

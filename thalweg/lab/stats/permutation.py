@@ -26,13 +26,14 @@ def sign_flip_p(differences: Iterable[float]) -> float | None:
         differences: one a seed, shape ``(n,)``, finite.
 
     Returns:
-        p in [2/2ⁿ, 1]; None below 6 differences, where it cannot fall to 0.05.
+        p in [2/2ⁿ, 1]; None below 6 differences, where it cannot fall to 0.05, and where all are equal: they are one
+        difference repeated.
 
     Raises:
         ValueError: for no or non-finite differences.
     """
     values = finite("differences", differences)
-    if values.size < FEWEST:
+    if values.size < FEWEST or np.ptp(values) == 0.0:
         return None
     # sums that are equal on paper may differ in the last bits
     bound = abs(float(values.sum())) - 1e-12 * float(np.abs(values).sum())

@@ -144,7 +144,7 @@ def _sum(a: Interval, b: Interval, comparisons: int, alpha: float) -> Interval:
         return Interval(mean, -math.inf, math.inf, math.nan, n)
     u, v = a.sd**2 / a.n, b.sd**2 / b.n
     if u + v == 0.0:
-        return Interval(mean, mean, mean, 0.0, n)
+        return Interval(mean, -math.inf, math.inf, 0.0, n)
     df = (u + v) ** 2 / (u**2 / (a.n - 1) + v**2 / (b.n - 1))
     half = t_quantile(df, comparisons, alpha) * math.sqrt(u + v)
     return Interval(mean, mean - half, mean + half, math.sqrt((u + v) * n), n)

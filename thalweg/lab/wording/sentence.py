@@ -64,12 +64,21 @@ def _numbers(result: RaceResult, c: Comparison) -> str:
 
 def _range(result: RaceResult, c: Comparison, digits: int) -> str:
     if c["low"] is None or c["high"] is None:
-        return "no interval from one seed" if c["seeds"] == 1 else "no interval"
+        return _no_interval(c)
     together = "" if len(result["comparisons"]) == 1 else f" for {len(result['comparisons'])} comparisons together"
     again = "" if c["look"] == 1 else f", look {c['look']} at these two classes"
     share = "" if c["tuning_share"] is None else f", {c['tuning_share']:.0%} of its variance from the tuning"
     low, high = fixed(c["low"], digits), fixed(c["high"], digits)
     return f"{100 * (1 - level(result, c)):.4g} % interval {low} to {high}{together}{again}{share}"
+
+
+def _no_interval(c: Comparison) -> str:
+    if c["seeds"] == 1:
+        return "no interval from one seed"
+    if c["sd"] == 0.0:
+        both = "both made the very same runs" if c["difference"] == 0.0 else "the losses of each are equal on all seeds"
+        return f"no interval, as {both}"
+    return "no interval"
 
 
 def _seeds(n: int) -> str:
@@ -116,6 +125,10 @@ def _how_to_settle(result: RaceResult, c: Comparison) -> str:
     n, digits = c["seeds"], _decimals(c)
     if n == 1:
         return "One seed tells nothing about the spread; take more."
+    if c["sd"] == 0.0 and c["difference"] == 0.0:
+        return "Let one of them run with other seeds, settings or another class."
+    if c["sd"] == 0.0:
+        return "Seeds that change nothing show no spread, and more of them show none either: let the task use its seed."
     if c["low"] is None:
         return ""
     more = "more than 1000" if c["more_seeds"] is None else f"about {c['more_seeds']}"
