@@ -20,7 +20,7 @@ from thalweg.bench.machine import in_words
 from thalweg.bench.plot import FORMATS, label, plot
 from thalweg.bench.works import WHAT, WORKS
 from thalweg.cli import files
-from thalweg.cli.screen import console_of
+from thalweg.cli.console import console_of
 from thalweg.cli.typed import typed
 
 

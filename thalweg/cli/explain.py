@@ -14,7 +14,7 @@ import torch
 from rich.text import Text
 
 from thalweg._base.errors import ThalwegError
-from thalweg.cli.screen import console_of
+from thalweg.cli.console import console_of
 from thalweg.explain import ENGLISH, Explanation, chinese
 from thalweg.explain import explain as about
 from thalweg.explain.page import page

@@ -14,10 +14,10 @@ from rich.tree import Tree
 
 from thalweg._base.errors import ThalwegError
 from thalweg.cli import files
-from thalweg.cli.screen import console_of
-from thalweg.explain import ENGLISH, Branch, Explanation, Language, chinese, explain, tree
-from thalweg.explain.picture import picture
-from thalweg.registry import optimizers, wrappers
+from thalweg.cli.console import console_of
+from thalweg.explain import ENGLISH, Branch, Language, chinese
+from thalweg.explain.branches import grown
+from thalweg.explain.catalogue import Entry, catalogue
 
 
 @click.command(name="list")
@@ -37,38 +37,40 @@ def list_(pattern: str, as_tree: bool, path: Path | None, as_json: bool, zh: boo
         if path.suffix != ".svg":
             raise ThalwegError(f"cannot write {path}: the picture is an SVG; name it FILE.svg")
         files.writable_file(path)
+        from thalweg.explain.picture import picture  # with torch, which the rest of the list does without
+
         files.write(path, picture(language))
         click.echo(language("wrote {path}", path=path))
         return
+    known = catalogue()
+    roots = grown({one.name: one.text for one in known.optimizers})
     if as_tree:
-        console_of().print(_tree(tree(), language))
+        console_of().print(_tree(roots, language))
         return
-    found = [explain(cls) for cls in optimizers().values()]
-    found = [one for one in found if _matches(pattern, one)]
-    around = [explain(cls) for cls in wrappers().values()]
-    around = [one for one in around if _matches(pattern, one)]
+    found = [one for one in known.optimizers if _matches(pattern, one)]
+    around = [one for one in known.wrappers if _matches(pattern, one)]
     if not found and not around:
         raise ThalwegError(f"no optimizer or family has {pattern!r} in its name; `thalweg list` shows all")
     if as_json:
-        everything = {"optimizers": [one.as_dict() for one in found], "wrappers": [one.as_dict() for one in around]}
+        everything = {"optimizers": [one.facts for one in found], "wrappers": [one.facts for one in around]}
         click.echo(json.dumps(everything, indent=1, ensure_ascii=False))
         return
-    show(console_of(), found, around, language)
+    order = {name: i for i, name in enumerate(_names(roots))}
+    show(console_of(), sorted(found, key=lambda one: order[one.name]), around, language)
 
 
-def _matches(pattern: str, about: Explanation) -> bool:
+def _matches(pattern: str, one: Entry) -> bool:
     """A family by its whole name, an optimizer by any part of its own."""
     wanted = pattern.lower()
-    if wanted == about.family:
+    if wanted == one.family:
         return True
-    return fnmatch(about.name.lower(), wanted if set(wanted) & set("*?") else f"*{wanted}*")
+    return fnmatch(one.name.lower(), wanted if set(wanted) & set("*?") else f"*{wanted}*")
 
 
-def show(console: Console, found: list[Explanation], around: list[Explanation], say: Language) -> None:
-    """A table for each family, in the order in which the tree meets them; then what stands around any of them."""
-    order = {name: i for i, name in enumerate(_names(tree()))}
-    families: dict[str, list[Explanation]] = {}
-    for one in sorted(found, key=lambda a: order[a.name]):
+def show(console: Console, found: list[Entry], around: list[Entry], say: Language) -> None:
+    """A table for each family, in the order in which they are met; then what stands around any of them."""
+    families: dict[str, list[Entry]] = {}
+    for one in found:
         families.setdefault(one.family, []).append(one)
     widest = max((len(one.name) for one in (*found, *around)), default=0)
     for name, members in families.items():
@@ -76,10 +78,10 @@ def show(console: Console, found: list[Explanation], around: list[Explanation], 
         console.print(Text.assemble((name, "bold"), "  ", (title, "dim")), soft_wrap=False)
         table = _columns(say, widest)
         for one in members:
-            parent = f"{one.lineage[-2]} + " if len(one.lineage) > 1 else ""
+            parent = f"{one.facts['parent']} + " if one.facts["parent"] else ""
             text = say.words(one.name, one.text)
             what = Text.assemble((parent, "cyan"), text.adds or text.idea)
-            table.add_row(one.name, _bytes(one, "state"), _bytes(one, "moved"), what)
+            table.add_row(one.name, _bytes(one, "bytes_per_param"), _bytes(one, "moved_bytes_per_param"), what)
         console.print(table, "")
     if around:
         console.print(Text(say("around any of them"), style="bold"))
@@ -101,9 +103,8 @@ def _columns(say: Language, widest: int, costs: bool = True) -> Table:
     return table
 
 
-def _bytes(about: Explanation, what: str) -> str:
-    cost = about.cost
-    amount = None if cost is None else cost.state_bytes if what == "state" else cost.moved_bytes
+def _bytes(one: Entry, which: str) -> str:
+    amount = one.facts[which]
     return "–" if amount is None else f"{amount:.2f}".rstrip("0").rstrip(".")
 
 

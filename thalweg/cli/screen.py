@@ -22,16 +22,6 @@ from thalweg.lab.result import Contestant, RaceResult, Role, Run
 from thalweg.lab.run import Spec
 
 BARS = "▁▂▃▄▅▆▇█"
-#: columns that a text takes where nothing limits it
-WIDTH = 110
-
-
-def console_of(stderr: bool = False) -> Console:
-    """The terminal; a file or a pipe has no width of its own."""
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
-    return console
 
 
 def show_plan(console: Console, plan: Plan) -> None:

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
-from thalweg.explain.docstring import Words, words
+from thalweg.explain.branches import Branch, grown
+from thalweg.explain.docstring import words
 from thalweg.registry import optimizers
 
 
-@dataclass
-class Branch:
-    """An optimizer in the tree, and those that extend it."""
-
-    name: str
-    text: Words
-    children: list[Branch] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """How many are in this part of the tree."""
-        return 1 + sum(child.size for child in self.children)
-
-
 def tree() -> list[Branch]:
-    """The roots, the one with the most descendants first; children in the same order."""
-    branches = {name: Branch(name, words(cls)) for name, cls in optimizers().items()}
-    roots: list[Branch] = []
-    for branch in branches.values():
-        parent = branches.get(branch.text.parent)
-        (parent.children if parent else roots).append(branch)
-    return _ordered(roots)
-
-
-def _ordered(branches: Iterable[Branch]) -> list[Branch]:
-    found = list(branches)
-    for branch in found:
-        branch.children = _ordered(branch.children)
-    return sorted(found, key=lambda b: (-b.size, b.name.lower()))
+    """That of all optimizers of the library."""
+    return grown({name: words(cls) for name, cls in optimizers().items()})
 
 
 def ancestors(cls: type) -> list[str]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.explain.about import Explanation, Setting
+from thalweg.explain.branches import Branch
 from thalweg.explain.docstring import words
 from thalweg.explain.equations import Formula, width
 from thalweg.explain.expression import Call, Expr, Sym, walk
 from thalweg.explain.language import ENGLISH, Language
-from thalweg.explain.lineage import Branch, tree
+from thalweg.explain.lineage import tree
 from thalweg.explain.plain import plain
 from thalweg.explain.spelling import COMPARISONS, Unicode
 from thalweg.registry import optimizers

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
+from thalweg.explain.branches import Branch
 from thalweg.explain.language import ENGLISH, Language
-from thalweg.explain.lineage import Branch, tree
+from thalweg.explain.lineage import tree
 from thalweg.registry import optimizers
 
 ROW, MARGIN = 19, 16
