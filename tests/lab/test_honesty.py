@@ -72,6 +72,8 @@ def contestant(label, runs):
     centre, lr, multiplier, _ = FIELD[label]
     return {
         "label": label,
+        "tuned": True,
+        "decay": "decoupled",
         "lr_centre": centre,
         "chosen": {"lr": lr, "multiplier": multiplier, "weight_decay": 0.0},
         "trials": 9,

@@ -18,6 +18,7 @@ from thalweg.lab import stats
 from thalweg.lab.plan import plan
 from thalweg.lab.protocol import get_budget
 from thalweg.lab.race import Watcher, race
+from thalweg.lab.report.page import render
 from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Run, StepTime
 from thalweg.lab.store import Store
 
@@ -502,3 +503,56 @@ def _children():
     ps = ["ps", "-o", "stat=,args=", "--ppid", str(os.getpid())]
     rows = [row.split(None, 1) for row in subprocess.run(ps, capture_output=True, text=True).stdout.splitlines()]
     return [args for state, args in rows if "spawn_main" in args and not state.startswith("Z")]
+
+
+FOREIGN = """
+import torch
+
+
+class Signs(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-2, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * p.grad.sign())
+"""
+
+
+def test_what_people_have_races_beside_the_field(inline, store, tmp_path):
+    """A class of torch's, one of a user's file, a present recipe, one that asks for the loss."""
+    (tmp_path / "mine.py").write_text(FOREIGN)
+    entries = (
+        "adamw",
+        "torch.optim:NAdam",
+        f"{tmp_path}/mine.py:Signs",
+        "adamw(lr=3e-4,weight_decay=0.1)",
+        "sam(adamw)",
+    )
+    made = _plan(write_small(tmp_path), entries)
+    result = race(made, store)
+    by_label = {c["label"]: c for c in result["contestants"]}
+    recipe = by_label["adamw(lr=3e-4,weight_decay=0.1)"]
+    assert (recipe["tuned"], recipe["trials"], recipe["optimizer"]) == (False, 0, "AdamW")
+    assert recipe["chosen"] == {"lr": 3e-4, "multiplier": 1.0, "weight_decay": 0.1}
+    assert by_label["sam(adamw)"]["optimizer"] == "SAM(AdamW)"
+    assert by_label["torch.optim:NAdam"]["optimizer"] == "torch.optim:NAdam"
+    assert {c["trials"] for label, c in by_label.items() if label != recipe["label"]} == {get_budget("quick").trials}
+    assert len(result["comparisons"]) == 4
+    assert len(result["runs"]) == made.total
+    assert "present recipe, not tuned" in render(result)
+    said = [s for s in result["protocol"]["statements"] if "present recipe, not tuned" in s or "every pass" in s]
+    assert [s.partition(": ")[0] for s in said] == [recipe["label"], "sam(adamw)"]
+    (flag,) = (f for f in result["flags"] if f["id"] == "tuned")
+    assert (flag["level"], flag["labels"]) == ("warning", [recipe["label"]])
+    assert "a present recipe that is not tuned" in result["headline"]
+
+
+def test_recipes_alone_race_without_a_search(inline, store, tmp_path):
+    made = _plan(write_small(tmp_path), ("adamw(lr=1e-2)", "momentum(lr=0.1)"), baseline="adamw(lr=1e-2)")
+    result = race(made, store)
+    assert {run["role"] for run in result["runs"]} == {"verdict", "horizon"}
+    assert len(result["runs"]) == made.total
+    assert "not tuned" in render(result)

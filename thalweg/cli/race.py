@@ -14,6 +14,7 @@ from rich.console import Console
 from thalweg._base.errors import ThalwegError
 from thalweg.cli import files, screen
 from thalweg.cli.typed import typed
+from thalweg.lab import entries as entering
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.contestants import CONTESTANTS
@@ -26,7 +27,10 @@ from thalweg.lab.store import Store
 @click.command(no_args_is_help=True)
 @click.argument("task", nargs=-1, required=True)
 @click.option(
-    "--optimizers", help=f"Who races, separated by commas: {', '.join(CONTESTANTS)}; twin=adamw gives a label."
+    "--optimizers",
+    help=f"Who races, separated by commas: {', '.join(CONTESTANTS)}, any other of `thalweg list`, my.py:Mine, "
+    "torch.optim:NAdam; 'adamw(lr=3e-4,weight_decay=0.1)' is your present recipe, 'adamw(lr=1e-4..1e-2)' a range, "
+    "'sam(adamw)' a wrapper; twin=adamw gives a label.",
 )
 @click.option("--baseline", default="adamw", show_default=True, help="With whom the others are compared.")
 @click.option("--budget", default="quick", show_default=True, help=f"How much to spend: {', '.join(BUDGETS)}.")
@@ -70,7 +74,7 @@ def race(
     if on_stdout > 1:
         raise ThalwegError("--json - --csv -: expected a file for one of them, there is one standard output")
     console = Console(stderr=on_stdout > 0)
-    entries = optimizers.split(",") if optimizers else None
+    entries = entering.split(optimizers) if optimizers else None
     for path in (json_path, csv_path):
         files.writable_file(path, made=out)
     plans = [

@@ -36,14 +36,13 @@ def show_plan(console: Console, plan: Plan) -> None:
     table = Table("optimizer", "tuning", "verdict", "shorter", "ms a step", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    runs = plan.runs()
     for c in plan.contestants:
-        label = f"{c.label} (baseline)" if c.label == plan.baseline else c.label
-        counts = [str(runs[role]) for role in ("tune", "verdict", "horizon")]
+        label = f"{c.label} (baseline)" if c is plan.contestants[0] else c.label
+        runs = plan.runs(c)
+        counts = [str(runs["tune"]) if c.tuned else "not tuned", str(runs["verdict"]), str(runs["horizon"])]
         table.add_row(label, *counts, f"{1e3 * plan.step_seconds[c.label]:.1f}")
     console.print(table)
-    total = sum(runs.values()) * len(plan.contestants)
-    console.print(f"{total} runs, about {duration(plan.seconds())} where nothing is stored yet", highlight=False)
+    console.print(f"{plan.total} runs, about {duration(plan.seconds())} where nothing is stored yet", highlight=False)
 
 
 def duration(seconds: float) -> str:
@@ -78,7 +77,7 @@ class Live(Watcher):
         self.console, self.plan = console, plan
         self.lock = threading.Lock()
         self.queued: dict[str, _Underway] = {}
-        self.total = sum(plan.runs().values()) * len(plan.contestants)
+        self.total = plan.total
         self.done = self.reused = 0
         self.done_seconds = 0.0
         self.all_seconds = plan.seconds() * plan.jobs
@@ -164,7 +163,8 @@ def show_result(console: Console, result: RaceResult) -> None:
         if flag["level"] == "warning":
             console.print(f"[yellow]![/yellow] {flag['text']}", highlight=False)
     winner = best_of(result)
-    console.print(f"\nto train with {winner['label']} as tuned here:", highlight=False)
+    how = "as tuned here" if winner["tuned"] else "as it was written"
+    console.print(f"\nto train with {winner['label']} {how}:", highlight=False)
     console.print(Syntax(winner["script"], "python", background_color="default", word_wrap=True))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks import Task, seeding
 from thalweg.lab.tasks.blame import place, raised
+from thalweg.wrap import EMA
+from thalweg.wrap.wrapper import layers
 
 #: weights of this size, or not finite, have diverged: what a task raises of them is no mistake in the task
 HUGE = 1e6
@@ -52,7 +54,9 @@ class Evaluation:
         run: what the run is, for an error.
     """
 
-    def __init__(self, task: Task, model: nn.Module, optimizer: Any, seed: int, limit: float, run: str) -> None:
+    def __init__(
+        self, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, limit: float, run: str
+    ) -> None:
         self.task, self.model, self.optimizer = task, model, optimizer
         self.seed, self.limit, self.run = seed, limit, run
         self.ordinary = ORDINARY * max(1.0, _largest(model))
@@ -101,14 +105,16 @@ class Evaluation:
 
 
 @contextmanager
-def _as_evaluated(optimizer: Any) -> Iterator[None]:
+def _as_evaluated(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """The weights that the optimizer stands for, which are not always those that it trains."""
-    averaged = hasattr(optimizer, "eval")
-    if averaged:
-        optimizer.eval()
-    yield
-    if averaged:
-        optimizer.train()
+    with ExitStack() as back:
+        for layer in layers(optimizer):
+            if isinstance(layer, EMA):
+                back.enter_context(layer.swap())
+            elif hasattr(layer, "eval"):
+                layer.eval()
+                back.callback(layer.train)  # type: ignore[attr-defined]
+        yield
 
 
 def _largest(model: nn.Module) -> float:

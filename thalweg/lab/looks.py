@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from thalweg.lab.contestants import Contestant
+from thalweg.lab.contestant import Contestant
 from thalweg.lab.result import Comparison, Run
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import bad_argument
-from thalweg.lab.contestants import Contestant, parse_all
+from thalweg.lab.contestant import Contestant
+from thalweg.lab.contestants import parse_all
 from thalweg.lab.pool import default_jobs
 from thalweg.lab.protocol import Budget, get_budget
 from thalweg.lab.run import Spec
@@ -55,18 +56,28 @@ class Plan:
         """Steps of the complete shorter runs."""
         return sorted({max(2, round(h * self.steps)) for h in self.budget.horizons} - {self.steps})
 
-    def runs(self) -> dict[str, int]:
+    def runs(self, contestant: Contestant) -> dict[str, int]:
         """How many runs of each role one contestant makes."""
-        return {"tune": self.budget.trials, "verdict": self.seeds, "horizon": self.seeds * len(self.horizons)}
+        trials = self.budget.trials if contestant.tuned else 0
+        return {"tune": trials, "verdict": self.seeds, "horizon": self.seeds * len(self.horizons)}
+
+    @property
+    def total(self) -> int:
+        """Runs of all contestants."""
+        return sum(sum(self.runs(one).values()) for one in self.contestants)
 
     def seconds(self) -> float:
         """About how long the race takes on so many workers."""
-        whole = self.budget.trials + self.seeds
-        steps = whole * self.steps + self.seeds * sum(self.horizons)
-        looks = self.budget.trials * 2 + self.seeds * (self.budget.evaluations + 1 + 2 * len(self.horizons))
-        busy = sum(steps * s + looks * self.evaluate_seconds for s in self.step_seconds.values())
+        busy = sum(map(self._busy, self.contestants))
         quiet = (self.seeds + 1) * BLOCK * sum(self.step_seconds.values())
         return busy / self.jobs + quiet + 2 * START_SECONDS
+
+    def _busy(self, contestant: Contestant) -> float:
+        """About how many seconds of one worker a contestant takes."""
+        trials = self.runs(contestant)["tune"]
+        steps = (trials + self.seeds) * self.steps + self.seeds * sum(self.horizons)
+        looks = trials * 2 + self.seeds * (self.budget.evaluations + 1 + 2 * len(self.horizons))
+        return steps * self.step_seconds[contestant.label] + looks * self.evaluate_seconds
 
     def run_seconds(self, spec: Spec) -> float:
         """About how long one run takes."""
@@ -83,7 +94,7 @@ class Plan:
         return {
             "task": self.task.name,
             "optimizers": [
-                {"label": c.label, "class": c.optimizer, "settings": dict(c.settings), "seed_offset": c.seed_offset}
+                {"label": c.label, "class": c.shown, "settings": c.stated, "seed_offset": c.seed_offset}
                 for c in self.contestants
             ],
             "baseline": self.baseline,
@@ -152,7 +163,7 @@ def plan(
             task=the_task,
             probe=check(the_task),
             contestants=contestants,
-            baseline=baseline,
+            baseline=contestants[0].label,
             budget=spending,
             steps=steps or max(20, the_task.steps // spending.shorten),
             seeds=seeds or spending.verdict_seeds,

@@ -8,14 +8,14 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import cast
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.contestants import Contestant
+from thalweg.lab.contestant import Contestant
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import Plan
 from thalweg.lab.pool import Pool, report
 from thalweg.lab.protocol import FIRST_VERDICT_SEED
 from thalweg.lab.result import RaceResult, Role, Run
 from thalweg.lab.run import Spec, execute, unchanged
-from thalweg.lab.search import Found, search
+from thalweg.lab.search import Found, Trial, search
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
 from thalweg.lab.tasks import get_task
@@ -100,16 +100,17 @@ class _Race:
         plan = self.plan
         searching = search(contestant, plan.budget)
         tune: list[Run] = []
-        trials = next(searching)
+        losses: dict[Trial, float] | None = None
         while True:
-            specs = [plan.spec(contestant, t.setting, t.seed, plan.steps) for t in trials]
-            runs = await _gather([self._run(spec, "tune") for spec in specs])
-            tune += runs
             try:
-                trials = searching.send({t: r["final_loss"] for t, r in zip(trials, runs, strict=True)})
+                trials = searching.send(losses)  # type: ignore[arg-type]  # None begins it
             except StopIteration as stop:
                 found: Found = stop.value
                 break
+            specs = [plan.spec(contestant, t.setting, t.seed, plan.steps) for t in trials]
+            runs = await _gather([self._run(spec, "tune") for spec in specs])
+            tune += runs
+            losses = {t: r["final_loss"] for t, r in zip(trials, runs, strict=True)}
         seeds = [FIRST_VERDICT_SEED + contestant.seed_offset + i for i in range(plan.seeds)]
         looks = plan.budget.evaluations
         final = [self._run(plan.spec(contestant, found.setting, s, plan.steps, looks), "verdict") for s in seeds]

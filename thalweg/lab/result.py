@@ -54,8 +54,10 @@ class Contestant(TypedDict):
     """One optimizer with what its search found and cost."""
 
     label: str
-    optimizer: str  # class name
+    optimizer: str  # class name; FILE.py:CLASS or MODULE:CLASS of another's; WRAPPER(CLASS)
     settings: dict[str, Any]  # fixed hyperparameters
+    tuned: bool  # False for a present recipe, which runs as it was written
+    decay: Literal["decoupled", "its own way", "none"]  # how its weight decay acts
     lr_centre: float
     chosen: dict[str, float]  # lr, multiplier, weight_decay
     trials: int

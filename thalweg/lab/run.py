@@ -8,25 +8,26 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thalweg import groups
 from thalweg._base.errors import ThalwegError
-from thalweg.engine.optimizer import Optimizer
-from thalweg.lab.contestants import Contestant
+from thalweg.lab import classes
+from thalweg.lab.contestant import Contestant, Point
 from thalweg.lab.evaluation import Evaluation
+from thalweg.lab.passes import fit_by_passes
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
 from thalweg.lab.setting import setting
 from thalweg.lab.tasks import Task, get_task, imports, opened, seeding
 from thalweg.lab.tasks.fingerprint import digest
-from thalweg.schedule import constant, linear
+from thalweg.schedule import Schedule, constant, linear
 from thalweg.train import Event, Watcher, fit
+from thalweg.wrap.wrapper import Wrapper, layers
 
 #: a run has diverged when its smoothed training loss exceeds that of the untrained model so many times after warmup
 DIVERGED = 2.0
@@ -51,6 +52,17 @@ class Spec:
     code: str = ""  # hash of the files behind the user's task; empty for a built-in one
     files: tuple[opened.File, ...] = field(default=(), repr=False)  # that it opens; their content is in the fingerprint
 
+    @property
+    def point(self) -> Point:
+        """What the optimizer is given."""
+        return Point(self.lr, self.multiplier, self.weight_decay, self.extra)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Factor of the learning rate as a function of the step; over the length of this run."""
+        warmup = warmup_steps(self.steps)
+        return constant(warmup=warmup) if self.contestant.without_schedule else linear(self.steps, warmup=warmup)
+
     @functools.cached_property
     def key(self) -> str:
         """SHA-256 over the content; labels, roles and the places of files are not part of it."""
@@ -59,7 +71,7 @@ class Spec:
             **asdict(self),
             "task": "",
             "files": (),
-            "contestant": [c.optimizer, c.code, sorted(c.settings.items())],
+            "contestant": c.identity,
             "on": setting(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
@@ -77,20 +89,27 @@ def unchanged(spec: Spec) -> None:
         ThalwegError: if one was edited since.
     """
     opened.unchanged(spec.files)
-    for file, code in ((spec.task, spec.code), (spec.contestant.file, spec.contestant.code)):
-        if code and imports.code(file) != code:
-            raise ThalwegError(
-                f"{file}, or a file that it imports, changed while the race ran; put it back, or start again"
-            )
+    entered = spec.contestant
+    changed = [spec.task] if spec.code and imports.code(spec.task) != spec.code else []
+    if entered.code and classes.code(entered.optimizer) != entered.code:
+        changed.append(entered.file or entered.optimizer)
+    for what in changed:
+        raise ThalwegError(
+            f"{what}, or a file that it imports, changed while the race ran; put it back, or start again"
+        )
 
 
-def set_up(spec: Spec, task: Task) -> tuple[nn.Module, Optimizer]:
+def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Model and optimizer of a run, made with the global generators at its seed, which they are at afterwards too."""
     seeding.seed(spec.seed)
-    model = task.model(spec.seed)
-    seen = {"sample": task.sample(), "head": task.head}
-    parameters = groups.multiplied(model, spec.lr, spec.multiplier, spec.weight_decay, **seen)
-    optimizer = spec.contestant.build(parameters, spec.lr, dict(spec.extra))
+    model, entered = task.model(spec.seed), spec.contestant
+    try:
+        optimizer = entered.build_for(model, spec.point, sample=task.sample(), head=task.head)
+    except Exception as error:
+        if entered.ours or isinstance(error, ThalwegError):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise ThalwegError(f"{entered.label} does not race on {task.name}: building it failed: {what}") from error
     seeding.seed(spec.seed)
     return model, optimizer
 
@@ -118,17 +137,19 @@ def execute(
     limit = DIVERGED * _untrained(task, spec.seed)
     model, optimizer = set_up(spec, task)
     evaluate = Evaluation(task, model, optimizer, spec.seed, limit, str(spec))
-    warmup = warmup_steps(spec.steps)
-    schedule = constant(warmup=warmup) if spec.contestant.without_schedule else linear(spec.steps, warmup=warmup)
     curve = [(0, evaluate(0))]
     watch = _Observer(spec, limit, evaluate, curve, tell)
     loss = trace.following(model, evaluate.loss) if trace else evaluate.loss
-    fit(model, stream_of(spec, task), loss, optimizer, schedule, steps=spec.steps, watchers=[watch])
+    batches = stream_of(spec, task)
+    if spec.contestant.traits.closure:
+        fit_by_passes(model, batches, loss, optimizer, spec.schedule, passes=spec.steps, watchers=[watch])
+    else:
+        fit(model, batches, loss, optimizer, spec.schedule, steps=spec.steps, watchers=[watch])
     if trace:
         trace.losses = watch.losses
     finished = not watch.diverged and all(math.isfinite(loss) for _, loss in curve)
     initial = curve[0][1]
-    tail = watch.losses[-max(1, spec.steps // 10) :]
+    tail = watch.losses[-max(1, len(watch.losses) // 10) :]
     return Run(
         key=spec.key,
         task=task.name,
@@ -136,7 +157,7 @@ def execute(
         lr=spec.lr,
         multiplier=spec.multiplier,
         weight_decay=spec.weight_decay,
-        settings={**spec.contestant.settings, **dict(spec.extra)},
+        settings={**spec.contestant.given, **dict(spec.extra)},
         seed=spec.seed,
         role=role,
         steps=spec.steps,
@@ -182,9 +203,18 @@ class Trace:
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Exact size of the optimizer's state: all its tensors."""
-    tensors = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    """Exact size of the optimizer's state: all its tensors, and those of what stands around it."""
+    kept = [one.kept for one in layers(optimizer) if isinstance(one, Wrapper)]
+    return sum(t.numel() * t.element_size() for t in _tensors([optimizer.state, kept]))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested containers, of mappings their values."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(one)
 
 
 class _Observer(Watcher):
@@ -199,8 +229,9 @@ class _Observer(Watcher):
         tell: Callable[[str, int, float], None],
     ) -> None:
         self.spec, self.limit, self.evaluate, self.curve, self.tell = spec, limit, evaluate, curve, tell
-        self.points = {round(spec.steps * i / spec.evaluations) for i in range(1, spec.evaluations + 1)}
+        self.points = sorted({round(spec.steps * i / spec.evaluations) for i in range(1, spec.evaluations + 1)})
         self.warmup = warmup_steps(spec.steps)
+        self.every, self.said = max(1, spec.steps // 20), 0
         self.losses: list[float] = []
         self.train_curve: list[tuple[int, float]] = []
         self.told = 0  # how many losses are in the curve
@@ -226,10 +257,23 @@ class _Observer(Watcher):
         self.seconds += now - self.since
         self.optimizer_seconds += now - self.before_step
         done = event.step + 1
-        if done % max(1, self.spec.steps // 20) == 0:
+        if done // self.every > self.said:
+            self.said = done // self.every
             self.tell(self.spec.key, done, self.losses[-1])
-        if done in self.points:
-            self.curve.append((done, self.evaluate(done)))
-            self.train_curve.append((done, statistics.fmean(self.losses[self.told :])))
-            self.told = len(self.losses)
+        self._look(done)
         self.since = time.perf_counter()
+
+    def on_end(self, event: Event) -> None:
+        if not self.diverged:
+            self._look(self.spec.steps)  # passes may be left that were too few for another step
+
+    def _look(self, done: int) -> None:
+        """Evaluate, if a point of the curve was reached; a step of several passes may reach more than one."""
+        reached = [point for point in self.points if point <= done]
+        if reached:
+            self.points = self.points[len(reached) :]
+            loss = self.evaluate(done)
+            self.curve += [(point, loss) for point in reached]
+            fresh = self.losses[self.told :]
+            self.train_curve += [(point, statistics.fmean(fresh)) for point in reached if fresh]
+            self.told = len(self.losses)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from thalweg.lab.contestants import Contestant
+from thalweg.lab.contestant import Contestant
 from thalweg.lab.protocol import Budget
 
 #: ratio of neighbours in the grid of learning rates
@@ -47,9 +47,13 @@ Search = Generator[list[Trial], dict[Trial, float], Found]
 def search(contestant: Contestant, budget: Budget) -> Search:
     """Coordinate by coordinate: learning rate, multiplier, weight decay, further knobs; then what the allowance leaves.
 
+    A contestant that is not tuned asks for none.
+
     Yields lists of trials that may run side by side; is sent their losses. Every contestant is given exactly
     ``budget.trials`` of them: who does not need the allowance to extend the grid spends it on refining the best point.
     """
+    if not contestant.tuned:
+        return Found(Setting(contestant.centre))
     losses: dict[Setting, float] = {}
     trials: list[Trial] = []
 
@@ -71,8 +75,10 @@ def search(contestant: Contestant, budget: Budget) -> Search:
         losses |= yield from ask([beyond], first)
         left -= 1
 
-    losses |= yield from ask([replace(best(), multiplier=m) for m in budget.multipliers if m != 1.0], first)
-    losses |= yield from ask([replace(best(), decay=d) for d in budget.decays if d != 0.0], first)
+    multipliers = budget.multipliers if contestant.multiplies else ()
+    losses |= yield from ask([replace(best(), multiplier=m) for m in multipliers if m != 1.0], first)
+    decays = budget.decays if contestant.decays else ()
+    losses |= yield from ask([replace(best(), decay=d) for d in decays if d != 0.0], first)
     for name, values in list(contestant.knobs.items())[: budget.knobs]:
         tried = [replace(best(), extra=(*best().extra, (name, value))) for value in values[1:]]
         losses |= yield from ask(tried, first)

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import thalweg
+from thalweg.engine.optimizer import Optimizer
 from thalweg.lab import diverged, honesty, script, stats, wording
-from thalweg.lab.contestants import Contestant
+from thalweg.lab.contestant import Contestant
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.looks import Ledger, Side
 from thalweg.lab.plan import Plan
@@ -21,8 +22,10 @@ from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.run import set_up
 from thalweg.lab.search import Found
 from thalweg.lab.setting import setting
+from thalweg.lab.terms import terms
 from thalweg.lab.timing import Pass, step_time, total
 from thalweg.lab.verdict import compare
+from thalweg.wrap.wrapper import layers
 
 #: version of the result; 2: warnings, edges, training curves
 SCHEMA = 2
@@ -193,7 +196,10 @@ def _protocol(
         "quiet_cpu_share": timing.cpu_share,
         "backends": {c.contestant.label: _backends(plan, c) for c in campaigns},
         "jobs": plan.jobs,
-        "statements": statements(budget, label, len(campaigns) - 1, plan.seeds, f"{rules.margin:.3g}, {margin_source}"),
+        "statements": [
+            *statements(budget, label, len(campaigns) - 1, plan.seeds, f"{rules.margin:.3g}, {margin_source}"),
+            *terms(plan.contestants),
+        ],
     }
 
 
@@ -201,7 +207,10 @@ def _backends(plan: Plan, campaign: Campaign) -> str:
     """What runs the steps of a contestant."""
     spec = plan.spec(campaign.contestant, campaign.found.setting, seed=FIRST_VERDICT_SEED, steps=plan.steps)
     _, optimizer = set_up(spec, plan.task)
-    return ", ".join(sorted({part.backend for part in optimizer.plan().parts}))
+    innermost = layers(optimizer)[-1]
+    if not isinstance(innermost, Optimizer):
+        return "its own step"
+    return ", ".join(sorted({part.backend for part in innermost.plan().parts}))
 
 
 def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
@@ -212,8 +221,10 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
     losses = [run["final_loss"] for run in _first_seed(campaign)]
     return Entry(
         label=contestant.label,
-        optimizer=contestant.optimizer,
-        settings={**contestant.settings, **dict(found.setting.extra)},
+        optimizer=contestant.shown,
+        settings={**contestant.given, **dict(found.setting.extra)},
+        tuned=contestant.tuned,
+        decay=contestant.traits.decay,
         lr_centre=contestant.centre,
         chosen={"lr": spec.lr, "multiplier": spec.multiplier, "weight_decay": spec.weight_decay},
         trials=len(campaign.tune),
@@ -241,6 +252,8 @@ def _first_seed(campaign: Campaign) -> list[Run]:
 
 def _lr_sensitivity(campaign: Campaign, initial_loss: float) -> float | None:
     """Over the trials that differ from the first ones in the learning rate alone."""
+    if not campaign.tune:  # a recipe is not tuned
+        return None
     first = campaign.tune[0]
     same = ("multiplier", "weight_decay", "settings")
     runs = [run for run in _first_seed(campaign) if all(run[k] == first[k] for k in same)]  # type: ignore[literal-required]

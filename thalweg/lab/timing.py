@@ -6,10 +6,15 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError
 from thalweg.engine.batch import SparseGradientError
 from thalweg.lab.evaluation import lost
+from thalweg.lab.passes import Asked, step_asking
 from thalweg.lab.pool import report
 from thalweg.lab.result import StepTime
 from thalweg.lab.run import Spec, set_up, stream_of, unchanged
@@ -67,30 +72,67 @@ def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
 
 
 def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
-    """The milliseconds of step after step; where the task refuses weights that have diverged, from the beginning."""
+    """The milliseconds of pass after pass; where the task refuses weights that have diverged, from the beginning."""
+    walk = _step_by_passes if spec.contestant.traits.closure else _step
     while True:
         model, optimizer = set_up(spec, task)
-        t0 = time.perf_counter()
-        for batch in stream_of(spec, task):
+        stream = stream_of(spec, task)
+        while True:
+            clock = _Clock()
             try:
-                loss = task.loss(model, batch)
+                batch = next(stream)
+            except StopIteration:
+                return
+            try:
+                walk(clock, task, model, optimizer, batch)
+            except SparseGradientError as error:
+                raise ThalwegError(f"{spec.contestant.label} does not race on {task.name}: {error}") from error
             except Exception:
                 if not lost(model):
                     raise
                 break
-            t1 = time.perf_counter()
-            loss.backward()  # type: ignore[no-untyped-call]
-            t2 = time.perf_counter()
-            try:
-                update(optimizer, float(loss.detach()))
-            except SparseGradientError as error:
-                raise ThalwegError(f"{spec.contestant.label} does not race on {task.name}: {error}") from error
-            t3 = time.perf_counter()
+            yield clock.spent
             optimizer.zero_grad()
-            yield dict(zip(PARTS, (1e3 * (t1 - t0), 1e3 * (t2 - t1), 1e3 * (t3 - t2)), strict=True))
-            t0 = time.perf_counter()
-        else:
-            return  # the batches ended
+
+
+class _Clock:
+    """The milliseconds of each part of a step."""
+
+    def __init__(self) -> None:
+        self.spent = dict.fromkeys(PARTS, 0.0)
+        self.since = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """What has passed since the last lap belongs to this part."""
+        now = time.perf_counter()
+        self.spent[part] += 1e3 * (now - self.since)
+        self.since = now
+
+
+def _step(clock: _Clock, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
+    """One step of one pass."""
+    loss = task.loss(model, batch)
+    clock.lap("forward")
+    loss.backward()  # type: ignore[no-untyped-call]
+    clock.lap("backward")
+    update(optimizer, float(loss.detach()))
+    clock.lap("optimizer")
+
+
+def _step_by_passes(clock: _Clock, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
+    """One step of one that asks for the loss itself; the times are those of one of its passes."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        clock.lap("optimizer")
+        value = task.loss(model, batch)
+        clock.lap("forward")
+        return value
+
+    asked = Asked(model, loss, optimizer, batch, told=lambda _: clock.lap("backward"))
+    step_asking(optimizer, asked)
+    clock.lap("optimizer")
+    for part in PARTS:
+        clock.spent[part] /= asked.made
 
 
 def step_time(blocks: list[dict[str, float]]) -> StepTime:

@@ -134,6 +134,8 @@ def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contesta
         label=label,
         optimizer="AdamW",
         settings={},
+        tuned=True,
+        decay="decoupled",
         lr_centre=3e-3,
         chosen={"lr": 1e-2, "multiplier": 1.0, "weight_decay": 0.0},
         trials=6,

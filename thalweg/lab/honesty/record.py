@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.lab.diverged import trained_losses
-from thalweg.lab.result import Comparison, Flag, RaceResult, Ratio, Role, Run
+from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Ratio, Role, Run
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Record:
     def labels(self) -> list[str]:
         """All contestants."""
         return [c["label"] for c in self.result["contestants"]]
+
+    @property
+    def tuned(self) -> list[Contestant]:
+        """The contestants but present recipes."""
+        return [c for c in self.result["contestants"] if c.get("tuned", True)]
 
     @property
     def baseline(self) -> str | None:

@@ -34,18 +34,19 @@ def equal_trials(record: Record) -> Flag:
     Raises:
         ThalwegError: if the contestants were given different numbers of trials.
     """
-    declared = {c["label"]: c["trials"] for c in record.result["contestants"]}
-    stored = {label: len(record.runs("tune", label)) for label in record.labels}
+    declared = {c["label"]: c["trials"] for c in record.tuned}
+    stored = {label: len(record.runs("tune", label)) for label in declared}
     for counts in (declared, stored):
         if len(set(counts.values())) > 1:
             shown = ", ".join(f"{label} {n}" for label, n in counts.items())
             raise ThalwegError(f"no verdict: unequal numbers of trials ({shown}); give every contestant the same")
-    return ok("equal-trials", f"Every contestant had {next(iter(declared.values()), 0)} trials.")
+    who = "Every contestant" if len(declared) == len(record.labels) else "Every contestant that is tuned"
+    return ok("equal-trials", f"{who} had {next(iter(declared.values()), 0)} trials.")
 
 
 def equal_trial_steps(record: Record) -> Flag:
     """Equal trials of unequal length are not equal."""
-    steps = {label: sum(run["steps"] for run in record.runs("tune", label)) for label in record.labels}
+    steps = {c["label"]: sum(run["steps"] for run in record.runs("tune", c["label"])) for c in record.tuned}
     if len(set(steps.values())) > 1:
         shown = ", ".join(f"{label} {n}" for label, n in steps.items())
         text = f"The trials took unequal numbers of steps: {shown}."
@@ -54,10 +55,13 @@ def equal_trial_steps(record: Record) -> Flag:
 
 
 def tuned(record: Record) -> Flag:
-    """A default was never looked for."""
-    alone = [label for label in record.labels if len({run["lr"] for run in record.runs("tune", label)}) < 2]
-    wrong = [f"{_who(record, label)} ran at one learning rate, untuned" for label in alone]
-    return warn_of("tuned", wrong, "Every learning rate was looked for.", "without tuning", alone)
+    """A default was never looked for, and a present recipe is what it is: the others were tuned for this task."""
+    recipes = [c["label"] for c in record.result["contestants"] if c not in record.tuned]
+    alone = [c["label"] for c in record.tuned if len({run["lr"] for run in record.runs("tune", c["label"])}) < 2]
+    wrong = [f"{_who(record, label)} is a present recipe, not tuned" for label in recipes]
+    wrong += [f"{_who(record, label)} ran at one learning rate, untuned" for label in alone]
+    short = "with a present recipe that is not tuned" if recipes else "without tuning"
+    return warn_of("tuned", wrong, "Every learning rate was looked for.", short, [*recipes, *alone])
 
 
 def at_edge(record: Record) -> Flag:
@@ -98,7 +102,7 @@ def equal_choices(record: Record) -> Flag:
     """
     wrong = []
     for name, choices in (("multiplier of the learning rate", _multipliers), ("weight decay at the centre", _decays)):
-        by_label = {c["label"]: choices(record, c) for c in record.result["contestants"]}
+        by_label = {c["label"]: choices(record, c) for c in record.tuned}
         if len(set(by_label.values())) > 1:
             shown = ", ".join(f"{label} {listed(values)}" for label, values in by_label.items())
             wrong.append(f"Not everyone had the same choices of {name}: {shown}")

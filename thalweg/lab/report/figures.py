@@ -203,7 +203,7 @@ def _chosen(run: Run, contestant: Contestant) -> bool:
 
 def tuning_curves(result: RaceResult) -> str:
     """Expected best loss after so many trials in random order: how much luck or patience each one needs."""
-    curves = {c["label"]: list(enumerate(c["tuning_curve"], start=1)) for c in result["contestants"]}
+    curves = {c["label"]: list(enumerate(c["tuning_curve"], start=1)) for c in result["contestants"] if c["trials"]}
     initial = result["task"]["initial_loss"]
     chart = Chart("Expected best of k trials", "Held-out loss of the best of k trials, over all orders.", height=320)
     lines = {label: [[(float(k), min(loss, initial)) for k, loss in points]] for label, points in curves.items()}

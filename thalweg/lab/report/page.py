@@ -53,7 +53,7 @@ def render(result: RaceResult) -> str:
         result=result,
         css=Markup(files(__package__).joinpath("chart.css").read_text(encoding="utf-8")),
         figures={name: Markup(svg) for name, svg in _figures(result).items() if svg},
-        sensitivities=[(c, Markup(figures.sensitivity(result, c))) for c in result["contestants"]],
+        sensitivities=[(c, Markup(figures.sensitivity(result, c))) for c in result["contestants"] if c["trials"]],
         multipliers=figures.multiplier_legend(result),
         comparisons={c["challenger"]: c for c in result["comparisons"]},
         ranked=sorted(result["contestants"], key=lambda c: c["mean_loss"]),
@@ -69,7 +69,7 @@ def _figures(result: RaceResult) -> dict[str, str | None]:
         "steps": figures.curves(result),
         "seconds": figures.curves(result, seconds=True),
         "horizons": figures.horizons(result),
-        "tuning": figures.tuning_curves(result),
+        "tuning": figures.tuning_curves(result) if any(c["trials"] for c in result["contestants"]) else None,
         "time": figures.time_split(result),
         "memory": figures.memory(result),
     }

@@ -1,0 +1,219 @@
+"""A contestant: an optimizer class, what is fixed about it, and how it is made for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from thalweg import groups, wrap
+from thalweg.engine.optimizer import Optimizer
+from thalweg.lab import classes
+from thalweg.wrap.wrapper import Wrapper, layers
+
+#: AdamW's centre; decay is stated at this learning rate (see `Contestant.decay`)
+REFERENCE_LR = 3e-3
+
+#: how a class decays weights: it shrinks them (p ← p − lr·λ·p), does so in its own way, or not at all
+Decay = Literal["decoupled", "its own way", "none"]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What was found out about a class by trying it on a tiny model.
+
+    Attributes:
+        decay: how its ``weight_decay`` acts.
+        one_group: whether it takes one parameter group only, so that there is no second learning rate to tune.
+        closure: whether its step asks for the loss itself, so that a step takes several passes.
+    """
+
+    decay: Decay = "decoupled"
+    one_group: bool = False
+    closure: bool = False
+
+
+@dataclass(frozen=True)
+class Wrap:
+    """A wrapper around the optimizer: its class in ``thalweg.wrap``, and what it is given."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a run sets: the learning rates, the decay as handed to the optimizer, and further hyperparameters."""
+
+    lr: float
+    multiplier: float = 1.0
+    weight_decay: float = 0.0
+    extra: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An optimizer as it enters a race.
+
+    Attributes:
+        label: its name in this race.
+        optimizer: class name in ``thalweg``, ``FILE.py:CLASS`` of a user's own, or ``MODULE:CLASS`` of a package.
+        settings: fixed hyperparameters, other than lr, multiplier and weight decay.
+        centre: middle of the geometric grid of learning rates; of a recipe its learning rate.
+        knobs: further hyperparameters that ``thorough`` searches: name → values, the first one being the default.
+        seed_offset: added to its verdict seeds (an A/A race with other seeds).
+        code: hash of what defines the class, as it was when it was named; empty for one of the library.
+        tuned: False for a present recipe: it runs as it was written, and is given no trial.
+        lr_range: the learning rates to search in, both ends included; None for wherever the search leads.
+        weight_decay: as handed to the optimizer, where the user fixed it; None where the race says.
+        wraps: what stands around it, from the outside in.
+        traits: what the class is like.
+    """
+
+    label: str
+    optimizer: str
+    centre: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    knobs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    seed_offset: int = 0
+    code: str = ""
+    tuned: bool = True
+    lr_range: tuple[float, float] | None = None
+    weight_decay: float | None = None
+    wraps: tuple[Wrap, ...] = ()
+    traits: Traits = Traits()
+
+    @property
+    def file(self) -> str:
+        """The user's file that defines the class; empty for one of the library or of a package."""
+        return classes.file_of(self.optimizer)
+
+    @property
+    def rule(self) -> type[torch.optim.Optimizer]:
+        """The class, without what stands around it."""
+        return classes.find(self.optimizer)
+
+    @property
+    def ours(self) -> bool:
+        """Whether its steps are the engine's: it is a rule of the library, or written as one."""
+        return issubclass(self.rule, Optimizer)
+
+    @property
+    def takes_model(self) -> bool:
+        """Whether the class takes a whole model, and tells its parameters apart by itself."""
+        rule = self.rule
+        return issubclass(rule, Optimizer) and "sample" in rule.setup
+
+    @property
+    def shown(self) -> str:
+        """The class as it stands beside the label: ``AdamW``, ``SAM(AdamW)``, ``torch.optim:NAdam``."""
+        text = self.optimizer
+        for one in reversed(self.wraps):
+            text = f"{one.name}({text})"
+        return text
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """All fixed settings; those of a wrapper under the names that they have in a parameter group."""
+        around = {f"{one.name.lower()}_{key}": value for one in self.wraps for key, value in one.settings.items()}
+        return {**self.settings, **around}
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """All that was decided before the race: the fixed settings, a recipe's rate and decay, the range of rates."""
+        low, high = self.lr_range or (0.0, 0.0)
+        lr = {"lr": f"{low:g}..{high:g}"} if self.lr_range else {} if self.tuned else {"lr": self.centre}
+        decay = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        return {**self.given, **lr, **decay}
+
+    @property
+    def identity(self) -> list[Any]:
+        """Everything about it that determines a run."""
+        wraps = [[one.name, sorted(one.settings.items())] for one in self.wraps]
+        return [self.optimizer, self.code, sorted(self.settings.items()), wraps, self.tuned, repr(self.traits)]
+
+    @property
+    def without_schedule(self) -> bool:
+        """Whether it needs no schedule, but is told when its weights are to be evaluated."""
+        return hasattr(self.rule, "eval")
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it can have a second learning rate, for embeddings, head and vectors."""
+        return self.tuned and not self.traits.one_group
+
+    @property
+    def decays(self) -> bool:
+        """Whether the race searches its weight decay: it has one, and the user did not fix it."""
+        return self.tuned and self.traits.decay != "none" and self.weight_decay is None
+
+    def decay(self, strength: float) -> float:
+        """The weight decay handed to the optimizer: at its centre everyone's weights shrink by the same part a step."""
+        return strength * REFERENCE_LR / self.centre if self.weight_decay is None else self.weight_decay
+
+    def build(
+        self, over: list[dict[str, Any]], lr: float, settings: Mapping[str, Any], backend: str = "auto"
+    ) -> torch.optim.Optimizer:
+        """The optimizer over the race's parameter groups (see :func:`thalweg.groups.multiplied`)."""
+        rule = self.rule
+        if not issubclass(rule, Optimizer):
+            return self._around(_foreign(rule, over, lr, {**self.settings, **settings}, self.traits))
+        if self.optimizer == "Muon":
+            over = [{**g, "use_muon": g["role"] == "hidden", "flatten": True} for g in over]
+        if rule.hypers["decoupled_weight_decay"].init and "decoupled_weight_decay" not in self.settings:
+            over = [{**g, "decoupled_weight_decay": True} for g in over]
+        build: Any = rule
+        return self._around(build(over, lr=lr, backend=backend, **{**self.settings, **settings}))
+
+    def build_for(
+        self, model: nn.Module, at: Point, sample: Any = None, head: Sequence[str] | None = None, backend: str = "auto"
+    ) -> torch.optim.Optimizer:
+        """The optimizer of a model.
+
+        A tuned one is given the race's groups: hidden matrices with the decay; embeddings, head and vectors without it,
+        at a multiple of the learning rate. A recipe is given all parameters in one group, as its user's script would:
+        its weight decay acts on all of them, in the way of the class. So is a class that takes one group only; where
+        that has several, Muon's way of telling matrices apart is the class's own.
+
+        Args:
+            model: freshly made.
+            at: what this run sets.
+            sample, head: as :func:`thalweg.groups.roles` takes them.
+            backend: of the engine, for a rule of the library.
+        """
+        extra = dict(at.extra)
+        seen = {"sample": sample, "head": head}
+        if self.multiplies:
+            over = groups.multiplied(model, at.lr, at.multiplier, at.weight_decay, **seen)
+            return self.build(over, at.lr, extra, backend)
+        rule: Any = self.rule
+        settings = {**self.settings, **extra, "lr": at.lr}
+        if self.traits.decay != "none":
+            settings["weight_decay"] = at.weight_decay
+        if self.ours:
+            settings["backend"] = backend
+        if self.takes_model:
+            return self._around(rule(model, **settings, **seen))
+        return self._around(rule([p for p in model.parameters() if p.requires_grad], **settings))
+
+    def _around(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        for one in reversed(self.wraps):
+            wrapper: type[Wrapper] = getattr(wrap, one.name)
+            optimizer = wrapper(optimizer, **one.settings)
+        for layer in layers(optimizer):
+            if hasattr(layer, "train"):  # some begin in the mode for evaluation
+                layer.train()
+        return optimizer
+
+
+def _foreign(
+    rule: Any, over: list[dict[str, Any]], lr: float, settings: dict[str, Any], traits: Traits
+) -> torch.optim.Optimizer:
+    """One that the engine does not run: its groups have the keys that its class knows, and no others."""
+    keys = ["lr"] if traits.decay == "none" else ["lr", "weight_decay"]
+    plain = [{"params": [p for _, p in g["params"]], **{key: g[key] for key in keys}} for g in over]
+    built: torch.optim.Optimizer = rule(plain, lr=lr, **settings)
+    return built

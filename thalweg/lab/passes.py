@@ -1,0 +1,129 @@
+"""Training with an optimizer that asks for the loss itself: what it is charged for is every pass, not every step.
+
+The budget of a race is a number of passes, forward and backward through the model. An optimizer whose step takes one
+makes as many steps; SAM, with two, makes half as many; L-BFGS makes as many as its line search leaves it. The schedule
+goes by passes too. A step that asks for more than are left is undone, and the run ends there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.schedule import Schedule, Scheduler
+from thalweg.train import Event, Watcher, rng
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+class EndedError(Exception):
+    """Within a step: the passes are spent, or a watcher stopped the run."""
+
+
+class Asked:
+    """A closure: one call is one pass, on the same batch and with the same random numbers as the others of its step.
+
+    Args:
+        model, loss, optimizer: of the run.
+        batch: of this step.
+        most: calls that are left.
+        told: called with the loss of each, after the gradients are there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        batch: Any,
+        most: float = math.inf,
+        told: Callable[[Tensor], None] = lambda _: None,
+    ) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.batch, self.most, self.told = batch, most, told
+        self.made = 0
+        self.generators = rng.capture()
+
+    def __call__(self) -> Tensor:
+        """Clear the gradients, compute the loss and the gradients, return the loss."""
+        if self.made == self.most:
+            raise EndedError
+        self.made += 1
+        rng.restore(self.generators)  # dropout draws alike in all passes of a step
+        self.optimizer.zero_grad()
+        loss = self.loss(self.model, self.batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.told(loss.detach())
+        return loss
+
+
+def step_asking(optimizer: torch.optim.Optimizer, asked: Asked) -> None:
+    """One step; the passes that it took are in ``asked.made``. One that takes none is charged for one."""
+    optimizer.step(asked)  # type: ignore[arg-type]  # torch says float, and means a tensor
+    asked.made = max(1, asked.made)
+
+
+def fit_by_passes(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    *,
+    passes: int,
+    watchers: Sequence[Watcher] = (),
+) -> None:
+    """Train until so many passes are spent; ``Event.step`` counts passes.
+
+    Args:
+        model, batches, loss, optimizer, watchers: as :func:`thalweg.train.fit` takes them.
+        schedule: factor of the peak as a function of the passes made.
+        passes: the budget.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    scheduler, stream, made = Scheduler(optimizer, schedule), iter(batches), 0
+    event = Event(0, float(scheduler.get_last_lr()[0]), model, optimizer)
+    tell(watchers, "on_start", event)
+    while made < passes and not event.stopped:
+        event = Event(made, float(scheduler.get_last_lr()[0]), model, optimizer)
+        before = [p.detach().clone() for p in parameters]
+        asked = Asked(model, loss, optimizer, next(stream), passes - made, _Teller(watchers, event))
+        try:
+            step_asking(optimizer, asked)
+        except EndedError:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, before)
+            break
+        made += asked.made
+        event.step = made - 1
+        for _ in range(asked.made):
+            scheduler.step()
+        optimizer.zero_grad()
+        tell(watchers, "on_step", event)
+    optimizer.zero_grad()
+    tell(watchers, "on_end", event)
+
+
+class _Teller:
+    """Tells watchers of the first loss of a step, which is that of the weights where it began, and of all gradients."""
+
+    def __init__(self, watchers: Sequence[Watcher], event: Event) -> None:
+        self.watchers, self.event, self.first = watchers, event, True
+
+    def __call__(self, loss: Tensor) -> None:
+        if self.first:
+            self.first, self.event.loss = False, float(loss)
+            tell(self.watchers, "on_loss", self.event)
+        tell(self.watchers, "on_gradients", self.event)
+        if self.event.stopped:
+            raise EndedError
+
+
+def tell(watchers: Sequence[Watcher], what: str, event: Event) -> None:
+    """Call each watcher."""
+    for watcher in watchers:
+        getattr(watcher, what)(event)
