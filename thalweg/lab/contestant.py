@@ -110,10 +110,12 @@ class Contestant:
     @property
     def shown(self) -> str:
         """The class as it stands beside the label: ``AdamW``, ``SAM(AdamW)``, ``torch.optim:NAdam``."""
-        text = self.optimizer
-        for one in reversed(self.wraps):
-            text = f"{one.name}({text})"
-        return text
+        return self._wrapped(self.optimizer)
+
+    @property
+    def class_name(self) -> str:
+        """The class without its place: ``Mine``, ``SAM(Mine)``."""
+        return self._wrapped(self.optimizer.rpartition(":")[2])
 
     @property
     def given(self) -> dict[str, Any]:
@@ -198,6 +200,11 @@ class Contestant:
         if self.takes_model:
             return self._around(rule(model, **settings, **seen))
         return self._around(rule([p for p in model.parameters() if p.requires_grad], **settings))
+
+    def _wrapped(self, text: str) -> str:
+        for one in reversed(self.wraps):
+            text = f"{one.name}({text})"
+        return text
 
     def _around(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         for one in reversed(self.wraps):

@@ -124,7 +124,7 @@ def _by_pair(baseline: Side, challengers: Sequence[Side]) -> dict[str, list[Side
 
 def pair_of(a: Contestant, b: Contestant) -> str:
     """``AdamW, Muon``: the classes by their own names, wherever they come from and whatever is fixed about them."""
-    return ", ".join(sorted(one.optimizer.rpartition(":")[2] for one in (a, b)))[:200]
+    return ", ".join(sorted(one.class_name for one in (a, b)))[:200]
 
 
 def _verdict(c: Comparison, steps: int) -> dict[str, Any]:
