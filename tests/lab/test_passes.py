@@ -8,7 +8,7 @@ import torch
 
 import thalweg
 from tests.lab.tasks.small import write_small
-from tests.lab.test_run import _numbers, _spec
+from tests.lab.test_run import _numbers, spec_of
 from thalweg.lab.passes import fit_by_passes
 from thalweg.lab.run import execute
 from thalweg.lab.tasks import get_task
@@ -98,41 +98,41 @@ def test_no_pass_is_made_beyond_the_budget_and_a_step_cut_short_is_undone(task, 
 @pytest.mark.parametrize("entry", ["sam(adamw)", "lbfgs", "lookahead(sam(momentum))"])
 def test_its_run_is_evaluated_where_those_of_others_are(tmp_path, entry):
     path = write_small(tmp_path)
-    run, plain = (execute(_spec(path, e, steps=25, lr=1e-3), "verdict") for e in (entry, "adamw"))
+    run, plain = (execute(spec_of(path, e, steps=25, lr=1e-3), "verdict") for e in (entry, "adamw"))
     assert [step for step, _ in run["curve"]] == [step for step, _ in plain["curve"]]
     assert run["status"] == "finished"
     assert run["curve"][-1] == (25, run["final_loss"])
-    assert _numbers(run) == _numbers(execute(_spec(path, entry, steps=25, lr=1e-3), "verdict"))
+    assert _numbers(run) == _numbers(execute(spec_of(path, entry, steps=25, lr=1e-3), "verdict"))
 
 
 def test_sam_is_told_apart_from_what_it_wraps(tmp_path):
     path = write_small(tmp_path)
     losses = {
-        execute(_spec(path, entry), "tune")["final_loss"] for entry in ("adamw", "sam(adamw)", "sam(adamw,rho=1)")
+        execute(spec_of(path, entry), "tune")["final_loss"] for entry in ("adamw", "sam(adamw)", "sam(adamw,rho=1)")
     }
     assert len(losses) == 3
 
 
 def test_a_run_that_diverges_is_stopped(tmp_path):
-    run = execute(_spec(write_small(tmp_path), "sam(sgd)", lr=1e30, steps=100), "tune")
+    run = execute(spec_of(write_small(tmp_path), "sam(sgd)", lr=1e30, steps=100), "tune")
     assert run["status"] == "diverged"
     assert math.isfinite(run["final_loss"])
 
 
 def test_the_quiet_pass_gives_the_time_of_one_pass(tmp_path):
-    spec = _spec(write_small(tmp_path), "sam(sgd)")
+    spec = spec_of(write_small(tmp_path), "sam(sgd)")
     (block,) = quiet_pass([spec], 1).blocks.values()
     assert all(block[0][part] > 0 for part in PARTS)
 
 
 def test_the_mean_of_the_weights_is_what_is_evaluated(tmp_path):
     path = write_small(tmp_path)
-    mean, plain = (execute(_spec(path, entry), "verdict") for entry in ("ema(adamw,decay=0.9)", "adamw"))
+    mean, plain = (execute(spec_of(path, entry), "verdict") for entry in ("ema(adamw,decay=0.9)", "adamw"))
     assert mean["train_loss"] == plain["train_loss"]
     assert mean["final_loss"] != plain["final_loss"]
 
 
 def test_what_a_wrapper_keeps_is_part_of_the_size_of_the_state(tmp_path):
     path = write_small(tmp_path)
-    plain, slow = (execute(_spec(path, entry), "tune")["state_bytes"] for entry in ("sgd", "lookahead(sgd)"))
+    plain, slow = (execute(spec_of(path, entry), "tune")["state_bytes"] for entry in ("sgd", "lookahead(sgd)"))
     assert (plain, slow) == (0, 4 * 105)
