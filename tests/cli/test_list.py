@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import thalweg
 from thalweg.cli.app import app
 from thalweg.explain import formula
+from thalweg.lab.contestants import CONTESTANTS
 from thalweg.registry import optimizers, wrappers
 
 MINE = '''
@@ -147,8 +148,25 @@ def test_explain_takes_forms_of_a_rule():
     assert "‖∇ₜ‖" in printed("explain", "sgd", "--with", "clip_norm=1.0")
 
 
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_explain_knows_whoever_races(name):
+    assert CONTESTANTS[name].optimizer in printed("explain", name).splitlines()
+
+
+def test_explain_shows_a_contestant_as_it_races():
+    text = printed("explain", "Momentum")
+    assert text.startswith("momentum, as it races: SGD(momentum=0.9, nesterov=True)\n\nSGD\n")
+    assert "uₜ = gₜ + μ bₜ" in text
+    assert "uₜ" not in printed("explain", "momentum", "--with", "nesterov=False")
+    assert "AdamW(betas=(0.9, 0.95), state_dtype='int8')" in printed("explain", "adamw-int8")
+    assert printed("explain", "momentum", "--zh").startswith("momentum，参赛时即 SGD(")
+    assert "races" not in printed("explain", "adamw")
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["adamv"], "no optimizer 'adamv'; did you mean"),
+    (["momentun"], "did you mean momentum"),
+    (["lookahed"], "did you mean lookahead"),
     (["adamw", "--with", "nesterov"], "--with nesterov: expected NAME=VALUE"),
     (["adamw", "--with", "nesterov=True"], "AdamW has no hyperparameter 'nesterov'"),
     (["adamw", "--with", "lr=-1"], "lr=-1: expected a number in [0, ∞)"),

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from rich.text import Text
 
 from thalweg._base.errors import ThalwegError
 from thalweg.cli.console import console_of
+from thalweg.cli.named import named
 from thalweg.explain import ENGLISH, Explanation, chinese
 from thalweg.explain import explain as about
 from thalweg.explain.page import page
-from thalweg.lab.tasks import user
 
 
 @click.command()
@@ -34,11 +31,12 @@ from thalweg.lab.tasks import user
 def explain(name: str, flags: tuple[str, ...], latex: bool, as_json: bool, measured: Path | None, zh: bool) -> None:
     """Explain an optimizer: idea, formula, lineage, strengths and weaknesses, cost, paper.
 
-    NAME is one of `thalweg list`, or a class of yours: my_file.py:MyRule, my_package.my_module:MyRule. The formula is
-    rendered from the graph that runs.
+    NAME is one of `thalweg list`, or of `thalweg race --optimizers` such as momentum, or a class of yours:
+    my_file.py:MyRule, my_package.my_module:MyRule. The formula is rendered from the graph that runs.
     """
     try:
-        found = about(_class(name) if ":" in name else name, **dict(map(_flag, flags)))
+        meant = named(name)
+        found = about(meant.cls, **{**meant.flags, **dict(map(_flag, flags))})
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ThalwegError(str(error)) from error
     if latex:
@@ -50,6 +48,10 @@ def explain(name: str, flags: tuple[str, ...], latex: bool, as_json: bool, measu
     else:
         language = chinese() if zh else ENGLISH
         console = console_of()
+        if meant.call:
+            console.print(
+                Text(language("{name}, as it races: {call}", name=name.lower(), call=meant.call) + "\n"), soft_wrap=True
+            )
         for line in page(found, language, min(console.width, 110)):
             console.print(Text(line.text, style="bold" if line.heading else ""), soft_wrap=True)
         for row in _measured(measured, found.name):
@@ -75,25 +77,6 @@ def as_dict(found: Explanation) -> dict[str, Any]:
         ],
         "state": [{"name": k.name, "symbol": k.symbol, "doc": k.doc} for k in found.kept],
     }
-
-
-def _class(name: str) -> type[torch.optim.Optimizer]:
-    """A class of the user's, from a file or a module."""
-    where, _, attribute = name.rpartition(":")
-    if where.endswith(".py"):
-        one: type[torch.optim.Optimizer] = user.defined_in(where, attribute, torch.optim.Optimizer)
-        return one
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(where), attribute, None)
-    except ImportError as error:
-        raise ThalwegError(f"cannot read {where}: {error}") from error
-    except (Exception, SystemExit) as error:  # of the module's own lines
-        raise ThalwegError(f"cannot read {where}: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        raise ThalwegError(f"{where} has no optimizer class {attribute!r}")
-    return found
 
 
 def _flag(text: str) -> tuple[str, Any]:

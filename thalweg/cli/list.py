@@ -50,7 +50,10 @@ def list_(pattern: str, as_tree: bool, path: Path | None, as_json: bool, zh: boo
     found = [one for one in known.optimizers if _matches(pattern, one)]
     around = [one for one in known.wrappers if _matches(pattern, one)]
     if not found and not around:
-        raise ThalwegError(f"no optimizer or family has {pattern!r} in its name; `thalweg list` shows all")
+        raise ThalwegError(
+            f"no optimizer or family has {pattern!r} in its name; `thalweg list` shows all, and "
+            "`thalweg race --help` those that race under names of their own"
+        )
     if as_json:
         everything = {"optimizers": [one.facts for one in found], "wrappers": [one.facts for one in around]}
         click.echo(json.dumps(everything, indent=1, ensure_ascii=False))

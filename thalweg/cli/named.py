@@ -1,0 +1,73 @@
+"""What a name on the command line stands for: an optimizer, whoever races under another name, a class of yours."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thalweg._base.errors import ThalwegError, unknown_name
+from thalweg.lab.contestants import CONTESTANTS, Contestant
+from thalweg.lab.tasks import user
+from thalweg.registry import find, optimizers, wrappers
+
+
+@dataclass(frozen=True)
+class Named:
+    """A class, and how a race sets it up.
+
+    Attributes:
+        flags: the hyperparameters that a race fixes.
+        call: the class with all that a race fixes, ``SGD(momentum=0.9, nesterov=True)``; empty for a name that is not
+            of a race alone.
+    """
+
+    cls: type[torch.optim.Optimizer]
+    flags: dict[str, Any] = field(default_factory=dict)
+    call: str = ""
+
+
+def named(name: str) -> Named:
+    """That of a name of the library, else of a race's contestant, or with a colon of a class in a file or a module.
+
+    Raises:
+        ThalwegError: for an unknown name, to which it offers the nearest ones; or for a file that has no such class.
+    """
+    if ":" in name:
+        return Named(_class(name))
+    try:
+        return Named(find(name))
+    except ThalwegError:
+        if name.lower() in CONTESTANTS:
+            return _racing(CONTESTANTS[name.lower()])
+        known = {*map(str.lower, (*optimizers(), *wrappers())), *CONTESTANTS}
+        raise unknown_name("optimizer", name, known) from None
+
+
+def _racing(contestant: Contestant) -> Named:
+    settings, rule = contestant.settings, contestant.rule
+    call = f"{contestant.optimizer}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+    return Named(rule, {key: value for key, value in settings.items() if key in rule.hypers}, call)
+
+
+def _class(name: str) -> type[torch.optim.Optimizer]:
+    """A class of the user's, from a file or a module."""
+    where, _, attribute = name.rpartition(":")
+    if where.endswith(".py"):
+        one: type[torch.optim.Optimizer] = user.defined_in(where, attribute, torch.optim.Optimizer)
+        return one
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(where), attribute, None)
+    except ImportError as error:
+        raise ThalwegError(f"cannot read {where}: {error}") from error
+    except (Exception, SystemExit) as error:  # of the module's own lines
+        raise ThalwegError(f"cannot read {where}: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise ThalwegError(f"{where} has no optimizer class {attribute!r}")
+    return found
