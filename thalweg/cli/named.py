@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import ThalwegError, unknown_name
-from thalweg.lab.contestants import CONTESTANTS, Contestant
+from thalweg.engine.optimizer import Declared
+from thalweg.lab.contestant import Contestant
+from thalweg.lab.field import CONTESTANTS
 from thalweg.lab.tasks import user
 from thalweg.registry import find, optimizers, wrappers
 
@@ -51,7 +53,8 @@ def named(name: str) -> Named:
 def _racing(contestant: Contestant) -> Named:
     settings, rule = contestant.settings, contestant.rule
     call = f"{contestant.optimizer}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
-    return Named(rule, {key: value for key, value in settings.items() if key in rule.hypers}, call)
+    shaping = rule.hypers if issubclass(rule, Declared) else {}
+    return Named(rule, {key: value for key, value in settings.items() if key in shaping}, call)
 
 
 def _class(name: str) -> type[torch.optim.Optimizer]:
