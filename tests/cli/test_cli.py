@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import thalweg
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
-from thalweg.cli import main, screen
+from thalweg.cli import main, progress, screen
 from thalweg.cli.app import app
 from thalweg.lab import race as racing
 from thalweg.lab.result import RaceResult, Run
@@ -163,6 +163,9 @@ def test_a_race_writes_its_report_its_json_and_its_csv(folder):
     assert result.exit_code == 0, result.output
     assert (folder / "there" / "report.html").exists()
     raced = json.loads((folder / "all.json").read_text(), parse_constant=_strict)
+    assert json.loads((folder / "there" / "race.json").read_text()) == raced
+    assert (folder / "there" / "runs.csv").read_bytes() == (folder / "runs.csv").read_bytes()
+    assert raced["protocol"]["command"].startswith("thalweg ")
     assert raced.keys() == RaceResult.__annotations__.keys()
     assert raced["headline"] in result.stdout
     with open("runs.csv", newline="") as file:
@@ -230,8 +233,11 @@ def test_several_tasks_have_a_report_each_and_share_the_files(folder):
     assert result.exit_code == 0, result.output
     assert (folder / "runs" / "small" / "report.html").exists()
     assert (folder / "runs" / "other" / "report.html").exists()
-    races = json.loads((folder / "all.json").read_text(), parse_constant=_strict)["races"]
-    assert [r["task"]["name"] for r in races] == ["small", "other"]
+    raced = json.loads((folder / "all.json").read_text(), parse_constant=_strict)
+    assert [r["task"]["name"] for r in raced["races"]] == raced["overview"]["tasks"] == ["small", "other"]
+    assert 'href="other/report.html"' in (folder / "runs" / "index.html").read_text(encoding="utf-8")
+    assert raced["overview"]["headline"] in result.stdout
+    assert "overview: runs/index.html" in result.stdout
     assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 64
 
 
@@ -306,7 +312,7 @@ def test_durations_are_said_in_fitting_units(seconds, text):
 
 
 def test_a_sparkline_falls_with_the_loss_and_bears_what_is_not_finite():
-    assert screen.sparkline([8, 7, 6, 5, 4, 3, 2, 1]) == screen.BARS[::-1]
-    assert screen.sparkline([1.0, float("nan"), float("inf"), 2.0]) == screen.BARS[0] + screen.BARS[-1]
-    assert screen.sparkline([3.0, 3.0]) == screen.BARS[0] * 2
-    assert screen.sparkline([]) == ""
+    assert progress.sparkline([8, 7, 6, 5, 4, 3, 2, 1]) == progress.BARS[::-1]
+    assert progress.sparkline([1.0, float("nan"), float("inf"), 2.0]) == progress.BARS[0] + progress.BARS[-1]
+    assert progress.sparkline([3.0, 3.0]) == progress.BARS[0] * 2
+    assert progress.sparkline([]) == ""

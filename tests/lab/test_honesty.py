@@ -417,7 +417,7 @@ def backends_unknown(r):
         (in_run_crossing, "complete-runs", "warning", "muon is said to need"),
         (no_timing, "quiet-timing", "note", "nothing is said of seconds"),
         (timing_of_some, "quiet-timing", "warning", "lacks muon"),
-        (noisy_timing, "quiet-timing", "warning", "not known to have been quiet"),
+        (noisy_timing, "quiet-timing", "warning", "no ratio of seconds is stated"),
         (quiet_unknown, "quiet-timing", "warning", "not known to have been quiet"),
         (steps_alone, "steps-and-seconds", "warning", "muon: steps without seconds"),
         (seconds_alone, "steps-and-seconds", "warning", "muon: seconds without steps"),

@@ -51,6 +51,7 @@ def _entry(side):
     return {
         "label": side.label,
         "optimizer": CLASSES.get(side.label, side.label),
+        "tuned": True,
         "mean_loss": fmean(side.losses.values()),
         "diverged": side.diverged,
         "state_bytes": side.state_bytes or 0,

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
-from thalweg.cli import files, screen
+from thalweg.cli import files, progress, screen
+from thalweg.cli.console import console_of
 from thalweg.cli.typed import typed
 from thalweg.lab import entries as entering
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.contestants import CONTESTANTS
 from thalweg.lab.protocol import BUDGETS
-from thalweg.lab.report import write_report
+from thalweg.lab.report import as_csv, as_json, write_overview, write_report
 from thalweg.lab.result import RaceResult
 from thalweg.lab.store import Store
 
@@ -42,7 +41,7 @@ from thalweg.lab.store import Store
     "--store", default="runs/thalweg.db", show_default=True, help="Finished runs: a file, or an SQLAlchemy URL."
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
-              help="Folder for report.html.")  # fmt: skip
+              help="Folder for report.html and its data; of several tasks index.html and a folder each.")  # fmt: skip
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write everything as JSON to this file; - is stdout."
 )
@@ -73,7 +72,7 @@ def race(
     on_stdout = [str(path) for path in (json_path, csv_path)].count("-")
     if on_stdout > 1:
         raise ThalwegError("--json - --csv -: expected a file for one of them, there is one standard output")
-    console = Console(stderr=on_stdout > 0)
+    console = console_of(stderr=on_stdout > 0)
     entries = entering.split(optimizers) if optimizers else None
     for path in (json_path, csv_path):
         files.writable_file(path, made=out)
@@ -94,20 +93,25 @@ def race(
         folder = out / plan.task.name if len(task) > 1 else out
         files.writable_folder(folder)
         result = _run(console, plan, store)
+        result["protocol"]["command"] = typed()
         report = write_report(result, folder)
         results.append(result)
         screen.show_result(console, result)
         console.print(f"report: {report}", soft_wrap=True)
+    if len(results) > 1:
+        screen.show_overview(console, results)
+        pages = [f"{quote(result['task']['name'])}/report.html" for result in results]
+        console.print(f"overview: {write_overview(results, out, pages)}", soft_wrap=True)
     if json_path and results:
-        _write_json(json_path, results)
+        _write(json_path, as_json(results))
     if csv_path and results:
-        _write_csv(csv_path, results)
+        _write(csv_path, as_csv(results))
 
 
 def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
     store = Store(url)
     try:
-        with screen.Live(console, plan) as live:
+        with progress.Live(console, plan) as live:
             return racing.race(plan, store, live)
     except KeyboardInterrupt:
         text = f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {typed()}"
@@ -115,20 +119,6 @@ def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
         sys.exit(130)
     finally:
         store.close()
-
-
-def _write_json(path: Path, results: list[RaceResult]) -> None:
-    content = results[0] if len(results) == 1 else {"races": results}
-    _write(path, json.dumps(content, indent=1, allow_nan=False, default=str) + "\n")
-
-
-def _write_csv(path: Path, results: list[RaceResult]) -> None:
-    rows = [{k: v for k, v in run.items() if not k.endswith("curve")} for result in results for run in result["runs"]]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(path, text.getvalue())
 
 
 def _write(path: Path, text: str) -> None:

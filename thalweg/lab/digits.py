@@ -68,3 +68,15 @@ def size(n: int) -> str:
         if n >= least:
             return f"{n / least:.3g} {unit}"
     return f"{n} B"
+
+
+def halves(text: str) -> tuple[str, str]:
+    """A ratio's text as the number and what stands beside it: ``0.47`` and ``[0.45, 0.50]``; the second may be empty.
+
+    ``> 1.0 (not reached in 8 of 8)`` gives ``> 1.0``; ``not stated, the machine was busy`` gives ``not stated``.
+    """
+    for mark, strip in ((" [", " "), (" (", " ()"), (", ", ", ")):
+        first, found, rest = text.partition(mark)
+        if found:
+            return first, (mark + rest).strip(strip)
+    return text, ""

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import PurePath
 
 from thalweg.lab.result import Contestant
 
 
 def shown_class(contestant: Contestant) -> str:
     """``AdamW``; ``my.py:Mine`` of a file, without its folder; ``torch.optim:NAdam`` of a module."""
-    place, colon, name = contestant["optimizer"].rpartition(":")
-    return f"{PurePath(place.replace(chr(92), '/')).name}{colon}{name}"
+    return re.sub(r"[^(]*[/\\]", "", contestant["optimizer"])
 
 
 def named(contestant: Contestant, more: str = "") -> str:
     """The label, with the class where it says more than the label, and whatever else: ``twin (AdamW; in short)``.
+
+    A recipe that ran as it was written is called so.
 
     Args:
         contestant: of a result.
         more: stands in the same brackets.
     """
     label, cls = contestant["label"], shown_class(contestant)
-    notes = [note for note in ("" if cls.lower() == label.lower() else cls, more) if note]
+    told = label.lower() == cls.lower() or label.lower().startswith(f"{cls.lower()}(")  # adamw(lr=0.001)
+    notes = [note for note in ("" if told else cls, "" if contestant["tuned"] else "not tuned", more) if note]
     return f"{label} ({'; '.join(notes)})" if notes else label
 
 

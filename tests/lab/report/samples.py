@@ -31,18 +31,35 @@ TASK = {
 
 
 def race(
-    labels: tuple[str, ...] = ("adamw", "momentum", "muon"), seeds: int = 5, diverged: str = "", timed: bool = True
+    labels: tuple[str, ...] = ("adamw", "momentum", "muon"),
+    seeds: int = 5,
+    diverged: str = "",
+    lost: int = 1,
+    timed: bool = True,
+    quiet: bool = True,
+    name: str = "bytes-gpt",
+    rises: float = 0.0,
 ) -> RaceResult:
-    """A finished race of these contestants; the first verdict run of one of them may have diverged."""
-    draw = random.Random(repr((labels, seeds, diverged)))
-    runs = {label: _runs(label, seeds, label == diverged, draw) for label in labels}
+    """A finished race of these contestants.
+
+    Args:
+        labels: the baseline's first.
+        seeds: of the verdict.
+        diverged: of whom the first ``lost`` verdict runs, or all runs if ``lost`` is the number of seeds, diverged.
+        timed: whether there was a timing pass.
+        quiet: whether it had a core to itself.
+        name: of the task.
+        rises: by how much the losses at the end lie above those on the way (an over-fitted task).
+    """
+    draw = random.Random(repr((labels, seeds, diverged, name)))
+    runs = {label: _runs(label, seeds, lost * (label == diverged), draw, rises) for label in labels}
     divergence.count(run for mine in runs.values() for run in mine)
-    evidence = {label: _evidence(label, runs[label], timed, draw) for label in labels}
+    evidence = {label: _evidence(label, runs[label], timed, quiet, draw) for label in labels}
     rules = Rules(margin=0.02, comparisons=max(1, len(labels) - 1))
     comparisons = [compare(evidence[labels[0]], evidence[label], TASK, rules) for label in labels[1:]]
     result = RaceResult(
         schema=SCHEMA,
-        task=TASK,
+        task={**TASK, "name": name},
         protocol={
             "baseline": labels[0],
             "seeds": {"tune": [0], "verdict": [100 + s for s in range(seeds)]},
@@ -51,6 +68,11 @@ def race(
             "alpha": 0.05,
             "look": 1,
             "trials": 6,
+            "horizons": [50, 100],
+            "quiet": quiet,
+            "quiet_cpu_share": 1.0 if quiet else 0.16,
+            "backends": dict.fromkeys(labels, "cpu"),
+            "command": "thalweg race bytes-gpt --json 'my file.json'",
             "statements": statements(BUDGETS["quick"], labels[0], len(labels) - 1, seeds, "0.02"),
         },
         contestants=[_contestant(label, i, evidence[label], timed) for i, label in enumerate(labels)],
@@ -67,16 +89,24 @@ def race(
     return finite(result)
 
 
-def _runs(label: str, seeds: int, diverges: bool, draw: random.Random) -> list[Run]:
-    level = LEVELS.get(label, 2.3)
+def _runs(label: str, seeds: int, lost: int, draw: random.Random, rises: float) -> list[Run]:
+    level = LEVELS.get(label, 2.3) + rises
     settings = [(10 ** (k / 2 - 2), m, k) for k in range(-2, 3) for m in ((1.0, 3.0) if k == 0 else (1.0,))]
     tune = [_run(label, lr, m, 0, "tune", 200, level + 0.2 * k * k / m, k == 2, draw) for lr, m, k in settings]
     rest = [
-        _run(label, 1e-2, 1.0, 100 + s, role, steps, level + more, diverges and role == "verdict" and s == 0, draw)
+        _run(label, 1e-2, 1.0, 100 + s, role, steps, level + more, _bad(role, s, lost, seeds), draw)
         for s in range(seeds)
         for role, steps, more in (("verdict", 200, 0.0), ("horizon", 50, 0.5), ("horizon", 100, 0.25))
     ]
+    for run in rest:
+        if rises and run["status"] == "finished":
+            run["curve"] = [(step, loss - rises * (0 < step < run["steps"])) for step, loss in run["curve"]]
+            run["train_loss"] = 0.01
     return tune + rest
+
+
+def _bad(role: str, seed: int, lost: int, seeds: int) -> bool:
+    return lost == seeds or (role == "verdict" and seed < lost)
 
 
 def _run(
@@ -114,7 +144,7 @@ def _run(
     )
 
 
-def _evidence(label: str, runs: list[Run], timed: bool, draw: random.Random) -> Evidence:
+def _evidence(label: str, runs: list[Run], timed: bool, quiet: bool, draw: random.Random) -> Evidence:
     def losses(role: str, steps: int) -> dict[int, float]:
         return {run["seed"] - 100: run["final_loss"] for run in runs if (run["role"], run["steps"]) == (role, steps)}
 
@@ -123,7 +153,9 @@ def _evidence(label: str, runs: list[Run], timed: bool, draw: random.Random) -> 
         losses=losses("verdict", 200),
         horizons={steps: losses("horizon", steps) for steps in (50, 100)},
         block_seconds=[0.013 + draw.gauss(0, 1e-4) for _ in range(5)] if timed else [],
+        quiet=quiet,
         diverged=sum(run["status"] == "diverged" and run["role"] == "verdict" for run in runs),
+        diverged_shorter=sum(run["status"] == "diverged" and run["role"] == "horizon" for run in runs),
         state_bytes=STATE,
     )
 

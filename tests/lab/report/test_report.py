@@ -1,6 +1,10 @@
+import base64
+import csv
+import json
 import math
 import re
 from html.parser import HTMLParser
+from statistics import fmean
 from xml.etree import ElementTree
 
 import pytest
@@ -9,8 +13,11 @@ from hypothesis import strategies as st
 
 from tests.lab.report.samples import race
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.report import picture, render, write_report
+from thalweg.lab.overview import overview
+from thalweg.lab.report import picture, render, render_overview, write_overview, write_report
+from thalweg.lab.report.figures import verdicts
 from thalweg.lab.report.svg import Scale, linear_ticks, log_ticks, number, padded
+from thalweg.lab.report.tables import leaderboard
 
 RACES = {
     "three": race(),
@@ -21,6 +28,9 @@ RACES = {
     "untimed": race(timed=False),
     "one seed": race(seeds=1),
     "long names": race(("adamw", "my-very-long-optimizer-name-with-settings")),
+    "never trained": race(diverged="momentum", lost=5),
+    "nobody trained": race(("adamw",), diverged="adamw", lost=5),
+    "busy and over-fitted": race(quiet=False, rises=5.0),
 }
 EACH = pytest.mark.parametrize("result", RACES.values(), ids=RACES)
 VOID = {"meta", "br", "link", "img", "hr", "input", "line", "circle", "rect", "path", "polyline"}
@@ -57,10 +67,17 @@ def test_the_page_is_whole(result):
     assert parser.wrong == []
     assert parser.open == []
     text = " ".join(parser.text)
-    for wanted in [*result["sentences"], result["headline"], *(f["text"] for f in result["flags"])]:
+    assert result["protocol"]["command"] in text
+    for wanted in [
+        *result["sentences"],
+        result["headline"],
+        *result["warnings"],
+        *(f["text"] for f in result["flags"]),
+    ]:
         assert wanted in text
     for contestant in result["contestants"]:
         assert contestant["label"] in text
+        assert contestant["optimizer"] in text
         assert contestant["script"] in text
     for statement in result["protocol"]["statements"]:
         assert statement in text
@@ -75,7 +92,21 @@ def test_nothing_is_loaded_from_anywhere(result):
     assert "url(" not in page
     parser = Balance()
     parser.feed(page)
-    assert not [name for name, value in parser.attributes if name in ("src", "href") and value]
+    addresses = [value for name, value in parser.attributes if name in ("src", "href")]
+    assert [address.partition(",")[0] for address in addresses] == [
+        "data:application/json;charset=utf-8;base64",
+        "data:text/csv;charset=utf-8;base64",
+    ]
+
+
+@EACH
+def test_the_page_holds_its_data(result):
+    files = {name: base64.b64decode(data).decode() for data, name in re.findall(
+        r'href="data:[^"]*?base64,([^"]*)" download="([^"]*)"', render(result))}  # fmt: skip
+    assert json.loads(files["race.json"]) == json.loads(json.dumps(result))
+    rows = list(csv.DictReader(files["runs.csv"].splitlines()))
+    assert [float(row["final_loss"]) for row in rows] == [run["final_loss"] for run in result["runs"]]
+    assert not {"curve", "train_curve"} & rows[0].keys()
 
 
 @EACH
@@ -98,7 +129,7 @@ def test_rendering_is_deterministic(result):
 def test_names_are_escaped():
     evil = race(("adamw", "<script>alert(1)</script>&"))
     page = render(evil)
-    assert "<script" not in page
+    assert page.count("<script") == render(RACES["three"]).count("<script") == 1
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in picture(evil)
 
@@ -106,10 +137,142 @@ def test_names_are_escaped():
 def test_is_written_whole_or_not_at_all(tmp_path):
     page = write_report(RACES["three"], tmp_path / "deep")
     assert page.read_text(encoding="utf-8") == render(RACES["three"])
-    assert sorted(p.name for p in page.parent.iterdir()) == ["race.svg", "report.html"]
+    assert sorted(p.name for p in page.parent.iterdir()) == ["race.json", "race.svg", "report.html", "runs.csv"]
     (tmp_path / "file").write_text("")
     with pytest.raises(ThalwegError, match=r"cannot write .*kept in the store"):
         write_report(RACES["three"], tmp_path / "file" / "deep")
+
+
+def titles(drawing):
+    return [node.text for node in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}title")]
+
+
+def by_seed(result, label):
+    """Final losses of the verdict runs."""
+    return {r["seed"]: r["final_loss"] for r in result["runs"] if (r["optimizer"], r["role"]) == (label, "verdict")}
+
+
+def test_every_seed_of_every_comparison_can_be_pointed_at():
+    result = RACES["three"]
+    shown = titles(verdicts(result))
+    for c in result["comparisons"]:
+        ours, theirs = by_seed(result, c["challenger"]), by_seed(result, c["baseline"])
+        for seed in result["protocol"]["seeds"]["verdict"]:
+            (title,) = [t for t in shown if t.startswith(f"seed {seed}: ") and f"({c['challenger']} " in t]
+            told = float(title.split()[2].replace("−", "-"))
+            assert told == pytest.approx(ours[seed] - theirs[seed], abs=6e-3)
+
+
+def test_a_seed_that_diverged_is_a_cross_and_sets_no_axis():
+    result = RACES["one diverged"]
+    assert "seed 100: momentum diverged" in titles(verdicts(result))
+    assert "momentum: worse, no interval" in verdicts(RACES["never trained"])
+
+
+def span(drawing, css):
+    """Pixels that the first line of a class covers from left to right."""
+    places = re.search(rf'class="{css}" points="([^"]*)"', drawing)[1].split()
+    left, right = (float(place.partition(",")[0]) for place in (places[0], places[-1]))
+    return right - left
+
+
+def test_the_share_of_the_tuning_is_drawn_and_told():
+    result = race()
+    assert "core" not in verdicts(result)
+    for c in result["comparisons"]:
+        c["tuning_share"] = 0.36
+    drawing = verdicts(result)
+    assert span(drawing, "core s2") == pytest.approx(0.8 * span(drawing, "bar s2"), abs=0.2)
+    assert "36 % for muon, 36 % for momentum" in render(result)
+
+
+def test_values_on_the_way_can_be_pointed_at():
+    result = RACES["three"]
+    page = render(result)
+    (run, *_) = [r for r in result["runs"] if (r["optimizer"], r["role"]) == ("muon", "verdict")]
+    for step, _ in run["curve"][1:]:
+        assert f"<title>muon at {step} steps: " in page
+    assert "Training loss against steps" in page
+
+
+def test_seconds_of_a_busy_machine_are_not_drawn():
+    assert "loss against seconds" in render(RACES["three"])
+    page = render(RACES["busy and over-fitted"])
+    assert "loss against seconds" not in page
+    assert "The timing pass had 16% of a core to itself" in page
+
+
+def test_warnings_stand_right_under_the_headline():
+    result = RACES["busy and over-fitted"]
+    assert len(result["warnings"]) >= 2
+    page = render(result)
+    places = [
+        page.index("</h1>"),
+        *(page.index(text) for text in result["warnings"]),
+        page.index(result["sentences"][0][:60]),
+    ]
+    assert places == sorted(places)
+
+
+def test_an_optimizer_that_diverges_everywhere_on_an_over_fitted_task_is_worse():
+    """It had counted with the loss before training, below what the others end with: not settled, steps < 0.25."""
+    result = race(diverged="momentum", lost=5, rises=5.0)
+    (c,) = [c for c in result["comparisons"] if c["challenger"] == "momentum"]
+    assert (c["verdict"], c["low"], c["steps_ratio"]["value"]) == ("worse", None, None)
+    assert "momentum (AdamW; did not train) is worse than adamw" in result["headline"]
+    ours, theirs = by_seed(result, "momentum"), by_seed(result, "adamw")
+    assert c["difference"] == pytest.approx(fmean(ours[seed] - theirs[seed] for seed in theirs))
+    trained = [r["final_loss"] for r in result["runs"] if r["status"] == "finished" and r["role"] != "tune"]
+    assert min(ours.values()) > max(trained)
+    assert c["warnings"] == result["warnings"]
+
+
+def test_what_was_chosen_stands_before_what_it_cost():
+    heads = leaderboard(RACES["three"]).heads
+    assert heads.index("lr") < heads.index("× rest") < heads.index("decay") < heads.index("ms a step")
+
+
+def test_losses_of_a_column_are_rounded_alike():
+    column = [row[1].text for row in leaderboard(RACES["six"]).rows]
+    assert len({len(text.split(" ± ")[0].partition(".")[2]) for text in column}) == 1
+    assert all(float(text.split(" ± ")[1]) > 0 for text in column)
+
+
+def test_earlier_looks_are_listed():
+    result = race()
+    assert "Earlier looks" not in render(result)
+    look = {"when": "2026-11-29T10:20:30", "labels": ["adamw", "muon"], "steps": 100, "seeds": 5, "margin": 0.02,
+            "outcome": "not settled"}  # fmt: skip
+    result["protocol"]["looks"] = [look]
+    page = render(result)
+    assert "Earlier looks" in page
+    assert "2026-11-29 10:20</th><td>adamw and muon</td><td>100</td><td>5</td><td>0.02</td><td>not settled" in page
+
+
+SEVERAL = [race(name="one"), race(name="two <b>", seeds=6), race(name="three", diverged="momentum", lost=5)]
+PAGES = ["one/report.html", "two%20%3Cb%3E/report.html", "three/report.html"]
+
+
+def test_the_overview_is_whole_and_leads_to_every_report(tmp_path):
+    page = write_overview(SEVERAL, tmp_path, PAGES).read_text(encoding="utf-8")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.html", "races.json", "runs.csv"]
+    parser = Balance()
+    parser.feed(page)
+    assert parser.wrong == parser.open == []
+    text = " ".join(parser.text)
+    seen = json.loads((tmp_path / "races.json").read_text())["overview"]
+    assert seen == json.loads(json.dumps(overview(SEVERAL)))
+    for wanted in [seen["headline"], *seen["sentences"], *(r["headline"] for r in SEVERAL)]:
+        assert wanted in text
+    linked = [value for name, value in parser.attributes if name == "href" and not value.startswith("data:")]
+    assert linked == PAGES * 2
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(svg)
+
+
+def test_the_overview_of_one_contestant_has_nothing_to_compare():
+    page = render_overview([race(("adamw",), name="one"), race(("adamw",), name="two")], PAGES[:2])
+    assert "nothing was compared" in page
 
 
 spans = st.tuples(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6)).map(lambda t: (t[0], t[0] + max(t[1], abs(t[0]) * 1e-6)))

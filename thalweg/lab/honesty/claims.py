@@ -107,8 +107,8 @@ def quiet_timing(record: Record) -> Flag:
         return warning("quiet-timing", f"The timing pass lacks {', '.join(untimed)}.")
     if not record.protocol.get("quiet", False):
         share = record.protocol.get("quiet_cpu_share")
-        had = "" if share is None else f" It had {share:.0%} of a core."
-        text = f"The timing pass is not known to have been quiet: other work may have been under way.{had}"
+        had = "is not known to have been quiet" if share is None else f"had {share:.0%} of a core to itself"
+        text = f"The timing pass {had}: other work was under way, and no ratio of seconds is stated."
         return warning("quiet-timing", text)
     return ok("quiet-timing", "Seconds come from a timing pass that had a core to itself.")
 

@@ -1,9 +1,11 @@
-"""The report of a race: one page that needs nothing else, and one picture.
+"""The report of a race: pages that need nothing else, and one picture.
 
-`svg` (a small chart kit), `figures` (one function a figure), `page` (the HTML around them).
+`svg` (a small chart kit), `figures` (one function a figure), `tables` (cell by cell), `data` (JSON and CSV), `page`
+(the HTML around them; its templates, CSS and script lie beside it).
 """
 
+from thalweg.lab.report.data import as_csv, as_json
 from thalweg.lab.report.figures import picture
-from thalweg.lab.report.page import render, write_report
+from thalweg.lab.report.page import render, render_overview, write_overview, write_report
 
-__all__ = ["picture", "render", "write_report"]
+__all__ = ["as_csv", "as_json", "picture", "render", "render_overview", "write_overview", "write_report"]

@@ -1,9 +1,10 @@
-"""The page: a template, the figures, and the tables beside them."""
+"""The pages: a template each, the figures, and the tables beside them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,51 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.report import figures
+from thalweg.lab.names import named
+from thalweg.lab.overview import Overview, overview
+from thalweg.lab.report import data, figures, tables
+from thalweg.lab.report.figures.common import series
 from thalweg.lab.report.svg import number
-from thalweg.lab.result import RaceResult, Run
+from thalweg.lab.result import RaceResult
 
 
 def write_report(result: RaceResult, folder: Path) -> Path:
-    """Write ``report.html`` and the picture ``race.svg`` into a folder, each whole or not at all; the page's path.
+    """Write ``report.html`` into a folder, and beside it the picture ``race.svg``, ``race.json`` and ``runs.csv``.
+
+    Each is written whole or not at all. The page needs none of the others: it holds their content.
+
+    Returns:
+        The page's path.
 
     Raises:
         ThalwegError: if one cannot be written; the runs themselves are in the store.
     """
-    _write_whole(folder / "race.svg", figures.picture(result))
     page = folder / "report.html"
+    _write_whole(folder / "race.svg", figures.picture(result))
+    _write_whole(folder / "race.json", data.as_json([result]))
+    _write_whole(folder / "runs.csv", data.as_csv([result]))
     _write_whole(page, render(result))
+    return page
+
+
+def write_overview(results: Sequence[RaceResult], folder: Path, pages: Sequence[str]) -> Path:
+    """Write ``index.html``, the page over several tasks, into a folder, with ``races.json`` and ``runs.csv``.
+
+    Args:
+        results: of the tasks.
+        folder: where to.
+        pages: of each task its report's address, seen from the folder.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ThalwegError: as :func:`write_report`.
+    """
+    page = folder / "index.html"
+    _write_whole(folder / "races.json", data.as_json(results))
+    _write_whole(folder / "runs.csv", data.as_csv(results))
+    _write_whole(page, render_overview(results, pages))
     return page
 
 
@@ -33,7 +65,7 @@ def _write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="")
         part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -42,56 +74,79 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def render(result: RaceResult) -> str:
-    """The page as one HTML text that loads nothing."""
-    environment = Environment(
-        loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = lambda value: "–" if value is None else number(float(value))
-    environment.filters["plain"] = _plain
-    template = environment.get_template("report.html.j2")
-    return template.render(
+    """The report as one HTML text that loads nothing."""
+    return _rendered(
+        "report.html.j2",
         result=result,
-        css=Markup(files(__package__).joinpath("chart.css").read_text(encoding="utf-8")),
-        figures={name: Markup(svg) for name, svg in _figures(result).items() if svg},
+        figures=_markup(_figures(result)),
         sensitivities=[(c, Markup(figures.sensitivity(result, c))) for c in result["contestants"] if c["trials"]],
         multipliers=figures.multiplier_legend(result),
-        comparisons={c["challenger"]: c for c in result["comparisons"]},
+        leaderboard=tables.leaderboard(result),
+        looks=tables.looks(result),
+        runs=tables.runs(result),
         ranked=sorted(result["contestants"], key=lambda c: c["mean_loss"]),
-        verdict_runs={c["label"]: len(figures.runs_of(result, c["label"], "verdict")) for c in result["contestants"]},
-        numbers=figures.series(result),
-        rows=[_row(run) for run in result["runs"]],
+        names={c["label"]: named(c) for c in result["contestants"]},
+        shares={c["challenger"]: c["tuning_share"] for c in result["comparisons"] if c["tuning_share"] is not None},
+        command=result["protocol"].get("command"),
+        links=_links([result], "race.json"),
     )
+
+
+def render_overview(results: Sequence[RaceResult], pages: Sequence[str]) -> str:
+    """The page over several tasks as one HTML text that loads nothing."""
+    seen = overview(results)
+    names = {c["label"]: named(c) for c in results[0]["contestants"]}
+    return _rendered(
+        "overview.html.j2",
+        overview=seen,
+        results=list(zip(results, pages, strict=True)),
+        tasks=tables.over_tasks(seen, names, pages) if seen["challengers"] else None,
+        figures=_markup(_overview_figures(results, seen)),
+        command=results[0]["protocol"].get("command"),
+        links=_links(results, "races.json"),
+    )
+
+
+def _rendered(template: str, **content: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader(__package__, "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = lambda value: "–" if value is None else number(float(value))
+    environment.filters["plain"] = tables.plain
+    css = "\n".join(_text(name) for name in ("chart.css", "page.css"))
+    return environment.get_template(template).render(css=Markup(css), script=Markup(_text("page.js")), **content)
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _links(results: Sequence[RaceResult], name: str) -> list[tuple[str, str, str]]:
+    """Of each file to take along: what it is, its name, its address."""
+    return [
+        ("everything as JSON", name, data.link(data.as_json(results), "application/json")),
+        ("the runs as CSV", "runs.csv", data.link(data.as_csv(results), "text/csv")),
+    ]
+
+
+def _markup(drawn: Mapping[str, str | None]) -> dict[str, Markup]:
+    return {name: Markup(svg) for name, svg in drawn.items() if svg}
 
 
 def _figures(result: RaceResult) -> dict[str, str | None]:
     return {
         "verdicts": figures.verdicts(result) if result["comparisons"] else None,
         "steps": figures.curves(result),
+        "training": figures.curves(result, "train_curve"),
         "seconds": figures.curves(result, seconds=True),
         "horizons": figures.horizons(result),
-        "tuning": figures.tuning_curves(result) if any(c["trials"] for c in result["contestants"]) else None,
+        "tuning": figures.tuning_curves(result),
         "time": figures.time_split(result),
         "memory": figures.memory(result),
     }
 
 
-def _row(run: Run) -> list[str]:
-    """One line of the table of all runs."""
-    settings = ", ".join(f"{k}={_plain(v)}" for k, v in run["settings"].items())
-    numbers = (run["lr"], run["multiplier"], run["weight_decay"])
-    ends = (run["final_loss"], run["train_loss"], run["seconds"], run["optimizer_seconds"])
-    return [
-        run["optimizer"], run["role"], *(number(v) for v in numbers), settings, str(run["seed"]), str(run["steps"]),
-        *("–" if v is None else number(v) for v in ends), f"{run['state_bytes']:,}", run["status"], run["key"][:10],
-    ]  # fmt: skip
-
-
-def _plain(value: Any) -> str:
-    """A protocol's value as people write it."""
-    if isinstance(value, dict):
-        return "; ".join(f"{k}: {_plain(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(v) for v in value)
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return number(value) if isinstance(value, float) else str(value)
+def _overview_figures(results: Sequence[RaceResult], seen: Overview) -> dict[str, str | None]:
+    if not seen["challengers"]:
+        return {}
+    return {"tasks": figures.tasks(results), "profile": figures.profile(seen, series(results[0]))}

@@ -8,14 +8,25 @@ from thalweg.lab.stats.interval import Interval, log_ratio, paired
 from thalweg.lab.stats.margin import Margin, margin
 from thalweg.lab.stats.permutation import sign_flip_p
 from thalweg.lab.stats.power import alpha_at_look, detectable, more_seeds, power, unbiased_sd
-from thalweg.lab.stats.ratios import NOT_MEASURED, StepRatios, horizon_ratio, is_stated, not_stated, seconds_ratio
+from thalweg.lab.stats.ratios import (
+    NOT_MEASURED,
+    Sign,
+    StepRatios,
+    across,
+    horizon_ratio,
+    is_stated,
+    not_stated,
+    seconds_ratio,
+)
 from thalweg.lab.stats.tuning import expected_best, lr_sensitivity
 
 __all__ = [
     "NOT_MEASURED",
     "Interval",
     "Margin",
+    "Sign",
     "StepRatios",
+    "across",
     "alpha_at_look",
     "detectable",
     "expected_best",

@@ -126,6 +126,35 @@ def seconds_ratio(
     return _stated(exponential(_sum(paired(np.log(steps.values)), cost, comparisons, alpha)))
 
 
+def across(ratios: Sequence[tuple[Sign, float | None]], *, comparisons: int = 1, alpha: float = 0.05) -> Ratio:
+    """The geometric mean of ratios of several tasks, with a Student-t interval over the tasks.
+
+    Where of one of them only a bound is known there is no mean, since nothing is imputed and nothing left out: the
+    value is the median (the higher one of two), if it is none of the bounds.
+
+    Args:
+        ratios: of each task: its sign, and the ratio or bound, positive; None where no bound is known.
+        comparisons: as in :func:`horizon_ratio`.
+        alpha: as in :func:`horizon_ratio`.
+
+    Raises:
+        ValueError: for no ratios, ``comparisons`` < 1, ``alpha`` outside (0, 1).
+    """
+    levels(comparisons, alpha)
+    if not ratios:
+        raise bad_argument("ratios", list(ratios), "at least one")
+    signs = [sign for sign, _ in ratios]
+    values = [value if value is not None else 0.0 if sign == "<" else math.inf for sign, value in ratios]
+    if set(signs) == {"="}:
+        return _stated(exponential(paired(np.log(values), comparisons=comparisons, alpha=alpha)))
+    sign, middle = _median(signs, values)
+    bounds = sum(sign != "=" for sign in signs)
+    why = f"of {bounds} of {len(ratios)} tasks a bound alone is known"
+    if sign != "=":
+        return not_stated(why)
+    return {"value": middle, "low": None, "high": None, "text": f"median {_show(middle)} ({why})"}
+
+
 def _crossing(logs: list[float], losses: list[float], target: float) -> tuple[Sign, float]:
     """Where the line through (log horizon, loss) first comes down to the target."""
     if losses[0] <= target:

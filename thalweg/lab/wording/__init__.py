@@ -11,7 +11,7 @@ from thalweg.lab.wording.headline import WORDS, headline
 from thalweg.lab.wording.qualify import doubts
 from thalweg.lab.wording.sentence import sentence
 
-__all__ = ["tell"]
+__all__ = ["WORDS", "tell"]
 
 
 def tell(result: RaceResult) -> None:

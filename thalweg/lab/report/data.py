@@ -1,0 +1,40 @@
+"""A race as files for programs: JSON of everything, CSV of the runs."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from thalweg.lab.overview import overview
+from thalweg.lab.result import RaceResult
+from thalweg.lab.summary import SCHEMA
+
+
+def as_json(results: Sequence[RaceResult]) -> str:
+    """One race as it is; several as ``races``, with the ``overview`` over them."""
+    several = {"schema": SCHEMA, "races": list(results), "overview": overview(results) if results else None}
+    content = results[0] if len(results) == 1 else several
+    return json.dumps(content, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def as_csv(results: Sequence[RaceResult]) -> str:
+    """One line for each run, without its curves."""
+    rows = [{k: v for k, v in run.items() if not k.endswith("curve")} for result in results for run in result["runs"]]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def link(text: str, kind: str) -> str:
+    """A file's content as an address, so that a page that offers it needs no file beside it.
+
+    Args:
+        text: the content.
+        kind: its media type, such as ``text/csv``.
+    """
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

@@ -1,0 +1,167 @@
+"""The tables of a report, cell by cell: what is read, what stands small below it, and what a column is sorted by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thalweg.lab.digits import fixed, halves, of_interval, of_spreads, size
+from thalweg.lab.names import shown_class
+from thalweg.lab.overview import Overview
+from thalweg.lab.report.figures.common import runs_of
+from thalweg.lab.report.svg import number
+from thalweg.lab.result import Comparison, Contestant, RaceResult, Ratio, Run
+from thalweg.lab.wording import WORDS
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what is read.
+        below: small, below it.
+        value: what the column is sorted by; the text if empty.
+        href: where the text leads.
+    """
+
+    text: str
+    below: str = ""
+    value: str = ""
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Heads and rows of one length; the first cell of a row is its name. The foot is a row that is never sorted."""
+
+    heads: list[str]
+    rows: list[list[Cell]]
+    foot: Sequence[Cell] = ()
+
+
+def leaderboard(result: RaceResult) -> Table:
+    """The contestants, the lowest mean loss first; what was chosen comes before what it cost."""
+    heads = [
+        "optimizer", f"held-out loss ({result['task']['unit']})", f"minus {result['contestants'][0]['label']}'s",
+        "verdict", "steps to the same loss", "seconds to it", "lr", "× rest", "decay", "ms a step", "state",
+        "training loss", *["diverged"] * any(c["diverged"] for c in result["contestants"]),
+    ]  # fmt: skip
+    comparisons = {c["challenger"]: c for c in result["comparisons"]}
+    digits = of_spreads(c["sd_loss"] for c in result["contestants"])
+    ranked = sorted(result["contestants"], key=lambda c: c["mean_loss"])
+    return Table(heads, [_contestant(result, c, comparisons.get(c["label"]), digits) for c in ranked])
+
+
+def _contestant(result: RaceResult, c: Contestant, mine: Comparison | None, digits: int) -> list[Cell]:
+    spread = "" if c["sd_loss"] is None else f" ± {fixed(c['sd_loss'], digits)}"
+    cls = shown_class(c)
+    some_diverged = any(other["diverged"] for other in result["contestants"])
+    verdict_runs = len(runs_of(result, c["label"], "verdict"))
+    return [
+        Cell(c["label"], " · ".join([cls, *["baseline"] * (mine is None)])),
+        Cell(fixed(c["mean_loss"], digits) + spread, value=repr(c["mean_loss"])),
+        _difference(mine),
+        Cell(mine["verdict"], value=str(WORDS.index(mine["verdict"]))) if mine else Cell("–", value="2.5"),
+        _ratio(mine["steps_ratio"] if mine else None),
+        _ratio(mine["seconds_ratio"] if mine else None),
+        _chosen(c, "learning rate", "lr"),
+        _chosen(c, "multiplier", "multiplier"),
+        _chosen(c, "weight decay", "weight_decay"),
+        _number(c["step_ms"]["total"]) if c["step_ms"] else Cell("–"),
+        Cell(size(c["state_bytes"]), f"{c['bytes_per_parameter']:.1f} B/parameter", str(c["state_bytes"])),
+        Cell(fixed(c["mean_train_loss"], digits), value=repr(c["mean_train_loss"])),
+        *[Cell(f"{c['diverged']} of {verdict_runs}", value=str(c["diverged"]))] * some_diverged,
+    ]  # fmt: skip
+
+
+def _difference(mine: Comparison | None) -> Cell:
+    if mine is None:
+        return Cell("–", value="0")
+    digits = of_interval(mine["difference"], mine["low"], mine["high"], mine["margin"])
+    below = "no interval"
+    if mine["low"] is not None and mine["high"] is not None:
+        below = f"[{fixed(mine['low'], digits)}, {fixed(mine['high'], digits)}]"
+    return Cell(fixed(mine["difference"], digits), below, repr(mine["difference"]))
+
+
+def _ratio(ratio: Ratio | None) -> Cell:
+    """The value with its interval below; what is not reached is sorted behind everything."""
+    if ratio is None:
+        return Cell("1")
+    text, below = halves(ratio["text"])
+    unknown = "0" if text.startswith("<") else "Infinity"
+    return Cell(text, below, unknown if ratio["value"] is None else repr(ratio["value"]))
+
+
+def _chosen(c: Contestant, knob: str, key: str) -> Cell:
+    value = c["chosen"][key]
+    return Cell(number(float(f"{value:.3g}")), "at an edge" if knob in c["edges"] else "", repr(value))
+
+
+def _number(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(number(value), value=repr(value))
+
+
+def runs(result: RaceResult) -> Table:
+    """Every run of the race."""
+    heads = [
+        "optimizer", "role", "lr", "× rest", "decay", "settings", "seed", "steps", "held-out", "training", "seconds",
+        "in optimizer", "state, bytes", "status", "key",
+    ]  # fmt: skip
+    return Table(heads, [_run(run) for run in result["runs"]])
+
+
+def _run(run: Run) -> list[Cell]:
+    settings = ", ".join(f"{k}={plain(v)}" for k, v in run["settings"].items())
+    chosen = (run["lr"], run["multiplier"], run["weight_decay"])
+    ends = (run["final_loss"], run["train_loss"], run["seconds"], run["optimizer_seconds"])
+    return [
+        Cell(run["optimizer"]), Cell(run["role"]), *map(_number, chosen), Cell(settings), Cell(str(run["seed"])),
+        Cell(str(run["steps"])), *map(_number, ends), Cell(f"{run['state_bytes']:,}", value=str(run["state_bytes"])),
+        Cell(run["status"]), Cell(run["key"][:10]),
+    ]  # fmt: skip
+
+
+def looks(result: RaceResult) -> Table | None:
+    """The earlier looks at this question, with what they said; None if there were none."""
+    earlier = result["protocol"].get("looks") or []
+    if not earlier:
+        return None
+    rows = [
+        [
+            Cell(str(look.get("when", ""))[:16].replace("T", " ")), Cell(" and ".join(look.get("labels") or [])),
+            Cell(plain(look.get("steps"))), Cell(plain(look.get("seeds"))), Cell(plain(look.get("margin"))),
+            Cell(plain(look.get("outcome"))),
+        ]
+        for look in earlier
+    ]  # fmt: skip
+    return Table(["when", "who", "steps", "seeds", "margin", "what it said"], rows)
+
+
+def over_tasks(seen: Overview, names: dict[str, str], pages: Sequence[str]) -> Table:
+    """One row a task with its verdicts, and one for all of them together."""
+    heads = ["task", *(names[one["challenger"]] for one in seen["challengers"])]
+    rows = []
+    for i, (task, page) in enumerate(zip(seen["tasks"], pages, strict=True)):
+        cells = [one["tasks"][i] for one in seen["challengers"]]
+        shown = [f"{'' if t['sign'] == '=' else t['sign'] + ' '}{t['ratio']:.2f} × the steps" if t["ratio"] else "–"
+                 for t in cells]  # fmt: skip
+        rows.append(
+            [Cell(task, href=page), *(Cell(t["verdict"], s, str(WORDS.index(t["verdict"])))
+                                      for t, s in zip(cells, shown, strict=True))]
+        )  # fmt: skip
+    halved = [halves(one["steps_ratio"]["text"]) for one in seen["challengers"]]
+    foot = [Cell("all", "steps to the same loss"), *(Cell(text, below) for text, below in halved)]
+    return Table(heads, rows, foot)
+
+
+def plain(value: object) -> str:
+    """A protocol's value as people write it."""
+    if isinstance(value, dict):
+        return "; ".join(f"{k}: {plain(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(v) for v in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return number(value) if isinstance(value, float) else str(value)
