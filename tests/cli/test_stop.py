@@ -29,7 +29,7 @@ def start(tmp_path):
     (tmp_path / "pause").write_text("0.01")
     started = []
 
-    def start(jobs=1):
+    def start(jobs=1, interrupt=signal.default_int_handler):
         arguments = ["race", "small.py", "--optimizers", "adamw,muon", "--seeds", "2", "--steps", "20"]
         process = subprocess.Popen(
             [*COMMAND, *arguments, "--jobs", str(jobs)],
@@ -39,7 +39,7 @@ def start(tmp_path):
             text=True,
             start_new_session=True,
             # a shell lets what it runs in the background ignore Ctrl-C, the tests too
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
         )
         started.append(process)
         return process
@@ -54,12 +54,21 @@ def start(tmp_path):
 
 def _stored(folder: Path) -> set[str]:
     """Keys of the runs in the store."""
+    return _keys(folder, "runs")
+
+
+def _leases(folder: Path) -> set[str]:
+    """Keys of the runs that are being made."""
+    return _keys(folder, "leases")
+
+
+def _keys(folder: Path, table: str) -> set[str]:
     path = folder / "runs" / "thalweg.db"
     if not path.exists():
         return set()
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         try:
-            return {key for (key,) in database.execute("select key from runs")}
+            return {key for (key,) in database.execute(f"select key from {table}")}
         except sqlite3.OperationalError:  # not yet made
             return set()
 
@@ -98,19 +107,81 @@ def test_a_killed_race_loses_no_finished_run(start, tmp_path):
     assert (tmp_path / "runs" / "report.html").exists()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("whom", ["the command", "its whole group"])
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(start, tmp_path, whom):
+def test_a_signal_ends_it_cleanly_and_it_says_how_to_go_on(start, tmp_path, whom, number, code):
     process = start()
     _wait(lambda: len(_stored(tmp_path)) >= 2 or process.poll() is not None)
     stop = os.kill if whom == "the command" else os.killpg
-    stop(process.pid, signal.SIGINT)
+    stop(process.pid, number)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, text
+    assert process.returncode == code, text
     assert "Traceback" not in text
     assert re.search(r"stopped; finished runs are kept in sqlite:///runs/thalweg\.db", text)
     assert "thalweg race small.py --optimizers adamw,muon --seeds 2 --steps 20 --jobs 1" in " ".join(text.split())
     assert 2 <= len(_stored(tmp_path)) < TOTAL
+    assert not _leases(tmp_path)
     _wait(lambda: not _alive(process.pid), 10)
+
+
+def test_sigterm_stops_what_runs_in_the_background_of_a_script(start, tmp_path):
+    """There Ctrl-C is ignored."""
+    process = start(interrupt=signal.SIG_IGN)
+    _wait(lambda: len(_stored(tmp_path)) >= 1 or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, text
+    assert "stopped; finished runs are kept" in text
+    _wait(lambda: not _alive(process.pid), 10)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("when", ["runs/thalweg.db", "plan"])
+def test_a_signal_while_it_starts_is_one_line_too(start, tmp_path, when, number, code):
+    """The workers have not even imported torch; or there are none yet."""
+    (tmp_path / "small.py").write_text((tmp_path / "small.py").read_text() + f"open({str(tmp_path / 'plan')!r}, 'w')\n")
+    process = start(jobs=2)
+    _wait(lambda: (tmp_path / when).exists() or process.poll() is not None)
+    time.sleep(0.3)
+    os.killpg(process.pid, number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == code, text
+    assert re.search("(?m)^stopped; ", text)
+    assert "Traceback" not in text
+    _wait(lambda: not _alive(process.pid), 10)
+
+
+def test_two_races_on_one_store_make_each_run_once(start, tmp_path):
+    (tmp_path / "pause").write_text("0.02")
+    processes = [start(), start()]
+    texts = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], texts
+    found = [int(number) for text in texts for number in re.findall(rf"(\d+) of {TOTAL} runs were found", text)]
+    assert sum(found) == TOTAL
+    assert min(found) > 0
+    assert len(_stored(tmp_path)) == TOTAL
+    assert not _leases(tmp_path)
+    assert any("they are waited for, not made twice" in " ".join(text.split()) for text in texts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_race_that_another_one_waits_for_may_be_killed_or_suspended(start, tmp_path, number):
+    first = start()
+    _wait(lambda: len(_stored(tmp_path)) >= 2 or first.poll() is not None)
+    (tmp_path / "pause").write_text("600")
+    time.sleep(1)  # it is in the midst of a step that takes for ever
+    [*held] = _leases(tmp_path)
+    assert held
+    os.kill(first.pid, number)
+    (tmp_path / "pause").write_text("0")
+    second = start()
+    text, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, text
+    assert set(held) < _stored(tmp_path)
+    assert len(_stored(tmp_path)) == TOTAL
 
 
 def test_a_second_ctrl_c_does_not_wait_for_long_steps(start, tmp_path):

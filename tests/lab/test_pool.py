@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -56,6 +57,38 @@ def test_a_worker_from_its_start_to_its_end():
     pool.close()  # twice does no harm
     with pytest.raises(RuntimeError):
         pool.submit(_about)
+
+
+def _terminate_myself():
+    os.kill(os.getpid(), signal.SIGTERM)
+    for step in range(10**6):
+        report("terminated", step, 0.0)
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gone_soon():
+    pool = Pool(1, lambda message: None)
+    process = pool.submit(os.getpid).result()
+    start, ending = time.monotonic(), pool.submit(_terminate_myself)
+    assert isinstance(ending.exception(), BrokenProcessPool)
+    assert 0.5 * pools.GRACE_SECONDS < time.monotonic() - start < 10 + pools.GRACE_SECONDS
+    pool.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+@pytest.mark.slow
+def test_signals_to_stop_wait_while_workers_are_started():
+    """A worker that imports torch could not handle them."""
+    pool = Pool(1, lambda message: None)
+    first = pool.submit(os.getpid)
+    [process] = pool._workers._processes
+    os.kill(process, signal.SIGINT)
+    os.kill(process, signal.SIGINT)
+    assert first.result() == process
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    pool.close()
 
 
 def test_a_report_outside_a_worker_goes_nowhere():

@@ -59,6 +59,7 @@ class Live(Watcher):
         self.queued: dict[str, _Underway] = {}
         self.total = plan.total
         self.done = self.reused = 0
+        self.waited = False
         self.run_seconds = self.found_seconds = 0.0
         self.all_seconds = plan.seconds() * plan.jobs
         self.phase = ""
@@ -98,6 +99,13 @@ class Live(Watcher):
         """Queue the run; it is shown when it moves."""
         with self.lock:
             self.queued[spec.key] = _Underway(spec, role)
+
+    def on_wait(self, spec: Spec) -> None:
+        """Say once that another race makes runs of this one."""
+        if not self.waited:
+            self.waited = True
+            text = "another race on this store makes some of these runs; they are waited for, not made twice"
+            self.console.print(text, highlight=False)
 
     def on_progress(self, key: str, step: int, loss: float) -> None:
         """Draw the run's loss."""

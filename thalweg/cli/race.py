@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from thalweg._base.errors import ThalwegError
 from thalweg.cli import files, progress, screen
 from thalweg.cli.console import console_of
+from thalweg.cli.stopping import StoppedError, stoppable
 from thalweg.cli.typed import typed
 from thalweg.lab import entries as entering
 from thalweg.lab import plan as planning
@@ -49,6 +49,7 @@ from thalweg.lab.store import Store
     "--csv", "csv_path", type=click.Path(path_type=Path), help="Write the runs as CSV to this file; - is stdout."
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and the time it will take, and stop.")
+@stoppable
 def race(
     task: tuple[str, ...],
     optimizers: str | None,
@@ -66,8 +67,8 @@ def race(
 ) -> None:
     """Race optimizers on each TASK (a name from `thalweg tasks`, or your own file.py) and say which one to use.
 
-    Everyone is tuned alike, then judged on fresh seeds. Stop with Ctrl-C at any time: finished runs are kept, and the
-    same command goes on.
+    Everyone is tuned alike, then judged on fresh seeds. Stop with Ctrl-C or SIGTERM at any time: finished runs are
+    kept, and the same command goes on.
     """
     on_stdout = [str(path) for path in (json_path, csv_path)].count("-")
     if on_stdout > 1:
@@ -113,10 +114,10 @@ def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
     try:
         with progress.Live(console, plan) as live:
             return racing.race(plan, store, live)
-    except KeyboardInterrupt:
-        text = f"\nstopped; finished runs are kept in {store.url}. The same command goes on there: {typed()}"
-        console.print(text, soft_wrap=True, markup=False)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        kept = f"finished runs are kept in {store.url}. The same command goes on there: {typed()}"
+        lost = f"{store.url} is in memory alone, so its runs are gone; --store runs/thalweg.db would keep them"
+        raise StoppedError(f"stopped; {kept if store.lasts else lost}") from stop
     finally:
         store.close()
 

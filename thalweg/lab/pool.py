@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from thalweg._base.errors import bad_argument
 
 #: what a worker says while it runs: (key of the run, step, loss)
 Progress = tuple[str, int, float]
+
+#: so long a worker stays after SIGTERM
+GRACE_SECONDS = 1.0
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 _progress: Any = None
 _stop: Any = None
@@ -41,9 +47,23 @@ def _start(progress: Any, stop: Any) -> None:
     _progress, _stop = progress, stop
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave_soon)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     parent = mp.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _leave_soon(*_: object) -> None:
+    """On SIGTERM.
+
+    Where it was sent to all processes, the race hears of it too, and closes its workers by itself; if they were gone at
+    once, it might take them for killed and start new ones.
+    """
+    leaving = threading.Timer(GRACE_SECONDS, os._exit, (128 + signal.SIGTERM,))
+    leaving.daemon = True
+    leaving.start()
 
 
 def _die_with(sentinel: int) -> None:
@@ -72,7 +92,8 @@ class Pool:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Have a worker call ``function(*args)``; both must pickle."""
-        return self._workers.submit(function, *args)
+        with _deferred():
+            return self._workers.submit(function, *args)
 
     def close(self) -> None:
         """Stop what runs at its next step, drop what waits, and end the workers; a Ctrl-C meanwhile kills them."""
@@ -90,6 +111,19 @@ class Pool:
     def _listen(self) -> None:
         while (message := self._progress.get()) is not None:
             self._on_progress(message)
+
+
+@contextmanager
+def _deferred() -> Iterator[None]:
+    """Signals to stop come a little later; a worker that is started meanwhile hears none until it can handle them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def default_jobs() -> int:

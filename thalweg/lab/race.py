@@ -16,6 +16,7 @@ from thalweg.lab.protocol import FIRST_VERDICT_SEED
 from thalweg.lab.result import RaceResult, Role, Run
 from thalweg.lab.run import Spec, execute, unchanged
 from thalweg.lab.search import Found, Trial, search
+from thalweg.lab.sharing import Sharing
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
 from thalweg.lab.tasks import get_task
@@ -34,6 +35,9 @@ class Watcher:
 
     def on_start(self, spec: Spec, role: Role) -> None:
         """A run was handed to the workers."""
+
+    def on_wait(self, spec: Spec) -> None:
+        """Another race on the same store is making this run; told each time that it is found unfinished."""
 
     def on_progress(self, key: str, step: int, loss: float) -> None:
         """A run goes on; called in another thread."""
@@ -65,6 +69,7 @@ class _Race:
     def __init__(self, plan: Plan, store: Store, watcher: Watcher) -> None:
         self.plan, self.store, self.watcher = plan, store, watcher
         self.underway: dict[str, asyncio.Future[Run]] = {}
+        self.sharing = Sharing(store, plan.jobs)
         self.pool = self._new_pool()
 
     def _new_pool(self) -> Pool:
@@ -80,9 +85,9 @@ class _Race:
         finally:
             self.pool.close()
         self.watcher.on_phase("verdict")
-        return self._judged(campaigns, timing)
+        return self._verdict(campaigns, timing)
 
-    def _judged(self, campaigns: Sequence[Campaign], timing: Pass) -> RaceResult:
+    def _verdict(self, campaigns: Sequence[Campaign], timing: Pass) -> RaceResult:
         """The result, its looks being in the store before anybody sees it."""
         content = self.plan.probe.content
         while True:
@@ -94,7 +99,8 @@ class _Race:
         return result
 
     async def _all(self) -> list[Campaign]:
-        return list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))
+        async with self.sharing.renewed():
+            return list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))
 
     async def _campaign(self, contestant: Contestant) -> Campaign:
         plan = self.plan
@@ -129,14 +135,14 @@ class _Race:
         return cast(Run, {**run, **named})
 
     async def _fresh_or_stored(self, spec: Spec, role: Role) -> Run:
-        stored = self.store.get([spec.key]).get(spec.key)
-        if stored is not None:
-            run = cast(Run, stored)
-            self.watcher.on_finish(spec, run, reused=True)
-            return run
-        self.watcher.on_start(spec, role)
-        run = await self._in_worker(spec, role)
-        self.store.put(spec.key, dict(run))
+        async with self.sharing.turn(spec.key, lambda: self.watcher.on_wait(spec)) as stored:
+            if stored is not None:
+                run = cast(Run, stored)
+                self.watcher.on_finish(spec, run, reused=True)
+                return run
+            self.watcher.on_start(spec, role)
+            run = await self._in_worker(spec, role)
+            self.store.put(spec.key, dict(run))
         self.watcher.on_finish(spec, run, reused=False)
         return run
 

@@ -47,10 +47,17 @@ class Database:
 
     @property
     def file(self) -> str | None:
-        """The file, if it is SQLite in one."""
+        """The file, if it is SQLite in one that is named by its path."""
         url = self.engine.url
-        in_file = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":", "file:"))
-        return url.database if in_file else None
+        plain = url.get_backend_name() == "sqlite" and self.lasts and not (url.database or "").startswith("file:")
+        return url.database if plain else None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is more than SQLite in memory."""
+        url = self.engine.url
+        name = url.database or ""
+        return url.get_backend_name() != "sqlite" or not (name in ("", ":memory:") or "mode=memory" in str(url))
 
     def read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         """All rows of a query."""

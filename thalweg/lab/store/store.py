@@ -13,6 +13,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.lab.looks import Look
 from thalweg.lab.store import looks, runs
 from thalweg.lab.store.database import Database
+from thalweg.lab.store.leases import Leases
 from thalweg.lab.store.tables import RACES, RUNS, VERDICTS, now
 
 #: databases limit the length of IN (...)
@@ -32,6 +33,11 @@ class Store:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self.url = self._database.url
+
+    @property
+    def lasts(self) -> bool:
+        """Whether what is stored is there when the command has ended; SQLite can keep it in memory."""
+        return self._database.lasts
 
     def get(self, keys: list[str]) -> dict[str, dict[str, Any]]:
         """The finished runs among ``keys``.
@@ -75,6 +81,10 @@ class Store:
         """Note the last verdict of a race."""
         race = sa.update(RACES).where(RACES.c.identity == identity)
         self._database.change(race.values(ended=now(), headline=headline))
+
+    def leases(self) -> Leases:
+        """For a race: which runs it makes, and which another one is making."""
+        return Leases(self._database)
 
     def close(self) -> None:
         """Let go of the database."""

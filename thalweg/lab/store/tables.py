@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 #: version of the tables below; a store from a newer one is refused.
-#: 1: runs without checksums, looks by the hash of a race. 2: checksums, races, looks by task and pair of classes.
+#: 1: runs without checksums, looks by the hash of a race. 2: checksums, races, looks by task and pair of classes,
+#: leases.
 SCHEMA = 2
 
 METADATA = sa.MetaData()
@@ -42,6 +43,13 @@ VERDICTS = sa.Table(
     sa.Column("taken", sa.DateTime, nullable=False),
     sa.Column("verdicts", sa.Text, nullable=False),
     sa.Column("checksum", sa.String(64), nullable=False),
+)
+LEASES = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("expires", sa.Double, nullable=False),  # seconds since 1970
 )
 
 

@@ -1,0 +1,212 @@
+"""Leases: one race makes a run, and none waits for one that is gone."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from thalweg._base.errors import ThalwegError
+from thalweg.lab import sharing
+from thalweg.lab.sharing import Sharing
+from thalweg.lab.store import Store, leases
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """Two races' views of one store."""
+    both = [Store(str(tmp_path / "s.db")) for _ in range(2)]
+    yield both
+    for store in both:
+        store.close()
+
+
+@pytest.fixture
+def two(stores):
+    return [store.leases() for store in stores]
+
+
+class Clock:
+    """Seconds on the wall, and since some time."""
+
+    def __init__(self):
+        self.wall, self.ticks = 1e9, 50.0
+
+    def time(self):
+        return self.wall
+
+    def monotonic(self):
+        return self.ticks
+
+    def passes(self, seconds):
+        self.wall += seconds
+        self.ticks += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    return clock
+
+
+def test_one_takes_it_and_the_other_when_it_is_released(two):
+    a, b = two
+    assert a.take("k")
+    assert not b.take("k")
+    assert b.take("l")
+    b.release("k")  # not its own
+    assert not b.take("k")
+    a.release("k")
+    assert b.take("k")
+
+
+def test_all_are_released_at_once(two):
+    a, b = two
+    assert a.take("k")
+    assert a.take("l")
+    a.release()
+    assert b.take("k")
+    assert b.take("l")
+
+
+def test_one_that_is_renewed_does_not_expire(two, clock):
+    a, b = two
+    assert a.take("k")
+    for _ in range(10):
+        clock.passes(leases.SECONDS / 3)
+        a.renew()
+        assert not b.take("k")
+    clock.passes(leases.SECONDS + 1)
+    assert b.take("k")
+    a.renew()  # it is too late: the other's
+    clock.passes(leases.SECONDS / 2)
+    assert not a.take("k")
+
+
+def test_an_expired_one_is_taken_over_by_one_alone(stores, clock):
+    assert stores[0].leases().take("k")
+    clock.passes(leases.SECONDS + 1)
+    others = [store.leases() for store in stores]
+    assert [other.take("k") for other in others] == [True, False]
+
+
+@pytest.mark.parametrize("ahead", [-(10**6), 10**6])
+def test_a_clock_that_is_wrong_keeps_nobody_waiting_for_ever(two, clock, ahead):
+    a, b = two
+    clock.wall += ahead
+    assert a.take("k")
+    clock.wall -= ahead
+    assert b.take("k") is (ahead < 0)
+    clock.passes(leases.SECONDS + 1)
+    assert b.take("k")
+
+
+def test_that_of_a_dead_process_on_this_machine_is_taken_at_once(tmp_path, two):
+    code = f"from thalweg.lab.store import Store; print(Store({str(tmp_path / 's.db')!r}).leases().take('k'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert two[0].take("k")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_that_of_a_killed_process_that_its_parent_does_not_miss_is_taken_too(tmp_path, two):
+    code = (
+        f"from thalweg.lab.store import Store; Store({str(tmp_path / 's.db')!r}).leases().take('k'); print(flush=True)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code + "; input()"], stdin=-1, stdout=-1)
+    child.stdout.readline()
+    assert not two[0].take("k")
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert two[0].take("k")
+    child.communicate()
+
+
+@pytest.mark.parametrize("owner", ["", "elsewhere 1 x", "here no-number x", f"{leases._here()} 99999999999999999999 x"])
+def test_an_owner_of_whom_nothing_is_known_is_waited_for(stores, clock, owner):
+    other = stores[0].leases()
+    other._owner = owner
+    assert other.take("k")
+    assert not stores[1].leases().take("k")
+
+
+def test_a_process_of_the_same_number_in_another_container_is_not_this_one(monkeypatch):
+    before = leases._here()
+    monkeypatch.setattr(leases.os, "readlink", lambda _: "pid:[1]")
+    assert leases._here() != before
+
+
+async def _make(store, share, key, log, name, seconds=0.0):
+    async with share.turn(key, lambda: log.append(f"{name} waits")) as stored:
+        if stored is None:
+            await asyncio.sleep(seconds)
+            store.put(key, {"by": name})
+            log.append(f"{name} makes {key}")
+        else:
+            log.append(f"{name} finds {key} of {stored['by']}")
+
+
+def test_who_waits_finds_what_the_other_made(stores, monkeypatch):
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.05)
+    log = []
+
+    async def both():
+        a, b = (Sharing(store, 1) for store in stores)
+        await asyncio.gather(_make(stores[0], a, "k", log, "a", 0.2), _make(stores[1], b, "k", log, "b"))
+
+    asyncio.run(both())
+    assert log[-2:] == ["a makes k", "b finds k of a"]
+    assert "b waits" in log
+
+
+def test_who_waits_makes_it_when_the_other_fails(stores, monkeypatch):
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.05)
+    log = []
+
+    async def fails(share):
+        async with share.turn("k", lambda: None):
+            await asyncio.sleep(0.1)
+            raise ZeroDivisionError
+
+    async def both():
+        a, b = (Sharing(store, 1) for store in stores)
+        return await asyncio.gather(fails(a), _make(stores[1], b, "k", log, "b"), return_exceptions=True)
+
+    error, _ = asyncio.run(both())
+    assert isinstance(error, ZeroDivisionError)
+    assert log[-1] == "b makes k"
+
+
+def test_one_run_more_than_there_are_workers_is_claimed_and_the_others_are_left_to_others(stores):
+    log = []
+
+    async def many():
+        a, b = (Sharing(store, 1) for store in stores)
+        mine = [asyncio.create_task(_make(stores[0], a, f"k{i}", log, "a", 0.3)) for i in range(4)]
+        await asyncio.sleep(0.1)
+        await _make(stores[1], b, "k3", log, "b")
+        await asyncio.gather(*mine)
+
+    asyncio.run(many())
+    assert log[0] == "b makes k3"
+    assert "a finds k3 of b" in log
+
+
+def test_leases_are_renewed_while_a_race_goes_on_and_given_up_at_its_end(stores, monkeypatch):
+    monkeypatch.setattr(sharing, "SECONDS", 0.03)
+    renewed = []
+    a, b = (store.leases() for store in stores)
+    monkeypatch.setattr(stores[0], "leases", lambda: a)
+    monkeypatch.setattr(a, "renew", lambda: renewed.append(1) or (_ for _ in ()).throw(ThalwegError("full")))
+
+    async def race():
+        share = Sharing(stores[0], 1)
+        async with share.renewed():
+            assert a.take("left")
+            await asyncio.sleep(0.2)
+
+    asyncio.run(race())
+    assert len(renewed) > 3
+    assert b.take("left")
