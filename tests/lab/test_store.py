@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from thalweg._base.errors import ThalwegError
+from thalweg.lab.looks import Look
 from thalweg.lab.store import Store, database
 
 
@@ -280,3 +281,70 @@ def test_another_process_that_never_stops_writing_is_named(store, tmp_path, monk
         monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.1)
         with pytest.raises(ThalwegError, match="Another process has been writing to it"):
             Store(str(tmp_path / "a" / "runs.db")).put("l", RUN)
+
+
+def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("create table runs (run_uuid varchar(32) primary key); create table metrics (x int)")
+    before = path.read_bytes()
+    with pytest.raises(ThalwegError, match=r"is another program's database .*'runs'.*--store"):
+        Store(str(path))
+    assert path.read_bytes() == before
+
+
+def test_a_store_that_is_only_looked_at_is_not_made(tmp_path):
+    with pytest.raises(ThalwegError, match="there is no store"):
+        Store(str(tmp_path / "a" / "s.db"), new=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:Selection of the SingletonThreadPool")
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+def test_a_store_in_memory_does_not_last(url, store):
+    memory = Store(url)
+    memory.put("k", RUN)
+    assert memory.get(["k"]) == {"k": RUN}
+    assert not memory.lasts
+    assert store.lasts
+    memory.close()
+
+
+def test_contents_are_all_there_is_and_what_is_damaged_can_be_dropped(store, tmp_path):
+    assert (store.contents().whole, store.contents().finished) == (0, None)
+    for key in ("a", "b", "c", "d"):
+        store.put(key, RUN)
+    store.begin("race", {"task": "small", "content": "task"})
+    leases = store.leases()
+    assert leases.take("e")
+    with contextlib.closing(sqlite3.connect(tmp_path / "a" / "runs.db")) as connection:
+        connection.execute("update runs set run = replace(run, '1.25', '1.24') where key = 'b'")
+        connection.execute("update runs set checksum = null where key = 'c'")
+        connection.commit()
+    found = store.contents()
+    assert (found.whole, found.damaged.keys(), found.unchecked, found.underway) == (2, {"b"}, ["c"], 1)
+    assert "adamw, lr 0.003, seed 100" in found.damaged["b"]
+    assert found.tasks("task") == "small"
+    assert found.tasks("other") == "task other…"
+    assert store.drop(found.unusable) == 2
+    assert store.contents().unusable == []
+    assert store.get(["a", "b", "c", "d"]).keys() == {"a", "d"}
+    store.put("b", RUN)
+    assert store.get(["b"]) == {"b": RUN}
+
+
+def test_on_a_full_disk_no_run_is_begun_and_no_look_taken(store):
+    store.put("small", {"x": 1})
+    leases = store.leases()
+    with store._database.engine.begin() as connection:
+        pages = connection.exec_driver_sql("pragma page_count").scalar()
+    sa.event.listen(store._database.engine, "connect", lambda c, _: c.execute(f"pragma max_page_count = {pages}"))
+    store._database.engine.dispose()
+    with pytest.raises(ThalwegError, match=r"cannot write the store .*full"):
+        any(not leases.take(str(i)) for i in range(1000))  # until the last page is full
+    verdicts = [{"labels": ["x" * 10**6]}]
+    look = Look("task", "A, B", 1, "evidence", datetime.now(UTC), verdicts)
+    with pytest.raises(ThalwegError, match=r"cannot write the store .*full"):
+        store.take([look])
+    assert store.looks("task") == []
+    assert store.get(["small"]) == {"small": {"x": 1}}

@@ -76,7 +76,7 @@ class _Race:
         return Pool(self.plan.jobs, lambda message: self.watcher.on_progress(*message))
 
     def result(self) -> RaceResult:
-        self.store.begin(self.plan.identity, self.plan.about())
+        self.store.begin(self.plan.identity, {**self.plan.about(), "content": self.plan.probe.content})
         try:
             self.watcher.on_phase("search and verdict runs")
             campaigns = asyncio.run(self._all())

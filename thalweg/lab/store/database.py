@@ -23,27 +23,29 @@ class Database:
 
     Args:
         url: an SQLAlchemy URL; a plain path means SQLite in that file.
+        new: whether a file that is not there is made.
 
     Raises:
-        ThalwegError: if it cannot be opened or written, is damaged, or comes from a newer version.
+        ThalwegError: if it cannot be opened or written, is damaged, another program's, or from a newer version.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, new: bool = True) -> None:
         full = url if "://" in url else f"sqlite:///{url}"
         self.url = url  # as it may be shown: without its password
         with self.clear_errors("open"):
             self.url = sa.make_url(full).render_as_string(hide_password=True)
             self.engine = _engine(full)
+            if not new and self.file and not Path(self.file).exists():
+                raise ThalwegError(
+                    f"there is no store {self.url}; `thalweg race` makes it, or name another with --store"
+                )
             self._check_file()
-            version = tables.version(self.engine) or 0
-            if version <= tables.SCHEMA:
+            refusal = self._refusal()
+            if refusal is None:
                 tables.prepare(self.engine)
-                return
-        self.close()
-        raise ThalwegError(
-            f"the store {self.url} was written by a newer thalweg (its format is {version}, this one reads "
-            f"{tables.SCHEMA}); update thalweg, or name another with --store"
-        )
+        if refusal is not None:
+            self.close()
+            raise ThalwegError(f"the store {self.url} {refusal}, or name another with --store")
 
     @property
     def file(self) -> str | None:
@@ -93,6 +95,16 @@ class Database:
             yield
         except trouble.ERRORS as error:
             raise trouble.explained(error, action, self.url) from error
+
+    def _refusal(self) -> str | None:
+        """Why nothing may be changed here."""
+        version = tables.version(self.engine) or 0
+        if version > tables.SCHEMA:
+            reads = f"its format is {version}, this one reads {tables.SCHEMA}"
+            return f"was written by a newer thalweg ({reads}); update thalweg"
+        if names := tables.foreign(self.engine):
+            return f"is another program's database (it has a table {names[0]!r}, and no version); look what it is"
+        return None
 
     def _check_file(self) -> None:
         """Damage is found before hours are spent; and a new file gets its folder."""

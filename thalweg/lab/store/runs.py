@@ -30,7 +30,7 @@ def unpacked(row: sa.Row[Any]) -> dict[str, Any]:
     Raises:
         DamagedError: if they do not belong together.
     """
-    run = _readable(row.run)
+    run = readable(row.run)
     if not run or row.checksum != checksum(row.key, row.run):
         raise DamagedError(_named(row.key, run))
     return run
@@ -41,8 +41,8 @@ def checksum(key: str, text: str) -> str:
     return hashlib.sha256(f"{key}\n{text}".encode(errors="surrogatepass")).hexdigest()
 
 
-def _readable(text: Any) -> dict[str, Any]:
-    """The run, or nothing; an edit may have put anything there."""
+def readable(text: Any) -> dict[str, Any]:
+    """What a text says, or nothing; an edit may have put anything there."""
     try:
         run = json.loads(text)
     except (TypeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.looks import Look
 from thalweg.lab.store import looks, runs
+from thalweg.lab.store.contents import Contents, contents
 from thalweg.lab.store.database import Database
 from thalweg.lab.store.leases import Leases
 from thalweg.lab.store.tables import RACES, RUNS, VERDICTS, now
@@ -25,13 +27,14 @@ class Store:
 
     Args:
         url: an SQLAlchemy URL; a plain path means SQLite in that file.
+        new: whether a file that is not there is made.
 
     Raises:
-        ThalwegError: if it cannot be opened or written, is damaged, or comes from a newer version.
+        ThalwegError: if it cannot be opened or written, is damaged, another program's, or from a newer version.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, *, new: bool = True) -> None:
+        self._database = Database(url, new=new)
         self.url = self._database.url
 
     @property
@@ -81,6 +84,23 @@ class Store:
         """Note the last verdict of a race."""
         race = sa.update(RACES).where(RACES.c.identity == identity)
         self._database.change(race.values(ended=now(), headline=headline))
+
+    def contents(self) -> Contents:
+        """All that is stored."""
+        keys = [row.key for row in self._database.read(sa.select(RUNS.c.key))]
+        return contents(self._database, self._rows(keys, *RUNS.c))
+
+    def drop(self, keys: Sequence[str]) -> int:
+        """Remove runs, which the next race makes again; how many there were."""
+        return sum(
+            self._database.change(sa.delete(RUNS).where(RUNS.c.key.in_(keys[start : start + AT_ONCE])))
+            for start in range(0, len(keys), AT_ONCE)
+        )
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of the file; None if it is not in one."""
+        return os.path.getsize(self._database.file) if self._database.file else None
 
     def leases(self) -> Leases:
         """For a race: which runs it makes, and which another one is making."""

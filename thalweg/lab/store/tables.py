@@ -67,6 +67,12 @@ def version(engine: sa.Engine) -> int | None:
     return found
 
 
+def foreign(engine: sa.Engine) -> list[str]:
+    """Tables of ours by name in a database that is no store: another program's."""
+    names = sa.inspect(engine).get_table_names()
+    return [] if ABOUT.name in names else [name for name in METADATA.tables if name in names]
+
+
 def prepare(engine: sa.Engine) -> None:
     """Make what is missing. Several may do so at the same time."""
     for table in METADATA.sorted_tables:

@@ -1,0 +1,151 @@
+"""`thalweg store`: what was raced and found, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from thalweg.cli.console import console_of
+from thalweg.lab import digits
+from thalweg.lab.store import Store
+from thalweg.lab.store.contents import Contents, Race
+
+#: damaged runs that are named one by one
+NAMED = 10
+
+
+@click.command()
+@click.option("--store", "url", default="runs/thalweg.db", show_default=True, help="A file, or an SQLAlchemy URL.")
+@click.option("--drop-damaged", is_flag=True, help="Remove the runs that do not match their checksum, or have none.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+def store(url: str, drop_damaged: bool, as_json: bool) -> None:
+    """List what a store holds: runs, races with their verdicts, and every look at each pair of classes.
+
+    All runs are checked. A race refuses one that was edited or damaged after it was stored; once removed, it is made
+    again.
+    """
+    opened = Store(url, new=False)
+    try:
+        found = opened.contents()
+        dropped = opened.drop(found.unusable) if drop_damaged else None
+        if as_json:
+            click.echo(json.dumps({**_as_dict(opened, found), "dropped": dropped}, indent=1, ensure_ascii=False))
+        else:
+            _show(console_of(), opened, found, dropped)
+    finally:
+        opened.close()
+
+
+def _show(console: Console, store: Store, found: Contents, dropped: int | None) -> None:
+    console.print(Text(store.url, style="bold"), overflow="fold")
+    console.print(Text(_in_short(store, found)))
+    if found.unusable:
+        console.print(Text(_damage(found, dropped), style="yellow"))
+    if found.races:
+        races = _columns(1)
+        for race in found.races:
+            races.add_row(_time(race.ended or race.begun), _question(race))
+        console.print(Text("\nraces", style="bold"), races, sep="\n")
+    for (task, pair), looks in groupby(found.looks, key=lambda look: (look.task, look.pair)):
+        table = _columns(2)
+        for look in looks:
+            table.add_row(str(look.number), _time(look.when), "\n".join(map(_outcome, look.told())))
+        console.print(Text.assemble("\nlooks at ", (pair, "bold"), f" on {found.tasks(task)}"), table, sep="\n")
+
+
+def _columns(narrow: int) -> Table:
+    """A table of some columns that keep their width, and a last one that takes the rest."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for _ in range(narrow):
+        table.add_column(no_wrap=True, justify="right")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _in_short(store: Store, found: Contents) -> str:
+    parts = [_count(found.whole, "run") + (f" of {_span(*found.finished)}" if found.finished else "")]
+    if store.bytes is not None:
+        parts.append(digits.size(store.bytes))
+    parts += [_count(len(found.races), "race"), _count(len(found.looks), "look")]
+    if found.underway:
+        parts.append(f"{_count(found.underway, 'run')} under way")
+    return ", ".join(parts)
+
+
+def _damage(found: Contents, dropped: int | None) -> str:
+    parts = []
+    if found.damaged:
+        more = f" and {len(found.damaged) - NAMED} more" if len(found.damaged) > NAMED else ""
+        named = "; ".join(list(found.damaged.values())[:NAMED])
+        parts.append(f"{_count(len(found.damaged), 'run')} edited or damaged: {named}{more}")
+    if found.unchecked:
+        parts.append(f"{_count(len(found.unchecked), 'run')} without a checksum, of an earlier version")
+    done = "No race uses them; --drop-damaged removes them" if dropped is None else f"{dropped} removed"
+    return f"{'. '.join(parts)}. {done}."
+
+
+def _question(race: Race) -> str:
+    """What was asked, and below it what was found."""
+    about = race.about
+    try:
+        who = ", ".join(one["label"] for one in about["optimizers"])
+        asked = f"{about['task']}, {about['budget']}, {about['steps']} steps, {about['seeds']} seeds: {who}"
+    except (KeyError, TypeError):
+        asked = "what was asked was edited or damaged"
+    return f"{asked}\n{race.headline or 'no verdict: it was stopped, or goes on'}"
+
+
+def _outcome(told: dict[str, Any]) -> str:
+    """``muon against adamw, 400 steps, 5 seeds: better, −0.24 (−0.26 to −0.22; margin ±0.02)``."""
+    baseline, challenger = told["labels"]
+    outcome = told["outcome"]
+    if outcome is None:
+        return f"{challenger} and {baseline}: what it found was edited or damaged; it counts all the same"
+    low, high, margin = outcome["low"], outcome["high"], told["margin"]
+    shown = digits.of_interval(outcome["difference"], low, high, margin)
+    bounds = "no interval" if None in (low, high) else f"{digits.fixed(low, shown)} to {digits.fixed(high, shown)}"
+    return (
+        f"{challenger} against {baseline}, {told['steps']} steps, {told['seeds']} seeds: {outcome['verdict']}, "
+        f"{digits.fixed(outcome['difference'], shown)} ({bounds}; margin ±{digits.fixed(margin, shown)})"
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def _span(first: datetime, last: datetime) -> str:
+    times = dict.fromkeys((_time(first), _time(last)))
+    return " to ".join(times)
+
+
+def _time(when: datetime) -> str:
+    """To the minute, as clocks go here."""
+    return f"{when.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _as_dict(store: Store, found: Contents) -> dict[str, Any]:
+    looks = [{"task": found.tasks(look.task), **told} for look in found.looks for told in look.told()]
+    races = [{**asdict(race), **{key: _iso(getattr(race, key)) for key in ("begun", "ended")}} for race in found.races]
+    oldest, newest = found.finished or (None, None)
+    return {
+        "store": store.url,
+        "bytes": store.bytes,
+        "runs": {"whole": found.whole, "oldest": _iso(oldest), "newest": _iso(newest), "underway": found.underway},
+        "damaged": found.damaged,
+        "unchecked": found.unchecked,
+        "races": races,
+        "looks": looks,
+    }
+
+
+def _iso(when: datetime | None) -> str | None:
+    return when.isoformat(timespec="seconds") if when else None
