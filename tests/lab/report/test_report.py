@@ -241,12 +241,13 @@ def test_losses_of_a_column_are_rounded_alike():
 def test_earlier_looks_are_listed():
     result = race()
     assert "Earlier looks" not in render(result)
-    look = {"when": "2026-11-29T10:20:30", "labels": ["adamw", "muon"], "steps": 100, "seeds": 5, "margin": 0.02,
-            "outcome": "not settled"}  # fmt: skip
-    result["protocol"]["looks"] = [look]
+    outcome = {"verdict": "not settled", "difference": 0.01, "low": -0.05, "high": 0.07}
+    look = {"when": "2026-11-29T10:20:30", "labels": ["adamw", "muon"], "steps": 100, "seeds": 5, "margin": 0.02}
+    result["protocol"]["looks"] = [{**look, "outcome": outcome}]
     page = render(result)
     assert "Earlier looks" in page
-    assert "2026-11-29 10:20</th><td>adamw and muon</td><td>100</td><td>5</td><td>0.02</td><td>not settled" in page
+    row = "2026-11-29 10:20</th><td>adamw and muon</td><td>100</td><td>5</td><td>0.02</td><td>not settled"
+    assert f"{row}<small>0.01 [−0.05, 0.07]</small></td>" in page
 
 
 SEVERAL = [race(name="one"), race(name="two <b>", seeds=6), race(name="three", diverged="momentum", lost=5)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thalweg.lab.digits import fixed, halves, of_interval, of_spreads, size
@@ -132,11 +132,20 @@ def looks(result: RaceResult) -> Table | None:
         [
             Cell(str(look.get("when", ""))[:16].replace("T", " ")), Cell(" and ".join(look.get("labels") or [])),
             Cell(plain(look.get("steps"))), Cell(plain(look.get("seeds"))), Cell(plain(look.get("margin"))),
-            Cell(plain(look.get("outcome"))),
+            _outcome(look.get("outcome")),
         ]
         for look in earlier
     ]  # fmt: skip
     return Table(["when", "who", "steps", "seeds", "margin", "what it said"], rows)
+
+
+def _outcome(said: object) -> Cell:
+    """The word of an earlier verdict, with its difference and interval below."""
+    if not isinstance(said, Mapping):
+        return Cell(plain(said))
+    numbers = [said.get(key) for key in ("difference", "low", "high")]
+    difference, low, high = ("–" if value is None else number(float(value)) for value in numbers)
+    return Cell(str(said.get("verdict")), f"{difference} [{low}, {high}]")
 
 
 def over_tasks(seen: Overview, names: dict[str, str], pages: Sequence[str]) -> Table:

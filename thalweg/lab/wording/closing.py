@@ -52,11 +52,8 @@ def _not_tuned(result: RaceResult) -> str:
     """What the search left as it was for all of them."""
     trials = [run for run in result["runs"] if run["role"] == "tune"]
     decays = sorted({run["weight_decay"] for run in trials})
-    each = [
-        {repr(run["settings"]) for run in trials if run["optimizer"] == c["label"]}
-        for c in result["contestants"]
-        if c["tuned"]
-    ]
+    tuned = [c["label"] for c in result["contestants"] if c["tuned"]]
+    each = [{repr(run["settings"]) for run in trials if run["optimizer"] == label} for label in tuned]
     fixed_ones = []
     if len(decays) == 1:
         fixed_ones.append(f"weight decay ({decays[0]:g} for all)")
