@@ -556,3 +556,35 @@ def test_recipes_alone_race_without_a_search(inline, store, tmp_path):
     assert {run["role"] for run in result["runs"]} == {"verdict", "horizon"}
     assert len(result["runs"]) == made.total
     assert "not tuned" in render(result)
+
+
+EXPLODES = """\
+import torch
+
+class Explodes(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.mul_(1e20)
+"""
+
+
+def test_who_diverges_everywhere_on_an_over_fitted_task_is_worse(tmp_path, inline, store):
+    """What it counts with lies above the losses that trained runs end with, not below them."""
+    path = Path(write_small(tmp_path))
+    opposite = path.read_text().replace(
+        "F.mse_loss(model(x), x[:, :1].sin()).item()", "1 + model(x).square().mean().item()"
+    )
+    path.write_text(opposite)  # the held-out loss rises with training
+    (tmp_path / "explodes.py").write_text(EXPLODES)
+    result = race(_plan(str(path), ("adamw", f"{tmp_path}/explodes.py:Explodes")), store)
+    (c,) = result["comparisons"]
+    assert (c["verdict"], c["low"], c["high"]) == ("worse", None, None)
+    assert "(explodes.py:Explodes; did not train) is worse than adamw" in result["headline"]
+    fresh = [r for r in result["runs"] if r["role"] != "tune"]
+    trained = [r["final_loss"] for r in fresh if r["optimizer"] == "adamw"]
+    lost = [r["final_loss"] for r in fresh if r["optimizer"] != "adamw"]
+    assert all(run["status"] == "finished" for run in fresh if run["optimizer"] == "adamw")
+    assert min(lost) > max(trained) > result["task"]["initial_loss"]
+    for ratio in ("steps_ratio", "inverse_steps_ratio", "seconds_ratio"):
+        assert c[ratio]["text"].startswith("not stated, runs diverged: ")
