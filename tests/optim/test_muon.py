@@ -170,3 +170,16 @@ def test_a_zero_gradient_moves_nothing_but_decay():
     params[0].grad = torch.zeros_like(params[0])
     thalweg.Muon(params, lr=0.1, weight_decay=0.5).step()
     torch.testing.assert_close(params[0].detach(), before * (1 - 0.1 * 0.5))
+
+
+@pytest.mark.parametrize("copier", [lambda optimizer: optimizer, copy.deepcopy])
+def test_a_late_group_of_adamws_part_is_as_one_of_the_constructor(copier):
+    hidden, rest, late = (torch.nn.Parameter(torch.randn(4, 4)) for _ in range(3))
+    groups = [{"params": [hidden]}, {"params": [rest], "use_muon": False}]
+    optimizer = copier(thalweg.Muon(groups, lr=0.02, lr_ratio=0.1, adamw_eps=1e-10, betas=(0.8, 0.9)))
+    optimizer.param_groups[0]["lr"] = 1.0  # a schedule has moved
+    optimizer.add_param_group({"params": [late], "use_muon": False})
+    first, last = ({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups[1:])
+    assert first == last
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "use_muon": False, "lr": 0.5, "eps": 0.1})
+    assert (optimizer.param_groups[3]["lr"], optimizer.param_groups[3]["eps"]) == (0.5, 0.1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg.engine import declare, fitting
 from thalweg.engine.batch import beside_name, formats_of, other_shape, write
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import BLOCK, Format, is_dense
@@ -30,8 +31,9 @@ def formats_kept(optimizer: Optimizer) -> Iterator[None]:
     """Remember the state that ``load_state_dict`` is given, before torch casts all of it to the parameters' dtypes."""
     loaded: dict[str, Any] = {}
 
-    def remember(_: Any, state_dict: dict[str, Any]) -> None:
-        loaded.update(state_dict)
+    def remember(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        loaded.update(fitted(optimizer, state_dict))
+        return {**loaded}
 
     handle = optimizer.register_load_state_dict_pre_hook(remember)
     optimizer.__dict__["_loading"] = loaded
@@ -40,6 +42,36 @@ def formats_kept(optimizer: Optimizer) -> Iterator[None]:
     finally:
         handle.remove()
         del optimizer.__dict__["_loading"]
+
+
+def fitted(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint in the order of the optimizer's parameters.
+
+    Raises:
+        ValueError: unless it is one of the same rule and of these parameters.
+    """
+    fitting.check_keys(state_dict)
+    state_dict = fitting.by_name(state_dict, optimizer.param_groups)
+    rule = type(optimizer)
+    owners: dict[Any, tuple[Tensor, dict[str, Any]]] = {}
+    for mine, theirs in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
+        pairs = zip(theirs["params"], mine["params"], strict=False)
+        owners |= {number: (p, {**mine, **theirs}) for number, p in pairs}
+
+    def needed(number: Any) -> list[str]:
+        if number not in owners:
+            return []
+        p, group = owners[number]
+        found = kept(rule, group, is_matrix(rule, p))
+        return [spec.name for spec in found if spec.kind not in ("aside", "shared")]
+
+    specs = rule.states.values()
+    names = [name for spec in specs for name in (spec.name, f"{spec.name}_scale")]
+    hypers = [*rule.hypers, *(spec.name for spec in specs if spec.kind == "shared")]
+    fitting.check_rule(
+        rule.kin, declare.kindred(rule), hypers, [*names, *rule.kept_besides, MASTER], needed, state_dict
+    )
+    return state_dict
 
 
 def restore(optimizer: Optimizer) -> None:

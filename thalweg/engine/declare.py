@@ -243,6 +243,21 @@ def declarations(cls: type, kind: type) -> dict[str, Any]:
     return found
 
 
+#: a weight decay that enters elsewhere makes no other rule: Adam and AdamW, SGD and SGDW
+WHERE_DECAY_ENTERS = ("decoupled_weight_decay", "independent_weight_decay")
+
+
+def kin(cls: Any, hypers: Mapping[str, Hyper]) -> str:
+    """The same for rules whose states and learning rates mean the same: at most, decay enters elsewhere."""
+    fixed = [f"{name}={h.default}" for name, h in hypers.items() if h.constant and name not in WHERE_DECAY_ENTERS]
+    return " ".join([getattr(getattr(cls, "direction", None), "__qualname__", cls.__name__), *sorted(fixed)])
+
+
+def kindred(cls: Any) -> list[str]:
+    """Names of the class and of those of its bases that are of its kin."""
+    return [base.__name__ for base in cls.__mro__ if getattr(base, "kin", {}).get("kin") == cls.kin["kin"]]
+
+
 #: what a rule is given besides its declarations, or what the engine keeps under this name
 TAKEN = {"p", "g", "params", "first", "initial_lr", "inverse_scale", "matrix"}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import backward, checkpoint, declare, memory
+from thalweg.engine import backward, checkpoint, declare, fitting, memory
 from thalweg.engine.backends import choice
 from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, shared, state
 from thalweg.engine.formats import Storage
@@ -32,6 +32,8 @@ class Declared(torch.optim.Optimizer):
     hypers: ClassVar[dict[str, Hyper]]
     states: ClassVar[dict[str, StateSpec]]
     setup: ClassVar[dict[str, Hyper]]
+    #: its name, and what its checkpoints have in common with those of classes that they may go to
+    kin: ClassVar[dict[str, str]]
     _arguments: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -42,6 +44,7 @@ class Declared(torch.optim.Optimizer):
         cls.hypers = {name: h for name, h in arguments.items() if not h.setup}
         cls.states = declare.declarations(cls, StateSpec)
         cls.setup = {name: h for name, h in arguments.items() if h.setup}
+        cls.kin = {"name": cls.__name__, "kin": declare.kin(cls, cls.hypers)}
         cls._arguments = declare.signature(arguments)
         cls.__signature__ = declare.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
 
@@ -103,6 +106,8 @@ class Optimizer(Declared):
     takes_sparse: ClassVar[bool] = False
     #: whether the rule differs for tensors with fewer than two dimensions: ``h.matrix`` tells, and they step apart
     matrices_apart: ClassVar[bool] = False
+    #: what a subclass keeps in a parameter's state besides what it declares
+    kept_besides: ClassVar[tuple[str, ...]] = ()
 
     params: Iterable[Any] | nn.Module
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
@@ -292,12 +297,21 @@ class Optimizer(Declared):
 
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------
 
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, with the name of the rule."""
+        return {**super().state_dict(), fitting.RULE: dict(self.kin)}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch; each state is brought to this optimizer's format, whatever format it was saved in.
 
+        Where the checkpoint and the groups have ``param_names``, parameters are found by name, else by position.
+
         Raises:
-            ValueError: for a state that does not fit its parameter; then nothing changes.
+            TypeError: for what is no dict, such as a path.
+            ValueError: for a checkpoint of another rule or of other parameters, a model's, or a state that does not fit
+                its parameter; then nothing changes.
         """
+        fitting.check_form(state_dict)
         before = {"state": self.state, "param_groups": self.param_groups}
         try:
             with checkpoint.formats_kept(self):

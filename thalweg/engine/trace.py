@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from thalweg.engine import ops
 from thalweg.engine.around import FIRSTS, update
 from thalweg.engine.declare import Hyper, StateSpec, of_numpy
+from thalweg.engine.names import Hypers, State
 from thalweg.engine.once import once
 from thalweg.engine.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
 
@@ -265,7 +266,7 @@ def trace(key: Variant) -> Traced:
         return proxy
 
     p, g = symbol("p", ELEMENT), symbol("g", ELEMENT)
-    s = SimpleNamespace(**{spec.name: symbol(spec.name, EXTENT[spec.kind]) for spec in (*states, *narrow, *asides)})
+    kept_ = {spec.name: symbol(spec.name, EXTENT[spec.kind]) for spec in (*states, *narrow, *asides)}
     values: dict[str, Any] = dict(choices)
     for name, h in hypers.items():
         if name in key.off:
@@ -275,15 +276,15 @@ def trace(key: Variant) -> Traced:
             values[name] = tuple(symbol(f"{name}_{i}", HOST, place=(name, i)) for i in range(size))
         elif h.symbolic:
             values[name] = symbol(name, HOST, switch=h.switchable)
-    for spec in (*numbers, *shared):
-        setattr(s, spec.name, symbol(spec.name, HOST))
+    kept_ |= {spec.name: symbol(spec.name, HOST) for spec in (*numbers, *shared)}
     for name in ("first", *FIRSTS, "initial_lr", *(["step"] if key.counted else [])):
         values[name] = symbol(name, HOST)
     values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
     if key.rule.matrices_apart:
         values["matrix"] = key.matrix
 
-    new_p: Any = update(key.rule, cast(Tensor, p), cast(Tensor, g), s, SimpleNamespace(**values))
+    s = State(key.rule, kept_)
+    new_p: Any = update(key.rule, cast(Tensor, p), cast(Tensor, g), s, Hypers(key.rule, values))
     outputs = {
         "p": _node(new_p, "the new parameter"),
         **{k.name: _node(getattr(s, k.name), k.name) for k in specs if k.kind != "count"},

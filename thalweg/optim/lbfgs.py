@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import declare
+from thalweg.engine import declare, fitting
 from thalweg.engine.declare import hyper
 from thalweg.engine.optimizer import Declared
 
@@ -38,6 +38,22 @@ class Mended(Declared, torch.optim.LBFGS):
             declare.check_keys(type(self).__name__, param_group, self.hypers)
             self._check(param_group)
         super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, with the name of the rule."""
+        return {**super().state_dict(), fitting.RULE: dict(self.kin)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch.
+
+        Raises:
+            TypeError: for what is no dict, such as a path.
+            ValueError: for a checkpoint of another rule, or a model's, before anything changes.
+        """
+        fitting.check_form(state_dict)
+        fitting.check_keys(state_dict)
+        fitting.check_rule(self.kin, declare.kindred(type(self)), self.hypers, None, lambda number: (), state_dict)
+        super().load_state_dict(state_dict)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Iterate until ``max_iter``, ``max_eval`` or a tolerance is reached.

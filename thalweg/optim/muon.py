@@ -99,10 +99,18 @@ class Muon(Optimizer):
         del self.defaults["betas"]  # OneCycleLR and CyclicLR move betas where they find them there, else momentum
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; β₁ and β₂ of AdamW's part are by default those of the first group."""
-        if self.param_groups and isinstance(param_group, dict):
-            param_group = {"betas": self.param_groups[0]["betas"], **param_group}
+        """As in torch; a group of AdamW's part has its own ε and learning rate, unless it brings them.
+
+        β₁ and β₂ of that part are by default those of the first group.
+        """
+        if isinstance(param_group, dict):
+            betas = {"betas": self.param_groups[0]["betas"]} if self.param_groups else {}
+            apart = {} if param_group.get("use_muon", True) else self._of_adamw
+            param_group = {**betas, **apart, **param_group}
         super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_of_adamw": self._of_adamw}
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -115,21 +123,12 @@ class Muon(Optimizer):
         return Q * update_scale(p, h.adjust_lr_fn)
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
+        self._of_adamw = {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"]}
         if not isinstance(params, nn.Module):
-            groups = list(params)
-            return [self._aux(g, given) if isinstance(g, dict) and not g.get("use_muon", True) else g for g in groups]
+            return params
         hidden, rest = roles.split(params, given["sample"], head=given["head"], hidden=given["hidden"])
-        aux = {
-            "params": rest,
-            "use_muon": False,
-            "lr": given["lr"] * given["lr_ratio"],
-            "weight_decay": given["adamw_weight_decay"],
-        }
-        return [g for g in ({"params": hidden, "flatten": True}, self._aux(aux, given)) if g["params"]]
-
-    def _aux(self, group: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-        """A group of AdamW's part: its own ε and learning rate, unless it brings them."""
-        return {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"], **group}
+        aux = {"params": rest, "use_muon": False, "weight_decay": given["adamw_weight_decay"]}
+        return [g for g in ({"params": hidden, "flatten": True}, aux) if g["params"]]
 
     def _check_group(self, group: dict[str, Any]) -> None:
         names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]

@@ -28,6 +28,8 @@ class ScheduleFree(Optimizer):
     mode in which it was made. What changes the step of y alone cannot go with it: cautious, trust_ratio, hyperball.
     """
 
+    kept_besides = ("y",)
+
     r: float = hyper(default=0.0, within="[0, ∞)", doc="power of the step in the weights of the mean", kw_only=True)
     weight_lr_power: float = hyper(default=2.0, within="[0, ∞)", doc="power of γ in them", kw_only=True)
     train_mode: bool = hyper(default=True, init=False, doc="whether the parameters are y, not x")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import declare
+from thalweg.engine import declare, fitting
 from thalweg.engine.checkpoint import MASTER
 from thalweg.engine.declare import Hyper, hyper
 from thalweg.optim.momo import Modelled
@@ -38,6 +38,7 @@ class Declared(torch.optim.Optimizer):
         declare.collect(cls)
         cls.hypers = declare.declarations(cls, Hyper)
         cls.prefix = cls.__name__.lower()
+        fitting.PREFIXES.add(cls.prefix)
         own = list(declare.signature(cls.hypers).parameters.values())[1:]
         first = inspect.Parameter("optimizer", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         cls._arguments = inspect.Signature([first, *own])
@@ -201,11 +202,18 @@ class Wrapper(Declared):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch. What was saved without the wrapper loads too: the wrapper then begins anew."""
+        """As in torch. What was saved without the wrapper loads too: the wrapper then begins anew.
+
+        Raises:
+            TypeError, ValueError: for what is no checkpoint of these parameters, before anything changes.
+        """
+        fitting.check_form(state_dict)
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
+        fitting.check_keys(state_dict)
+        state_dict = fitting.by_name(state_dict, self.param_groups)
         names = {f"{self.prefix}_{name}": name for name in self.tensors}
         found = dict(state_dict["state"])
         kept: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from thalweg.engine import noise, ops
 from thalweg.engine.around import update
 from thalweg.engine.batch import Batch
+from thalweg.engine.names import Hypers, State
 
 
 def refusal(batch: Batch) -> str | None:
@@ -50,14 +50,14 @@ class Work:
         noise.whose.key, noise.whose.ids = batch.key, batch.ids[i : i + 1]
         # copies: a rule may make one the new value of another, or write into it
         p, g = load(batch, "p", i).clone(), batch.grads[i].to(batch.compute, copy=True)
-        s = SimpleNamespace(**{name: load(batch, name, i).clone() for name in batch.states})
-        traced = batch.plan.traced
-        s.__dict__.update({spec.name: getattr(batch.h, spec.name) for spec in (*traced.numbers, *traced.shared)})
-        s.__dict__.update({name: views[i].clone() for name, views in batch.views.items()})
-        s.__dict__.update({name: ops.Aside(tensors[i]) for name, tensors in batch.asides.items()})
-        old = dict(vars(s))
+        old: dict[str, Any] = {name: load(batch, name, i).clone() for name in batch.states}
+        traced, rule = batch.plan.traced, batch.variant.rule
+        old |= {spec.name: getattr(batch.h, spec.name) for spec in (*traced.numbers, *traced.shared)}
+        old |= {name: views[i].clone() for name, views in batch.views.items()}
+        old |= {name: ops.Aside(tensors[i]) for name, tensors in batch.asides.items()}
+        s = State(rule, old)
         version = {name: x._version for name, x in old.items() if isinstance(x, Tensor)}
-        new = {"p": update(batch.variant.rule, p, g, s, batch.h)}
+        new = {"p": update(rule, p, g, s, Hypers(rule, vars(batch.h)))}
         kept = (*batch.states, *batch.views, *batch.asides)
         now = {name: getattr(s, name) for name in kept}
         return new | {n: x for n, x in now.items() if x is not old[n] or (n in version and x._version != version[n])}
