@@ -183,6 +183,14 @@ def test_the_word_carries_its_warnings():
     assert sgd["warnings"] == ["Busy."]
 
 
+def test_implementations_differ_in_seconds_where_any_are_stated():
+    doubt = warning("same-implementation", "Seconds compare.", "by different implementations", ["muon"])
+    assert line(ADAMW, MUON, flags=[doubt]).endswith("is better than adamw, by different implementations")
+    busy = told(replace(ADAMW, quiet=False), MUON, flags=[doubt])
+    assert "implementations" not in busy["headline"]
+    assert busy["warnings"] == ["Seconds compare."]
+
+
 def test_a_warning_about_the_baseline_concerns_everyone():
     doubt = warning("at-edge", "adamw did best at an edge.", EDGE, ["adamw"])
     result = told(ADAMW, MUON, SGD, rules=Rules(0.02, comparisons=2), flags=[doubt])

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from thalweg.lab.digits import fixed, halves, of_interval, of_spreads
 from thalweg.lab.names import named
-from thalweg.lab.result import Comparison, Contestant, RaceResult, Ratio
+from thalweg.lab.report.tables import loss
+from thalweg.lab.result import Comparison, RaceResult, Ratio
 
 #: between two columns
 GAP = 2
@@ -78,8 +79,8 @@ def columns(result: RaceResult) -> list[Column]:
     decays = any(c["chosen"]["weight_decay"] for c in ranked)
     diverged = any(c["diverged"] for c in ranked)
     found = [
-        Column("optimizer", [named(c) for c in ranked], left=True),
-        Column(f"held-out ({result['task']['unit']})", [_loss(c, digits) for c in ranked], 1),
+        Column("optimizer", [named(c, "" if c["tuned"] else "not tuned") for c in ranked], left=True),
+        Column(f"held-out ({result['task']['unit']})", [loss(result, c, digits) for c in ranked], 1),
         Column(f"minus {result['contestants'][0]['label']}'s", [_difference(c) for c in mine], 3),
         Column("verdict", [c["verdict"] if c else "–" for c in mine]),
         Column("steps", [_ratio(c["steps_ratio"] if c else None) for c in mine], 2),
@@ -94,17 +95,12 @@ def columns(result: RaceResult) -> list[Column]:
     return [column for column in found if any(cell not in silent for cell in column.cells)]
 
 
-def _loss(c: Contestant, digits: int) -> str:
-    spread = "" if c["sd_loss"] is None else f" ± {fixed(c['sd_loss'], digits)}"
-    return fixed(c["mean_loss"], digits) + spread
-
-
 def _difference(c: Comparison | None) -> str:
     if c is None:
         return "–"
     digits = of_interval(c["difference"], c["low"], c["high"], c["margin"])
     if c["low"] is None or c["high"] is None:
-        return fixed(c["difference"], digits)
+        return "no interval"
     return f"{fixed(c['difference'], digits)} [{fixed(c['low'], digits)}, {fixed(c['high'], digits)}]"
 
 

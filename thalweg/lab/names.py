@@ -16,15 +16,13 @@ def shown_class(contestant: Contestant) -> str:
 def named(contestant: Contestant, more: str = "") -> str:
     """The label, with the class where it says more than the label, and whatever else: ``twin (AdamW; in short)``.
 
-    A recipe that ran as it was written is called so.
-
     Args:
         contestant: of a result.
         more: stands in the same brackets.
     """
     label, cls = contestant["label"], shown_class(contestant)
     told = label.lower() == cls.lower() or label.lower().startswith(f"{cls.lower()}(")  # adamw(lr=0.001)
-    notes = [note for note in ("" if told else cls, "" if contestant["tuned"] else "not tuned", more) if note]
+    notes = [note for note in ("" if told else cls, more) if note]
     return f"{label} ({'; '.join(notes)})" if notes else label
 
 

@@ -238,6 +238,11 @@ def test_losses_of_a_column_are_rounded_alike():
     assert all(float(text.split(" ± ")[1]) > 0 for text in column)
 
 
+def test_of_one_that_did_not_train_no_loss_is_made_up():
+    (row,) = [row for row in leaderboard(RACES["never trained"]).rows if row[0].text == "momentum"]
+    assert [cell.text for cell in row[1:5]] == ["did not train", "no interval", "worse", "not stated"]
+
+
 def test_earlier_looks_are_listed():
     result = race()
     assert "Earlier looks" not in render(result)

@@ -130,9 +130,10 @@ def same_implementation(record: Record) -> Flag:
     if missing := [label for label in record.labels if label not in backends]:
         return note("same-implementation", f"The backend of {', '.join(missing)} was not recorded.")
     shown = ", ".join(f"{label} {backends[label]}" for label in record.labels)
-    if len({backends[label] for label in record.labels}) > 1:
+    others = [label for label in record.labels if backends[label] != backends[record.baseline or label]]
+    if others:
         text = f"Seconds compare different implementations: {shown}."
-        return warning("same-implementation", text, "with different implementations")
+        return warning("same-implementation", text, "by different implementations", others)
     return ok("same-implementation", f"All steps were taken by one implementation: {shown}.")
 
 

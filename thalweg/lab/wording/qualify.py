@@ -33,8 +33,13 @@ def untrained(result: RaceResult, c: Comparison) -> list[str]:
 
 
 def told(result: RaceResult, c: Comparison) -> list[Flag]:
-    """The warnings that add to the word; of runs that diverged the claim itself speaks where all did."""
+    """The warnings that add to the word, but those that the claim itself tells or that qualify nothing that is said.
+
+    That runs diverged is the claim where all did; implementations differ in seconds, where any are stated.
+    """
     silent = {"divergences"} if untrained(result, c) else set()
+    if not stats.is_stated(c["seconds_ratio"]):
+        silent.add("same-implementation")
     return [flag for flag in doubts(result, c) if flag["short"] and flag["id"] not in silent]
 
 
