@@ -114,7 +114,7 @@ def test_what_was_edited_in_looks_and_races_is_no_crash(folder):
     edit("update verdicts set verdicts = 'x' where number = 1")
     edit("update races set about = 'x' where identity = 'one'")
     edit("update races set about = '{\"optimizers\": 7}' where identity = 'two'")
-    assert "what it found was edited or damaged; it counts all the same" in run()
+    assert "what it said was edited or damaged; it counts all the same" in run()
     assert len(json.loads(run("--json"))["looks"]) == 2
 
 

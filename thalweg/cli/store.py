@@ -17,6 +17,7 @@ from thalweg.cli.console import console_of
 from thalweg.lab import digits
 from thalweg.lab.store import Store
 from thalweg.lab.store.contents import Contents, Race
+from thalweg.lab.wording.looks import in_words
 
 #: damaged runs that are named one by one
 NAMED = 10
@@ -104,18 +105,10 @@ def _question(race: Race) -> str:
 
 
 def _outcome(told: dict[str, Any]) -> str:
-    """``muon against adamw, 400 steps, 5 seeds: better, −0.24 (−0.26 to −0.22; margin ±0.02)``."""
+    """``muon against adamw, 400 steps, 5 seeds: better, …``."""
     baseline, challenger = told["labels"]
-    outcome = told["outcome"]
-    if outcome is None:
-        return f"{challenger} and {baseline}: what it found was edited or damaged; it counts all the same"
-    low, high, margin = outcome["low"], outcome["high"], told["margin"]
-    shown = digits.of_interval(outcome["difference"], low, high, margin)
-    bounds = "no interval" if None in (low, high) else f"{digits.fixed(low, shown)} to {digits.fixed(high, shown)}"
-    return (
-        f"{challenger} against {baseline}, {told['steps']} steps, {told['seeds']} seeds: {outcome['verdict']}, "
-        f"{digits.fixed(outcome['difference'], shown)} ({bounds}; margin ±{digits.fixed(margin, shown)})"
-    )
+    where = "" if told["steps"] is None else f", {told['steps']} steps, {told['seeds']} seeds"
+    return f"{challenger} against {baseline}{where}: {in_words(told)}"
 
 
 def _count(n: int, what: str) -> str:

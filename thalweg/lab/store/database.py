@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from thalweg._base.errors import ThalwegError
+from thalweg._base.secrets import hidden
 from thalweg.lab.store import tables, trouble
 
 #: so long another process may keep an SQLite file to itself before this one gives up
@@ -31,9 +32,9 @@ class Database:
 
     def __init__(self, url: str, *, new: bool = True) -> None:
         full = url if "://" in url else f"sqlite:///{url}"
-        self.url = url  # as it may be shown: without its password
+        self.url = hidden(url)  # as it may be shown
         with self.clear_errors("open"):
-            self.url = sa.make_url(full).render_as_string(hide_password=True)
+            self.url = hidden(sa.make_url(full).render_as_string())
             self.engine = _engine(full)
             if not new and self.file and not Path(self.file).exists():
                 raise ThalwegError(

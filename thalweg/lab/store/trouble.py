@@ -7,6 +7,7 @@ import sqlite3
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from thalweg._base.errors import ThalwegError
+from thalweg._base.secrets import hidden
 
 #: what a broken, missing or busy database raises
 ERRORS = (SQLAlchemyError, NoSuchModuleError, ModuleNotFoundError, OSError)
@@ -46,7 +47,7 @@ def explained(error: Exception, action: str, url: str) -> ThalwegError:
     code = getattr(cause, "sqlite_errorcode", 0)
     advice = _ADVICE.get(code) or _ADVICE.get(code & 0xFF, _ANY)
     reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
-    return ThalwegError(f"cannot {action} the store {url}: {reason}. {advice}")
+    return ThalwegError(f"cannot {action} the store {url}: {hidden(reason)}. {advice}")
 
 
 def damaged(reason: str, url: str) -> ThalwegError:
