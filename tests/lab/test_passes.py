@@ -46,8 +46,8 @@ def _trained(task, make, passes, schedule=None, train=fit_by_passes, **more):
         calls.append((batch[0].sum().item(), torch.get_rng_state()))
         return task.loss(model, batch)
 
-    much = {"passes": passes} if train is fit_by_passes else {"steps": passes}
-    train(model, task.batches(0), loss, make(model.parameters()), schedule or constant(), **much, watchers=[log])
+    optimizer = make(model.parameters())
+    train(model, task.batches(0), loss, optimizer, schedule or constant(), steps=passes, watchers=[log], **more)
     return model, calls, log
 
 

@@ -588,3 +588,16 @@ def test_who_diverges_everywhere_on_an_over_fitted_task_is_worse(tmp_path, inlin
     assert min(lost) > max(trained) > result["task"]["initial_loss"]
     for ratio in ("steps_ratio", "inverse_steps_ratio", "seconds_ratio"):
         assert c[ratio]["text"].startswith("not stated, runs diverged: ")
+
+
+def test_a_metric_is_shown_and_picks_no_winner(inline, store, tmp_path):
+    path = Path(write_small(tmp_path))
+    text = path.read_text().replace(
+        "    steps = 40\n", '    steps = 40\n\n    def metrics(self, model):\n        return {"accuracy": 0.75}\n'
+    )
+    path.write_text(text)
+    result = race(_plan(str(path)), store)
+    assert [c["metrics"] for c in result["contestants"]] == [{"accuracy": 0.75}] * 2
+    assert all(run["metrics"] == {"accuracy": 0.75} for run in result["runs"] if run["status"] == "finished")
+    assert "accuracy" in render(result)
+    assert "accuracy" not in json.dumps([result["headline"], result["sentences"], result["comparisons"]])

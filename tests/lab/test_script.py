@@ -21,15 +21,17 @@ def _spec(path, entry, **changes):
     return Spec(path, "f", parse(entry), **{**given, **changes}, evaluations=1)
 
 
-def _trained_by(lines, spec):
+def trained_by(lines, spec):
     """What a user gets who puts the lines into a script."""
     task = get_task(spec.task)
-    names = {"model": task.model(spec.seed), "sample": task.sample()}
+    names = {"model": task.model(spec.seed), "sample": task.sample(), "task": task}
     exec(lines, names)
     model, optimizer, scheduler = names["model"], names["optimizer"], names["scheduler"]
     torch.manual_seed(spec.seed)
     asks, steps = "def closure" in lines or "where closure()" in lines, 0
-    for batch in task.batches(spec.seed):
+    stream = iter(task.batches(spec.seed))
+    while True:
+        batch = [next(stream) for _ in range(task.accumulate)]
         steps += (
             _stepped_with_closure(task, model, optimizer, batch) if asks else _stepped(task, model, optimizer, batch)
         )
@@ -43,10 +45,21 @@ def _trained_by(lines, spec):
 
 def _stepped(task, model, optimizer, batch):
     optimizer.zero_grad()
-    loss = task.loss(model, batch)
-    loss.backward()
+    _backward(task, model, optimizer, batch)
     optimizer.step()
     return 1
+
+
+def _backward(task, model, optimizer, batches):
+    """As the comments in the lines say."""
+    for batch in batches:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=task.autocast is not None):
+            loss = task.loss(model, batch)
+        (loss / task.accumulate).backward()
+    if task.clip is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, task.clip)
+    return loss
 
 
 def _stepped_with_closure(task, model, optimizer, batch):
@@ -55,9 +68,7 @@ def _stepped_with_closure(task, model, optimizer, batch):
     def closure():
         calls.append(torch.set_rng_state(generator))
         optimizer.zero_grad()
-        loss = task.loss(model, batch)
-        loss.backward()
-        return loss
+        return _backward(task, model, optimizer, batch)
 
     optimizer.step(closure)
     return len(calls)
@@ -77,7 +88,7 @@ def _evaluated(lines, optimizer):
 @pytest.mark.parametrize("entry", CONTESTANTS)
 def test_the_lines_train_as_the_race_did(tmp_path, entry):
     spec = _spec(write_small(tmp_path), entry)
-    optimizer, loss = _trained_by(script.lines(spec), spec)
+    optimizer, loss = trained_by(script.lines(spec), spec)
     assert type(optimizer) is getattr(thalweg, spec.contestant.optimizer)
     assert loss == execute(spec, "verdict")["final_loss"]
 
@@ -89,7 +100,7 @@ def test_a_further_setting_is_in_the_lines(tmp_path, entry):
         lines = script.lines(spec)
         assert f"{name}={values[-1]!r}" in lines
         assert lines.count(f"{name}=") == 1
-        assert _trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
+        assert trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
 
 
 #: a model whose output layer is registered first, and chosen by a condition that tracing cannot follow
@@ -117,7 +128,7 @@ def test_the_lines_name_the_output_layer_where_the_model_does_not_show_it(tmp_pa
     spec = _spec(str(tmp_path / "small.py"), entry)
     lines = script.lines(spec)
     assert {"sample": "sample=sample", "head": "head=['out']"}[way] in lines
-    assert _trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
+    assert trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
 
 
 @pytest.mark.parametrize("head", ["", "    head = ('5',)\n"])
@@ -128,7 +139,7 @@ def test_the_lines_for_muon_take_the_kernels_of_a_conv1d(tmp_path, head):
     layers = "nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 4, 1), nn.Tanh(), nn.Conv1d(4, 4, 1), nn.Flatten(), nn.Linear(8, 1)"
     path.write_text(text[:start] + f"return nn.Sequential({layers})" + text[text.index("\n", start) :])
     spec = _spec(str(path), "muon")
-    assert _trained_by(script.lines(spec), spec)[1] == execute(spec, "verdict")["final_loss"]
+    assert trained_by(script.lines(spec), spec)[1] == execute(spec, "verdict")["final_loss"]
 
 
 @pytest.mark.parametrize("entry", ["adamw", "muon"])
@@ -136,13 +147,13 @@ def test_the_lines_for_a_task_without_output_layer(entry):
     spec = _spec("ravine", entry, seed=0)
     lines = script.lines(spec)
     assert "head=[]" in lines
-    assert _trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
+    assert trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
 
 
 def test_the_weight_decay_in_the_lines_makes_a_difference(tmp_path):
     path = write_small(tmp_path)
     losses = {
-        _trained_by(script.lines(spec), spec)[1] for spec in (_spec(path, "adamw", weight_decay=d) for d in (0, 9.0))
+        trained_by(script.lines(spec), spec)[1] for spec in (_spec(path, "adamw", weight_decay=d) for d in (0, 9.0))
     }
     assert len(losses) == 2
 
@@ -183,4 +194,4 @@ def test_the_lines_of_whatever_may_enter_train_as_the_race_did(tmp_path, monkeyp
     if not entered.tuned:
         spec = replace(spec, lr=entered.centre, multiplier=1.0, weight_decay=entered.decay(0.0))
     lines = script.lines(spec)
-    assert _trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
+    assert trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]

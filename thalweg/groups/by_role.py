@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
 from thalweg._base.errors import bad_argument
+from thalweg.groups.assign import of
 from thalweg.groups.roles import roles
+from thalweg.groups.rules import Effect, Rule, times
+from thalweg.groups.view import Param, View
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -21,7 +25,14 @@ def split(model: nn.Module, sample: Any = None, **options: Any) -> tuple[Named, 
 
 
 def multiplied(
-    model: nn.Module, lr: float, multiplier: float = 1.0, weight_decay: float = 0.0, sample: Any = None, **options: Any
+    model: nn.Module,
+    lr: float,
+    multiplier: float = 1.0,
+    weight_decay: float = 0.0,
+    sample: Any = None,
+    *,
+    rules: Sequence[Rule] = (),
+    **options: Any,
 ) -> list[dict[str, Any]]:
     """Groups for any optimizer: hidden matrices at ``lr`` with decay; the rest at ``lr * multiplier`` without.
 
@@ -30,6 +41,7 @@ def multiplied(
         lr: learning rate of the hidden matrices, ≥ 0.
         multiplier: of the learning rate of embeddings, head and vectors, ≥ 0.
         weight_decay: of the hidden matrices, ≥ 0.
+        rules: further rules, as :func:`of` reads them; they stand above.
         sample, options: as :func:`roles`.
 
     Raises:
@@ -38,9 +50,24 @@ def multiplied(
     for name, value in (("lr", lr), ("multiplier", multiplier), ("weight_decay", weight_decay)):
         if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
             raise bad_argument(name, value, "a number in [0, ∞)")
+    if rules:
+        return of(model, *rules, _ByRole(multiplier), lr=lr, weight_decay=weight_decay, sample=sample, **options)
     hidden, rest = split(model, sample, **options)
     groups = [
         {"params": hidden, "lr": lr, "weight_decay": weight_decay, "role": "hidden"},
         {"params": rest, "lr": lr * multiplier, "weight_decay": 0.0, "role": "rest"},
     ]
     return [group for group in groups if group["params"]]
+
+
+class _ByRole(Rule):
+    """What hidden matrices, and what the rest get; a model may have nothing of either."""
+
+    optional = True
+
+    def __init__(self, multiplier: float) -> None:
+        super().__init__("*", role="rest", lr=times(multiplier), weight_decay=0.0)
+
+    def bind(self, view: View) -> Callable[[Param], Effect]:
+        """This rule for one model."""
+        return lambda param: ({"role": "hidden"}, "hidden") if param.kind == "hidden" else (self.settings, param.kind)

@@ -11,6 +11,7 @@ from torch import nn
 
 from thalweg import groups, wrap
 from thalweg.engine.optimizer import Optimizer
+from thalweg.groups import Rule
 from thalweg.lab import classes
 from thalweg.wrap.wrapper import Wrapper, layers
 
@@ -171,7 +172,14 @@ class Contestant:
         return self._around(build(over, lr=lr, backend=backend, **{**self.settings, **settings}))
 
     def build_for(
-        self, model: nn.Module, at: Point, sample: Any = None, head: Sequence[str] | None = None, backend: str = "auto"
+        self,
+        model: nn.Module,
+        at: Point,
+        *,
+        sample: Any = None,
+        head: Sequence[str] | None = None,
+        rules: Sequence[Rule] = (),
+        backend: str = "auto",
     ) -> torch.optim.Optimizer:
         """The optimizer of a model.
 
@@ -184,22 +192,26 @@ class Contestant:
             model: freshly made.
             at: what this run sets.
             sample, head: as :func:`thalweg.groups.roles` takes them.
+            rules: of the task's own; they stand above those of the race, and of a recipe.
             backend: of the engine, for a rule of the library.
         """
         extra = dict(at.extra)
         seen = {"sample": sample, "head": head}
-        if self.multiplies:
-            over = groups.multiplied(model, at.lr, at.multiplier, at.weight_decay, **seen)
-            return self.build(over, at.lr, extra, backend)
+        if self.multiplies or (rules and self.takes_model):
+            by_role = groups.multiplied(model, at.lr, at.multiplier, at.weight_decay, rules=rules, **seen)
+            return self.build(by_role, at.lr, extra, backend)
         rule: Any = self.rule
         settings = {**self.settings, **extra, "lr": at.lr}
+        over: list[Any] = [p for p in model.parameters() if p.requires_grad]
+        if rules:
+            over = [_unnamed(g) for g in groups.of(model, *rules, lr=at.lr, **seen)]
         if self.traits.decay != "none":
             settings["weight_decay"] = at.weight_decay
         if self.ours:
             settings["backend"] = backend
         if self.takes_model:
             return self._around(rule(model, **settings, **seen))
-        return self._around(rule([p for p in model.parameters() if p.requires_grad], **settings))
+        return self._around(rule(over, **settings))
 
     def _wrapped(self, text: str) -> str:
         for one in reversed(self.wraps):
@@ -216,11 +228,16 @@ class Contestant:
         return optimizer
 
 
+def _unnamed(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group without the names of its parameters, which not every class takes."""
+    return {**group, "params": [p for _, p in group["params"]]}
+
+
 def _foreign(
     rule: Any, over: list[dict[str, Any]], lr: float, settings: dict[str, Any], traits: Traits
 ) -> torch.optim.Optimizer:
     """One that the engine does not run: its groups have the keys that its class knows, and no others."""
-    keys = ["lr"] if traits.decay == "none" else ["lr", "weight_decay"]
-    plain = [{"params": [p for _, p in g["params"]], **{key: g[key] for key in keys}} for g in over]
+    drop = {"role", *(("weight_decay",) if traits.decay == "none" else ())}
+    plain = [{key: value for key, value in _unnamed(g).items() if key not in drop} for g in over]
     built: torch.optim.Optimizer = rule(plain, lr=lr, **settings)
     return built

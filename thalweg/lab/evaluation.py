@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks import Task, seeding
+from thalweg.lab.tasks._model import evaluating
 from thalweg.lab.tasks.blame import place, raised
+from thalweg.lab.tasks.training import trained
 from thalweg.wrap import EMA
 from thalweg.wrap.wrapper import layers
 
@@ -28,14 +31,14 @@ def lost(model: nn.Module) -> bool:
     return not _largest(model) < HUGE
 
 
-def training_loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
-    """The training loss; of weights that the task refuses it is not finite."""
+def training_loss(task: Task, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The training loss, with the parts beside it; of weights that the task refuses it is not finite."""
     try:
-        return task.loss(model, batch)
+        return trained(task, model, batch)
     except Exception:
         if not lost(model):
             raise
-        return torch.tensor(math.nan, requires_grad=True)
+        return torch.tensor(math.nan, requires_grad=True), {}
 
 
 class Evaluation:
@@ -61,11 +64,32 @@ class Evaluation:
         self.seed, self.limit, self.run = seed, limit, run
         self.ordinary = ORDINARY * max(1.0, _largest(model))
         self.batch: Any = None
+        self.parts: list[dict[str, Tensor]] = []
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The training loss; its batch is kept for the question of blame."""
         self.batch = batch
-        return training_loss(self.task, model, batch)
+        loss, parts = training_loss(self.task, model, batch)
+        if parts:
+            self.parts.append(parts)
+        return loss
+
+    def recorded(self) -> dict[str, float]:
+        """The parts of the loss that the task gives beside it: means over the last tenth of the batches."""
+        tail = self.parts[-max(1, len(self.parts) // 10) :]
+        return {name: statistics.fmean(float(parts[name]) for parts in tail) for name in (tail[-1] if tail else ())}
+
+    def metrics(self) -> dict[str, float]:
+        """What the task measures of the weights as they are now.
+
+        Raises:
+            ThalwegError: with the task's line, where it raises, or gives no number.
+        """
+        with seeding.seeded(self.seed), _as_evaluated(self.optimizer), evaluating(self.model):
+            try:
+                return {str(name): float(value) for name, value in self.task.metrics(self.model).items()}
+            except Exception as error:
+                raise raised(error, inspect.getsourcefile(type(self.task)), f"metrics, a run of {self.run}") from error
 
     def __call__(self, step: int) -> float:
         """The loss after so many steps; not finite if the run has diverged.
@@ -97,7 +121,7 @@ class Evaluation:
 
     def _of_last_batch(self) -> float:
         with torch.no_grad():
-            return float(training_loss(self.task, self.model, self.batch))
+            return float(training_loss(self.task, self.model, self.batch)[0])
 
     def _state(self) -> str:
         size = f"no weight exceeds {_largest(self.model):.3g}"

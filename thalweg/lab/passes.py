@@ -29,7 +29,8 @@ class Asked:
 
     Args:
         model, loss, optimizer: of the run.
-        batch: of this step.
+        batches: of this step.
+        clip: largest global norm of the gradients; None for none.
         most: calls that are left.
         told: called with the loss of each, after the gradients are there.
     """
@@ -39,12 +40,13 @@ class Asked:
         model: nn.Module,
         loss: Loss,
         optimizer: torch.optim.Optimizer,
-        batch: Any,
+        batches: Sequence[Any],
+        clip: float | None = None,
         most: float = math.inf,
         told: Callable[[Tensor], None] = lambda _: None,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.batch, self.most, self.told = batch, most, told
+        self.batches, self.clip, self.most, self.told = batches, clip, most, told
         self.made = 0
         self.generators = rng.capture()
 
@@ -55,10 +57,16 @@ class Asked:
         self.made += 1
         rng.restore(self.generators)  # dropout draws alike in all passes of a step
         self.optimizer.zero_grad()
-        loss = self.loss(self.model, self.batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.told(loss.detach())
-        return loss
+        losses = []
+        for batch in self.batches:
+            loss = self.loss(self.model, batch)
+            (loss / len(self.batches)).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
+        mean = torch.stack(losses).mean()
+        self.told(mean)
+        return mean
 
 
 def step_asking(optimizer: torch.optim.Optimizer, asked: Asked) -> None:
@@ -74,24 +82,28 @@ def fit_by_passes(
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     *,
-    passes: int,
+    steps: int,
+    accumulate: int = 1,
+    clip: float | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> None:
     """Train until so many passes are spent; ``Event.step`` counts passes.
 
     Args:
-        model, batches, loss, optimizer, watchers: as :func:`thalweg.train.fit` takes them.
+        model, batches, loss, optimizer, accumulate, clip, watchers: as :func:`thalweg.train.fit` takes them. The
+            gradients of each pass are clipped.
         schedule: factor of the peak as a function of the passes made.
-        passes: the budget.
+        steps: the budget, in passes of ``accumulate`` batches.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     scheduler, stream, made = Scheduler(optimizer, schedule), iter(batches), 0
     event = Event(0, float(scheduler.get_last_lr()[0]), model, optimizer)
     tell(watchers, "on_start", event)
-    while made < passes and not event.stopped:
+    while made < steps and not event.stopped:
         event = Event(made, float(scheduler.get_last_lr()[0]), model, optimizer)
         before = [p.detach().clone() for p in parameters]
-        asked = Asked(model, loss, optimizer, next(stream), passes - made, _Teller(watchers, event))
+        taken = [next(stream) for _ in range(accumulate)]
+        asked = Asked(model, loss, optimizer, taken, clip, steps - made, _Teller(watchers, event))
         try:
             step_asking(optimizer, asked)
         except EndedError:

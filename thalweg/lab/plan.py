@@ -21,6 +21,7 @@ from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
 from thalweg.lab.tasks import Probe, Task, check, get_task, imports
+from thalweg.lab.tasks.training import model_of
 from thalweg.lab.timing import BLOCK, quiet_pass, total
 
 #: about how long workers take to start: they import torch; the race starts them twice
@@ -179,7 +180,7 @@ def _timed(draft: Plan) -> Plan:
     """The plan with the seconds of a step and of an evaluation, from a block of steps of each contestant."""
     specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
     blocks = quiet_pass(specs, blocks=1).blocks
-    model = draft.task.model(0)
+    model = model_of(draft.task, 0)
     start = time.perf_counter()
     draft.task.evaluate(model)
     seconds = time.perf_counter() - start

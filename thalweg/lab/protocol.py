@@ -83,16 +83,15 @@ def warmup_steps(steps: int) -> int:
     return round(WARMUP * steps)
 
 
-def statements(budget: Budget, baseline: str, challengers: int, seeds: int, margin: str) -> list[str]:
-    """The rules of this race in sentences, as the report prints them."""
+def statements(budget: Budget, baseline: str, challengers: int, seeds: int, margin: str, same: str) -> list[str]:
+    """The rules of this race in sentences, as the report prints them; ``same`` is what is the same for all."""
     first, last = FIRST_VERDICT_SEED, FIRST_VERDICT_SEED + seeds - 1
     horizons = ", ".join(f"{h:g}" for h in budget.horizons)
     plural = "s" * (challengers != 1)
     return [
         "Question: the held-out loss at the end of the horizon. Steps, seconds and bytes to the same loss are "
         "secondary; nothing else picks a winner.",
-        "Same for all: initial weights, data order and dropout of each seed, horizon, batch, float32, one thread a "
-        f"run, {WARMUP:.0%} linear warmup and linear decay to zero, no clipping, parameter groups.",
+        f"Same for all: initial weights, data order and dropout of each seed, horizon, batch, {same}.",
         "Parameter groups: hidden matrices at the learning rate lr; embeddings, output head and vectors at "
         f"lr × multiplier, the multiplier tuned for everyone from {_set(budget.multipliers)}.",
         f"Weight decay: decoupled, on the hidden matrices, strength from {_set(budget.decays)}, stated at AdamW's "

@@ -38,6 +38,8 @@ class Run(TypedDict):
     state_bytes: int
     status: Status
     curve: list[tuple[int, float]]  # (step, held-out loss), the same steps for everyone; starts at step 0
+    parts: dict[str, float]  # of a loss of several parts: means over the last tenth of the batches
+    metrics: dict[str, float]  # what else the task measures at the end; nothing is picked by it
     train_curve: list[tuple[int, float]]  # (step, mean training loss since the point before), at those steps but 0
 
 
@@ -70,6 +72,7 @@ class Contestant(TypedDict):
     mean_loss: float  # over the verdict seeds, diverged ones capped
     sd_loss: float
     mean_train_loss: float
+    metrics: dict[str, float]  # means over the verdict runs that trained
     diverged: int  # of the verdict runs
     state_bytes: int
     bytes_per_parameter: float

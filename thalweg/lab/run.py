@@ -23,7 +23,7 @@ from thalweg.lab.passes import fit_by_passes
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
 from thalweg.lab.setting import setting
-from thalweg.lab.tasks import Task, get_task, imports, opened, seeding
+from thalweg.lab.tasks import Task, get_task, imports, opened, seeding, training
 from thalweg.lab.tasks.fingerprint import digest
 from thalweg.schedule import Schedule, constant, linear
 from thalweg.train import Event, Watcher, fit
@@ -56,12 +56,6 @@ class Spec:
     def point(self) -> Point:
         """What the optimizer is given."""
         return Point(self.lr, self.multiplier, self.weight_decay, self.extra)
-
-    @property
-    def schedule(self) -> Schedule:
-        """Factor of the learning rate as a function of the step; over the length of this run."""
-        warmup = warmup_steps(self.steps)
-        return constant(warmup=warmup) if self.contestant.without_schedule else linear(self.steps, warmup=warmup)
 
     @functools.cached_property
     def key(self) -> str:
@@ -102,14 +96,17 @@ def unchanged(spec: Spec) -> None:
 def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Model and optimizer of a run, made with the global generators at its seed, which they are at afterwards too."""
     seeding.seed(spec.seed)
-    model, entered = task.model(spec.seed), spec.contestant
+    model, entered = training.model_of(task, spec.seed), spec.contestant
+    sample, rules = training.sample_of(task), task.groups()
     try:
-        optimizer = entered.build_for(model, spec.point, sample=task.sample(), head=task.head)
+        optimizer = entered.build_for(model, spec.point, sample=sample, head=task.head, rules=rules)
     except Exception as error:
         if entered.ours or isinstance(error, ThalwegError):
             raise
         what = f"{type(error).__name__}: {error}"
         raise ThalwegError(f"{entered.label} does not race on {task.name}: building it failed: {what}") from error
+    if task.compile:
+        model.compile(**({"backend": task.compile} if isinstance(task.compile, str) else {}))
     seeding.seed(spec.seed)
     return model, optimizer
 
@@ -117,9 +114,17 @@ def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
 def stream_of(spec: Spec, task: Task) -> Iterator[Any]:
     """The batches of a run; the global generators are at its seed before and after they are asked for."""
     seeding.seed(spec.seed)
-    batches = task.batches(spec.seed)
+    batches = training.stream_of(task, spec.seed)
     seeding.seed(spec.seed)
     return batches
+
+
+def schedule_of(spec: Spec, task: Task) -> Schedule:
+    """Factor of the learning rate as a function of the step, over the length of a run."""
+    warmup = warmup_steps(spec.steps)
+    if spec.contestant.without_schedule:
+        return constant(warmup=warmup)
+    return task.schedule(spec.steps) or linear(spec.steps, warmup=warmup)
 
 
 def execute(
@@ -140,14 +145,14 @@ def execute(
     curve = [(0, evaluate(0))]
     watch = _Observer(spec, limit, evaluate, curve, tell)
     loss = trace.following(model, evaluate.loss) if trace else evaluate.loss
-    batches = stream_of(spec, task)
-    if spec.contestant.traits.closure:
-        fit_by_passes(model, batches, loss, optimizer, spec.schedule, passes=spec.steps, watchers=[watch])
-    else:
-        fit(model, batches, loss, optimizer, spec.schedule, steps=spec.steps, watchers=[watch])
+    batches, schedule = stream_of(spec, task), schedule_of(spec, task)
+    train: Callable[..., object] = fit_by_passes if spec.contestant.traits.closure else fit
+    hooks = {"accumulate": task.accumulate, "clip": task.clip, "watchers": [watch]}
+    train(model, batches, loss, optimizer, schedule, steps=spec.steps, **hooks)
     if trace:
         trace.losses = watch.losses
     finished = not watch.diverged and all(math.isfinite(loss) for _, loss in curve)
+    metrics = evaluate.metrics() if finished else {}
     initial = curve[0][1]
     tail = watch.losses[-max(1, len(watch.losses) // 10) :]
     return Run(
@@ -168,6 +173,8 @@ def execute(
         state_bytes=state_bytes(optimizer),
         status="finished" if finished else "diverged",
         curve=[point for point in curve if math.isfinite(point[1])],
+        parts=evaluate.recorded(),
+        metrics=metrics,
         train_curve=[point for point in watch.train_curve if math.isfinite(point[1])],
     )
 
@@ -175,9 +182,9 @@ def execute(
 def _untrained(task: Task, seed: int) -> float:
     """Size of the training loss before training: the mean of the first batches, or the first if it is larger."""
     with seeding.seeded(seed):
-        model, stream = task.model(seed), task.batches(seed)
+        model, stream = training.model_of(task, seed), training.stream_of(task, seed)
         seeding.seed(seed)
-        losses = [abs(float(task.loss(model, next(stream)).detach())) for _ in range(UNTRAINED)]
+        losses = [abs(float(training.loss_of(task, model, next(stream)).detach())) for _ in range(UNTRAINED)]
     return max(losses[0], statistics.fmean(losses))
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from thalweg.groups import roles
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.run import Spec
-from thalweg.lab.tasks import get_task
+from thalweg.lab.tasks import Task, get_task
+from thalweg.lab.tasks.training import model_of, sample_of
 
 #: one step of an optimizer that asks for the loss itself
 _CLOSURE = """\
@@ -30,12 +33,33 @@ def lines(spec: Spec) -> str:
     need = ["# sample: an input that the model takes"] if any("sample=sample" in line for line in built) else []
     if entered.without_schedule:
         built.append("optimizer.train()")
-    warmup = f"warmup={warmup_steps(spec.steps)}"
-    shape = f"constant({warmup})" if entered.without_schedule else f"linear({spec.steps}, {warmup})"
-    built.append(f"scheduler = thalweg.schedule.Scheduler(optimizer, thalweg.schedule.{shape})")
-    built += _evaluation(entered)
+    task = get_task(spec.task)
+    built.append(f"scheduler = thalweg.schedule.Scheduler(optimizer, {_schedule(spec, task)})")
+    need += ["# task: the task of this race"] if any("task." in line for line in built) else []
+    built += [*_evaluation(entered), *_hooks(task)]
     built.append(_CLOSURE if entered.traits.closure else "# after each optimizer.step(): scheduler.step()")
     return "\n".join(["import thalweg", *_imports(entered), "", *need, *built])
+
+
+def _schedule(spec: Spec, task: Task) -> str:
+    warmup = f"warmup={warmup_steps(spec.steps)}"
+    if spec.contestant.without_schedule:
+        return f"thalweg.schedule.constant({warmup})"
+    own = task.schedule(spec.steps) is not None
+    return f"task.schedule({spec.steps})" if own else f"thalweg.schedule.linear({spec.steps}, {warmup})"
+
+
+def _hooks(task: Task) -> Iterator[str]:
+    """What the task asks for besides."""
+    if task.compile:
+        yield f"model.compile({f'backend={task.compile!r}' * isinstance(task.compile, str)})"
+    if task.autocast is not None:
+        yield f'# the loss under torch.autocast("{torch.device(task.device).type}", dtype={task.autocast})'
+    if task.accumulate > 1:
+        yield f"# each step: the gradients of (loss / {task.accumulate}) of {task.accumulate} batches"
+    if task.clip is not None:
+        yield 'parameters = [p for group in optimizer.param_groups for p in group["params"]]'
+        yield f"# before each optimizer.step(): torch.nn.utils.clip_grad_norm_(parameters, {task.clip!r})"
 
 
 def _imports(entered: Contestant) -> Iterator[str]:
@@ -51,20 +75,21 @@ def _groups(spec: Spec) -> list[str]:
     made = name if home else f"thalweg.{name}"
     extra = _arguments({**entered.settings, **dict(spec.extra)})
     lr, decay = f"lr={spec.lr!r}", f"weight_decay={spec.weight_decay!r}"
-    if not entered.multiplies:
+    if not entered.multiplies and not (entered.takes_model and get_task(spec.task).groups()):
         return _one_group(spec, made, f"{lr}{f', {decay}' * (entered.traits.decay != 'none')}{extra}")
     seen = _seen(spec)
-    groups = f"groups = thalweg.groups.multiplied(model, {lr}, multiplier={spec.multiplier!r}, {decay}{seen})"
+    rules = ", rules=task.groups()" * bool(get_task(spec.task).groups())
+    groups = f"groups = thalweg.groups.multiplied(model, {lr}, multiplier={spec.multiplier!r}, {decay}{seen}{rules})"
     if not entered.ours:
-        keys = ["lr"] if entered.traits.decay == "none" else ["lr", "weight_decay"]
-        values = ", ".join(f'"{key}": group["{key}"]' for key in keys)
-        plain = f'groups = [{{"params": [p for _, p in group["params"]], {values}}} for group in groups]'
+        drop = '("role",)' if entered.traits.decay != "none" else '("role", "weight_decay")'
+        own = f"{{key: value for key, value in group.items() if key not in {drop}}}"
+        plain = f'groups = [{{**{own}, "params": [p for _, p in group["params"]]}} for group in groups]'
         return [groups, plain, f"optimizer = {made}(groups, {lr}{extra})"]
     if name != "Muon" or home:
         takes = entered.rule.hypers["decoupled_weight_decay"].init  # type: ignore[attr-defined]  # AdamW's is anyway
         decoupled = ", decoupled_weight_decay=True" * (takes and "decoupled_weight_decay" not in entered.settings)
         return [groups, f"optimizer = {made}(groups, {lr}{extra}{decoupled})"]
-    if "head=" in seen:  # which Muon reads from groups alone
+    if rules or "head=" in seen:  # which Muon reads from groups alone
         use = 'groups = [{**group, "use_muon": group["role"] == "hidden", "flatten": True} for group in groups]'
         return [groups, use, f"optimizer = thalweg.Muon(groups, {lr}{extra})"]
     return [f"optimizer = thalweg.Muon(model, {lr}, lr_ratio={spec.multiplier!r}, {decay}{extra}{seen})"]
@@ -75,7 +100,11 @@ def _one_group(spec: Spec, made: str, arguments: str) -> list[str]:
     entered = spec.contestant
     if entered.takes_model:
         return [f"optimizer = {made}(model, {arguments}{_seen(spec)})"]
-    return [f"optimizer = {made}([p for p in model.parameters() if p.requires_grad], {arguments})"]
+    if not get_task(spec.task).groups():
+        return [f"optimizer = {made}([p for p in model.parameters() if p.requires_grad], {arguments})"]
+    groups = f"groups = thalweg.groups.of(model, *task.groups(), lr={spec.lr!r}{_seen(spec)})"
+    plain = 'groups = [{**group, "params": [p for _, p in group["params"]]} for group in groups]'
+    return [groups, plain, f"optimizer = {made}(groups, {arguments})"]
 
 
 def _wraps(entered: Contestant) -> Iterator[str]:
@@ -97,8 +126,8 @@ def _arguments(settings: Mapping[str, Any]) -> str:
 def _seen(spec: Spec) -> str:
     """The further argument that makes the roles in the user's script those of the race; empty if none is needed."""
     task = get_task(spec.task)
-    model = task.model(spec.seed)
-    raced = [role.kind for role in roles(model, task.sample(), head=task.head)]
+    model = model_of(task, spec.seed)
+    raced = [role.kind for role in roles(model, sample_of(task), head=task.head)]
     try:
         if [role.kind for role in roles(model)] == raced:
             return ""

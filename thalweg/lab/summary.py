@@ -22,6 +22,7 @@ from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.run import set_up
 from thalweg.lab.search import Found
 from thalweg.lab.setting import setting
+from thalweg.lab.tasks import training
 from thalweg.lab.terms import terms
 from thalweg.lab.timing import Pass, step_time, total
 from thalweg.lab.verdict import compare
@@ -167,14 +168,18 @@ def _protocol(
         "steps": plan.steps,
         "schedule_steps": plan.steps,
         "batch_size": plan.task.batch_size,
-        "precision": "float32",
+        "precision": training.precision_in_words(plan.task),
         "threads": 1,
         "warmup_steps": warmup_steps(plan.steps),
         "warmup": WARMUP,
-        "schedule": "linear to zero",
-        "clip": None,
+        "schedule": "linear to zero" if plan.task.schedule(plan.steps) is None else "the task's own",
+        "clip": plan.task.clip,
+        "accumulate": plan.task.accumulate,
+        "device": plan.task.device,
+        "compile": plan.task.compile,
         "fixed": sorted(plan.task.fixed),
-        "parameter_groups": "hidden matrices at lr; embeddings, output head and vectors at lr × multiplier",
+        "parameter_groups": "hidden matrices at lr; embeddings, output head and vectors at lr × multiplier"
+        + "".join(f"; above them {rule!r}" for rule in plan.task.groups()),
         "seeds": {
             "tune": list(budget.tune_seeds),
             "verdict": [FIRST_VERDICT_SEED + i for i in range(plan.seeds)],
@@ -197,7 +202,14 @@ def _protocol(
         "backends": {c.contestant.label: _backends(plan, c) for c in campaigns},
         "jobs": plan.jobs,
         "statements": [
-            *statements(budget, label, len(campaigns) - 1, plan.seeds, f"{rules.margin:.3g}, {margin_source}"),
+            *statements(
+                budget,
+                label,
+                len(campaigns) - 1,
+                plan.seeds,
+                f"{rules.margin:.3g}, {margin_source}",
+                training.in_words(plan.task, f"{WARMUP:.0%} linear warmup and linear decay to zero"),
+            ),
             *terms(plan.contestants),
         ],
     }
@@ -237,12 +249,19 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
         mean_loss=statistics.fmean(campaign.final),
         sd_loss=statistics.stdev(campaign.final) if len(runs) > 1 else math.nan,
         mean_train_loss=statistics.fmean(run["train_loss"] for run in runs),
+        metrics=_metrics(runs),
         diverged=_diverged(campaign.verdict),
         state_bytes=runs[0]["state_bytes"],
         bytes_per_parameter=runs[0]["state_bytes"] / plan.probe.parameters,
         step_ms=step_time(mine) if mine else None,
         script=script.lines(spec),
     )
+
+
+def _metrics(runs: Sequence[Run]) -> dict[str, float]:
+    """Means over the runs that trained."""
+    trained = [run["metrics"] for run in runs if run["status"] == "finished"]
+    return {name: statistics.fmean(one[name] for one in trained) for name in (trained[0] if trained else ())}
 
 
 def _first_seed(campaign: Campaign) -> list[Run]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from thalweg.lab.result import StepTime
 from thalweg.lab.run import Spec, set_up, stream_of, unchanged
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.blame import blaming
+from thalweg.lab.tasks.training import loss_of
 from thalweg.train import update
 
 #: steps of a block; blocks of the contestants take turns
@@ -78,13 +80,12 @@ def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
         model, optimizer = set_up(spec, task)
         stream = stream_of(spec, task)
         while True:
-            clock = _Clock()
-            try:
-                batch = next(stream)
-            except StopIteration:
+            clock = _Clock(task.device)
+            batches = list(itertools.islice(stream, task.accumulate))
+            if len(batches) < task.accumulate:
                 return
             try:
-                walk(clock, task, model, optimizer, batch)
+                walk(clock, task, model, optimizer, batches)
             except SparseGradientError as error:
                 raise ThalwegError(f"{spec.contestant.label} does not race on {task.name}: {error}") from error
             except Exception:
@@ -98,37 +99,51 @@ def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
 class _Clock:
     """The milliseconds of each part of a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self.on_gpu = torch.device(device).type == "cuda"
         self.spent = dict.fromkeys(PARTS, 0.0)
-        self.since = time.perf_counter()
+        self.since = self._now()
 
     def lap(self, part: str) -> None:
         """What has passed since the last lap belongs to this part."""
-        now = time.perf_counter()
+        now = self._now()
         self.spent[part] += 1e3 * (now - self.since)
         self.since = now
 
+    def _now(self) -> float:
+        if self.on_gpu:
+            torch.cuda.synchronize()  # the work that was asked for is done
+        return time.perf_counter()
 
-def _step(clock: _Clock, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
-    """One step of one pass."""
-    loss = task.loss(model, batch)
-    clock.lap("forward")
-    loss.backward()  # type: ignore[no-untyped-call]
-    clock.lap("backward")
+
+def _step(
+    clock: _Clock, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Any]
+) -> None:
+    """One step of one pass; clipping counts with the backward pass, as in the loop."""
+    for batch in batches:
+        loss = loss_of(task, model, batch)
+        clock.lap("forward")
+        (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
+        clock.lap("backward")
+    if task.clip is not None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], task.clip)
+        clock.lap("backward")
     update(optimizer, float(loss.detach()))
     clock.lap("optimizer")
 
 
-def _step_by_passes(clock: _Clock, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
+def _step_by_passes(
+    clock: _Clock, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Any]
+) -> None:
     """One step of one that asks for the loss itself; the times are those of one of its passes."""
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         clock.lap("optimizer")
-        value = task.loss(model, batch)
+        value = loss_of(task, model, batch)
         clock.lap("forward")
         return value
 
-    asked = Asked(model, loss, optimizer, batch, told=lambda _: clock.lap("backward"))
+    asked = Asked(model, loss, optimizer, batches, task.clip, told=lambda _: clock.lap("backward"))
     step_asking(optimizer, asked)
     clock.lap("optimizer")
     for part in PARTS:

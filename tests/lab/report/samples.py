@@ -73,7 +73,7 @@ def race(
             "quiet_cpu_share": 1.0 if quiet else 0.16,
             "backends": dict.fromkeys(labels, "cpu"),
             "command": "thalweg race bytes-gpt --json 'my file.json'",
-            "statements": statements(BUDGETS["quick"], labels[0], len(labels) - 1, seeds, "0.02"),
+            "statements": statements(BUDGETS["quick"], labels[0], len(labels) - 1, seeds, "0.02", "float32"),
         },
         contestants=[_contestant(label, i, evidence[label], timed) for i, label in enumerate(labels)],
         runs=[run for mine in runs.values() for run in mine],
@@ -140,6 +140,8 @@ def _run(
         state_bytes=STATE,
         status="diverged" if bad else "finished",
         curve=curve[:1] if bad else curve,
+        parts={},
+        metrics={},
         train_curve=[] if bad else [(step, loss - 0.05) for step, loss in curve[1:]],
     )
 
@@ -180,6 +182,7 @@ def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contesta
         mean_loss=statistics.fmean(losses),
         sd_loss=statistics.stdev(losses) if len(losses) > 1 else float("nan"),
         mean_train_loss=statistics.fmean(losses),
+        metrics={"accuracy": 0.9 + 0.01 * i},
         diverged=evidence.diverged,
         state_bytes=STATE,
         bytes_per_parameter=8.0 - i,

@@ -45,7 +45,7 @@ def leaderboard(result: RaceResult) -> Table:
     heads = [
         "optimizer", f"held-out loss ({result['task']['unit']})", f"minus {result['contestants'][0]['label']}'s",
         "verdict", "steps to the same loss", "seconds to it", "lr", "× rest", "decay", "ms a step", "state",
-        "training loss", *["diverged"] * any(c["diverged"] for c in result["contestants"]),
+        "training loss", *metrics(result), *["diverged"] * any(c["diverged"] for c in result["contestants"]),
     ]  # fmt: skip
     comparisons = {c["challenger"]: c for c in result["comparisons"]}
     digits = of_spreads(c["sd_loss"] for c in result["contestants"])
@@ -70,6 +70,7 @@ def _contestant(result: RaceResult, c: Contestant, mine: Comparison | None, digi
         _number(c["step_ms"]["total"]) if c["step_ms"] else Cell("–"),
         Cell(size(c["state_bytes"]), f"{c['bytes_per_parameter']:.1f} B/parameter", str(c["state_bytes"])),
         Cell(fixed(c["mean_train_loss"], digits), value=repr(c["mean_train_loss"])),
+        *(_number(c["metrics"].get(name)) for name in metrics(result)),
         *[Cell(f"{c['diverged']} of {verdict_runs}", value=str(c["diverged"]))] * some_diverged,
     ]  # fmt: skip
 
@@ -81,6 +82,11 @@ def loss(result: RaceResult, c: Contestant, decimals: int) -> str:
         return "did not train"
     spread = "" if c["sd_loss"] is None else f" ± {fixed(c['sd_loss'], decimals)}"
     return fixed(c["mean_loss"], decimals) + spread
+
+
+def metrics(result: RaceResult) -> list[str]:
+    """What the task measures beside the loss, by name."""
+    return sorted({name for c in result["contestants"] for name in c["metrics"]})
 
 
 def _difference(mine: Comparison | None) -> Cell:

@@ -16,6 +16,7 @@ from torch import Tensor
 from thalweg.lab.tasks._base import Task
 from thalweg.lab.tasks.imports import behind, of_meanings, own, packages
 from thalweg.lab.tasks.opened import File
+from thalweg.lab.tasks.training import conditions
 
 
 def fingerprint(task: Task, files: Sequence[File], values: Sequence[Any]) -> str:
@@ -29,7 +30,7 @@ def fingerprint(task: Task, files: Sequence[File], values: Sequence[Any]) -> str
         values: what it says of its data, and what it computed of seed 0: first weights, batches and losses.
     """
     texts = sources(task)
-    facts = [task.name, task.steps, task.batch_size, sorted(task.fixed)]
+    facts = [task.name, task.steps, task.batch_size, sorted(task.fixed), conditions(task)]
     data = sorted((os.path.basename(file.path), file.content) for file in files)
     return digest([facts, of_meanings(texts), packages(texts), data, list(values)])
 

@@ -12,14 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from thalweg import groups
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks import opened, seeding
 from thalweg.lab.tasks._base import Task
+from thalweg.lab.tasks._model import evaluating
 from thalweg.lab.tasks.blame import place, raised
 from thalweg.lab.tasks.fingerprint import content, digest, fingerprint
 from thalweg.lab.tasks.rows import other_rows
+from thalweg.lab.tasks.training import endless, sample_of, trained
 from thalweg.lab.tasks.user import inspect_task
 
 #: steps whose training losses are part of the fingerprint
@@ -80,6 +83,7 @@ def check(task: Task) -> Probe:
         batches = trial.batches()
         trial.groups(model)
         initial_loss, noise = trial.evaluate(model)
+        trial.hooks(model)
         losses = trial.losses(model)
         first = content(batches[:2], list(again.state_dict().values()), [initial_loss, losses[0]])
         trial.losses_again(again, losses)
@@ -115,7 +119,7 @@ class _Trial:
             raise self.wrong("model", f"returned {_shown(model)}", "a torch.nn.Module")
         if not any(p.requires_grad for p in model.parameters()):
             raise self.wrong("model", "returned a module without trainable parameters", "some to train")
-        return model
+        return model.to(self.task.device)
 
     def models(self) -> tuple[nn.Module, nn.Module]:
         """Two with the same weights, made from the same seed."""
@@ -141,13 +145,12 @@ class _Trial:
     def _stream(self, seed: int) -> Iterator[Any]:
         seeding.seed(seed)
         with self.blaming("batches"):
-            stream = self.task.batches(seed)
-        if not isinstance(stream, Iterator):
-            raise self.wrong(
-                "batches", f"returned {_shown(stream)}", "an iterator without end (while True: … yield batch)"
-            )
+            stream: Any = self.task.batches(seed)
+        if not isinstance(stream, Iterator | DataLoader):
+            expected = "an iterator without end (while True: … yield batch), or a DataLoader"
+            raise self.wrong("batches", f"returned {_shown(stream)}", expected)
         seeding.seed(seed)
-        return stream
+        return endless(stream, seed, self.task.device)
 
     def _next(self, stream: Iterator[Any], count: int) -> Any:
         with self.blaming("batches"):
@@ -208,7 +211,22 @@ class _Trial:
     def groups(self, model: nn.Module) -> None:
         """The model runs on the sample, if there is one, and it can be told what each parameter is."""
         with self.blaming("sample"):
-            groups.roles(model, self.task.sample(), head=self.task.head)
+            groups.roles(model, sample_of(self.task), head=self.task.head)
+        with self.blaming("groups"):
+            rules, seen = self.task.groups(), {"sample": sample_of(self.task), "head": self.task.head}
+            groups.multiplied(model, 1.0, 1.0, 0.1, rules=rules, **seen)
+
+    def hooks(self, model: nn.Module) -> None:
+        """A schedule gives factors, and the metrics are numbers."""
+        with self.blaming("schedule"):
+            own = self.task.schedule(self.task.steps)
+            factors = [float(own(step)) for step in range(self.task.steps)] if own else []
+        if wrong := [x for x in factors if not 0.0 <= x < math.inf]:
+            raise self.wrong("schedule", f"gave the factor {wrong[0]!r}", "factors of the peak in [0, ∞)")
+        with seeding.seeded(0), evaluating(model), self.blaming("metrics"):
+            for name, value in self.task.metrics(model).items():
+                float(value)
+                str(name)
 
     def evaluate(self, model: nn.Module) -> tuple[float, float]:
         """A finite number, nearly the same each time, that leaves the model as it was; and by how much it differs."""
@@ -274,9 +292,11 @@ class _Trial:
     def loss(self, model: nn.Module, batch: Any, step: int) -> float:
         """A finite number that gives finite gradients."""
         with self.blaming("loss"):
-            loss = self.task.loss(model, batch)
-        if not isinstance(loss, Tensor) or loss.ndim:
-            raise self.wrong("loss", f"returned {_shown(loss)}", "a tensor without dimensions (a mean over the batch)")
+            loss, parts = trained(self.task, model, batch)
+        for one in (loss, *parts.values()):
+            if not isinstance(one, Tensor) or one.ndim:
+                expected = "a tensor without dimensions (a mean over the batch), or a dict or tuple of such"
+                raise self.wrong("loss", f"returned {_shown(one)}", expected)
         if not math.isfinite(value := float(loss.detach())):
             moved = f"after {step} steps of {STRIDE:g} of the weights' length" if step else "before any training"
             raise self.wrong("loss", f"is {value} at step {step}, {moved}", "a finite loss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import math
 import re
 import sys
 from collections import Counter
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks import opened
@@ -134,7 +137,10 @@ def _maker(module: ModuleType, file: str) -> Callable[[], Any]:
         raise ThalwegError(
             f"{place(leaves[1])}: found {len(leaves)} tasks, {names}; expected one, or a function task()"
         )
-    for method in sorted(leaves[0].__abstractmethods__, key=list(METHODS).index):
+    missing = set(leaves[0].__abstractmethods__)
+    if leaves[0].batches is Task.batches and leaves[0].dataset is Task.dataset:
+        missing.add("batches")
+    for method in sorted(missing, key=list(METHODS).index):
         raise ThalwegError(f"{place(leaves[0])}: {leaves[0].__name__} has no {method}; expected {_wanted(method)}")
     return leaves[0]
 
@@ -163,6 +169,25 @@ def inspect_task(task: Task) -> None:
             raise _bad_variable(kind, number, value, f"a whole number of at least 1, as in {number} = 100")
     if not isinstance(task.fixed, set | frozenset) or not task.fixed <= VARYING:
         raise _bad_variable(kind, "fixed", task.fixed, "a set of 'model' and 'batches', as in fixed = {'batches'}")
+    _inspect_hooks(task)
+
+
+def _inspect_hooks(task: Task) -> None:
+    """Whether the variables that say how to train are what :func:`thalweg.train.fit` takes."""
+    kind = type(task)
+    if not isinstance(task.accumulate, int) or isinstance(task.accumulate, bool) or task.accumulate < 1:
+        raise _bad_variable(kind, "accumulate", task.accumulate, "a whole number of at least 1")
+    if task.clip is not None and not (isinstance(task.clip, int | float) and 0 < task.clip < math.inf):
+        raise _bad_variable(kind, "clip", task.clip, "a positive norm, or None")
+    if task.autocast not in (None, torch.bfloat16):
+        raise _bad_variable(kind, "autocast", task.autocast, "torch.bfloat16, or None")
+    if not isinstance(task.compile, bool | str):
+        raise _bad_variable(kind, "compile", task.compile, "True, False, or the name of a backend of torch.compile")
+    try:
+        torch.empty(1, device=task.device)
+    except Exception as error:
+        what = str(error).splitlines()[0]
+        raise _bad_variable(kind, "device", task.device, f"a device that is here, such as 'cpu' ({what})") from error
 
 
 def _bad_variable(kind: type, name: str, value: object, wanted: str) -> ThalwegError:
@@ -171,7 +196,8 @@ def _bad_variable(kind: type, name: str, value: object, wanted: str) -> ThalwegE
 
 
 def _wanted(method: str) -> str:
-    return f"def {', '.join((f'{method}(self', *METHODS[method]))}): {(inspect.getdoc(getattr(Task, method)) or '')}"
+    said = (inspect.getdoc(getattr(Task, method)) or "").partition("\n\n")[0].replace("\n", " ")
+    return f"def {', '.join((f'{method}(self', *METHODS[method]))}): {said}"
 
 
 def _a(value: object) -> str:
