@@ -428,11 +428,12 @@ class Sliced(nn.Module):
 
 @torch.fx.wrap
 def wrapped_product(x, kernel):
+    """What ``torch.fx`` does not look into."""
     return x @ kernel
 
 
 class Wrapped(nn.Module):
-    """A matrix that enters a function which a trace does not look into."""
+    """A matrix that enters a function of another file."""
 
     def __init__(self):
         super().__init__()
@@ -559,6 +560,17 @@ class BasicBlock(nn.Module):
         return F.relu(self.downsample(x) + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
 
 
+def unseen(model):
+    """The model as one of which no forward pass can be seen without a sample: it takes two inputs, and looks at one."""
+
+    class Unseen(type(model)):
+        def forward(self, x, looked_at):
+            return super().forward(x) if looked_at.sum() < 1e9 else x
+
+    model.__class__ = Unseen
+    return model
+
+
 class Mixture(nn.Module):
     """Stacks of expert matrices with biases, of which no module tells what they are, chosen by control flow."""
 
@@ -584,3 +596,88 @@ class Experts(nn.Module):
     def forward(self, x):
         h = torch.einsum("bi,eio->beo", x, self.up) + self.up_bias
         return x + torch.einsum("beo,eoi,be->bi", F.relu(h), self.down, self.router(x).softmax(-1))
+
+
+class Auxiliary(nn.Module):
+    """A classifier in the middle that runs in training alone, as GoogLeNet and Inception have them."""
+
+    def __init__(self, always=False):
+        super().__init__()
+        self.always = always
+        self.stem, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.aux = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        aux = self.aux(x) if self.training else None
+        y = self.fc(torch.relu(self.body(x)).mean((2, 3)))
+        return (y, aux) if self.training else y
+
+
+class Tasks(nn.Module):
+    """A head for each task, of which a pass takes one."""
+
+    def __init__(self, deep=False):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8))
+        make = (
+            (lambda n: nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, n)))
+            if deep
+            else (lambda n: nn.Linear(8, n))
+        )
+        self.heads = nn.ModuleDict({name: make(n) for name, n in zip("abc", (3, 8, 5), strict=True)})
+
+    def forward(self, x, task="a"):
+        return self.heads[task](self.body(x))
+
+
+class ActorCritic(nn.Module):
+    """Returns a distribution and a value; its heads are registered before its body."""
+
+    def __init__(self, distribution=torch.distributions.Categorical):
+        super().__init__()
+        self.value, self.policy = nn.Linear(8, 1), nn.Linear(8, 3)
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
+        self.distribution = distribution
+
+    def forward(self, x):
+        h = self.body(x)
+        if self.distribution is torch.distributions.Categorical:
+            return self.distribution(logits=self.policy(h)), self.value(h)
+        return self.distribution(self.policy(h), torch.ones(3)), self.value(h)
+
+
+class Depthwise(nn.Module):
+    """Kernels that filter each channel by itself, of torch's modules and hand-made."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.filter, self.mix = (
+            nn.Conv2d(3, 8, 3),
+            nn.Conv2d(8, 8, 3, groups=8),
+            nn.Conv2d(8, 8, 1, groups=2),
+        )
+        self.up, self.own = nn.ConvTranspose2d(8, 8, 2, groups=8), nn.Parameter(torch.randn(8, 1, 3, 3))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.conv2d(self.up(self.mix(self.filter(self.stem(x)))), self.own, groups=8)
+        return self.head(x.mean((2, 3)))
+
+
+class Picks(nn.Module):
+    """Picks a matrix from a stack by an index that the input decides, and a row of a table."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.experts, self.bias = nn.Parameter(torch.randn(3, 6, 6)), nn.Parameter(torch.randn(3, 6))
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        gates = self.gate(x).softmax(-1)
+        best = gates.argmax(-1)
+        x = torch.bmm(x[:, None], self.experts[best])[:, 0] + self.bias[best]
+        return self.out(x * gates.amax(-1, keepdim=True))

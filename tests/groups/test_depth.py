@@ -89,6 +89,7 @@ TABLE = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:what makes the output")  # some have no forward
 @pytest.mark.parametrize(("make", "expected"), TABLE.values(), ids=TABLE)
 def test_depth_as_structure_shows_it(make, expected):
     model = make()

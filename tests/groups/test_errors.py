@@ -21,6 +21,15 @@ class Locked(nn.Linear):
         self.lock = threading.Lock()
 
 
+class Unmet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel, self.layer = nn.Parameter(torch.ones(4, 4)), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 class Answer(nn.Linear):
     def forward(self, x):
         return super().forward(x).argmax(-1)
@@ -34,8 +43,11 @@ CASES = {
     "arguments": (mlp(sample=(X, {"a": X})), r"sample='float32 \(2, 4\), a: float32 \(2, 4\)'.*TypeError"),
     "no gradient": (lambda: roles(Answer(4, 2), X), r"sample='float32 \(2, 4\)'.*depends on the parameters"),
     "opaque": (lambda: roles(models.Opaque(), X), r"model='kernel \(4, 4\), kernel of Opaque'.*Pass hidden="),
-    "wrapped": (lambda: roles(models.Wrapped()), r"model='kernel \(4, 4\), kernel of Wrapped'.*Pass sample="),
-    "unseen": (lambda: roles(models.Branches(models.Own(4, 4))), r"model='0.kernel \(4, 4\), kernel of Own'.*sample="),
+    "unseen": (
+        lambda: roles(models.unseen(models.Wrapped())),
+        r"model='kernel \(4, 4\), kernel of Unseen'.*Pass sample=",
+    ),
+    "unmet": (lambda: roles(Unmet(), X), r"model='kernel \(4, 4\), kernel of Unmet, never met in a run on the sample'"),
     "head": (lambda: roles(models.Gpt(), head=["ln_head"]), r"head='ln_head'.*Did you mean lm_head"),
     "far head": (mlp(head="output"), r"head='output'.*named_modules"),
     "foreign head": (mlp(head=[nn.Linear(2, 2)]), r"head='Linear'.*modules of the model"),
@@ -55,6 +67,6 @@ def test_one_clear_error(call, message):
 
 
 def test_what_an_own_module_holds_can_be_named():
-    model = models.Branches(models.Own(4, 4), nn.Linear(4, 2))
-    assert [r.kind for r in roles(model, hidden=models.Own)] == ["hidden", "head", "vector"]
+    model = models.unseen(nn.Sequential(models.Own(4, 4), nn.Linear(4, 2)))
+    assert [r.kind for r in roles(model, hidden=models.Own, head="1")] == ["hidden", "head", "vector"]
     assert [r.kind for r in roles(models.Opaque(), X, hidden=(models.Opaque,))] == ["hidden", "head", "vector"]

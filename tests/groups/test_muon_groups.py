@@ -96,9 +96,9 @@ def test_it_composes_with_other_rules():
 
 def test_what_cannot_be_seen_is_said_by_a_rule():
     with pytest.raises(ValueError, match=r"layers\.0\.up"):
-        muon(models.Mixture(), muon={}, adamw={})
-    groups = muon(models.Mixture(), Rule("layers.*.up*", use_muon=False), Rule("layers.*.down", use_muon=False),
-                  muon={"lr": 0.02}, adamw={"lr": 1e-3})  # fmt: skip
+        muon(models.unseen(models.Mixture()), muon={}, adamw={})
+    rules = Rule("layers.*.up*", use_muon=False), Rule("layers.*.down", use_muon=False)
+    groups = muon(models.unseen(models.Mixture()), *rules, muon={"lr": 0.02}, adamw={"lr": 1e-3}, head="head")
     assert {name for name, on in got(groups, "use_muon").items() if on} == {f"layers.{i}.router.weight" for i in (0, 1)}
     thalweg.Muon(groups)
 

@@ -94,8 +94,12 @@ def test_order_of_registration_does_not_fool_a_sample():
     assert of_kind(models.HeadFirst(), "head", torch.randn(2, 4)) == {"head.weight"}
 
 
-def test_without_evidence_the_last_matrix_is_taken_and_the_reason_says_so():
-    head = next(r for r in roles(models.HeadFirst()) if r.kind == "head")
+def test_without_evidence_the_last_matrix_is_taken_and_a_warning_and_the_reason_say_so():
+    with pytest.warns(
+        UserWarning, match=r"Unseen is guessed: body.weight, the last registered.*sample=.*head="
+    ) as said:
+        head = next(r for r in roles(models.unseen(models.HeadFirst())) if r.kind == "head")
+    assert len(said) == 1
     assert head.name == "body.weight"
     assert "pass sample=" in head.why
 
@@ -111,7 +115,7 @@ def test_a_matrix_of_unknown_use_is_refused_with_the_remedy():
         roles(models.OwnMatrix(branches=True))
     assert "hidden=" in str(error.value)
     assert kinds(models.OwnMatrix(branches=True), IDX)["weight"] == "hidden"
-    assert kinds(models.OwnMatrix(branches=True), hidden=[models.OwnMatrix])["weight"] == "hidden"
+    assert kinds(models.OwnMatrix(branches=True), hidden=[models.OwnMatrix], head="out")["weight"] == "hidden"
 
 
 def test_a_subclass_of_linear_is_linear():

@@ -303,6 +303,12 @@ def frozen_whole():
 
 
 ADAMW = {"optimizer": torch.optim.AdamW}
+
+
+def blind():
+    return models.unseen(models.Mixture())
+
+
 CASES = {
     "nothing matches": (build(Rule("layers.*", lr=1)), r"Rule\('layers.\*', lr=1\): .* matches a par.*like 0.weight"),
     "near": (build(Rule("head.weight", lr=1), model=models.Gpt), r"Did you mean lm_head.weight"),
@@ -347,7 +353,7 @@ CASES = {
     "no parameters": (build(lr=1, model=nn.ReLU), r"model='ReLU'.*needs a gradient"),
     "no model": (build(lr=1, model=list), r"model=\[\].*Module"),
     "lazy": (build(lr=1, model=lambda: nn.LazyLinear(3)), r"model='weight, bias'.*lazy"),
-    "unknown use": (build(NoDecay(), model=models.Mixture), r"layers.0.up \(2, 8, 16\).*sample="),
+    "unknown use": (build(NoDecay(), model=blind), r"layers.0.up \(2, 8, 16\).*sample="),
 }  # fmt: skip
 
 

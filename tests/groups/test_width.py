@@ -104,7 +104,6 @@ def test_tied_embeddings_take_a_multiplier():
     (lambda n: nn.ConvTranspose2d(3, n, 3), {"weight": 1, "bias": 1}, {"weight": 2, "bias": 2}),
     (lambda n: nn.Embedding(7, n), {"weight": 1}, {"weight": 2}),
     (lambda n: nn.Linear(n, n * n // 4), {"weight": 1 / 2, "bias": 1}, {"weight": 2, "bias": 4}),
-    (lambda n: models.Own(3, n), {"kernel": 1}, {"kernel": 2}),
     (lambda n: models.Own(n, n), {"kernel": 1 / 2}, {"kernel": 1}),
     (lambda n: nn.Bilinear(3, 3, n), {"weight": 1, "bias": 1}, {"weight": 2, "bias": 2}),
     (lambda n: nn.LSTM(3, n), dict.fromkeys(["weight_ih_l0", "bias_ih_l0", "bias_hh_l0"], 1) | {"weight_hh_l0": 1 / 2},
@@ -267,10 +266,25 @@ def test_one_clear_error(call, message):
         call()
 
 
-def test_a_wrong_pair_of_fans_of_a_hand_made_kernel_is_refused():
-    def make(a, b):
-        return nn.Sequential(models.Own(a, b), nn.Linear(b, 3))
+def hand_made(a, b):
+    return nn.Sequential(nn.Linear(3, a), models.Own(a, b), nn.Linear(b, 3))
 
-    with pytest.raises(ValueError, match=r"which sizes of 0.kernel \(8, 12\)"):
-        factors(make(8, 12), make(4, 4))
-    assert factors(make(8, 12), make(4, 6))["0.kernel"] == 0.5
+
+@pytest.mark.parametrize(("narrow", "wide", "adam", "sgd"), [
+    ((4, 4), (8, 12), 1 / 2, 3 / 2),
+    ((4, 5), (8, 5), 1 / 2, 1 / 2),  # a router: what it takes grows, what it gives does not
+    ((5, 4), (5, 8), 1, 2),
+    ((4, 6), (8, 12), 1 / 2, 1),
+])  # fmt: skip
+def test_of_a_hand_made_kernel_the_use_tells_the_fan_in(narrow, wide, adam, sgd):
+    for like, factor in (("adam", adam), ("sgd", sgd)):
+        assert factors(hand_made(*wide), hand_made(*narrow), like=like)["1.kernel"] == pytest.approx(factor)
+
+
+def test_a_fan_in_that_nothing_tells_is_refused_and_not_taken_for_an_input():
+    def unseen(a, b):
+        return nn.ModuleDict({"own": models.Own(a, b), "head": nn.Linear(5, 5)})
+
+    for wide, narrow in (((8, 5), (4, 5)), ((8, 12), (4, 4))):
+        with pytest.raises(ValueError, match=r"which sizes of own.kernel .*a rule above"):
+            factors(unseen(*wide), unseen(*narrow), head="head", hidden=models.Own)

@@ -55,7 +55,7 @@ def test_is_torchs_muon_and_torchs_adamw_side_by_side(backend):
 def test_the_user_may_say_what_is_head_and_what_is_hidden():
     hidden, _ = thalweg.Muon(models.HeadFirst(), head="head").param_groups
     assert hidden["param_names"] == ["body.weight"]
-    hidden, _ = thalweg.Muon(models.OwnMatrix(branches=True), hidden=models.OwnMatrix).param_groups
+    hidden, _ = thalweg.Muon(models.OwnMatrix(branches=True), hidden=models.OwnMatrix, head="out").param_groups
     assert "weight" in hidden["param_names"]
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from thalweg._base.errors import bad_argument
 from thalweg.engine.declare import is_number
 from thalweg.groups import keys
+from thalweg.groups.roles import Heads, Types
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.table import Groups, Row
-from thalweg.groups.view import Heads, Param, Types, View
+from thalweg.groups.view import Param, View
 
 
 def of(
@@ -67,7 +68,9 @@ def of(
 
     Returns:
         A list of dicts, for any ``torch.optim.Optimizer``. What neither a rule nor a default says is not in them, and
-        is left to the optimizer.
+        is left to the optimizer. Weights that are kept as (in, out, …), by ``nn.ConvTranspose2d``, by ``Conv1D`` of
+        ``transformers`` or for ``x @ W``, have groups that say ``transposed=True``, as our optimizers understand it;
+        others pass over it, and where ``optimizer`` is one of those it is left out.
 
     Raises:
         ValueError: for a rule that matches no parameter, or none for which a rule above it has not decided already; a
@@ -77,7 +80,9 @@ def of(
     """
     view = View(model, sample, head, hidden)
     check_keys(rules, defaults, optimizer)
-    return gather(view, assign(view, rules, defaults, strict=strict, frozen=frozen))
+    assigned = assign(view, rules, defaults, strict=strict, frozen=frozen)
+    orient(assigned, optimizer)
+    return gather(view, assigned)
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,14 @@ def assign(
     return [one.finish(defaults) for one in assigned]
 
 
+def orient(assigned: Sequence[Assigned], optimizer: keys.Optimizers) -> None:
+    """Say of what is kept as (in, out, …) that it is, in its group; not for optimizers that do not ask."""
+    if keys.knows("transposed", optimizer):
+        for one in assigned:
+            if one.param.transposed:
+                one.values.setdefault("transposed", True)
+
+
 def gather(view: View, assigned: Sequence[Assigned]) -> Groups:
     """Parameters with equal values into groups, in the order in which these are met."""
     members: dict[Any, list[Assigned]] = {}
@@ -193,13 +206,16 @@ def gather(view: View, assigned: Sequence[Assigned]) -> Groups:
         rows.update({one.param.name: _row(one, len(groups), values) for one in same})
         groups.append({"params": [(one.param.name, one.param.parameter) for one in same], **values})
     groups.rows = tuple(rows.get(param.name) or _row(Assigned(param), None, {}) for param in view.params)
+    groups.notes = view.notes
     return groups
 
 
 def _row(given: Assigned, group: int | None, values: dict[str, Any]) -> Row:
     param, why = given.param, "; ".join(given.why)
     shape = tuple(param.parameter.shape)
-    return Row(group, param.name, param.names[1:], shape, param.parameter.numel(), dict(values), given.factors, why)
+    turned = bool(values.get("transposed", False))
+    size = param.parameter.numel()
+    return Row(group, param.name, param.names[1:], shape, size, dict(values), given.factors, why, turned)
 
 
 def _hashable(value: Any) -> Any:

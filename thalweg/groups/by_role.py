@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import nn
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import of
-from thalweg.groups.roles import roles
+from thalweg.groups.roles import Heads, Role, Types, roles
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.view import Param, View
 
@@ -24,6 +24,28 @@ def split(model: nn.Module, sample: Any = None, **options: Any) -> tuple[Named, 
     return hidden, rest
 
 
+def routes(
+    model: nn.Module, sample: Any, head: Heads, hidden: Types
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, ...]]:
+    """Groups of the hidden matrices, groups of everything else, and what was guessed or never met, in words.
+
+    Arguments as :func:`roles`.
+    """
+    view = View(model, sample, head, hidden)
+    params = [(param, param.kind) for param in view.params if param.parameter.requires_grad]
+    parts = ([p for p, kind in params if (kind == "hidden") is here] for here in (True, False))
+    return turned(next(parts)), turned(next(parts)), view.notes
+
+
+def turned(found: Iterable[Role | Param]) -> list[dict[str, Any]]:
+    """Groups of the parameters, those that are kept as (in, out, …) apart; no group without any."""
+    groups: dict[bool, dict[str, Any]] = {}
+    for role in found:
+        group = groups.setdefault(role.transposed, {"params": [], **({"transposed": True} if role.transposed else {})})
+        group["params"].append((role.name, role.parameter))
+    return [groups[key] for key in sorted(groups)]
+
+
 def multiplied(
     model: nn.Module,
     lr: float,
@@ -35,6 +57,8 @@ def multiplied(
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Groups for any optimizer: hidden matrices at ``lr`` with decay; the rest at ``lr * multiplier`` without.
+
+    Of each, what is kept as (in, out, …) has a group of its own, which says ``transposed=True``.
 
     Args:
         model: any module.
@@ -52,12 +76,13 @@ def multiplied(
             raise bad_argument(name, value, "a number in [0, ∞)")
     if rules:
         return of(model, *rules, _ByRole(multiplier), lr=lr, weight_decay=weight_decay, sample=sample, **options)
-    hidden, rest = split(model, sample, **options)
-    groups = [
-        {"params": hidden, "lr": lr, "weight_decay": weight_decay, "role": "hidden"},
-        {"params": rest, "lr": lr * multiplier, "weight_decay": 0.0, "role": "rest"},
+    found = roles(model, sample, **options)
+    hidden = {"lr": lr, "weight_decay": weight_decay, "role": "hidden"}
+    rest = {"lr": lr * multiplier, "weight_decay": 0.0, "role": "rest"}
+    return [
+        *({**group, **hidden} for group in turned(r for r in found if r.kind == "hidden")),
+        *({**group, **rest} for group in turned(r for r in found if r.kind != "hidden")),
     ]
-    return [group for group in groups if group["params"]]
 
 
 class _ByRole(Rule):

@@ -28,6 +28,8 @@ class NoDecay(Rule):
       (``LlamaRMSNorm``, ``T5LayerNorm``, ``LayerNorm2d``), gain and bias;
     - *biases*: what is named so (``bias``, ``bias_ih_l0``, ``in_proj_bias``), of any shape;
     - *vectors*: what has at most one dimension longer than 1: scales of layers, class tokens, temperatures, scalars;
+      the lengths of weights in weight normalisation; rates of state spaces (``A_log``); and, where embeddings are
+      exempt, too, so that uses are looked at, gains of more dimensions;
     - *embeddings*: ``nn.Embedding``, tied with the output or not, and what is used as one: learned positions, tables
       that are looked up. For a hand-made parameter, the use is seen in a trace, or in a run on ``sample``.
 
@@ -74,8 +76,11 @@ class NoDecay(Rule):
             return
         if param.at_sight[0] == "vector":
             yield "vector"
-        elif self.exempt["embedding"] and param.kind == "embedding":
-            yield "embedding"
+        elif self.exempt["embedding"]:
+            if param.embeds:
+                yield "embedding"
+            elif param.scales:
+                yield "vector"
 
 
 def _declared(model: nn.Module) -> set[str]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
-#: what an operation does with the parameters that meet activations in it; ``opaque`` is code that cannot be seen into
-Does = Literal["parameter", "input", "multiply", "convolve", "look up", "scale", "opaque", "other"]
+from thalweg.groups.dims import Fans, Origin
 
-_PRODUCTS = ("multiply", "convolve")
+#: what an operation does with the parameters that meet activations in it; ``filter`` convolves each channel by itself,
+#: ``opaque`` is code that cannot be seen into
+Does = Literal["parameter", "input", "multiply", "convolve", "filter", "look up", "scale", "opaque", "other"]
+#: the dimensions of a parameter that are summed over with activations, and those that the result has
+Layout = tuple[frozenset[int], frozenset[int]]
+
+_PRODUCTS = ("multiply", "convolve", "filter")
 _LAYERS = (*_PRODUCTS, "look up", "opaque")
 
 
@@ -23,11 +28,28 @@ class Step:
         does: its kind.
         inputs: the steps that it computes with; None for a constant.
         own: names of the parameters that it is (``does="parameter"``) or holds (a module seen as one operation).
+        inside: names of further parameters that such a module holds.
+        fans: of a product, the dimensions of each input that it sums over and keeps.
     """
 
     does: Does
     inputs: tuple[Hashable | None, ...] = ()
     own: frozenset[str] = frozenset()
+    fans: tuple[Fans | None, ...] = ()
+    inside: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model's parameters before its flow is read.
+
+    Attributes:
+        matrices: names of those that are known to be matrices.
+        stacks: names of those with three dimensions or more: what is picked from them by an index may be a matrix.
+    """
+
+    matrices: AbstractSet[str] = frozenset()
+    stacks: AbstractSet[str] = frozenset()
 
 
 class Flow:
@@ -37,28 +59,42 @@ class Flow:
     parameters, until it meets activations: that operation is their use.
 
     Attributes:
-        uses: parameter → how it meets activations: a set of :data:`Does`.
+        uses: parameter → how it meets activations: a set of :data:`Does`. Nothing of one that the pass does not meet.
+        layouts: parameter → how its dimensions meet activations, as far as that is seen, each way once.
+        steps: every operation in order. Its key is the node of the graph that was read, which has the arguments.
         source: how the graph was seen, as a phrase.
     """
 
     def __init__(
-        self, steps: Mapping[Hashable, Step], outputs: Sequence[Hashable], matrices: AbstractSet[str], source: str
+        self,
+        steps: Mapping[Hashable, Step],
+        outputs: Sequence[Hashable],
+        known: Known,
+        source: str,
+        origins: Callable[[Hashable], Sequence[Origin] | None],
     ) -> None:
         """Read the steps.
 
         Args:
             steps: in an order in which each follows its inputs.
             outputs: the steps that the model returns.
-            matrices: names of the parameters that are known to be matrices.
+            known: what is known of the parameters.
             source: how the graph was seen, as a phrase.
+            origins: of a step computed from parameters alone, where the dimensions of its value come from.
         """
-        self.uses: dict[str, set[Does]] = defaultdict(set)
-        self.source = source
-        self._steps, self._outputs, self._matrices = steps, outputs, matrices
+        self.uses: dict[str, set[Does]] = {}
+        self.layouts: dict[str, set[Layout]] = defaultdict(set)
+        self.source, self.steps = source, steps
+        self._outputs, self._matrices, self._stacks, self._origins = outputs, known.matrices, known.stacks, origins
         self._layers: dict[Hashable, frozenset[str]] = {}
         self._made_of: dict[Hashable | None, frozenset[str] | None] = {None: frozenset()}
         for node, step in steps.items():
             self._made_of[node] = self._read(node, step)
+
+    @property
+    def met(self) -> set[str]:
+        """The parameters that the pass meets."""
+        return {*self.uses, *(name for step in self.steps.values() for name in step.inside)}
 
     def makers(self, names: AbstractSet[str]) -> tuple[set[str], set[str]]:
         """Those of the named parameters that make the output, and those that only add to it.
@@ -75,6 +111,11 @@ class Flow:
         made = self._named(alone) & names
         return made, (self._named(last - alone) & names) - made
 
+    def upstream(self, names: AbstractSet[str]) -> set[str]:
+        """The parameters of layers from which others, that hold the named ones, are computed."""
+        ends = [node for node, held in self._layers.items() if held & names]
+        return {name for end in ends for node in self._upstream(end) for name in self._layers.get(node, ())}
+
     def _read(self, node: Hashable, step: Step) -> frozenset[str] | None:
         """Names of the parameters that alone make a value; None where activations take part."""
         if step.does in ("parameter", "input"):
@@ -82,8 +123,15 @@ class Flow:
         parts = [self._made_of[before] for before in step.inputs]
         if self._without_activations(step, parts):
             return frozenset().union(*(part for part in parts if part))
+        if step.does == "look up" and (picked := self._picked(parts)):
+            return picked
         self._record(node, step, parts)
         return None
+
+    def _picked(self, parts: list[frozenset[str] | None]) -> frozenset[str]:
+        """The stack of matrices from which one is picked by an index; empty where it is no such stack."""
+        tables = [part for part in parts if part]
+        return tables[0] if len(tables) == 1 and tables[0] <= self._stacks else frozenset()
 
     def _without_activations(self, step: Step, parts: list[frozenset[str] | None]) -> bool:
         if step.own or step.does == "look up" or None in parts:
@@ -100,12 +148,22 @@ class Flow:
             self._note(frozenset().union(*acted_on), "other")
         names = step.own.union(*factors)
         self._note(names, step.does)
+        for before, part, fans in zip(step.inputs, parts, step.fans, strict=False):
+            if part and part <= names and fans is not None:
+                self._lay(before, fans)
         if step.does in _LAYERS:
             self._layers[node] = names
 
     def _note(self, names: Iterable[str], does: Does) -> None:
         for name in names:
-            self.uses[name].add(does)
+            self.uses.setdefault(name, set()).add(does)
+
+    def _lay(self, node: Hashable, fans: Fans) -> None:
+        """Note which dimensions of the parameters that make a factor are summed over, and which are kept."""
+        contracted, produced = fans.of(self._origins(node) or ())
+        for name in {name for name, _ in contracted | produced}:
+            sides = (frozenset(i for one, i in side if one == name) for side in (contracted, produced))
+            self.layouts[name].add((next(sides), next(sides)))
 
     def _nearest(self, output: Hashable, names: AbstractSet[str]) -> set[Hashable]:
         found, seen, todo = set(), {output}, [output]
@@ -114,7 +172,7 @@ class Flow:
             if self._layers.get(node, frozenset()) & names:
                 found.add(node)
                 continue
-            before = {one for one in self._steps[node].inputs if one is not None} - seen
+            before = {one for one in self.steps[node].inputs if one is not None} - seen
             seen |= before
             todo.extend(before)
         return found
@@ -123,7 +181,7 @@ class Flow:
         seen: set[Hashable] = set()
         todo = [node]
         while todo:
-            before = {one for one in self._steps[todo.pop()].inputs if one is not None} - seen
+            before = {one for one in self.steps[todo.pop()].inputs if one is not None} - seen
             seen |= before
             todo.extend(before)
         return seen

@@ -44,6 +44,13 @@ def check(key: str, value: object, optimizers: Optimizers, also: Iterable[str] =
         raise bad_argument(key, value, f"a hyperparameter of {shown}: {listed}", hint)
 
 
+def knows(key: str, optimizers: Optimizers) -> bool:
+    """Whether one of the optimizers has a hyperparameter, or may have it."""
+    classes = optimizers if isinstance(optimizers, tuple) else (optimizers,) if optimizers else ()
+    names = [_names(one) for one in classes]
+    return not names or any(one is None or key in one for one in names)
+
+
 def _names(optimizer: Callable[..., Any]) -> frozenset[str] | None:
     """The hyperparameters of an optimizer's groups; None where its signature hides them behind ``**``."""
     if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):

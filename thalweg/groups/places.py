@@ -23,6 +23,8 @@ MATRICES = (nn.Linear, nn.modules.conv._ConvNd, *RECURRENT, nn.MultiheadAttentio
 #: modules that add to what passes through them, or whose output comes back to them: their matrices are no heads
 INNER = (*RECURRENT, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
+#: of a state space, rates of decay and a skip: as gains they have a scale of their own, whatever their shape
+_RATES, _BESIDE_RATES = ("A_log", "A_logs"), ("D", "Ds", "dt_bias")
 _PARAMETRIZED = "parametrizations."
 _NORM = re.compile("(?<!eight)(?<!pectral)[Nn]orm(?![a-z])")
 _HOLDS_A_NORM = re.compile("Linear|Conv|Embed|Att|MLP|Mlp|RNN|LSTM|GRU|Cell|Block|Head|Layer(?!Norm)")
@@ -76,11 +78,29 @@ def by_module(p: nn.Parameter, places: list[Place], matrices: tuple[type, ...]) 
         return "embedding", why + _tied_with(places)
     if any(_is_attention_bias(p, place.module) for place in places):
         return "vector", why
-    if any(isinstance(place.module, matrices) and not (place.parametrizes and _is_long(p)) for place in places):
+    if any(_is_gain(p, place) for place in places):
+        return "vector", f"{why}, lengths of a normalised weight"
+    if any(_is_rate(place) for place in places):
+        return "vector", f"{why}, rates of a state space"
+    if any(_is_depthwise(p, place.module) for place in places):
+        return "other", f"{why}, a kernel for each channel by itself"
+    if any(_is_matrix(p, place, matrices) for place in places):
         return "hidden", why
     if any(isinstance(place.module, nn.Bilinear) for place in places):
         return "other", f"{why}, a stack of matrices"
     return ("vector", f"{why}, one dimension longer than 1") if _is_long(p) else ("unknown", why)
+
+
+def is_transposed(p: nn.Parameter, places: list[Place]) -> bool | None:
+    """Whether the module of a parameter keeps it as (in, out, …); None where no module tells."""
+    modules = [place.module for place in places]
+    if p.ndim < 2 or any(isinstance(module, EMBEDDINGS) for module in modules):
+        return False
+    if any(_is_gain(p, place) for place in places):
+        return False
+    if any(isinstance(module, nn.modules.conv._ConvTransposeNd) or _is_conv1d(module) for module in modules):
+        return True
+    return False if any(isinstance(module, (*MATRICES, nn.Bilinear)) for module in modules) else None
 
 
 def _tied_with(places: list[Place]) -> str:
@@ -101,3 +121,33 @@ def _is_long(p: nn.Parameter) -> bool:
 
 def _is_attention_bias(p: nn.Parameter, module: nn.Module) -> bool:
     return isinstance(module, nn.MultiheadAttention) and (p is module.bias_k or p is module.bias_v)
+
+
+def _is_matrix(p: nn.Parameter, place: Place, matrices: tuple[type, ...]) -> bool:
+    made_from = place.parametrizes and not place.name.startswith("original")  # what a parametrization adds
+    return (isinstance(place.module, matrices) or _is_conv1d(place.module)) and not (made_from and _is_long(p))
+
+
+def _is_gain(p: nn.Parameter, place: Place) -> bool:
+    """Whether it is what weight normalisation, old or new, multiplies directions by: ``weight_g``, ``original0``."""
+    if place.parametrizes:
+        return place.name == "original0" and _is_long(p)
+    own = place.module._parameters
+    return place.name.endswith("_g") and own.get(f"{place.name.removesuffix('_g')}_v") is not None
+
+
+def _is_rate(place: Place) -> bool:
+    own = place.module._parameters
+    return place.name in _RATES or (place.name in _BESIDE_RATES and any(name in own for name in _RATES))
+
+
+def _is_depthwise(p: nn.Parameter, module: nn.Module) -> bool:
+    """Whether it is the kernel of a convolution that filters each channel by itself: C filters, not a matrix."""
+    return isinstance(module, nn.modules.conv._ConvNd) and p.ndim > 2 and module.groups > 1 and p.shape[1] == 1
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether it is the linear layer that GPT-2 of ``transformers`` has: (in, out), for all that it is called."""
+    weight = module._parameters.get("weight")
+    named = any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
+    return named and weight is not None and weight.ndim == 2 and getattr(module, "nf", None) == weight.shape[1]

@@ -9,12 +9,13 @@ from torch import nn
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups import keys
-from thalweg.groups.assign import assign, check_keys, gather, of
+from thalweg.groups.assign import assign, check_keys, gather, of, orient
 from thalweg.groups.decay import NoDecay
 from thalweg.groups.depth import LayerDecay
+from thalweg.groups.roles import Heads, Types
 from thalweg.groups.rules import Effect, Rule
 from thalweg.groups.table import Groups
-from thalweg.groups.view import Heads, Param, Types, View
+from thalweg.groups.view import Param, View
 from thalweg.groups.width import Base, Like, MuP, Output
 
 #: what tells thalweg.Muon which groups are its own, and that a kernel counts as a matrix
@@ -120,7 +121,9 @@ def muon(
             keys.check(key, value, one, _ROUTE)
     sides = _Side(True, kernels, {"flatten": True, **muon}), _Side(False, kernels, {"weight_decay": 0.0, **adamw})
     view = View(model, sample, head, hidden)
-    return gather(view, assign(view, (*rules, *sides), {}))
+    assigned = assign(view, (*rules, *sides), {})
+    orient(assigned, optimizer)
+    return gather(view, assigned)
 
 
 class _Side(Rule):

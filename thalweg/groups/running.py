@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.groups.flow import Does, Flow, Step
-from thalweg.groups.twin import twin, undisturbed
+from thalweg.groups import dims
+from thalweg.groups.dims import ON_THE_LEFT, ON_THE_RIGHT, Fans
+from thalweg.groups.flow import Does, Flow, Known, Step
+from thalweg.groups.shapes import ShapesOnly, on_meta
+from thalweg.groups.twin import randomness_kept, twin, undisturbed
+
+#: how many numbers a model has that is run with its values
+SMALL = 20_000_000
 
 _REMEDY = "Leave sample out, or name the output layers: head=[…]"
 _VECTORS = ("Mv", "Dot", "Vdot")
@@ -22,28 +28,81 @@ _NODES: dict[str, Does] = {
     **dict.fromkeys(("Embedding", "EmbeddingBag", "Index", "IndexSelect", "Gather"), "look up"),
     **dict.fromkeys(("Mul", "Div"), "scale"),
 }
+_FANS: dict[str, tuple[Fans | None, ...]] = {
+    **dict.fromkeys(("Mm", "Bmm", "Mv", "GroupedMm"), (ON_THE_LEFT, ON_THE_RIGHT)),
+    **dict.fromkeys(("Addmm", "Baddbmm"), (None, ON_THE_LEFT, ON_THE_RIGHT)),
+    **dict.fromkeys(("Linear", "MkldnnLinear"), (ON_THE_LEFT, dims.LINEAR)),
+}
 
 
-def by_running(model: nn.Module, sample: Any, matrices: AbstractSet[str]) -> Flow:
+def by_running(model: nn.Module, sample: Any, known: Known, *, training: bool = False) -> Flow:
     """Run a copy of the model on a copy of ``sample`` and read autograd's graph.
+
+    Of a large model the copy has shapes and no values, and takes no memory, unless the pass depends on values. A small
+    one is run as it is, which takes less time than what torch imports for the shapes alone.
 
     Args:
         model: any module; neither it nor any random state is changed.
         sample: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
-        matrices: names of the parameters that are known to be matrices.
+        known: what is known of the parameters.
+        training: whether it runs in training mode.
 
     Raises:
         ValueError: where the model cannot be copied, does not run on the sample, or returns nothing that depends on
             its parameters.
     """
-    with undisturbed(model):
-        double = _copy(model)
-        names = {id(p): name for name, p in double.named_parameters()}
-        outputs = [t.grad_fn for t in _tensors(_run(double, sample), set()) if t.grad_fn is not None]
+    source = "a run on the sample"
+    if sum(p.numel() for p in model.parameters()) > SMALL:
+        with contextlib.suppress(Exception):  # whatever a user's forward may raise without values
+            if flow := on_shapes(model, sample, known, source, training=training):
+                return flow
+    if flow := with_values(model, sample, known, source, training=training):
+        return flow
+    raise bad_argument("sample", _shown(sample), "an input whose output depends on the parameters", _REMEDY)
+
+
+def on_shapes(
+    model: nn.Module, sample: Any, known: Known, source: str, *, training: bool = False, guesses: bool = False
+) -> Flow | None:
+    """The flow through a copy that has no values; None where no output depends on parameters.
+
+    Args:
+        model, sample, known, training: as of :func:`by_running`; raises whatever the model raises on shapes.
+        source: how the graph was seen, as a phrase.
+        guesses: whether values that the pass asks for are guessed, as :class:`ShapesOnly` does.
+    """
+    with undisturbed():
+        double = twin(model, values=False).train(training)
+        given = _cloned(mapped(sample, on_meta))
+        with ShapesOnly(guesses):
+            returned = _call(double, given)
+        return _flow(double, returned, known, source)
+
+
+def with_values(model: nn.Module, sample: Any, known: Known, source: str, *, training: bool = False) -> Flow | None:
+    """The flow through a copy with all values; None where no output depends on parameters.
+
+    Raises:
+        ValueError: where the model cannot be copied, or does not run on the sample.
+    """
+    with undisturbed(), randomness_kept(model):
+        double = _copy(model).train(training)
+        try:
+            returned = _call(double, _cloned(sample))
+        except Exception as error:  # whatever a user's forward may raise
+            expected = f"an input that the model runs on, but: {type(error).__name__}: {error}"
+            raise bad_argument("sample", _shown(sample), expected, _REMEDY) from error
+        return _flow(double, returned, known, source)
+
+
+def _flow(double: nn.Module, returned: Any, known: Known, source: str) -> Flow | None:
+    names = {id(p): name for name, p in double.named_parameters()}
+    outputs = [t.grad_fn for t in tensors(returned, set()) if t.grad_fn is not None]
     if not outputs:
-        raise bad_argument("sample", _shown(sample), "an input whose output depends on the parameters", _REMEDY)
+        return None
     steps = {node: _step(node, names) for node in _forward_order(outputs)}
-    return Flow(steps, [term for node in outputs for term in _terms(node)], matrices, "a run on the sample")
+    ends = [term for node in outputs for term in _terms(node)]
+    return Flow(steps, ends, known, source, lambda node: dims.origins(node, names))
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -55,40 +114,44 @@ def _copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _run(model: nn.Module, sample: Any) -> Any:
-    given = _cloned(sample)
-    try:
-        if isinstance(given, Mapping):
-            return model(**given)
-        return model(*given) if isinstance(given, (tuple, list)) else model(given)
-    except Exception as error:  # whatever a user's forward may raise
-        expected = f"an input that the model runs on, but: {type(error).__name__}: {error}"
-        raise bad_argument("sample", _shown(sample), expected, _REMEDY) from error
+def _call(model: nn.Module, given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return model(**given)
+    return model(*given) if isinstance(given, (tuple, list)) else model(given)
 
 
 def _cloned(sample: Any) -> Any:
     """The sample with its tensors cloned; the floating ones need a gradient, to be told from constants."""
+    return mapped(sample, _clone)
+
+
+def _clone(x: Tensor) -> Tensor:
+    known = x.is_floating_point() or x.is_complex()
+    return x.detach().clone().requires_grad_(known).clone()  # the last: in-place layers refuse leaves
+
+
+def mapped(sample: Any, change: Any) -> Any:
+    """The sample with each of its tensors changed."""
     if isinstance(sample, Tensor):
-        known = sample.is_floating_point() or sample.is_complex()
-        return sample.detach().clone().requires_grad_(known).clone()  # the last: in-place layers refuse leaves
+        return change(sample)
     if isinstance(sample, Mapping):
-        return {key: _cloned(one) for key, one in sample.items()}
-    return type(sample)(map(_cloned, sample)) if type(sample) in (tuple, list) else sample
+        return {key: mapped(one, change) for key, one in sample.items()}
+    return type(sample)(mapped(one, change) for one in sample) if type(sample) in (tuple, list) else sample
 
 
-def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
-    """All tensors in a model's output: nested tuples, dicts, dataclasses and objects."""
+def tensors(value: Any, seen: set[int], kind: type = Tensor) -> Iterator[Any]:
+    """All tensors (or values of another ``kind``) in a model's output: nested tuples, dicts, dataclasses, objects."""
     if id(value) in seen or isinstance(value, nn.Module):
         return
     seen.add(id(value))
-    if isinstance(value, Tensor):
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, Mapping):
-        yield from (t for one in value.values() for t in _tensors(one, seen))
+        yield from (t for one in value.values() for t in tensors(one, seen, kind))
     elif isinstance(value, (tuple, list)):
-        yield from (t for one in value for t in _tensors(one, seen))
+        yield from (t for one in value for t in tensors(one, seen, kind))
     elif hasattr(value, "__dict__") and not isinstance(value, type):
-        yield from _tensors(vars(value), seen)
+        yield from tensors(vars(value), seen, kind)
 
 
 def _step(node: Any, names: Mapping[int, str]) -> Step:
@@ -96,18 +159,33 @@ def _step(node: Any, names: Mapping[int, str]) -> Step:
         name = names.get(id(node.variable))
         return Step("input") if name is None else Step("parameter", own=frozenset({name}))
     does, inputs = _does(node), tuple(before for before, _ in node.next_functions)
-    return Step(does, inputs[:2] if does == "convolve" and inputs[2] is None else inputs)
+    if does in ("convolve", "filter"):
+        shape = dims.shape_of(inputs[1]) if inputs[1] is not None else None
+        weight = dims.kernel(len(shape), getattr(node, "_saved_transposed", False)) if shape else None
+        return Step(does, inputs[:2] if inputs[2] is None else inputs, fans=(None, weight))
+    return Step(does, inputs, fans=_FANS.get(_kind(node), ()))
+
+
+def _kind(node: Any) -> str:
+    return re.sub(r"Backward\d*$", "", type(node).__name__)
 
 
 def _does(node: Any) -> Does:
     if isinstance(node, torch.autograd.function.BackwardCFunction):
         return "opaque"
-    kind = re.sub(r"Backward\d*$", "", type(node).__name__)
+    kind = _kind(node)
     if "Conv" in kind:
-        return "convolve"
+        return "filter" if _is_filter(node) else "convolve"
     if kind in _VECTORS and any(before is None for before, _ in node.next_functions):
         return "other"  # of a weight and a constant, such as the power iteration of a spectral norm
     return "multiply" if re.search("Rnn|RNN|Lstm|Gru", kind) else _NODES.get(kind, "other")
+
+
+def _is_filter(node: Any) -> bool:
+    """Whether a convolution filters each channel by itself."""
+    weight = node.next_functions[1][0] if len(node.next_functions) > 1 else None
+    shape = dims.shape_of(weight) if weight is not None else None
+    return bool(shape) and getattr(node, "_saved_groups", 1) > 1 and shape[1] == 1  # type: ignore[index]
 
 
 def _forward_order(outputs: Sequence[Any]) -> list[Any]:

@@ -32,6 +32,7 @@ class Row:
         settings: the hyperparameters that it gets, factors multiplied in.
         factors: what was multiplied in, by hyperparameter.
         why: the rules that decided.
+        transposed: whether it is a matrix or kernel that is kept as (in, out, …).
     """
 
     group: int | None
@@ -42,6 +43,7 @@ class Row:
     settings: Mapping[str, Any]
     factors: Mapping[str, float]
     why: str
+    transposed: bool = False
 
 
 class Groups(list[dict[str, Any]]):
@@ -53,11 +55,14 @@ class Groups(list[dict[str, Any]]):
     Attributes:
         rows: one :class:`Row` for each parameter of the model, frozen ones too, in the model's order: the outcome as
             data, as it was when the groups were built.
+        notes: what was guessed of the model, and which parameters no forward pass was seen to meet, in words.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]] = (), rows: Iterable[Row] = ()) -> None:
+    def __init__(
+        self, groups: Iterable[dict[str, Any]] = (), rows: Iterable[Row] = (), notes: Iterable[str] = ()
+    ) -> None:
         super().__init__(groups)
-        self.rows = tuple(rows)
+        self.rows, self.notes = tuple(rows), tuple(notes)
 
     def by(self, key: str) -> dict[Any, Groups]:
         """The groups apart, by their value of ``key``, for several optimizers; ``key`` itself is taken out.
@@ -70,7 +75,7 @@ class Groups(list[dict[str, Any]]):
             if key not in group:
                 names = ", ".join(row.name for row in self.rows if row.group == index)
                 raise bad_argument("key", key, f"a setting of every group, but these have none: {names}")
-            part = parts.setdefault(group[key], Groups())
+            part = parts.setdefault(group[key], Groups(notes=self.notes))
             part.rows += tuple(
                 replace(row, group=len(part), settings={k: v for k, v in row.settings.items() if k != key})
                 for row in self.rows
@@ -91,7 +96,7 @@ class Groups(list[dict[str, Any]]):
             lines += _body(rows, len(trained) > MANY)
         if frozen := [row for row in self.rows if row.group is None]:
             lines += [f"frozen, in no group: {_size(frozen)}", *_body(frozen, len(self.rows) > MANY)]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def _blocks(self, trained: list[Row]) -> list[dict[int, list[Row]]]:
         """The groups, by index; of a large model those together whose names differ in their numbers alone."""
@@ -167,4 +172,7 @@ def _name(row: Row) -> str:
 
 
 def _shape(row: Row) -> str:
-    return f"({', '.join(map(str, row.shape))})" if row.shape else "scalar"
+    sizes = list(map(str, row.shape))
+    if row.transposed:  # the way that most are kept, (out, in, …), goes without saying
+        sizes[:2] = [f"in {sizes[0]}", f"out {sizes[1]}"]
+    return f"({', '.join(sizes)})" if sizes else "scalar"

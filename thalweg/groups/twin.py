@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from thalweg.groups.shapes import META
 
 
 def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
@@ -27,26 +33,88 @@ def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
 def twin(model: nn.Module, *, values: bool) -> nn.Module:
     """A deep copy in eval mode, so that nothing a forward does can reach the model; every parameter needs a gradient.
 
+    What torch.compile has compiled of it runs as it was written.
+
     Args:
         model: any module; what ``copy.deepcopy`` raises is passed on.
-        values: whether the parameters are copied too; else they are on ``meta`` and take no memory.
+        values: whether its tensors are copied too; else they are on ``meta`` and take no memory.
     """
     memo = {}
     for p in model.parameters():
-        value = p.detach().clone() if values else torch.empty_like(p, device="meta")
+        value = p.detach().clone() if values else torch.empty_like(p, device=META)
         memo[id(p)] = nn.Parameter(value, requires_grad=p.is_floating_point() or p.is_complex())
-    return copy.deepcopy(model, memo).eval()
+    with _Copies(values):
+        double = copy.deepcopy(model, memo).eval()
+    for module in double.modules():
+        if isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
+            vars(module)["forward"] = inner.__call__
+    return double
+
+
+class _Copies(TorchFunctionMode):
+    """How ``copy.deepcopy`` copies tensors, in this thread: those that a hook has computed, too."""
+
+    def __init__(self, values: bool) -> None:
+        super().__init__()
+        self.values = values
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """A copy of a tensor; any other call as it is."""
+        if func is not Tensor.__deepcopy__:
+            return func(*args, **(kwargs or {}))
+        x, memo = args
+        if id(x) not in memo:
+            copied = x.detach().clone() if self.values else torch.empty_like(x.detach(), device=META)
+            memo[id(x)] = copied.requires_grad_(x.requires_grad and x.is_leaf)
+        return memo[id(x)]
 
 
 @contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Gradients on, compilation off, and torch's random states, of the model's devices too, put back at the end."""
-    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+def undisturbed() -> Iterator[None]:
+    """Gradients on, and no function compiled, in this thread alone."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([]))
-        for device in devices:
-            stack.enter_context(torch.random.fork_rng([device], device_type=device.type))
         stack.enter_context(torch.inference_mode(False))  # this turns gradients on, too
         if "torch._dynamo" in sys.modules:  # something may be compiled; else it would be a slow import for nothing
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(torch._guards.tracing(_uncompiled()))
         yield
+
+
+def _uncompiled() -> Any:
+    """What makes compiled functions run as they were written, in this thread; torch's own switch is for all threads."""
+    running: Any = SimpleNamespace(in_kernel_invocation=True, shape_env=None)
+    return torch._guards.TracingContext(running)
+
+
+@contextlib.contextmanager
+def randomness_kept(model: nn.Module) -> Iterator[None]:
+    """Torch's random states, of the model's devices too, put back at the end, if this thread has drawn from them.
+
+    They belong to the process: where nothing was drawn, what other threads have drawn meanwhile stays drawn.
+    """
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    modules = [getattr(torch, device.type) for device in devices]
+    states = [module.get_rng_state(device) for module, device in zip(modules, devices, strict=True)]
+    before = torch.get_rng_state()
+    with (watch := _Draws()):
+        yield
+    if watch.drew:
+        torch.set_rng_state(before)
+        for module, device, state in zip(modules, devices, states, strict=True):
+            module.set_rng_state(state, device)
+
+
+_DRAWS = re.compile(
+    r"rand|dropout|rrelu|gumbel|bernoulli|multinomial|poisson|fractional_max_pool|scaled_dot_product|multi_head|"
+    r"^(normal|uniform|exponential|cauchy|log_normal|geometric|random|lstm|gru|rnn_tanh|rnn_relu)_?$"
+)
+
+
+class _Draws(TorchFunctionMode):
+    """Notes whether a function was called, in this thread, that may draw random numbers."""
+
+    drew = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call of torch, as it is."""
+        self.drew = self.drew or bool(_DRAWS.search(getattr(func, "__name__", "")))
+        return func(*args, **(kwargs or {}))

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.groups.places import EMBEDDINGS, MATRICES
+from thalweg.groups.places import EMBEDDINGS, MATRICES, is_transposed
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.twin import unwrapped
 from thalweg.groups.view import Param, View
@@ -18,8 +18,6 @@ Like = Literal["adam", "sgd"]
 Output = Literal["lr", "multiplier"]
 #: a narrower model; its shapes by name; or the base size of each size that counts as width
 Base = nn.Module | Mapping[str, Sequence[int]] | Mapping[int, int]
-
-_IN_OUT = (*EMBEDDINGS, nn.modules.conv._ConvTransposeNd)  # modules that keep a weight as (in, out, …)
 
 
 class MuP(Rule):
@@ -126,20 +124,30 @@ def _growth(param: Param, base: tuple[int, ...]) -> tuple[float, float]:
     if all(ratio == 1 for ratio in ratios):
         return 1.0, 1.0
     modules = [place.module for place in param.places]
-    if any(isinstance(module, (*_IN_OUT, *MATRICES)) for module in modules):
+    embeds = any(isinstance(module, EMBEDDINGS) for module in modules)
+    turned = embeds or is_transposed(param.parameter, list(param.places))
+    if turned or any(isinstance(module, MATRICES) for module in modules):
         if any(ratio != 1 for ratio in ratios[2:]):
             raise bad_argument("base", base, f"the kernel size of {param.name} {shape}: it is no width")
-        out_in = not any(isinstance(module, _IN_OUT) for module in modules)
-        return (ratios[1], ratios[0]) if out_in else (ratios[0], ratios[1])
-    return _growth_by_use(param, [ratio for ratio in ratios if ratio != 1], base)
+        return (ratios[0], ratios[1]) if turned else (ratios[1], ratios[0])
+    return _growth_by_use(param, ratios, base)
 
 
-def _growth_by_use(param: Param, grown: list[float], base: tuple[int, ...]) -> tuple[float, float]:
+def _growth_by_use(param: Param, ratios: list[float], base: tuple[int, ...]) -> tuple[float, float]:
     """Of a parameter whose module does not tell its fan-in from its fan-out."""
+    grown = [ratio for ratio in ratios if ratio != 1]
+    bilinear = any(isinstance(place.module, nn.Bilinear) for place in param.places)
+    contracted, produced = ({1, 2}, {0}) if bilinear else param.layout or (frozenset(), frozenset())
+    if bilinear and 1 not in ratios[1:]:
+        contracted = set()  # with both of its inputs grown, what its fan-in is depends on how these do
+    if all(ratio == 1 or i in contracted ^ produced for i, ratio in enumerate(ratios)):
+        return math.prod(ratios[i] for i in contracted), math.prod(ratios[i] for i in produced)
     if len(grown) == 2 and grown[0] == grown[1]:
         return grown[0], grown[1]
-    if len(grown) == 1 and param.kind in ("head", "hidden", "embedding"):
+    if len(grown) == 1 and param.kind in ("head", "embedding"):
         return (grown[0], 1.0) if param.kind == "head" else (1.0, grown[0])
+    if len(grown) == 1 and param.scales:
+        return 1.0, grown[0]
     shape = tuple(param.parameter.shape)
     remedy = "Set its lr by a rule above MuP"
     raise bad_argument("base", base, f"to tell which sizes of {param.name} {shape} are its fan-in", remedy)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thalweg import groups as roles
 from thalweg._base.errors import bad_argument
 from thalweg.engine import ops
 from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.optimizer import Optimizer
+from thalweg.groups.by_role import routes
 from thalweg.linalg.gram import orthogonal_factors
 from thalweg.linalg.newton_schulz import JORDAN
 from thalweg.optim.adam import Adam
@@ -45,7 +46,9 @@ class Muon(Optimizer):
     W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$
 
     ``Muon(model)`` gives Muon the hidden matrices (convolutions flattened) and AdamW the embeddings, the output head,
-    norms, biases and other vectors, in one optimizer with one ``state_dict``; ``repr`` shows the outcome.
+    norms, biases and other vectors, in one optimizer with one ``state_dict``; ``repr`` shows the outcome, and what of
+    it was guessed. Weights that the model keeps as (in, out), as for ``x @ W``, have a group of their own, which says
+    ``transposed=True``: m is what a layer gives, n what it takes.
     ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
 
     As ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one; on
@@ -126,9 +129,19 @@ class Muon(Optimizer):
         self._of_adamw = {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"]}
         if not isinstance(params, nn.Module):
             return params
-        hidden, rest = roles.split(params, given["sample"], head=given["head"], hidden=given["hidden"])
-        aux = {"params": rest, "use_muon": False, "weight_decay": given["adamw_weight_decay"]}
-        return [g for g in ({"params": hidden, "flatten": True}, aux) if g["params"]]
+        hidden, rest, self._notes = routes(params, given["sample"], given["head"], given["hidden"])
+        if not hidden:
+            warnings.warn(
+                f"Muon finds no hidden matrix in {type(params).__name__}, and AdamW steps all of it. Hidden are the "
+                "matrices of linear, convolutional, recurrent and attention layers that do not make the output: name "
+                "the output layers if others do (head=[…], or head=() for none), or further layers: hidden=(Type,)",
+                stacklevel=3,
+            )
+        aux = {"use_muon": False, "weight_decay": given["adamw_weight_decay"]}
+        return [*({"flatten": True, **group} for group in hidden), *({**aux, **group} for group in rest)]
+
+    def __repr__(self) -> str:
+        return "\n".join((super().__repr__(), *(f"  {note}" for note in getattr(self, "_notes", ()))))
 
     def _check_group(self, group: dict[str, Any]) -> None:
         names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
