@@ -49,7 +49,8 @@ def usage(name: str) -> str:
     else:
         rate = next((f", lr={value(s.default)}" for s in about.settings if s.name == "lr"), "")
         made = f'optimizer = thalweg.create("{name.lower()}", model{rate})'
-    return "\n".join([*lines, "model = torch.nn.Linear(8, 2)", made, ""])
+    layers = "torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2)"
+    return "\n".join([*lines, f"model = torch.nn.Sequential({layers})", made, ""])
 
 
 # -- one page --------------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_a_further_setting_is_in_the_lines(tmp_path, entry):
         assert trained_by(lines, spec)[1] == execute(spec, "verdict")["final_loss"]
 
 
-#: a model whose output layer is registered first, and chosen by a condition that tracing cannot follow
+#: a model whose output layer is registered first, and that does not say what it takes
 BACKWARDS = """
 class Net(nn.Module):
     def __init__(self):
@@ -111,8 +111,8 @@ class Net(nn.Module):
         self.out = nn.Linear(8, 1)
         self.inner = nn.Linear(2, 8)
 
-    def forward(self, x):
-        return self.out(self.inner(x).tanh()) if x.sum() < 1e9 else x
+    def forward(self, *given):
+        return self.out(self.inner(given[0]).tanh())
 
 class Small(Task):"""
 

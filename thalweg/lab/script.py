@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from thalweg.groups import roles
+from thalweg.groups.roles import Role, certain, roles
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.run import Spec
@@ -127,10 +127,11 @@ def _seen(spec: Spec) -> str:
     """The further argument that makes the roles in the user's script those of the race; empty if none is needed."""
     task = get_task(spec.task)
     model = model_of(task, spec.seed)
-    raced = [role.kind for role in roles(model, sample_of(task), head=task.head)]
-    try:
-        if [role.kind for role in roles(model)] == raced:
-            return ""
-    except ValueError:  # a matrix whose use is seen only when the model runs
-        pass
+    raced, alone = roles(model, sample_of(task), head=task.head), certain(model)
+    if alone is not None and _judged(alone) == _judged(raced):
+        return ""
     return ", sample=sample" if task.head is None else f", head={list(task.head)!r}"
+
+
+def _judged(found: list[Role]) -> list[tuple[str, bool]]:
+    return [(role.kind, role.transposed) for role in found]

@@ -113,7 +113,7 @@ class Muon(Optimizer):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_of_adamw": self._of_adamw}
+        return {**super().__getstate__(), "_of_adamw": self._of_adamw, "_notes": self._notes}
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -127,6 +127,7 @@ class Muon(Optimizer):
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
         self._of_adamw = {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"]}
+        self._notes: tuple[str, ...] = ()
         if not isinstance(params, nn.Module):
             return params
         hidden, rest, self._notes = routes(params, given["sample"], given["head"], given["hidden"])
@@ -141,7 +142,7 @@ class Muon(Optimizer):
         return [*({"flatten": True, **group} for group in hidden), *({**aux, **group} for group in rest)]
 
     def __repr__(self) -> str:
-        return "\n".join((super().__repr__(), *(f"  {note}" for note in getattr(self, "_notes", ()))))
+        return "\n".join((super().__repr__(), *(f"  {note}" for note in self._notes)))
 
     def _check_group(self, group: dict[str, Any]) -> None:
         names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
