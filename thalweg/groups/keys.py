@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Declared
+from thalweg.engine.optimizer import TORCHS, Declared
 
 Optimizers = Callable[..., Any] | tuple[Callable[..., Any], ...] | None
 
@@ -56,7 +56,7 @@ def _names(optimizer: Callable[..., Any]) -> frozenset[str] | None:
     if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):
         raise bad_argument("optimizer", optimizer, "an optimizer class, such as torch.optim.AdamW")
     if isinstance(optimizer, type) and issubclass(optimizer, Declared):
-        return frozenset(optimizer.hypers)
+        return frozenset(optimizer.hypers) | frozenset(TORCHS)
     arguments = [inspect.signature(init).parameters.values() for init in _constructors(optimizer)]
     if all(any(p.kind is _OPEN for p in parameters) for parameters in arguments):
         return None
