@@ -133,11 +133,13 @@ class Live(Watcher):
         to_run = self.all_seconds - self.found_seconds
         share = min(1.0, self.run_seconds / to_run) if to_run > 0 else 1.0
         elapsed = time.monotonic() - self.started
-        seconds = elapsed * (1 - share) / share if share > 0.05 else to_run / self.plan.jobs - elapsed
-        return duration(max(0.0, seconds))
+        whole = elapsed / share if share > 0.05 else to_run / self.plan.jobs
+        return duration((1 - share) * whole)
 
     def _how_far(self) -> str:
-        return f"{self.done} of {self.total} runs, about {self._left()} left"
+        """What is left is said while runs are: the timing pass behind them is short."""
+        left = f", about {self._left()} left" if self.done < self.total else ""
+        return f"{self.done} of {self.total} runs{left}"
 
     def _best(self, before: str) -> str:
         best = ", ".join(f"{label} {loss:.4g} (lr {lr:.3g})" for label, (loss, lr) in self.best.items())

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
 from thalweg.cli.tables import Column, leaderboard, print_table
@@ -26,15 +25,17 @@ def show_plan(console: Console, plan: Plan) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    table = Table("optimizer", "tuning", "verdict", "shorter", "ms a step", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for c in plan.contestants:
-        label = f"{c.label} (baseline)" if c is plan.contestants[0] else c.label
-        runs = plan.runs(c)
-        counts = [str(runs["tune"]) if c.tuned else "not tuned", str(runs["verdict"]), str(runs["horizon"])]
-        table.add_row(label, *counts, f"{1e3 * plan.step_seconds[c.label]:.1f}")
-    console.print(table)
+    runs = [plan.runs(c) for c in plan.contestants]
+    labels = [c.label for c in plan.contestants]
+    tuning = [str(mine["tune"]) if c.tuned else "not tuned" for c, mine in zip(plan.contestants, runs, strict=True)]
+    columns = [
+        Column("optimizer", [f"{labels[0]} (baseline)", *labels[1:]], left=True),
+        Column("tuning", tuning),
+        Column("verdict", [str(mine["verdict"]) for mine in runs], 1),
+        Column("shorter", [str(mine["horizon"]) for mine in runs], 2),
+        Column("ms a step", [f"{1e3 * plan.step_seconds[label]:.1f}" for label in labels], 3),
+    ]
+    print_table(console, columns)
     console.print(f"{plan.total} runs, about {duration(plan.seconds())} where nothing is stored yet", highlight=False)
 
 

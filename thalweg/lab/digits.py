@@ -16,7 +16,7 @@ def fixed(x: float, decimals: int) -> str:
 
 
 def of_interval(difference: float, low: float | None, high: float | None, margin: float) -> int:
-    """Decimals for a difference, its interval and the margin, to be written alike.
+    """Decimals for a difference and its interval, to be written alike; the margin has :func:`of_margin`.
 
     They show the half-width of the interval to two digits, or more where less would hide what the verdict rests on: an
     end that lies beside zero or beside the margin does so when it is written, too.
@@ -33,6 +33,11 @@ def of_interval(difference: float, low: float | None, high: float | None, margin
     return next(enough, fewest)
 
 
+def of_margin(margin: float, decimals: int) -> int:
+    """Decimals for a margin beside an interval that has so many: as many, or its own two digits if it is small."""
+    return max(decimals, of_size(margin)) if margin else decimals
+
+
 def of_size(x: float) -> int:
     """Decimals that show two digits of a number; four for zero and what is not finite."""
     return min(max(1 - math.floor(math.log10(x)), 0), MOST - 3) if 0.0 < x < math.inf else 4
@@ -45,13 +50,14 @@ def of_spreads(spreads: Iterable[float | None]) -> int:
 
 
 def _faithful(ends: Iterable[float], margin: float, decimals: int) -> bool:
-    """Whether the rounded ends stand to zero and the margin as they are, and the margin is not rounded to nothing."""
+    """Whether the ends stand to zero and to the margin as they are when all are written."""
 
     def side(a: float, b: float) -> int:
         return (a > b) - (a < b)
 
-    pairs = [(end, bound) for end in ends for bound in (0.0, margin, -margin)] + [(margin, 0.0)]
-    return all(side(a, b) == side(round(a, decimals), round(b, decimals)) for a, b in pairs)
+    written = round(margin, of_margin(margin, decimals))
+    bounds = ((0.0, 0.0), (margin, written), (-margin, -written))
+    return all(side(end, exact) == side(round(end, decimals), shown) for end in ends for exact, shown in bounds)
 
 
 def count(n: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thalweg.lab import diverged, stats
-from thalweg.lab.digits import count, fixed, of_interval, size
+from thalweg.lab.digits import count, fixed, of_interval, of_margin, size
 from thalweg.lab.names import join, named
 from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Verdict
 from thalweg.lab.wording.qualify import entry, level, qualified, told, untrained
@@ -55,7 +55,7 @@ def _numbers(result: RaceResult, c: Comparison) -> str:
     digits = _decimals(c)
     ours, theirs = (fixed(entry(result, c[side])["mean_loss"], digits) for side in ("challenger", "baseline"))
     p = "" if c["p_sign_flip"] is None else f"; sign-flip p {c['p_sign_flip']:.2g}"
-    difference, margin = fixed(c["difference"], digits), fixed(c["margin"], digits)
+    difference, margin = fixed(c["difference"], digits), fixed(c["margin"], of_margin(c["margin"], digits))
     return (
         f"end loss {ours} against {theirs} {result['task'].get('unit', 'loss')}, difference {difference} "
         f"({_range(result, c, digits)}; margin ±{margin}; {_seeds(c['seeds'])}{p})"
