@@ -1,8 +1,11 @@
 """A whole race on a small task: its result, what it reuses, and how it takes what goes wrong on the way."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 from concurrent.futures import Future
 from datetime import datetime
@@ -205,6 +208,26 @@ def test_a_second_call_finds_every_run_in_the_store_and_says_the_same(raced, inl
     assert len(log.finished) == len(result["runs"])
     assert all(reused for *_, reused in log.finished)
     assert _untimed(json.loads(json.dumps(again))) == _untimed(json.loads(json.dumps(result)))
+
+
+def test_a_loss_that_was_edited_in_the_store_ends_the_race_until_it_is_dropped(raced, inline, tmp_path):
+    result, made, _, whole = raced
+    shutil.copy(whole.url.removeprefix("sqlite:///"), tmp_path / "edited.db")
+    key = next(r["key"] for r in result["runs"] if r["role"] == "verdict" and r["optimizer"] == "muon")
+    with contextlib.closing(sqlite3.connect(tmp_path / "edited.db")) as connection:
+        connection.execute(
+            "update runs set run = replace(run, 'final_loss\": ', 'final_loss\": 1') where key = ?", (key,)
+        )
+        connection.commit()
+    edited = Store(str(tmp_path / "edited.db"))
+    with pytest.raises(ThalwegError, match=rf"the run {key[:12]}… \(muon, .*, seed 10\d, 20 steps\) .* its checksum"):
+        race(made, edited)
+    assert edited.drop(edited.contents().unusable) == 1
+    log = Log()
+    again = race(made, edited, log)
+    assert log.started == [key]
+    assert _untimed(json.loads(json.dumps(again))) == _untimed(json.loads(json.dumps(result)))
+    edited.close()
 
 
 def test_an_empty_store_gives_the_same_numbers(raced, inline, tmp_path):
