@@ -6,6 +6,11 @@ import thalweg
 
 params = [torch.nn.Parameter(torch.zeros(2, 2))]
 thalweg.SGD(params, 0.1, 0.9, nesterov=True, maximize=False)
+thalweg.SGD(params, 0.1, 0.9, 0.0, 0.0, True)
+thalweg.AdamW(params, 0.1, (0.9, 0.99), 1e-8, 0.1, False)
+thalweg.AdamW(params, (0.9, 0.99))  # type: ignore[arg-type]
+thalweg.AdamW(params, backend="gpu", state_dtype="int8")  # type: ignore[arg-type]
+thalweg.AdamW(params, hyperball="al")  # type: ignore[arg-type]
 thalweg.AdamW(params, lr=0.1, betas=(0.9, 0.99), backend="eager", fused=True)
 thalweg.Muon(torch.nn.Linear(2, 2), lr=0.1, lr_ratio=0.3, adjust_lr_fn="match_rms_adamw")
 thalweg.AdamW(params, lrr=0.1)  # type: ignore[call-arg]

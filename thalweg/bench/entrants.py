@@ -134,7 +134,7 @@ def work_for(name: str, work: Work, scale: float = 1.0) -> Work:
     raise bad_argument("work", work.name, f"one with matrices, for {name}")
 
 
-def ours(name: str, load: Load, backend: str, settings: dict[str, Any]) -> Entrant:
+def ours(name: str, load: Load, backend: Any, settings: dict[str, Any]) -> Entrant:
     """An optimizer of the library over ``load``; one of matrices leaves the rest to AdamW.
 
     Raises:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -274,8 +276,10 @@ def collect(cls: type) -> None:
         if isinstance(value, StateSpec):
             declared[name] = replace(value, name=value.name or name)
         elif isinstance(value, dict) and "within" in value:
+            spelled = _spelled(annotation)
             within = Interval(value["within"]) if isinstance(value["within"], str) else value["within"]
-            declared[name] = Hyper(name, _spelled(annotation), **{**value, "within": within})
+            within = _choices(spelled) if within is None else within
+            declared[name] = Hyper(name, spelled, **{**value, "within": within})
         else:
             continue
         if name in TAKEN:
@@ -292,6 +296,15 @@ def _spelled(annotation: Any) -> str:
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     text = text.replace("typing.", "").replace("Tuple", "tuple")
     return f"{text} | None" if text.startswith("Optional") else text
+
+
+def _choices(annotation: str) -> tuple[Any, ...] | None:
+    """What may be chosen, from ``Literal["a", "b"] | None``; None where the type says more than that."""
+    kinds = re.sub(r"Literal\[([^\]]*)\]", "Literal", annotation).split(" | ")
+    if "Literal" not in kinds or not {*kinds} <= {"Literal", "None", "bool"}:
+        return None
+    found = ast.literal_eval(f"({', '.join(re.findall(r'Literal.([^]]*).', annotation))},)")
+    return *((None,) if "None" in kinds else ()), *((False, True) if "bool" in kinds else ()), *found
 
 
 def signature(hypers: Mapping[str, Hyper]) -> inspect.Signature:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 import torch
 from torch import Tensor, nn
@@ -110,9 +110,10 @@ class Optimizer(Declared):
     kept_besides: ClassVar[tuple[str, ...]] = ()
 
     params: Iterable[Any] | nn.Module
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
+    if not TYPE_CHECKING:  # where a base declares a name, type checkers put it first: each rule says where these stand
+        weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
+        decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
     maximize: bool = hyper(default=False, doc="climb instead of descend", kw_only=True)
-    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
     independent_weight_decay: bool = hyper(default=False, doc="decay by wd·lr/initial lr", kw_only=True)
     clip_value: float | None = hyper(
         default=None, within="(0, ∞)", doc="bound of an element of g", off=None, kw_only=True
@@ -134,13 +135,15 @@ class Optimizer(Declared):
     orthograd: bool = hyper(default=False, doc="take from g what points along p", kw_only=True)
     cautious: bool = hyper(default=False, doc="move only where u agrees with g", kw_only=True)
     cautious_decay: bool = hyper(default=False, doc="decay only where u shrinks p too", kw_only=True)
-    hyperball: bool | str = hyper(default=False, within=(False, True, "all"), doc="keep a tensor's norm", kw_only=True)
+    hyperball: bool | Literal["all"] = hyper(default=False, doc="keep a tensor's norm", kw_only=True)
     trust_ratio: bool = hyper(default=False, doc="scale u by ‖p‖/‖u‖, a tensor at a time", kw_only=True)
     transposed: bool = hyper(default=False, doc="matrices are kept as (in, out, …)", kw_only=True, init=False)
-    backend: str = hyper(default="auto", kw_only=True, setup=True)
-    state_dtype: str | torch.dtype | None = hyper(default=None, kw_only=True, setup=True)
-    rounding: str = hyper(default="nearest", within=("nearest", "stochastic"), kw_only=True, setup=True)
-    master: str | None = hyper(default=None, within=(None, "split", "split8", "split16"), kw_only=True, setup=True)
+    backend: Literal["auto", "eager", "foreach", "cpu", "triton"] = hyper(default="auto", kw_only=True, setup=True)
+    state_dtype: Literal["float32", "bfloat16", "int8"] | torch.dtype | None = hyper(
+        default=None, kw_only=True, setup=True
+    )
+    rounding: Literal["nearest", "stochastic"] = hyper(default="nearest", kw_only=True, setup=True)
+    master: Literal["split", "split8", "split16"] | None = hyper(default=None, kw_only=True, setup=True)
     seed: int = hyper(default=0, kw_only=True, setup=True)
     foreach: bool | None = hyper(default=None, kw_only=True, setup=True)
     fused: bool | None = hyper(default=None, kw_only=True, setup=True)
@@ -174,6 +177,7 @@ class Optimizer(Declared):
         super(Declared, self).__init__(self._groups(params, given), defaults)
         memory.check(self.param_groups)
         self._constructed = True
+        self._made()
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
@@ -191,6 +195,9 @@ class Optimizer(Declared):
 
     def _check_together(self, group: dict[str, Any]) -> None:
         """Refuse a combination of hyperparameters; for subclasses."""
+
+    def _made(self) -> None:
+        """The constructor has ended; for subclasses: one of their own would hide its arguments from type checkers."""
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
         """What the user passed, as torch's base class takes it; ``given`` holds all arguments."""

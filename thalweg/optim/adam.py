@@ -33,6 +33,7 @@ class Adam(Optimizer):
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     amsgrad: bool = hyper(default=False, doc="never let the denominator shrink")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -88,6 +89,7 @@ class Adamax(Optimizer):
     betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to a gradient's size")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")

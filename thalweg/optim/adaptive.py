@@ -33,6 +33,7 @@ class Adagrad(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     initial_accumulator_value: float = hyper(default=0.0, within="[0, ∞)", doc="G₀")
     eps: float = hyper(default=1e-10, within="[0, ∞)", doc="ε, added to the root")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     sum: Tensor = state(doc="G, sum of squared gradients", fill=lambda h: h.initial_accumulator_value, signed=False)
@@ -65,6 +66,7 @@ class Adadelta(Optimizer):
     rho: float = hyper(default=0.9, within="[0, 1]", doc="ρ, share of the mean squares that is kept")
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added inside the roots")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     square_avg: Tensor = state(doc="v, mean of squared gradients", signed=False)
@@ -105,6 +107,7 @@ class RMSprop(Optimizer):
     initial_accumulator_value: float = hyper(default=0.0, within="[0, ∞)", doc="v₀", kw_only=True)
     eps_in_root: bool = hyper(default=False, doc="add ε to v, not to its root", kw_only=True)
     lr_in_momentum: bool = hyper(default=False, doc="sum steps, not directions: lr acts on new ones", kw_only=True)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     square_avg: Tensor = state(
@@ -154,6 +157,7 @@ class Rprop(Optimizer):
     etas: tuple[float, float] = hyper(default=(0.5, 1.2), within="(0, ∞)", doc="η⁻, η⁺: factors of the step length")
     step_sizes: tuple[float, float] = hyper(default=(1e-6, 50), within="[0, ∞)", doc="Δ⁻, Δ⁺: least and longest step")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0, kw_only=True)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     prev: Tensor = state(doc="q, last gradient, 0 where the sign flipped")

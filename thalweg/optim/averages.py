@@ -45,6 +45,7 @@ class AdaBelief(Optimizer):
     eps: float = hyper(default=1e-16, within="[0, ∞)", doc="ε, added to s and to its root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     amsgrad: bool = hyper(default=False, doc="never let the denominator shrink")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -90,6 +91,7 @@ class AdaBound(Optimizer):
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     amsbound: bool = hyper(default=False, doc="never let the denominator shrink")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -132,6 +134,7 @@ class Yogi(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     initial_accumulator: float = hyper(default=0.0, within="[0, ∞)", doc="v₀")
     debias: bool = hyper(default=False, doc="free both averages of their start, as Adam does")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -169,6 +172,7 @@ class QHAdam(Optimizer):
     nus: tuple[float, float] = hyper(default=(0.7, 1.0), within="[0, 1]", doc="ν₁, ν₂: weights of the averages")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -278,6 +282,7 @@ class ADOPT(Optimizer):
     eps: float = hyper(default=1e-6, within="(0, ∞)", doc="ε, the least that is divided by")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     clip: bool = hyper(default=True, doc="bound the normalised gradient by t^(1/4)")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of normalised gradients")
@@ -407,6 +412,7 @@ class LaProp(Optimizer):
     betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
     eps: float = hyper(default=1e-15, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of normalised gradients")

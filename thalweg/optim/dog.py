@@ -36,6 +36,7 @@ class DoG(Optimizer):
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="multiplies the rate; the authors leave it at 1")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, G at first")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     rbar: float = shared(doc="r̄, largest distance from the start")
     G: float = shared(doc="G, sum of squared gradients", fill=lambda h: h.eps)
@@ -74,6 +75,7 @@ class LDoG(Optimizer):
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="multiplies the rate; the authors leave it at 1")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, G at first")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     rbar: Tensor = state(doc="r̄, largest distance from the start", per="tensor")
     G: Tensor = state(doc="G, sum of squared gradients", per="tensor", fill=lambda h: h.eps)
@@ -107,6 +109,7 @@ class DoWG(Optimizer):
     eps: float = hyper(default=1e-4, within="(0, ∞)", doc="ε, squared distance at first")
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="multiplies the rate; the paper has 1")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     rt2: float = shared(doc="r̄², largest squared distance from the start", fill=lambda h: h.eps)
     vt: float = shared(doc="v, weighted sum of squared gradients")

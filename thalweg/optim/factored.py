@@ -232,6 +232,7 @@ class SM3(_Factored):
     beta2: float = hyper(default=0.0, within="[0, 1)", doc="β₂, share of the sums that is kept; 0 keeps all", off=0)
     eps: float = hyper(default=1e-30, within="[0, ∞)", doc="ε, added to ν")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     accumulators: Tensor = state(doc="μ, one for each slice", shape=lambda p, h: (sum(p.shape),), when=_matrix)
     sum: Tensor = state(doc="ν of what is no matrix", signed=False, when=_vector)

@@ -39,6 +39,7 @@ class Adai(Optimizer):
     betas: tuple[float, float] = hyper(default=(0.1, 0.99), within="[0, 1)", doc="β₀ of the inertia, β₂ of v")
     eps: float = hyper(default=1e-3, within="(0, 1]", doc="ε, least share of a new gradient in the mean")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -80,6 +81,7 @@ class AccSGD(Optimizer):
     xi: float = hyper(default=10.0, within="[1, ∞)", doc="ξ, how far noise can be averaged out")
     small_const: float = hyper(default=0.7, within="(0, 1]", doc="c")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="w, the slow walk", begins_at_p=True)
 

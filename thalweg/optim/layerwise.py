@@ -92,6 +92,7 @@ class Fromage(Optimizer):
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, share of its norm by which a tensor changes")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:

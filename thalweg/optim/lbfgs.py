@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -141,5 +141,5 @@ class LBFGS(Mended):
     tolerance_grad: float = hyper(default=1e-7, within="[0, ∞)", doc="largest element of g at which to stop")
     tolerance_change: float = hyper(default=1e-9, within="[0, ∞)", doc="change of loss or parameters at which to stop")
     history_size: int = hyper(default=100, within="[1, ∞)", doc="pairs (s, y) that are kept")
-    line_search_fn: str | None = hyper(default=None, within=(None, "strong_wolfe"), doc="how far along d; None is lr")
+    line_search_fn: Literal["strong_wolfe"] | None = hyper(default=None, doc="how far along d; None is lr")
     maximize: bool = hyper(default=False, doc="climb instead of descend", kw_only=True)

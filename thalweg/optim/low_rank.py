@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -206,7 +206,7 @@ class APOLLO(_LowRank):
     """
 
     scale: float = hyper(default=1.0, within="(0, ∞)", doc="α, scale of the update of matrices")
-    scale_type: str = hyper(default="channel", within=("channel", "tensor"), doc="what shares a step size")
+    scale_type: Literal["channel", "tensor"] = hyper(default="channel", doc="what shares a step size")
     growth: float = hyper(default=1.01, within="[1, ∞)", doc="γ, most that ‖u‖ may grow by in a step")
     projection_seed: int = hyper(default=0, within="[0, ∞)", doc="of the random projections")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +75,8 @@ class Muon(Optimizer):
     ns_coefficients: tuple[float, float, float] = hyper(default=JORDAN, within="(-∞, ∞)", doc="a, b, c of the quintic")
     eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm; in AdamW's groups its own")
     ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations")
-    adjust_lr_fn: str | None = hyper(
-        default=None, within=(None, "original", "match_rms_adamw"), doc="s(m, n); None is the original"
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = hyper(
+        default=None, doc="s(m, n); None is the original"
     )
     lr_ratio: float = hyper(default=1.0, within="[0, ∞)", doc="lr of AdamW's part over lr", kw_only=True, setup=True)
     betas: tuple[float, float] = hyper(default=(0.9, 0.95), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True)
@@ -97,8 +97,7 @@ class Muon(Optimizer):
     exp_avg: Tensor = state(doc="m, AdamW's mean of gradients", when=lambda h: not h.use_muon)
     exp_avg_sq: Tensor = state(doc="v, AdamW's mean of squared gradients", when=lambda h: not h.use_muon)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _made(self) -> None:
         del self.defaults["betas"]  # OneCycleLR and CyclicLR move betas where they find them there, else momentum
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

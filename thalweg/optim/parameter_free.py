@@ -33,6 +33,7 @@ class COCOB(Optimizer):
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="share of the way to the next bet; 1 is the paper's")
     alpha: float = hyper(default=100.0, within="(0, ∞)", doc="α, keeps the first moves to 1/α")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     x0: Tensor = state(doc="the parameter at the start", begins_at_p=True)
     max_grad: Tensor = state(doc="L, largest gradient", signed=False)

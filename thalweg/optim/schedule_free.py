@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class ScheduleFree(Optimizer):
     train_mode: bool = hyper(default=True, init=False, doc="whether the parameters are y, not x")
     cautious: bool = hyper(default=False, within=(False,), init=False)
     cautious_decay: bool = hyper(default=False, within=(False,), init=False)
-    hyperball: bool | str = hyper(default=False, within=(False,), init=False)
+    hyperball: Literal[False] = hyper(default=False, within=(False,), init=False)
     independent_weight_decay: bool = hyper(default=False, within=(False,), init=False)
     trust_ratio: bool = hyper(default=False, within=(False,), init=False)
 

@@ -34,6 +34,7 @@ class SGD(Optimizer):
     dampening: float = hyper(default=0.0, within="(-∞, ∞)", doc="τ, share of a new gradient that is left out")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     nesterov: bool = hyper(default=False, doc="look ahead along the buffer")
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="b, running sum of gradients", when=lambda h: h.momentum)
 
@@ -87,6 +88,7 @@ class SignSGD(Optimizer):
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -111,6 +113,7 @@ class Signum(Optimizer):
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
     momentum: float = hyper(default=0.9, within="[0, 1)", doc="β, share of the mean gradient that is kept")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="m, mean of gradients")
 
@@ -139,6 +142,7 @@ class AggMo(Optimizer):
     lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
     betas: tuple[float, float, float] = hyper(default=(0.0, 0.9, 0.99), within="[0, 1)", doc="β of each velocity")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     velocity_1: Tensor = state(doc="v, running sum of gradients with β₁")
     velocity_2: Tensor = state(doc="v′, running sum of gradients with β₂")
@@ -173,6 +177,7 @@ class QHM(Optimizer):
     momentum: float = hyper(default=0.999, within="[0, 1)", doc="β, share of the mean gradient that is kept")
     nu: float = hyper(default=0.7, within="(-∞, ∞)", doc="ν, weight of the mean against the plain gradient")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
+    decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="b, mean of gradients")
 

@@ -34,7 +34,7 @@ def ways(case: Case) -> dict[str, Mapping[str, Any]]:
 
 
 @functools.cache
-def serves(name: str, device: str) -> bool:
+def serves(name: Any, device: str) -> bool:
     """Whether a backend of Thalweg runs on this machine."""
     if name == "triton" and torch.device(device).type == "cpu":  # its interpreter would take minutes
         return False

@@ -19,7 +19,7 @@ def backend(name: str) -> Backend:
     return cast(Backend, importlib.import_module(f"thalweg.engine.backends.{name}"))
 
 
-def requested(name: str, use_foreach: bool | None, fused: bool | None) -> str:
+def requested(name: Any, use_foreach: bool | None, fused: bool | None) -> Any:
     """The backend that the constructor's arguments ask for; ``foreach=`` and ``fused=`` are torch's spelling of it.
 
     Raises:
