@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,25 @@ def test_auto_goes_on_without_a_compiler_that_fails_and_says_so_once(monkeypatch
     assert distance(ours, theirs) < 1e-12
     with pytest.raises(compiler.CompilerError, match="no libc"):
         walk(thalweg.Adafactor(ours, backend="cpu"), ours, 1)
+
+
+@pytest.mark.parametrize(("flags", "dtypes"), [
+    ("", [torch.float32, torch.float16]),
+    ("-U__F16C__ -D_Float16=unknown_type", [torch.float32]),
+], ids=["other words", "none"])  # fmt: skip
+def test_a_compiler_that_does_not_know_float16_compiles_the_rest(monkeypatch, tmp_path, flags, dtypes):
+    """As gcc before 12 and clang before 15 on x86: Ubuntu 22.04 and Debian 12 have them."""
+    if not compiler.available()[0] or platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("there is no C compiler for x86 here")
+    cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    monkeypatch.setenv("CC", f"{cc} -U__FLT16_MANT_DIG__ {flags}")
+    monkeypatch.setattr(compiler, "_libraries", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for dtype in dtypes:
+        ours, theirs = parameters([(40, 50), (7,)], dtype), parameters([(40, 50), (7,)], dtype)
+        walk(thalweg.AdamW(ours, backend="cpu"), ours, 2)
+        walk(thalweg.AdamW(theirs, backend="eager"), theirs, 2)
+        assert distance(ours, theirs) < 16 * torch.finfo(dtype).eps
 
 
 STEP = """

@@ -10,7 +10,7 @@ C_TYPE = {
     "float64": "double",
     "float32": "float",
     "bfloat16": "uint16_t",
-    "float16": "_Float16",
+    "float16": "float16",
     "int8": "int8_t",
     "uint8": "uint8_t",
     "split8": "uint16_t",

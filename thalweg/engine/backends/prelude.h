@@ -158,17 +158,36 @@ INLINE void encode_bfloat16_at_random(const T *restrict y, int64_t n, uint16_t *
         x[i] = y[i] != y[i] ? 0x7FC0 : (uint16_t)((u + (is_finite(u) ? HALF(bits[i], shift) : 0)) >> 16);
     }
 }
-INLINE void decode_float16(T *restrict y, int64_t n, const _Float16 *restrict x)
+/* on x86, gcc knows _Float16 from 12 on and clang from 15 on; where nothing stands in for it, kernels of float16 do not
+   compile, and another backend serves them */
+#if defined __FLT16_MANT_DIG__
+typedef _Float16 float16;
+#elif defined __clang__
+typedef __fp16 float16;
+#elif defined __F16C__
+#include <immintrin.h>
+typedef uint16_t float16;
+#define TO_FLOAT16(x) _cvtss_sh((float)(x), 0)
+#define FROM_FLOAT16(x) _cvtsh_ss(x)
+#else
+#define NO_FLOAT16
+#endif
+#ifndef TO_FLOAT16
+#define TO_FLOAT16(x) (float16)(x)
+#define FROM_FLOAT16(x) (x)
+#endif
+#ifndef NO_FLOAT16
+INLINE void decode_float16(T *restrict y, int64_t n, const float16 *restrict x)
 {
     SIMD()
-    for (int64_t i = 0; i < n; i++) y[i] = x[i];
+    for (int64_t i = 0; i < n; i++) y[i] = FROM_FLOAT16(x[i]);
 }
-INLINE void encode_float16(const T *restrict y, int64_t n, _Float16 *restrict x)
+INLINE void encode_float16(const T *restrict y, int64_t n, float16 *restrict x)
 {
     SIMD()
-    for (int64_t i = 0; i < n; i++) x[i] = (_Float16)y[i];
+    for (int64_t i = 0; i < n; i++) x[i] = TO_FLOAT16(y[i]);
 }
-INLINE void encode_float16_at_random(const T *restrict y, int64_t n, _Float16 *restrict x,
+INLINE void encode_float16_at_random(const T *restrict y, int64_t n, float16 *restrict x,
                                      const uint32_t *restrict bits, int shift)
 {
     SIMD()
@@ -176,9 +195,10 @@ INLINE void encode_float16_at_random(const T *restrict y, int64_t n, _Float16 *r
         const uint32_t u = as_bits(y[i]);
         const float fine = floorf((float)y[i] * 0x1p24f + up(HALF(bits[i], shift))) * 0x1p-24f;  /* among the smallest */
         const float rounded = as_float((u + (HALF(bits[i], shift) & 0x1FFF)) & ~0x1FFFu);
-        x[i] = (_Float16)(fabsf((float)y[i]) < 0x1p-14f ? fine : is_finite(u) ? rounded : y[i]);
+        x[i] = TO_FLOAT16(fabsf((float)y[i]) < 0x1p-14f ? fine : is_finite(u) ? rounded : y[i]);
     }
 }
+#endif
 INLINE void decode_split16(T *restrict y, int64_t n, const uint16_t *restrict high, const int16_t *restrict low)
 {
     SIMD()
