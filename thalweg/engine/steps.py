@@ -43,6 +43,7 @@ class Steps:
         self._optimizer = weakref.ref(optimizer)  # no cycle: a dropped optimizer frees its state at once
         self.shared = [spec for spec in type(optimizer).states.values() if spec.kind == "shared"]
         self.failed: dict[str, str] = {}  # backends whose compiler failed, and what it said
+        self.said_by: dict[str, Bound] = {}  # the batch that told the user of it
         self.hypers = itemgetter(*type(optimizer).hypers)
         self.forget()
 
@@ -270,8 +271,8 @@ class Steps:
             except CompilerError as error:
                 if self.optimizer.backend != "auto":
                     raise
-                said = str(error)
-                if self.failed.setdefault(bound.backend, said) is said:  # of batches side by side one speaks
+                said = self.failed.setdefault(bound.backend, str(error))
+                if self.said_by.setdefault(bound.backend, bound) is bound:  # of batches side by side one speaks
                     warnings.warn(f"a slower backend runs, since the compiler failed: {said}", stacklevel=2)
         bound.listed = getattr(bound.work, "reads_gradients", True)
 
