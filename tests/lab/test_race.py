@@ -222,7 +222,7 @@ def test_a_loss_that_was_edited_in_the_store_ends_the_race_until_it_is_dropped(r
     edited = Store(str(tmp_path / "edited.db"))
     with pytest.raises(ThalwegError, match=rf"the run {key[:12]}… \(muon, .*, seed 10\d, 20 steps\) .* its checksum"):
         race(made, edited)
-    assert edited.drop(edited.contents().unusable) == 1
+    assert edited.remove(edited.contents().unusable) == 1
     log = Log()
     again = race(made, edited, log)
     assert log.started == [key]

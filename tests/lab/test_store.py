@@ -326,7 +326,7 @@ def test_contents_are_all_there_is_and_what_is_damaged_can_be_dropped(store, tmp
     assert "adamw, lr 0.003, seed 100" in found.damaged["b"]
     assert found.tasks("task") == "small"
     assert found.tasks("other") == "task other…"
-    assert store.drop(found.unusable) == 2
+    assert store.remove(found.unusable) == 2
     assert store.contents().unusable == []
     assert store.get(["a", "b", "c", "d"]).keys() == {"a", "d"}
     store.put("b", RUN)

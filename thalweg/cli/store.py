@@ -36,7 +36,7 @@ def store(url: str, drop_damaged: bool, as_json: bool) -> None:
     opened = Store(url, new=False)
     try:
         found = opened.contents()
-        dropped = opened.drop(found.unusable) if drop_damaged else None
+        dropped = opened.remove(found.unusable) if drop_damaged else None
         if as_json:
             click.echo(json.dumps({**_as_dict(opened, found), "dropped": dropped}, indent=1, ensure_ascii=False))
         else:

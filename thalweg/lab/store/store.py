@@ -90,12 +90,10 @@ class Store:
         keys = [row.key for row in self._database.read(sa.select(RUNS.c.key))]
         return contents(self._database, self._rows(keys, *RUNS.c))
 
-    def drop(self, keys: Sequence[str]) -> int:
-        """Remove runs, which the next race makes again; how many there were."""
-        return sum(
-            self._database.change(sa.delete(RUNS).where(RUNS.c.key.in_(keys[start : start + AT_ONCE])))
-            for start in range(0, len(keys), AT_ONCE)
-        )
+    def remove(self, keys: Sequence[str]) -> int:
+        """Take runs out for good; how many were there."""
+        parts = [keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE)]
+        return sum(self._database.change(sa.delete(RUNS).where(RUNS.c.key.in_(part))) for part in parts)
 
     @property
     def bytes(self) -> int | None:
