@@ -214,7 +214,7 @@ def test_after_ctrl_c_the_command_is_shown_as_it_can_be_typed(folder, monkeypatc
     monkeypatch.setattr(racing, "race", stop)
     result = run(*arguments)
     assert result.exit_code == 130
-    assert result.stdout.strip().endswith(f"thalweg race 'my task.py' {' '.join(QUICKLY)}")
+    assert result.stderr.strip().endswith(f"thalweg race 'my task.py' {' '.join(QUICKLY)}")
 
 
 def test_diverged_runs_are_finite_in_the_json(folder):

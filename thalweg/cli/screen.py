@@ -10,7 +10,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from thalweg.cli.tables import Column, leaderboard, print_table
-from thalweg.lab.names import named
+from thalweg.lab.names import beside, named, without_folder
 from thalweg.lab.overview import overview
 from thalweg.lab.plan import Plan
 from thalweg.lab.result import Contestant, RaceResult
@@ -29,7 +29,14 @@ def show_plan(console: Console, plan: Plan) -> None:
     labels = [c.label for c in plan.contestants]
     tuning = [str(mine["tune"]) if c.tuned else "not tuned" for c, mine in zip(plan.contestants, runs, strict=True)]
     columns = [
-        Column("optimizer", [f"{labels[0]} (baseline)", *labels[1:]], left=True),
+        Column(
+            "optimizer",
+            [
+                beside(c.label, without_folder(c.shown), "baseline" * (c is plan.contestants[0]))
+                for c in plan.contestants
+            ],
+            left=True,
+        ),
         Column("tuning", tuning),
         Column("verdict", [str(mine["verdict"]) for mine in runs], 1),
         Column("shorter", [str(mine["horizon"]) for mine in runs], 2),

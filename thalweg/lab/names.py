@@ -10,17 +10,27 @@ from thalweg.lab.result import Contestant
 
 def shown_class(contestant: Contestant) -> str:
     """``AdamW``; ``my.py:Mine`` of a file, without its folder; ``torch.optim:NAdam`` of a module."""
-    return re.sub(r"[^(]*[/\\]", "", contestant["optimizer"])
+    return without_folder(contestant["optimizer"])
+
+
+def without_folder(optimizer: str) -> str:
+    """A class as it stands in a result, without the folder of its file."""
+    return re.sub(r"[^(]*[/\\]", "", optimizer)
 
 
 def named(contestant: Contestant, more: str = "") -> str:
+    """:func:`beside` of a contestant of a result."""
+    return beside(contestant["label"], shown_class(contestant), more)
+
+
+def beside(label: str, cls: str, more: str = "") -> str:
     """The label, with the class where it says more than the label, and whatever else: ``twin (AdamW; in short)``.
 
     Args:
-        contestant: of a result.
+        label: of a contestant.
+        cls: its class.
         more: stands in the same brackets.
     """
-    label, cls = contestant["label"], shown_class(contestant)
     told = label.lower() == cls.lower() or label.lower().startswith(f"{cls.lower()}(")  # adamw(lr=0.001)
     notes = [note for note in ("" if told else cls, more) if note]
     return f"{label} ({'; '.join(notes)})" if notes else label

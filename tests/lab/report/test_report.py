@@ -166,7 +166,7 @@ def test_every_seed_of_every_comparison_can_be_pointed_at():
 def test_a_seed_that_diverged_is_a_cross_and_sets_no_axis():
     result = RACES["one diverged"]
     assert "seed 100: momentum diverged" in titles(verdicts(result))
-    assert "momentum: worse, no interval" in verdicts(RACES["never trained"])
+    assert "momentum (AdamW): worse, no interval" in verdicts(RACES["never trained"])
 
 
 def span(drawing, css):

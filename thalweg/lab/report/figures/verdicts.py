@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thalweg.lab.digits import fixed, of_interval
+from thalweg.lab.names import named
 from thalweg.lab.report.figures.common import bottom_axis, runs_of, series
 from thalweg.lab.report.svg import Chart, Scale, padded
 from thalweg.lab.result import Comparison, RaceResult, Run
+from thalweg.lab.wording.qualify import entry
 
 #: pixels of one challenger
 ROW = 58
@@ -66,7 +68,8 @@ def draw(chart: Chart, result: RaceResult, label: str) -> None:
     chart.line([(x(0), y.end), (x(0), y.start)], "axis")
     for row, c in enumerate(comparisons):
         css = series(result)[c["challenger"]]
-        _row(chart, x, y(len(comparisons) - row - 0.56), c, seeds[c["challenger"]], css)
+        name = named(entry(result, c["challenger"]))
+        _row(chart, x, y(len(comparisons) - row - 0.56), c, seeds[c["challenger"]], css, name)
     bottom_axis(chart, x, y, label)
 
 
@@ -79,7 +82,7 @@ def _reach(comparisons: Sequence[Comparison], seeds: dict[str, list[Pair]]) -> t
     return padded(values)
 
 
-def _row(chart: Chart, x: Scale, height: float, c: Comparison, seeds: Sequence[Pair], css: int) -> None:
+def _row(chart: Chart, x: Scale, height: float, c: Comparison, seeds: Sequence[Pair], css: int, name: str) -> None:
     """The name with the word, the interval, and the seeds below it."""
     digits = of_interval(c["difference"], c["low"], c["high"], c["margin"])
     low, high = c["low"], c["high"]
@@ -94,7 +97,7 @@ def _row(chart: Chart, x: Scale, height: float, c: Comparison, seeds: Sequence[P
         _seed(chart, x, height + 15, c, pair, css, digits)
     shown = [v for v in (low, high) if v is not None] or [p.difference for p in seeds if p.trained] or [0.0]
     right = x((min(shown) + max(shown)) / 2) > (x.start + x.end) / 2
-    text = f"{c['challenger']}: {c['verdict']}" + ("" if low is not None else ", no interval")
+    text = f"{name}: {c['verdict']}" + ("" if low is not None else ", no interval")
     chart.text(x.end if right else x.start, height - 11, text, "name", "end" if right else "start")
 
 
