@@ -121,6 +121,7 @@ def honest():
             "clip": None,
             "parameter_groups": "hidden matrices; the rest",
             "schedule_steps": STEPS,
+            "repeats": dict.fromkeys(FIELD, "equal"),
         },
         "contestants": [contestant(label, runs) for label in FIELD],
         "runs": runs,
@@ -237,6 +238,22 @@ def seeds_that_change_nothing(r):
         x["curve"][-1] = (STEPS, 1.8)
     r["contestants"] = [contestant(label, r["runs"]) for label in FIELD]
     r["comparisons"] = judged(r["runs"])
+
+
+def a_run_that_does_not_repeat(r):
+    r["protocol"]["repeats"]["muon"] = "differs by 2e-05 in its loss at the end"
+
+
+def repeats_unknown(r):
+    del r["protocol"]["repeats"]
+
+
+def a_little_noise(r):
+    r["protocol"]["evaluation_noise"] = 1e-6
+
+
+def much_noise(r):
+    r["protocol"]["evaluation_noise"] = 0.1
 
 
 def cut_short(r):
@@ -396,6 +413,10 @@ def backends_unknown(r):
         (conditions_unknown, "same-conditions", "note", "Not recorded: warmup"),
         (other_seeds, "paired-seeds", "note", "Not everyone"),
         (seeds_that_change_nothing, "paired-seeds", "warning", "losses of muon are equal on all seeds"),
+        (a_run_that_does_not_repeat, "repeats", "warning", "The run of muon, made again, differs by 2e-05"),
+        (repeats_unknown, "repeats", "note", "not recorded"),
+        (a_little_noise, "evaluation-noise", "note", "differ by 1e-06, .*% of the standard deviation"),
+        (much_noise, "evaluation-noise", "warning", "differ by 0.1, .*% of the standard deviation"),
         (cut_short, "whole-schedules", "warning", "verdict run of muon, seed 100"),
         (another_schedule, "whole-schedules", "warning", "horizon run of muon, seed 100"),
         (schedule_of_another_length, "whole-schedules", "warning", "the schedule has 800 steps, a run 400"),

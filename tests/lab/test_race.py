@@ -18,6 +18,7 @@ from tests.lab.tasks.small import line_of, write_small
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import race as racing
 from thalweg.lab import stats
+from thalweg.lab import work as working
 from thalweg.lab.plan import plan
 from thalweg.lab.protocol import get_budget
 from thalweg.lab.race import Watcher, race
@@ -102,7 +103,7 @@ def raced(tmp_path_factory):
 def _untimed(value):
     """A result without what a clock measured or the machine's load."""
     timed = ("seconds", "optimizer_seconds", "trial_seconds", "step_ms", "seconds_ratio", "sentence", "sentences",
-             "quiet", "quiet_cpu_share", "load", "flags", "headline", "warnings")  # fmt: skip
+             "quiet", "quiet_cpu_share", "load", "flags", "headline", "warnings", "reused")  # fmt: skip
     if isinstance(value, dict):
         return {k: _untimed(v) for k, v in value.items() if k not in timed}
     return [_untimed(v) for v in value] if isinstance(value, list) else value
@@ -516,7 +517,7 @@ def test_a_file_that_is_edited_while_it_races_ends_the_race_and_nothing_of_it_is
 
 def test_our_own_exceptions_keep_their_traceback(tmp_path, inline, store, monkeypatch):
     made = _plan(write_small(tmp_path))
-    monkeypatch.setattr(racing, "execute", lambda *_: {}["ours"])
+    monkeypatch.setattr(working, "execute", lambda *_: {}["ours"])
     with pytest.raises(KeyError, match="ours"):
         race(made, store)
 

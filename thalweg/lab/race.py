@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import cast
+from typing import Any, cast
 
 from thalweg._base.errors import ThalwegError
+from thalweg.lab import reuse
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import Plan
-from thalweg.lab.pool import Pool, report
+from thalweg.lab.pool import Pool
 from thalweg.lab.protocol import FIRST_VERDICT_SEED
+from thalweg.lab.repeats import Repeats
 from thalweg.lab.result import RaceResult, Role, Run
-from thalweg.lab.run import Spec, execute, unchanged
+from thalweg.lab.reuse import Tally
+from thalweg.lab.run import Spec
 from thalweg.lab.search import Found, Trial, search
 from thalweg.lab.sharing import Sharing
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
-from thalweg.lab.tasks import get_task
-from thalweg.lab.tasks.blame import blaming
 from thalweg.lab.timing import Pass, quiet_pass
+from thalweg.lab.work import Made, work
 
 #: how often the workers are started anew after one was killed
 RESTARTS = 2
@@ -56,20 +58,13 @@ def race(plan: Plan, store: Store, watcher: Watcher | None = None) -> RaceResult
     return _Race(plan, store, watcher or Watcher()).result()
 
 
-def _work(spec: Spec, role: Role) -> Run:
-    """In a worker."""
-    unchanged(spec)
-    with blaming(get_task(spec.task), f"a run of {spec.contestant.label}, lr={spec.lr:g}, seed {spec.seed}"):
-        run = execute(spec, role, report)
-    unchanged(spec)  # what was imported on the way
-    return run
-
-
 class _Race:
     def __init__(self, plan: Plan, store: Store, watcher: Watcher) -> None:
         self.plan, self.store, self.watcher = plan, store, watcher
         self.underway: dict[str, asyncio.Future[Run]] = {}
         self.sharing = Sharing(store, plan.jobs)
+        self.tally = Tally()
+        self.repeats = Repeats(plan, store, self.tally, self._in_worker)
         self.pool = self._new_pool()
 
     def _new_pool(self) -> Pool:
@@ -90,17 +85,21 @@ class _Race:
     def _verdict(self, campaigns: Sequence[Campaign], timing: Pass) -> RaceResult:
         """The result, its looks being in the store before anybody sees it."""
         content = self.plan.probe.content
+        proof = {"reused": self.tally.told(self.store), "repeats": self.repeats.told}
         while True:
             ledger = Ledger(content, self.store.looks(content))
-            result = summarise(self.plan, campaigns, timing, ledger)
+            result = summarise(self.plan, campaigns, timing, ledger, proof)
             if self.store.take(ledger.taken(result["comparisons"], self.plan.steps)):
                 break  # else another race was first: this look is one later, and pays more
         self.store.end(self.plan.identity, result["headline"])
         return result
 
     async def _all(self) -> list[Campaign]:
+        await self.repeats.at_the_beginning()
         async with self.sharing.renewed():
-            return list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))
+            campaigns = list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))
+        await self.repeats.by_used_workers()
+        return campaigns
 
     async def _campaign(self, contestant: Contestant) -> Campaign:
         plan = self.plan
@@ -135,23 +134,30 @@ class _Race:
         return cast(Run, {**run, **named})
 
     async def _fresh_or_stored(self, spec: Spec, role: Role) -> Run:
-        async with self.sharing.turn(spec.key, lambda: self.watcher.on_wait(spec)) as stored:
-            if stored is not None:
-                run = cast(Run, stored)
-                self.watcher.on_finish(spec, run, reused=True)
-                return run
-            self.watcher.on_start(spec, role)
-            run = await self._in_worker(spec, role)
-            self.store.put(spec.key, dict(run))
-        self.watcher.on_finish(spec, run, reused=False)
-        return run
+        key = spec.key
+        while True:
+            async with self.sharing.turn(key, lambda: self.watcher.on_wait(spec)) as stored:
+                made = reuse.unpacked(stored) if stored is not None else await self._make(key, spec, role)
+            if (now := reuse.key_of_now(key, made)) == key:
+                break
+            key = now
+        found = stored is not None
+        self.tally.count(spec, role, made, key, found)
+        self.watcher.on_finish(spec, made.run, reused=found)
+        return made.run
 
-    async def _in_worker(self, spec: Spec, role: Role) -> Run:
+    async def _make(self, key: str, spec: Spec, role: Role) -> Made:
+        self.watcher.on_start(spec, role)
+        made = await self._in_worker(work, spec, role)
+        self.store.put(key, reuse.packed(made))
+        return made
+
+    async def _in_worker(self, function: Callable[..., Made], spec: Spec, *arguments: Any) -> Made:
         """A worker's answer; workers that were killed (out of memory) are replaced, and the run is made again."""
         for _ in range(RESTARTS + 1):
             pool = self.pool
             try:
-                return cast(Run, await asyncio.wrap_future(pool.submit(_work, spec, role)))
+                return cast(Made, await asyncio.wrap_future(pool.submit(function, spec, *arguments)))
             except BrokenProcessPool:
                 if pool is self.pool:
                     pool.close()
@@ -164,6 +170,8 @@ class _Race:
     def _quiet(self, campaigns: Sequence[Campaign]) -> Pass:
         self.pool.close()  # a fresh single worker, so that nothing of the race is under way beside it
         self.pool = Pool(1, lambda message: None)
+        asyncio.run(self.repeats.at_the_end())
+        self.tally.unchanged()
         specs = [self.plan.spec(c.contestant, c.found.setting, seed=0, steps=self.plan.steps) for c in campaigns]
         return cast(Pass, self.pool.submit(quiet_pass, specs, self.plan.seeds).result())
 

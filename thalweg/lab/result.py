@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-Role = Literal["tune", "verdict", "horizon"]
+Role = Literal["tune", "verdict", "horizon", "repeat"]
 Status = Literal["finished", "diverged"]
 Verdict = Literal["better", "worse", "slightly better", "slightly worse", "no difference that matters", "not settled"]
 

@@ -66,6 +66,7 @@ class Spec:
             "task": "",
             "files": (),
             "contestant": c.identity,
+            "warmup": warmup_steps(self.steps),
             "on": setting(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()

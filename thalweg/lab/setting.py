@@ -18,14 +18,7 @@ from thalweg.lab.tasks import imports
 #: of our package, what takes part in a run
 TAKES_PART = (
     *("_base", "engine", "groups", "linalg", "optim", "schedule", "train", "wrap"),
-    *(
-        "lab/run.py",
-        "lab/passes.py",
-        "lab/evaluation.py",
-        "lab/protocol.py",
-        "lab/tasks/seeding.py",
-        "lab/tasks/training.py",
-    ),
+    *("lab/run.py", "lab/passes.py", "lab/evaluation.py", "lab/tasks/seeding.py", "lab/tasks/training.py"),
     *("lab/contestant.py", "lab/contestants.py", "lab/field.py", "lab/classes.py", "lab/trial.py"),
 )
 SOURCES = ("*.py", "*.c", "*.h")

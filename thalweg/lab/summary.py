@@ -8,6 +8,7 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import thalweg
 from thalweg.engine.optimizer import Optimizer
@@ -54,8 +55,14 @@ class Campaign:
         return [run["final_loss"] for run in self.verdict.values()]
 
 
-def summarise(plan: Plan, campaigns: Sequence[Campaign], timing: Pass, ledger: Ledger) -> RaceResult:
-    """The whole result; the baseline's campaign comes first, and the ledger is told what is compared."""
+def summarise(
+    plan: Plan, campaigns: Sequence[Campaign], timing: Pass, ledger: Ledger, proof: Mapping[str, Any]
+) -> RaceResult:
+    """The whole result; the baseline's campaign comes first, and the ledger is told what is compared.
+
+    Args:
+        proof: that the runs are of one thing: what was ``reused``, and what the ``repeats`` gave.
+    """
     diverged.count(run for c in campaigns for run in c.runs)
     baseline, *challengers = campaigns
     blocks = timing.blocks
@@ -73,6 +80,7 @@ def summarise(plan: Plan, campaigns: Sequence[Campaign], timing: Pass, ledger: L
         protocol={
             **_protocol(plan, replace(rules, look=max(looks.values(), default=1)), source, campaigns, timing),
             "looks": ledger.others(),
+            **proof,
         },
         contestants=[_entry(plan, c, blocks) for c in campaigns],
         runs=[run for c in campaigns for run in c.runs],
@@ -178,6 +186,7 @@ def _protocol(
         "device": plan.task.device,
         "compile": plan.task.compile,
         "fixed": sorted(plan.task.fixed),
+        "evaluation_noise": plan.probe.evaluation_noise,
         "parameter_groups": "hidden matrices at lr; embeddings, output head and vectors at lr × multiplier"
         + "".join(f"; above them {rule!r}" for rule in plan.task.groups()),
         "seeds": {

@@ -5,18 +5,20 @@ a flag of the report: *ok* (checked, in order), *note* (the reader should know) 
 
 Of the protocol these keys are read; what is missing is said to be not recorded:
 
-==================  ====================================================================================================
-``baseline``        label of the declared baseline; else the first comparison's
-``alpha``           of all comparisons together, at the first look (0.05)
-``looks``           the other looks at the same pairs of classes (none)
-``quiet``           whether the timing pass had a core to itself, and ``quiet_cpu_share``, how much of one
-``backends``        label → backend that took the steps
-``batch_size`` …    what is the same for all, see `tuning.SHARED`
-``conditions``      label → the same and more, where a contestant had its own; optional
-``schedule_steps``  length of the schedule of a full run; optional
-``fixed``           what the task declares to be the same for all seeds: ``model``, ``batches``; optional
-``epochs``          passes over the training data in a full run, where the data are finite; optional
-==================  ====================================================================================================
+====================  ==================================================================================================
+``baseline``          label of the declared baseline; else the first comparison's
+``alpha``             of all comparisons together, at the first look (0.05)
+``looks``             the other looks at the same pairs of classes (none)
+``quiet``             whether the timing pass had a core to itself, and ``quiet_cpu_share``, how much of one
+``backends``          label → backend that took the steps
+``batch_size`` …      what is the same for all, see `tuning.SHARED`
+``conditions``        label → the same and more, where a contestant had its own; optional
+``schedule_steps``    length of the schedule of a full run; optional
+``repeats``           label → ``equal``, or by how much its run, made again, differs
+``evaluation_noise``  by how much two evaluations of one model differed; optional
+``fixed``             what the task declares to be the same for all seeds: ``model``, ``batches``; optional
+``epochs``            passes over the training data in a full run, where the data are finite; optional
+====================  ==================================================================================================
 
 The margin is computed again from the baseline's runs, the intervals from everyone's. A run may hold ``schedule_steps``
 of its own; without it the end of its curve is checked alone.

@@ -13,6 +13,8 @@ from thalweg.lab.result import Flag, Run
 RISE = 0.01
 
 
+#: noise of the evaluation above this part of the spread between seeds is worth a warning
+NOISE = 0.1
 #: what a seed decides: by the name under which a task may declare it fixed
 DECIDED = {"model": "initial weights", "batches": "data order", "": "dropout"}
 
@@ -37,6 +39,33 @@ def paired_seeds(record: Record) -> Flag:
 def _equal_on_all_seeds(record: Record, label: str) -> bool:
     losses = [run["final_loss"] for run in record.runs("verdict", label) if run["status"] == "finished"]
     return len(losses) > 1 and len(set(losses)) == 1
+
+
+def repeats(record: Record) -> Flag:
+    """A run that is made again must be equal to the last bit, where sums always come in one order."""
+    found = record.protocol.get("repeats")
+    if found is None:
+        return note("repeats", "It was not recorded whether a run that is made again is the same.")
+    other = {label: said for label, said in found.items() if said != "equal"}
+    if other:
+        text = "; ".join(f"the run of {label}, made again, {said}" for label, said in other.items())
+        return warning(
+            "repeats", f"{text[0].upper()}{text[1:]}.", "with runs that do not repeat to the last bit", other
+        )
+    return ok("repeats", "Runs of each contestant were made again, and were the same to the last bit.")
+
+
+def evaluation_noise(record: Record) -> Flag:
+    """Noise of the evaluation is in every difference, so the interval holds; large noise hides what there is."""
+    noise = record.protocol.get("evaluation_noise", 0.0)
+    if not noise:
+        return ok("evaluation-noise", "Two evaluations of one model give the same loss.")
+    spread = min((c["sd"] for c in record.result["comparisons"] if c["sd"]), default=0.0)
+    share = f", {noise / spread:.0%} of the standard deviation of the paired differences" if spread else ""
+    text = f"Two evaluations of one model differ by {noise:.2g}{share}; that is part of every interval."
+    if noise <= NOISE * spread:
+        return note("evaluation-noise", text)
+    return warning("evaluation-noise", text, "with an evaluation that does not repeat")
 
 
 def whole_schedules(record: Record) -> Flag:
@@ -134,4 +163,14 @@ def held_out_shown(record: Record) -> Flag:
     return ok("held-out-shown", "The held-out loss decides; the training loss is shown beside it.")
 
 
-CHECKS = (paired_seeds, whole_schedules, end_of_run, none_dropped, divergences, over_fitting, held_out_shown)
+CHECKS = (
+    paired_seeds,
+    repeats,
+    evaluation_noise,
+    whole_schedules,
+    end_of_run,
+    none_dropped,
+    divergences,
+    over_fitting,
+    held_out_shown,
+)

@@ -101,9 +101,15 @@ def behind(file: str, name: str = "") -> dict[str, bytes]:
     return found
 
 
+def source(file: str | Path) -> bytes:
+    """The text of a source file, read here so that it is not taken for data (see :mod:`thalweg.lab.tasks.opened`)."""
+    with open(file, "rb") as opened:
+        return opened.read()
+
+
 def _text(file: str) -> bytes:
     try:
-        return Path(file).read_bytes()
+        return source(file)
     except OSError:
         return b""
 

@@ -21,7 +21,7 @@ from typing import Any
 import thalweg
 from thalweg._base.errors import ThalwegError
 from thalweg.engine import user_cache
-from thalweg.lab.tasks.imports import installed
+from thalweg.lab.tasks import imports
 
 #: of more files than that in one folder, the folder is kept in their place
 MANY = 1000
@@ -29,8 +29,8 @@ _EVENTS = {"open", "sqlite3.connect", "ctypes.dlopen", "os.rename"}
 #: not data: the kernel's files, the machine's settings, our own code; what a just-in-time compiler keeps
 _NOT_DATA = ("/proc/", "/sys/", "/dev/", "/etc/", f"{Path(thalweg.__file__).parent}{os.sep}")
 _KEPT_BY_COMPILERS = ("__pycache__", ".triton", "torchinductor", "torch_extensions")
-#: besides the import system, who reads source files not as data; what is imported is found elsewhere
-_READERS_OF_CODE = (f"{os.sep}linecache.py", f"{os.sep}tokenize.py")
+#: besides the import system, who reads source files not as data; what is imported is found by the last one
+_READERS_OF_CODE = (f"{os.sep}linecache.py", f"{os.sep}tokenize.py", imports.__file__)
 
 Signature = tuple[int, ...] | str
 
@@ -101,6 +101,13 @@ def by(module: str) -> Opened:
     return _opened.setdefault(module, Opened())
 
 
+def afresh(module: str) -> Opened:
+    """The same; what has changed since it was read is forgotten, as whoever reads it again reads something else."""
+    if by(module).stale():
+        forget(module)
+    return by(module)
+
+
 def forget(module: str) -> None:
     """The module is about to be run again."""
     _opened.pop(module, None)
@@ -152,7 +159,8 @@ def _note(name: Any, written: bool = False) -> None:
 
 
 def _is_data(path: str) -> bool:
-    if path.startswith((*_NOT_DATA, f"{user_cache.folder()}{os.sep}")) or installed(path) or os.path.isdir(path):
+    ours = f"{user_cache.folder()}{os.sep}"
+    if os.path.isdir(path) or imports.installed(path) or path.startswith((*_NOT_DATA, ours)):
         return False
     return not any(part.startswith(_KEPT_BY_COMPILERS) for part in Path(path).parts)
 

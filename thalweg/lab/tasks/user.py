@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.tasks import opened
+from thalweg.lab.tasks import imports, opened
 from thalweg.lab.tasks._base import Task
 from thalweg.lab.tasks.blame import place, place_of_variable, raised
 
@@ -40,7 +40,7 @@ def load(path: str) -> Task:
     """
     file = Path(path).expanduser().resolve()
     try:
-        source = file.read_bytes()
+        source = imports.source(file)
     except FileNotFoundError:
         raise ThalwegError(f"there is no file {path}; `thalweg task new {path}` writes an example there") from None
     except OSError as error:
@@ -56,7 +56,7 @@ def defined_in(path: str, name: str, kind: type) -> Any:
     """
     file = Path(path).expanduser().resolve()
     try:
-        source = file.read_bytes()
+        source = imports.source(file)
     except OSError as error:
         raise ThalwegError(f"cannot read {path}: {error.strerror}") from error
     found = vars(_module(str(file), source, _times_stale(str(file), source))).get(name)

@@ -1,0 +1,64 @@
+"""What a worker is asked to do: a run, and a short one whose every value is kept to be compared."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from thalweg.lab.pool import report
+from thalweg.lab.result import Role, Run
+from thalweg.lab.run import Spec, Trace, execute, unchanged
+from thalweg.lab.tasks import get_task, opened
+from thalweg.lab.tasks.blame import blaming
+
+#: environment variables with these beginnings are looked at when a repeat differs
+_ENVIRONMENT = ("ATEN_", "CUBLAS_", "CUDA_", "MKL_", "OMP_", "PYTHONHASHSEED", "TORCH_")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished run.
+
+    Attributes:
+        run: as it is stored.
+        files: path → SHA-256 of what was opened beyond the files that the race was planned with, such as one for each
+            seed.
+        trace: what it went through; None unless it was asked for.
+    """
+
+    run: Run
+    files: dict[str, str] = field(default_factory=dict)
+    trace: dict[str, Any] | None = None
+
+
+def work(spec: Spec, role: Role) -> Made:
+    """A whole run, in this process."""
+    return _made(spec, role, None)
+
+
+def traced(spec: Spec) -> Made:
+    """The same, with its trace, and what of the surroundings is not in the key of a run."""
+    return _made(spec, "repeat", Trace())
+
+
+def _made(spec: Spec, role: Role, trace: Trace | None) -> Made:
+    unchanged(spec)
+    task = get_task(spec.task)
+    what = opened.afresh(f"a run of {task.module}")
+    with blaming(task, f"a run of {spec.contestant.label}, lr={spec.lr:g}, seed {spec.seed}"), opened.watching(what):
+        run = execute(spec, role, report, trace)
+    unchanged(spec)  # what was imported on the way
+    known = {file.path for file in spec.files}
+    more = [f for f in what.files() if f.path not in known and os.path.dirname(f.path) not in known]
+    told = {**asdict(trace), "around": _around()} if trace else None
+    return Made(run, {file.path: file.content for file in more}, told)
+
+
+def _around() -> dict[str, str]:
+    """The versions of all modules that are loaded, and settings of the libraries beneath."""
+    loaded = ((name, module) for name, module in list(sys.modules.items()) if "." not in name and module)
+    versions = {name: vars(module).get("__version__") for name, module in loaded}  # asked, a module may warn
+    found = {name: version for name, version in versions.items() if isinstance(version, str)}
+    return found | {f"${k}": v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT)}
