@@ -23,7 +23,8 @@ def compared(steps, inverse, difference=-0.1, verdict="better"):
 
 
 def raced(name, *comparisons, **changes):
-    return {**HORIZONS, "task": {"name": name, "steps": 200}, "comparisons": list(comparisons), **changes}
+    task = {"name": name, "steps": 200}
+    return {**HORIZONS, "task": task, "comparisons": list(comparisons), "warnings": [], **changes}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_the_mean_over_tasks_is_geometric_with_an_interval_over_them():
 def test_where_a_bound_alone_is_known_nothing_is_imputed():
     bounds = stats.across([("=", 0.5), (">", 4.0), ("=", 0.7)])
     assert bounds == {"value": 0.7, "low": None, "high": None,
-                      "text": "median 0.70 (of 1 of 3 tasks a bound alone is known)"}  # fmt: skip
+                      "text": "median 0.70 (only a bound on 1 of 3 tasks)"}  # fmt: skip
     assert stats.across([("<", 0.25), (">", None)])["value"] is None
     with pytest.raises(ValueError, match="ratios"):
         stats.across([])
@@ -102,3 +103,9 @@ def test_the_headline_counts_the_words():
     assert seen["headline"] == "2 tasks against adamw: muon (AdamW) better on 2; momentum (AdamW) worse on 2"
     assert seen["sentences"][0].startswith("muon (AdamW) against adamw: better on one and two. Steps to the same loss")
     assert "for 2 challengers together" in seen["sentences"][0]
+
+
+def test_tasks_whose_verdicts_have_warnings_are_named():
+    results = [race(name="one"), race(name="two", quiet=False), race(name="three", quiet=False)]
+    assert overview(results)["sentences"][-1].endswith(" headline: two and three.")
+    assert "warnings" not in overview(results[:1])["sentences"][-1]

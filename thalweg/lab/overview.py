@@ -71,7 +71,7 @@ def overview(results: Sequence[RaceResult]) -> Overview:
         challengers=across,
         profile=_profile(baseline, across, len(tasks)),
         headline=f"{len(tasks)} tasks against {names[baseline]}: {counts}" if across else "nothing was compared",
-        sentences=[*(one["sentence"] for one in across), *([NOTE] if across else [])],
+        sentences=[*(one["sentence"] for one in across), *([NOTE] if across else []), *_warned(results)],
     )
 
 
@@ -79,6 +79,12 @@ NOTE = (
     "Intervals over tasks take these tasks for a sample of tasks like them, and hold for all challengers together; of "
     "other tasks, sizes and horizons they say nothing."
 )
+
+
+def _warned(results: Sequence[RaceResult]) -> list[str]:
+    """On which tasks the verdicts have warnings; nothing where on none."""
+    names = [result["task"]["name"] for result in results if result["warnings"]]
+    return [f"With warnings, which stand with its own headline: {join(names)}."] if names else []
 
 
 def _across(results: Sequence[RaceResult], label: str, comparisons: int) -> Across:

@@ -195,6 +195,13 @@ def test_values_on_the_way_can_be_pointed_at():
     assert "Training loss against steps" in page
 
 
+def test_a_mean_of_runs_that_trained_says_of_how_many():
+    page = render(RACES["one diverged"])
+    assert ">momentum, 4 of 5</text>" in page
+    assert ">muon</text>" in page
+    assert ">momentum</text>" not in picture(RACES["one diverged"])
+
+
 def test_seconds_of_a_busy_machine_are_not_drawn():
     assert "loss against seconds" in render(RACES["three"])
     page = render(RACES["busy and over-fitted"])

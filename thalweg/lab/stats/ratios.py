@@ -149,7 +149,7 @@ def across(ratios: Sequence[tuple[Sign, float | None]], *, comparisons: int = 1,
         return _stated(exponential(paired(np.log(values), comparisons=comparisons, alpha=alpha)))
     sign, middle = _median(signs, values)
     bounds = sum(sign != "=" for sign in signs)
-    why = f"of {bounds} of {len(ratios)} tasks a bound alone is known"
+    why = f"only a bound on {bounds} of {len(ratios)} tasks"
     if sign != "=":
         return not_stated(why)
     return {"value": middle, "low": None, "high": None, "text": f"median {_show(middle)} ({why})"}

@@ -30,8 +30,8 @@ def tasks(results: Sequence[RaceResult]) -> str:
         height=62 + ROW * rows + 24 * len(results),
         margins=(left, 8, 14, 44),
     )
-    margins = [_in_margins(c) for result in results for c in result["comparisons"]]
-    ends = [min(max(v, -MOST), MOST) for values in margins for v in values if v is not None]
+    bounded = [c for result in results for c in result["comparisons"] if c["low"] is not None]
+    ends = [min(max(v, -MOST), MOST) for c in bounded for v in _in_margins(c) if v is not None]
     x, y = chart.scales(padded([*ends, -1.5, 1.5]), (0, 1), log_x=False, log_y=False)
     title = "differences within the margin do not matter"
     chart.box(x(-1), y.end, x(1) - x(-1), y.start - y.end, "band", title)
@@ -47,6 +47,8 @@ def tasks(results: Sequence[RaceResult]) -> str:
             if low is not None and high is not None:
                 chart.line([(x(low), height + 8), (x(high), height + 8)], f"bar s{css}", title)
                 chart.dot(x(difference or 0.0), height + 8, f"fill s{css}", 4, title)
+            else:
+                chart.text(x(0) + 8, height + 12, f"{c['verdict']}, no interval", "tick")
             chart.text(left - 7, height + 12, c["challenger"], f"label s{css}t", "end")
             height += ROW
     bottom_axis(chart, x, y, f"loss minus {results[0]['comparisons'][0]['baseline']}'s, in margins; left is better")

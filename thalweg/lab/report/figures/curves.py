@@ -71,19 +71,32 @@ def draw_curves(
     end = max(place for place, _ in points)
     values = list(shown) or [value for place, value in points if place >= EARLY * end]
     log = is_log(values)
-    chart.margins = (*chart.margins[:2], max(chart.margins[2], room(lines)), chart.margins[3])
+    whole = {label: _whole(list(mine.values())) for label, mine in lines.items()}
+    names = {label: _name(label, len(whole[label]), len(mine)) for label, mine in lines.items()}
+    chart.margins = (*chart.margins[:2], max(chart.margins[2], room(names.values())), chart.margins[3])
     x, y = chart.scales((0, end), padded(values, log), log_x=False, log_y=log)
     chart.axes(x, y, x_label, y_label)
-    means = {label: mean(list(mine.values())) for label, mine in lines.items()}
+    means = {label: mean(mine) for label, mine in whole.items()}
     for label, mine in lines.items():
         css = numbers[label]
         for name, line in mine.items():
             chart.line([(x(a), y(b)) for a, b in line], f"thin s{css}", f"{label}, {name}")
         chart.line([(x(a), y(b)) for a, b in means[label]], f"thick s{css}", label)
     for label, line in means.items():
-        _values(chart, x, y, label, line, x_label, len(lines[label]))
-    ends = {label: y(line[-1][1]) for label, line in means.items() if line}
-    name_ends(chart, x, y, ends, numbers)
+        _values(chart, x, y, label, line, x_label, len(whole[label]))
+    ends = {names[label]: y(line[-1][1]) for label, line in means.items() if line}
+    name_ends(chart, x, y, ends, {names[label]: numbers[label] for label in lines})
+
+
+def _whole(lines: Sequence[Line]) -> list[Line]:
+    """The lines that go to the end; a run that diverged does not."""
+    end = max((line[-1][0] for line in lines if line), default=0.0)
+    return [line for line in lines if line and line[-1][0] == end]
+
+
+def _name(label: str, whole: int, all_: int) -> str:
+    """Of how many runs the mean is, where it is not of all."""
+    return label if whole == all_ else f"{label}, {whole} of {all_}"
 
 
 def _values(chart: Chart, x: Scale, y: Scale, label: str, line: Line, unit: str, n: int) -> None:
