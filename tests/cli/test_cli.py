@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import signal
 import sqlite3
 import sys
 
@@ -15,6 +16,7 @@ from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
 from thalweg.cli import main, progress, screen
 from thalweg.cli.app import app
+from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.tasks import TASKS, template
@@ -251,6 +253,39 @@ def test_the_same_command_again_finds_every_run(folder):
     assert "found in the store" not in run("race", "small.py", *QUICKLY).output
     again = run("race", "small.py", *QUICKLY)
     assert "32 of 32 runs were found in the store" in again.output
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        (
+            "runs/thalweg.db",
+            "finished runs are kept in sqlite:///runs/thalweg.db. The same command goes on there: thalweg",
+        ),
+        ("sqlite://", "sqlite:// is in memory alone, so its runs are gone; --store runs/thalweg.db would keep them"),
+    ],
+)
+def test_a_race_that_is_stopped_says_what_is_kept(folder, monkeypatch, store, words):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(racing, "race", stopped)
+    result = run("race", "small.py", *QUICKLY, "--store", store)
+    assert result.exit_code == 130
+    assert f"stopped; {words}" in result.stderr
+    assert result.stdout.count("stopped") == 0
+
+
+def test_a_command_that_is_stopped_before_it_races_says_that_nothing_went_on(folder, monkeypatch):
+    def terminated(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(planning, "plan", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    result = run("race", "small.py", *QUICKLY)
+    assert result.exit_code == 143
+    assert result.stderr.strip() == "stopped; no run was under way"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_winner_is_recommended_with_lines_that_run(folder):

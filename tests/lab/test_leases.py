@@ -1,7 +1,9 @@
 """Leases: one race makes a run, and none waits for one that is gone."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 
@@ -130,6 +132,15 @@ def test_an_owner_of_whom_nothing_is_known_is_waited_for(stores, clock, owner):
     other._owner = owner
     assert other.take("k")
     assert not stores[1].leases().take("k")
+
+
+def test_one_that_was_damaged_is_taken_over(tmp_path, two):
+    assert two[0].take("k")
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as connection:
+        connection.execute("update leases set expires = 'never'")
+        connection.commit()
+    assert two[1].take("k")
+    assert not two[0].take("k")
 
 
 def test_a_process_of_the_same_number_in_another_container_is_not_this_one(monkeypatch):

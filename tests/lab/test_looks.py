@@ -139,6 +139,13 @@ def test_a_time_that_is_none_is_one_sentence(store):
         store.looks("task")
 
 
+def test_a_number_that_is_none_is_one_sentence(store):
+    looked(store, side("adamw"), side("muon"))
+    _edit(store, "update verdicts set number = 'first'")
+    with pytest.raises(ThalwegError, match=r"cannot read the store .* at AdamW, Muon has the number 'first'"):
+        store.looks("task")
+
+
 def test_races_are_noted_when_they_begin_and_when_they_end(store):
     store.begin("race", {"task": "small"})
     store.begin("race", {"task": "other"})

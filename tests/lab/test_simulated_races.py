@@ -138,6 +138,21 @@ def test_two_looks_cost_less_than_twice_alpha():
     assert worse > wrong + 0.01
 
 
+def test_looks_at_fewer_and_fewer_seeds_cost_less_than_twice_alpha():
+    """Who raced 10 seeds and then asks for 8, 6 and 5 of them takes what he likes best."""
+    values = differences(Noise(), 10, races=4 * RACES)
+
+    def wrong(paid: bool) -> float:
+        looks = [
+            intervals(values[:, :seeds], alpha=stats.alpha_at_look(look if paid else 1))
+            for look, seeds in enumerate((10, 8, 6, 5), 1)
+        ]
+        return float(np.mean([not all(i.low <= 0 <= i.high for i in race) for race in zip(*looks, strict=True)]))
+
+    assert wrong(paid=True) <= 0.1
+    assert wrong(paid=False) > 0.1
+
+
 def test_sign_flips_are_exact():
     p = np.array([stats.sign_flip_p(race) for race in differences(Noise(), 8)[:1000]])
     for level in (0.05, 0.1, 0.25):

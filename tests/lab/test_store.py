@@ -310,6 +310,15 @@ def test_a_store_in_memory_does_not_last(url, store):
     memory.close()
 
 
+def test_a_time_that_was_removed_is_no_time(store, tmp_path):
+    store.put("k", RUN)
+    with contextlib.closing(sqlite3.connect(tmp_path / "a" / "runs.db")) as connection:
+        connection.execute("update runs set finished = null")
+        connection.commit()
+    assert store.finished(["k"]) == {}
+    assert (store.contents().whole, store.contents().finished) == (1, None)
+
+
 def test_contents_are_all_there_is_and_what_is_damaged_can_be_dropped(store, tmp_path):
     assert (store.contents().whole, store.contents().finished) == (0, None)
     for key in ("a", "b", "c", "d"):

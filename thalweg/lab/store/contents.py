@@ -79,7 +79,7 @@ def contents(database: Database, rows: Iterable[sa.Row[Any]]) -> Contents:
     found.underway = len(database.read(sa.select(LEASES.c.key).where(LEASES.c.expires >= time.time())))
     found.races = [_race(row) for row in database.read(sa.select(RACES).order_by(RACES.c.begun))]
     by_pair = sa.select(VERDICTS).order_by(VERDICTS.c.task, VERDICTS.c.pair, VERDICTS.c.number)
-    found.looks = [looks.unpacked(row) for row in database.read(by_pair)]
+    found.looks = looks.unpacked(database, by_pair)
     return found
 
 
@@ -93,6 +93,8 @@ def _sort_in(found: Contents, row: sa.Row[Any]) -> None:
             found.damaged[row.key] = str(error)
         return
     found.whole += 1
+    if row.finished is None:
+        return
     when = row.finished.replace(tzinfo=UTC)
     first, last = found.finished or (when, when)
     found.finished = min(first, when), max(last, when)

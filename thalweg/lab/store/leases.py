@@ -58,6 +58,8 @@ class Leases:
 
     def _over(self, held: sa.Row[tuple[str, str, float]]) -> bool:
         """Whether it has expired, its owner is dead, or it has not changed for as long by our own clock."""
+        if not isinstance(held.expires, float):  # edited or damaged
+            return True
         since = self._seen.setdefault((held.key, held.owner, held.expires), time.monotonic())
         return held.expires < time.time() or time.monotonic() - since > SECONDS or _dead(held.owner)
 

@@ -10,7 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from thalweg.lab.looks import Look
+from thalweg.lab.store.database import Database
 from thalweg.lab.store.runs import checksum
+from thalweg.lab.store.trouble import damaged
 
 
 def packed(look: Look) -> dict[str, Any]:
@@ -27,7 +29,20 @@ def packed(look: Look) -> dict[str, Any]:
     }
 
 
-def unpacked(row: sa.Row[Any]) -> Look:
+def unpacked(database: Database, query: sa.Select[Any]) -> list[Look]:
+    """The looks that a query finds.
+
+    Raises:
+        ThalwegError: if the number of one cannot be read, so that the next one has none.
+    """
+    rows = database.read(query)
+    for row in rows:
+        if not isinstance(row.number, int):
+            raise damaged(f"a look at {row.pair} has the number {row.number!r}", database.url)
+    return [_unpacked(row) for row in rows]
+
+
+def _unpacked(row: sa.Row[Any]) -> Look:
     """The look of a row. One that was edited counts all the same, but what it says is not repeated."""
     lost = {"labels": row.pair.split(", "), "steps": None, "seeds": None, "margin": None, "outcome": None}
     look = Look(row.task, row.pair, row.number, row.evidence, row.taken.replace(tzinfo=UTC), [lost])

@@ -61,7 +61,7 @@ class Store:
     def finished(self, keys: list[str]) -> dict[str, datetime]:
         """When the finished runs among ``keys`` were stored, in UTC."""
         rows = self._rows(keys, RUNS.c.key, RUNS.c.finished)
-        return {row.key: row.finished.replace(tzinfo=UTC) for row in rows}
+        return {row.key: row.finished.replace(tzinfo=UTC) for row in rows if row.finished}
 
     def put(self, key: str, run: dict[str, Any]) -> None:
         """Keep a finished run, at once and for good; a second one of the same key changes nothing."""
@@ -69,8 +69,7 @@ class Store:
 
     def looks(self, task: str) -> list[Look]:
         """All looks at a task, by the hash of its content."""
-        rows = self._database.read(sa.select(VERDICTS).where(VERDICTS.c.task == task))
-        return [looks.unpacked(row) for row in rows]
+        return looks.unpacked(self._database, sa.select(VERDICTS).where(VERDICTS.c.task == task))
 
     def take(self, new: Sequence[Look]) -> bool:
         """Keep looks, all or none; False if another race has taken one of their numbers meanwhile."""
