@@ -70,7 +70,10 @@ def test_without_matplotlib_the_install_command_is_named_before_anything_runs(mo
     monkeypatch.setattr("thalweg.cli.bench.measure", lambda *_, **__: pytest.fail("it ran"))
     result = run(*TINY, "--plot", "b.png")
     assert result.exit_code == 1
-    assert result.stderr == "Error: --plot needs matplotlib; install it with: pip install 'thalweg[plot]'\n"
+    assert (
+        result.stderr
+        == "Error: --plot needs matplotlib of thalweg[plot], which is not installed: pip install matplotlib\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,6 @@ def test_the_chinese_readme_has_the_same_code_and_commands():
     english, chinese = (path.read_text(encoding="utf-8") for path in READMES)
     code = [[line.split("#")[0].strip() for line in b.splitlines()] for *_, b in BLOCK.findall(english)]
     assert code == [[line.split("#")[0].strip() for line in b.splitlines()] for *_, b in BLOCK.findall(chinese)]
-    for command in ("make race", "make test", "thalweg task new", "pip install 'thalweg[lab]'"):
+    for command in ("make race", "make test", "thalweg task new", 'pip install ".[lab]"'):
         assert command in english
         assert command in chinese

@@ -6,21 +6,29 @@ import importlib.util
 
 from thalweg._base.errors import ThalwegError
 
-#: import name of each package that ``thalweg[lab]`` brings
-LAB = ("click", "jinja2", "numpy", "PIL", "rich", "sklearn", "scipy", "sqlalchemy")
+#: of each package that ``thalweg[lab]`` brings, its name for import and its name for pip
+LAB = {
+    "click": "click",
+    "jinja2": "jinja2",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "rich": "rich",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "sqlalchemy": "sqlalchemy",
+}
 
 
 def require_lab() -> None:
     """Raise one :class:`ThalwegError` with the install command if a package of ``thalweg[lab]`` is missing."""
-    missing = [name for name in LAB if importlib.util.find_spec(name) is None]
+    missing = [package for name, package in LAB.items() if importlib.util.find_spec(name) is None]
     if missing:
         raise ThalwegError(
-            f"the lab needs packages that are not installed ({', '.join(missing)}); "
-            "install them with: pip install 'thalweg[lab]'"
+            f"the command needs packages of thalweg[lab] that are not installed: pip install {' '.join(missing)}"
         )
 
 
 def require_matplotlib(what: str) -> None:
     """Raise one :class:`ThalwegError` with the install command if ``what`` cannot draw for want of matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ThalwegError(f"{what} needs matplotlib; install it with: pip install 'thalweg[plot]'")
+        raise ThalwegError(f"{what} needs matplotlib of thalweg[plot], which is not installed: pip install matplotlib")
