@@ -232,7 +232,7 @@ def test_what_was_found_and_what_was_repeated_is_said():
     reused = {"found": 38, "of": 75, "oldest": "2026-11-28T09:30:12", "newest": "2026-11-29T10:00:00"}
     repeats = {"adamw": "equal", "muon": "differs by 3e-7 at step 4"}
     said = told(ADAMW, MUON, reused=reused, repeats=repeats)["sentences"]
-    assert "38 of 75 runs were found in the store, made between 2026-11-28 09:30 and 2026-11-29 10:00." in said
+    assert "38 of 75 runs were found in the store, made between 2026-11-28 09:30 and 2026-11-29 10:00 UTC." in said
     assert any("that of adamw gave the same losses to the last bit; that of muon differs by 3e-7" in s for s in said)
     assert len(told(ADAMW, MUON, reused={"found": 0, "of": 75, "oldest": None, "newest": None})["sentences"]) == 2
 

@@ -58,7 +58,7 @@ class Live(Watcher):
         self.lock = threading.Lock()
         self.queued: dict[str, _Underway] = {}
         self.total = plan.total
-        self.done = self.reused = 0
+        self.done = 0
         self.waited = False
         self.run_seconds = self.found_seconds = 0.0
         self.all_seconds = plan.seconds() * plan.jobs
@@ -80,8 +80,6 @@ class Live(Watcher):
         self.over.set()
         if self.console.is_terminal:
             self.screen.stop()
-        if self.reused:
-            self.console.print(f"{self.reused} of {self.done} runs were found in the store", highlight=False)
 
     def _print_lines(self) -> None:
         while not self.over.wait(self.every):
@@ -119,7 +117,6 @@ class Live(Watcher):
         with self.lock:
             self.queued.pop(spec.key, None)
             self.done += 1
-            self.reused += reused
             seconds = self.plan.run_seconds(spec)
             self.found_seconds += seconds * reused
             self.run_seconds += seconds * (not reused)

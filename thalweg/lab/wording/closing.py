@@ -20,7 +20,7 @@ def _reused(result: RaceResult) -> str:
     if not reused.get("found"):
         return ""
     first, last = (str(reused.get(end) or "")[:16].replace("T", " ") for end in ("oldest", "newest"))
-    when = "" if not first else f", made on {first}" if first == last else f", made between {first} and {last}"
+    when = "" if not first else f", made on {first} UTC" if first == last else f", made between {first} and {last} UTC"
     return f"{reused['found']} of {reused['of']} runs were found in the store{when}."
 
 
@@ -31,7 +31,11 @@ def _repeated(result: RaceResult) -> str:
         return ""
     same = [label for label, found in repeats.items() if found == "equal"]
     other = [f"that of {label} {found}" for label, found in repeats.items() if found != "equal"]
-    said = [f"that of {join(same)} gave the same losses to the last bit"] if same else []
+    said = (
+        [f"{'that' if len(same) == 1 else 'those'} of {join(same)} gave the same losses to the last bit"]
+        if same
+        else []
+    )
     return f"A short run of each contestant was made again: {'; '.join(said + other)}."
 
 
