@@ -13,11 +13,18 @@ from thalweg.lab.result import RaceResult
 from thalweg.lab.summary import SCHEMA
 
 
-def as_json(results: Sequence[RaceResult]) -> str:
-    """One race as it is; several as ``races``, with the ``overview`` over them."""
-    several = {"schema": SCHEMA, "races": list(results), "overview": overview(results) if results else None}
-    content = results[0] if len(results) == 1 else several
-    return json.dumps(content, indent=1, allow_nan=False, default=str) + "\n"
+def as_json(results: Sequence[RaceResult], indent: int | None = 1) -> str:
+    """One race as it is; several as ``races``, with the ``overview`` over them.
+
+    Args:
+        results: at least one.
+        indent: of each level; None writes no space at all.
+    """
+    content: object = results[0]
+    if len(results) > 1:
+        content = {"schema": SCHEMA, "races": list(results), "overview": overview(results)}
+    separators = (",", ":") if indent is None else None
+    return json.dumps(content, indent=indent, separators=separators, allow_nan=False, default=str) + "\n"
 
 
 def as_csv(results: Sequence[RaceResult]) -> str:

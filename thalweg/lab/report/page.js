@@ -1,4 +1,4 @@
-// Heads of tables sort them, blocks of code can be copied. The page is whole without it.
+// Heads of tables sort them, blocks of code can be copied, files taken along. The page is whole without it.
 (() => {
   const valueOf = (row, i) => row.cells[i].dataset.v ?? row.cells[i].textContent.trim();
   const compare = (a, b) => (isNaN(a) || isNaN(b) ? String(a).localeCompare(String(b)) : a - b);
@@ -17,6 +17,15 @@
       button.onclick = () => sort(table, head, i);
       head.append(button);
     });
+  }
+  // browsers cut addresses off at some 2 MB; an object has no such limit
+  for (const link of document.querySelectorAll("a[download]")) {
+    link.onclick = () => {
+      const [head, body] = link.getAttribute("href").split(",");
+      if (!body) return;
+      const bytes = Uint8Array.from(atob(body), (sign) => sign.charCodeAt(0));
+      link.href = URL.createObjectURL(new Blob([bytes], { type: head.slice(5, -7) }));
+    };
   }
   const copied = async (pre) => {
     try {

@@ -124,7 +124,7 @@ def _text(name: str) -> str:
 def _links(results: Sequence[RaceResult], name: str) -> list[tuple[str, str, str]]:
     """Of each file to take along: what it is, its name, its address."""
     return [
-        ("everything as JSON", name, data.link(data.as_json(results), "application/json")),
+        ("everything as JSON", name, data.link(data.as_json(results, indent=None), "application/json")),
         ("the runs as CSV", "runs.csv", data.link(data.as_csv(results), "text/csv")),
     ]
 
