@@ -561,11 +561,11 @@ class BasicBlock(nn.Module):
 
 
 def unseen(model):
-    """The model as one of which no forward pass can be seen without a sample: it takes two inputs, and looks at one."""
+    """The model as one of which no forward pass can be seen without a sample: it does not say what it takes."""
 
     class Unseen(type(model)):
-        def forward(self, x, looked_at):
-            return super().forward(x) if looked_at.sum() < 1e9 else x
+        def forward(self, *given):
+            return super().forward(given[0])
 
     model.__class__ = Unseen
     return model
@@ -664,6 +664,17 @@ class Depthwise(nn.Module):
     def forward(self, x):
         x = F.conv2d(self.up(self.mix(self.filter(self.stem(x)))), self.own, groups=8)
         return self.head(x.mean((2, 3)))
+
+
+class Pairs(nn.Module):
+    """Takes two inputs that are alike, looks at values, and has its head first."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = nn.Linear(8, 2), nn.Linear(4, 8)
+
+    def forward(self, x, y, scale=1.0):
+        return self.head(torch.tanh(self.body(x) - self.body(y))) if x.sum() < 1e9 else y
 
 
 class Picks(nn.Module):

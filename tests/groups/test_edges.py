@@ -75,6 +75,27 @@ def test_experts_that_no_token_went_to_stay_hidden():
     assert found["experts.2.weight"] == "hidden"
 
 
+def test_inputs_that_are_alike_are_made_up_for_all():
+    assert of_kind(models.Pairs(), "head") == {"head.weight"}
+
+
+def test_made_up_inputs_are_few_and_a_model_that_takes_none_of_them_is_not_run_for_long(monkeypatch):
+    runs = []
+
+    class Refuses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(n, n) for n in range(1, 100))
+
+        def forward(self, x):
+            runs.append(x)
+            raise ValueError("not this")
+
+    with pytest.warns(UserWarning, match=r"Refuses is guessed: layers.98.weight"):
+        roles(Refuses())
+    assert len(runs) < 30
+
+
 def test_what_was_never_met_stands_in_repr_and_table():
     optimizer = thalweg.Muon(models.Tasks(), lr=0.01, sample=X)
     assert "never met in a run on the sample: heads.b.weight, heads.c.weight" in repr(optimizer)

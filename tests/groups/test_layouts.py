@@ -121,6 +121,13 @@ def test_where_two_uses_disagree_nothing_is_said():
     assert not any(r.transposed for r in roles(Both()))
 
 
+def test_what_no_use_tells_is_said():
+    model = models.unseen(nn.Sequential(models.Own(4, 6), nn.Linear(6, 2)))
+    optimizer = thalweg.Muon(model, lr=0.1, hidden=models.Own, head="1")
+    assert "taken to be kept as (out, in), which no use tells: 0.kernel" in repr(optimizer)
+    assert "taken to be" not in repr(thalweg.Muon(nn.Sequential(models.Own(4, 6), nn.Linear(6, 2)), lr=0.1))
+
+
 # -- what takes it from there -----------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ from thalweg.groups.flow import Does, Flow, Known, Layout
 from thalweg.groups.running import SMALL, by_running, on_shapes, with_values
 from thalweg.groups.tracing import by_tracing
 
+#: how many examples are tried with values, which takes a large model's time
+LIKELIEST = 4
 #: a pass in training mode, or not; None or an error where it cannot be seen that way
 Way = Callable[[bool], Flow | None]
 
@@ -69,26 +71,33 @@ def look(model: nn.Module, sample: Any, known: Known) -> Evidence | None:
     """
     if sample is not None:
         return _with_training(lambda training: by_running(model, sample, known, training=training), known, strict=True)
-    for way in _ways(model, known):
+    best: Evidence | None = None
+    for way, sound in _ways(model, known):
         if found := _with_training(way, known):
-            return found
-    return None
+            best = found if best is None or len(known.matrices & best.met) < len(known.matrices & found.met) else best
+            if sound or known.matrices <= best.met:  # guessed values may have led past some layers
+                break
+    return best
 
 
-def _ways(model: nn.Module, known: Known) -> Iterator[Way]:
+def _ways(model: nn.Module, known: Known) -> Iterator[tuple[Way, bool]]:
+    """Ways to see a forward pass, and whether each goes by nothing that was guessed."""
     hub = list(example.of_hub(model))
-    yield from _runs(model, hub, known, "a run on the model's own example")
-    yield lambda training: by_tracing(model, known, training=training)
+    yield from _runs(model, hub, known, "a run on the model's own example", 10 * SMALL)
+    yield (lambda training: by_tracing(model, known, training=training)), True
     if not hub:
-        yield from _runs(model, list(example.inferred(model)), known, "a run on a made-up input")
+        yield from _runs(model, list(example.inferred(model)), known, "a run on a made-up input", SMALL)
 
 
-def _runs(model: nn.Module, samples: list[Any], known: Known, source: str) -> Iterator[Way]:
-    """A run on each sample with values or on shapes: first what takes less, of both what takes little."""
-    shapes = [partial(_on_shapes, model, example.suited(x, model), known, source) for x in samples]
-    values = [partial(_with_values, model, example.suited(x, model), known, source) for x in samples]
+def _runs(model: nn.Module, samples: list[Any], known: Known, source: str, most: int) -> Iterator[tuple[Way, bool]]:
+    """A run on each sample on shapes; and with values on the likeliest of them, where a model is no larger than
+    ``most``, of which the first comes first where the model is small."""
+    suited = [example.suited(x, model) for x in samples]
     size = sum(p.numel() for p in model.parameters())
-    yield from (*values, *shapes) if size <= SMALL else (*shapes, *(values if size <= 10 * SMALL else ()))
+    shapes = [(partial(_on_shapes, model, x, known, source), False) for x in suited]
+    values = [(partial(_with_values, model, x, known, source), True) for x in suited[:LIKELIEST] if size <= most]
+    first = 1 if size <= SMALL else 0
+    yield from (*values[:first], *shapes, *values[first:])
 
 
 def _on_shapes(model: nn.Module, sample: Any, known: Known, source: str, training: bool) -> Flow | None:

@@ -43,10 +43,11 @@ def of_hub(model: nn.Module) -> Iterator[dict[str, Any]]:
             yield taken
 
 
-def inferred(model: nn.Module) -> Iterator[Tensor]:
-    """Inputs for a model of one tensor, by the layers that are registered first, the likeliest first."""
+def inferred(model: nn.Module) -> Iterator[tuple[Tensor, ...]]:
+    """Inputs for a model that takes one tensor, or some that are alike, by the layers that are registered first, the
+    likeliest first."""
     needed = [one for one in _arguments(model).values() if one.default is one.empty]
-    if len(needed) != 1 or needed[0].kind is inspect.Parameter.KEYWORD_ONLY:
+    if not needed or any(one.kind is inspect.Parameter.KEYWORD_ONLY for one in needed):
         return
     found: dict[Any, Tensor] = {}
     for module in model.modules():
@@ -54,7 +55,8 @@ def inferred(model: nn.Module) -> Iterator[Tensor]:
             found.setdefault((x.dtype, x.shape), x)
         if len(found) >= MOST:
             break
-    yield from found.values()
+    for x in found.values():
+        yield (x,) * len(needed)
 
 
 def suited(sample: Any, model: nn.Module) -> Any:

@@ -102,7 +102,8 @@ def _flow(double: nn.Module, returned: Any, known: Known, source: str) -> Flow |
         return None
     steps = {node: _step(node, names) for node in _forward_order(outputs)}
     ends = [term for node in outputs for term in _terms(node)]
-    return Flow(steps, ends, known, source, lambda node: dims.origins(node, names))
+    flow = Flow(steps, ends, known, source, lambda node: dims.origins(node, names))
+    return flow if flow.met else None
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -104,7 +104,8 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
     def flow(self, outputs: Iterable[fx.Node], known: Known) -> Flow | None:
         """What the pass did."""
         ends = [node for node in outputs if node in self.steps]
-        return Flow(self.steps, ends, known, SOURCE, self._origins) if ends else None
+        flow = Flow(self.steps, ends, known, SOURCE, self._origins)
+        return flow if ends and flow.met else None
 
     # -- modules ----------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ from thalweg.groups.roles import (
 )
 from thalweg.groups.twin import unwrapped
 
+_MATRICES = ("hidden", "head")
+
 
 @dataclass(frozen=True, eq=False)
 class Param:
@@ -84,6 +86,12 @@ class Param:
         asks = self.at_sight[0] != "vector" and is_transposed(self.parameter, list(self.places)) is None
         evidence = self._view.evidence if asks else None
         return transposed(self.parameter, list(self.places), evidence, self.names[0])
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it is of two dimensions, and neither its module nor its use tells which way these are kept."""
+        told = is_transposed(self.parameter, list(self.places)) is not None
+        return self.parameter.ndim == 2 and not told and self.layout is None
 
     @property
     def layout(self) -> Layout | None:
@@ -149,7 +157,13 @@ class View:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was guessed, or never met, in what rules have asked for."""
-        return notes(*self._found, self.evidence) if "_found" in vars(self) else ()
+        if "_found" not in vars(self):
+            return ()
+        unsure = [
+            param.names[0] for param in self.params if self._found[0][param.names[0]][0] in _MATRICES and param.unsure
+        ]
+        turns = [f"taken to be kept as (out, in), which no use tells: {', '.join(unsure)}"] if unsure else []
+        return (*notes(*self._found, self.evidence), *turns)
 
     def embeds(self, param: Param) -> bool:
         """Whether a parameter is an embedding, whatever makes the output."""
