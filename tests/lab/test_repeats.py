@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -282,6 +283,19 @@ def test_where_two_runs_differ_is_said_in_the_order_in_which_they_went(tmp_path,
     trace = {"weights": "a", "batches": ["1", "2"], "losses": [1.0, 0.5]}
     first = {"curve": [[0, 1.0], [2, 0.4]], "final_loss": 0.4, "status": "finished", "trace": trace}
     assert repeat.difference(probe, first, {**first, "trace": {**trace, **change}}) == says
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [([1.0001, 0.7], ""), ([1.1, 0.5], "its training losses differ from step 0 on (1.0, then 1.1)")],
+)
+def test_on_another_device_only_the_first_loss_is_compared_to_a_thousandth(tmp_path, losses, says):
+    probe = dataclasses.replace(_plan(write_small(tmp_path)).probe, on_cpu=False)
+    first = {"final_loss": 0.5, "curve": [[0, 1.0]], "trace": {"losses": [1.0, 0.5]}}
+    again = {"final_loss": 0.51, "curve": [[0, 1.1]], "trace": {"losses": losses}}
+    assert repeat.difference(probe, first, again) == says
+    assert repeat.told(first, again) == "differs by 0.01 in its loss at the end"
+    assert repeat.told(first, first) == "equal"
 
 
 def test_nan_is_equal_to_nan(tmp_path):

@@ -207,6 +207,43 @@ def test_an_edit_during_the_race_names_the_file(tmp_path):
         opened.unchanged(files)
 
 
+WITH_WORKERS = """
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, k):
+        return torch.full((3,), k + float((HERE / 'a').read_text()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process is forked here")
+def test_what_the_workers_of_a_dataloader_open_is_seen(tmp_path):
+    (tmp_path / "a").write_text("1.0")
+    path = Path(task(tmp_path, "1.0"))
+    text = path.read_text().replace("class Mine", f"{WITH_WORKERS}\nclass Mine")
+    begin, end = text.index("        generator ="), text.index("    def loss")
+    loader = "torch.utils.data.DataLoader(Numbers(), 4, True, num_workers=1, multiprocessing_context='fork')"
+    path.write_text(f"{text[:begin]}        while True:\n            yield from {loader}\n\n{text[end:]}")
+    first = check(get_task(str(path)))
+    assert [file.path for file in first.files] == [str(tmp_path / "a")]
+    (tmp_path / "a").write_text("2.0")
+    assert check(get_task(str(path))).fingerprint != first.fingerprint
+
+
+def test_two_watches_at_once_see_the_same_and_end_apart(tmp_path):
+    one, two = opened.Opened(), opened.Opened()
+    with opened.watching(one):
+        with opened.watching(two):
+            Path(__file__).read_bytes()
+        (tmp_path / "later").write_text("")
+        (tmp_path / "later").read_bytes()
+    assert __file__ in one.read
+    assert __file__ in two.read
+    assert str(tmp_path / "later") in one.read
+    assert str(tmp_path / "later") not in two.read
+
+
 def test_nothing_is_watched_outside_and_a_strange_name_does_no_harm(tmp_path):
     what = opened.Opened()
     with opened.watching(what):

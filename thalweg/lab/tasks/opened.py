@@ -1,7 +1,8 @@
 """The files that a task opens to read, whatever their kind: what they hold is part of what the task is.
 
 Python tells an audit hook of each file that it opens, so numpy, torch, pandas, pathlib, csv, json, mmap and sqlite are
-seen alike. A library that opens files in C on its own (HDF5, Arrow, safetensors), or another process, is not.
+seen alike, in forked processes too (the workers of a DataLoader). A library that opens files in C on its own (HDF5,
+Arrow, safetensors), or a process of another program, is not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import thalweg
 from thalweg._base.errors import ThalwegError
 from thalweg.engine import user_cache
 from thalweg.lab.tasks import imports
+from thalweg.lab.tasks.forked import Log
 
 #: of more files than that in one folder, the folder is kept in their place
 MANY = 1000
@@ -54,7 +56,7 @@ class File:
         return signature(self.path) != self.signature and content(self.path) != self.content
 
 
-@dataclass
+@dataclass(eq=False)
 class Opened:
     """What a task has opened in this process so far.
 
@@ -121,13 +123,16 @@ def watching(what: Opened) -> Iterator[None]:
     try:
         yield
     finally:
+        for line in _install().new_lines():
+            _keep(line[1:], written=line.startswith("w"))
         _watching.remove(what)
 
 
 @functools.cache
-def _install() -> None:
-    """An audit hook stays until the process ends."""
+def _install() -> Log:
+    """An audit hook stays until the process ends, and in those that are forked from it."""
     sys.addaudithook(_hook)
+    return Log()
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -150,12 +155,20 @@ def _note(name: Any, written: bool = False) -> None:
     with contextlib.suppress(TypeError, ValueError, OSError):
         given = os.fsdecode(name)
         path = os.path.abspath(given[5:].partition("?")[0] if given.startswith("file:") else given)
-        if _is_data(path):
-            for what in _watching:
-                if written:
-                    what.written[path] += 1
-                elif path not in what.read:
-                    what.read[path] = signature(path)
+        if not _is_data(path):
+            return
+        if (log := _install()).of_child:
+            log.write(f"{'w' if written else 'r'}{path}")
+        else:
+            _keep(path, written)
+
+
+def _keep(path: str, written: bool) -> None:
+    for what in _watching:
+        if written:
+            what.written[path] += 1
+        elif path not in what.read:
+            what.read[path] = signature(path)
 
 
 def _is_data(path: str) -> bool:
