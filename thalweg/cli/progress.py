@@ -136,7 +136,7 @@ class Live(Watcher):
     def _how_far(self) -> str:
         """What is left is said while runs are: the timing pass behind them is short."""
         left = f", about {self._left()} left" if self.done < self.total else ""
-        return f"{self.done} of {self.total} runs{left}"
+        return f"{self.done} of {max(self.done, self.total)} runs{left}"
 
     def _best(self, before: str) -> str:
         best = ", ".join(f"{label} {loss:.4g} (lr {lr:.3g})" for label, (loss, lr) in self.best.items())

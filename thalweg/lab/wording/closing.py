@@ -31,11 +31,8 @@ def _repeated(result: RaceResult) -> str:
         return ""
     same = [label for label, found in repeats.items() if found == "equal"]
     other = [f"that of {label} {found}" for label, found in repeats.items() if found != "equal"]
-    said = (
-        [f"{'that' if len(same) == 1 else 'those'} of {join(same)} gave the same losses to the last bit"]
-        if same
-        else []
-    )
+    which = "that" if len(same) == 1 else "those"
+    said = [f"{which} of {join(same)} gave the same losses to the last bit"] if same else []
     return f"A short run of each contestant was made again: {'; '.join(said + other)}."
 
 

@@ -7,31 +7,29 @@ from collections.abc import Sequence
 
 from thalweg.lab.overview import Overview, within
 from thalweg.lab.report.figures.common import bottom_axis, name_ends, room, series
-from thalweg.lab.report.svg import Chart, padded
+from thalweg.lab.report.svg import Chart, Scale, padded
 from thalweg.lab.result import Comparison, RaceResult
 
 #: the profile goes up to this factor
 TAU = 4.0
 ROW = 22
+HEAD = 24
 #: differences of more margins than these are drawn at the edge
 MOST = 30.0
 
 
 def tasks(results: Sequence[RaceResult]) -> str:
     """Every comparison of every task, in units of its margin."""
-    rows = sum(len(result["comparisons"]) for result in results)
-    left = max(
-        room(c["challenger"] for r in results for c in r["comparisons"]), room(r["task"]["name"] for r in results)
-    )
+    compared = [c for result in results for c in result["comparisons"]]
+    left = room({c["challenger"] for c in compared} | {result["task"]["name"] for result in results})
     chart = Chart(
         "Differences on every task",
         "Difference from the baseline and its interval, over the margin of the task.",
         width=640,
-        height=62 + ROW * rows + 24 * len(results),
+        height=62 + ROW * len(compared) + HEAD * len(results),
         margins=(left, 8, 14, 44),
     )
-    bounded = [c for result in results for c in result["comparisons"] if c["low"] is not None]
-    ends = [min(max(v, -MOST), MOST) for c in bounded for v in _in_margins(c) if v is not None]
+    ends = [min(max(v, -MOST), MOST) for c in compared for v in _in_margins(c) or ()]
     x, y = chart.scales(padded([*ends, -1.5, 1.5]), (0, 1), log_x=False, log_y=False)
     title = "differences within the margin do not matter"
     chart.box(x(-1), y.end, x(1) - x(-1), y.start - y.end, "band", title)
@@ -39,25 +37,32 @@ def tasks(results: Sequence[RaceResult]) -> str:
     height = y.end
     for result in results:
         chart.text(left - 7, height + 17, result["task"]["name"], "name", "end")
-        height += 24
+        height += HEAD
         for c in result["comparisons"]:
-            css = series(result)[c["challenger"]]
-            difference, low, high = _in_margins(c)
-            title = f"{c['challenger']} on {result['task']['name']}: {c['verdict']}"
-            if low is not None and high is not None:
-                chart.line([(x(low), height + 8), (x(high), height + 8)], f"bar s{css}", title)
-                chart.dot(x(difference or 0.0), height + 8, f"fill s{css}", 4, title)
-            else:
-                chart.text(x(0) + 8, height + 12, f"{c['verdict']}, no interval", "tick")
-            chart.text(left - 7, height + 12, c["challenger"], f"label s{css}t", "end")
+            _row(chart, x, height, c, series(result)[c["challenger"]])
             height += ROW
-    bottom_axis(chart, x, y, f"loss minus {results[0]['comparisons'][0]['baseline']}'s, in margins; left is better")
+    bottom_axis(chart, x, y, f"loss minus {compared[0]['baseline']}'s, in margins; left is better")
     return chart.svg()
 
 
-def _in_margins(c: Comparison) -> tuple[float | None, float | None, float | None]:
-    values = (c["difference"], c["low"], c["high"])
-    return tuple(None if v is None or not c["margin"] else v / c["margin"] for v in values)  # type: ignore[return-value]
+def _row(chart: Chart, x: Scale, height: float, c: Comparison, css: int) -> None:
+    """One comparison; the word alone where nothing can be drawn."""
+    chart.text(x.start - 7, height + 12, c["challenger"], f"label s{css}t", "end")
+    values = _in_margins(c)
+    if values is None:
+        chart.text(x(0) + 8, height + 12, f"{c['verdict']}, no interval", "tick")
+        return
+    difference, low, high = values
+    title = f"{c['challenger']}: {c['verdict']}, {difference:.2f} [{low:.2f}, {high:.2f}] margins"
+    chart.line([(x(low), height + 8), (x(high), height + 8)], f"bar s{css}", title)
+    chart.dot(x(difference), height + 8, f"fill s{css}", 4, title)
+
+
+def _in_margins(c: Comparison) -> tuple[float, float, float] | None:
+    """Difference, low and high over the margin; None without an interval or a margin."""
+    if c["low"] is None or c["high"] is None or not c["margin"]:
+        return None
+    return c["difference"] / c["margin"], c["low"] / c["margin"], c["high"] / c["margin"]
 
 
 def profile(overview: Overview, numbers: dict[str, int]) -> str:

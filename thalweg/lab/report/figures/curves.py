@@ -1,8 +1,7 @@
-"""Losses on the way: held-out and training loss of every seed, and complete runs against their length."""
+"""Losses on the way: held-out and training loss of every seed."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -37,8 +36,9 @@ def curves(result: RaceResult, kind: Kind = "curve", seconds: bool = False, char
     unit, name = "seconds" if seconds else "steps", KINDS[kind]
     title = f"{name.capitalize()} loss against {unit}"
     chart = chart or Chart(title, f"{name.capitalize()} loss of every verdict run against {unit}.", height=320)
+    ends = {label: result["task"]["steps"] * (times[label] if seconds else 1) for label in lines}
     both = [loss for run in result["runs"] if run["role"] == "verdict" for loss in _late(run)]
-    draw_curves(chart, lines, series(result), unit, f"{name} loss ({result['task']['unit']})", shown=both)
+    draw_curves(chart, lines, series(result), unit, f"{name} loss ({result['task']['unit']})", both, ends)
     return chart.svg()
 
 
@@ -54,6 +54,7 @@ def draw_curves(
     x_label: str,
     y_label: str,
     shown: Sequence[float] = (),
+    ends: Mapping[str, float] | None = None,
 ) -> None:
     """Thin lines for the runs, a thick one for their mean, each with its name at the end and its values to point at.
 
@@ -64,34 +65,32 @@ def draw_curves(
         x_label: what the places are.
         y_label: what the values are.
         shown: values that set the axis; those of the lines behind the first drop if there are none.
+        ends: label → where a whole line ends; one that does not get there is of a run that diverged, and the mean is of
+            the others, which its name says. Without it all lines are whole.
     """
     points = [p for mine in lines.values() for line in mine.values() for p in line]
     if not points:
         return
+    whole = {
+        label: [line for line in mine.values() if line and (ends is None or line[-1][0] == ends[label])]
+        for label, mine in lines.items()
+    }
+    names = {label: _name(label, len(whole[label]), len(mine)) for label, mine in lines.items()}
+    chart.margins = (*chart.margins[:2], max(chart.margins[2], room(names.values())), chart.margins[3])
     end = max(place for place, _ in points)
     values = list(shown) or [value for place, value in points if place >= EARLY * end]
     log = is_log(values)
-    whole = {label: _whole(list(mine.values())) for label, mine in lines.items()}
-    names = {label: _name(label, len(whole[label]), len(mine)) for label, mine in lines.items()}
-    chart.margins = (*chart.margins[:2], max(chart.margins[2], room(names.values())), chart.margins[3])
     x, y = chart.scales((0, end), padded(values, log), log_x=False, log_y=log)
     chart.axes(x, y, x_label, y_label)
     means = {label: mean(mine) for label, mine in whole.items()}
     for label, mine in lines.items():
-        css = numbers[label]
         for name, line in mine.items():
-            chart.line([(x(a), y(b)) for a, b in line], f"thin s{css}", f"{label}, {name}")
-        chart.line([(x(a), y(b)) for a, b in means[label]], f"thick s{css}", label)
+            chart.line([(x(a), y(b)) for a, b in line], f"thin s{numbers[label]}", f"{label}, {name}")
+        chart.line([(x(a), y(b)) for a, b in means[label]], f"thick s{numbers[label]}", label)
     for label, line in means.items():
         _values(chart, x, y, label, line, x_label, len(whole[label]))
-    ends = {names[label]: y(line[-1][1]) for label, line in means.items() if line}
-    name_ends(chart, x, y, ends, {names[label]: numbers[label] for label in lines})
-
-
-def _whole(lines: Sequence[Line]) -> list[Line]:
-    """The lines that go to the end; a run that diverged does not."""
-    end = max((line[-1][0] for line in lines if line), default=0.0)
-    return [line for line in lines if line and line[-1][0] == end]
+    heights = {names[label]: y(line[-1][1]) for label, line in means.items() if line}
+    name_ends(chart, x, y, heights, {names[label]: numbers[label] for label in lines})
 
 
 def _name(label: str, whole: int, all_: int) -> str:
@@ -104,43 +103,3 @@ def _values(chart: Chart, x: Scale, y: Scale, label: str, line: Line, unit: str,
     of = f" (mean of {n})" if n > 1 else ""
     for place, value in line:
         chart.dot(x(place), y(value), "hover", 7, f"{label} at {number(place)} {unit}: {number(value)}{of}")
-
-
-def horizons(result: RaceResult) -> str | None:
-    """Final loss of complete runs against their length, those that trained; None if there were no shorter ones."""
-    if not any(run["role"] == "horizon" for run in result["runs"]):
-        return None
-    full = result["task"]["steps"]
-    lines: dict[str, list[list[tuple[float, float]]]] = {}
-    for label in series(result):
-        by_seed: dict[int, list[tuple[float, float]]] = defaultdict(list)
-        for run in [*runs_of(result, label, "horizon"), *runs_of(result, label, "verdict")]:
-            if run["status"] == "finished":
-                by_seed[run["seed"]].append((run["steps"] / full, run["final_loss"]))
-        lines[label] = [sorted(points) for points in by_seed.values()]
-    losses = [loss for runs in lines.values() for run in runs for _, loss in run]
-    if not losses:
-        return None
-    about = "Each point is a run with its own whole schedule."
-    chart = Chart("Loss of complete runs against their length", about, height=320, margins=(56, 14, room(lines), 44))
-    log = is_log(losses)
-    fractions = sorted({place for runs in lines.values() for run in runs for place, _ in run})
-    x, y = chart.scales((fractions[0] * 0.95, 1.0), padded(losses, log), log_x=True, log_y=log)
-    chart.axes(x, y, "length of the whole run, of the horizon", f"final loss ({result['task']['unit']})",
-               [(f, f"{f:g}") for f in fractions])  # fmt: skip
-    base = result["contestants"][0]
-    if not base["diverged"]:
-        level = y(base["mean_loss"])
-        title = f"{base['label']}'s final loss: {number(base['mean_loss'])}"
-        chart.line([(x.start, level), (x.end, level)], "target", title)
-    ends = {}
-    for label, runs in lines.items():
-        css, middle = series(result)[label], mean(runs)
-        for points in runs:
-            for a, b in points:
-                chart.dot(x(a), y(b), f"faint s{css}", 3, f"{label} in {round(a * full)} steps: {number(b)}")
-        chart.line([(x(a), y(b)) for a, b in middle], f"thick s{css}", label)
-        if middle:
-            ends[label] = y(middle[-1][1])
-    name_ends(chart, x, y, ends, series(result))
-    return chart.svg()
