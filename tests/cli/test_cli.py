@@ -276,6 +276,7 @@ def test_a_race_that_is_stopped_says_what_is_kept(folder, monkeypatch, store, wo
     assert result.stdout.count("stopped") == 0
 
 
+@pytest.mark.posix
 def test_a_command_that_is_stopped_before_it_races_says_that_nothing_went_on(folder, monkeypatch):
     def terminated(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -14,6 +14,8 @@ import pytest
 
 from tests.lab.tasks.small import write_small
 
+if sys.platform == "win32":
+    pytest.skip("needs what Windows lacks", allow_module_level=True)
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-c", "from thalweg.cli import main; main()"]

@@ -23,6 +23,7 @@ from thalweg.engine import compiler, openmp, user_cache
 
 REAL = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 needs_compiler = pytest.mark.skipif(REAL is None, reason="there is no C compiler here")
+pytestmark = pytest.mark.posix
 
 ANSWER = "int answer(void) { return 42; }"
 THREADS = """

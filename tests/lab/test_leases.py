@@ -105,6 +105,7 @@ def test_a_clock_that_is_wrong_keeps_nobody_waiting_for_ever(two, clock, ahead):
     assert b.take("k")
 
 
+@pytest.mark.posix
 def test_that_of_a_dead_process_on_this_machine_is_taken_at_once(tmp_path, two):
     code = f"from thalweg.lab.store import Store; print(Store({str(tmp_path / 's.db')!r}).leases().take('k'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,6 +30,7 @@ def _for_ever():
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_a_worker_from_its_start_to_its_end():
     told, moving = [], threading.Event()
 
@@ -67,6 +68,7 @@ def _terminate_myself():
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gone_soon():
     pool = Pool(1, lambda message: None)
     process = pool.submit(os.getpid).result()
@@ -79,6 +81,7 @@ def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gon
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_signals_to_stop_wait_while_workers_are_started():
     """A worker that imports torch could not handle them."""
     pool = Pool(1, lambda message: None)

@@ -407,6 +407,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, store):
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_a_task_that_always_kills_its_worker_ends_the_race_with_one_error(tmp_path, store):
     made = _plan(write_small(tmp_path, "if IN_WORKER: os._exit(9)"))
     with pytest.raises(ThalwegError, match=r"worker process died 3 times.*out of memory.*--jobs 1"):
@@ -415,6 +416,7 @@ def test_a_task_that_always_kills_its_worker_ends_the_race_with_one_error(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_an_exception_in_mid_run_is_blamed_on_the_users_line(tmp_path, store):
     path = write_small(tmp_path, f"{COUNT}; IN_WORKER and model.calls > 7 and y[99]")
     with pytest.raises(ThalwegError) as caught:

@@ -42,6 +42,7 @@ def test_two_races_may_share_a_store(tmp_path):
     b.close()
 
 
+@pytest.mark.posix
 def test_a_killed_writer_loses_nothing_that_it_finished(tmp_path):
     path = tmp_path / "s.db"
     code = (

@@ -48,7 +48,7 @@ def _start(progress: Any, stop: Any) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_soon)
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     parent = mp.parent_process()
     if parent is not None:
@@ -116,7 +116,7 @@ class Pool:
 @contextmanager
 def _deferred() -> Iterator[None]:
     """Signals to stop come a little later; a worker that is started meanwhile hears none until it can handle them."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":  # which sends no signals to processes
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)

@@ -89,5 +89,5 @@ def _dead(owner: str) -> bool:
 def _zombie(process: str) -> bool:
     """Killed, but not yet missed by its parent."""
     with suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     return False
