@@ -119,6 +119,7 @@ def honest():
             "warmup": 0.05,
             "schedule": "linear to zero",
             "clip": None,
+            "held_out_seen": {"seen": 1, "of": 500, "batches": 20},
             "parameter_groups": "hidden matrices; the rest",
             "schedule_steps": STEPS,
             "repeats": dict.fromkeys(FIELD, "equal"),
@@ -394,6 +395,41 @@ def fused_against_foreach(r):
     r["protocol"]["backends"]["muon"] = "cpu"
 
 
+def trains_more(r):
+    for x in r["runs"]:
+        if x["optimizer"] == "muon":
+            found = ["calls backward itself, in its steps"]
+            x["conduct"] = {
+                "steps": 10,
+                "changes": 10,
+                "passes": 10,
+                "own_forward": 0,
+                "own_backward": 30,
+                "found": found,
+            }
+
+
+def idles(r):
+    counts = {"steps": 10, "changes": 7, "passes": 10, "own_forward": 0, "own_backward": 0, "found": []}
+    pick(r, "muon", "verdict")[0]["conduct"] = counts
+
+
+def a_step_of_its_own(r):
+    r["contestants"][1]["own_step"] = True
+
+
+def evaluates_on_training_examples(r):
+    r["protocol"]["held_out_seen"]["seen"] = 6
+
+
+def evaluation_unseen(r):
+    r["protocol"]["held_out_seen"]["of"] = 0
+
+
+def a_recipe(r):
+    r["contestants"][1]["tuned"] = False
+
+
 def backends_unknown(r):
     del r["protocol"]["backends"]
 
@@ -444,6 +480,17 @@ def backends_unknown(r):
         (seconds_alone, "steps-and-seconds", "warning", "muon: seconds without steps"),
         (fused_against_foreach, "same-implementation", "warning", "adamw foreach, muon cpu"),
         (backends_unknown, "same-implementation", "note", "not recorded"),
+        (
+            trains_more,
+            "conduct",
+            "warning",
+            "muon calls backward itself, in its steps, made [0-9]+ backward passes of its",
+        ),
+        (idles, "idle-steps", "note", "3 of muon"),
+        (a_step_of_its_own, "own-step", "note", "muon"),
+        (evaluates_on_training_examples, "held-out-apart", "warning", "of 500 examples .*, 6 are in the first 20"),
+        (evaluation_unseen, "held-out-apart", "note", "could not be seen"),
+        (a_recipe, "tuned", "warning", "muon is a present recipe, not tuned"),
     ],
 )
 def test_a_spoilt_race_raises_that_flag_alone(honest, spoil, name, level, says):

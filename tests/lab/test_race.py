@@ -627,3 +627,49 @@ def test_a_metric_is_shown_and_picks_no_winner(inline, store, tmp_path):
     assert all(run["metrics"] == {"accuracy": 0.75} for run in result["runs"] if run["status"] == "finished")
     assert "accuracy" in render(result)
     assert "accuracy" not in json.dumps([result["headline"], result["sentences"], result["comparisons"]])
+
+
+CHEAT = """
+import sys
+import torch
+
+
+class Cheat(torch.optim.AdamW):
+    def step(self, closure=None):
+        super().step()
+        frame = sys._getframe()
+        while frame and frame.f_code.co_name != "fit":
+            frame = frame.f_back
+        for _ in range(3 * (frame is not None)):
+            self.zero_grad()
+            with torch.enable_grad():
+                frame.f_locals["loss"](frame.f_locals["model"], frame.f_locals["batch"]).backward()
+            super().step()
+"""
+
+
+def test_a_class_that_trains_more_in_its_step_is_named_beside_its_verdict(inline, store, tmp_path):
+    (tmp_path / "cheat.py").write_text(CHEAT)
+    result = race(_plan(write_small(tmp_path), ("adamw", f"{tmp_path}/cheat.py:Cheat")), store)
+    flags = {flag["id"]: flag for flag in result["flags"]}
+    assert (flags["conduct"]["level"], flags["conduct"]["labels"]) == ("warning", ["cheat"])
+    assert "calls backward itself, in its steps" in flags["conduct"]["text"]
+    assert "backward passes of its own" in flags["conduct"]["text"]
+    assert "an optimizer that does more than it should" in result["headline"]
+    assert flags["own-step"]["text"].endswith("cheat.")
+    assert flags["conduct"]["text"] in render(result).replace("&#39;", "'")
+    assert flags["held-out-apart"]["level"] == "ok"
+
+
+def test_an_evaluation_on_what_is_trained_on_is_said_with_the_verdict(inline, store, tmp_path):
+    path = Path(write_small(tmp_path))
+    same = path.read_text().replace(
+        "x = torch.randn(16, 2, generator=generator)",
+        "x = torch.linspace(-2, 2, 64).view(32, 2)[torch.randperm(32, generator=generator)[:16]]",
+    )
+    path.write_text(same)
+    result = race(_plan(str(path)), store)
+    (flag,) = (f for f in result["flags"] if f["id"] == "held-out-apart")
+    assert flag["level"] == "warning"
+    assert "of 32 examples that the evaluation feeds to the model, 32 are in the first" in flag["text"]
+    assert "evaluation sees training examples" in result["headline"]

@@ -103,6 +103,17 @@ class Contestant:
         return issubclass(self.rule, Optimizer)
 
     @property
+    def own_step(self) -> bool:
+        """Whether a step is code of its own: another's class, or a rule of a user's that overrides ``step``."""
+        rule = self.rule
+        return not (issubclass(rule, Optimizer) and (rule.step is Optimizer.step or self.library))
+
+    @property
+    def library(self) -> bool:
+        """Whether the class is one of this library."""
+        return self.rule.__module__.partition(".")[0] == "thalweg"
+
+    @property
     def takes_model(self) -> bool:
         """Whether the class takes a whole model, and tells its parameters apart by itself."""
         rule = self.rule
@@ -161,17 +172,18 @@ class Contestant:
         self, over: list[dict[str, Any]], lr: float, settings: Mapping[str, Any], backend: str = "auto"
     ) -> torch.optim.Optimizer:
         """The optimizer over the race's parameter groups (see :func:`thalweg.groups.multiplied`)."""
-        rule = self.rule
-        if not issubclass(rule, Optimizer):
-            return self._around(_foreign(rule, over, lr, {**self.settings, **settings}, self.traits))
-        if self.optimizer == "Muon":
-            over = [{**g, "use_muon": g["role"] == "hidden", "flatten": True} for g in over]
-        if rule.hypers["decoupled_weight_decay"].init and "decoupled_weight_decay" not in self.settings:
-            over = [{**g, "decoupled_weight_decay": True} for g in over]
-        build: Any = rule
-        return self._around(build(over, lr=lr, backend=backend, **{**self.settings, **settings}))
+        return self.make(*self._over(over, lr, settings, backend))
 
-    def build_for(
+    def build_for(self, model: nn.Module, at: Point, **options: Any) -> torch.optim.Optimizer:
+        """The optimizer of a model; the arguments as :meth:`arguments_for` takes them."""
+        return self.make(*self.arguments_for(model, at, **options))
+
+    def make(self, over: Any, arguments: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """Call the class's constructor, and stand the wrappers around what comes out."""
+        rule: Any = self.rule
+        return self._around(rule(over, **arguments))
+
+    def arguments_for(
         self,
         model: nn.Module,
         at: Point,
@@ -180,8 +192,8 @@ class Contestant:
         head: Sequence[str] | None = None,
         rules: Sequence[Rule] = (),
         backend: str = "auto",
-    ) -> torch.optim.Optimizer:
-        """The optimizer of a model.
+    ) -> tuple[Any, dict[str, Any]]:
+        """What the class's constructor is given for a model: parameters, groups or the model itself, and the settings.
 
         A tuned one is given the race's groups: hidden matrices with the decay; embeddings, head and vectors without it,
         at a multiple of the learning rate. A recipe is given all parameters in one group, as its user's script would:
@@ -195,23 +207,35 @@ class Contestant:
             rules: of the task's own; they stand above those of the race, and of a recipe.
             backend: of the engine, for a rule of the library.
         """
-        extra = dict(at.extra)
-        seen = {"sample": sample, "head": head}
+        extra, seen = dict(at.extra), {"sample": sample, "head": head}
         if self.multiplies or (rules and self.takes_model):
             by_role = groups.multiplied(model, at.lr, at.multiplier, at.weight_decay, rules=rules, **seen)
-            return self.build(by_role, at.lr, extra, backend)
-        rule: Any = self.rule
+            return self._over(by_role, at.lr, extra, backend)
         settings = {**self.settings, **extra, "lr": at.lr}
-        over: list[Any] = [p for p in model.parameters() if p.requires_grad]
-        if rules:
-            over = [_unnamed(g) for g in groups.of(model, *rules, lr=at.lr, **seen)]
         if self.traits.decay != "none":
             settings["weight_decay"] = at.weight_decay
         if self.ours:
             settings["backend"] = backend
         if self.takes_model:
-            return self._around(rule(model, **settings, **seen))
-        return self._around(rule(over, **settings))
+            return model, {**settings, **seen}
+        over: list[Any] = [p for p in model.parameters() if p.requires_grad]
+        if rules:
+            over = [_unnamed(g) for g in groups.of(model, *rules, lr=at.lr, **seen)]
+        return over, settings
+
+    def _over(
+        self, over: list[dict[str, Any]], lr: float, settings: Mapping[str, Any], backend: str
+    ) -> tuple[Any, dict[str, Any]]:
+        """What the constructor is given for the race's groups: the keys that the class knows, and no others."""
+        rule, given = self.rule, {"lr": lr, **self.settings, **settings}
+        if not issubclass(rule, Optimizer):
+            drop = {"role", *(("weight_decay",) if self.traits.decay == "none" else ())}
+            return [{key: value for key, value in _unnamed(g).items() if key not in drop} for g in over], given
+        if self.optimizer == "Muon":
+            over = [{**g, "use_muon": g["role"] == "hidden", "flatten": True} for g in over]
+        if rule.hypers["decoupled_weight_decay"].init and "decoupled_weight_decay" not in self.settings:
+            over = [{**g, "decoupled_weight_decay": True} for g in over]
+        return over, {**given, "backend": backend}
 
     def _wrapped(self, text: str) -> str:
         for one in reversed(self.wraps):
@@ -231,13 +255,3 @@ class Contestant:
 def _unnamed(group: Mapping[str, Any]) -> dict[str, Any]:
     """A group without the names of its parameters, which not every class takes."""
     return {**group, "params": [p for _, p in group["params"]]}
-
-
-def _foreign(
-    rule: Any, over: list[dict[str, Any]], lr: float, settings: dict[str, Any], traits: Traits
-) -> torch.optim.Optimizer:
-    """One that the engine does not run: its groups have the keys that its class knows, and no others."""
-    drop = {"role", *(("weight_decay",) if traits.decay == "none" else ())}
-    plain = [{key: value for key, value in _unnamed(g).items() if key not in drop} for g in over]
-    built: torch.optim.Optimizer = rule(plain, lr=lr, **settings)
-    return built

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Asked:
         clip: largest global norm of the gradients; None for none.
         most: calls that are left.
         told: called with the loss of each, after the gradients are there.
+        within: a context around each call.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class Asked:
         clip: float | None = None,
         most: float = math.inf,
         told: Callable[[Tensor], None] = lambda _: None,
+        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.batches, self.clip, self.most, self.told = batches, clip, most, told
+        self.within = within
         self.made = 0
         self.generators = rng.capture()
 
@@ -55,6 +59,10 @@ class Asked:
         if self.made == self.most:
             raise EndedError
         self.made += 1
+        with self.within():
+            return self._pass()
+
+    def _pass(self) -> Tensor:
         rng.restore(self.generators)  # dropout draws alike in all passes of a step
         self.optimizer.zero_grad()
         losses = []
@@ -86,6 +94,7 @@ def fit_by_passes(
     accumulate: int = 1,
     clip: float | None = None,
     watchers: Sequence[Watcher] = (),
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
     """Train until so many passes are spent; ``Event.step`` counts passes.
 
@@ -93,6 +102,7 @@ def fit_by_passes(
         model, batches, loss, optimizer, accumulate, clip, watchers: as :func:`thalweg.train.fit` takes them. The
             gradients of each pass are clipped.
         schedule: factor of the peak as a function of the passes made.
+        within: a context around each pass.
         steps: the budget, in passes of ``accumulate`` batches.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -103,7 +113,7 @@ def fit_by_passes(
         event = Event(made, float(scheduler.get_last_lr()[0]), model, optimizer)
         before = [p.detach().clone() for p in parameters]
         taken = [next(stream) for _ in range(accumulate)]
-        asked = Asked(model, loss, optimizer, taken, clip, steps - made, _Teller(watchers, event))
+        asked = Asked(model, loss, optimizer, taken, clip, steps - made, _Teller(watchers, event), within)
         try:
             step_asking(optimizer, asked)
         except EndedError:

@@ -38,9 +38,21 @@ class Run(TypedDict):
     state_bytes: int
     status: Status
     curve: list[tuple[int, float]]  # (step, held-out loss), the same steps for everyone; starts at step 0
+    conduct: Conduct
     parts: dict[str, float]  # of a loss of several parts: means over the last tenth of the batches
     metrics: dict[str, float]  # what else the task measures at the end; nothing is picked by it
     train_curve: list[tuple[int, float]]  # (step, mean training loss since the point before), at those steps but 0
+
+
+class Conduct(TypedDict):
+    """What an optimizer did in one run, beside its updates."""
+
+    steps: int
+    changes: int  # of these, the steps that changed the weights
+    passes: int  # forward and backward, that the race made or was asked for
+    own_forward: int  # calls of a model that it made itself
+    own_backward: int  # calls of backward that it made itself
+    found: list[str]  # what else it did that an update is not; empty for nothing
 
 
 class StepTime(TypedDict):
@@ -58,6 +70,7 @@ class Contestant(TypedDict):
     label: str
     optimizer: str  # class name; FILE.py:CLASS or MODULE:CLASS of another's; WRAPPER(CLASS)
     settings: dict[str, Any]  # fixed hyperparameters
+    own_step: bool  # whether its step is code of its own, not the engine's
     tuned: bool  # False for a present recipe, which runs as it was written
     decay: Literal["decoupled", "its own way", "none"]  # how its weight decay acts
     lr_centre: float

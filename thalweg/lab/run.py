@@ -9,6 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab import classes
+from thalweg.lab import classes, conduct
 from thalweg.lab.contestant import Contestant, Point
 from thalweg.lab.evaluation import Evaluation
 from thalweg.lab.passes import fit_by_passes
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
 from thalweg.lab.setting import setting
-from thalweg.lab.tasks import Task, get_task, imports, opened, seeding, training
+from thalweg.lab.tasks import Task, examples, get_task, imports, opened, seeding, training
 from thalweg.lab.tasks.fingerprint import digest
 from thalweg.schedule import Schedule, constant, linear
 from thalweg.train import Event, Watcher, fit
@@ -96,11 +97,30 @@ def unchanged(spec: Spec) -> None:
 
 def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Model and optimizer of a run, made with the global generators at its seed, which they are at afterwards too."""
+    model = made(spec, task)
+    return model, optimizer_of(spec, task, model)
+
+
+def made(spec: Spec, task: Task) -> nn.Module:
+    """The model of a run; the global generators are then at its seed."""
     seeding.seed(spec.seed)
-    model, entered = training.model_of(task, spec.seed), spec.contestant
-    sample, rules = training.sample_of(task), task.groups()
+    model = training.model_of(task, spec.seed)
+    seeding.seed(spec.seed)
+    return model
+
+
+def optimizer_of(
+    spec: Spec,
+    task: Task,
+    model: nn.Module,
+    building: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> torch.optim.Optimizer:
+    """The optimizer of a run, over its model; its class is called within ``building``."""
+    entered, sample, rules = spec.contestant, training.sample_of(task), task.groups()
     try:
-        optimizer = entered.build_for(model, spec.point, sample=sample, head=task.head, rules=rules)
+        arguments = entered.arguments_for(model, spec.point, sample=sample, head=task.head, rules=rules)
+        with building():
+            optimizer = entered.make(*arguments)
     except Exception as error:
         if entered.ours or isinstance(error, ThalwegError):
             raise
@@ -109,7 +129,7 @@ def set_up(spec: Spec, task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     if task.compile:
         model.compile(**({"backend": task.compile} if isinstance(task.compile, str) else {}))
     seeding.seed(spec.seed)
-    return model, optimizer
+    return optimizer
 
 
 def stream_of(spec: Spec, task: Task) -> Iterator[Any]:
@@ -141,21 +161,26 @@ def execute(
     """
     task = get_task(spec.task)
     limit = DIVERGED * _untrained(task, spec.seed)
-    model, optimizer = set_up(spec, task)
+    model = made(spec, task)
+    watch = _watch(spec, task, model)
+    optimizer = optimizer_of(spec, task, model, watch.building)
+    watch.attach(optimizer)
     evaluate = Evaluation(task, model, optimizer, spec.seed, limit, str(spec))
     curve = [(0, evaluate(0))]
-    watch = _Observer(spec, limit, evaluate, curve, tell)
+    observer = _Observer(spec, limit, evaluate, curve, tell, watch.rested)
     loss = trace.following(model, evaluate.loss) if trace else evaluate.loss
-    batches, schedule = stream_of(spec, task), schedule_of(spec, task)
-    train: Callable[..., object] = fit_by_passes if spec.contestant.traits.closure else fit
-    hooks = {"accumulate": task.accumulate, "clip": task.clip, "watchers": [watch]}
-    train(model, batches, loss, optimizer, schedule, steps=spec.steps, **hooks)
+    batches, schedule = watch.stream(stream_of(spec, task)), schedule_of(spec, task)
+    hooks: dict[str, Any] = {"accumulate": task.accumulate, "clip": task.clip, "watchers": [observer]}
+    if spec.contestant.traits.closure:
+        fit_by_passes(model, batches, loss, optimizer, schedule, steps=spec.steps, within=watch.asked, **hooks)
+    else:
+        fit(model, batches, loss, optimizer, schedule, steps=spec.steps, **hooks)
     if trace:
-        trace.losses = watch.losses
-    finished = not watch.diverged and all(math.isfinite(loss) for _, loss in curve)
+        trace.losses = observer.losses
+    finished = not observer.diverged and all(math.isfinite(loss) for _, loss in curve)
     metrics = evaluate.metrics() if finished else {}
     initial = curve[0][1]
-    tail = watch.losses[-max(1, len(watch.losses) // 10) :]
+    tail = observer.losses[-max(1, len(observer.losses) // 10) :]
     return Run(
         key=spec.key,
         task=task.name,
@@ -169,15 +194,25 @@ def execute(
         steps=spec.steps,
         final_loss=curve[-1][1] if finished else initial,
         train_loss=sum(tail) / len(tail) if finished else initial,
-        seconds=watch.seconds,
-        optimizer_seconds=watch.optimizer_seconds,
+        seconds=observer.seconds,
+        optimizer_seconds=observer.optimizer_seconds,
         state_bytes=state_bytes(optimizer),
         status="finished" if finished else "diverged",
         curve=[point for point in curve if math.isfinite(point[1])],
+        conduct=watch.report(observer.steps, observer.passes),
         parts=evaluate.recorded(),
         metrics=metrics,
-        train_curve=[point for point in watch.train_curve if math.isfinite(point[1])],
+        train_curve=[point for point in observer.train_curve if math.isfinite(point[1])],
     )
+
+
+def _watch(spec: Spec, task: Task, model: nn.Module) -> conduct.Unwatched:
+    """Rules of the library are not watched."""
+    if spec.contestant.library:
+        return conduct.Unwatched()
+    with seeding.seeded(spec.seed):
+        held = examples.fed(task, model)
+    return conduct.Watched(task, spec.contestant.rule, model, held)
 
 
 def _untrained(task: Task, seed: int) -> float:
@@ -235,7 +270,10 @@ class _Observer(Watcher):
         evaluate: Callable[[int], float],
         curve: list[tuple[int, float]],
         tell: Callable[[str, int, float], None],
+        rested: Callable[[], None],
     ) -> None:
+        self.rested = rested
+        self.steps = self.passes = 0
         self.spec, self.limit, self.evaluate, self.curve, self.tell = spec, limit, evaluate, curve, tell
         self.points = sorted({round(spec.steps * i / spec.evaluations) for i in range(1, spec.evaluations + 1)})
         self.warmup = warmup_steps(spec.steps)
@@ -264,7 +302,8 @@ class _Observer(Watcher):
         now = time.perf_counter()
         self.seconds += now - self.since
         self.optimizer_seconds += now - self.before_step
-        done = event.step + 1
+        done = self.passes = event.step + 1
+        self.steps += 1
         if done // self.every > self.said:
             self.said = done // self.every
             self.tell(self.spec.key, done, self.losses[-1])
@@ -280,6 +319,7 @@ class _Observer(Watcher):
         reached = [point for point in self.points if point <= done]
         if reached:
             self.points = self.points[len(reached) :]
+            self.rested()
             loss = self.evaluate(done)
             self.curve += [(point, loss) for point in reached]
             fresh = self.losses[self.told :]

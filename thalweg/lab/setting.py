@@ -19,7 +19,7 @@ from thalweg.lab.tasks import imports
 TAKES_PART = (
     *("_base", "engine", "groups", "linalg", "optim", "schedule", "train", "wrap"),
     *("lab/run.py", "lab/passes.py", "lab/evaluation.py", "lab/tasks/seeding.py", "lab/tasks/training.py"),
-    *("lab/contestant.py", "lab/contestants.py", "lab/field.py", "lab/classes.py", "lab/trial.py"),
+    *("lab/contestant.py", "lab/contestants.py", "lab/field.py", "lab/classes.py", "lab/trial.py", "lab/conduct.py"),
 )
 SOURCES = ("*.py", "*.c", "*.h")
 

@@ -187,6 +187,7 @@ def _protocol(
         "compile": plan.task.compile,
         "fixed": sorted(plan.task.fixed),
         "evaluation_noise": plan.probe.evaluation_noise,
+        "held_out_seen": dict(zip(("seen", "of", "batches"), plan.probe.seen, strict=True)),
         "parameter_groups": "hidden matrices at lr; embeddings, output head and vectors at lr × multiplier"
         + "".join(f"; above them {rule!r}" for rule in plan.task.groups()),
         "seeds": {
@@ -244,6 +245,7 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
         label=contestant.label,
         optimizer=contestant.shown,
         settings={**contestant.given, **dict(found.setting.extra)},
+        own_step=contestant.own_step,
         tuned=contestant.tuned,
         decay=contestant.traits.decay,
         lr_centre=contestant.centre,

@@ -21,6 +21,14 @@ def capture() -> dict[str, Any]:
     return state
 
 
+def marks() -> tuple[Any, ...]:
+    """What tells whether any of these generators was drawn from; cheaper than :func:`capture`."""
+    numpy = sys.modules["numpy"].random.get_state()[1:3] if "numpy" in sys.modules else ()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *gpus)]
+    return (*states, random.getstate(), *(part.tobytes() if hasattr(part, "tobytes") else part for part in numpy))
+
+
 def restore(state: dict[str, Any]) -> None:
     """Put the generators back to a captured state."""
     torch.set_rng_state(state["torch"])

@@ -13,6 +13,7 @@ Of the protocol these keys are read; what is missing is said to be not recorded:
 ``backends``          label → backend that took the steps
 ``batch_size`` …      what is the same for all, see `tuning.SHARED`
 ``conditions``        label → the same and more, where a contestant had its own; optional
+``held_out_seen``     how many of the examples that the evaluation feeds (``of``) are in the first ``batches``
 ``schedule_steps``    length of the schedule of a full run; optional
 ``repeats``           label → ``equal``, or by how much its run, made again, differs
 ``evaluation_noise``  by how much two evaluations of one model differed; optional
@@ -26,12 +27,12 @@ of its own; without it the end of its curve is checked alone.
 
 from __future__ import annotations
 
-from thalweg.lab.honesty import claims, runs, tuning
+from thalweg.lab.honesty import claims, conduct, runs, tuning
 from thalweg.lab.honesty.record import Record
 from thalweg.lab.result import Flag, RaceResult
 
 #: every check, in the order of the report; each gives one flag, or refuses
-CHECKS = (*tuning.CHECKS, *runs.CHECKS, *claims.CHECKS)
+CHECKS = (*tuning.CHECKS, *runs.CHECKS, *conduct.CHECKS, *claims.CHECKS)
 
 
 def flags(result: RaceResult) -> list[Flag]:

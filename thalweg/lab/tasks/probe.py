@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from thalweg import groups
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.tasks import opened, seeding
+from thalweg.lab.tasks import examples, opened, seeding
 from thalweg.lab.tasks._base import Task
 from thalweg.lab.tasks._model import evaluating
 from thalweg.lab.tasks.blame import place, raised
@@ -48,6 +48,8 @@ class Probe:
         content: SHA-256 (hex) of its first values alone (see :func:`thalweg.lab.tasks.fingerprint.content`).
         files: what it opened to read, beside its code.
         evaluation_noise: by how much two evaluations of one model differed, in units of the loss.
+        seen: how many of the examples that the evaluation feeds to the model are trained on, how many it feeds (0 where
+            they are few, or cannot be seen), and how many batches were looked at.
         on_cpu: whether the model's weights are there; elsewhere the same training may give other last bits.
     """
 
@@ -58,6 +60,7 @@ class Probe:
     files: tuple[opened.File, ...] = ()
     evaluation_noise: float = 0.0
     on_cpu: bool = True
+    seen: tuple[int, int, int] = (0, 0, 0)
 
 
 def check(task: Task) -> Probe:
@@ -100,6 +103,7 @@ def check(task: Task) -> Probe:
         files=tuple(files),
         evaluation_noise=noise,
         on_cpu=on_cpu,
+        seen=(*trial.seen(again), trial.looked),
     )
 
 
@@ -109,6 +113,8 @@ class _Trial:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.file = inspect.getsourcefile(type(task))
+        self.examples: set[bytes] = set()
+        self.looked = 0
 
     def model(self, seed: int) -> nn.Module:
         """A module with parameters."""
@@ -167,6 +173,9 @@ class _Trial:
         stream, marks, found, start = self._stream(seed), [], set(), time.monotonic()
         for count in range(self.task.steps):
             batch = self._next(stream, count)
+            if seed == 0 and len(self.examples) < examples.MOST:
+                self.examples.update(examples.rows(batch))
+                self.looked = max(self.looked, count + 1)
             if count < STEPS:
                 marks.append(digest(batch))
                 found.add(other_rows(batch, self.task.batch_size))
@@ -227,6 +236,11 @@ class _Trial:
             for name, value in self.task.metrics(model).items():
                 float(value)
                 str(name)
+
+    def seen(self, model: nn.Module) -> tuple[int, int]:
+        """How many of the examples that the evaluation feeds to the model are in the batches, and how many it feeds."""
+        with seeding.seeded(0), self.blaming("evaluate"):
+            return examples.seen(examples.fed(self.task, model), self.examples)
 
     def evaluate(self, model: nn.Module) -> tuple[float, float]:
         """A finite number, nearly the same each time, that leaves the model as it was; and by how much it differs."""
