@@ -13,6 +13,7 @@ from torch import nn
 from thalweg import optim, wrap
 from thalweg._base.errors import unknown_argument, unknown_name
 from thalweg.engine.optimizer import Optimizer
+from thalweg.groups.by_role import whole
 
 
 def optimizers(pattern: str = "*") -> dict[str, type[torch.optim.Optimizer]]:
@@ -50,8 +51,8 @@ def create(name: str, params: Any, **arguments: Any) -> torch.optim.Optimizer:
 
     Args:
         name: of an optimizer or wrapper; case and punctuation do not count.
-        params: what its class takes, or a model: its parameters, with their names, are passed on. ``Muon`` takes the
-            model itself, and a wrapper an optimizer.
+        params: what its class takes, or a model: its parameters, with their names, are passed on; those that it keeps
+            as (in, out, …) in a group that says so. ``Muon`` takes the model itself, and a wrapper an optimizer.
         arguments: of its class.
 
     Raises:
@@ -65,7 +66,7 @@ def create(name: str, params: Any, **arguments: Any) -> torch.optim.Optimizer:
         if argument not in known:
             raise unknown_argument(cls.__name__, argument, known)
     if isinstance(params, nn.Module) and not _takes_a_model(cls):
-        params = params.named_parameters()
+        params = whole(params) if issubclass(cls, Optimizer) else params.named_parameters()
     made: torch.optim.Optimizer = cls(params, **arguments)
     return made
 

@@ -189,6 +189,15 @@ def test_every_preset_keeps_it():
         assert [[name for name, _ in group["params"]] for group in held] == [["W"]]
 
 
+def test_an_optimizer_by_name_is_told_too():
+    groups = thalweg.create("adamw", models.UNet(), centralize=True).param_groups
+    assert [(group["transposed"], group["param_names"][0]) for group in groups] == [
+        (False, "down1.weight"), (True, "up.weight"),
+    ]  # fmt: skip
+    assert len(thalweg.create("adamw", models.mlp()).param_groups) == 1
+    assert len(thalweg.create("adamw", nn.LazyLinear(3)).param_groups) == 1
+
+
 def test_centralize_and_adaptive_clipping_go_along_the_fan_in():
     for options in ({"centralize": True}, {"clip_adaptive": 0.01}):
         steps = []

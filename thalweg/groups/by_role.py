@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import of
@@ -35,6 +36,13 @@ def routes(
     params = [(param, param.kind) for param in view.params if param.parameter.requires_grad]
     parts = ([p for p, kind in params if (kind == "hidden") is here] for here in (True, False))
     return turned(next(parts)), turned(next(parts)), view.notes
+
+
+def whole(model: nn.Module) -> list[dict[str, Any]]:
+    """Groups of all parameters of a model, frozen ones too: one, or two where some are kept as (in, out, …)."""
+    if any(map(is_lazy, model.parameters())):  # which have no dimensions yet
+        return [{"params": list(model.named_parameters())}]
+    return turned(View(model).params)
 
 
 def turned(found: Iterable[Role | Param]) -> list[dict[str, Any]]:
