@@ -330,3 +330,32 @@ def test_twice_is_once():
     before = p.detach().clone()
     p.sum().backward()
     assert torch.equal(p, before - 1)
+
+
+def test_tensors_of_parameters_that_have_left_are_let_go():
+    params = tensors((3,), (4,), (5,))
+    optimizer = thalweg.SGD([{"params": [p]} for p in params], lr=0.1, momentum=0.9)
+    optimizer.fuse_into_backward()
+    sum(p.sum() for p in params).backward()
+    optimizer.step()
+    gone = weakref.ref(params[2])
+    optimizer.state.pop(params[2])
+    optimizer.param_groups.pop()
+    del params[2]
+    sum(p.sum() for p in params).backward()
+    optimizer.step()
+    assert gone() is None
+
+
+def test_a_group_that_has_left_is_let_go_by_the_ordinary_step_too():
+    params = tensors((3,), (4,))
+    optimizer = thalweg.SGD([{"params": [p]} for p in params], lr=0.1, momentum=0.9)
+    give(params, 0)
+    optimizer.step()
+    gone = weakref.ref(params[1])
+    optimizer.state.pop(params[1])
+    optimizer.param_groups.pop()
+    del params[1]
+    give(params, 1)
+    optimizer.step()
+    assert gone() is None

@@ -109,6 +109,79 @@ def test_a_gradient_on_its_way_is_waited_for(backend, mesh):
     assert same([p], [q])
 
 
+# -- what else cuts up, or averages later ----------------------------------------------------------------------------
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("order", ["around before", "around after"])
+def test_updates_inside_backward_are_refused_where_gradients_are_averaged_after_it(order, mesh):
+    model, x = net(), torch.ones(2, 4)
+    optimizer = thalweg.SGD(model.parameters(), lr=0.1)
+    if order == "around before":
+        parallel = nn.parallel.DistributedDataParallel(model)
+        with pytest.raises(ValueError, match=r"DistributedDataParallel averages gradients .* drift apart"):
+            optimizer.fuse_into_backward()
+        assert not optimizer.fused_into_backward
+        parallel(x).sum().backward()
+        optimizer.step()
+        return
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.fuse_into_backward()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    with pytest.raises(ValueError, match="DistributedDataParallel"):
+        parallel(x).sum().backward()
+    assert same(model.parameters(), before)
+
+
+def test_updates_inside_backward_of_another_model_than_the_parallel_one_are_fine(mesh):
+    parallel, other = nn.parallel.DistributedDataParallel(net()), net()
+    optimizer = thalweg.SGD(other.parameters(), lr=0.1)
+    optimizer.fuse_into_backward()
+    other(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    assert parallel is not None
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own
+@pytest.mark.parametrize("originals", [False, True])
+def test_flat_parameters_of_fsdp_are_no_tensors_to_look_at_whole(originals, mesh):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = FullyShardedDataParallel(net(), use_orig_params=originals, device_id=torch.device("cpu"))
+    for rule, given, said in (
+        (thalweg.SGD, {"clip_norm": 1.0}, "clip_norm=1.0: expected it to be off for flat parameters of FSDP"),
+        (thalweg.AdamW, {"trust_ratio": True}, "trust_ratio=True: expected it to be off for flat parameters of FSDP"),
+        (thalweg.LAMB, {}, "expected whole tensors, since LAMB"),
+        (thalweg.Prodigy, {}, "expected whole tensors, since Prodigy"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            rule(model.parameters(), **given)
+    optimizer = thalweg.AdamW(model.parameters())
+    with pytest.raises(ValueError, match="FSDP"):
+        optimizer.fuse_into_backward()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_a_share_of_the_parameters_gives_no_sum_over_all(mesh):
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    def build(rule, **given):
+        return ZeroRedundancyOptimizer(net().parameters(), optimizer_class=rule, **given)
+
+    with pytest.raises(
+        ValueError, match=r"clip_global_norm=1.0: .* a share of the parameters: it needs all.*clip_grad_norm_"
+    ):
+        build(thalweg.SGD, lr=0.1, clip_global_norm=1.0)
+    with pytest.raises(ValueError, match="expected all parameters, since Prodigy"):
+        build(thalweg.Prodigy)
+    build(thalweg.LAMB, lr=0.1)  # its tensors are whole
+    thalweg.SGD(net().parameters(), lr=0.1, clip_global_norm=1.0)
+
+
 # -- two processes --------------------------------------------------------------------------------------------------
 
 
@@ -156,9 +229,14 @@ def _check(rank, mesh, backend):
 
     for flags in ({"clip_norm": 1.0}, {"centralize": True}, {"trust_ratio": True}, {"clip_global_norm": 1.0}):
         (p,) = spread(whole, mesh, Shard(0))
-        optimizer = thalweg.SGD([p], lr=1.0, backend=backend, **flags)
+        (name,) = flags
+        with pytest.raises(ValueError, match=f"{name}=.*: expected it to be off for parts of DTensors"):
+            thalweg.SGD([p], lr=1.0, backend=backend, **flags)
+        # and where it is asked for later
+        optimizer = thalweg.SGD([p], lr=1.0, backend=backend)
+        optimizer.param_groups[0].update(flags)
         give_spread([p], mesh, 0, whole)
-        with pytest.raises(ValueError, match="params='DTensor': expected whole tensors"):
+        with pytest.raises(ValueError, match=f"{name}=.*: expected it to be off for parts of DTensors"):
             optimizer.step()
         assert same([p.full_tensor()], whole)
         assert not optimizer.state
@@ -170,9 +248,13 @@ def _check(rank, mesh, backend):
         assert same([p.full_tensor()], q)
 
     (p,) = spread(whole, mesh, Shard(0))
-    give_spread([p], mesh, 0, whole)
     with pytest.raises(ValueError, match="state_dtype='int8'"):
-        thalweg.AdamW([p], state_dtype="int8", backend=backend).step()
+        thalweg.AdamW([p], state_dtype="int8", backend=backend)
+    for rule in (thalweg.LAMB, thalweg.Muon, thalweg.Adafactor):
+        with pytest.raises(
+            ValueError, match=f"params='parts of DTensors': expected whole tensors, since {rule.__name__}"
+        ):
+            rule([p], backend=backend)
 
 
 @pytest.mark.slow

@@ -189,3 +189,25 @@ def test_dense_is_dense_in_any_order(order, shape):
     assert is_dense(torch.empty(shape).permute(order))
     assert not is_dense(torch.empty(4, 4)[:, :2])
     assert not is_dense(torch.empty(3, 1).expand(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        ({"master": "split16"}, torch.float32),
+        ({"master": "split8"}, torch.float16),
+        ({"rounding": "stochastic"}, torch.float32),
+        ({"rounding": "stochastic"}, torch.float64),
+    ],
+    ids=str,
+)
+def test_what_is_asked_in_vain_is_said_once(given, dtype):
+    (name,) = given
+    params = [torch.nn.Parameter(torch.ones(3, dtype=dtype))]
+    with pytest.warns(UserWarning, match=f"{name}='.*' has no effect: .*these are in {str(dtype)[6:]}") as said:
+        optimizer = thalweg.AdamW(params, **given)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    params[0].grad = torch.ones_like(params[0])
+    optimizer.step()
+    thalweg.AdamW([*params, torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))], **given)

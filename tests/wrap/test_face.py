@@ -517,3 +517,64 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_changes():
     walk(mechanic, params, range(2))
     with pytest.raises(ValueError, match="num_betas=6: expected 3"):
         thalweg.Mechanic(thalweg.AdamW(start())).load_state_dict(mechanic.state_dict())
+
+
+@pytest.mark.parametrize("outer", [lambda ema: ema, lambda ema: thalweg.Lookahead(ema)], ids=["", "within Lookahead"])
+def test_weights_that_are_swapped_out_do_not_get_lost_in_a_checkpoint_or_a_copy(outer):
+    params = start()
+    ema = thalweg.EMA(thalweg.AdamW(params, lr=0.1), decay=0.5)
+    optimizer = outer(ema)
+    walk(optimizer, params, range(3))
+    saved = optimizer.state_dict()
+    with ema.swap():
+        for lose in (optimizer.state_dict, lambda: copy.deepcopy(optimizer), lambda: optimizer.load_state_dict(saved)):
+            with pytest.raises(RuntimeError, match=r"within swap\(\): the parameters hold their means now"):
+                lose()
+    optimizer.load_state_dict(saved)
+
+
+def test_weights_from_which_sam_has_climbed_do_not_get_lost_in_a_checkpoint():
+    params = start()
+    optimizer = thalweg.SAM(thalweg.SGD(params, lr=0.1))
+    loss(params, 0).backward()
+    optimizer.first_step()
+    with pytest.raises(RuntimeError, match=r"between first_step\(\) and step\(\)"):
+        optimizer.state_dict()
+    optimizer.step()
+    optimizer.state_dict()
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_gradients_may_be_clipped_within_sams_closure(fused):
+    """Lightning refuses where this is set; GradScaler needs it between the two steps."""
+    params = start()
+    optimizer = thalweg.SAM(thalweg.AdamW(params, lr=0.1, fused=fused))
+    found = []
+
+    def both():
+        found.append(optimizer._step_supports_amp_scaling)
+        return closure(optimizer, params, 0)()
+
+    optimizer.step(both)
+    assert found == [False, False]
+    optimizer.first_step()
+    assert optimizer._step_supports_amp_scaling
+
+
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+@pytest.mark.parametrize("after", ["step", "state_dict", "copy"])
+def test_tensors_of_parameters_that_have_left_are_let_go(name, after):
+    params = start()
+    optimizer = WRAPPERS[name](thalweg.SGD([{"params": [p]} for p in params], lr=0.1))
+    walk(optimizer, params, range(2))
+    gone = optimizer.param_groups.pop()["params"][0]
+    optimizer.param_groups[0]["params"] = [torch.nn.Parameter(torch.ones(3))]
+    if after == "step":
+        for p in (q for group in optimizer.param_groups for q in group["params"]):
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    else:
+        optimizer.state_dict() if after == "state_dict" else copy.deepcopy(optimizer)
+    assert gone not in optimizer.kept
+    assert params[0] not in optimizer.kept
+    assert params[1] in optimizer.kept

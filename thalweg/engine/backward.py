@@ -1,7 +1,8 @@
 """Updates inside backward: each parameter steps as its gradient arrives, and the gradient is freed at once.
 
 The memory of all gradients is never there together. What needs all of them, or gradients of several backward passes,
-cannot be combined with it: clipping by the global norm, totals in a rule, accumulation, ``GradScaler``, a closure.
+cannot be combined with it: clipping by the global norm, totals in a rule, accumulation, ``GradScaler``, a closure. Nor
+can what changes a gradient once it has arrived, as DistributedDataParallel and FSDP1 do, which average it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import ops
-from thalweg.engine.trace import trace, variants
+from thalweg.engine.parts import averaged_later
+from thalweg.engine.trace import sums_over_all, variants
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
@@ -34,6 +35,8 @@ class InBackward:
         self.hooks: dict[Tensor, Any] = {}
         self.groups: dict[Tensor, int] = {}
         self.done: set[Tensor] = set()
+        self.looked = False
+        self._refuse_averaged_later()
         for group in optimizer.param_groups:
             _check(type(optimizer), group)
             if any(p.grad is not None for p in group["params"]):
@@ -62,7 +65,7 @@ class InBackward:
         optimizer = self.optimizer
         _refuse_scaler(optimizer)
         if not self.done:  # an update begins: the groups are the user's to change between two
-            self.groups = {p: i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+            self._begin()
         i = self.groups.get(p)
         if i is None:
             return
@@ -84,6 +87,25 @@ class InBackward:
         optimizer._steps.run(optimizer.param_groups, only=(i, p), begun=bool(self.done))
         self.done.add(p)
         p.grad = None
+
+    def _begin(self) -> None:
+        groups = self.optimizer.param_groups
+        self.groups = {p: i for i, group in enumerate(groups) for p in group["params"]}
+        if not self.looked:  # it may have been put around the model since
+            self.looked = True
+            self._refuse_averaged_later()
+        for p in [p for p in self.hooks if p not in self.groups]:  # they have left
+            self.hooks.pop(p).remove()
+        if len(self.optimizer._steps.bound) > len(self.groups):
+            self.optimizer._steps.keep({(i, id(p)) for p, i in self.groups.items()})
+
+    def _refuse_averaged_later(self) -> None:
+        who = averaged_later({p for group in self.optimizer.param_groups for p in group["params"]})
+        if who:
+            raise bad_argument(
+                "optimizer", "fused into backward", f"a step after backward: {who}, so the processes would drift apart",
+                "Leave fuse_into_backward() out, or shard with fully_shard (FSDP2), which reduces first",
+            )  # fmt: skip
 
     def end(self) -> None:
         """An update has ended: the next gradients belong to the next one.
@@ -119,8 +141,7 @@ def _check(rule: Any, group: dict[str, Any]) -> None:
             "None: it needs all gradients at once",
             "clip_norm bounds each tensor's",
         )
-    found = [trace(key) for key in variants(rule, group)]
-    if any(traced.shared or any(isinstance(n.target, ops.Total) for n in traced.graph.nodes) for traced in found):
+    if any(map(sums_over_all, variants(rule, group))):
         raise bad_argument(
             "optimizer", rule.__name__, "a rule that updates each tensor by itself: this one sums over all"
         )

@@ -18,6 +18,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine import noise
 from thalweg.engine.declare import StateSpec
 from thalweg.engine.formats import PLAIN, Format, Storage, is_dense, name_of
+from thalweg.engine.parts import is_part
 from thalweg.engine.places import Places, local, opaque, oriented
 from thalweg.engine.plan import Plan, plan
 from thalweg.engine.trace import Variant
@@ -102,13 +103,6 @@ def slots(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(sorted(names, key=lambda name: name == "p"))}
 
 
-def split_up(p: Tensor) -> bool:
-    """Whether only a part of a tensor is here."""
-    mesh: Any = getattr(p, "device_mesh", None)
-    placements: Any = getattr(p, "placements", ())
-    return any(mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(placements))
-
-
 class SparseGradientError(ValueError, RuntimeError):
     """An optimizer for which a gradient's zeros mean something got a sparse one. In torch it is a RuntimeError."""
 
@@ -160,7 +154,7 @@ class Bound:
         beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
         dense = all(is_dense(p) for p in params)
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
-        self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(split_up, owners)))
+        self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(is_part, owners)))
         self.work: Any = None
         self.backend, self.why = "", ""
         self.stateless = not (specs or beside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import backward, checkpoint, declare, fitting, memory
+from thalweg.engine import backward, checkpoint, declare, fitting, memory, parts
 from thalweg.engine.backends import choice
 from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, shared, state
 from thalweg.engine.formats import Storage
@@ -177,6 +178,7 @@ class Optimizer(Declared):
         super(Declared, self).__init__(self._groups(params, given), defaults)
         memory.check(self.param_groups)
         self._constructed = True
+        self._say_what_is_in_vain(given)
         self._made()
 
     @staticmethod
@@ -192,6 +194,20 @@ class Optimizer(Declared):
         raise NotImplementedError
 
     # -- construction -----------------------------------------------------------------------------------------------
+
+    def _say_what_is_in_vain(self, given: dict[str, Any]) -> None:
+        """Warn of what was asked for parameters of few bits, where there are none."""
+        dtypes = {p.dtype for group in self.param_groups for p in group["params"]}
+        narrow = {torch.bfloat16, torch.float16, torch.complex32}
+        for name, served in (("master", {torch.bfloat16}), ("rounding", narrow)):
+            if given[name] not in (None, "nearest") and not dtypes & served:
+                there = " or ".join(sorted(map(_dtype, dtypes)))
+                warnings.warn(
+                    f"{name}={given[name]!r} has no effect: it is for parameters in "
+                    f"{'bfloat16' if name == 'master' else '16 bits'}, and these are in {there}. "
+                    "Leave it out, or convert the model first",
+                    stacklevel=3,
+                )
 
     def _check_together(self, group: dict[str, Any]) -> None:
         """Refuse a combination of hyperparameters; for subclasses."""
@@ -243,6 +259,7 @@ class Optimizer(Declared):
             )
         for key in variants(type(self), group):
             trace(key)
+        parts.check(type(self), group, self.storage.state_dtype)
         of_rows = [name for name in ("centralize", "clip_adaptive", "hyperball") if group[name]]
         if of_rows and any(p.is_complex() for p in group["params"]):
             raise bad_argument(
@@ -289,9 +306,14 @@ class Optimizer(Declared):
         """From now on step each parameter inside ``backward``, as its gradient arrives, and free the gradient.
 
         ``step`` then marks the end of an update. See :mod:`thalweg.engine.backward` for what cannot go with it.
+
+        Raises:
+            ValueError: where an update needs more than one parameter's gradient, or gradients that are averaged over
+                processes after they have arrived (DistributedDataParallel, FSDP1).
         """
         if self._in_backward is None:
             self._in_backward = backward.InBackward(self)
+            self._step_supports_amp_scaling = True  # GradScaler then tells of itself, and is refused
 
     @property
     def fused_into_backward(self) -> bool:
@@ -366,9 +388,13 @@ def _refuse_torchs_own(given: dict[str, Any]) -> None:
             raise bad_argument(name, given[name], "False: steps are counted on the host and not differentiated")
 
 
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _storage(state_dtype: Any, rounding: str, master: str | None) -> Storage:
     """The user's words as the engine keeps them."""
-    name = str(state_dtype).removeprefix("torch.") if isinstance(state_dtype, torch.dtype) else state_dtype
+    name = _dtype(state_dtype) if isinstance(state_dtype, torch.dtype) else state_dtype
     if name not in FORMATS:
         raise bad_argument("state_dtype", state_dtype, "one of " + ", ".join(map(repr, FORMATS)))
     if master and rounding == "stochastic":

@@ -8,6 +8,7 @@ import os
 import warnings
 import weakref
 from collections import defaultdict
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from operator import is_, itemgetter
 from types import SimpleNamespace
@@ -16,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from thalweg._base.errors import bad_argument
-from thalweg.engine import declare, noise
+from thalweg.engine import declare, noise, parts
 from thalweg.engine.around import FIRSTS
 from thalweg.engine.backends import choice
 from thalweg.engine.batch import Bound, check_gradient, formats_of, missing, new_state
@@ -92,6 +92,8 @@ class Steps:
             self._take_back()
             raise
         self.before = []
+        if only is None and len(self.bound) > len(groups):
+            self.keep([where for where in self.bound if not isinstance(where, int) or where < len(groups)])
         if draws(self.optimizer.storage, groups):
             self._draw(groups, ready, begun)
         totals = _run_stages(ready)
@@ -103,6 +105,10 @@ class Steps:
             bound.batch.grads = []
             if bound.distributed:  # its parts are counted by themselves
                 torch.autograd.graph.increment_version(bound.owners)
+
+    def keep(self, wheres: Collection[Any]) -> None:
+        """Forget the batches of groups and parameters that have left: they would keep their tensors alive."""
+        self.bound = {where: found for where, found in self.bound.items() if where in wheres}
 
     def _take_back(self) -> None:
         """Leave no trace of a step that was refused: a state begun now would make the next step not the first."""
@@ -254,16 +260,9 @@ class Steps:
 
     def _choose(self, bound: Bound) -> None:
         batch = bound.batch
-        if batch.sharded and not batch.plan.shape_blind:
-            raise bad_argument(
-                "params",
-                "DTensor",
-                f"whole tensors, since {type(self.optimizer).__name__} looks at a tensor's shape, norm or mean",
-            )
-        if batch.sharded and any(f.blocked for f in batch.formats.values()):
-            raise bad_argument(
-                "state_dtype", "int8", "a plain dtype for a sharded DTensor: blocks of 128 do not follow its shards"
-            )
+        if batch.sharded:  # asked for since its group was made
+            optimizer = self.optimizer
+            parts.check(type(optimizer), optimizer.param_groups[bound.group], optimizer.storage.state_dtype)
         while bound.work is None:
             bound.backend, bound.why = choice.choose(self.optimizer.backend, batch, self.failed)
             try:

@@ -300,6 +300,12 @@ def trace(key: Variant) -> Traced:
     return Traced(key, graph, outputs, states, narrow, asides, numbers, shared, scalars)
 
 
+def sums_over_all(key: Variant) -> bool:
+    """Whether a step follows from sums over all tensors."""
+    traced = trace(key)
+    return bool(traced.shared) or any(isinstance(n.target, ops.Total) for n in traced.graph.nodes)
+
+
 def _node(value: Any, what: str) -> fx.Node:
     if not isinstance(value, fx.Proxy):
         raise UnsupportedOpError(f"{what} is {value!r}, which does not depend on anything that the rule was given")

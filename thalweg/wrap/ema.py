@@ -52,11 +52,15 @@ class EMA(Wrapper):
         super().__setstate__(state)
         self._swapped = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse_between("a copy")
+        return super().__getstate__()
+
     @uncompiled
     @torch.no_grad()
     def step(self, closure: Closure | None = None, **more: Any) -> Any:
         """A step of the inner optimizer, which gets ``more``, such as MoMo's ``loss``; its outcome enters the mean."""
-        self._refuse_swapped("step")
+        self._refuse_between("step")
         self._check_step()
         loss = self.optimizer.step(closure, **more)
         for group in self.param_groups:
@@ -75,9 +79,11 @@ class EMA(Wrapper):
         """Let the parameters hold their means for a while; what they held before comes back, bit for bit.
 
         Raises:
-            RuntimeError: within another ``swap``; and from ``step`` within this one.
+            RuntimeError: within another ``swap``; and within this one from ``step``, ``state_dict``,
+                ``load_state_dict`` and copies: the weights that are trained would be lost in them.
         """
-        self._refuse_swapped("swap")
+        self._refuse_between("swap")
+        self._forget_departed()
         params = list(self.kept)
         held = [p.detach().clone() for p in params]
         with torch.no_grad():
@@ -90,6 +96,14 @@ class EMA(Wrapper):
             with torch.no_grad():
                 assign(params, held)
 
-    def _refuse_swapped(self, what: str) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch; refused within ``swap``, whose end would overwrite what a model has loaded."""
+        self._refuse_between("load_state_dict")
+        super().load_state_dict(state_dict)
+
+    def _refuse_between(self, what: str) -> None:
         if self._swapped:
-            raise RuntimeError(f"{what}() within swap(): the parameters hold their means now. Leave the context first")
+            raise RuntimeError(
+                f"{what} within swap(): the parameters hold their means now, and what they held would be lost. "
+                "Leave the context first; model.state_dict() within it saves the means"
+            )

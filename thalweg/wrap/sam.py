@@ -105,6 +105,13 @@ class SAM(Wrapper):
             self.optimizer.step(**more, **told)
         return loss
 
+    def _refuse_between(self, what: str) -> None:
+        if self.start:
+            raise RuntimeError(
+                f"{what} between first_step() and step(): the parameters stand at w + ε now, and w would be lost. "
+                "Save after step()"
+            )
+
     def _both_losses(self, closure: Closure) -> tuple[Any, Any]:
         """The losses at w and at w + ε, where it then stands, with the gradient of the latter."""
         self._descend()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import is_
 from typing import Any, ClassVar, dataclass_transform
 
 import torch
@@ -70,6 +71,7 @@ class Wrapper(Declared):
     optimizer: torch.optim.Optimizer
     tensors: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[dict[str, int]] = {}
+    _known: Sequence[Tensor] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = declare.given(type(self), self._arguments, args, kwargs)
@@ -121,6 +123,7 @@ class Wrapper(Declared):
         self._refuse_fused(self.optimizer)
         for group in self.param_groups:
             self._check(group)
+        self._forget_departed()
 
     def _of(self, group: dict[str, Any], name: str) -> Any:
         """A hyperparameter or count of a group, as a plain number."""
@@ -136,6 +139,17 @@ class Wrapper(Declared):
     def _moving(self, group: dict[str, Any], closure: Any = None) -> list[Tensor]:
         """The parameters of a group that a step will move; a closure is yet to give them their gradients."""
         return [p for p in group["params"] if (p.requires_grad if closure else p.grad is not None)]
+
+    def _forget_departed(self) -> None:
+        """Let go of the tensors of parameters that stand in no group any more."""
+        now = [p for group in self.param_groups for p in group["params"]]
+        if len(now) != len(self._known) or not all(map(is_, now, self._known)):
+            self._known, here = now, set(now)
+            for p in [p for p in self.kept if p not in here]:
+                del self.kept[p]
+
+    def _refuse_between(self, what: str) -> None:
+        """Refuse to save or copy while the parameters hold something else than what training goes on from."""
 
     def _write(self, params: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         """Overwrite parameters; the bits below one of 16 bits, which an inner optimizer may keep, are then zero."""
@@ -186,7 +200,13 @@ class Wrapper(Declared):
         group.update({**self._beginning(), **group})
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch: what the inner optimizer saves, with the wrapper's tensors beside its state."""
+        """As in torch: what the inner optimizer saves, with the wrapper's tensors beside its state.
+
+        Raises:
+            RuntimeError: while the parameters hold something else than the weights that are trained.
+        """
+        self._refuse_between("state_dict")
+        self._forget_departed()
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         saved: dict[str, Any] = self.optimizer.state_dict()
@@ -249,6 +269,7 @@ class Wrapper(Declared):
         return zip(ids, chain.from_iterable(group["params"] for group in self.param_groups), strict=False)
 
     def __getstate__(self) -> dict[str, Any]:
+        self._forget_departed()
         return {name: self.__dict__[name] for name in ("optimizer", "given", "kept")}
 
     def __repr__(self) -> str:
