@@ -32,6 +32,7 @@ def test_a_typo_in_a_docstring_or_a_comment_throws_no_run_away(package):
     root, before = package
     edit(root / "lab" / "run.py", '"""One complete', '"""A whole')
     edit(root / "engine" / "compiler.py", "#: not -ffast-math", "#: no -ffast-math")
+    edit(root / "_base" / "version.py", "__version__", "__version__ = 'another'  #")  # a release
     edit(root / "lab" / "report" / "page.py", "import", "import os\nimport")  # takes no part in a run
     assert setting._code() == before
 

@@ -16,7 +16,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.contestants import parse_all
 from thalweg.lab.pool import default_jobs
-from thalweg.lab.protocol import Budget, get_budget
+from thalweg.lab.protocol import FIRST_VERDICT_SEED, Budget, get_budget
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
@@ -162,7 +162,7 @@ def plan(
             reference=task,
             code=imports.code(task) if the_task.home else "",
             task=the_task,
-            probe=check(the_task),
+            probe=check(the_task, _seeds(spending, contestants, seeds or spending.verdict_seeds)),
             contestants=contestants,
             baseline=contestants[0].label,
             budget=spending,
@@ -174,6 +174,12 @@ def plan(
             evaluate_seconds=0.0,
         )
         return _timed(draft)
+
+
+def _seeds(budget: Budget, contestants: Iterable[Contestant], count: int) -> list[int]:
+    """All seeds of a race."""
+    first = {FIRST_VERDICT_SEED + c.seed_offset for c in contestants}
+    return sorted({*budget.tune_seeds, *(seed + i for seed in first for i in range(count))})
 
 
 def _timed(draft: Plan) -> Plan:

@@ -401,6 +401,30 @@ def test_a_method_that_returns_the_wrong_thing(write, case):
     refused(path, line_of(path, f"def {method}"), method, *words)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("torch.manual_seed(seed)", "torch.manual_seed(seed % 4)", "model gave the same weights for the seeds 0 and 4"),
+        ("().manual_seed(seed)", "().manual_seed(seed % 4)", "batches gave the same batches for the seeds 0 and 4"),
+    ],
+)
+def test_two_seeds_of_a_race_that_are_one(write, old, new, says):
+    task = get_task(write((old, new)))
+    check(task)
+    check(task, seeds=range(4))
+    with pytest.raises(ThalwegError, match=says):
+        check(task, seeds=range(5))
+
+
+def test_seeds_that_differ_from_the_third_batch_on_are_two(write):
+    path = write(
+        ("while True:", "for count in itertools.count():\n            if count == 2: generator.manual_seed(seed)"),
+        ("().manual_seed(seed)", "().manual_seed(0)"),
+        ("import torch", "import itertools\nimport torch"),
+    )
+    check(get_task(path), seeds=range(3))
+
+
 ACCEPTED = {  # what looks like a mistake and is none
     "random numbers from the seeded generators": [
         ("        torch.manual_seed(seed)\n", ""),

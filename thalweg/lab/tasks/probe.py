@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,11 +64,12 @@ class Probe:
     seen: tuple[int, int, int] = (0, 0, 0)
 
 
-def check(task: Task) -> Probe:
+def check(task: Task, seeds: Iterable[int] = ()) -> Probe:
     """Try everything that a race relies on, with the seeds 0 and 1; the global generators are left as they were.
 
     The same seed must give the same weights, batches and losses, another seed other weights and batches, unless the
-    task says that they are :attr:`~thalweg.lab.tasks.Task.fixed`.
+    task says that they are :attr:`~thalweg.lab.tasks.Task.fixed`; and no two of ``seeds``, those of a race, may give
+    the same: they would count as two and be one.
 
     An evaluation need not give the same to the last bit: on a GPU it cannot. The rule, set beforehand: two evaluations
     of one model, with the global generators at different seeds, may differ by a thousandth of the loss, some tenth of
@@ -94,7 +96,9 @@ def check(task: Task) -> Probe:
         with trial.blaming("data"):
             data = sorted(task.data().items())
     files, on_cpu = what.files(scratch=2), trial.on_cpu(model)
-    values = [data, weights, batches[:2], *([initial_loss, losses] if on_cpu else [])]
+    with seeding.seeded(0):
+        trial.apart(seeds)
+    values = [data, weights, batches[:2], *([initial_loss, losses] if on_cpu else _hardware())]
     return Probe(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         initial_loss=initial_loss,
@@ -209,6 +213,23 @@ class _Trial:
                     "something that varies with the seed, as a verdict is measured against that",
                 )
 
+    def apart(self, seeds: Iterable[int]) -> None:
+        """No two seeds give the same weights, or the same batches; of batches, the first two tell it, or all drawn."""
+        weights: dict[str, int] = {}
+        beginnings: dict[str, int] = {}
+        for seed in seeds:
+            if "model" not in self.task.fixed:
+                like = weights.setdefault(digest(self.model(seed).state_dict()), seed)
+                self._other("model", like, seed, "weights", "torch.manual_seed(seed) before they are made")
+            if "batches" not in self.task.fixed:
+                like = beginnings.setdefault(digest(list(itertools.islice(self._stream(seed), 2))), seed)
+                if like != seed and self._drawn(like)[:STEPS] == self._drawn(seed)[:STEPS]:
+                    self._other("batches", like, seed, "batches", "a generator made from the whole seed")
+
+    def _other(self, method: str, like: int, seed: int, what: str, remedy: str) -> None:
+        if like != seed:
+            raise self.wrong(method, f"gave the same {what} for the seeds {like} and {seed}", remedy)
+
     def _as_fixed(self, method: str, same: bool, what: str, remedy: str) -> None:
         fixed = method in self.task.fixed
         if same and not fixed:
@@ -260,7 +281,8 @@ class _Trial:
         if not model.training:
             raise self.wrong("evaluate", "left the model in eval mode", "model.train() at its end")
         quiet = self._evaluated(model.eval(), 0)
-        if not (_within(value, quiet, EVALUATION_NOISE) if value != again else value == quiet):
+        noisy = value != again or not self.on_cpu(model)
+        if not (_within(value, quiet, EVALUATION_NOISE) if noisy else value == quiet):
             raise self.wrong(
                 "evaluate",
                 f"depends on the model's mode: {value!r} in train mode, {quiet!r} in eval mode",
@@ -347,6 +369,13 @@ class _Trial:
 
     def wrong(self, method: str, found: str, expected: str) -> ThalwegError:
         return ThalwegError(f"{place(getattr(type(self.task), method))}: {method} {found}; expected {expected}")
+
+
+def _hardware() -> list[str]:
+    """What computes a task that is not on the CPU: with another the losses are others."""
+    if not torch.cuda.is_available():
+        return ["not CUDA"]
+    return [torch.cuda.get_device_name(), str(torch.version.cuda)]
 
 
 def _within(a: float, b: float, part: float) -> bool:
