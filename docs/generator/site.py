@@ -32,6 +32,7 @@ def navigation() -> Nav:
         {
             "Guides": [
                 {"Coming from torch and others": "moving.md"},
+                {"From your training script": "from-a-script.md"},
                 {"Write your own": "write-your-own.md"},
                 {"Parameter groups": "guides/groups.md"},
                 {"Schedules": "guides/schedules.md"},

@@ -19,12 +19,15 @@ import torch
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.tasks import imports, opened
 from thalweg.lab.tasks._base import Task
+from thalweg.lab.tasks.at_sight import binds, may_define_task
 from thalweg.lab.tasks.blame import place, place_of_variable, raised
 
 #: what a race calls, and with what
 METHODS = {"model": ("seed",), "batches": ("seed",), "loss": ("model", "batch"), "evaluate": ("model",)}
 #: what differs between seeds, unless a task says that it is fixed
 VARYING = frozenset({"model", "batches"})
+#: where it is written how a script becomes a task
+PAGE = "https://github.com/thalweg/thalweg/blob/main/docs/from-a-script.md"
 #: a name is part of file names
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -45,6 +48,11 @@ def load(path: str) -> Task:
         raise ThalwegError(f"there is no file {path}; `thalweg task new {path}` writes an example there") from None
     except OSError as error:
         raise ThalwegError(f"cannot read the task file {path}: {error.strerror}") from error
+    if not may_define_task(source, file.parent):
+        raise ThalwegError(
+            f"{file}:1: found no task, and did not run the file; expected a subclass of thalweg.lab.tasks.Task, or a "
+            f"function task(). {PAGE} leads there from a training script"
+        )
     return _task(str(file), source, _times_stale(str(file), source))
 
 
@@ -59,9 +67,12 @@ def defined_in(path: str, name: str, kind: type) -> Any:
         source = imports.source(file)
     except OSError as error:
         raise ThalwegError(f"cannot read {path}: {error.strerror}") from error
+    wanted = f"{file}:1: found no {name}; expected a subclass of {kind.__module__}.{kind.__name__}"
+    if not binds(source, name):
+        raise ThalwegError(wanted)
     found = vars(_module(str(file), source, _times_stale(str(file), source))).get(name)
     if not isinstance(found, type) or not issubclass(found, kind):
-        raise ThalwegError(f"{file}:1: found no {name}; expected a subclass of {kind.__module__}.{kind.__name__}")
+        raise ThalwegError(wanted)
     return found
 
 
