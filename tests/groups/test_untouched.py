@@ -73,3 +73,32 @@ def test_every_trainable_parameter_exactly_once_and_in_order(make):
 
 def test_a_model_without_parameters_has_no_roles():
     assert roles(nn.ReLU()) == []
+
+
+class Doubled(nn.Module):
+    """Makes its weight before each forward, in a hook of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.raw = nn.Parameter(torch.randn(4, 4))
+        self.register_forward_pre_hook(lambda module, _: setattr(module, "weight", module.raw * 2))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight)
+
+
+@pytest.mark.parametrize("sample", [None, torch.randn(2, 4)])
+def test_hooks_that_watch_see_nothing_and_those_that_make_weights_make_them(sample):
+    seen = []
+    model = nn.Sequential(nn.Linear(4, 4), Doubled(), nn.Tanh(), models.Skip(), nn.Linear(4, 2))
+    for module in model.modules():
+        module.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    kinds = {r.name: r.kind for r in roles(model, sample) if r.kind != "vector"}
+    assert kinds == {"0.weight": "hidden", "1.raw": "hidden", "3.inner.weight": "hidden", "4.weight": "head"}
+    assert seen == []
+
+
+def test_hooks_that_a_pass_needs_are_kept():
+    model = nn.Sequential(nn.GRU(4, 4), nn.Linear(4, 2))
+    model[0].register_forward_hook(lambda module, inputs, output: output[0])
+    assert [r.name for r in roles(model, torch.randn(3, 2, 4)) if r.kind == "head"] == ["1.weight"]

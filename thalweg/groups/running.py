@@ -85,14 +85,25 @@ def with_values(model: nn.Module, sample: Any, known: Known, source: str, *, tra
     Raises:
         ValueError: where the model cannot be copied, or does not run on the sample.
     """
+    hooked = any(module._forward_hooks for module in model.modules())
     with undisturbed(), randomness_kept(model):
         double = _copy(model).train(training)
         try:
             returned = _call(double, _cloned(sample))
         except Exception as error:  # whatever a user's forward may raise
-            expected = f"an input that the model runs on, but: {type(error).__name__}: {error}"
-            raise bad_argument("sample", _shown(sample), expected, _REMEDY) from error
+            if not hooked:
+                raise _refusal(sample, error) from error
+            double = _copy(model, hooks=True).train(training)  # it may need what they return
+            try:
+                returned = _call(double, _cloned(sample))
+            except Exception as again:
+                raise _refusal(sample, again) from again
         return _flow(double, returned, known, source)
+
+
+def _refusal(sample: Any, error: Exception) -> Exception:
+    expected = f"an input that the model runs on, but: {type(error).__name__}: {error}"
+    return bad_argument("sample", _shown(sample), expected, _REMEDY)
 
 
 def _flow(double: nn.Module, returned: Any, known: Known, source: str) -> Flow | None:
@@ -106,9 +117,9 @@ def _flow(double: nn.Module, returned: Any, known: Known, source: str) -> Flow |
     return flow if flow.met else None
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, *, hooks: bool = False) -> nn.Module:
     try:
-        return twin(model, values=True)
+        return twin(model, values=True, hooks=hooks)
     except Exception as error:  # whatever a user's object may raise
         raise bad_argument(
             "model", type(model).__name__, f"a module that copy.deepcopy copies, but: {error}", _REMEDY

@@ -116,15 +116,13 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
         elif _is_whole(module):
             self._replace(module, lambda *args, **kwargs: self.create_proxy("call_module", name, args, kwargs))
         else:
-            if _is_torchs(module):
-                _drop_hooks(module)
             for attribute, p in module._parameters.items():
                 if p is not None:
                     vars(module)[attribute] = self._symbol(p)
 
     def _replace(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         """Another forward, for one module of the copy."""
-        _drop_hooks(module, all_of_them=True)
+        module._forward_pre_hooks.clear()
         vars(module)["forward"] = forward
 
     def _symbol(self, p: nn.Parameter) -> _Symbol:
@@ -221,14 +219,6 @@ def _is_whole(module: nn.Module) -> bool:
     return _is_torchs(module) and not isinstance(module, _TRACED) and not does_nothing
 
 
-def _drop_hooks(module: nn.Module, *, all_of_them: bool = False) -> None:
-    """Take users' hooks off a module of torch in the copy; torch's own, as of weight norm, make its parameters."""
-    module._forward_hooks.clear()
-    for key, hook in list(module._forward_pre_hooks.items()):
-        if all_of_them or not type(hook).__module__.startswith("torch.nn"):
-            del module._forward_pre_hooks[key]
-
-
 def _name(node: fx.Node) -> str:
     if node.target is getattr:
         return str(node.args[1])
@@ -267,9 +257,8 @@ def _fans(name: str, node: fx.Node) -> Mapping[Any, Fans]:
 
 def _is_filter(node: fx.Node) -> bool:
     """Whether a convolution filters each channel by itself."""
-    weight, transposed = _argument(node, 1, "weight"), "transpose" in _name(node)
-    groups = _argument(node, 6, "groups")
-    value = weight.meta.get("value") if isinstance(weight, fx.Node) and not transposed else None
+    weight, groups = _argument(node, 1, "weight"), _argument(node, 6, "groups")
+    value = weight.meta.get("value") if isinstance(weight, fx.Node) else None
     return isinstance(value, Tensor) and isinstance(groups, int) and groups > 1 and value.shape[1] == 1
 
 

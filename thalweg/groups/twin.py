@@ -30,7 +30,7 @@ def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
         prefix, model = f"{prefix}{name}.", model.get_submodule(name)
 
 
-def twin(model: nn.Module, *, values: bool) -> nn.Module:
+def twin(model: nn.Module, *, values: bool, hooks: bool = False) -> nn.Module:
     """A deep copy in eval mode, so that nothing a forward does can reach the model; every parameter needs a gradient.
 
     What torch.compile has compiled of it runs as it was written.
@@ -38,6 +38,8 @@ def twin(model: nn.Module, *, values: bool) -> nn.Module:
     Args:
         model: any module; what ``copy.deepcopy`` raises is passed on.
         values: whether its tensors are copied too; else they are on ``meta`` and take no memory.
+        hooks: whether forward hooks are kept, which may write what they see to where the user looks. Hooks that come
+            before a forward are, since some make the weights.
     """
     memo = {}
     for p in model.parameters():
@@ -46,6 +48,8 @@ def twin(model: nn.Module, *, values: bool) -> nn.Module:
     with _Copies(values):
         double = copy.deepcopy(model, memo).eval()
     for module in double.modules():
+        if not hooks:
+            module._forward_hooks.clear()
         if isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
             vars(module)["forward"] = inner.__call__
     return double
