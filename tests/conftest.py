@@ -5,6 +5,9 @@ import hypothesis
 import pytest
 import torch
 
+from thalweg._base.errors import ThalwegError
+from thalweg.engine import compiler
+
 # no test is timed: the machines that run these are shared
 hypothesis.settings.register_profile("thalweg", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("thalweg")
@@ -25,3 +28,18 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("posix"):
                 item.add_marker(pytest.mark.skip(reason="needs what Windows lacks"))
+
+
+#: why there is no C compiler; empty where there is one
+NO_COMPILER = compiler.available()[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Where there is no C compiler, a test that asks for the generated C by name is skipped."""
+    try:
+        return (yield)
+    except (AssertionError, ValueError, ThalwegError) as error:
+        if NO_COMPILER and NO_COMPILER in str(error):
+            pytest.skip(NO_COMPILER)
+        raise

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.bench.fakes import PEER
+from tests.engine.fixtures import needs_compiler
 from thalweg import optim
 from thalweg._base.errors import ThalwegError
 from thalweg.bench import BenchResult, Row, WholeStep, bench, entrants, first_step, peers, rows, torchs, works
@@ -23,6 +24,7 @@ def _without(monkeypatch):
     monkeypatch.setattr(peers, "installed", lambda: ({}, {}))
 
 
+@needs_compiler
 def test_rows_hold_what_they_promise():
     seen = []
     result = bench(["adamw", "Muon"], budget=1e-6, scale=TINY, command="me", tick=lambda *now: seen.append(now))
@@ -50,6 +52,7 @@ def test_rows_hold_what_they_promise():
     assert step["vs_torch"] == pytest.approx(step["torch_ms"] / step["ms"], rel=0.9)
 
 
+@needs_compiler
 def test_the_ceiling_is_measured_beside_the_compiled_backend():
     (row,) = bench(**FEW, backends=["cpu"])["rows"]
     assert (row["backend"], row["note"]) == ("cpu", "")
@@ -57,6 +60,7 @@ def test_the_ceiling_is_measured_beside_the_compiled_backend():
     assert row["bytes_per_param"] == 28  # p, m, v are read and written, g is read
 
 
+@needs_compiler
 def test_ratios_of_a_row_are_of_turns_that_lie_side_by_side(monkeypatch):
     seconds = {"ceiling": [1.0, 5.0, 1.0, 1.0, 1.0], "cpu": [2.0, 10.0, 2.0, 2.0, 2.0], "torch": [6.0, 30.0, 6.0, 6.0]}
     monkeypatch.setattr(rows, "take_turns", lambda turns, *_, **__: {name: Times(seconds[name]) for name in turns})
@@ -120,6 +124,7 @@ def test_peers_that_run_are_ratios_and_those_that_fail_are_notes(monkeypatch):
     assert without["rows"][0]["vs_peers"] == {}
 
 
+@needs_compiler
 def test_a_rival_that_takes_long_steps_once(monkeypatch):
     monkeypatch.setattr(rows, "PATIENCE", 0.0)
     (row,) = bench(**FEW, backends=["cpu"])["rows"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import thalweg
+from thalweg.engine import compiler
 
 BACKENDS = ("eager", "foreach", "cpu")
 #: enough rules to meet every kind of state: none, one, two and a count, a sign
@@ -16,6 +17,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "Lion": lambda params, **more: thalweg.Lion(params, **{"lr": 0.01, **more}),
 }
 
+needs_compiler = pytest.mark.skipif(not compiler.available()[0], reason=f"asks for C: {compiler.available()[1]}")
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
 with_rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 

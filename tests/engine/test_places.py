@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import thalweg
-from tests.engine.fixtures import BACKENDS, give, same
+from tests.engine.fixtures import BACKENDS, give, needs_compiler, same
 from thalweg.engine import places
 
 NOISE = itertools.count(1)
@@ -170,6 +170,7 @@ def test_without_the_lookout_python_looks(missing, monkeypatch):
     assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
 
 
+@needs_compiler
 def test_each_of_several_groups_is_found_again_in_c():
     """The first is bound before the others have a state."""
     params = [torch.nn.Parameter(torch.ones(3)) for _ in range(4)]

@@ -13,6 +13,7 @@ import torch
 
 import thalweg
 from tests.cases import CASES, distance, name, parameters, walk
+from tests.engine.fixtures import needs_compiler
 from thalweg.engine import compiler
 from thalweg.engine.backends import cpu
 from thalweg.engine.backends.c_formats import PRELUDE
@@ -57,6 +58,7 @@ def test_the_c_is_what_it_was(kernel):
     assert not diff, diff
 
 
+@needs_compiler
 @pytest.mark.parametrize("make", [
     lambda ps: thalweg.AdamW(ps, lr=0.01), lambda ps: thalweg.LAMB(ps, lr=0.01, clip_global_norm=0.5),
     lambda ps: thalweg.AdamW(ps, lr=0.01, state_dtype="int8"),
@@ -72,6 +74,7 @@ def test_the_number_of_threads_changes_no_bit(make):
     assert distance(ends[0], ends[1]) == distance(ends[0], ends[2]) == 0
 
 
+@needs_compiler
 def test_one_kernel_serves_any_number_of_tensors(monkeypatch):
     built = []
     monkeypatch.setattr(compiler, "library", lambda text, real=compiler.library: built.append(text) or real(text))
@@ -98,6 +101,7 @@ def test_without_a_compiler_auto_takes_foreach_and_says_why(monkeypatch):
         compiler.forget()
 
 
+@needs_compiler
 def test_auto_goes_on_without_a_compiler_that_fails_and_says_so_once(monkeypatch):
     def fails(text):
         raise compiler.CompilerError("it has no libc")
@@ -119,10 +123,10 @@ def test_auto_goes_on_without_a_compiler_that_fails_and_says_so_once(monkeypatch
     ("", [torch.float32, torch.float16]),
     ("-U__F16C__ -D_Float16=unknown_type", [torch.float32]),
 ], ids=["other words", "none"])  # fmt: skip
+@needs_compiler
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors' compilers know it")
 def test_a_compiler_that_does_not_know_float16_compiles_the_rest(monkeypatch, tmp_path, flags, dtypes):
     """As gcc before 12 and clang before 15 on x86: Ubuntu 22.04 and Debian 12 have them."""
-    if not compiler.available()[0] or platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("there is no C compiler for x86 here")
     cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     monkeypatch.setenv("CC", f"{cc} -U__FLT16_MANT_DIG__ {flags}")
     monkeypatch.setattr(compiler, "_libraries", {})
@@ -146,6 +150,7 @@ assert len(loaded) == 1, loaded
 """
 
 
+@needs_compiler
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_single_openmp_runtime_is_mapped():
     subprocess.run([sys.executable, "-c", STEP], check=True, timeout=120)
