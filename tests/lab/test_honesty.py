@@ -49,7 +49,7 @@ def run(label, role, seed, loss, steps=STEPS, lr=1e-3, multiplier=1.0, weight_de
 def runs_of(label):
     centre, lr, multiplier, means = FIELD[label]
     tried = [run(label, "tune", 0, 2.5, lr=x) for x in LRS]
-    tried += [run(label, "tune", 0, 2.5, lr=lr, multiplier=m) for m in (3.0, 10.0, 30.0)]
+    tried += [run(label, "tune", 0, 2.5, lr=lr, multiplier=m) for m in (0.3, 3.0, 10.0, 30.0)]
     tried += [run(label, "tune", 0, 2.5, lr=lr, multiplier=multiplier, weight_decay=0.1 * 3e-3 / centre)]
     final = [
         run(
@@ -76,7 +76,7 @@ def contestant(label, runs):
         "decay": "decoupled",
         "lr_centre": centre,
         "chosen": {"lr": lr, "multiplier": multiplier, "weight_decay": 0.0},
-        "trials": 9,
+        "trials": 10,
         "edges": [],
         "mean_loss": sum(losses) / len(losses),
         "step_ms": {"forward": 5.0, "backward": 9.0, "optimizer": 2.0, "total": 16.0},
@@ -164,13 +164,13 @@ def test_seeds_of_the_search_may_not_judge(honest, role):
 
 def test_unequal_trials_are_refused_as_declared(honest):
     honest["contestants"][1]["trials"] = 30
-    with pytest.raises(ThalwegError, match="adamw 9, muon 30, sgd 9"):
+    with pytest.raises(ThalwegError, match="adamw 10, muon 30, sgd 10"):
         flags(honest)
 
 
 def test_unequal_trials_are_refused_as_stored(honest):
     honest["runs"].remove(pick(honest, "sgd", "tune")[0])
-    with pytest.raises(ThalwegError, match="adamw 9, muon 9, sgd 8"):
+    with pytest.raises(ThalwegError, match="adamw 10, muon 10, sgd 9"):
         flags(honest)
 
 
@@ -440,8 +440,8 @@ def backends_unknown(r):
         (baseline_at_the_edge, "at-edge", "warning", r"adamw \(the baseline\) did best at learning rate 0.03, an edge"),
         (baseline_untuned, "tuned", "warning", r"adamw \(the baseline\) ran at one learning rate, untuned"),
         (challenger_at_its_limit, "at-edge", "warning", "muon did best"),
-        (baseline_at_the_largest_multiplier, "at-edge", "warning", r"did best at multiplier 30, an edge of 1 … 30"),
-        (one_multiplier_for_the_baseline, "equal-choices", "warning", r"adamw \{1\}, muon \{1, 3, 10, 30\}"),
+        (baseline_at_the_largest_multiplier, "at-edge", "warning", r"did best at multiplier 30, an edge of 0.3 … 30"),
+        (one_multiplier_for_the_baseline, "equal-choices", "warning", r"adamw \{1\}, muon \{0.3, 1, 3, 10, 30\}"),
         (decay_for_one, "equal-choices", "warning", r"adamw \{0, 0.0003\}, muon \{0\}"),
         (a_longer_warmup, "same-conditions", "warning", "warmup differs: adamw 0.05, muon 0.2"),
         (clipping_for_one, "same-conditions", "warning", "clip differs: adamw None, muon 1.0"),

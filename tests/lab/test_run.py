@@ -253,3 +253,9 @@ def test_the_size_of_torchs_own_state_is_counted_alike():
     assert state_bytes(optimizer) == 0
     optimizer.step()
     assert state_bytes(optimizer) == 8 * 21 + 4
+
+
+def test_the_training_curve_ends_with_the_mean_of_the_last_tenth(spec):
+    run = execute(dataclasses.replace(spec, evaluations=10), "verdict")
+    assert [step for step, _ in run["train_curve"]] == [step for step, _ in run["curve"] if step]
+    assert run["train_curve"][-1][1] == pytest.approx(run["train_loss"])

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from thalweg._base.errors import bad_argument
+from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.contestants import parse_all
 from thalweg.lab.pool import default_jobs
-from thalweg.lab.protocol import FIRST_VERDICT_SEED, Budget, get_budget
+from thalweg.lab.protocol import LARGEST_OFFSET, Budget, get_budget, tuning_seeds, verdict_seeds
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
@@ -58,9 +58,10 @@ class Plan:
         return sorted({max(2, round(h * self.steps)) for h in self.budget.horizons} - {self.steps})
 
     def runs(self, contestant: Contestant) -> dict[str, int]:
-        """How many runs of each role one contestant makes."""
-        trials = self.budget.trials if contestant.tuned else 0
-        return {"tune": trials, "verdict": self.seeds, "horizon": self.seeds * len(self.horizons)}
+        """About how many runs of each role one contestant makes; of a search it is not known how many are finalists."""
+        trials, finalists = (self.budget.trials, self.budget.likely_finalists) if contestant.tuned else (0, 1)
+        shorter = min(self.seeds, self.budget.horizon_seeds) * len(self.horizons)
+        return {"tune": trials, "verdict": round(finalists * self.seeds), "horizon": shorter}
 
     @property
     def total(self) -> int:
@@ -75,9 +76,10 @@ class Plan:
 
     def _busy(self, contestant: Contestant) -> float:
         """About how many seconds of one worker a contestant takes."""
-        trials = self.runs(contestant)["tune"]
-        steps = (trials + self.seeds) * self.steps + self.seeds * sum(self.horizons)
-        looks = trials * 2 + self.seeds * (self.budget.evaluations + 1 + 2 * len(self.horizons))
+        runs = self.runs(contestant)
+        shorter = runs["horizon"] / max(1, len(self.horizons)) * sum(self.horizons)
+        steps = (runs["tune"] + runs["verdict"]) * self.steps + shorter
+        looks = 2 * (runs["tune"] + runs["horizon"]) + runs["verdict"] * (self.budget.evaluations + 1)
         return steps * self.step_seconds[contestant.label] + looks * self.evaluate_seconds
 
     def run_seconds(self, spec: Spec) -> float:
@@ -154,6 +156,12 @@ def plan(
     for name, value, least in (("seeds", seeds, 2), ("steps", steps, 20), ("jobs", jobs, 1)):
         if value is not None and value < least:
             raise bad_argument(name, value, f"an integer of at least {least}")
+    for contestant in contestants:
+        if contestant.seed_offset > LARGEST_OFFSET:
+            raise ThalwegError(
+                f"--optimizers: {contestant.label}@{contestant.seed_offset}: expected an offset of at most "
+                f"{LARGEST_OFFSET}, so that no search has a seed of the verdict"
+            )
     if margin is not None and not 0 <= margin < float("inf"):
         raise bad_argument("margin", margin, "a number in [0, ∞), in units of the loss")
     the_task = get_task(task)
@@ -178,8 +186,10 @@ def plan(
 
 def _seeds(budget: Budget, contestants: Iterable[Contestant], count: int) -> list[int]:
     """All seeds of a race."""
-    first = {FIRST_VERDICT_SEED + c.seed_offset for c in contestants}
-    return sorted({*budget.tune_seeds, *(seed + i for seed in first for i in range(count))})
+    seeds: set[int] = set()
+    for offset in {c.seed_offset for c in contestants}:
+        seeds |= {*tuning_seeds(budget, offset), *verdict_seeds(count, offset)}
+    return sorted(seeds)
 
 
 def _timed(draft: Plan) -> Plan:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, cast
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab import reuse
+from thalweg.lab import reuse, stats
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import Plan
 from thalweg.lab.pool import Pool
-from thalweg.lab.protocol import FIRST_VERDICT_SEED
+from thalweg.lab.protocol import verdict_seeds
 from thalweg.lab.repeats import Repeats
 from thalweg.lab.result import RaceResult, Role, Run
 from thalweg.lab.reuse import Tally
 from thalweg.lab.run import Spec
-from thalweg.lab.search import Found, Trial, search
+from thalweg.lab.search import Found, Setting, Trial, search
 from thalweg.lab.sharing import Sharing
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
@@ -115,15 +116,29 @@ class _Race:
             specs = [plan.spec(contestant, t.setting, t.seed, plan.steps) for t in trials]
             runs = await _gather([self._run(spec, "tune") for spec in specs])
             tune += runs
-            losses = {t: r["final_loss"] for t, r in zip(trials, runs, strict=True)}
-        seeds = [FIRST_VERDICT_SEED + contestant.seed_offset + i for i in range(plan.seeds)]
-        looks = plan.budget.evaluations
-        final = [self._run(plan.spec(contestant, found.setting, s, plan.steps, looks), "verdict") for s in seeds]
-        short = [self._run(plan.spec(contestant, found.setting, s, h), "horizon") for h in plan.horizons for s in seeds]
-        runs = await _gather(final + short)
-        count = len(seeds)
-        by_horizon = {h: dict(enumerate(runs[count * (k + 1) : count * (k + 2)])) for k, h in enumerate(plan.horizons)}
-        return Campaign(contestant, found, tune, dict(enumerate(runs[:count])), by_horizon)
+            losses = {t: _loss(r) for t, r in zip(trials, runs, strict=True)}
+        return await self._judged(contestant, found, tune)
+
+    async def _judged(self, contestant: Contestant, found: Found, tune: list[Run]) -> Campaign:
+        """Every finalist on every verdict seed; each seed is scored by the setting that the other seeds chose."""
+        plan, looks = self.plan, self.plan.budget.evaluations
+        seeds = verdict_seeds(plan.seeds, contestant.seed_offset)
+        asked = [(setting, i) for setting in found.finalists for i in range(len(seeds))]
+        specs = [plan.spec(contestant, setting, seeds[i], plan.steps, looks) for setting, i in asked]
+        runs = dict(zip(asked, await _gather([self._run(spec, "finalist") for spec in specs]), strict=True))
+        losses: dict[Setting, dict[int, float]] = {setting: {} for setting in found.finalists}
+        for (setting, i), run in runs.items():
+            losses[setting][i] = _loss(run)
+        chosen = stats.cross_fit(found.losses, losses)
+        verdict = {i: cast(Run, {**runs[setting, i], "role": "verdict"}) for i, setting in chosen.items()}
+        runs |= {(setting, i): verdict[i] for i, setting in chosen.items()}
+        few = range(min(plan.seeds, plan.budget.horizon_seeds))
+        shorter = [(h, i) for h in plan.horizons for i in few]
+        specs = [plan.spec(contestant, chosen[i], seeds[i], h) for h, i in shorter]
+        short = dict(zip(shorter, await _gather([self._run(spec, "horizon") for spec in specs]), strict=True))
+        by_horizon = {h: {i: short[h, i] for i in few} for h in plan.horizons}
+        best = stats.best(found.losses, losses)
+        return Campaign(contestant, found, best, tune, list(runs.values()), verdict, by_horizon)
 
     async def _run(self, spec: Spec, role: Role) -> Run:
         """The run from the store, or from a worker; the same run asked for twice is made once."""
@@ -172,8 +187,13 @@ class _Race:
         self.pool = Pool(1, lambda message: None)
         asyncio.run(self.repeats.at_the_end())
         self.tally.unchanged()
-        specs = [self.plan.spec(c.contestant, c.found.setting, seed=0, steps=self.plan.steps) for c in campaigns]
+        specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
         return cast(Pass, self.pool.submit(quiet_pass, specs, self.plan.seeds).result())
+
+
+def _loss(run: Run) -> float:
+    """What a choice between settings goes by: a run that diverged is worse than any that trained."""
+    return math.inf if run["status"] == "diverged" else run["final_loss"]
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-Role = Literal["tune", "verdict", "horizon", "repeat"]
+#: of the search; of a finalist on a verdict seed; of the finalist that the other verdict seeds chose, which alone
+#: counts; of a complete shorter run; of a short run that is made twice to be compared
+Role = Literal["tune", "finalist", "verdict", "horizon", "repeat"]
 Status = Literal["finished", "diverged"]
 Verdict = Literal["better", "worse", "slightly better", "slightly worse", "no difference that matters", "not settled"]
 
@@ -64,6 +66,17 @@ class StepTime(TypedDict):
     total: float
 
 
+class Finalist(TypedDict):
+    """A setting that the noise between seeds could not tell from the best of the search."""
+
+    lr: float
+    multiplier: float
+    weight_decay: float
+    settings: dict[str, Any]
+    mean_loss: float  # over all verdict seeds
+    seeds: int  # how many verdict seeds are scored by it
+
+
 class Contestant(TypedDict):
     """One optimizer with what its search found and cost."""
 
@@ -74,12 +87,14 @@ class Contestant(TypedDict):
     tuned: bool  # False for a present recipe, which runs as it was written
     decay: Literal["decoupled", "its own way", "none"]  # how its weight decay acts
     lr_centre: float
-    chosen: dict[str, float]  # lr, multiplier, weight_decay
+    chosen: dict[str, float]  # lr, multiplier, weight_decay: the best of the finalists over all verdict seeds
     trials: int
     trial_steps: int
     trial_seconds: float
-    at_limit: bool  # whether there are edges
-    edges: list[str]  # where its best lies at an edge of what was tried: learning rate, multiplier, weight decay
+    finalists: list[Finalist]  # the settings that ran on every verdict seed, the best of the search first
+    at_limit: bool  # whether there are `edges`
+    edges: list[str]  # "learning rate", "multiplier", "weight decay": where the chosen setting lies at an edge
+    tuning_sd: float  # standard deviation of its expected loss over repeated searches
     tuning_curve: list[float]  # expected best loss after 1, 2, … of its trials in random order
     lr_sensitivity: float | None  # mean excess loss within a decade of the best lr, over the whole decrease
     mean_loss: float  # over the verdict seeds, diverged ones capped
@@ -108,7 +123,7 @@ class Comparison(TypedDict):
     p_sign_flip: float | None  # exact, two-sided; None below 6 seeds
     sd: float  # of the paired differences
     correlation: float | None  # between the two, over seeds
-    tuning_share: float | None  # share of the interval's variance that comes from tuning, 0 to 1; None: not known
+    tuning_share: float | None  # part of the interval's variance that comes from tuning; None where there is none
     power: float | None  # chance that a true difference of twice the margin would have been called better or worse
     more_seeds: int | None  # about how many more would settle it; None if settled, or beyond 1000
     steps_ratio: Ratio

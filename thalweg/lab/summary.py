@@ -12,16 +12,16 @@ from typing import Any
 
 import thalweg
 from thalweg.engine.optimizer import Optimizer
-from thalweg.lab import diverged, honesty, script, stats, wording
+from thalweg.lab import diverged, finals, honesty, script, stats, wording
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.looks import Ledger, Side
 from thalweg.lab.plan import Plan
-from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, warmup_steps
+from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, verdict_seeds, warmup_steps
 from thalweg.lab.result import Contestant as Entry
 from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.run import set_up
-from thalweg.lab.search import Found
+from thalweg.lab.search import Found, Setting
 from thalweg.lab.setting import setting
 from thalweg.lab.tasks import training
 from thalweg.lab.terms import terms
@@ -40,14 +40,16 @@ class Campaign:
 
     contestant: Contestant
     found: Found
+    chosen: Setting  # the best of the finalists over all seeds
     tune: list[Run]
-    verdict: dict[int, Run]  # by index in the list of verdict seeds
+    finals: list[Run]  # every finalist on every verdict seed
+    verdict: dict[int, Run]  # of these, by index in the list of seeds, the run of the setting that the others chose
     horizon: dict[int, dict[int, Run]] = field(default_factory=dict)  # steps → index → run
 
     @property
     def runs(self) -> list[Run]:
         """All of them."""
-        return [*self.tune, *self.verdict.values(), *(r for runs in self.horizon.values() for r in runs.values())]
+        return [*self.tune, *self.finals, *(r for runs in self.horizon.values() for r in runs.values())]
 
     @property
     def final(self) -> list[float]:
@@ -142,6 +144,7 @@ def _evidence(campaign: Campaign, timing: Pass) -> Evidence:
         diverged=_diverged(campaign.verdict),
         diverged_shorter=sum(_diverged(runs) for runs in campaign.horizon.values()),
         state_bytes=campaign.verdict[0]["state_bytes"],
+        tuning=finals.tuning_variance(campaign.runs),
     )
 
 
@@ -192,7 +195,7 @@ def _protocol(
         + "".join(f"; above them {rule!r}" for rule in plan.task.groups()),
         "seeds": {
             "tune": list(budget.tune_seeds),
-            "verdict": [FIRST_VERDICT_SEED + i for i in range(plan.seeds)],
+            "verdict": verdict_seeds(plan.seeds, 0),
         },
         "lr_grid": {c.contestant.label: sorted({run["lr"] for run in c.tune}) for c in campaigns},
         "lr_points": budget.lr_points,
@@ -227,7 +230,7 @@ def _protocol(
 
 def _backends(plan: Plan, campaign: Campaign) -> str:
     """What runs the steps of a contestant."""
-    spec = plan.spec(campaign.contestant, campaign.found.setting, seed=FIRST_VERDICT_SEED, steps=plan.steps)
+    spec = plan.spec(campaign.contestant, campaign.chosen, seed=FIRST_VERDICT_SEED, steps=plan.steps)
     _, optimizer = set_up(spec, plan.task)
     innermost = layers(optimizer)[-1]
     if not isinstance(innermost, Optimizer):
@@ -237,14 +240,15 @@ def _backends(plan: Plan, campaign: Campaign) -> str:
 
 def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
     contestant, found = campaign.contestant, campaign.found
-    spec = plan.spec(contestant, found.setting, seed=FIRST_VERDICT_SEED, steps=plan.steps)
+    spec = plan.spec(contestant, campaign.chosen, seed=FIRST_VERDICT_SEED, steps=plan.steps)
     runs = list(campaign.verdict.values())
     mine = blocks.get(contestant.label)
     losses = [run["final_loss"] for run in _first_seed(campaign)]
+    edges = found.edges(campaign.chosen)
     return Entry(
         label=contestant.label,
         optimizer=contestant.shown,
-        settings={**contestant.given, **dict(found.setting.extra)},
+        settings={**contestant.given, **dict(campaign.chosen.extra)},
         own_step=contestant.own_step,
         tuned=contestant.tuned,
         decay=contestant.traits.decay,
@@ -253,8 +257,10 @@ def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
         trials=len(campaign.tune),
         trial_steps=sum(run["steps"] for run in campaign.tune),
         trial_seconds=sum(run["seconds"] for run in campaign.tune),
-        at_limit=found.at_limit,
-        edges=["learning rate"] if found.at_limit else [],
+        finalists=finals.finalists(campaign.finals),
+        at_limit=bool(edges),
+        edges=edges,
+        tuning_sd=math.sqrt(finals.tuning_variance(campaign.runs)),
         tuning_curve=[stats.expected_best(losses, k) for k in range(1, len(losses) + 1)],
         lr_sensitivity=_lr_sensitivity(campaign, plan.probe.initial_loss),
         mean_loss=statistics.fmean(campaign.final),

@@ -66,11 +66,11 @@ def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], r
     level: dict[str, Any] = {"comparisons": rules.comparisons, "alpha": rules.level}
     seeds = sorted(baseline.losses)
     differences = [challenger.losses[i] - baseline.losses[i] for i in seeds]
-    interval = stats.paired(differences, **level)
+    tuning = baseline.tuning + challenger.tuning
+    interval = stats.paired(differences, **level, tuning=tuning)
     untrained = _of_untrained(baseline, challenger)
     word = untrained or judge(interval, rules.margin)
     bounded = untrained is None and math.isfinite(interval.high)
-    sd = stats.unbiased_sd(interval.sd, interval.n)
     steps = _steps(challenger, baseline, task["steps"], level)
     inverse = _steps(baseline, challenger, task["steps"], level)
     unstated = _unstated(baseline, challenger)
@@ -87,8 +87,8 @@ def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], r
         "p_sign_flip": stats.sign_flip_p(differences),
         "sd": interval.sd,
         "correlation": _correlation(baseline, challenger),
-        "tuning_share": None,
-        "power": stats.power(sd, interval.n, rules.margin, **level) if bounded else None,
+        "tuning_share": interval.tuning_share if bounded else None,
+        "power": stats.power(_spread(interval), interval.n, rules.margin, **level) if bounded else None,
         "more_seeds": _more(interval, rules) if word == "not settled" and bounded else None,
         "steps_ratio": unstated or (steps.ratio if steps else stats.NOT_MEASURED),
         "inverse_steps_ratio": unstated or (inverse.ratio if inverse else stats.NOT_MEASURED),
@@ -150,9 +150,15 @@ def _correlation(baseline: Evidence, challenger: Evidence) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
+def _spread(interval: Interval) -> float:
+    """The standard deviation that differences would have if they showed what repeated searches add."""
+    return math.hypot(stats.unbiased_sd(interval.sd, interval.n), math.sqrt(interval.n * interval.tuning))
+
+
 def _more(interval: Interval, rules: Rules) -> int | None:
     """More seeds are another look, so they are reckoned at its level."""
     alpha = stats.alpha_at_look(rules.look + 1, rules.alpha)
     return stats.more_seeds(
-        interval.mean, interval.sd, interval.n, rules.margin, comparisons=rules.comparisons, alpha=alpha
-    )
+        interval.mean, interval.sd, interval.n, rules.margin, comparisons=rules.comparisons, alpha=alpha,
+        tuning=interval.tuning,
+    )  # fmt: skip

@@ -24,7 +24,8 @@ def _agrees(record: Record, comparison: Comparison) -> bool:
     if len(differences) != comparison["seeds"]:
         return False
     alpha = stats.alpha_at_look(comparison["look"], record.protocol.get("alpha", 0.05))
-    again = stats.paired(differences, comparisons=len(record.result["comparisons"]), alpha=alpha)
+    tuning = sum(record.tuning_variance(comparison[side]) for side in ("challenger", "baseline"))
+    again = stats.paired(differences, comparisons=len(record.result["comparisons"]), alpha=alpha, tuning=tuning)
     scale = max(abs(again.mean), comparison["margin"], 1e-300)
     stated = [(again.mean, comparison["difference"])]
     stated += [(a, b) for a, b in ((again.low, comparison["low"]), (again.high, comparison["high"])) if b is not None]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from thalweg.lab import finals
 from thalweg.lab.diverged import trained_losses
 from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Ratio, Role, Run
 
@@ -43,10 +44,15 @@ class Record:
         chosen = [r for r in self.result["runs"] if r["role"] == role and label in (None, r["optimizer"])]
         return sorted(chosen, key=lambda run: run["seed"])
 
+    def tuning_variance(self, label: str) -> float:
+        """What repeated searches would add to the variance of a contestant's mean loss."""
+        return finals.tuning_variance(run for run in self.result["runs"] if run["optimizer"] == label)
+
     def complete_losses(self, label: str) -> list[list[float]]:
-        """Of each verdict seed, in order, the final losses at all horizons."""
+        """Of each verdict seed that has shorter runs, or of all if none has, the final losses at all horizons."""
         everything = self.runs("verdict", label) + self.runs("horizon", label)
-        seeds = [run["seed"] for run in self.runs("verdict", label)]
+        shorter = {run["seed"] for run in self.runs("horizon", label)}
+        seeds = [run["seed"] for run in self.runs("verdict", label) if not shorter or run["seed"] in shorter]
         return [[run["final_loss"] for run in everything if run["seed"] == seed] for seed in seeds]
 
     def trained_losses(self, label: str) -> tuple[list[int], list[list[float]]]:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from thalweg._base.errors import ThalwegError
+from thalweg.lab.contestant import REFERENCE_LR
 from thalweg.lab.honesty.record import Record, listed, note, ok, warn_of, warning
 from thalweg.lab.result import Contestant, Flag
 
@@ -80,17 +81,13 @@ def _who(record: Record, label: str) -> str:
 
 
 def _edges(record: Record, contestant: Contestant) -> list[str]:
-    """Where its best lies at an end of what was tried: of learning rates at either, of multipliers at the upper one."""
+    """Where its best lies at an end of what was tried, or is said to; no weight decay at all is no end."""
     edges = []
-    for knob, key, ends in (
-        ("learning rate", "lr", (min, max)),
-        ("multiplier", "multiplier", (max,)),
-        ("weight decay", "weight_decay", ()),
-    ):
+    for knob, key in (("learning rate", "lr"), ("multiplier", "multiplier"), ("weight decay", "weight_decay")):
         tried = {run[key] for run in record.runs("tune", contestant["label"])}  # type: ignore[literal-required]
         chosen = contestant["chosen"][key]
-        there = len(tried) > 1 and any(math.isclose(chosen, end(tried), rel_tol=1e-9) for end in ends)
-        if there or (knob in contestant["edges"]):
+        there = len(tried) > 1 and any(math.isclose(chosen, end(tried), rel_tol=1e-9) for end in (min, max))
+        if (there and chosen > 0.0) or knob in contestant["edges"]:
             edges.append(f"{knob} {chosen:.4g}, an edge of {min(tried):.4g} … {max(tried):.4g}")
     return edges
 
@@ -98,16 +95,25 @@ def _edges(record: Record, contestant: Contestant) -> list[str]:
 def equal_choices(record: Record) -> Flag:
     """The second learning rate alone moved one verdict from 0.24 × to 0.56 × the steps: the same choices for all.
 
-    Weight decay is compared as lr_centre × weight_decay, the part by which weights shrink a step at the centre.
+    Weight decay is compared as lr_centre × weight_decay, the part by which weights shrink a step at the centre. Beyond
+    the declared choices each contestant goes on where its best lies at an edge.
     """
     wrong = []
-    for name, choices in (("multiplier of the learning rate", _multipliers), ("weight decay at the centre", _decays)):
+    for name, choices, declared in (
+        ("multiplier of the learning rate", _multipliers, record.protocol.get("multipliers")),
+        ("weight decay at the centre", _decays, _at_centre(record.protocol.get("weight_decays"))),
+    ):
         by_label = {c["label"]: choices(record, c) for c in record.tuned}
-        if len(set(by_label.values())) > 1:
+        offered = frozenset().union(*by_label.values()) if declared is None else frozenset(declared)
+        if any(not offered <= mine for mine in by_label.values()):
             shown = ", ".join(f"{label} {listed(values)}" for label, values in by_label.items())
             wrong.append(f"Not everyone had the same choices of {name}: {shown}")
-    fine = "Everyone chose from the same multipliers and weight decays."
+    fine = "Everyone chose from the same declared multipliers and weight decays."
     return warn_of("equal-choices", wrong, fine, "with unequal choices")
+
+
+def _at_centre(strengths: list[float] | None) -> list[float] | None:
+    return None if strengths is None else [_rounded(s * REFERENCE_LR) for s in strengths]
 
 
 def _multipliers(record: Record, contestant: Contestant) -> frozenset[float]:

@@ -1,7 +1,8 @@
 """Statistics of a race: arrays in, numbers out. No run, no file, no wording of a verdict.
 
 `interval` (Student-t, paired), `permutation` (sign flips), `power` (what n seeds can show), `ratios` (steps and seconds
-to the same loss), `margin` (what matters), `tuning` (what a search cost and how wide its valley is).
+to the same loss), `margin` (what matters), `tuning` (what a search cost and how wide its valley is), `tuned` (which
+setting each seed is scored by, and what another search would have changed).
 """
 
 from thalweg.lab.stats.interval import Interval, log_ratio, paired
@@ -18,6 +19,7 @@ from thalweg.lab.stats.ratios import (
     not_stated,
     seconds_ratio,
 )
+from thalweg.lab.stats.tuned import best, cross_fit, residual_sd, tuning_variance
 from thalweg.lab.stats.tuning import expected_best, lr_sensitivity
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "StepRatios",
     "across",
     "alpha_at_look",
+    "best",
+    "cross_fit",
     "detectable",
     "expected_best",
     "horizon_ratio",
@@ -39,7 +43,9 @@ __all__ = [
     "not_stated",
     "paired",
     "power",
+    "residual_sd",
     "seconds_ratio",
     "sign_flip_p",
+    "tuning_variance",
     "unbiased_sd",
 ]

@@ -24,6 +24,7 @@ class Interval:
         high: upper end; ∞ for a single value, and where all are equal.
         sd: standard deviation of the values (divisor n − 1); NaN for a single value.
         n: how many values.
+        tuning: variance of the mean that the values do not show, since they rest on one search of each side.
     """
 
     mean: float
@@ -31,6 +32,13 @@ class Interval:
     high: float
     sd: float
     n: int
+    tuning: float = 0.0
+
+    @property
+    def tuning_share(self) -> float | None:
+        """The part of the squared half-width that comes from :attr:`tuning`; None where there is no width."""
+        variance = self.sd**2 / self.n + self.tuning
+        return self.tuning / variance if variance > 0.0 else None
 
 
 @lru_cache
@@ -44,17 +52,18 @@ def t_quantile(df: float, comparisons: int = 1, alpha: float = 0.05) -> float:
     return float(stats.t.isf(alpha / (2 * comparisons), df))
 
 
-def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05) -> Interval:
-    """The mean of paired differences with its interval: ``mean ± t[1 − alpha/(2k), n − 1] · sd / √n``.
+def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05, tuning: float = 0.0) -> Interval:
+    """The mean of paired differences with its interval: ``mean ± t[1 − alpha/(2k), n − 1] · √(sd² / n + v)``.
 
     With k comparisons all k intervals hold together with probability 1 − alpha or more (Bonferroni), whatever the
-    correlation that the shared baseline brings. Exact for normal differences; of 5 seeds a percentile bootstrap would
-    cover 84 % instead of 95 %.
+    correlation that the shared baseline brings. Exact for normal differences and v = 0; of 5 seeds a percentile
+    bootstrap would cover 84 % instead of 95 %.
 
     Args:
         differences: challenger − baseline, one a seed, shape ``(n,)``, finite.
         comparisons: k, with the declared baseline, of this race.
         alpha: the chance that any of the k intervals misses.
+        tuning: v, the variance that repeated searches would add (:func:`~thalweg.lab.stats.tuning_variance` of both).
 
     Returns:
         The interval; the whole line if there is only one difference, or if all are equal: seeds that change nothing
@@ -71,8 +80,8 @@ def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float =
     if np.ptp(values) == 0.0:  # rounding in the mean would leave a spread of 1e-17
         return Interval(float(values[0]), -math.inf, math.inf, 0.0, n)
     sd = float(values.std(ddof=1))
-    half = t_quantile(n - 1, comparisons, alpha) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, sd, n)
+    half = t_quantile(n - 1, comparisons, alpha) * math.sqrt(sd**2 / n + tuning)
+    return Interval(mean, mean - half, mean + half, sd, n, tuning)
 
 
 def log_ratio(

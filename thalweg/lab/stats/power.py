@@ -97,12 +97,12 @@ def detectable(sd: float, n: int, *, comparisons: int = 1, alpha: float = 0.05, 
 
 
 def more_seeds(
-    mean: float, sd: float, n: int, margin: float, *, comparisons: int = 1, alpha: float = 0.05
+    mean: float, sd: float, n: int, margin: float, *, comparisons: int = 1, alpha: float = 0.05, tuning: float = 0.0
 ) -> int | None:
     """About how many more seeds would settle it, if mean and sd stayed as they are now.
 
-    The smallest N for which ``mean ± t[1 − alpha/(2k), n + N − 1] · sd / √(n + N)`` excludes zero or lies inside the
-    margin.
+    The smallest N for which ``mean ± t[1 − alpha/(2k), n + N − 1] · √(sd² / (n + N) + v)`` excludes zero or lies inside
+    the margin. What repeated searches would add, v, does not shrink with more seeds of the verdict.
     "About": the next mean will not be this one, so with N more the chance is roughly one half.
 
     Args:
@@ -112,6 +112,7 @@ def more_seeds(
         margin: what matters, ≥ 0.
         comparisons: as in :func:`power`.
         alpha: at the next look (see :func:`alpha_at_look`).
+        tuning: v, as in :func:`~thalweg.lab.stats.paired`.
 
     Returns:
         N from 1 to 1000; None beyond, or if one seed tells nothing about the spread.
@@ -123,7 +124,7 @@ def more_seeds(
     if n == 1:
         return None
     total = n + np.arange(1, MOST_MORE + 1)
-    half = stats.t.isf(alpha / (2 * comparisons), total - 1) * sd / np.sqrt(total)
+    half = stats.t.isf(alpha / (2 * comparisons), total - 1) * np.sqrt(sd**2 / total + tuning)
     settled = (half < abs(mean)) | (abs(mean) + half <= margin)
     return int(settled.argmax()) + 1 if settled.any() else None
 

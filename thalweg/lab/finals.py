@@ -1,0 +1,53 @@
+"""The finalists of one contestant, read from its runs: what each setting lost on each seed, and how much that says."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+
+from thalweg.lab import stats
+from thalweg.lab.result import Finalist, Run
+
+#: what tells two settings apart, as text
+Key = str
+
+
+def key(run: Run) -> Key:
+    """The setting of a run."""
+    return json.dumps([run["lr"], run["multiplier"], run["weight_decay"], run["settings"]], sort_keys=True)
+
+
+def losses(runs: Iterable[Run]) -> dict[Key, dict[int, float]]:
+    """Setting → seed → final loss, infinite where the run diverged; in the order of the runs."""
+    table: dict[Key, dict[int, float]] = {}
+    for run in runs:
+        lost = run["status"] == "diverged"
+        table.setdefault(key(run), {})[run["seed"]] = math.inf if lost else run["final_loss"]
+    return table
+
+
+def tuning_variance(runs: Iterable[Run]) -> float:
+    """:func:`thalweg.lab.stats.tuning_variance` of a contestant's runs of any role; 0 for one that was not tuned."""
+    runs = list(runs)
+    tuned = losses(run for run in runs if run["role"] == "tune")
+    finals = losses(run for run in runs if run["role"] in ("finalist", "verdict"))
+    return stats.tuning_variance(tuned, finals) if finals and finals.keys() <= tuned.keys() else 0.0
+
+
+def finalists(finals: Iterable[Run]) -> list[Finalist]:
+    """What ran on every verdict seed, with its mean and how many seeds it scores."""
+    runs: dict[Key, list[Run]] = {}
+    for run in finals:
+        runs.setdefault(key(run), []).append(run)
+    return [
+        Finalist(
+            lr=mine[0]["lr"],
+            multiplier=mine[0]["multiplier"],
+            weight_decay=mine[0]["weight_decay"],
+            settings=mine[0]["settings"],
+            mean_loss=sum(run["final_loss"] for run in mine) / len(mine),
+            seeds=sum(run["role"] == "verdict" for run in mine),
+        )
+        for mine in runs.values()
+    ]
