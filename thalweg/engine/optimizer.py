@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import backward, checkpoint, declare, fitting, memory, parts
+from thalweg.engine import backward, checkpoint, declare, docstrings, fitting, memory, parts
 from thalweg.engine.backends import choice
 from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, shared, state
 from thalweg.engine.formats import Storage
@@ -48,6 +48,10 @@ class Declared(torch.optim.Optimizer):
         cls.kin = {"name": cls.__name__, "kin": declare.kin(cls, cls.hypers)}
         cls._arguments = declare.signature(arguments)
         cls.__signature__ = declare.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
+        root: Any = next(base for base in cls.__mro__ if Declared in base.__bases__)
+        if cls is not root and cls.__dict__.get("__doc__"):
+            common = declare.declarations(root, Hyper)
+            cls.__doc__ = docstrings.with_arguments(cls.__doc__ or "", docstrings.PARAMS, arguments, common)
 
 
 class Optimizer(Declared):

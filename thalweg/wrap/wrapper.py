@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import declare, fitting
+from thalweg.engine import declare, docstrings, fitting
 from thalweg.engine.checkpoint import MASTER
 from thalweg.engine.declare import Hyper, hyper
 from thalweg.optim.momo import Modelled
@@ -44,6 +44,8 @@ class Declared(torch.optim.Optimizer):
         first = inspect.Parameter("optimizer", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         cls._arguments = inspect.Signature([first, *own])
         cls.__signature__ = declare.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
+        if cls.hypers and cls.__dict__.get("__doc__"):
+            cls.__doc__ = docstrings.with_arguments(cls.__doc__ or "", "", cls.hypers, {})
 
 
 class Wrapper(Declared):
