@@ -163,6 +163,47 @@ def test_a_gain_of_two_dimensions_does_not_decay():
     assert (decays["gate"], decays["gain"], decays["experts"], decays["out.weight"]) == (0.0, 0.0, 0.1, 0.1)
 
 
+@pytest.mark.parametrize("sample", [None, X])
+def test_of_a_weight_in_old_spectral_norm_too(sample):
+    norm = nn.utils.spectral_norm
+    model = nn.Sequential(norm(nn.Linear(4, 4)), nn.Tanh(), norm(nn.Linear(4, 2)))
+    assert {n: k for n, k in kinds(model, sample).items() if k != "vector"} == {
+        "0.weight_orig": "hidden", "2.weight_orig": "head",
+    }  # fmt: skip
+
+
+def test_what_a_checkpoint_hides_is_no_head():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(torch.utils.checkpoint.checkpoint(self.a, x, use_reentrant=True))
+
+    assert of_kind(Model(), "head", X) == {"b.weight"}
+
+
+def exported(model):
+    return torch.export.export(model, (X,)).module()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("make", [torch.fx.symbolic_trace, exported])
+@pytest.mark.parametrize("sample", [None, X])
+def test_programs_that_torch_makes_of_a_model(make, sample):
+    found = kinds(make(models.mlp()), sample)
+    assert {n: k for n, k in found.items() if k != "vector"} == {
+        "0.weight": "hidden", "3.weight": "hidden", "5.weight": "head",
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_script_that_shows_nothing_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"0.weight \(8, 4\), weight of RecursiveScriptModule.*decide by a rule"):
+        roles(torch.jit.script(models.mlp()))
+
+
 def test_muon_without_a_matrix_says_so_and_what_to_do():
     with pytest.warns(UserWarning, match=r"no hidden matrix in Linear.*AdamW.*head=.*hidden="):
         optimizer = thalweg.Muon(nn.Linear(4, 2), lr=0.1)

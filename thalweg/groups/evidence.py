@@ -43,6 +43,11 @@ class Evidence:
         """The parameters that some pass meets."""
         return {name for flow in self.flows for name in flow.met}
 
+    @property
+    def hides(self) -> bool:
+        """Whether a pass goes through code that cannot be seen into, where parameters may be met unseen."""
+        return any(step.does == "opaque" for flow in self.flows for step in flow.steps.values())
+
     def uses(self, name: str) -> set[Does]:
         """How a parameter meets activations."""
         return {does for flow in self.flows for does in flow.uses.get(name, ())}

@@ -59,7 +59,7 @@ def seen(model: nn.Module, evidence: Evidence, layers: AbstractSet[str], matrice
     """
     heads, beside = evidence.makers(layers)
     inner = _inner(model)
-    unmet = matrices - evidence.met - inner
+    unmet = set() if evidence.hides else matrices - evidence.met - inner
     placed = _placed_alike(model, heads - inner, unmet) | _ends_beside(model, heads - inner, unmet)
     made = (heads - inner) | placed
     return Output(made, beside | (heads & inner), f"seen in {evidence.source}", placed)
@@ -116,11 +116,11 @@ def _placed_alike(
 
 def _slots(model: nn.Module, name: str, containers: tuple[type, ...]) -> list[str]:
     """A parameter's name with a star for one child of a container: ``heads.*.weight``."""
-    parts = name.split(".")
+    parts, modules = name.split("."), dict(model.named_modules(remove_duplicate=False))
     return [
         ".".join((*parts[:i], "*", *parts[i + 1 :]))
         for i in range(len(parts) - 1)
-        if isinstance(model.get_submodule(".".join(parts[:i])), containers)
+        if isinstance(modules.get(".".join(parts[:i])), containers)
     ]
 
 

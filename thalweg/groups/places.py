@@ -46,11 +46,12 @@ def places_of(model: nn.Module) -> dict[int, list[Place]]:
     What ``torch.nn.utils.parametrize`` has moved counts as registered where it came from.
     """
     places: dict[int, list[Place]] = {}
+    modules = dict(model.named_modules())
     for module_name, module in model.named_modules():
         for name, p in module.named_parameters(recurse=False):
             moved = isinstance(module, ParametrizationList)
             owner = _parametrized(module_name) if moved else module_name
-            places.setdefault(id(p), []).append(Place(name, model.get_submodule(owner), owner, moved))
+            places.setdefault(id(p), []).append(Place(name, modules[owner], owner, moved))
     return places
 
 
@@ -132,13 +133,16 @@ def _is_gain(p: nn.Parameter, place: Place) -> bool:
     """Whether it is what weight normalisation, old or new, multiplies directions by: ``weight_g``, ``original0``."""
     if place.parametrizes:
         return place.name == "original0" and _is_long(p)
-    own = place.module._parameters
-    return place.name.endswith("_g") and own.get(f"{place.name.removesuffix('_g')}_v") is not None
+    return place.name.endswith("_g") and f"{place.name.removesuffix('_g')}_v" in _own(place.module)
 
 
 def _is_rate(place: Place) -> bool:
-    own = place.module._parameters
+    own = _own(place.module)
     return place.name in _RATES or (place.name in _BESIDE_RATES and any(name in own for name in _RATES))
+
+
+def _own(module: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(module.named_parameters(recurse=False, remove_duplicate=False))
 
 
 def _is_depthwise(p: nn.Parameter, module: nn.Module) -> bool:
@@ -148,6 +152,6 @@ def _is_depthwise(p: nn.Parameter, module: nn.Module) -> bool:
 
 def _is_conv1d(module: nn.Module) -> bool:
     """Whether it is the linear layer that GPT-2 of ``transformers`` has: (in, out), for all that it is called."""
-    weight = module._parameters.get("weight")
+    weight = _own(module).get("weight")
     named = any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
     return named and weight is not None and weight.ndim == 2 and getattr(module, "nf", None) == weight.shape[1]

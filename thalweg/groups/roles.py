@@ -133,7 +133,7 @@ def warn(model: nn.Module, made: output.Output) -> None:
         warnings.warn(
             f"what makes the output of {type(model).__name__} is guessed: {made.guess}. Pass sample=… (an input that "
             "the model runs on), or name the output layers: head=[…], or head=() for none",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

@@ -34,6 +34,7 @@ _SIZES = ("shape", "size", "ndim", "dim", "numel", "dtype", "device", "stride", 
 _KNOWN = ("shape", "ndim", "dtype", "device", "layout", "is_complex", "is_floating_point", "size", "dim", "numel")
 #: modules of torch that are functions of symbols and need no other look
 _TRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag, nn.Sequential)
+_VECTORS = ("mv", "dot", "vdot")
 _MATMULS = ("matmul", "__matmul__", "mm", "bmm", "mv")
 
 
@@ -186,6 +187,8 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
             return "look up" if any(one in self.steps for one in node.all_input_nodes[1:]) else "other"
         if name.startswith("conv"):
             return "filter" if _is_filter(node) else "convolve"
+        if name in _VECTORS and len(node.all_input_nodes) < 2:
+            return "other"  # of a weight and a constant, such as the power iteration of a spectral norm
         if callable(node.target) and not _is_torchs_function(node.target):
             return "opaque"
         return _FUNCTIONS.get(name, "other")
@@ -222,7 +225,8 @@ def _is_whole(module: nn.Module) -> bool:
 def _name(node: fx.Node) -> str:
     if node.target is getattr:
         return str(node.args[1])
-    return str(getattr(node.target, "__name__", node.target))
+    target: Any = getattr(node.target, "overloadpacket", node.target)  # of an exported program
+    return str(getattr(target, "__name__", target))
 
 
 def _is_torchs_function(function: Callable[..., Any]) -> bool:

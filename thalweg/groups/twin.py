@@ -50,7 +50,7 @@ def twin(model: nn.Module, *, values: bool, hooks: bool = False) -> nn.Module:
     for module in double.modules():
         if not hooks:
             module._forward_hooks.clear()
-        if isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
+        if (inner := dict(module.named_children()).get("_orig_mod")) is not None:
             vars(module)["forward"] = inner.__call__
     return double
 
@@ -95,16 +95,20 @@ def randomness_kept(model: nn.Module) -> Iterator[None]:
 
     They belong to the process: where nothing was drawn, what other threads have drawn meanwhile stays drawn.
     """
-    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
-    modules = [getattr(torch, device.type) for device in devices]
-    states = [module.get_rng_state(device) for module, device in zip(modules, devices, strict=True)]
+    devices = [device for device in {p.device for p in model.parameters()} if device.type not in ("cpu", "meta")]
+    states = [getattr(torch, device.type).get_rng_state(*_which(device)) for device in devices]
     before = torch.get_rng_state()
     with (watch := _Draws()):
         yield
     if watch.drew:
         torch.set_rng_state(before)
-        for module, device, state in zip(modules, devices, states, strict=True):
-            module.set_rng_state(state, device)
+        for device, state in zip(devices, states, strict=True):
+            getattr(torch, device.type).set_rng_state(state, *_which(device))
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    """The argument that tells a device of its kind; ``mps`` is one alone."""
+    return () if device.type == "mps" else (device,)
 
 
 _DRAWS = re.compile(
