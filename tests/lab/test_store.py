@@ -311,12 +311,13 @@ def test_a_store_in_memory_does_not_last(url, store):
     memory.close()
 
 
-def test_a_time_that_was_removed_is_no_time(store, tmp_path):
+def test_a_time_that_was_removed_is_one_sentence(store, tmp_path):
     store.put("k", RUN)
     with contextlib.closing(sqlite3.connect(tmp_path / "a" / "runs.db")) as connection:
         connection.execute("update runs set finished = null")
         connection.commit()
-    assert store.finished(["k"]) == {}
+    with pytest.raises(ThalwegError, match=r"cannot read the store .*the run k… has no time"):
+        store.finished(["k"])
     assert (store.contents().whole, store.contents().finished) == (1, None)
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.looks import Look
-from thalweg.lab.store import looks, runs
+from thalweg.lab.store import looks, runs, trouble
 from thalweg.lab.store.contents import Contents, contents
 from thalweg.lab.store.database import Database
 from thalweg.lab.store.leases import Leases
@@ -59,9 +59,16 @@ class Store:
         return found
 
     def finished(self, keys: list[str]) -> dict[str, datetime]:
-        """When the finished runs among ``keys`` were stored, in UTC."""
-        rows = self._rows(keys, RUNS.c.key, RUNS.c.finished)
-        return {row.key: row.finished.replace(tzinfo=UTC) for row in rows if row.finished}
+        """When the finished runs among ``keys`` were stored, in UTC.
+
+        Raises:
+            ThalwegError: if a time was edited or damaged.
+        """
+        rows = list(self._rows(keys, RUNS.c.key, RUNS.c.finished))
+        for row in rows:
+            if row.finished is None:
+                raise trouble.damaged(f"the run {row.key[:12]}… has no time", self.url)
+        return {row.key: row.finished.replace(tzinfo=UTC) for row in rows}
 
     def put(self, key: str, run: dict[str, Any]) -> None:
         """Keep a finished run, at once and for good; a second one of the same key changes nothing."""
