@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,16 @@ def test_an_unsettled_race_says_what_it_could_have_seen_and_what_it_takes():
     assert f"about {found['more_seeds']} more seeds would settle it" in found["sentence"]
 
 
+def test_what_could_have_been_seen_counts_the_luck_of_the_tuning():
+    result = told(ADAMW, UNSETTLED)
+    (found,) = result["comparisons"]
+    found["tuning_share"], found["more_seeds"] = 0.36, None
+    wording.tell(result)
+    spread = math.hypot(stats.unbiased_sd(found["sd"], 5), 0.75 * found["sd"])
+    assert f"a difference of {stats.detectable(spread, 5):.3f} would have been seen in 80 %" in found["sentence"]
+    assert found["sentence"].endswith("even 1000 more may not settle it.")
+
+
 def test_a_later_look_says_so():
     first, second = (of(ADAMW, MUON, rules=Rules(0.02, look=look)) for look in (1, 2))
     assert "97.5 % interval" in second
@@ -100,7 +111,7 @@ def test_the_share_of_the_tuning_is_told():
     result = told(ADAMW, MUON)
     result["comparisons"][0]["tuning_share"] = 0.344
     wording.tell(result)
-    assert "34% of its variance from the tuning" in result["comparisons"][0]["sentence"]
+    assert "34 % of its variance from the tuning" in result["comparisons"][0]["sentence"]
 
 
 def test_some_divergences_are_counted_in_the_sentence():

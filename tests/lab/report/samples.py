@@ -67,7 +67,7 @@ def race(
             "margin_by_hand": True,
             "alpha": 0.05,
             "look": 1,
-            "trials": 6,
+            "trials": 7,
             "horizons": [50, 100],
             "quiet": quiet,
             "quiet_cpu_share": 1.0 if quiet else 0.16,
@@ -91,7 +91,7 @@ def race(
 
 def _runs(label: str, seeds: int, lost: int, draw: random.Random, rises: float) -> list[Run]:
     level = LEVELS.get(label, 2.3) + rises
-    settings = [(10 ** (k / 2 - 2), m, k) for k in range(-2, 3) for m in ((1.0, 3.0) if k == 0 else (1.0,))]
+    settings = [(10 ** (k / 2 - 2), m, k) for k in range(-2, 3) for m in ((0.3, 1.0, 3.0) if k == 0 else (1.0,))]
     tune = [_run(label, lr, m, 0, "tune", 200, level + 0.2 * k * k / m, k == 2, draw) for lr, m, k in settings]
     rest = [
         _run(label, 1e-2, 1.0, 100 + s, role, steps, level + more, _bad(role, s, lost, seeds), draw)
@@ -174,12 +174,17 @@ def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contesta
         decay="decoupled",
         lr_centre=3e-3,
         chosen={"lr": 1e-2, "multiplier": 1.0, "weight_decay": 0.0},
-        trials=6,
-        trial_steps=1200,
+        trials=7,
+        trial_steps=1400,
         trial_seconds=10.0,
+        finalists=[
+            {"lr": 1e-2, "multiplier": 1.0, "weight_decay": 0.0, "settings": {}, "mean_loss": 2.0, "seeds": 4},
+            {"lr": 3e-2, "multiplier": 3.0, "weight_decay": 0.1, "settings": {}, "mean_loss": 2.1, "seeds": 1},
+        ][: 1 + i],
         at_limit=False,
         edges=[],
-        tuning_curve=[3.0 - 0.1 * k for k in range(6)],
+        tuning_sd=0.01,
+        tuning_curve=[3.0 - 0.1 * k for k in range(7)],
         lr_sensitivity=0.046 if i else None,
         mean_loss=statistics.fmean(losses),
         sd_loss=statistics.stdev(losses) if len(losses) > 1 else float("nan"),

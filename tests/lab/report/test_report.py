@@ -17,7 +17,7 @@ from thalweg.lab.overview import overview
 from thalweg.lab.report import picture, render, render_overview, write_overview, write_report
 from thalweg.lab.report.figures import verdicts
 from thalweg.lab.report.svg import Scale, linear_ticks, log_ticks, number, padded
-from thalweg.lab.report.tables import leaderboard
+from thalweg.lab.report.tables import finalists, leaderboard
 
 RACES = {
     "three": race(),
@@ -248,6 +248,17 @@ def test_losses_of_a_column_are_rounded_alike():
 def test_of_one_that_did_not_train_no_loss_is_made_up():
     (row,) = [row for row in leaderboard(RACES["never trained"]).rows if row[0].text == "momentum"]
     assert [cell.text for cell in row[1:5]] == ["did not train", "no interval", "worse", "not stated"]
+
+
+def test_finalists_are_listed_with_how_many_seeds_each_scores():
+    rows = finalists(RACES["three"]).rows
+    assert [[cell.text for cell in row] for row in rows if row[0].text == "muon"] == [
+        ["muon", "0.01", "1", "0", "", "2", "4"],
+        ["muon", "0.03", "3", "0.1", "", "2.1", "1"],
+    ]
+    assert "Each seed is scored by the one that the" in render(RACES["three"])
+    assert finalists(RACES["alone"]) is None
+    assert "Each seed is scored" not in render(RACES["alone"])
 
 
 def test_earlier_looks_are_listed():

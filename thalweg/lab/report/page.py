@@ -82,11 +82,12 @@ def render(result: RaceResult) -> str:
         sensitivities=[(c, Markup(figures.sensitivity(result, c))) for c in result["contestants"] if c["trials"]],
         multipliers=figures.multiplier_legend(result),
         leaderboard=tables.leaderboard(result),
+        finalists=tables.finalists(result),
         looks=tables.looks(result),
         runs=tables.runs(result),
         ranked=sorted(result["contestants"], key=lambda c: c["mean_loss"]),
         names={c["label"]: named(c) for c in result["contestants"]},
-        shares={c["challenger"]: c["tuning_share"] for c in result["comparisons"] if c["tuning_share"] is not None},
+        shares={c["challenger"]: c["tuning_share"] for c in result["comparisons"] if c["tuning_share"]},
         command=result["protocol"].get("command"),
         links=_links([result], "race.json"),
     )

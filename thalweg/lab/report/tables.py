@@ -10,7 +10,7 @@ from thalweg.lab.names import shown_class
 from thalweg.lab.overview import Overview
 from thalweg.lab.report.figures.common import runs_of
 from thalweg.lab.report.svg import number
-from thalweg.lab.result import Comparison, Contestant, RaceResult, Ratio, Run
+from thalweg.lab.result import Comparison, Contestant, Finalist, RaceResult, Ratio, Run
 from thalweg.lab.wording import WORDS
 
 
@@ -115,6 +115,25 @@ def _chosen(c: Contestant, knob: str, key: str) -> Cell:
 
 def _number(value: float | None) -> Cell:
     return Cell("–") if value is None else Cell(number(value), value=repr(value))
+
+
+def finalists(result: RaceResult) -> Table | None:
+    """The settings that ran on every verdict seed, each contestant's best of the search first.
+
+    None where no contestant has two, so that nothing was chosen on fresh seeds.
+    """
+    if all(len(c["finalists"]) < 2 for c in result["contestants"]):
+        return None
+    seeds = len(runs_of(result, result["contestants"][0]["label"], "verdict"))
+    loss_head, seeds_head = f"mean held-out loss ({result['task']['unit']})", f"scores, of {seeds} seeds"
+    heads = ["optimizer", "lr", "× rest", "decay", "settings", loss_head, seeds_head]
+    return Table(heads, [_finalist(c["label"], one) for c in result["contestants"] for one in c["finalists"]])
+
+
+def _finalist(label: str, one: Finalist) -> list[Cell]:
+    settings = ", ".join(f"{k}={plain(v)}" for k, v in one["settings"].items())
+    chosen = map(_number, (one["lr"], one["multiplier"], one["weight_decay"]))
+    return [Cell(label), *chosen, Cell(settings), _number(one["mean_loss"]), Cell(str(one["seeds"]))]
 
 
 def runs(result: RaceResult) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from thalweg.lab import diverged, stats
@@ -67,7 +68,7 @@ def _range(result: RaceResult, c: Comparison, digits: int) -> str:
         return _no_interval(c)
     together = "" if len(result["comparisons"]) == 1 else f" for {len(result['comparisons'])} comparisons together"
     again = "" if c["look"] == 1 else f", look {c['look']} at these two classes"
-    share = "" if c["tuning_share"] is None else f", {c['tuning_share']:.0%} of its variance from the tuning"
+    share = f", {100 * c['tuning_share']:.0f} % of its variance from the tuning" if c["tuning_share"] else ""
     low, high = fixed(c["low"], digits), fixed(c["high"], digits)
     return f"{100 * (1 - level(result, c)):.4g} % interval {low} to {high}{together}{again}{share}"
 
@@ -131,14 +132,18 @@ def _how_to_settle(result: RaceResult, c: Comparison) -> str:
         return "Seeds that change nothing show no spread, and more of them show none either: let the task use its seed."
     if c["low"] is None:
         return ""
-    more = "more than 1000" if c["more_seeds"] is None else f"about {c['more_seeds']}"
-    seen = stats.detectable(
-        stats.unbiased_sd(c["sd"], n), n, comparisons=len(result["comparisons"]), alpha=level(result, c)
+    more = c["more_seeds"]
+    enough = (
+        f"about {more} more seed{'s' * (more != 1)} would settle it" if more else "even 1000 more may not settle it"
     )
-    return (
-        f"With {n} seeds a difference of {fixed(seen, digits)} would have been seen in 80 % of cases; {more} more "
-        f"seed{'s' * (more != 'about 1')} would settle it."
-    )
+    seen = stats.detectable(_spread(c), n, comparisons=len(result["comparisons"]), alpha=level(result, c))
+    return f"With {n} seeds a difference of {fixed(seen, digits)} would have been seen in 80 % of cases; {enough}."
+
+
+def _spread(c: Comparison) -> float:
+    """The standard deviation that differences would have if they showed what the luck of the tuning adds."""
+    share = c["tuning_share"] or 0.0
+    return math.hypot(stats.unbiased_sd(c["sd"], c["seeds"]), c["sd"] * math.sqrt(share / (1 - share)))
 
 
 def _decimals(c: Comparison) -> int:
