@@ -10,6 +10,7 @@ from rich.console import Console
 from tests.lab.report.samples import race
 from thalweg.cli import progress, screen
 from thalweg.cli.tables import Column, columns, fitting, leaderboard
+from thalweg.lab.forecast import Forecast
 
 RACES = {
     "three": race(),
@@ -89,18 +90,18 @@ def test_several_tasks_end_with_an_overview(width):
 class Made:
     """As much of a plan as its watcher asks for."""
 
-    jobs, steps, total = 1, 20, 6
-
-    def seconds(self):
-        return 600.0
+    jobs, steps = 1, 20
 
     def run_seconds(self, spec):
         return 100.0
 
 
+AHEAD = Forecast(runs=6, stored=0, seconds=600.0, whole=600.0)
+
+
 def test_into_a_pipe_goes_a_line_now_and_then():
     console = Console(file=io.StringIO(), width=110)
-    with progress.Live(console, Made(), every=0.05) as live:
+    with progress.Live(console, Made(), AHEAD, every=0.05) as live:
         live.on_phase("search")
         time.sleep(0.4)
     lines = console.file.getvalue().splitlines()
@@ -111,7 +112,7 @@ def test_into_a_pipe_goes_a_line_now_and_then():
 
 def test_found_runs_do_not_make_the_rest_look_short():
     """Half of the runs were found in no time; the other half takes as long as it takes."""
-    live = progress.Live(Console(file=io.StringIO()), Made())
+    live = progress.Live(Console(file=io.StringIO()), Made(), AHEAD)
 
     class Spec:
         key, steps = "k", 20

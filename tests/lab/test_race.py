@@ -19,6 +19,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.lab import race as racing
 from thalweg.lab import stats
 from thalweg.lab import work as working
+from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan
 from thalweg.lab.protocol import get_budget
 from thalweg.lab.race import Watcher, race
@@ -620,7 +621,7 @@ def test_recipes_alone_race_without_a_search(inline, store, tmp_path):
     made = _plan(write_small(tmp_path), ("adamw(lr=1e-2)", "momentum(lr=0.1)"), baseline="adamw(lr=1e-2)")
     result = race(made, store)
     assert {run["role"] for run in result["runs"]} == {"verdict", "horizon"}
-    assert len(result["runs"]) == made.total
+    assert len(result["runs"]) == forecast(made).runs
     assert "not tuned" in render(result)
 
 

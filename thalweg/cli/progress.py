@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thalweg.cli.screen import duration
+from thalweg.lab.forecast import Forecast
 from thalweg.lab.plan import Plan
 from thalweg.lab.race import Watcher
 from thalweg.lab.result import Role, Run
@@ -53,15 +54,15 @@ class _Underway:
 class Live(Watcher):
     """The live view of a race; also its watcher. Where there is no terminal it prints a line now and then."""
 
-    def __init__(self, console: Console, plan: Plan, every: float = EVERY) -> None:
+    def __init__(self, console: Console, plan: Plan, ahead: Forecast, every: float = EVERY) -> None:
         self.console, self.plan, self.every = console, plan, every
         self.lock = threading.Lock()
         self.queued: dict[str, _Underway] = {}
-        self.total = plan.total
+        self.total = ahead.runs
         self.done = 0
         self.waited = False
         self.run_seconds = self.found_seconds = 0.0
-        self.all_seconds = plan.seconds() * plan.jobs
+        self.all_seconds = ahead.whole * plan.jobs
         self.phase = ""
         self.best: dict[str, tuple[float, float]] = {}
         self.started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,10 +18,11 @@ from thalweg.lab import entries as entering
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.contestants import CONTESTANTS
+from thalweg.lab.forecast import Forecast, forecast
 from thalweg.lab.protocol import BUDGETS
 from thalweg.lab.report import as_csv, as_json, write_overview, write_report
 from thalweg.lab.result import RaceResult
-from thalweg.lab.store import Store
+from thalweg.lab.store import Store, is_there
 
 
 @click.command(no_args_is_help=True)
@@ -88,12 +90,13 @@ def race(
             raise ThalwegError(f"TASK: {names.count(name)} tasks are called {name!r}; each needs a name of its own")
     results = []
     for plan in plans:
-        screen.show_plan(console, plan)
+        ahead = _ahead(plan, store, dry_run)
+        screen.show_plan(console, plan, ahead)
         if dry_run:
             continue
         folder = out / plan.task.name if len(task) > 1 else out
         files.writable_folder(folder)
-        result = _run(console, plan, store)
+        result = _run(console, plan, store, ahead)
         result["protocol"]["command"] = typed()
         report = write_report(result, folder)
         results.append(result)
@@ -109,10 +112,18 @@ def race(
         _write(csv_path, as_csv(results))
 
 
-def _run(console: Console, plan: planning.Plan, url: str) -> RaceResult:
+def _ahead(plan: planning.Plan, url: str, dry_run: bool) -> Forecast:
+    """What the race will take; a store that is not there yet is not made to look into it."""
+    if dry_run and not is_there(url):
+        return forecast(plan)
+    with closing(Store(url)) as store:
+        return forecast(plan, store)
+
+
+def _run(console: Console, plan: planning.Plan, url: str, ahead: Forecast) -> RaceResult:
     store = Store(url)
     try:
-        with progress.Live(console, plan) as live:
+        with progress.Live(console, plan, ahead) as live:
             return racing.race(plan, store, live)
     except KeyboardInterrupt as stop:
         kept = f"finished runs are kept in {store.url}. The same command goes on there: {typed()}"

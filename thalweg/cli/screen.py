@@ -10,13 +10,14 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from thalweg.cli.tables import Column, leaderboard, print_table
+from thalweg.lab.forecast import Forecast
 from thalweg.lab.names import beside, named, without_folder
 from thalweg.lab.overview import overview
 from thalweg.lab.plan import Plan
 from thalweg.lab.result import Contestant, RaceResult
 
 
-def show_plan(console: Console, plan: Plan) -> None:
+def show_plan(console: Console, plan: Plan, ahead: Forecast) -> None:
     """Who runs what how often, and the time that it will take."""
     task = plan.task
     console.print(
@@ -43,7 +44,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         Column("ms a step", [f"{1e3 * plan.step_seconds[label]:.1f}" for label in labels], 3),
     ]
     print_table(console, columns)
-    console.print(f"{plan.total} runs, about {duration(plan.seconds())} where nothing is stored yet", highlight=False)
+    stored = f", {ahead.stored} of them stored" if ahead.stored else ""
+    console.print(f"about {ahead.runs} runs{stored}; about {duration(ahead.seconds)}", highlight=False)
 
 
 def duration(seconds: float) -> str:

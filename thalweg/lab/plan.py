@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import ThalwegError, bad_argument
+from thalweg.lab import neighbours
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.contestants import parse_all
 from thalweg.lab.pool import default_jobs
@@ -22,10 +23,7 @@ from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
 from thalweg.lab.tasks import Probe, Task, check, get_task, imports
 from thalweg.lab.tasks.training import model_of
-from thalweg.lab.timing import BLOCK, quiet_pass, total
-
-#: about how long workers take to start: they import torch; the race starts them twice
-START_SECONDS = 4.0
+from thalweg.lab.timing import quiet_pass, total
 
 
 @dataclass(frozen=True)
@@ -62,25 +60,6 @@ class Plan:
         trials, finalists = (self.budget.trials, self.budget.likely_finalists) if contestant.tuned else (0, 1)
         shorter = min(self.seeds, self.budget.horizon_seeds) * len(self.horizons)
         return {"tune": trials, "verdict": round(finalists * self.seeds), "horizon": shorter}
-
-    @property
-    def total(self) -> int:
-        """Runs of all contestants."""
-        return sum(sum(self.runs(one).values()) for one in self.contestants)
-
-    def seconds(self) -> float:
-        """About how long the race takes on so many workers."""
-        busy = sum(map(self._busy, self.contestants))
-        quiet = (self.seeds + 1) * BLOCK * sum(self.step_seconds.values())
-        return busy / self.jobs + quiet + 2 * START_SECONDS
-
-    def _busy(self, contestant: Contestant) -> float:
-        """About how many seconds of one worker a contestant takes."""
-        runs = self.runs(contestant)
-        shorter = runs["horizon"] / max(1, len(self.horizons)) * sum(self.horizons)
-        steps = (runs["tune"] + runs["verdict"]) * self.steps + shorter
-        looks = 2 * (runs["tune"] + runs["horizon"]) + runs["verdict"] * (self.budget.evaluations + 1)
-        return steps * self.step_seconds[contestant.label] + looks * self.evaluate_seconds
 
     def run_seconds(self, spec: Spec) -> float:
         """About how long one run takes."""
@@ -123,6 +102,24 @@ class Plan:
             code=self.code,
             files=self.probe.files,
         )
+
+    def finals(self, contestant: Contestant, finalists: Iterable[Setting]) -> dict[tuple[Setting, int], Spec]:
+        """Every finalist on every verdict seed: (setting, index of the seed) → run."""
+        seeds, looks = verdict_seeds(self.seeds, contestant.seed_offset), self.budget.evaluations
+        return {
+            (setting, i): self.spec(contestant, setting, seed, self.steps, looks)
+            for setting in finalists
+            for i, seed in enumerate(seeds)
+        }
+
+    def shorter(self, contestant: Contestant, chosen: Mapping[int, Setting]) -> dict[tuple[int, int], Spec]:
+        """The complete shorter runs, each at the setting that scores its seed: (steps, index of the seed) → run."""
+        seeds = verdict_seeds(min(self.seeds, self.budget.horizon_seeds), contestant.seed_offset)
+        return {
+            (steps, i): self.spec(contestant, chosen[i], seed, steps)
+            for steps in self.horizons
+            for i, seed in enumerate(seeds)
+        }
 
 
 def plan(
@@ -193,13 +190,14 @@ def _seeds(budget: Budget, contestants: Iterable[Contestant], count: int) -> lis
 
 
 def _timed(draft: Plan) -> Plan:
-    """The plan with the seconds of a step and of an evaluation, from a block of steps of each contestant."""
+    """The plan with the seconds of a step and of an evaluation, as they are while the other workers are at work."""
     specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
-    blocks = quiet_pass(specs, blocks=1).blocks
     model = model_of(draft.task, 0)
-    start = time.perf_counter()
-    draft.task.evaluate(model)
-    seconds = time.perf_counter() - start
+    with neighbours.busy(draft.jobs - 1):
+        blocks = quiet_pass(specs, blocks=1).blocks
+        start = time.perf_counter()
+        draft.task.evaluate(model)
+        seconds = time.perf_counter() - start
     return replace(draft, step_seconds={k: total(b[0]) / 1e3 for k, b in blocks.items()}, evaluate_seconds=seconds)
 
 

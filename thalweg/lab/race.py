@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import reuse, stats
@@ -14,7 +14,6 @@ from thalweg.lab.contestant import Contestant
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import Plan
 from thalweg.lab.pool import Pool
-from thalweg.lab.protocol import verdict_seeds
 from thalweg.lab.repeats import Repeats
 from thalweg.lab.result import RaceResult, Role, Run
 from thalweg.lab.reuse import Tally
@@ -25,6 +24,8 @@ from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
 from thalweg.lab.timing import Pass, quiet_pass
 from thalweg.lab.work import Made, work
+
+Name = TypeVar("Name")
 
 #: how often the workers are started anew after one was killed
 RESTARTS = 2
@@ -121,24 +122,24 @@ class _Race:
 
     async def _judged(self, contestant: Contestant, found: Found, tune: list[Run]) -> Campaign:
         """Every finalist on every verdict seed; each seed is scored by the setting that the other seeds chose."""
-        plan, looks = self.plan, self.plan.budget.evaluations
-        seeds = verdict_seeds(plan.seeds, contestant.seed_offset)
-        asked = [(setting, i) for setting in found.finalists for i in range(len(seeds))]
-        specs = [plan.spec(contestant, setting, seeds[i], plan.steps, looks) for setting, i in asked]
-        runs = dict(zip(asked, await _gather([self._run(spec, "finalist") for spec in specs]), strict=True))
+        finals = await self._all_of(self.plan.finals(contestant, found.finalists), "finalist")
         losses: dict[Setting, dict[int, float]] = {setting: {} for setting in found.finalists}
-        for (setting, i), run in runs.items():
+        for (setting, i), run in finals.items():
             losses[setting][i] = _loss(run)
         chosen = stats.cross_fit(found.losses, losses)
-        verdict = {i: cast(Run, {**runs[setting, i], "role": "verdict"}) for i, setting in chosen.items()}
-        runs |= {(setting, i): verdict[i] for i, setting in chosen.items()}
-        few = range(min(plan.seeds, plan.budget.horizon_seeds))
-        shorter = [(h, i) for h in plan.horizons for i in few]
-        specs = [plan.spec(contestant, chosen[i], seeds[i], h) for h, i in shorter]
-        short = dict(zip(shorter, await _gather([self._run(spec, "horizon") for spec in specs]), strict=True))
-        by_horizon = {h: {i: short[h, i] for i in few} for h in plan.horizons}
+        verdict = {i: cast(Run, {**finals[setting, i], "role": "verdict"}) for i, setting in chosen.items()}
+        finals |= {(setting, i): verdict[i] for i, setting in chosen.items()}
+        short = await self._all_of(self.plan.shorter(contestant, chosen), "horizon")
+        by_horizon: dict[int, dict[int, Run]] = {steps: {} for steps in self.plan.horizons}
+        for (steps, i), run in short.items():
+            by_horizon[steps][i] = run
         best = stats.best(found.losses, losses)
-        return Campaign(contestant, found, best, tune, list(runs.values()), verdict, by_horizon)
+        return Campaign(contestant, found, best, tune, list(finals.values()), verdict, by_horizon)
+
+    async def _all_of(self, specs: Mapping[Name, Spec], role: Role) -> dict[Name, Run]:
+        """The runs of these specs under the same names."""
+        runs = await _gather([self._run(spec, role) for spec in specs.values()])
+        return dict(zip(specs, runs, strict=True))
 
     async def _run(self, spec: Spec, role: Role) -> Run:
         """The run from the store, or from a worker; the same run asked for twice is made once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thalweg.lab.store.database import is_there
 from thalweg.lab.store.store import Store
 
-__all__ = ["Store"]
+__all__ = ["Store", "is_there"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError
 
 from thalweg._base.errors import ThalwegError
 from thalweg._base.secrets import hidden
@@ -17,6 +17,16 @@ from thalweg.lab.store import tables, trouble
 
 #: so long another process may keep an SQLite file to itself before this one gives up
 PATIENCE_SECONDS = 60
+
+
+def is_there(url: str) -> bool:
+    """Whether a store can be looked into: False for an SQLite file that has not been made yet."""
+    try:
+        found = sa.make_url(url if "://" in url else f"sqlite:///{url}")
+    except ArgumentError:
+        return True  # opening it says what is wrong
+    name = found.database or ""
+    return found.get_backend_name() != "sqlite" or name in ("", ":memory:") or Path(name).exists()
 
 
 class Database:
