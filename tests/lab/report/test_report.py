@@ -202,6 +202,13 @@ def test_a_mean_of_runs_that_trained_says_of_how_many():
     assert ">momentum</text>" not in picture(RACES["one diverged"])
 
 
+def test_complete_runs_have_a_mean_where_some_seeds_have_no_shorter_ones():
+    result = race()
+    drawn = render(result).count('class="thick')
+    result["runs"] = [run for run in result["runs"] if (run["role"], run["seed"]) != ("horizon", 104)]
+    assert render(result).count('class="thick') == drawn
+
+
 def test_seconds_of_a_busy_machine_are_not_drawn():
     assert "loss against seconds" in render(RACES["three"])
     page = render(RACES["busy and over-fitted"])
@@ -253,8 +260,8 @@ def test_of_one_that_did_not_train_no_loss_is_made_up():
 def test_finalists_are_listed_with_how_many_seeds_each_scores():
     rows = finalists(RACES["three"]).rows
     assert [[cell.text for cell in row] for row in rows if row[0].text == "muon"] == [
-        ["muon", "0.01", "1", "0", "", "2", "4"],
-        ["muon", "0.03", "3", "0.1", "", "2.1", "1"],
+        ["muon", "0.01", "1", "0", "", "2.0000", "4"],
+        ["muon", "0.03", "3", "0.1", "", "2.1000", "1"],
     ]
     assert "Each seed is scored by the one that the" in render(RACES["three"])
     assert finalists(RACES["alone"]) is None

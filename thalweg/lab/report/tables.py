@@ -124,16 +124,18 @@ def finalists(result: RaceResult) -> Table | None:
     """
     if all(len(c["finalists"]) < 2 for c in result["contestants"]):
         return None
+    digits = of_spreads(c["sd_loss"] for c in result["contestants"])
     seeds = len(runs_of(result, result["contestants"][0]["label"], "verdict"))
     loss_head, seeds_head = f"mean held-out loss ({result['task']['unit']})", f"scores, of {seeds} seeds"
     heads = ["optimizer", "lr", "× rest", "decay", "settings", loss_head, seeds_head]
-    return Table(heads, [_finalist(c["label"], one) for c in result["contestants"] for one in c["finalists"]])
+    return Table(heads, [_finalist(c["label"], one, digits) for c in result["contestants"] for one in c["finalists"]])
 
 
-def _finalist(label: str, one: Finalist) -> list[Cell]:
+def _finalist(label: str, one: Finalist, decimals: int) -> list[Cell]:
     settings = ", ".join(f"{k}={plain(v)}" for k, v in one["settings"].items())
+    mean = Cell(fixed(one["mean_loss"], decimals), value=repr(one["mean_loss"]))
     chosen = map(_number, (one["lr"], one["multiplier"], one["weight_decay"]))
-    return [Cell(label), *chosen, Cell(settings), _number(one["mean_loss"]), Cell(str(one["seeds"]))]
+    return [Cell(label), *chosen, Cell(settings), mean, Cell(str(one["seeds"]))]
 
 
 def runs(result: RaceResult) -> Table:

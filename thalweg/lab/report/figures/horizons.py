@@ -56,7 +56,8 @@ def _draw(chart: Chart, x: Scale, y: Scale, lines: Mapping[str, Sequence[Line]],
         for a, b in (point for line in mine for point in line):
             title = f"{label} in {round(a * full)} steps: {number(b)}"
             chart.dot(x(a), y(b), f"faint s{numbers[label]}", 3, title)
-        middle = mean(mine)
+        most = max((len(line) for line in mine), default=0)
+        middle = mean([line for line in mine if len(line) == most])  # not every seed has shorter runs
         chart.line([(x(a), y(b)) for a, b in middle], f"thick s{numbers[label]}", label)
         if middle:
             ends[label] = y(middle[-1][1])
