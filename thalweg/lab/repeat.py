@@ -45,7 +45,7 @@ def key(spec: Spec) -> str:
 
 def record(made: Made) -> dict[str, Any]:
     """A short run as it is stored."""
-    plain: dict[str, Any] = _plain({**made.run, "trace": made.trace})
+    plain: dict[str, Any] = _plain({**made.run, "trace": made.trace, "files": made.files})
     return plain
 
 

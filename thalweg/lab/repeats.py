@@ -11,7 +11,7 @@ from thalweg.lab import repeat
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.plan import Plan
 from thalweg.lab.result import Role
-from thalweg.lab.reuse import Tally
+from thalweg.lab.reuse import Tally, stored_now
 from thalweg.lab.run import Spec
 from thalweg.lab.store import Store
 from thalweg.lab.work import Made, traced, work
@@ -46,8 +46,8 @@ class Repeats:
 
     async def _begin(self, contestant: Contestant) -> None:
         spec = repeat.short(self._plan, contestant)
-        where, label = repeat.key(spec), contestant.label
-        stored = self._store.get([where]).get(where)
+        label = contestant.label
+        where, stored = stored_now(self._store, repeat.key(spec))
         again = repeat.record(await self._ask(traced, spec))
         if stored is None:
             self._store.put(where, again)
@@ -98,6 +98,7 @@ class Repeats:
             if self.told.get(label, repeat.EQUAL) == repeat.EQUAL:
                 self.told[label] = repeat.told(first, again)
             return
+        self._tally.unchanged()  # a file whose change is seen is a better reason
         third = repeat.record(await (self._ask(work, spec, role) if role else self._ask(traced, spec)))
         raise self._refusal(repeat.refusal(spec, found, first, again, third, self._made_when(spec, role)))
 

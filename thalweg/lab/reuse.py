@@ -40,6 +40,16 @@ def key_of_now(key: str, made: Made) -> str:
     return hashlib.sha256(json.dumps([key, sorted(now.items())]).encode()).hexdigest()
 
 
+def stored_now(store: Store, key: str) -> tuple[str, dict[str, Any] | None]:
+    """What lies under a key, or under the one that follows from what its files hold now; None if nothing does."""
+    while (stored := store.get([key]).get(key)) is not None:
+        now = key_of_now(key, unpacked(stored))
+        if now == key:
+            break
+        key = now
+    return key, stored
+
+
 @dataclass(frozen=True)
 class Counted:
     """A run that counts in this race.

@@ -163,6 +163,7 @@ def _task(plan: Plan, baseline: Campaign) -> dict[str, object]:
         "unit": task.unit,
         "good_for": task.good_for,
         "data": dict(task.data()),
+        "files": {file.path: file.content for file in plan.probe.files},
         "fingerprint": plan.probe.fingerprint,
         "initial_loss": plan.probe.initial_loss,
     }

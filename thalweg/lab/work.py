@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from thalweg.lab import classes
 from thalweg.lab.pool import report
 from thalweg.lab.result import Role, Run
 from thalweg.lab.run import Spec, Trace, execute, unchanged
@@ -51,7 +52,8 @@ def _made(spec: Spec, role: Role, trace: Trace | None) -> Made:
         run = execute(spec, role, report, trace)
     unchanged(spec)  # what was imported on the way
     known = {file.path for file in spec.files}
-    more = [f for f in what.files() if f.path not in known and os.path.dirname(f.path) not in known]
+    seen = [*what.files(), *opened.by(classes.find(spec.contestant.optimizer).__module__).files()]
+    more = [f for f in seen if f.path not in known and os.path.dirname(f.path) not in known]
     told = {**asdict(trace), "around": _around()} if trace else None
     return Made(run, {file.path: file.content for file in more}, told)
 

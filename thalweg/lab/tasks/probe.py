@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -222,7 +221,8 @@ class _Trial:
                 like = weights.setdefault(digest(self.model(seed).state_dict()), seed)
                 self._other("model", like, seed, "weights", "torch.manual_seed(seed) before they are made")
             if "batches" not in self.task.fixed:
-                like = beginnings.setdefault(digest(list(itertools.islice(self._stream(seed), 2))), seed)
+                stream = self._stream(seed)
+                like = beginnings.setdefault(digest([self._next(stream, count) for count in range(2)]), seed)
                 if like != seed and self._drawn(like)[:STEPS] == self._drawn(seed)[:STEPS]:
                     self._other("batches", like, seed, "batches", "a generator made from the whole seed")
 
