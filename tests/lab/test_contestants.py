@@ -3,8 +3,10 @@ import torch
 
 import thalweg
 from thalweg._base.errors import ThalwegError
+from thalweg.lab import classes
 from thalweg.lab.contestant import Point
 from thalweg.lab.contestants import CONTESTANTS, parse, parse_all
+from thalweg.lab.tasks import imports
 from thalweg.wrap.wrapper import layers
 
 
@@ -274,3 +276,16 @@ def test_whatever_is_in_the_call_is_part_of_who_it_is():
     entries = ["adamw", "adamw(lr=3e-3)", "adamw(betas=(0.9, 0.99))", "sam(adamw)", "sam(adamw, rho=0.1)", "ema(adamw)",
                "torch.optim:AdamW", "torch.optim:AdamW(lr=3e-3)"]  # fmt: skip
     assert len({repr(parse(entry).identity) for entry in entries}) == len(entries)
+
+
+def test_what_a_class_is_defined_by_is_read_once_while_it_stays_the_same(tmp_path, monkeypatch):
+    """Each run asks for it twice, and a class may stand in a large repository."""
+    (tmp_path / "mine.py").write_text(FOREIGN.replace("import torch\n", "import torch\nimport a_neighbour_of_mine\n"))
+    (tmp_path / "a_neighbour_of_mine.py").write_text("X = 1\n")
+    mine = f"{tmp_path}/mine.py:Signs"
+    before = classes.code(mine)
+    monkeypatch.setattr(imports, "_parsed", None)  # what is not remembered fails
+    assert classes.code(mine) == before
+    monkeypatch.undo()
+    (tmp_path / "a_neighbour_of_mine.py").write_text("X = 2\n")
+    assert classes.code(mine) != before

@@ -20,6 +20,10 @@ _INSTALLED = tuple(sysconfig.get_path(which) for which in ("stdlib", "platstdlib
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+#: files whose syntax trees are not read again while their text is the same: every run looks at all of them, twice
+REMEMBERED = 2048
+
+
 def own(name: str, file: str) -> bool:
     """Whether a module is the user's code, or part of a built-in task."""
     if name.split(".")[0] == "thalweg":
@@ -42,8 +46,13 @@ def code(file: str) -> str:
 
 def of_meanings(texts: Iterable[bytes]) -> str:
     """Hash of what Python files mean, whatever their order."""
-    meanings = {hashlib.sha256(meaning(text)).digest() for text in texts}
+    meanings = {_mark(text) for text in texts}
     return hashlib.sha256(b"".join(sorted(meanings))).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _mark(text: bytes) -> bytes:
+    return hashlib.sha256(meaning(text)).digest()
 
 
 def meaning(text: bytes) -> bytes:
@@ -124,8 +133,13 @@ def _parsed(text: bytes) -> ast.Module | None:
             return None
 
 
-def _imported(text: bytes, package: str) -> Iterator[str]:
+@functools.lru_cache(maxsize=REMEMBERED)
+def _imported(text: bytes, package: str) -> tuple[str, ...]:
     """What may be a module among the names that a text imports, with the packages around it."""
+    return tuple(dict.fromkeys(_names(text, package)))
+
+
+def _names(text: bytes, package: str) -> Iterator[str]:
     tree = _parsed(text)
     for node in ast.walk(tree) if tree else ():
         if not isinstance(node, ast.Import | ast.ImportFrom):
