@@ -143,6 +143,7 @@ def test_without_matplotlib_the_install_command_is_named(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
     with pytest.raises(
-        ThalwegError, match=r"plot\(\) needs matplotlib; install it with: pip install 'thalweg\[plot\]'"
+        ThalwegError,
+        match=r"plot\(\) needs matplotlib of thalweg\[plot\], which is not installed: pip install matplotlib",
     ):
         ByFraction(abs, 5).plot()
