@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 
-with contextlib.suppress(ImportError):  # there is no fork where it is missing
+if sys.platform != "win32":  # which does not fork
     import fcntl
 
 
@@ -19,7 +20,7 @@ class Log:
     def __init__(self) -> None:
         self._parent, self._read = os.getpid(), 0
         self._file = -1
-        if hasattr(os, "fork"):
+        if sys.platform != "win32":
             with contextlib.suppress(OSError):  # without room for it, children are not heard
                 self._file, path = tempfile.mkstemp(prefix="thalweg-")
                 os.unlink(path)
@@ -36,6 +37,8 @@ class Log:
 
     def new_lines(self) -> list[str]:
         """In the parent: what was told since the last time."""
+        if sys.platform == "win32":
+            return []
         size = os.fstat(self._file).st_size if self._file >= 0 else 0
         if size == self._read:
             return []
