@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -22,6 +23,8 @@ from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.tasks import TASKS, template
 
 QUICKLY = ["--optimizers", "adamw,momentum", "--seeds", "2", "--steps", "20", "--jobs", "1"]
+#: runs of these two: 18 trials, two finalists or more on each seed, and two shorter runs a seed
+LEAST = 2 * (18 + 2 * 2 + 4)
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +155,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing_behind(folder, monkeypatch)
     result = run("race", "small.py", *QUICKLY, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "adamw (baseline)" in result.stdout
-    assert "32 runs, about" in result.stdout
+    assert "about 54 runs; about" in result.stdout
     assert sorted(folder.iterdir()) == before
 
 
@@ -172,7 +175,7 @@ def test_a_race_writes_its_report_its_json_and_its_csv(folder):
     assert raced["headline"] in result.stdout
     with open("runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(raced["runs"]) == 32
+    assert len(rows) == len(raced["runs"])
     assert rows[0].keys() == Run.__annotations__.keys() - {"curve", "train_curve"}
     for row, run_ in zip(rows, raced["runs"], strict=True):
         assert (row["key"], float(row["final_loss"])) == (run_["key"], run_["final_loss"])
@@ -189,7 +192,7 @@ def test_csv_on_the_standard_output_is_nothing_but_csv(folder):
     result = run("race", "small.py", *QUICKLY, "--csv", "-")
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader(result.stdout.splitlines()))
-    assert len(rows) == 32
+    assert len(rows) >= LEAST
     assert rows[0].keys() == Run.__annotations__.keys() - {"curve", "train_curve"}
     assert "report: " in result.stderr
     assert not (folder / "-").exists()
@@ -203,7 +206,7 @@ def test_a_file_in_the_folder_that_the_race_makes_is_written(folder):
     result = run("race", "small.py", *QUICKLY, "--out", "there", "--json", "there/all.json", "--csv", "there/runs.csv")
     assert result.exit_code == 0, result.output
     assert json.loads((folder / "there" / "all.json").read_text())["schema"] == 2
-    assert len((folder / "there" / "runs.csv").read_text().splitlines()) == 33
+    assert len((folder / "there" / "runs.csv").read_text().splitlines()) > LEAST
 
 
 def test_after_ctrl_c_the_command_is_shown_as_it_can_be_typed(folder, monkeypatch):
@@ -240,7 +243,7 @@ def test_several_tasks_have_a_report_each_and_share_the_files(folder):
     assert 'href="other/report.html"' in (folder / "runs" / "index.html").read_text(encoding="utf-8")
     assert raced["overview"]["headline"] in result.stdout
     assert "overview: runs/index.html" in result.stdout
-    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 64
+    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + sum(len(r["runs"]) for r in raced["races"])
 
 
 def test_two_tasks_of_one_name_are_refused_before_anything_runs(folder):
@@ -252,7 +255,7 @@ def test_two_tasks_of_one_name_are_refused_before_anything_runs(folder):
 def test_the_same_command_again_finds_every_run(folder):
     assert "found in the store" not in run("race", "small.py", *QUICKLY).output
     again = run("race", "small.py", *QUICKLY)
-    assert "32 of 32 runs were found in the store" in again.output
+    assert re.search(r"\b(\d+) of \1 runs were found in the store", again.output)
 
 
 @pytest.mark.parametrize(

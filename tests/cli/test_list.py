@@ -209,7 +209,7 @@ def test_a_class_of_the_users_is_explained_from_its_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("class Halved(:\n", "mine.py:1: invalid syntax"), ("\n1 / 0\n", "mine.py:2: ZeroDivisionError")],
+    [("class Halved(:\n", "mine.py:1: invalid syntax"), ("class Halved: ...\n1 / 0\n", "mine.py:2: ZeroDivisionError")],
 )
 def test_a_file_of_the_users_that_cannot_be_run_is_refused_with_its_line(tmp_path, text, words):
     path = tmp_path / "mine.py"

@@ -19,7 +19,8 @@ if sys.platform == "win32":
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-c", "from thalweg.cli import main; main()"]
-TOTAL = 32
+#: runs of two contestants with two seeds: 18 trials, two or three finalists on each seed, and two shorter runs a seed
+LEAST, MOST = 2 * (18 + 2 * 2 + 4), 2 * (18 + 3 * 2 + 4)
 #: long enough for a signal to come in the midst of a run, short enough to end the race soon
 SLOW = "IN_WORKER and time.sleep(os.path.getsize(__file__.replace('small.py', 'pause')) / 100)"
 
@@ -100,7 +101,7 @@ def test_a_killed_race_loses_no_finished_run(start, tmp_path):
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     kept = _stored(tmp_path)
-    assert 3 <= len(kept) < TOTAL
+    assert 3 <= len(kept) < LEAST
     _wait(lambda: not _alive(first.pid), 30)  # the workers notice
     assert _stored(tmp_path) == kept
 
@@ -108,9 +109,9 @@ def test_a_killed_race_loses_no_finished_run(start, tmp_path):
     second = start()
     text, _ = second.communicate()
     assert second.returncode == 0, text
-    assert f"{len(kept)} of {TOTAL} runs were found in the store" in " ".join(text.split())
+    assert f"{len(kept)} of {len(_stored(tmp_path))} runs were found in the store" in " ".join(text.split())
     assert kept < _stored(tmp_path)
-    assert len(_stored(tmp_path)) == TOTAL
+    assert LEAST <= len(_stored(tmp_path)) <= MOST
     assert (tmp_path / "runs" / "report.html").exists()
 
 
@@ -126,7 +127,7 @@ def test_a_signal_ends_it_cleanly_and_it_says_how_to_go_on(start, tmp_path, whom
     assert "Traceback" not in text
     assert re.search(r"stopped; finished runs are kept in sqlite:///runs/thalweg\.db", text)
     assert "thalweg race small.py --optimizers adamw,muon --seeds 2 --steps 20 --jobs 1" in " ".join(text.split())
-    assert 2 <= len(_stored(tmp_path)) < TOTAL
+    assert 2 <= len(_stored(tmp_path)) < LEAST
     assert not _leases(tmp_path)
     _wait(lambda: not _alive(process.pid), 10)
 
@@ -166,10 +167,11 @@ def test_two_races_on_one_store_make_each_run_once(start, tmp_path):
     processes = [start(), start()]
     texts = [" ".join(process.communicate(timeout=300)[0].split()) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], texts
-    found = [int(re.search(rf"(\d+) of {TOTAL} runs were found", text)[1]) for text in texts]
-    assert sum(found) == TOTAL
+    total = len(_stored(tmp_path))
+    found = [int(re.search(rf"(\d+) of {total} runs were found", text)[1]) for text in texts]
+    assert sum(found) == total
     assert min(found) > 0
-    assert len(_stored(tmp_path)) == TOTAL
+    assert LEAST <= len(_stored(tmp_path)) <= MOST
     assert not _leases(tmp_path)
     assert any("they are waited for, not made twice" in text for text in texts)
 
@@ -188,7 +190,7 @@ def test_a_race_that_another_one_waits_for_may_be_killed_or_suspended(start, tmp
     text, _ = second.communicate(timeout=200)
     assert second.returncode == 0, text
     assert set(held) < _stored(tmp_path)
-    assert len(_stored(tmp_path)) == TOTAL
+    assert LEAST <= len(_stored(tmp_path)) <= MOST
 
 
 def test_a_second_ctrl_c_does_not_wait_for_long_steps(start, tmp_path):

@@ -90,12 +90,13 @@ def race(
             raise ThalwegError(f"TASK: {names.count(name)} tasks are called {name!r}; each needs a name of its own")
     results = []
     for plan in plans:
+        folder = out / plan.task.name if len(task) > 1 else out
+        if not dry_run:
+            files.writable_folder(folder)
         ahead = _ahead(plan, store, dry_run)
         screen.show_plan(console, plan, ahead)
         if dry_run:
             continue
-        folder = out / plan.task.name if len(task) > 1 else out
-        files.writable_folder(folder)
         result = _run(console, plan, store, ahead)
         result["protocol"]["command"] = typed()
         report = write_report(result, folder)

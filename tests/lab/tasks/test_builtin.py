@@ -141,4 +141,5 @@ def test_a_probe_is_a_plain_value():
         "files",
         "evaluation_noise",
         "on_cpu",
+        "seen",
     ]
