@@ -109,10 +109,12 @@ FORMATS = [
 
 
 UNMASTERED = [flags for flags in FORMATS if "master" not in flags]
+#: of parameters in 32 and 64 bits nothing is rounded but states
+WIDE = [{k: v for k, v in flags.items() if k != "rounding"} for flags in UNMASTERED if "state_dtype" in flags]
 PAIRS = [
     *((torch.bfloat16, flags) for flags in FORMATS),
     *((torch.float16, flags) for flags in UNMASTERED),
-    *((dtype, flags) for dtype in (torch.float32, torch.float64) for flags in UNMASTERED if "state_dtype" in flags),
+    *((dtype, flags) for dtype in (torch.float32, torch.float64) for flags in WIDE),
 ]
 
 
