@@ -63,7 +63,7 @@ muon.step()
 
 def verb(*words):
     done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, (done.output, done.exception)
     return done.output
 
 
@@ -94,7 +94,7 @@ def test_without_posix_the_library_steps_by_lists_and_says_why(session):
 def test_without_posix_the_verbs_work(session):
     assert "Muon" in session["list"]
     assert "orthogonal" in session["explain"]
-    assert "runs, about" in session["race"]
+    assert "runs; about" in session["race"]
     assert "torch" in session["machine"]
     assert "load" not in session["machine"]
 

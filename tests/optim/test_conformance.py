@@ -31,7 +31,7 @@ WRONG = [
     ("AdEMAMix", {"betas": (0.0, 0.9, 0.99), "beta3_warmup": 10.0}, "β₁ and β₃ above 0 where beta3_warmup is on"),
     ("SimplifiedAdEMAMix", {"betas": (0.0, 0.9), "beta1_warmup": 10.0}, "β₁ above 0 where beta1_warmup is on"),
     ("AccSGD", {"xi": 40.0}, "xi=40.0: expected a number of at most √kappa"),
-    ("AdamW", {"backend": "cuda"}, "backend='cuda': expected one of 'auto', 'triton', 'cpu', 'foreach', 'eager'"),
+    ("AdamW", {"backend": "cuda"}, "backend='cuda': expected one of 'auto', 'eager', 'foreach', 'cpu', 'triton'"),
     ("AdamW", {"foreach": True, "fused": True}, "fused=True"),
     ("AdamW", {"backend": "eager", "foreach": True}, "backend='eager'"),
     ("AdamW", {"capturable": True}, "capturable=True"),

@@ -73,7 +73,6 @@ class Wrapper(Declared):
     optimizer: torch.optim.Optimizer
     tensors: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[dict[str, int]] = {}
-    _known: Sequence[Tensor] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = declare.given(type(self), self._arguments, args, kwargs)
@@ -84,6 +83,7 @@ class Wrapper(Declared):
         self.optimizer = optimizer
         self.given: dict[str, Any] = given
         self.kept: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        self._known: list[Tensor] = []
         self.__setstate__({})
         for group in self.param_groups:
             group.update(self._beginning())
@@ -272,7 +272,7 @@ class Wrapper(Declared):
 
     def __getstate__(self) -> dict[str, Any]:
         self._forget_departed()
-        return {name: self.__dict__[name] for name in ("optimizer", "given", "kept")}
+        return {name: self.__dict__[name] for name in ("optimizer", "given", "kept", "_known")}
 
     def __repr__(self) -> str:
         own = ", ".join(f"{name}={value}" for name, value in self.given.items())
