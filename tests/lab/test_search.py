@@ -2,7 +2,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from thalweg._base.errors import ThalwegError
@@ -162,6 +162,7 @@ def test_budgets_are_what_was_declared(budget):
 
 @settings(deadline=None)
 @given(st.floats(-4, -2), st.floats(0.001, 3.0), st.floats(-5, 0))
+@example(-2.0, 0.25, 0.0)  # half a grid step wide: two ways lead to one setting
 def test_a_users_range_is_not_left(low, wide, best):
     entered = replace(CONTESTANTS["adamw"], lr_range=(10**low, 10 ** (low + wide)))
     found, batches = drive(entered, BUDGETS["quick"], bowl(10**best))

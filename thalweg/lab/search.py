@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, count, islice
+from itertools import chain, count
 from typing import Any
 
 from thalweg.lab import stats
@@ -90,6 +90,16 @@ class _Search:
         inside = low * (1 - 1e-9) <= setting.lr <= high * (1 + 1e-9)
         return allowed and inside and not any(_same(setting, tried) for tried in self.losses)
 
+    def around(self, most: int) -> list[Setting]:
+        """So many settings around the best that have not been tried, and are not the same."""
+        found: list[Setting] = []
+        nearby = _nearby(self.best)
+        while len(found) < most:
+            setting = next(nearby)
+            if self.new(setting) and not any(_same(setting, other) for other in found):
+                found.append(setting)
+        return found
+
     def run(self) -> Search:
         budget = self.budget
         if not self.contestant.tuned:
@@ -105,7 +115,7 @@ class _Search:
             yield from self.ask(replace(self.best, extra=(*self.best.extra, (name, v))) for v in values[1:])
         while self.spare:
             yield from self.outward(_lr, _multiplier, _decay)
-            yield from self.ask(islice(filter(self.new, _nearby(self.best)), min(2, self.spare)))
+            yield from self.ask(self.around(min(2, self.spare)))
         return Found((yield from self.finalists()), self.losses)
 
     def grid(self) -> list[Setting]:
