@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from thalweg.lab import stats
 from thalweg.lab.result import Finalist, Run
@@ -22,9 +23,13 @@ def losses(runs: Iterable[Run]) -> dict[Key, dict[int, float]]:
     """Setting → seed → final loss, infinite where the run diverged; in the order of the runs."""
     table: dict[Key, dict[int, float]] = {}
     for run in runs:
-        lost = run["status"] == "diverged"
-        table.setdefault(key(run), {})[run["seed"]] = math.inf if lost else run["final_loss"]
+        table.setdefault(key(run), {})[run["seed"]] = judged_by(run)
     return table
+
+
+def judged_by(run: Mapping[str, Any]) -> float:
+    """The loss that a choice between settings goes by: a run that diverged is worse than any that trained."""
+    return math.inf if run["status"] == "diverged" else float(run["final_loss"])
 
 
 def tuning_variance(runs: Iterable[Run]) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from thalweg.lab import repeat, stats
 from thalweg.lab.contestant import Contestant
+from thalweg.lab.finals import judged_by
 from thalweg.lab.plan import Plan
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Found, Setting, Trial, search
@@ -76,7 +76,7 @@ class _Way:
             runs = self._take("tune", specs.values())
             if len(runs) < len(specs):
                 return None
-            losses = {t: _loss(runs[spec.key]) for t, spec in specs.items()}
+            losses = {t: judged_by(runs[spec.key]) for t, spec in specs.items()}
 
     def _judged(self, found: Found) -> dict[int, Setting] | None:
         """Which setting scores each seed, if all finalists' runs are stored."""
@@ -88,7 +88,7 @@ class _Way:
             return None
         losses: dict[Setting, dict[int, float]] = {}
         for (setting, i), spec in specs.items():
-            losses.setdefault(setting, {})[i] = _loss(runs[spec.key])
+            losses.setdefault(setting, {})[i] = judged_by(runs[spec.key])
         return stats.cross_fit(found.losses, losses)
 
     def _take(self, role: str, specs: Iterable[Spec]) -> dict[str, dict[str, Any]]:
@@ -106,7 +106,3 @@ class _Way:
         looks = {"tune": 2, "verdict": plan.budget.evaluations + 1, "horizon": 2}
         each = {role: length[role] * step + looks[role] * plan.evaluate_seconds for role in length}
         return sum(max(0.0, count) * each[role] for role, count in self.left.items())
-
-
-def _loss(run: dict[str, Any]) -> float:
-    return math.inf if run["status"] == "diverged" else float(run["final_loss"])

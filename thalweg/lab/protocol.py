@@ -67,7 +67,7 @@ class Budget:
 
 
 _FIELD = ("adamw", "sgd", "momentum", "rmsprop", "muon")
-#: mean number of finalists in the races of docs/results.md
+#: mean number of finalists, between the 2.1 and 2.4 of simulated searches
 LIKELY_FINALISTS = 2.3
 
 BUDGETS: dict[str, Budget] = {

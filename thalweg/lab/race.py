@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar, cast
@@ -11,6 +10,7 @@ from typing import Any, TypeVar, cast
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import reuse, stats
 from thalweg.lab.contestant import Contestant
+from thalweg.lab.finals import judged_by
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import Plan
 from thalweg.lab.pool import Pool
@@ -117,7 +117,7 @@ class _Race:
             specs = [plan.spec(contestant, t.setting, t.seed, plan.steps) for t in trials]
             runs = await _gather([self._run(spec, "tune") for spec in specs])
             tune += runs
-            losses = {t: _loss(r) for t, r in zip(trials, runs, strict=True)}
+            losses = {t: judged_by(r) for t, r in zip(trials, runs, strict=True)}
         return await self._judged(contestant, found, tune)
 
     async def _judged(self, contestant: Contestant, found: Found, tune: list[Run]) -> Campaign:
@@ -125,7 +125,7 @@ class _Race:
         finals = await self._all_of(self.plan.finals(contestant, found.finalists), "finalist")
         losses: dict[Setting, dict[int, float]] = {setting: {} for setting in found.finalists}
         for (setting, i), run in finals.items():
-            losses[setting][i] = _loss(run)
+            losses[setting][i] = judged_by(run)
         chosen = stats.cross_fit(found.losses, losses)
         verdict = {i: cast(Run, {**finals[setting, i], "role": "verdict"}) for i, setting in chosen.items()}
         finals |= {(setting, i): verdict[i] for i, setting in chosen.items()}
@@ -190,11 +190,6 @@ class _Race:
         self.tally.unchanged()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
         return cast(Pass, self.pool.submit(quiet_pass, specs, self.plan.seeds).result())
-
-
-def _loss(run: Run) -> float:
-    """What a choice between settings goes by: a run that diverged is worse than any that trained."""
-    return math.inf if run["status"] == "diverged" else run["final_loss"]
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:
