@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import sys
@@ -163,14 +164,16 @@ def _strict(constant):
     raise AssertionError(f"{constant} is no JSON")
 
 
-def test_a_race_writes_its_report_its_json_and_its_csv(folder):
-    result = run("race", "small.py", *QUICKLY, "--json", "all.json", "--csv", "runs.csv", "--out", "there")
+def test_a_race_writes_its_report_its_json_and_its_csv(folder, monkeypatch):
+    arguments = ["race", "small.py", *QUICKLY, "--json", "all.json", "--csv", "runs.csv", "--out", "there"]
+    monkeypatch.setattr(sys, "argv", ["thalweg", *arguments])
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
     assert (folder / "there" / "report.html").exists()
     raced = json.loads((folder / "all.json").read_text(), parse_constant=_strict)
     assert json.loads((folder / "there" / "race.json").read_text()) == raced
     assert (folder / "there" / "runs.csv").read_bytes() == (folder / "runs.csv").read_bytes()
-    assert raced["protocol"]["command"].startswith("thalweg ")
+    assert shlex.split(raced["protocol"]["command"]) == ["thalweg", *arguments]
     assert raced.keys() == RaceResult.__annotations__.keys()
     assert raced["headline"] in " ".join(result.stdout.split())  # a long one is wrapped
     with open("runs.csv", newline="") as file:
