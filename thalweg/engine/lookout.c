@@ -26,6 +26,9 @@ typedef struct {
     const void *tensor_type, *parameter_type;  /* other types of objects are asked */
 } Fields;
 
+/* A tensor as it was when it was last asked: where it was, then its fields, then those of its storage. */
+typedef uint64_t Seen;
+
 typedef struct {
     const DLPackExchangeAPI *dlpack;
     void *(*attribute)(void *object, void *name);  /* PyObject_GetAttr: a new reference */
@@ -42,7 +45,8 @@ typedef struct {
     void **kind;                /* keys of the state's tensors, then of its other entries */
     int64_t *order;             /* these, numbered, as the dicts hold them */
     uint64_t *layout, *place;   /* of the parameters, then of each kind of state */
-    uint64_t *mark;             /* of their fields, when they were last asked */
+    int64_t words;              /* of what was seen of each */
+    Seen *seen;                 /* of these, then of the gradients; where it begins with 0, it has to be asked */
     uint64_t *gradient;         /* layouts of the gradients */
     void **number;              /* the other entries themselves */
     float **home;               /* where the numbers in them lie side by side */
@@ -71,31 +75,39 @@ static const void *pointer_at(const void *from, int64_t offset)
     return *(const void *const *)((const char *)from + offset);
 }
 
-/* All words but the first two, which are a table of methods and a count of references. */
-static uint64_t words_of(const void *from, int64_t end, uint64_t h)
-{
-    const uint64_t *word = from;
-    uint64_t other = h ^ 0x9E3779B97F4A7C15u;
-    for (int64_t i = 2; i < end / 8 - 1; i += 2) {  /* two chains, which the processor follows at once */
-        h = (h ^ word[i]) * 0xD6E8FEB86659FD93u;
-        other = (other ^ word[i + 1]) * 0xA0761D6478BD642Fu;
-        h ^= h >> 32;
-        other ^= other >> 32;
-    }
-    if (end / 8 % 2) h = mixed(h, word[end / 8 - 1]);
-    return mixed(h, other);
-}
-
-/* The fields of a tensor and of its storage in one number; 0 for an object that has to be asked. */
-uint64_t mark_of(const Fields *fields, const void *object)
+/* The tensor of an object whose type is known, or nothing. */
+static const uint64_t *tensor_of(const Fields *fields, const void *object)
 {
     const void *type = pointer_at(object, fields->type);
-    if (type != fields->tensor_type && type != fields->parameter_type) return 0;
-    const void *tensor = pointer_at(object, fields->tensor);
-    if (!tensor) return 0;
-    const uint64_t h = words_of(tensor, fields->tensor_end, (uint64_t)(uintptr_t)tensor);
-    const void *storage = pointer_at(tensor, fields->storage);
-    return storage ? words_of(storage, fields->storage_end, h) | 1 : 0;
+    const int known = type == fields->tensor_type || type == fields->parameter_type;
+    return known ? pointer_at(object, fields->tensor) : 0;
+}
+
+/* Fields begin behind two words, which are a table of methods and a count of references. */
+static int same(const uint64_t *now, const uint64_t *before, int64_t end)
+{
+    uint64_t difference = 0;
+    for (int64_t i = 2; i < end / 8; i++) difference |= now[i] ^ before[i - 2];
+    return !difference;
+}
+
+/* Whether a tensor's fields, and those of its storage, are what was seen. */
+int is_seen(const Fields *fields, const void *object, const Seen *seen)
+{
+    const uint64_t *tensor = tensor_of(fields, object);
+    if (!tensor || seen[0] != (uint64_t)tensor || !same(tensor, seen + 1, fields->tensor_end)) return 0;
+    return same(pointer_at(tensor, fields->storage), seen - 1 + fields->tensor_end / 8, fields->storage_end);
+}
+
+/* Keep what is_seen compares with. */
+void see(const Fields *fields, const void *object, Seen *seen)
+{
+    const uint64_t *tensor = tensor_of(fields, object);
+    const uint64_t *storage = tensor ? pointer_at(tensor, fields->storage) : 0;
+    *seen++ = storage ? (uint64_t)tensor : 0;
+    if (!storage) return;
+    for (int64_t i = 2; i < fields->tensor_end / 8; i++) *seen++ = tensor[i];
+    for (int64_t i = 2; i < fields->storage_end / 8; i++) *seen++ = storage[i];
 }
 
 /* Layouts and addresses of some tensors; returns how many could be read. */
@@ -110,15 +122,45 @@ int64_t look(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint6
     return size;
 }
 
-/* Whether a tensor, the number of which counts parameters first, then each kind of state, is where it was. */
+/* Whether a tensor, the number of which counts parameters first, then each kind of state, then gradients, need not be
+   asked. */
+static int is_as_seen(const Lookout *all, const void *object, int64_t number)
+{
+    return all->fields && is_seen(all->fields, object, all->seen + number * all->words);
+}
+
+/* Of more dimensions than a tensor has room for, sizes and strides lie elsewhere: these say nothing. */
+static void see_again(const Lookout *all, const void *object, int64_t number, int64_t ndim)
+{
+    if (all->fields && ndim <= all->most) see(all->fields, object, all->seen + number * all->words);
+}
+
+/* Whether a parameter or a state is where it was. */
 static int is_at(const Lookout *all, void *object, int64_t number)
 {
-    const uint64_t mark = all->fields ? mark_of(all->fields, object) : 0;
     DLTensor t;
-    if (mark && mark == all->mark[number]) return 1;
+    if (is_as_seen(all, object, number)) return 1;
     if (all->dlpack->read(object, &t) || layout_of(&t) != all->layout[number]) return 0;
     if ((uint64_t)t.data + t.byte_offset != all->place[number]) return 0;
-    if (t.ndim <= all->most) all->mark[number] = mark;  /* of more dimensions, sizes and strides lie elsewhere */
+    see_again(all, object, number, t.ndim);
+    return 1;
+}
+
+/* Whether a parameter's gradient has the layout that it had; finds its address. */
+static int is_gradient(const Lookout *all, void *g, int64_t i)
+{
+    const int64_t number = (all->kinds + 1) * all->size + i;
+    DLTensor t;
+    if (is_as_seen(all, g, number)) return 1;
+    if (g == all->none || all->dlpack->read(g, &t) || layout_of(&t) != all->gradient[i]) return 0;
+    const uint64_t address = (uint64_t)t.data + t.byte_offset;
+    /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
+    int64_t size = 1;
+    for (int k = 0; k < t.ndim; k++) size *= t.shape[k];
+    if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
+    if (size && !address) return 0;  /* a subclass of tensors whose memory is elsewhere */
+    all->address[i] = address;
+    see_again(all, g, number, t.ndim);
     return 1;
 }
 
@@ -162,18 +204,10 @@ int64_t unmoved(const Lookout *all)
     for (int64_t i = 0; i < all->size; i++) {
         if (!is_at(all, all->owner[i], i)) return 0;
         void *g = all->attribute(all->owner[i], all->grad);
-        DLTensor t;
         if (!g) return 0;
-        const int found = g != all->none && !all->dlpack->read(g, &t) && layout_of(&t) == all->gradient[i];
+        const int found = is_gradient(all, g, i);
         all->release(g);  /* the parameter holds it */
         if (!found) return 0;
-        const uint64_t address = (uint64_t)t.data + t.byte_offset;
-        /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
-        int64_t size = 1;
-        for (int k = 0; k < t.ndim; k++) size *= t.shape[k];
-        if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
-        if (size && !address) return 0;  /* a subclass of tensors whose memory is elsewhere */
-        all->address[i] = address;
         if (!is_state_kept(all, i)) return 0;
     }
     return 1;

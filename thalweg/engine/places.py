@@ -213,7 +213,9 @@ class _Lookout(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("grad", "fields")),
         *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "most", "before")),
         *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "order", "layout")),
-        *((name, ctypes.c_void_p) for name in ("place", "mark", "gradient", "number", "home", "address")),
+        ("place", ctypes.c_void_p),
+        ("words", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("seen", "gradient", "number", "home", "address")),
     ]
 
 
@@ -234,11 +236,11 @@ class Fields(ctypes.Structure):
     TENSOR, STORAGE = 256, 64
 
     @classmethod
-    def found(cls, mark_of: Any) -> Fields | None:
+    def found(cls, functions: Any) -> Fields | None:
         """The places, or None where some change would not show.
 
         Args:
-            mark_of: the function of `lookout.c`.
+            functions: of `lookout.c`.
         """
         x = torch.zeros(4, 6)
         tensor, storage = x._cdata, x.untyped_storage()._cdata
@@ -251,18 +253,26 @@ class Fields(ctypes.Structure):
             return None
         for name, most in (("storage_end", cls.STORAGE), ("tensor_end", cls.TENSOR)):
             changes = MOVES_OF_STORAGE if name == "storage_end" else MOVES
-            while not all(self._shows(mark_of, *change) for change in changes):
+            while not all(self._shows(functions, *change) for change in changes):
                 if getattr(self, name) >= most:
                     return None
                 setattr(self, name, getattr(self, name) + 8)
         return self
 
-    def _shows(self, mark_of: Any, change: Callable[[Tensor], Any], start: Callable[[Tensor], Any]) -> bool:
+    @property
+    def words(self) -> int:
+        """Of what is kept of a tensor: its place, its fields, those of its storage."""
+        return 1 + (self.tensor_end + self.storage_end) // 8 - 4
+
+    def _shows(self, functions: Any, change: Callable[[Tensor], Any], start: Callable[[Tensor], Any]) -> bool:
         x = torch.zeros(10, 6)[:4]
         start(x)
-        first, again = (mark_of(ctypes.addressof(self), id(x)) for _ in range(2))
+        seen = array("Q", bytes(8 * self.words))
+        given = ctypes.addressof(self), id(x), seen.buffer_info()[0]
+        functions.see(*given)
+        unmoved = functions.is_seen(*given)
         change(x)
-        return bool(first == again != mark_of(ctypes.addressof(self), id(x)))
+        return bool(unmoved and not functions.is_seen(*given))
 
 
 def _word(start: int, size: int, wanted: int) -> int:
@@ -334,6 +344,7 @@ class Lookout:
         size = len(owners)
         names = [*kept, *objects]
         before, fields = _entries_before(owners, everything), _fields()
+        words = fields.words if fields else 0
         self.address = array("Q", bytes(8 * size))
         layout, place = self._look([*owners, *(t for ts in kept.values() for t in ts)])
         gradient, _ = self._look([p.grad for p in owners])
@@ -345,7 +356,8 @@ class Lookout:
             size, len(kept), len(objects), Fields.MOST, before or 0,
             0 if before is None else id(everything), self._table(map(id, owners)), self._table(map(id, states)),
             self._table(map(id, names)), self._table(_order(names, states)),
-            self._table(layout), self._table(place), self._table([0] * len(layout)), self._table(gradient),
+            self._table(layout), self._table(place), words, self._table(bytes(8 * words * (len(layout) + size))),
+            self._table(gradient),
             self._table(id(x) for xs in objects.values() for x in xs),
             self._table(xs[0].data_ptr() for xs in objects.values()), self.address.buffer_info()[0],
         )  # fmt: skip
@@ -424,7 +436,7 @@ def _functions() -> Any:
 @functools.cache
 def _fields() -> Fields | None:
     try:
-        return Fields.found(_loaded().mark_of)
+        return Fields.found(_loaded())
     except (AttributeError, RuntimeError, TypeError):  # a torch whose tensors differ: each is asked
         return None
 
@@ -436,6 +448,7 @@ def _loaded() -> Any:
     functions.look.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
     functions.unmoved.argtypes = [ctypes.c_void_p]
     functions.count.argtypes, functions.count.restype = [ctypes.c_void_p, ctypes.c_int64], None
-    functions.mark_of.argtypes, functions.mark_of.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_uint64
+    functions.see.argtypes, functions.see.restype = [ctypes.c_void_p] * 3, None
+    functions.is_seen.argtypes = [ctypes.c_void_p] * 3
     functions.look.restype = functions.unmoved.restype = ctypes.c_int64
     return functions
