@@ -1,6 +1,7 @@
 """Whatever of a parameter or a state is moved, the next step sees it, of many small tensors too."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import thalweg
 from tests.engine.fixtures import BACKENDS, give, needs_compiler, same
 from thalweg.engine import places
 
-NOISE = itertools.count(1)
+NOISE = itertools.cycle([1, 0, 1])
 
 
 def many(count=40):
@@ -114,9 +115,9 @@ def test_the_fields_of_tensors_are_found_in_this_torch():
     assert 0 < found.tensor_end <= places.Fields.TENSOR
 
 
-@pytest.mark.parametrize("blind", [lambda fields, x: 1, lambda fields, x: 0, lambda fields, x: next(NOISE)])
-def test_without_marks_that_show_each_move_torch_is_asked(blind, monkeypatch):
-    assert places.Fields.found(blind) is None
+@pytest.mark.parametrize("is_seen", [lambda *_: 1, lambda *_: 0, lambda *_: next(NOISE)])
+def test_without_fields_that_show_each_move_torch_is_asked(is_seen, monkeypatch):
+    assert places.Fields.found(SimpleNamespace(see=lambda *_: None, is_seen=is_seen)) is None
     monkeypatch.setattr(places, "_fields", lambda: None)
     params, others = many(), many()
     mine, theirs = stepped(params), torch.optim.AdamW(others)
@@ -181,3 +182,20 @@ def test_each_of_several_groups_is_found_again_in_c():
         optimizer.step()
     bounds = [bound for found in optimizer._steps.bound.values() for bound in found]
     assert [bound.places.counted for bound in bounds if bound.places.lookout] == [True] * 2
+
+
+@needs_compiler
+@pytest.mark.parametrize("replace", ["object", "data"])
+def test_a_gradient_that_moved_between_steps_is_read_where_it_is(replace):
+    params, others = many(), many()
+    mine, theirs = thalweg.AdamW(params), torch.optim.AdamW(others)
+    for step in range(4):
+        for p, q in zip(params, others, strict=True):
+            g = torch.full_like(p, float(step - 1))
+            if replace == "object" or p.grad is None:
+                p.grad, q.grad = g, g.clone()
+            else:  # the same object over other memory
+                p.grad.data, q.grad = g, g.clone()
+        mine.step()
+        theirs.step()
+    assert same(params, others, within=1e-5)
