@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thalweg._base.errors import ThalwegError
-from thalweg.engine import compiler
+from thalweg.native import compiler
 
 # no test is timed: the machines that run these are shared
 hypothesis.settings.register_profile("thalweg", deadline=None, max_examples=50)

@@ -10,8 +10,8 @@ from tests.processes import python
 from thalweg.bench.machine import machine
 from thalweg.cli import signs
 from thalweg.cli.typed import typed
-from thalweg.engine import compiler, openmp, user_cache
 from thalweg.lab import pool
+from thalweg.native import compiler, disk_cache, openmp
 
 #: what others bring is imported first, since it would look for the real Windows; then what Windows lacks goes
 WITHOUT_POSIX = """
@@ -110,17 +110,17 @@ def windows(monkeypatch):
 def test_kernels_are_kept_in_the_folder_for_caches_of_the_system(windows, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "AppData"))
-    assert user_cache.folder() == tmp_path / "AppData" / "thalweg" / "Cache"
+    assert disk_cache.folder() == tmp_path / "AppData" / "thalweg" / "Cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    assert user_cache.folder() == tmp_path / "mine" / "thalweg"
+    assert disk_cache.folder() == tmp_path / "mine" / "thalweg"
 
 
 def test_the_cache_works_where_files_have_no_owner_and_no_mode(windows, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delattr(os, "geteuid", raising=False)
-    user_cache.write("a", b"text")
-    user_cache.folder().chmod(0o777)  # as Windows shows every folder
-    assert user_cache.read("a") == b"text"
+    disk_cache.write("a", b"text")
+    disk_cache.folder().chmod(0o777)  # as Windows shows every folder
+    assert disk_cache.read("a") == b"text"
 
 
 def test_there_is_no_compiler_and_no_shared_openmp_on_windows(windows, monkeypatch):

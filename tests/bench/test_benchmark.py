@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.bench.fakes import PEER
-from tests.engine.fixtures import needs_compiler
+from tests.fixtures import needs_compiler
 from thalweg import optim
 from thalweg._base.errors import ThalwegError
 from thalweg.bench import BenchResult, Row, WholeStep, bench, entrants, first_step, peers, rows, torchs, works

@@ -16,7 +16,7 @@ from thalweg.registry import optimizers, wrappers
 MINE = '''
 import torch
 import thalweg
-from thalweg.engine.declare import hyper, state
+from thalweg.ir.fields import hyper, state
 from thalweg.engine.optimizer import Optimizer
 
 

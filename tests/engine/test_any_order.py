@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 
 import thalweg
-from tests.engine.fixtures import BACKENDS, give, same, tensors
+from tests.fixtures import BACKENDS, give, same, tensors
 
 SHAPES = ((4, 3), (5,), (), (0, 2), (2, 3, 2))
 RULES = {

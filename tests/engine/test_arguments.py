@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import thalweg
-from tests.engine.fixtures import on_backends, same, tensors, walk
+from tests.fixtures import on_backends, same, tensors, walk
 from thalweg._base.errors import misspelt
 from thalweg.registry import optimizers, wrappers
 

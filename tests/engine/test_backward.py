@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import thalweg
-from tests.engine.fixtures import RULES, give, on_backends, same, tensors, with_rules
+from tests.fixtures import RULES, give, on_backends, same, tensors, with_rules
 from thalweg.train import fit
 
 

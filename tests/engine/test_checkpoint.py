@@ -10,8 +10,8 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 
 import thalweg
-from tests.engine.fixtures import give, on_backends, same, snapshot, tensors, walk, with_rules
-from thalweg.engine.formats import Format
+from tests.fixtures import give, on_backends, same, snapshot, tensors, walk, with_rules
+from thalweg.runtime.formats import Format
 
 #: optimizers of both libraries with the same arguments
 TWINS = [

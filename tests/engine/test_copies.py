@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from tests.cases import MIXED, distance, parameters, walk
-from thalweg.engine.batch import formats_of
-from thalweg.engine.declare import hyper, state
 from thalweg.engine.optimizer import Optimizer
-from thalweg.engine.plan import plan
-from thalweg.engine.trace import kept, variant
+from thalweg.ir.fields import hyper, state
+from thalweg.ir.passes import plan
+from thalweg.ir.trace import kept, variant
+from thalweg.runtime.batch import formats_of
 
 ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
 FORMATS = [

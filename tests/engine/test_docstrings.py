@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from thalweg.engine.declare import hyper
 from thalweg.engine.docstrings import SECTION
 from thalweg.engine.optimizer import Optimizer
 from thalweg.explain.docstring import words
+from thalweg.ir.fields import hyper
 from thalweg.registry import optimizers, wrappers
 
 CLASSES = {**optimizers(), **wrappers()}

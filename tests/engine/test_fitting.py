@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 import thalweg
-from tests.engine.fixtures import same, snapshot, tensors, walk
+from tests.fixtures import same, snapshot, tensors, walk
 from thalweg.registry import optimizers
 
 

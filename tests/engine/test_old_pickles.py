@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import thalweg
-from tests.engine.fixtures import same, tensors, walk
+from tests.fixtures import same, tensors, walk
 
 OLD = Path(__file__).parent / "old"
 #: how the optimizer in each file was made; it was pickled after three steps

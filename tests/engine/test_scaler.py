@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import thalweg
-from tests.engine.fixtures import on_backends, same, snapshot, tensors, with_rules
+from tests.fixtures import on_backends, same, snapshot, tensors, with_rules
 
 NAME = "_step_supports_amp_scaling"
 IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from tests.processes import python
-from thalweg.engine import user_cache
 from thalweg.explain import catalogue as module
 from thalweg.explain import explain
 from thalweg.explain.catalogue import Catalogue, Entry, catalogue
 from thalweg.explain.docstring import Words
+from thalweg.native import disk_cache
 from thalweg.registry import optimizers, wrappers
 
 FEW = Catalogue([Entry({"name": "A", "family": "f"}, "what f is", Words("idea", ("x", "y"), adds="a"))], [])
@@ -76,14 +76,14 @@ def test_code_that_cannot_be_read_tells_it_each_time_and_keeps_nothing(told, tmp
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"optimizers": []}', "no text", "no words", "other words"])
 def test_damage_is_mended(told, damage):
     catalogue()
-    kept = json.loads(user_cache.read(module.FILE))
+    kept = json.loads(disk_cache.read(module.FILE))
     if damage == "no text":
         del kept["optimizers"][0]["text"]
     elif damage == "no words":
         kept["optimizers"][0]["text"] = None
     elif damage == "other words":
         kept["optimizers"][0]["text"]["more"] = "?"
-    user_cache.write(module.FILE, (json.dumps(kept) if damage.endswith(("text", "words")) else damage).encode())
+    disk_cache.write(module.FILE, (json.dumps(kept) if damage.endswith(("text", "words")) else damage).encode())
     assert catalogue() == catalogue() == FEW
     assert len(told) == 2
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from thalweg.engine.backends.choice import BACKENDS
 from thalweg.engine.optimizer import Optimizer
 from thalweg.explain.cost import SHAPE, cost
 from thalweg.registry import optimizers
+from thalweg.runtime.backends.select import BACKENDS
 
 
 @pytest.mark.parametrize("name", [n for n, c in optimizers().items() if issubclass(c, Optimizer)])

@@ -13,13 +13,13 @@ import torch
 import thalweg
 from tests.cases import CASES, MIXED, every, feed, name, parameters
 from tests.explain.notation import Env, Reader, from_latex
-from thalweg.engine import ops
-from thalweg.engine.batch import formats_of, new_state
-from thalweg.engine.declare import plain
-from thalweg.engine.trace import UnsupportedOpError, kept
 from thalweg.explain.equations import formula
 from thalweg.explain.expression import Call, Num, Sym, Word, walk
 from thalweg.explain.spelling import Latex, Unicode
+from thalweg.ir import ops
+from thalweg.ir.fields import plain
+from thalweg.ir.trace import UnsupportedOpError, kept
+from thalweg.runtime.batch import formats_of, new_state
 
 #: rules that round a number of the host to float32, which a formula does not say
 ROUNDED = {"ASGD": 1e-5, "NAdam": 1e-5}

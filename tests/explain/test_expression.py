@@ -7,7 +7,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.explain.notation import Env, Reader, from_latex
-from thalweg.engine.ops import ELEMENT, HOST, ROWS
 from thalweg.explain.expression import (
     FIRST,
     LATER,
@@ -29,6 +28,7 @@ from thalweg.explain.expression import (
     subtract,
 )
 from thalweg.explain.spelling import Latex, Unicode
+from thalweg.ir.ops import ELEMENT, HOST, ROWS
 
 NAMES = ("a", "b", "c", "t")
 A, B, C, T = (Sym(name, None, HOST) for name in NAMES)

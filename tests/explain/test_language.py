@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from thalweg.engine.declare import hyper
 from thalweg.engine.optimizer import Optimizer
 from thalweg.explain import ENGLISH, chinese, explain
 from thalweg.explain.page import SIGNS, page
+from thalweg.ir.fields import hyper
 from thalweg.registry import optimizers, wrappers
 
 ALL = {**optimizers(), **wrappers()}

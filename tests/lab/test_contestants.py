@@ -61,7 +61,7 @@ def test_builds_over_the_races_groups(name):
 
 OWN = """
 import torch
-from thalweg.engine.declare import hyper
+from thalweg.ir.fields import hyper
 from thalweg.engine.optimizer import Optimizer
 
 

@@ -525,7 +525,7 @@ class Editor(Log):
 
 OWN = """\
 import NEAR
-from thalweg.engine.declare import hyper
+from thalweg.ir.fields import hyper
 from thalweg.engine.optimizer import Optimizer
 
 class Half(Optimizer):

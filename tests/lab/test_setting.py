@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import thalweg
-from thalweg.engine import compiler
 from thalweg.lab import setting
+from thalweg.native import compiler
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def edit(file, old, new):
 def test_a_typo_in_a_docstring_or_a_comment_throws_no_run_away(package):
     root, before = package
     edit(root / "lab" / "run.py", '"""One complete', '"""A whole')
-    edit(root / "engine" / "compiler.py", "#: not -ffast-math", "#: no -ffast-math")
+    edit(root / "native" / "compiler.py", "#: not -ffast-math", "#: no -ffast-math")
     edit(root / "_base" / "version.py", "__version__", "__version__ = 'another'  #")  # a release
     edit(root / "lab" / "report" / "page.py", "import", "import os\nimport")  # takes no part in a run
     assert setting._code() == before
@@ -42,8 +42,8 @@ def test_a_typo_in_a_docstring_or_a_comment_throws_no_run_away(package):
     [
         ("lab/run.py", "DIVERGED = 2.0", "DIVERGED = 3.0"),
         ("optim/adam.py", "(0.9, 0.999)", "(0.9, 0.99)"),
-        ("engine/slices.c", "static", "static inline"),
-        ("engine/backends/prelude.h", "static", "static inline"),
+        ("native/row_column.c", "static", "static inline"),
+        ("runtime/backends/prelude.h", "static", "static inline"),
         ("lab/tasks/seeding.py", "random.seed(value)", "random.seed(0)"),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_change_in_what_runs_makes_new_runs(package, file, old, new):
 
 def test_a_file_that_was_renamed_or_added_makes_new_runs(package):
     root, before = package
-    (root / "engine" / "more.c").write_text("")
+    (root / "runtime" / "more.c").write_text("")
     assert setting._code() != before
 
 

@@ -5,7 +5,7 @@ import torch
 
 import thalweg
 from tests.cases import distance, parameters, walk
-from thalweg.engine import slices
+from thalweg.native import row_column
 from thalweg.optim import factored
 
 PAPER = {"added_eps": True, "eps": (1e-30, 1e-3)}
@@ -56,6 +56,6 @@ def test_matrices_alone_or_many_at_once_in_c_or_in_torch_take_the_same_path(name
     walk(getattr(thalweg, name)(ours), ours, 5)
     monkeypatch.setattr(factored, "SMALL", small)
     if not in_c:
-        monkeypatch.setattr(slices, "_functions", lambda x: None)
+        monkeypatch.setattr(row_column, "_functions", lambda x: None)
     walk(getattr(thalweg, name)(theirs), theirs, 5)
     assert distance(ours, theirs) < 1e-12

@@ -6,7 +6,7 @@ import torch
 import thalweg
 from tests.testing.strangers import Momentum, torchs
 from tests.testing.test_strangers import flat
-from thalweg.engine.declare import Hyper, Interval
+from thalweg.ir.fields import Hyper, Interval
 from thalweg.testing import Case, examine
 from thalweg.testing.wrong import wrong_values
 

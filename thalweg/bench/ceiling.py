@@ -172,7 +172,7 @@ class Walk:
     def __init__(
         self, passes: Sequence[Pass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]], threads: int
     ) -> None:
-        from thalweg.engine import compiler
+        from thalweg.native import compiler
 
         self._run = compiler.library(source(passes)).cdll.run
         self._run.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]

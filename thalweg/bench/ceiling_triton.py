@@ -75,7 +75,7 @@ class Walk:
     """
 
     def __init__(self, passes: Sequence[Pass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]]) -> None:
-        from thalweg.engine.backends import triton
+        from thalweg.runtime.backends import triton
 
         module, order = triton.functions(source(passes)), all_streams(passes)
         self._kernels = [(module[f"pass_{i}"], tables(p, order)) for i, p in enumerate(passes)]

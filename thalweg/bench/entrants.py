@@ -15,8 +15,8 @@ from thalweg import optim
 from thalweg._base.errors import bad_argument, unknown_name
 from thalweg.bench.turns import seconds_of
 from thalweg.bench.works import Load, Work, small_matrices
-from thalweg.engine.backends import choice
 from thalweg.engine.optimizer import Optimizer
+from thalweg.runtime.backends import select
 
 #: what an optimizer is given besides its defaults, by us and by its twin: plain SGD has no state to speak of, and some
 #: libraries' LARS has no norms where there is no decay
@@ -107,7 +107,7 @@ def exact_name(name: str) -> str:
 
 def backends() -> tuple[str, ...]:
     """What ``backend=`` may be."""
-    return ("auto", *choice.BACKENDS)
+    return ("auto", *select.BACKENDS)
 
 
 @functools.cache

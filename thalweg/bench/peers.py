@@ -16,7 +16,7 @@ from thalweg.bench import torchs
 from thalweg.bench.entrants import SETTINGS, Entrant
 from thalweg.bench.turns import reason
 from thalweg.bench.works import Work
-from thalweg.engine.declare import is_number
+from thalweg.ir.fields import is_number
 from thalweg.registry import optimizers
 
 #: import name of each library and where its optimizers are

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.parts import averaged_later
-from thalweg.engine.trace import sums_over_all, variants
+from thalweg.ir.trace import sums_over_all, variants
+from thalweg.runtime.sharding import averaged_later
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import declare, fitting
-from thalweg.engine.batch import beside_name, formats_of, other_shape, write
-from thalweg.engine.declare import StateSpec
-from thalweg.engine.formats import BLOCK, Format, is_dense
-from thalweg.engine.places import local, placed
-from thalweg.engine.trace import is_matrix, kept
+from thalweg.engine import fitting
+from thalweg.ir import fields
+from thalweg.ir.fields import StateSpec
+from thalweg.ir.trace import is_matrix, kept
+from thalweg.runtime.batch import beside_name, formats_of, other_shape, write
+from thalweg.runtime.formats import BLOCK, Format, is_dense
+from thalweg.runtime.guards import local, placed
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
@@ -68,9 +69,7 @@ def fitted(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     specs = rule.states.values()
     names = [name for spec in specs for name in (spec.name, f"{spec.name}_scale")]
     hypers = [*rule.hypers, *(spec.name for spec in specs if spec.kind == "shared")]
-    fitting.check_rule(
-        rule.kin, declare.kindred(rule), hypers, [*names, *rule.kept_besides, MASTER], needed, state_dict
-    )
+    fitting.check_rule(rule.kin, fields.kindred(rule), hypers, [*names, *rule.kept_besides, MASTER], needed, state_dict)
     return state_dict
 
 

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from thalweg.engine.declare import Hyper, Interval
+from thalweg.ir.fields import Hyper, Interval
 
 WIDTH = 100
 #: the section, with what is indented below it

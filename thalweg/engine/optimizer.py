@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import backward, checkpoint, declare, docstrings, fitting, memory, parts
-from thalweg.engine.backends import choice
-from thalweg.engine.declare import Hyper, StateSpec, count, hyper, number, shared, state
-from thalweg.engine.formats import Storage
-from thalweg.engine.report import Report
-from thalweg.engine.steps import Steps, draws
-from thalweg.engine.trace import trace, variant, variants
-from thalweg.engine.uncompiled import add_param_group, uncompiled
+from thalweg.engine import aliasing, backward, checkpoint, docstrings, fitting
+from thalweg.engine.dynamo import add_param_group, uncompiled
+from thalweg.engine.plan_report import Report
+from thalweg.ir import fields
+from thalweg.ir.fields import Hyper, StateSpec, count, hyper, number, shared, state
+from thalweg.ir.trace import trace, variant, variants
+from thalweg.runtime import sharding
+from thalweg.runtime.backends import select
+from thalweg.runtime.formats import Storage
+from thalweg.runtime.stepper import Steps, draws
 
 FORMATS = (None, "float32", "bfloat16", "int8")
 #: how torch says in which way a step is computed; they stand in the groups, so that its checkpoints keep them
@@ -40,24 +42,24 @@ class Declared(torch.optim.Optimizer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Collect what the class body declares."""
         super().__init_subclass__(**kwargs)
-        declare.collect(cls)
-        arguments: dict[str, Hyper] = declare.declarations(cls, Hyper)
+        fields.collect(cls)
+        arguments: dict[str, Hyper] = fields.declarations(cls, Hyper)
         cls.hypers = {name: h for name, h in arguments.items() if not h.setup}
-        cls.states = declare.declarations(cls, StateSpec)
+        cls.states = fields.declarations(cls, StateSpec)
         cls.setup = {name: h for name, h in arguments.items() if h.setup}
-        cls.kin = {"name": cls.__name__, "kin": declare.kin(cls, cls.hypers)}
-        cls._arguments = declare.signature(arguments)
-        cls.__signature__ = declare.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
+        cls.kin = {"name": cls.__name__, "kin": fields.kin(cls, cls.hypers)}
+        cls._arguments = fields.signature(arguments)
+        cls.__signature__ = fields.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
         root: Any = next(base for base in cls.__mro__ if Declared in base.__bases__)
         if cls is not root and cls.__dict__.get("__doc__"):
-            common = declare.declarations(root, Hyper)
+            common = fields.declarations(root, Hyper)
             cls.__doc__ = docstrings.with_arguments(cls.__doc__ or "", docstrings.PARAMS, arguments, common)
 
 
 class Optimizer(Declared):
     """Base of every optimizer here: a subclass declares hyperparameters and state, and one pure ``direction``.
 
-    What surrounds every direction, in the order in which it acts, is written in :mod:`thalweg.engine.around`.
+    What surrounds every direction, in the order in which it acts, is written in :mod:`thalweg.ir.transforms`.
 
     Args:
         params: an iterable of parameters, of (name, parameter) pairs, or of dicts (param groups), as in torch; a whole
@@ -160,7 +162,7 @@ class Optimizer(Declared):
     hyperball_radius: Tensor = state(doc="R, norm at first", per="tensor", when=lambda h: h.hyperball)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        given = declare.given(type(self), self._arguments, args, kwargs)
+        given = fields.given(type(self), self._arguments, args, kwargs)
         params = given.pop("params")
         if isinstance(params, nn.ParameterList):  # a module, but parameters all the same
             params = list(params)
@@ -168,7 +170,7 @@ class Optimizer(Declared):
             if name in given:
                 h.check(given[name])
         _refuse_torchs_own(given)
-        self.backend = choice.requested(given["backend"], given["foreach"], given["fused"])
+        self.backend = select.requested(given["backend"], given["foreach"], given["fused"])
         self.storage = _storage(given["state_dtype"], given["rounding"], given["master"])
         self.seed = given["seed"]
         if given["fused"]:  # torch.amp.GradScaler then hands over its scale, and what it found
@@ -176,11 +178,11 @@ class Optimizer(Declared):
         self._steps = Steps(self)
         self._in_backward: backward.InBackward | None = None
         self._constructed = False
-        defaults = {name: declare.frozen(given.get(name, h.default)) for name, h in self.hypers.items()}
+        defaults = {name: fields.frozen(given.get(name, h.default)) for name, h in self.hypers.items()}
         self._check_together(defaults)
         defaults |= {name: given[name] for name in TORCHS}
         super(Declared, self).__init__(self._groups(params, given), defaults)
-        memory.check(self.param_groups)
+        aliasing.check(self.param_groups)
         self._constructed = True
         self._say_what_is_in_vain(given)
         self._made()
@@ -233,18 +235,18 @@ class Optimizer(Declared):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; misspelt keys and values outside their range are refused before the group is added."""
         if isinstance(param_group, dict):
-            declare.check_keys(type(self).__name__, param_group, self.hypers, self.setup.keys() - {*TORCHS, "seed"})
+            fields.check_keys(type(self).__name__, param_group, self.hypers, self.setup.keys() - {*TORCHS, "seed"})
             self._check(param_group)
             _refuse_torchs_own(param_group)
             param_group = {
                 **param_group,
-                **{n: declare.frozen(param_group[n]) for n in self.hypers if n in param_group},
+                **{n: fields.frozen(param_group[n]) for n in self.hypers if n in param_group},
             }
         add_param_group(self, param_group)
         try:
             self._check_group(self.param_groups[-1])
             if self._constructed:
-                memory.check(self.param_groups)
+                aliasing.check(self.param_groups)
             if self._in_backward:
                 self._in_backward.watch(len(self.param_groups) - 1)
         except Exception:
@@ -263,14 +265,14 @@ class Optimizer(Declared):
             )
         for key in variants(type(self), group):
             trace(key)
-        parts.check(type(self), group, self.storage.state_dtype)
+        sharding.check(type(self), group, self.storage.state_dtype)
         of_rows = [name for name in ("centralize", "clip_adaptive", "hyperball") if group[name]]
         if of_rows and any(p.is_complex() for p in group["params"]):
             raise bad_argument(
                 of_rows[0], group[of_rows[0]], "off for complex tensors, which are seen as rows of pairs"
             )
         if group["independent_weight_decay"]:
-            group.setdefault("first_lr", declare.plain(group["lr"]))
+            group.setdefault("first_lr", fields.plain(group["lr"]))
 
     def _begin_noise(self) -> None:
         """What random bits depend on stands in the groups: a checkpoint keeps it, and torch's loaders pass it on."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from thalweg.engine.declare import Hyper, Interval, StateSpec
 from thalweg.engine.optimizer import Optimizer
 from thalweg.explain.cost import Cost, cost
 from thalweg.explain.docstring import Words, words
@@ -17,6 +16,7 @@ from thalweg.explain.equations import Formula, formula
 from thalweg.explain.lineage import ancestors
 from thalweg.explain.plain import plain
 from thalweg.explain.symbols import numbers_of, symbols_in
+from thalweg.ir.fields import Hyper, Interval, StateSpec
 from thalweg.registry import find, wrappers
 
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from thalweg.engine import user_cache
 from thalweg.explain.docstring import Words
+from thalweg.native import disk_cache
 
 FILE = "catalogue.json"
 PACKAGE = Path(__file__).parents[1]
@@ -63,14 +63,14 @@ def catalogue() -> Catalogue:
         if made_of:
             text = json.dumps({"made_of": made_of, **asdict(kept)}, ensure_ascii=False)
             with contextlib.suppress(OSError):  # told again next time
-                user_cache.write(FILE, text.encode())
+                disk_cache.write(FILE, text.encode())
     return kept
 
 
 def _kept(made_of: str) -> Catalogue | None:
     """None where there is none, it is damaged, or other code has made it."""
     try:
-        found = json.loads(user_cache.read(FILE) or b"")
+        found = json.loads(disk_cache.read(FILE) or b"")
         if found.pop("made_of") != made_of:
             return None
         return Catalogue(**{which: [_entry(**one) for one in entries] for which, entries in found.items()})

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.backends.choice import BACKENDS
 from thalweg.engine.optimizer import Optimizer
+from thalweg.runtime.backends.select import BACKENDS
 
 #: what the cost is measured on; a matrix, since some keep less for one
 SHAPE = (1024, 1024)

@@ -16,12 +16,12 @@ from typing import Any, cast
 
 from torch import fx
 
-from thalweg.engine import around, ops
-from thalweg.engine.ops import HOST
-from thalweg.engine.trace import Rule, Traced, Variant, trace, variant
 from thalweg.explain.expression import FIRST, Call, Expr, Num, Product, Sum, Sym, Word, call, number, put, walk
 from thalweg.explain.spelling import Latex, Unicode
 from thalweg.explain.symbols import Symbols, from_code
+from thalweg.ir import ops, transforms
+from thalweg.ir.ops import HOST
+from thalweg.ir.trace import Rule, Traced, Variant, trace, variant
 
 #: columns beyond which a line gives a part of it a line of its own
 WIDTH = 72
@@ -140,7 +140,7 @@ def _mark(key: Variant) -> _Marked:
     body = {"direction": staticmethod(direction), "__module__": rule.__module__}
     heard = cast(type[Rule], type(rule.__name__, (rule,), body))
     homes = {sys.modules[c.__module__] for c in rule.__mro__ if "direction" in c.__dict__}
-    files = {getattr(home, "__file__", None) for home in (*homes, around)}
+    files = {getattr(home, "__file__", None) for home in (*homes, transforms)}
     with _listening(files, names):
         traced = trace(replace(key, rule=heard))
     return _Marked(traced, seen["g"].node, getattr(seen["u"], "node", None), names)
@@ -267,7 +267,7 @@ class _Builder:
         return call(name, args, extent)
 
     def _symbol(self, name: str, extent: ops.Extent) -> Expr:
-        if name == "first" or name in around.FIRSTS:
+        if name == "first" or name in transforms.FIRSTS:
             return FIRST
         if name == "g":
             plain = self.marked.gradient.op == "placeholder"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
-from thalweg.engine.ops import HOST, PER_TENSOR, Extent
+from thalweg.ir.ops import HOST, PER_TENSOR, Extent
 
 Number: TypeAlias = "int | float | Fraction"
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import ClassVar
 
-from thalweg.engine.ops import ROWS
 from thalweg.explain.expression import Call, Expr, Num, Number, Power, Product, Sum, Sym, Word, is_negative, negative
 from thalweg.explain.symbols import GREEK
+from thalweg.ir.ops import ROWS
 
 # how tightly what is written holds together
 SUM, PRODUCT, POWER, ATOM = range(4)

@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Container
 from dataclasses import dataclass, field
 
-from thalweg.engine.declare import Hyper, StateSpec
 from thalweg.engine.optimizer import Optimizer
-from thalweg.engine.trace import Rule
+from thalweg.ir.fields import Hyper, StateSpec
+from thalweg.ir.trace import Rule
 
 
 def _called(letter: str) -> str:

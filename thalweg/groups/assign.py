@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.declare import is_number
 from thalweg.groups import keys
 from thalweg.groups.roles import Heads, Types
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.table import Groups, Row
 from thalweg.groups.view import Param, View
+from thalweg.ir.fields import is_number
 
 
 def of(

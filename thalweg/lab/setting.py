@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 import thalweg
-from thalweg.engine import compiler, user_cache
 from thalweg.lab.tasks import imports
+from thalweg.native import compiler, disk_cache
 
 #: of our package, what takes part in a run
 TAKES_PART = (
-    *("_base", "engine", "groups", "linalg", "optim", "schedule", "train", "wrap"),
+    *("_base", "engine", "groups", "ir", "linalg", "native", "optim", "runtime", "schedule", "train", "wrap"),
     *("lab/run.py", "lab/passes.py", "lab/evaluation.py", "lab/tasks/seeding.py", "lab/tasks/training.py"),
     *("lab/contestant.py", "lab/contestants.py", "lab/field.py", "lab/classes.py", "lab/trial.py", "lab/conduct.py"),
 )
@@ -46,11 +46,11 @@ def _code() -> str:
     texts = {file.relative_to(root).as_posix(): file.read_bytes() for file in _files(root)}
     raw = _hash({name: hashlib.sha256(text).digest() for name, text in texts.items()})
     name = f"code-{platform.python_version()}-{raw}.txt"
-    if kept := user_cache.read(name):
+    if kept := disk_cache.read(name):
         return kept.decode()
     code = _hash({name: imports.meaning(text) if name.endswith(".py") else text for name, text in texts.items()})
     with contextlib.suppress(OSError):
-        user_cache.write(name, code.encode())
+        disk_cache.write(name, code.encode())
     return code
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError
-from thalweg.engine.batch import SparseGradientError
 from thalweg.lab.evaluation import lost
 from thalweg.lab.passes import Asked, step_asking
 from thalweg.lab.pool import report
@@ -22,6 +21,7 @@ from thalweg.lab.run import Spec, set_up, stream_of, unchanged
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.blame import blaming
 from thalweg.lab.tasks.training import loss_of
+from thalweg.runtime.batch import SparseGradientError
 from thalweg.train import update
 
 #: steps of a block; blocks of the contestants take turns

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import ops
-from thalweg.engine.declare import count, hyper, number, state
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir import ops
+from thalweg.ir.fields import count, hyper, number, state
 
 
 class Adam(Optimizer):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import ops
-from thalweg.engine.declare import count, hyper, state
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir import ops
+from thalweg.ir.fields import count, hyper, state
 from thalweg.optim.adam import Adam
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import ops
-from thalweg.engine.declare import count, hyper, state
-from thalweg.engine.ops import PER_TENSOR
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir import ops
+from thalweg.ir.fields import count, hyper, state
+from thalweg.ir.ops import PER_TENSOR
 from thalweg.optim.adam import AdamW
 
 

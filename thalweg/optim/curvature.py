@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import noise
-from thalweg.engine.batch import beside_name, formats_of, new_state, slots
-from thalweg.engine.declare import count, hyper, plain, state
 from thalweg.engine.optimizer import Optimizer
-from thalweg.engine.places import local
-from thalweg.engine.trace import kept
+from thalweg.ir import counter_rng
+from thalweg.ir.fields import count, hyper, plain, state
+from thalweg.ir.trace import kept
+from thalweg.runtime.batch import beside_name, formats_of, new_state, slots
+from thalweg.runtime.guards import local
 
 PROBES = ("rademacher", "normal")
 
@@ -135,8 +135,8 @@ class Curvature(Optimizer):
         beside = mine[beside_name("hessian", f)] if f.beside else None
         old = f.decode(tensor, beside)
         new = torch.empty_like(old).copy_(self._blend(group, D.ndim, old, local(D).to(old.device, old.dtype)))
-        key = noise.key(group.get("seed", self.seed), group.get("updates", 0))
-        f.encode(new, tensor, beside, noise.draw(key, i, slots(formats)["hessian"], old.device))
+        key = counter_rng.key(group.get("seed", self.seed), group.get("updates", 0))
+        f.encode(new, tensor, beside, counter_rng.draw(key, i, slots(formats)["hessian"], old.device))
 
     def _blend(self, group: dict[str, Any], ndim: int, old: Tensor, D: Tensor) -> Tensor:
         """What is kept of the estimates so far and the new one; complex ones have a dimension of two besides."""

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from thalweg.engine import ops
-from thalweg.engine.declare import hyper, plain, shared, state
+from thalweg.engine.dynamo import uncompiled
 from thalweg.engine.optimizer import Optimizer
-from thalweg.engine.uncompiled import uncompiled
+from thalweg.ir import ops
+from thalweg.ir.fields import hyper, plain, shared, state
 from thalweg.optim.together import require_alike
 
 PROGRESS = ops.Total("progress")

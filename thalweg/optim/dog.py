@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.engine import ops
-from thalweg.engine.declare import hyper, shared, state
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir import ops
+from thalweg.ir.fields import hyper, shared, state
 from thalweg.optim.together import require_alike
 
 SQUARES = ops.Total("squares")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import ops, slices
-from thalweg.engine.declare import count, hyper, state
-from thalweg.engine.ops import ASIDE, PER_TENSOR, Product
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir import ops
+from thalweg.ir.fields import count, hyper, state
+from thalweg.ir.ops import ASIDE, PER_TENSOR, Product
+from thalweg.native import row_column
 
 
 def _rows(p: Tensor, h: Any) -> tuple[int, ...]:
@@ -47,7 +48,7 @@ def factored_mean(
     out: list[Any] = [None] * len(xs)
     for members in _alike(xs):
         x, row, column = (_stack([t[i] for i in members]) for t in (xs, rows, columns))
-        by_row, by_column = slices.mean_squares(x)
+        by_row, by_column = row_column.mean_squares(x)
         row = torch.lerp(row, by_row.add_(added), weight)
         column = torch.lerp(column, by_column.add_(added), weight)
         least = torch.finfo(x.dtype).eps if floor is None else floor
@@ -208,7 +209,7 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
         columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
         rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
         bounds = Product(torch.ones_like(rows), columns), Product(rows, torch.ones_like(columns))
-        out.append((*bounds, torch.cat(slices.largest(g, along, *weights)) if g.numel() else kept))
+        out.append((*bounds, torch.cat(row_column.largest(g, along, *weights)) if g.numel() else kept))
     return out
 
 

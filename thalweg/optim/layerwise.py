@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import ops
-from thalweg.engine.declare import hyper, state
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir import ops
+from thalweg.ir.fields import hyper, state
 from thalweg.optim.adam import Adam
 
 

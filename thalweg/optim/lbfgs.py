@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import declare, fitting
-from thalweg.engine.declare import hyper
+from thalweg.engine import fitting
 from thalweg.engine.optimizer import Declared
+from thalweg.ir import fields
+from thalweg.ir.fields import hyper
 
 
 class Mended(Declared, torch.optim.LBFGS):
     """``torch.optim.LBFGS`` with checked arguments and ``maximize``, for copies, any strides and empty tensors too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        given = declare.given(type(self), self._arguments, args, kwargs)
+        given = fields.given(type(self), self._arguments, args, kwargs)
         self._check(given)
         maximize = given.pop("maximize")
         super(Declared, self).__init__(**given)
@@ -35,7 +36,7 @@ class Mended(Declared, torch.optim.LBFGS):
         if self.param_groups:
             raise bad_argument("params", f"{len(self.param_groups) + 1} groups", "one group: the step is one for all")
         if isinstance(param_group, dict):
-            declare.check_keys(type(self).__name__, param_group, self.hypers)
+            fields.check_keys(type(self).__name__, param_group, self.hypers)
             self._check(param_group)
         super().add_param_group(param_group)
 
@@ -52,7 +53,7 @@ class Mended(Declared, torch.optim.LBFGS):
         """
         fitting.check_form(state_dict)
         fitting.check_keys(state_dict)
-        fitting.check_rule(self.kin, declare.kindred(type(self)), self.hypers, None, lambda number: (), state_dict)
+        fitting.check_rule(self.kin, fields.kindred(type(self)), self.hypers, None, lambda number: (), state_dict)
         super().load_state_dict(state_dict)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

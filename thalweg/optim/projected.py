@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import ops
-from thalweg.engine.declare import hyper
+from thalweg.ir import ops
+from thalweg.ir.fields import hyper
 from thalweg.optim.adam import Adam
 from thalweg.optim.sgd import SGD
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import noise, ops
-from thalweg.engine.batch import beside_name, formats_of
-from thalweg.engine.declare import count, hyper, plain, shared, state
-from thalweg.engine.formats import Format
+from thalweg.engine.dynamo import uncompiled
 from thalweg.engine.optimizer import Optimizer
-from thalweg.engine.places import local
-from thalweg.engine.trace import kept
-from thalweg.engine.uncompiled import uncompiled
+from thalweg.ir import counter_rng, ops
+from thalweg.ir.fields import count, hyper, plain, shared, state
+from thalweg.ir.trace import kept
+from thalweg.runtime.batch import beside_name, formats_of
+from thalweg.runtime.formats import Format
+from thalweg.runtime.guards import local
 
 
 class ScheduleFree(Optimizer):
@@ -109,7 +109,7 @@ class _Memory(NamedTuple):
 
     def store(self, numbers: Tensor, p: Tensor) -> None:
         """Let it stand for these, to the nearest."""
-        Format(self.format.name).encode(numbers, local(p), self._bits, noise.nearest)
+        Format(self.format.name).encode(numbers, local(p), self._bits, counter_rng.nearest)
 
     @property
     def _bits(self) -> Tensor | None:

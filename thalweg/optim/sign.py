@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.declare import hyper, state
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir.fields import hyper, state
 
 
 class Lion(Optimizer):

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.declare import Interval
+from thalweg.ir.fields import Interval
 from thalweg.schedule.protocol import Schedule
 
 #: a factor of the peak

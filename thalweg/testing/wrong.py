@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from thalweg.engine.declare import INFINITY, Hyper, Interval
+from thalweg.ir.fields import INFINITY, Hyper, Interval
 
 NOT_A_NUMBER: tuple[Any, ...] = (float("nan"), "fast", [])
 

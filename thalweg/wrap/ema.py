@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from thalweg.engine.declare import hyper
-from thalweg.engine.uncompiled import uncompiled
+from thalweg.engine.dynamo import uncompiled
+from thalweg.ir.fields import hyper
 from thalweg.wrap.lists import assign, copies, wide
 from thalweg.wrap.wrapper import Closure, Wrapper
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.declare import hyper
-from thalweg.engine.uncompiled import uncompiled
+from thalweg.engine.dynamo import uncompiled
+from thalweg.ir.fields import hyper
 from thalweg.wrap.lists import copies, dot, norm, scaled, wide
 from thalweg.wrap.wrapper import Closure, Wrapper
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import declare, docstrings, fitting
+from thalweg.engine import docstrings, fitting
 from thalweg.engine.checkpoint import MASTER
-from thalweg.engine.declare import Hyper, hyper
+from thalweg.ir import fields
+from thalweg.ir.fields import Hyper, hyper
 from thalweg.optim.momo import Modelled
 from thalweg.wrap.lists import NARROW, assign
 
@@ -36,14 +37,14 @@ class Declared(torch.optim.Optimizer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Collect what the class body declares."""
         super().__init_subclass__(**kwargs)
-        declare.collect(cls)
-        cls.hypers = declare.declarations(cls, Hyper)
+        fields.collect(cls)
+        cls.hypers = fields.declarations(cls, Hyper)
         cls.prefix = cls.__name__.lower()
         fitting.PREFIXES.add(cls.prefix)
-        own = list(declare.signature(cls.hypers).parameters.values())[1:]
+        own = list(fields.signature(cls.hypers).parameters.values())[1:]
         first = inspect.Parameter("optimizer", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         cls._arguments = inspect.Signature([first, *own])
-        cls.__signature__ = declare.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
+        cls.__signature__ = fields.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
         if cls.hypers and cls.__dict__.get("__doc__"):
             cls.__doc__ = docstrings.with_arguments(cls.__doc__ or "", "", cls.hypers, {})
 
@@ -75,7 +76,7 @@ class Wrapper(Declared):
     counts: ClassVar[dict[str, int]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        given = declare.given(type(self), self._arguments, args, kwargs)
+        given = fields.given(type(self), self._arguments, args, kwargs)
         optimizer = given.pop("optimizer")
         self._check_inner(optimizer)
         for name, h in self.hypers.items():
@@ -129,7 +130,7 @@ class Wrapper(Declared):
 
     def _of(self, group: dict[str, Any], name: str) -> Any:
         """A hyperparameter or count of a group, as a plain number."""
-        return declare.plain(group[f"{self.prefix}_{name}"])
+        return fields.plain(group[f"{self.prefix}_{name}"])
 
     def _count(self, group: dict[str, Any]) -> int:
         """One more step of a group."""
@@ -195,7 +196,7 @@ class Wrapper(Declared):
         if isinstance(param_group, dict):
             own = self._beginning()
             like_own = {key: value for key, value in param_group.items() if str(key).startswith(f"{self.prefix}_")}
-            declare.check_keys(type(self).__name__, like_own, own, {f"{self.prefix}_{n}" for n in self.given} - {*own})
+            fields.check_keys(type(self).__name__, like_own, own, {f"{self.prefix}_{n}" for n in self.given} - {*own})
             self._check(param_group)
         self.optimizer.add_param_group(param_group)
         group = self.param_groups[-1]

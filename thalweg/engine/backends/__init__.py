@@ -1,1 +1,1 @@
-"""Who runs a rule: one file each, and `choice`, which picks one and says why."""
+"""The former place of `thalweg.runtime.backends`; see `triton_formats`."""

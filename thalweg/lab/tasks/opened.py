@@ -21,9 +21,9 @@ from typing import Any
 
 import thalweg
 from thalweg._base.errors import ThalwegError
-from thalweg.engine import user_cache
 from thalweg.lab.tasks import imports
 from thalweg.lab.tasks.forked import Log
+from thalweg.native import disk_cache
 
 #: of more files than that in one folder, the folder is kept in their place
 MANY = 1000
@@ -172,7 +172,7 @@ def _keep(path: str, written: bool) -> None:
 
 
 def _is_data(path: str) -> bool:
-    ours = f"{user_cache.folder()}{os.sep}"
+    ours = f"{disk_cache.folder()}{os.sep}"
     if os.path.isdir(path) or imports.installed(path) or path.startswith((*_NOT_DATA, ours)):
         return False
     return not any(part.startswith(_KEPT_BY_COMPILERS) for part in Path(path).parts)

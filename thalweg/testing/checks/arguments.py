@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.engine.declare import Hyper
+from thalweg.ir.fields import Hyper
 from thalweg.testing.case import Case
 from thalweg.testing.suite import Trial, holds
 from thalweg.testing.verdicts import expect, fail, same

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.declare import Hyper
 from thalweg.engine.optimizer import Optimizer
+from thalweg.ir.fields import Hyper
 from thalweg.testing.backends import ways
 from thalweg.testing.case import IMPLEMENTATION, Case
 from thalweg.testing.checks.reasons import no_reference, one_way

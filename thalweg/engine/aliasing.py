@@ -1,0 +1,82 @@
+"""Where parameters lie: no two elements of an optimizer may share memory, or a step would move one of them twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from thalweg._base.errors import bad_argument
+from thalweg.runtime.formats import is_dense
+
+REMEDY = "Give each weight once: tie modules by one Parameter, and clone what was expanded or viewed"
+
+
+def check(groups: list[dict[str, Any]]) -> None:
+    """Refuse a parameter that overlaps itself or another.
+
+    Raises:
+        ValueError: that names both.
+    """
+    found: list[tuple[int, int, Tensor, str]] = []
+    seen: set[int] = set()
+    for g, group in enumerate(groups):
+        names = group.get("param_names") or [f"parameter {i} of group {g}" for i in range(len(group["params"]))]
+        for name, p in zip(names, group["params"], strict=True):
+            if is_lazy(p):
+                continue
+            x = getattr(p, "_local_tensor", p)
+            if id(p) in seen or x.layout != torch.strided or x.is_meta or not x.numel() or not x.data_ptr():
+                continue
+            seen.add(id(p))
+            if x.is_conj() or x.is_neg():
+                resolve = "resolve_conj()" if x.is_conj() else "resolve_neg()"
+                raise bad_argument(
+                    "params", f"{name}, a lazy view", "parameters that hold their own values", f"Call {resolve} first"
+                )
+            if not is_dense(x) and _overlaps_itself(x):
+                raise bad_argument(
+                    "params",
+                    f"{name}, strides {x.stride()}",
+                    "parameters whose elements have memory of their own",
+                    REMEDY,
+                )
+            found.append((x.data_ptr(), x.data_ptr() + _extent(x) * x.element_size(), x, name))
+    found.sort(key=lambda entry: entry[0])
+    open_: list[tuple[int, int, Tensor, str]] = []  # those that reach beyond where the sweep stands
+    for entry in found:
+        open_ = [other for other in open_ if other[1] > entry[0]]
+        for other in open_:
+            if other[2].device == entry[2].device and _share(other[2], entry[2]):
+                raise bad_argument(
+                    "params", f"{other[3]} and {entry[3]}", "parameters that do not share memory", REMEDY
+                )
+        open_.append(entry)
+
+
+def _extent(x: Tensor) -> int:
+    """Elements from the first to the last."""
+    if x.is_contiguous():
+        return x.numel()
+    return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+
+
+def _overlaps_itself(x: Tensor) -> bool:
+    places = torch.arange(_extent(x), device="cpu").as_strided(x.shape, x.stride())
+    return bool(places.flatten().unique().numel() < x.numel())  # type: ignore[no-untyped-call]
+
+
+def _share(x: Tensor, y: Tensor) -> bool:
+    if is_dense(x) and is_dense(y):
+        return True
+    bytes_of = [
+        (
+            torch.arange(_extent(t), device="cpu").as_strided(t.shape, t.stride()).flatten() * t.element_size()
+            + t.data_ptr()
+        )[:, None]
+        + torch.arange(t.element_size(), device="cpu")
+        for t in (x, y)
+    ]
+    return bool(torch.isin(bytes_of[0].flatten(), bytes_of[1].flatten()).any())

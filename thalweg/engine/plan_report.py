@@ -1,0 +1,175 @@
+"""What runs at a step, in words: backend, passes over memory, bytes a parameter, and why nothing faster was taken."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from thalweg.ir import ops
+from thalweg.ir.fields import StateSpec
+from thalweg.ir.ops import ELEMENT, PER_TENSOR
+from thalweg.ir.trace import is_matrix, kept, variant
+from thalweg.runtime.backends import select
+from thalweg.runtime.batch import Batch, formats_of, other_shape
+from thalweg.runtime.formats import PLAIN, Format, is_dense, name_of
+from thalweg.runtime.guards import local, opaque, oriented
+
+if TYPE_CHECKING:
+    from thalweg.engine.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over memory: bytes a parameter by what is read and written."""
+
+    reads: dict[str, float]
+    writes: dict[str, float]
+
+    @property
+    def bytes(self) -> float:
+        """Bytes a parameter."""
+        return sum(self.reads.values()) + sum(self.writes.values())
+
+
+@dataclass(frozen=True)
+class Part:
+    """Parameters of one group that run alike.
+
+    Attributes:
+        group: index of the parameter group.
+        backend, why: what runs them, and why.
+        what: how a message calls the tensors.
+        tensors, elements: how many.
+        passes: over memory, in order.
+        leaves: functions of whole tensors between the passes.
+        flops: floating-point operations a parameter, leaves apart.
+        state_bytes: kept for each parameter.
+    """
+
+    group: int
+    backend: str
+    why: str
+    dtype: str
+    what: str
+    tensors: int
+    elements: int
+    passes: tuple[Pass, ...]
+    leaves: tuple[str, ...]
+    flops: int
+    state_bytes: float
+
+
+class Report:
+    """The plan of an optimizer as it stands; gradients are taken to be like their parameters."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """By group, and within a group by backend, dtype and device."""
+        return tuple(part for i, group in enumerate(self.optimizer.param_groups) for part in self._parts(i, group))
+
+    def _parts(self, i: int, group: dict[str, Any]) -> list[Part]:
+        opt = self.optimizer
+        same: dict[Any, list[Tensor]] = defaultdict(list)
+        for p in group["params"]:
+            if is_lazy(p) or name_of(p.dtype) not in PLAIN:  # no shape yet; frozen codes, of a quantized model say
+                continue
+            x = local(p.detach())
+            same[is_matrix(type(opt), p), x.device, x.dtype, is_dense(x), opaque(x)].append(x)
+        parts = []
+        for (matrix, _, dtype, dense, _), params in same.items():
+            key, specs = variant(type(opt), group, matrix=matrix), kept(type(opt), group, matrix)
+            formats = formats_of(dtype, specs, opt.storage)
+            seen = [oriented(x, x, group["transposed"]) for x in params]
+            batch = Batch(key, formats, seen, seen, {}, {}, [], dense)
+            try:
+                backend, why = select.choose(opt.backend, batch, opt._steps.failed)
+            except ValueError as error:
+                backend, why = opt.backend, f"which cannot run: {error}"
+            what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else "tensors"
+            names = {**formats, "g": Format(name_of(dtype))}
+            nodes = batch.plan.traced.graph.nodes
+            parts.append(Part(
+                i, backend, why, name_of(dtype), what, len(params), sum(p.numel() for p in params),
+                tuple(self._passes(batch, names)),
+                tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
+                sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
+                sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize)
+                + _other_bytes(specs, params, SimpleNamespace(**group)),
+            ))  # fmt: skip
+        return parts
+
+    @staticmethod
+    def _passes(batch: Batch, formats: dict[str, Format]) -> list[Pass]:
+        working = float(batch.compute.itemsize)
+        home = batch.plan.home
+        passes = []
+        for stage in batch.plan.stages:
+            reads = {}
+            for node in stage.loads:
+                name = str(node.target) if node.op == "placeholder" else home.get(node, node.name)
+                reads[name] = formats[name].bytes if name in formats else 0 if ops.is_product(node) else working
+            writes = {name: formats[name].bytes if name in formats else working for name in stage.stores}
+            if reads or writes:
+                passes.append(Pass(reads, writes))
+        return passes
+
+    def short(self) -> str:
+        """What ``repr`` shows: the backend, the groups, and what of their hyperparameters is not the default."""
+        opt = self.optimizer
+        used = dict.fromkeys((part.backend, part.why) for part in self.parts)
+        what = "; ".join(f"{name}, {why}" for name, why in used) or opt.backend
+        lines = [f"{type(opt).__name__} (backend: {what})"]
+        for i, group in enumerate(opt.param_groups):
+            size = sum(p.numel() for p in group["params"] if not is_lazy(p))
+            lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters{_names(group)}")
+            changed = {k: group[k] for k, h in opt.hypers.items() if group[k] != h.default}
+            lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **changed}.items()))
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        lines = [type(self.optimizer).__name__]
+        for part in self.parts:
+            size = f"{part.tensors} {part.what}, {part.elements:,} parameters, {part.dtype}"
+            lines += [f"  group {part.group}: {size}", f"    backend {part.backend}: {part.why}"]
+            for k, one in enumerate(part.passes):
+                reads = ", ".join(f"{n} {_bytes(b)}" for n, b in one.reads.items()) or "nothing"
+                writes = ", ".join(f"{n} {_bytes(b)}" for n, b in one.writes.items()) or "nothing"
+                lines.append(f"    pass {k + 1}: {_bytes(one.bytes)} bytes a parameter; reads {reads}; writes {writes}")
+            if part.leaves:
+                lines.append(f"    between passes, on whole tensors: {', '.join(part.leaves)}")
+            lines.append(
+                f"    {part.flops} FLOP a parameter; keeps {_bytes(part.state_bytes)} bytes of state a parameter"
+            )
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _other_bytes(specs: list[StateSpec], params: list[Tensor], h: Any) -> float:
+    """Bytes a parameter of what is shaped unlike the parameters."""
+    size = 0
+    for spec in (spec for spec in specs if spec.narrow or spec.kind == "aside"):
+        for p in params:
+            shape, dtype = other_shape(spec, p, h)
+            size += math.prod(shape) * dtype.itemsize if shape is not None else 0
+    return size / max(1, sum(p.numel() for p in params))
+
+
+def _bytes(x: float) -> str:
+    return f"{x:.3g}"
+
+
+def _names(group: dict[str, Any], most: int = 4) -> str:
+    """The first names of a group's parameters, where they have names."""
+    names = group.get("param_names", [])
+    return f": {', '.join(names[:most])}{', …' if len(names) > most else ''}" if names else ""

@@ -1,0 +1,372 @@
+"""The rule, with what surrounds it, as one `torch.fx` graph in the rows of the table of ops."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar, Protocol, cast
+
+from torch import Tensor, fx
+
+from thalweg._base.locked_cache import once
+from thalweg.ir import ops
+from thalweg.ir.fields import Hyper, StateSpec, of_numpy
+from thalweg.ir.names import Hypers, State
+from thalweg.ir.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
+from thalweg.ir.transforms import FIRSTS, update
+
+#: how many numbers a state of each kind stands for
+EXTENT = {"tensor": ELEMENT, "row": ROW, "per_tensor": PER_TENSOR, "aside": ASIDE, "number": HOST, "shared": HOST}
+
+
+WORDS = {
+    HOST: "a number",
+    GLOBAL: "a number of the group",
+    PER_TENSOR: "a number for each tensor",
+    ROW: "a number for each row",
+    ELEMENT: "a tensor",
+    ASIDE: "a tensor of another shape",
+}
+
+
+class UnsupportedOpError(TypeError):
+    """A rule uses an operation that no backend knows; the message names it and the line of the rule."""
+
+
+class Rule(Protocol):
+    """What the engine asks of an optimizer class."""
+
+    hypers: ClassVar[dict[str, Hyper]]
+    states: ClassVar[dict[str, StateSpec]]
+    takes_sparse: ClassVar[bool]
+    matrices_apart: ClassVar[bool]
+
+    @staticmethod
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
+        """Which way to go."""
+        ...
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What of the hyperparameters shapes the rule: choices by value, numbers by whether they are off.
+
+    Two groups with the same variant share one graph, whatever their learning rates.
+    """
+
+    rule: type[Rule]
+    choices: tuple[tuple[str, Any], ...]
+    off: frozenset[str]
+    counted: bool
+    scaled: bool = False
+    matrix: bool = True
+
+    def __str__(self) -> str:
+        shown = [f"{k}={v}" for k, v in self.choices if v != self.rule.hypers[k].default]
+        on = {k for k, h in self.rule.hypers.items() if h.switchable and h.symbolic} - self.off
+        parts = [*shown, *sorted(on), *(["loss scale"] if self.scaled else []), *([] if self.matrix else ["vectors"])]
+        return self.rule.__name__ + (f" ({', '.join(parts)})" if parts else "")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The graph of one variant: its placeholders are ``p``, ``g``, the state tensors, and numbers of the host.
+
+    Attributes:
+        variant: whose graph it is.
+        graph: every node calls a row of the table, a sum, a total or a leaf, and knows its extent.
+        outputs: what is kept, by name: ``p``, and everything of the state but its count.
+        states: what of the state is shaped as the parameter.
+        narrow: what of it is one number for each tensor or row.
+        asides: what of it has another shape.
+        numbers: the numbers of the state.
+        shared: the numbers that stand in the group.
+        scalars: names of the host's placeholders.
+    """
+
+    variant: Variant
+    graph: fx.Graph
+    outputs: dict[str, fx.Node]
+    states: tuple[StateSpec, ...]
+    narrow: tuple[StateSpec, ...]
+    asides: tuple[StateSpec, ...]
+    numbers: tuple[StateSpec, ...]
+    shared: tuple[StateSpec, ...]
+    scalars: tuple[str, ...]
+
+    @property
+    def common(self) -> list[str]:
+        """Which of the numbers that stand in the group follow from sums over all tensors: all groups have the same."""
+        return [spec.name for spec in self.shared if self.outputs[spec.name].meta["extent"] == GLOBAL]
+
+
+class _Symbol(fx.Proxy):
+    """A value of the rule. Whether a function is a method of tensors is all one here."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Hand a call over to the tracer, without the list of all functions of torch, which takes long to make."""
+        found: list[_Symbol] = []
+        fx.node.map_aggregate((args, kwargs or {}), lambda a: found.append(a) if isinstance(a, cls) else None)
+        return found[0].tracer.create_proxy("call_function", function, args, kwargs or {})
+
+
+class _Tracer(fx.proxy.GraphAppendingTracer):
+    """Turns each call into rows of the table, notes the rule's line, and lets a rule ask whether a number is on."""
+
+    def __init__(self, graph: fx.Graph, rule: type) -> None:
+        super().__init__(graph)
+        self.files = _files(rule)
+
+    def proxy(self, node: fx.Node) -> _Symbol:
+        """The value of a node."""
+        return _Symbol(node, self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
+        """A node for a row; for torch's or Python's spelling of it, what the table says that it means."""
+        args = fx.node.map_aggregate(args, self._number)
+        if kind == "placeholder" or isinstance(target, ops._Symbolic):
+            return super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        spelling = ops.SPELLINGS.get(ops.name_of(target))
+        if kind not in ("call_function", "call_method") or spelling is None:
+            raise self._unknown(ops.name_of(target))
+        try:
+            return spelling(*args, **kwargs)
+        except TypeError as error:
+            raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
+
+    def _number(self, arg: Any) -> Any:
+        """A constant tensor of one number is that number."""
+        if not isinstance(arg, Tensor):
+            return arg
+        if arg.numel() != 1:
+            raise UnsupportedOpError(f"{self.line()}: a constant tensor of shape {tuple(arg.shape)}: give it to a leaf")
+        return arg.item()
+
+    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> fx.Node:
+        """As in torch.fx; the node knows its extent and the line of the rule that asked for it."""
+        node = super().create_node(kind, target, args, kwargs, *rest, **more)
+        node.meta["line"] = self.line()
+        if kind == "call_function":
+            extents = [ops.extent_of(a) for a in node.all_input_nodes]
+            if isinstance(target, ops.Op):
+                node.meta["extent"] = max(extents)
+            else:
+                node.meta["extent"] = target.extent
+            if isinstance(target, ops.Leaf) and target.extent == PER_TENSOR and len(node.all_input_nodes) > 1:
+                raise UnsupportedOpError(
+                    f"{self.line()}: {target.name} depends on shapes alone, and is given a number that may change"
+                )
+            whole = isinstance(target, ops.Leaf) and target.extent != PER_TENSOR
+            if whole and any(map(ops.is_product, node.all_input_nodes)):
+                raise UnsupportedOpError(f"{self.line()}: {target.name} takes whole tensors, and is given a product")
+            if isinstance(target, ops.Leaf) and not {HOST, ELEMENT, ASIDE}.issuperset(extents):
+                raise UnsupportedOpError(f"{self.line()}: {target.name} takes whole tensors and numbers of the host")
+            if isinstance(target, ops.Op) and max(extents) == ASIDE:
+                raise UnsupportedOpError(
+                    f"{self.line()}: {target.name} of what is shaped unlike the parameter; write it within a leaf"
+                )
+            if isinstance(target, ops.Op) and ops.mistakes_conditions(target, args):
+                raise UnsupportedOpError(
+                    f"{self.line()}: {target.name} of conditions, which torch does not take for numbers; "
+                    "write ops.where(condition, a, b)"
+                )
+            summed = isinstance(target, (ops.Sum, ops.Total)) and not ops.folds(node)
+            if summed and ops.extent_of(node.args[0]) != ELEMENT:
+                raise UnsupportedOpError(f"{self.line()}: {target.name} of what is no tensor's elements")
+        return node
+
+    def _unknown(self, name: str) -> UnsupportedOpError:
+        known = ", ".join(sorted(ops.SPELLINGS))
+        return UnsupportedOpError(
+            f"{self.line()}: {name!r} is not an operation that a rule may use here; there are: {known}"
+        )
+
+    def line(self) -> str:
+        """File and line of the rule that is being run now."""
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename not in self.files:
+            frame = frame.f_back
+        return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "around the rule"
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Numbers that are off were traced as themselves, so a symbol that may be off is on; no other can be asked."""
+        if obj.node.meta.get("switch"):
+            return True
+        raise UnsupportedOpError(
+            f"{self.line()}: a branch on {obj.node.name!r}, whose value is not known when the rule is "
+            "traced. Write it as arithmetic, or declare the hyperparameter with hyper(off=...)"
+        )
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        """No symbol has parts."""
+        raise UnsupportedOpError(f"{self.line()}: {obj.node.name!r} is one value; it cannot be iterated over")
+
+
+def _files(rule: type) -> set[str]:
+    """The files whose lines are the rule's: those in which it, and the parent that it builds on, state a direction."""
+    stated: list[Any] = [c for c in rule.__mro__ if "direction" in c.__dict__][:2]
+    return {c.direction.__code__.co_filename for c in stated}
+
+
+def is_matrix(rule: type[Rule], p: Tensor) -> bool:
+    """Whether a parameter is what ``rule`` takes for a matrix: where it makes no difference, all are."""
+    return p.ndim > 1 or not rule.matrices_apart
+
+
+def variant(rule: type[Rule], group: Mapping[str, Any], scaled: bool = False, matrix: bool = True) -> Variant:
+    """The variant of ``rule`` that a parameter group asks for, of its matrices or of what is none."""
+    hypers = rule.hypers
+    choices = tuple((name, _frozen(group[name])) for name, h in hypers.items() if not h.symbolic)
+    off = frozenset(n for n, h in hypers.items() if h.symbolic and h.switchable and _is_off(group[n], h.off))
+    counted = any(spec.kind == "count" for spec in kept(rule, group, matrix))
+    return Variant(rule, choices, off, counted, scaled, matrix)
+
+
+def variants(rule: type[Rule], group: Mapping[str, Any]) -> list[Variant]:
+    """All that the parameters of a group may need."""
+    return [variant(rule, group, matrix=matrix) for matrix in ((True, False) if rule.matrices_apart else (True,))]
+
+
+def _is_off(value: Any, off: Any) -> bool:
+    return value is None if off is None else bool(value == off)
+
+
+def kept(rule: type[Rule], group: Mapping[str, Any], matrix: bool = True) -> list[StateSpec]:
+    """The state that ``rule`` keeps for each matrix of a group, or for each parameter that is none."""
+    h = SimpleNamespace(**{**group, **({"matrix": matrix} if rule.matrices_apart else {})})
+    return [spec for spec in rule.states.values() if spec.when(h)]
+
+
+@once  # a graph's nodes are told apart by what they are, not by what they say
+def trace(key: Variant) -> Traced:
+    """Run the rule once on symbols.
+
+    Raises:
+        UnsupportedOpError: for an operation that is not in the table of ops, or a branch on a number.
+    """
+    graph = fx.Graph()
+    tracer = _Tracer(graph, key.rule)
+    choices = dict(key.choices)
+    hypers = key.rule.hypers
+    on = {name: name not in key.off for name, h in hypers.items() if h.symbolic}
+    specs = kept(key.rule, {**choices, **on}, key.matrix)
+    states = tuple(spec for spec in specs if spec.kind == "tensor")
+    narrow = tuple(spec for spec in specs if spec.narrow)
+    asides = tuple(spec for spec in specs if spec.kind == "aside")
+    numbers = tuple(spec for spec in specs if spec.kind == "number")
+    shared = tuple(spec for spec in specs if spec.kind == "shared")
+
+    def symbol(name: str, extent: ops.Extent, switch: bool = False, place: tuple[Any, ...] = ()) -> fx.Proxy:
+        proxy = tracer.proxy(graph.placeholder(name))
+        proxy.node.meta.update(extent=extent, switch=switch, place=place or (name,))
+        return proxy
+
+    p, g = symbol("p", ELEMENT), symbol("g", ELEMENT)
+    kept_ = {spec.name: symbol(spec.name, EXTENT[spec.kind]) for spec in (*states, *narrow, *asides)}
+    values: dict[str, Any] = dict(choices)
+    for name, h in hypers.items():
+        if name in key.off:
+            values[name] = h.off
+        elif h.symbolic and "tuple" in h.annotation:
+            size = h.annotation.count("float")
+            values[name] = tuple(symbol(f"{name}_{i}", HOST, place=(name, i)) for i in range(size))
+        elif h.symbolic:
+            values[name] = symbol(name, HOST, switch=h.switchable)
+    kept_ |= {spec.name: symbol(spec.name, HOST) for spec in (*numbers, *shared)}
+    for name in ("first", *FIRSTS, "initial_lr", *(["step"] if key.counted else [])):
+        values[name] = symbol(name, HOST)
+    values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
+    if key.rule.matrices_apart:
+        values["matrix"] = key.matrix
+
+    s = State(key.rule, kept_)
+    new_p: Any = update(key.rule, cast(Tensor, p), cast(Tensor, g), s, Hypers(key.rule, values))
+    outputs = {
+        "p": _node(new_p, "the new parameter"),
+        **{k.name: _node(getattr(s, k.name), k.name) for k in specs if k.kind != "count"},
+    }
+    for spec in specs:
+        if spec.kind != "count":
+            _fits(spec, outputs[spec.name])
+    graph.output(outputs)
+    graph.eliminate_dead_code()
+    for node in [n for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST and not n.users]:
+        graph.erase_node(node)
+    scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST)
+    return Traced(key, graph, outputs, states, narrow, asides, numbers, shared, scalars)
+
+
+def sums_over_all(key: Variant) -> bool:
+    """Whether a step follows from sums over all tensors."""
+    traced = trace(key)
+    return bool(traced.shared) or any(isinstance(n.target, ops.Total) for n in traced.graph.nodes)
+
+
+def _node(value: Any, what: str) -> fx.Node:
+    if not isinstance(value, fx.Proxy):
+        raise UnsupportedOpError(f"{what} is {value!r}, which does not depend on anything that the rule was given")
+    return value.node
+
+
+def _fits(spec: StateSpec, node: fx.Node) -> None:
+    """Refuse a state that is given more, or something else, than it was declared to hold."""
+    most = GLOBAL if spec.kind == "shared" else EXTENT[spec.kind]
+    extent = node.meta["extent"]
+    if extent > most or (spec.kind == "aside" and extent != ASIDE):
+        line = node.meta.get("line", spec.name)
+        raise UnsupportedOpError(f"{line}: {spec.name} is declared as {WORDS[most]}, and is given {WORDS[extent]}")
+
+
+class Host:
+    """The numbers of a step that do not depend on any tensor, evaluated in Python floats."""
+
+    def __init__(self, traced: Traced) -> None:
+        self.after = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == GLOBAL]
+        self.order = [n for n in traced.graph.nodes if n.op != "output" and n.meta["extent"] == HOST]
+        self.evaluate = _python(self.order)
+
+    def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
+        """The value of every node of the host, from the group's hyperparameters as plain numbers."""
+        return dict(zip(self.order, self.evaluate(vars(h)), strict=True))
+
+    def with_totals(self, h: SimpleNamespace, totals: Mapping[str, float]) -> dict[fx.Node, Any]:
+        """The same, and the value of every node that follows from sums over all tensors."""
+        values = self(h)
+        for node in self.after:
+            target: Any = node.target
+            args = [values.get(a) if isinstance(a, fx.Node) else a for a in node.args]
+            values[node] = totals[target.name] if isinstance(target, ops.Total) else target.host(*args)
+        return values
+
+    @staticmethod
+    @functools.cache
+    def of(key: Variant) -> Host:
+        """That of a variant."""
+        return Host(trace(key))
+
+
+def _python(nodes: list[fx.Node]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """A function from hyperparameters to the values of all these nodes: it runs at every step."""
+    known: dict[str, Any] = {}
+    names = {node: f"value_{i}" for i, node in enumerate(nodes)}  # the rule's own names could be those in use here
+    lines = []
+    for i, node in enumerate(nodes):
+        if node.op == "placeholder":
+            lines.append(f"value_{i} = h" + "".join(f"[{key!r}]" for key in node.meta["place"]))
+            continue
+        target: Any = node.target
+        known[f"op_{i}"] = target.host
+        known |= {f"given_{i}_{j}": a for j, a in enumerate(node.args) if not isinstance(a, fx.Node)}
+        args = [names[a] if isinstance(a, fx.Node) else f"given_{i}_{j}" for j, a in enumerate(node.args)]
+        lines.append(f"value_{i} = op_{i}({', '.join(args)})")
+    lines.append(f"return ({''.join(f'{name}, ' for name in names.values())})")
+    exec("def evaluate(h):\n    " + "\n    ".join(lines), known)
+    return cast("Callable[[dict[str, Any]], tuple[Any, ...]]", known["evaluate"])
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else of_numpy(value)

@@ -1,0 +1,1 @@
+"""One step: parameters sorted into batches, guarded against change, and run by a backend."""

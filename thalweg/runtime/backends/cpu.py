@@ -1,0 +1,442 @@
+"""One generated C function a stage, over tables of pointers, on all cores: the whole update at the speed of memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from thalweg.ir import ops
+from thalweg.ir.ops import PER_TENSOR, ROW
+from thalweg.ir.passes import Stage, plan
+from thalweg.ir.trace import Variant
+from thalweg.native import compiler, openmp
+from thalweg.runtime.backends import staged
+from thalweg.runtime.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode, pointer
+from thalweg.runtime.backends.codegen import Writer, variable
+from thalweg.runtime.backends.staged import Between
+from thalweg.runtime.batch import Batch
+from thalweg.runtime.formats import BLOCK, Format
+
+#: elements of one piece of work; sums are gathered piece by piece, so that they do not depend on the number of threads
+CHUNK = 1 << 14
+#: what starting on a tensor costs, in elements
+START = 32
+#: elements for which a loop looks ahead at once; in fewer and larger portions what is fetched comes too late
+STRIDE = 32
+
+
+def refusal(batch: Batch) -> str | None:
+    """Why it cannot serve this batch."""
+    if batch.device.type != "cpu":
+        return f"the tensors are on {batch.device}"
+    found, why = compiler.available()
+    if not found:
+        return why
+    return staged.refusal(batch)
+
+
+# -- from a plan to C -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The source of one variant for given formats, and what its stages take.
+
+    Attributes:
+        source: C.
+        tables: the pointer tables, in order.
+        host: for each stage the numbers of the host that it takes; then come its totals, then the key of random bits.
+        totals: for each stage the totals that it takes.
+        numbers: nodes that are one number a tensor, by its shape or kept.
+        sums: all sums, in order; then what is kept a row.
+    """
+
+    source: str
+    tables: tuple[str, ...]
+    host: tuple[tuple[fx.Node, ...], ...]
+    totals: tuple[tuple[str, ...], ...]
+    numbers: tuple[fx.Node, ...]
+    sums: tuple[fx.Node, ...]
+
+
+@functools.cache
+def kernel(key: Variant, formats: tuple[tuple[str, Format], ...], grad: str, exact: bool) -> Kernel:
+    """Write the C of a variant."""
+    return _Writer(plan(key, exact), dict(formats), Format(grad)).write()
+
+
+class _Writer(Writer):
+    """Writes one function for each stage."""
+
+    def write(self) -> Kernel:
+        """All stages."""
+        bodies, host, totals = [], [], []
+        for k, stage in enumerate(self.plan.stages):
+            hosts, known = self.host(stage), sorted(stage.needs)
+            host.append(tuple(hosts))
+            totals.append(tuple(known))
+            bodies.append(self._stage(k, stage, hosts, known))
+        scalar = "double" if self.double else "float"
+        head = f"/* {self.plan.traced.variant}, computed in {scalar} */\n"
+        source = f"{head}typedef {scalar} T;\n{PRELUDE}\n" + "\n\n".join(bodies) + "\n"
+        return Kernel(source, tuple(self.tables), tuple(host), tuple(totals), tuple(self.numbers), tuple(self.sums))
+
+    def _stage(self, k: int, stage: Stage, hosts: list[fx.Node], known: list[str]) -> str:
+        reads = [self.slot(n) for n in stage.loads]
+        writes = list(stage.stores)
+        used = dict.fromkeys([*reads, *writes])
+        random = [name for name in writes if self.formats[name].stochastic]
+        tensor_sums = [n for n in stage.sums if n.meta["extent"] != ROW]
+        what = f"reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'}"
+        head = [
+            f"/* pass {k + 1} of {len(self.plan.stages)}: {what} */",
+            f"void stage_{k}(const Job *job, const double *h)",
+            "{",
+        ]
+        if not (stage.stores or stage.sums):  # only numbers follow from sums that are known now
+            return "\n".join([*head, "}"])
+        lines = [
+            *head,
+            *(f"    const T {variable(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
+            "    PARALLEL",
+            "    for (int64_t c = first_of(job); c < last_of(job); c++) {",
+            "        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];",
+        ]
+        for name in used:
+            lines.append(self._pointer(name, self.formats[name], name in writes))
+        for name in self._streams(used):
+            lines.append(f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {pointer(name)});")
+        key = f"(uint32_t)h[{len(hosts) + len(known)}]"
+        for pair in sorted({self.slots[name] // 2 for name in random}):
+            lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
+        for node in stage.once:
+            lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
+        size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
+        lines += [f"        double all_{n.name} = 0;" for n in tensor_sums]
+        lines += self._rows(stage, size, self._stretches(stage, size, writes, list(used)))
+        for i, node in enumerate(tensor_sums):
+            lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = all_{node.name};")
+        lines.append("    }")
+        lines += self._gather(tensor_sums)
+        lines.append("}")
+        return "\n".join(line for line in lines if line)
+
+    def _rows(self, stage: Stage, size: int, body: list[str]) -> list[str]:
+        """The loop over the elements of a chunk: all at once or row by row.
+
+        No more numbers than a chunk of no rows has are added up in T; such sums, of which a long row has many, in
+        double.
+        """
+        row_sums = [n for n in stage.sums if n.meta["extent"] == ROW]
+        begun = [f"        T sum_{n.name}[{size}] = {{0}};" for n in stage.sums]
+        ended = [
+            f"        {'row' if n in row_sums else 'all'}_{n.name} += sum_of(sum_{n.name}, {size});" for n in stage.sums
+        ]
+        if not stage.by_row:
+            return ["        const int64_t from = begin, to = end;", *begun, *body, *ended]
+        return [
+            "        const int64_t columns = job->columns[t];",
+            "        int64_t r = job->row[t] + begin / columns;",
+            "        for (int64_t row = begin; row < end; row += columns, r++) {",
+            *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
+            *(f"            double row_{n.name} = 0;" for n in row_sums),
+            f"            for (int64_t from = row; from < row + columns; from += {CHUNK}) {{",
+            "                const int64_t left = row + columns - from;",
+            f"                const int64_t to = from + (left < {CHUNK} ? left : {CHUNK});",
+            *("        " + line for line in (*begun, *body, *ended)),
+            "            }",
+            *(f"            job->sum[{self.sums.index(n)}][r] = row_{n.name};" for n in row_sums),
+            "        }",
+        ]
+
+    def _stretches(self, stage: Stage, size: int, writes: list[str], used: list[str]) -> list[str]:
+        """A loop over the elements in short stretches; in each, what a later one needs is fetched.
+
+        What is not kept as C computes is decoded before the rule's own loop, and encoded after it: in the midst of it,
+        numbers of 8 or 16 bits would make the compiler widen all of it two- or fourfold.
+        """
+        kept = [name for name in dict.fromkeys(self.slot(n) for n in stage.loads) if not self.formats[name].plain]
+        made = [name for name in writes if not self.formats[name].plain]
+        slots = {name: self.slots.get(name, 0) for name in made}
+        pairs = sorted({slots[name] // 2 for name in made if self.formats[name].stochastic})
+        return [
+            f"        for (int64_t at = from; at < to; at += {size}) {{",
+            *(f"            AHEAD({pointer(name)}, next_{name}, {size})" for name in self._streams(used)),
+            f"            STRETCH({size},",
+            *(f"                T old_{name}[{size}];" for name in kept),
+            *(f"                {decode(self.formats[name], name)}" for name in kept),
+            *(f"                T new_{name}[{size}];" for name in made),
+            *self._loop(stage, writes),
+            *(f"                uint32_t bits_{k}[{size}];" for k in pairs),
+            *(f"                draw(stream_{k}, at, n, bits_{k});" for k in pairs),
+            *(f"                {encode(self.formats[name], name, slots[name])}" for name in made),
+            "            )",
+            "        }",
+        ]
+
+    def _streams(self, used: Iterable[str]) -> list[str]:
+        """What a loop walks through; a product's factors are few, and read again and again."""
+        return [name for name in used if self.formats[name].name != "product"]
+
+    def _root(self, stage: Stage, name: str) -> str:
+        """The root of what is stored: most rules have taken it already."""
+        node = stage.stores[name]
+        roots = [n for n in stage.body if getattr(n.target, "name", "") == "sqrt" and n.args[0] is node]
+        return variable(roots[0]) if roots else f"sqrtf({variable(node)})"
+
+    def _loop(self, stage: Stage, writes: list[str]) -> list[str]:
+        lines = []
+        for node in stage.loads:
+            name = self.slot(node)
+            where = f"{pointer(name)}[i]" if self.formats[name].plain else f"old_{name}[i - at]"
+            lines.append(f"const T {variable(node)} = {where};")
+        lines += [f"const T {variable(node)} = {self._expression(node)};" for node in stage.body]
+        # as many sums as a stretch has elements: a single one would have to wait for itself
+        lines += [f"sum_{node.name}[i - at] += {variable(node.args[0])};" for node in stage.sums]
+        for name in writes:
+            f, value = self.formats[name], variable(stage.stores[name])
+            where = f"{pointer(name)}[i]" if f.plain else f"new_{name}[i - at]"
+            lines.append(f"{where} = {self._root(stage, name) if f.name == 'uint8' else value};")
+        return [
+            "                SIMD()",
+            "                for (int64_t i = at; i < at + n; i++) {",
+            *(f"                    {line}" for line in lines),
+            "                }",
+        ]
+
+    def _pointer(self, name: str, f: Format, written: bool) -> str:
+        kinds = [(C_TYPE[f.name], "")] + ([(BESIDE[f.name], f"_{f.beside}")] if f.beside else [])
+        lines = []
+        for kind, end in kinds:
+            what = f"{kind} *const {pointer(name)}{end}" if written else f"const {kind} *const {pointer(name)}{end}"
+            lines.append(f"        {what} = ((void **)job->table[{self.tables.index(name + end)}])[t];")
+        return "\n".join(lines)
+
+    def _once(self, node: fx.Node, hosts: list[fx.Node], known: list[str]) -> str:
+        target: Any = node.target
+        if isinstance(target, ops.Total):
+            return f"(T)h[{len(hosts) + known.index(target.name)}]"
+        if isinstance(target, ops.Sum):
+            return f"(T)job->sum[{self.sums.index(node)}][t]"
+        if isinstance(target, ops.Leaf) or node.op == "placeholder":
+            return f"(T)job->number[{self.numbers.index(node)}][t]"
+        return self._expression(node)
+
+    def _row(self, node: fx.Node) -> str:
+        if isinstance(node.target, ops.Sum) or node.op == "placeholder":
+            return f"(T)job->sum[{self.sums.index(node)}][r]"
+        return self._expression(node)
+
+    def _expression(self, node: fx.Node) -> str:
+        target: Any = node.target
+        return str(target.c.format(*(self._argument(a) for a in node.args), f="" if self.double else "f"))
+
+    def _argument(self, value: Any) -> str:
+        return variable(value) if isinstance(value, fx.Node) else _literal(value, self.double)
+
+    def _gather(self, sums: list[fx.Node]) -> list[str]:
+        """After the pass: pieces to tensors, in order, in double."""
+        lines = []
+        for i, node in enumerate(sums):
+            total = isinstance(node.target, ops.Total)
+            where = (
+                f"*job->share[{self._share(node)}]" if total else f"job->sum[{self.sums.index(node)}][job->tensor[c]]"
+            )
+            if total:
+                lines.append(f"    {where} = 0;")
+            else:
+                lines.append(
+                    f"    for (int64_t t = 0; t < job->tensors; t++) job->sum[{self.sums.index(node)}][t] = 0;"
+                )
+            lines.append(
+                f"    for (int64_t c = 0; c < job->chunks; c++) {where} += job->partial[c * {len(sums)} + {i}];"
+            )
+        return lines
+
+    def _share(self, node: fx.Node) -> int:
+        gathered = [n for stage in self.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]
+        return gathered.index(node)
+
+
+def _literal(value: Any, double: bool) -> str:
+    value = float(value)
+    if math.isnan(value):
+        return "(T)NAN"
+    if math.isinf(value):
+        return "(T)INFINITY" if value > 0 else "(-(T)INFINITY)"
+    text = repr(value) + ("" if double else "f")
+    return f"({text})" if value < 0 else text
+
+
+# -- running it -----------------------------------------------------------------------------------------------------
+
+
+class _Job(ctypes.Structure):
+    """What the C knows as ``Job``."""
+
+    _fields_ = [
+        ("threads", ctypes.c_int64),
+        ("tensors", ctypes.c_int64),
+        ("chunks", ctypes.c_int64),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "tensor",
+                "begin",
+                "end",
+                "cost",
+                "table",
+                "number",
+                "sum",
+                "share",
+                "partial",
+                "columns",
+                "row",
+                "width",
+                "area",
+                "id",
+            )
+        ),
+    ]
+
+
+class Work(Between):
+    """A batch with its tables of pointers; only the gradients' is written anew at each step."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.kernel = kernel(*self.key)
+        self.library = compiler.library(self.kernel.source)
+        self.functions = [getattr(self.library.cdll, f"stage_{k}") for k in range(len(self.kernel.host))]
+        for function in self.functions:
+            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+            function.restype = None
+        self.keep: list[Any] = []
+        self.job = _Job(tensors=len(batch.params))
+        self._cut()
+        self._tables()
+
+    def _cut(self) -> None:
+        """Cut the tensors into chunks of about equal size, on borders of rows and blocks."""
+        batch = self.batch
+        by_row = batch.plan.uses_rows
+        tensor, begin, end, cost = array("q"), array("q"), array("q"), array("q", [0])
+        columns = array(
+            "q", [max(1, p.numel() // p.shape[0] if p.ndim > 1 and p.shape[0] else p.numel()) for p in batch.params]
+        )
+        rows = array("q", [0])
+        for t, p in enumerate(batch.params):
+            size = p.numel()
+            rows.append(rows[-1] + size // columns[t])
+            step = max(1, CHUNK // columns[t]) * columns[t] if by_row else CHUNK
+            for start in range(0, size, step):
+                stop = min(start + step, size)
+                tensor.append(t)
+                begin.append(start)
+                end.append(stop)
+                cost.append(cost[-1] + stop - start + START)
+        self.size = cost[-1]
+        self.job.chunks = len(tensor)
+        for name, values in (
+            ("tensor", tensor),
+            ("begin", begin),
+            ("end", end),
+            ("cost", cost),
+            ("columns", columns),
+            ("row", rows),
+        ):
+            setattr(self.job, name, self._address(values))
+        self.job.width, self.job.area = (self._address(array("q", x)) for x in (self.widths, self.areas))
+        self.job.id = self._address(array("I", batch.ids))
+        sums = self.kernel.sums
+        self.sums = [
+            array("d", bytes(8 * max(1, rows[-1] if n.meta["extent"] == ROW else len(batch.params)))) for n in sums
+        ]
+        self.job.sum = self._address(array("Q", [s.buffer_info()[0] for s in self.sums] or [0]))
+        most = max(len(stage.sums) for stage in batch.plan.stages)
+        self.job.partial = self._address(array("d", bytes(8 * max(1, most * len(tensor)))))
+        gathered = [total.name for stage in batch.plan.stages for n in stage.sums if (total := _total(n))]
+        self.shares = {name: array("d", [0.0]) for name in gathered}
+        self.job.share = self._address(array("Q", [self.shares[name].buffer_info()[0] for name in gathered] or [0]))
+        self.numbers = [self._number(n) for n in self.kernel.numbers]
+        self.job.number = self._address(array("Q", [a.buffer_info()[0] for a in self.numbers] or [0]))
+        vectors = zip((*sums, *self.kernel.numbers), (*self.sums, *self.numbers), strict=True)
+        count = {ROW: rows[-1], PER_TENSOR: len(batch.params)}
+        self.vectors = {n: torch.frombuffer(v, dtype=torch.float64)[: count[n.meta["extent"]]] for n, v in vectors}
+
+    def _number(self, node: fx.Node) -> array[float]:
+        """One a tensor: by its shape, or room for what is kept."""
+        if node.op == "placeholder":
+            return array("d", bytes(8 * len(self.batch.params)))
+        return array("d", map(float, _leaf(node).over(self.batch.params, *node.args[1:])))
+
+    def vector(self, node: fx.Node) -> Tensor:
+        """One number for each tensor or row, as the C sees it."""
+        return self.vectors[node]
+
+    def _tables(self) -> None:
+        batch = self.batch
+        fixed = {
+            "p": batch.params,
+            **batch.states,
+            **{f"{n}_{batch.formats[n].beside}": ts for n, ts in batch.beside.items()},
+        }
+        self.tables = {name: array("Q", [t.data_ptr() for t in ts]) for name, ts in fixed.items()}
+        self.index = array(
+            "Q", [self.tables[n].buffer_info()[0] if n in self.tables else 0 for n in self.kernel.tables]
+        )
+        self.job.table = self.index.buffer_info()[0]
+
+    def _address(self, values: array[Any]) -> int:
+        self.keep.append(values)
+        return values.buffer_info()[0]
+
+    def point(self, name: str, tensors: list[Tensor]) -> None:
+        """Let a table of pointers show these tensors."""
+        self._point(name, [t.data_ptr() for t in tensors])
+
+    def _point(self, name: str, addresses: Sequence[int]) -> None:
+        table = array("Q", addresses)
+        self.tables[name] = table
+        self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
+
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """One pass, and the leaves behind it."""
+        batch, this = self.batch, self.batch.plan.stages[stage]
+        if stage == 0:
+            self.begin()
+            self._point("g", batch.addresses)
+            self.job.threads = openmp.threads(self.size)
+        self.make_room(this)
+        self.fold(this, totals)
+        if this.stores or this.sums:
+            numbers = [batch.values[n] for n in self.kernel.host[stage]]
+            known = [float(totals[name]) for name in self.kernel.totals[stage]]
+            h = array("d", [*numbers, *known, batch.key])
+            self.functions[stage](ctypes.addressof(self.job), h.buffer_info()[0])
+        self.run_leaves(this)
+        if stage == len(batch.plan.stages) - 1:
+            self.end(totals)
+        return {name: self.shares[name][0] for name in this.gives}
+
+
+def _total(node: fx.Node) -> ops.Total | None:
+    return node.target if isinstance(node.target, ops.Total) else None
+
+
+def _leaf(node: fx.Node) -> ops.Leaf:
+    assert isinstance(node.target, ops.Leaf)
+    return node.target
+
+
+def prepare(batch: Batch) -> Work:
+    """Compile, and build the tables."""
+    return Work(batch)

@@ -1,0 +1,320 @@
+"""What a backend gets: parameters that take the same step, side by side, kept from step to step while nothing moves."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ctypes import c_float
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, chain
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from thalweg._base.errors import bad_argument
+from thalweg.ir import counter_rng
+from thalweg.ir.fields import StateSpec
+from thalweg.ir.passes import Plan, plan
+from thalweg.ir.trace import Variant
+from thalweg.runtime.formats import PLAIN, Format, Storage, is_dense, name_of
+from thalweg.runtime.guards import Places, local, opaque, oriented
+from thalweg.runtime.sharding import is_part
+
+#: why a batch is left to `eager`
+OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
+
+
+@dataclass
+class Batch:
+    """Tensors of one group, device and dtype, at the same step; lists of equal length.
+
+    Attributes:
+        variant: which graph.
+        formats: how ``p`` and each state tensor lie in memory.
+        params, grads: local, real tensors (complex ones are seen as pairs of reals), as (out, in, …) where the group
+            says that they are kept transposed; so are the states of their shape.
+        addresses: of the gradients.
+        states: the state tensors by name; ``beside``: the second tensor of formats that have one, by name.
+        narrow: by name, what is kept of each tensor or row, all in one vector; ``views`` are its parts, as they
+            stand in the state.
+        asides: by name, what is kept in other shapes, with None for a parameter that has none; a list to write to.
+        ids: position of each parameter in the optimizer.
+        h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
+            0.0) and the numbers of the state.
+        values: of every number of the host that follows from ``h``.
+        key: what random bits start from at this update.
+        sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
+    """
+
+    variant: Variant
+    formats: dict[str, Format]
+    params: list[Tensor]
+    grads: list[Tensor]
+    states: dict[str, list[Tensor]]
+    beside: dict[str, list[Tensor]]
+    ids: list[int]
+    dense: bool
+    sharded: bool = False
+    narrow: dict[str, Tensor] = field(default_factory=dict)
+    views: dict[str, list[Tensor]] = field(default_factory=dict)
+    asides: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    addresses: Sequence[int] = field(default_factory=list)
+    h: SimpleNamespace = field(default_factory=SimpleNamespace)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    key: int = 0
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether what is stored of the state, and beside a parameter, is what was computed."""
+        return all(f.exact for name, f in self.formats.items() if name != "p" or f.beside)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The stages."""
+        return plan(self.variant, self.exact)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.params[0].device
+
+    @property
+    def opaque(self) -> bool:
+        """Whether nothing can be told of where a tensor lies: then it is not for lists or kernels."""
+        kept = chain(*self.states.values(), *self.beside.values())
+        return any(map(opaque, chain(self.params, self.grads, kept)))
+
+    @property
+    def compute(self) -> torch.dtype:
+        """What the rule computes in."""
+        return torch.float64 if self.params[0].dtype == torch.float64 else torch.float32
+
+    @cached_property
+    def slots(self) -> dict[str, int]:
+        """The states and ``p`` by name, numbered: which stream of random bits rounds them."""
+        return slots(self.formats)
+
+
+def slots(names: Iterable[str]) -> dict[str, int]:
+    """``p`` comes last, so that two states share a stream of random bits."""
+    return {name: i for i, name in enumerate(sorted(names, key=lambda name: name == "p"))}
+
+
+class SparseGradientError(ValueError, RuntimeError):
+    """An optimizer for which a gradient's zeros mean something got a sparse one. In torch it is a RuntimeError."""
+
+
+def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
+    """Refuse what no backend, or not this rule, takes, before anything changes."""
+    if name_of(p.dtype) not in PLAIN:
+        raise bad_argument("params", p.dtype, "one of " + ", ".join(PLAIN) + ", or complex ones")
+    if g.layout != torch.strided:
+        if not rule.takes_sparse:
+            raise SparseGradientError(
+                f"grad={g.layout}: expected a dense gradient: {rule.__name__} does not support sparse gradients. "
+                "SGD and Adagrad do, as does torch.optim.SparseAdam"
+            )
+        warnings.warn(
+            f"a sparse gradient of shape {tuple(g.shape)} is made dense at each step, which takes memory and time for "
+            "the whole tensor; those of torch.optim move its rows alone",
+            stacklevel=2,
+        )
+    if g.shape != p.shape:
+        raise bad_argument("grad.shape", tuple(g.shape), f"the parameter's, {tuple(p.shape)}")
+    if g.device != p.device:
+        raise bad_argument("grad.device", str(g.device), f"the parameter's, {p.device}")
+    if g.is_complex() != p.is_complex() or not (g.is_floating_point() or g.is_complex()):
+        raise bad_argument("grad.dtype", g.dtype, f"a kind of number like the parameter's, {p.dtype}")
+    if hasattr(g, "_local_tensor") != hasattr(p, "_local_tensor"):
+        raise bad_argument("grad", type(g).__name__, f"what the parameter is, {type(p).__name__}")
+
+
+class Bound:
+    """Parameters of one group bound to a backend: found again at the next step while nothing has moved."""
+
+    def __init__(
+        self,
+        owners: list[Tensor],
+        states: list[dict[str, Any]],
+        specs: Sequence[StateSpec],
+        key: Variant,
+        storage: Storage,
+        ids: list[int],
+        everything: dict[Any, Any],
+    ) -> None:
+        self.owners, self.kept, self.specs = owners, states, specs
+        self.asked = key  # of the group; what is no matrix may follow another
+        self.transposed: bool = dict(key.choices).get("transposed", False)
+        params = self._oriented(owners)
+        formats = formats_of(params[0].dtype, specs, storage)
+        tensors = {name: self._oriented([s[name] for s in states]) for name in formats if name != "p"}
+        beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
+        dense = all(is_dense(p) for p in params)
+        self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
+        self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(is_part, owners)))
+        self.work: Any = None
+        self.backend, self.why = "", ""
+        self.stateless = not (specs or beside)
+        self.firsts: dict[str, float] = {}
+        self.listed = True  # until a backend is chosen that takes addresses alone
+        self.values: dict[str, float] = {}
+        self.group = 0
+        self.objects: dict[str, list[Any]] = {}
+        self.ends: dict[str, tuple[int, int]] = {}
+        self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.counted}
+        self.first_numbers = {name: c_float.from_address(home.data_ptr()) for name, home in self.numbers.items()}
+        narrow = [spec for spec in specs if spec.narrow]
+        self.asides = [spec.name for spec in specs if spec.kind == "aside"]
+        for spec in narrow:
+            self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
+        names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
+        self.places = Places(owners, states, names, self.objects, dense, key.rule.takes_sparse, everything)
+
+    def _oriented(self, tensors: Sequence[Any]) -> list[Tensor]:
+        """What belongs to the parameters, one for each, as the rule sees it; scales of blocks are no such tensors."""
+        pairs = zip(tensors, self.owners, strict=True)
+        return [oriented(local(x), p, self.transposed and x.shape == p.shape) for x, p in pairs]
+
+    def _share(self, name: str) -> Tensor:
+        """Lay the numbers of all parameters side by side, so that one addition counts them all."""
+        home = torch.tensor([float(s[name]) for s in self.kept], dtype=torch.float32, device="cpu")
+        for i, s in enumerate(self.kept):
+            s[name] = part(home, i, torch.Size())
+        self.objects[name] = [s[name] for s in self.kept]
+        self.ends[name] = home.data_ptr(), home[-1].data_ptr()
+        return home
+
+    def _join(self, spec: StateSpec) -> tuple[Tensor, list[Tensor]]:
+        """Lay what is kept of tensors or rows side by side, so that it can be seen as one vector."""
+        shapes = [s[spec.name].shape for s in self.kept]
+        # kernels see no rows in a tensor without elements: what is kept of such rows lies behind that of the others
+        seen = [spec.kind == "per_tensor" or p.numel() > 0 for p in self.batch.params]
+        order = sorted(range(len(shapes)), key=lambda i: not seen[i])
+        home = torch.cat([self.kept[i][spec.name].flatten() for i in order])
+        begin = dict(zip(order, accumulate((shapes[i].numel() for i in order), initial=0), strict=False))
+        views = [part(home, begin[i], shape) for i, shape in enumerate(shapes)]
+        for s, view in zip(self.kept, views, strict=True):
+            s[spec.name] = view
+        return home[: sum(shape.numel() for shape, here in zip(shapes, seen, strict=True) if here)], views
+
+    def end(self) -> None:
+        """A step has ended: what is kept aside is new."""
+        for name, tensors in self.batch.asides.items():
+            for s, x in zip(self.kept, tensors, strict=True):
+                if x is not None:
+                    s[name] = x
+
+    def again(self, owners: list[Tensor], states: Callable[[], Sequence[Any]]) -> bool:
+        """Take the gradients of a further step; False if parameters or states are others, or not where they were."""
+        grads = self.places.gradients(owners, None if self.stateless else states, self.listed)
+        if grads is None:
+            return False
+        # whoever moves the tensors of a state moves all: the ends tell whether the numbers still lie side by side
+        for name, objects in self.objects.items():
+            if (objects[0].data_ptr(), objects[-1].data_ptr()) != self.ends[name]:
+                return False
+        if self.places.counted:
+            values: dict[str, float] | None = {name: first.value for name, first in self.first_numbers.items()}
+        else:
+            values = self.count()
+        if values is None:
+            return False
+        if self.transposed and grads:
+            grads = [oriented(g, p, True) for g, p in zip(grads, owners, strict=True)]
+        self.batch.grads, self.batch.addresses, self.values = grads, self.places.addresses, values
+        for name in self.asides:
+            self.batch.asides[name] = [s.get(name) for s in self.kept]
+        return True
+
+    def count(self) -> dict[str, float] | None:
+        """The numbers of the state, if all parameters still have the same; None otherwise."""
+        values = {}
+        for name, home in self.numbers.items():
+            low, high = home.aminmax()
+            if low != high and not bool(low.isnan() & high.isnan()):
+                return None
+            values[name] = float(low)
+        return values
+
+
+def part(home: Tensor, at: int, shape: torch.Size) -> Tensor:
+    """Some numbers of a vector as a tensor whose storage is no longer than they are: saved, it takes no more room."""
+    if home.is_meta:
+        return home.new_empty(shape)
+    size = home.element_size()
+    storage = home.untyped_storage()[at * size : (at + shape.numel()) * size]
+    return home.new_empty(0).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def beside_name(name: str, f: Format) -> str:
+    """Key of the second tensor in a parameter's state."""
+    return f"{'master' if name == 'p' else name}_{f.beside}"
+
+
+def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage) -> dict[str, Format]:
+    """How ``p`` and the declared states of a parameter of this dtype lie in memory."""
+    dtype = dtype.to_real()
+    formats = {"p": storage.of_parameter(dtype)}
+    of_copies = storage.never_narrow
+    for spec in specs:
+        if spec.kind == "tensor":
+            formats[spec.name] = (of_copies if spec.begins_at_p else storage).of_state(dtype, spec.signed)
+    return formats
+
+
+def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, Format], mine: dict[str, Any]) -> None:
+    """Create in ``mine`` what is missing of the state of one parameter."""
+    of_p = formats["p"]
+    if of_p.beside and beside_name("p", of_p) not in mine:
+        mine[beside_name("p", of_p)] = of_p.new_beside(p.detach())
+    for spec in specs:
+        if spec.kind == "shared":
+            continue
+        if mine.get(spec.name) is None:
+            if spec.counted:
+                mine[spec.name] = float(spec.fill(h))  # a tensor once it is known with whom
+                continue
+            if spec.kind != "tensor":
+                shape, dtype = other_shape(spec, p, h)
+                if shape is not None:
+                    mine[spec.name] = torch.full(shape, spec.fill(h), dtype=dtype, device=p.device)
+                continue
+            f = formats[spec.name]
+            dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
+            mine[spec.name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+            if f.beside:
+                mine[beside_name(spec.name, f)] = f.new_beside(mine[spec.name])
+            if spec.begins_at_p:
+                bits = local(mine[beside_name("p", of_p)]) if of_p.beside else None
+                write(mine, spec.name, f, of_p.decode(local(p.detach()), bits))
+            elif value := float(spec.fill(h)):
+                working = torch.float64 if f.name == "float64" else torch.float32
+                write(mine, spec.name, f, torch.full_like(local(p), value, dtype=working))
+
+
+def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool:
+    """Whether a parameter lacks a state that it ought to have."""
+    if spec.kind == "shared" or mine.get(spec.name) is not None:
+        return False
+    return spec.kind != "aside" or other_shape(spec, p, h)[0] is not None
+
+
+def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | None, torch.dtype]:
+    """Shape and dtype of a state that is not shaped as its parameter; no shape where this parameter has none."""
+    x = oriented(local(p), p, h.transposed)
+    working = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if spec.kind == "aside":
+        assert spec.shape is not None
+        return spec.shape(x, h), spec.dtype or working
+    if spec.kind == "per_tensor" or x.ndim == 0:
+        return (), working
+    return (x.shape[0] if x.ndim > 1 else 1, *(1 for _ in x.shape[1:])), working
+
+
+def write(mine: dict[str, Any], name: str, f: Format, numbers: Tensor) -> None:
+    """Encode numbers into a state, rounded to the nearest."""
+    beside = mine.get(beside_name(name, f)) if f.beside else None
+    Format(f.name).encode(numbers, local(mine[name]), None if beside is None else local(beside), counter_rng.nearest)

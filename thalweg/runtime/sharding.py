@@ -1,0 +1,122 @@
+"""Parameters that are parts of larger ones, or of which this process has some: what looks at wholes is refused.
+
+A shard of a DTensor and a flat parameter of FSDP hold a piece of one tensor, or several end to end; a rule that moves
+each element by itself steps them as it would the whole, and no other does.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+from thalweg.ir.fields import Hyper
+from thalweg.ir.passes import plan
+from thalweg.ir.trace import sums_over_all, variants
+
+ZERO = "ZeroRedundancyOptimizer"
+#: how far up the stack a constructor is looked for that builds this optimizer
+FRAMES = 12
+
+
+def split_up(p: Tensor) -> bool:
+    """Whether only a part of a distributed tensor is here."""
+    mesh: Any = getattr(p, "device_mesh", None)
+    placements: Any = getattr(p, "placements", ())
+    return any(mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(placements))
+
+
+def flattened(p: Tensor) -> bool:
+    """Whether it is a flat parameter of `torch.distributed.fsdp.FullyShardedDataParallel`, or lies in one."""
+    return getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
+
+
+def is_part(p: Tensor) -> bool:
+    """Whether a parameter is not one whole tensor."""
+    return split_up(p) or flattened(p)
+
+
+def check(rule: Any, group: Mapping[str, Any], state_dtype: str | None) -> None:
+    """Refuse what needs whole tensors for parameters that are parts, and sums over all where others have the rest.
+
+    Raises:
+        ValueError: that names the option, or the rule, and the remedy.
+    """
+    part = next((p for p in group["params"] if is_part(p)), None)
+    if part is not None:
+        what = "flat parameters of FSDP" if flattened(part) else "parts of DTensors"
+        if not _blind(rule, group):
+            _refuse(rule, group, what, "whole tensors")
+        if state_dtype == "int8" and not flattened(part):
+            raise bad_argument("state_dtype", "int8", f"a plain dtype for {what}: blocks of 128 do not follow shards")
+    elif any(map(sums_over_all, variants(rule, group))) and _within_zero():
+        _refuse(rule, group, f"what {ZERO} gives it, a share of the parameters", "all parameters")
+
+
+def _refuse(rule: Any, group: Mapping[str, Any], what: str, wanted: str) -> None:
+    for name in _options(rule, group):
+        remedy = "Leave it out" + (
+            ", and call torch.nn.utils.clip_grad_norm_ (FSDP's own: model.clip_grad_norm_) before step()"
+            if name == "clip_global_norm"
+            else ", or let each process hold the whole (replicated, as under DistributedDataParallel)"
+        )
+        raise bad_argument(name, group[name], f"it to be off for {what}: it needs {wanted}", remedy)
+    raise bad_argument(
+        "params", what, f"{wanted}, since {rule.__name__} looks at shapes, rows, norms or sums",
+        "Take a rule that moves each element by itself, such as AdamW, or let each process hold the whole",
+    )  # fmt: skip
+
+
+def _blind(rule: Any, group: Mapping[str, Any]) -> bool:
+    """Whether every element moves by itself."""
+    return all(plan(key).shape_blind for key in variants(rule, dict(group)))
+
+
+def _options(rule: Any, group: Mapping[str, Any]) -> list[str]:
+    """Options that are on and need whole tensors, though the rule without them does not."""
+    on = {n: _off(h) for n, h in rule.hypers.items() if h.init and not h.constant and _may_be_off(h)}
+    on = {name: off for name, off in on.items() if group[name] != off}
+    plain = {**group, **on}
+    if not _blind(rule, plain):
+        return []
+    return [name for name in on if not _blind(rule, {**plain, name: group[name]})]
+
+
+def _may_be_off(h: Hyper) -> bool:
+    return h.switchable or "bool" in h.annotation
+
+
+def _off(h: Hyper) -> Any:
+    return h.off if h.switchable else False
+
+
+def _within_zero() -> bool:
+    """Whether `torch.distributed.optim.ZeroRedundancyOptimizer` builds it; nothing but the stack tells."""
+    if "torch.distributed.optim.zero_redundancy_optimizer" not in sys.modules:
+        return False
+    frame: Any = sys._getframe(1)
+    for _ in range(FRAMES):
+        if frame is None:
+            return False
+        if type(frame.f_locals.get("self")).__name__ == ZERO:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def averaged_later(params: set[Tensor]) -> str:
+    """Who changes the gradients of these parameters once they have arrived, in words; empty if nobody."""
+    if any(map(flattened, params)):
+        return "FSDP (FullyShardedDataParallel) reduces gradients after they have arrived"
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return ""
+    parallel = torch.nn.parallel.DistributedDataParallel
+    for module in gc.get_objects():  # a parameter does not know of it
+        if issubclass(type(module), parallel) and params.intersection(module.parameters()):
+            return "DistributedDataParallel averages gradients over the processes after they have arrived"
+    return ""
