@@ -11,7 +11,7 @@ from thalweg.engine.optimizer import Optimizer
 from thalweg.ir.fields import hyper, state
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import kept, variant
-from thalweg.runtime.batch import formats_of
+from thalweg.runtime.state import formats_of
 
 ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
 FORMATS = [

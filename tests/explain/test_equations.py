@@ -19,7 +19,7 @@ from thalweg.explain.spelling import Latex, Unicode
 from thalweg.ir import ops
 from thalweg.ir.fields import plain
 from thalweg.ir.trace import UnsupportedOpError, kept
-from thalweg.runtime.batch import formats_of, new_state
+from thalweg.runtime.state import formats_of, new_state
 
 #: rules that round a number of the host to float32, which a formula does not say
 ROUNDED = {"ASGD": 1e-5, "NAdam": 1e-5}

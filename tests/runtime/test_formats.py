@@ -7,7 +7,8 @@ from hypothesis import given
 
 import thalweg
 from thalweg.ir import counter_rng
-from thalweg.runtime.formats import BLOCK, Format, companded, is_dense
+from thalweg.runtime.formats import BLOCK, Format, companded
+from thalweg.runtime.tensors import is_dense
 
 BACKENDS = ["eager", "foreach", "cpu"]
 

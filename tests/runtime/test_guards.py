@@ -105,7 +105,7 @@ def test_what_has_moved_once_is_known_where_it_is_now():
     state["exp_avg_sq"] = state.pop("exp_avg_sq")
     give(params, 1)
     optimizer.step()
-    (bound,) = optimizer._steps.bound[0]
+    (bound,) = optimizer._stepper.bound[0]
     assert bound.places.counted
 
 
@@ -160,7 +160,7 @@ def test_without_the_lookout_python_looks(missing, monkeypatch):
     monkeypatch.setattr(guards, "_functions" if missing == "compiler" else "_exchange", lambda: None)
     params, others = many(), many()
     mine = stepped(params)
-    assert mine._steps.bound[0][0].places.lookout is None
+    assert mine._stepper.bound[0][0].places.lookout is None
     monkeypatch.undo()
     theirs = stepped(others)
     for step in range(1, 4):
@@ -180,7 +180,7 @@ def test_each_of_several_groups_is_found_again_in_c():
         for p in params:
             p.grad = torch.ones(3)
         optimizer.step()
-    bounds = [bound for found in optimizer._steps.bound.values() for bound in found]
+    bounds = [bound for found in optimizer._stepper.bound.values() for bound in found]
     assert [bound.places.counted for bound in bounds if bound.places.lookout] == [True] * 2
 
 

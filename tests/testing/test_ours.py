@@ -29,7 +29,8 @@ def slow_in_few_bits(params, lr=0.01, state_dtype=None, rounding="nearest", mast
 class ChecksNoGroup(thalweg.AdamW):
     """Values in the constructor are refused, those in a group are not."""
 
-    def _check(self, group):
+    @classmethod
+    def check_hypers(cls, group):
         pass
 
 

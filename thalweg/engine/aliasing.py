@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
-from thalweg.runtime.formats import is_dense
+from thalweg.runtime.tensors import is_dense
 
 REMEDY = "Give each weight once: tie modules by one Parameter, and clone what was expanded or viewed"
 

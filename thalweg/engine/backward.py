@@ -84,7 +84,7 @@ class InBackward:
                 "a gradient was used and freed inside backward before this optimizer saw it: "
                 "another optimizer of the same parameter is fused into backward too"
             )
-        optimizer._steps.run(optimizer.param_groups, only=(i, p), begun=bool(self.done))
+        optimizer._stepper.run(optimizer.param_groups, optimizer.state, only=(i, p), begun=bool(self.done))
         self.done.add(p)
         p.grad = None
 
@@ -96,8 +96,8 @@ class InBackward:
             self._refuse_averaged_later()
         for p in [p for p in self.hooks if p not in self.groups]:  # they have left
             self.hooks.pop(p).remove()
-        if len(self.optimizer._steps.bound) > len(self.groups):
-            self.optimizer._steps.keep({(i, id(p)) for p, i in self.groups.items()})
+        if len(self.optimizer._stepper.bound) > len(self.groups):
+            self.optimizer._stepper.keep({(i, id(p)) for p, i in self.groups.items()})
 
     def _refuse_averaged_later(self) -> None:
         who = averaged_later({p for group in self.optimizer.param_groups for p in group["params"]})
@@ -116,7 +116,7 @@ class InBackward:
         _refuse_scaler(optimizer)
         late = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if late:
-            optimizer._steps.run(optimizer.param_groups, begun=bool(self.done))
+            optimizer._stepper.run(optimizer.param_groups, optimizer.state, begun=bool(self.done))
         for p in late:
             p.grad = None
         self.done.clear()

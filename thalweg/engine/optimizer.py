@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
@@ -21,7 +21,7 @@ from thalweg.ir.trace import trace, variant, variants
 from thalweg.runtime import sharding
 from thalweg.runtime.backends import select
 from thalweg.runtime.formats import Storage
-from thalweg.runtime.stepper import Steps, draws
+from thalweg.runtime.stepper import Stepper, draws
 
 FORMATS = (None, "float32", "bfloat16", "int8")
 #: how torch says in which way a step is computed; they stand in the groups, so that its checkpoints keep them
@@ -175,7 +175,7 @@ class Optimizer(Declared):
         self.seed = given["seed"]
         if given["fused"]:  # torch.amp.GradScaler then hands over its scale, and what it found
             self._step_supports_amp_scaling = True
-        self._steps = Steps(self)
+        self._stepper = Stepper(type(self), self.backend, self.storage, self.seed)
         self._in_backward: backward.InBackward | None = None
         self._constructed = False
         defaults = {name: fields.frozen(given.get(name, h.default)) for name, h in self.hypers.items()}
@@ -227,8 +227,10 @@ class Optimizer(Declared):
             raise bad_argument("params", type(params).__name__, "parameters", "Pass model.parameters()")
         return params
 
-    def _check(self, group: dict[str, Any]) -> None:
-        for name, h in self.hypers.items():
+    @classmethod
+    def check_hypers(cls, group: Mapping[str, Any]) -> None:
+        """Refuse a value outside its range, before anything changes."""
+        for name, h in cls.hypers.items():
             if name in group:
                 h.check(group[name])
 
@@ -236,7 +238,7 @@ class Optimizer(Declared):
         """As in torch; misspelt keys and values outside their range are refused before the group is added."""
         if isinstance(param_group, dict):
             fields.check_keys(type(self).__name__, param_group, self.hypers, self.setup.keys() - {*TORCHS, "seed"})
-            self._check(param_group)
+            self.check_hypers(param_group)
             _refuse_torchs_own(param_group)
             param_group = {
                 **param_group,
@@ -254,7 +256,7 @@ class Optimizer(Declared):
             raise
         self._begin_noise()
         self._begin_shared()
-        self._steps.forget()
+        self._stepper.forget()
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Refuse what cannot run now, at construction: the rule is traced for this group."""
@@ -285,7 +287,7 @@ class Optimizer(Declared):
         """Numbers that parameters have in common stand in the groups too; a new group takes over what all have."""
         first = self.param_groups[0]
         for group in self.param_groups:
-            for spec in self._steps.shared:
+            for spec in self._stepper.shared:
                 if spec.name not in group:
                     common = spec.name in first and spec.name in trace(variant(type(self), group)).common
                     group[spec.name] = first[spec.name] if common else float(spec.fill(SimpleNamespace(**group)))
@@ -305,7 +307,9 @@ class Optimizer(Declared):
         if self._in_backward:
             self._in_backward.end()
         else:
-            self._steps.run(self.param_groups)
+            scale = _inverse_scale(self)
+            if scale != 0:
+                self._stepper.run(self.param_groups, self.state, scale)
         return loss
 
     def fuse_into_backward(self) -> None:
@@ -353,7 +357,7 @@ class Optimizer(Declared):
                 super().load_state_dict(state_dict)
         except Exception:
             self.__dict__.update(before)
-            self._steps.forget()
+            self._stepper.forget()
             raise
 
     def __getstate__(self) -> dict[str, Any]:
@@ -369,7 +373,7 @@ class Optimizer(Declared):
         self.__dict__.setdefault("_in_backward", None)
         self.__dict__.setdefault("_constructed", True)
         super().__setstate__(state)
-        self._steps = Steps(self)
+        self._stepper = Stepper(type(self), self.backend, self.storage, self.seed)
         for group in self.param_groups:
             for name, h in self.hypers.items():
                 group.setdefault(name, self.defaults.get(name, h.default))
@@ -392,6 +396,14 @@ def _refuse_torchs_own(given: dict[str, Any]) -> None:
     for name in ("capturable", "differentiable"):
         if given.get(name):
             raise bad_argument(name, given[name], "False: steps are counted on the host and not differentiated")
+
+
+def _inverse_scale(optimizer: Any) -> float | None:
+    """What gradients must be multiplied with; 0 where ``GradScaler`` found one that is not finite."""
+    found, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
+    if found is not None and bool(found):
+        return 0
+    return None if scale is None else 1 / float(scale)
 
 
 def _dtype(dtype: torch.dtype) -> str:

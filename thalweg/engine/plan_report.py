@@ -17,9 +17,10 @@ from thalweg.ir.fields import StateSpec
 from thalweg.ir.ops import ELEMENT, PER_TENSOR
 from thalweg.ir.trace import is_matrix, kept, variant
 from thalweg.runtime.backends import select
-from thalweg.runtime.batch import Batch, formats_of, other_shape
-from thalweg.runtime.formats import PLAIN, Format, is_dense, name_of
-from thalweg.runtime.guards import local, opaque, oriented
+from thalweg.runtime.batch import Batch
+from thalweg.runtime.formats import PLAIN, Format, name_of
+from thalweg.runtime.state import formats_of, other_shape
+from thalweg.runtime.tensors import is_dense, local, opaque, oriented
 
 if TYPE_CHECKING:
     from thalweg.engine.optimizer import Optimizer
@@ -92,7 +93,7 @@ class Report:
             seen = [oriented(x, x, group["transposed"]) for x in params]
             batch = Batch(key, formats, seen, seen, {}, {}, [], dense)
             try:
-                backend, why = select.choose(opt.backend, batch, opt._steps.failed)
+                backend, why = select.choose(opt.backend, batch, opt._stepper.failed)
             except ValueError as error:
                 backend, why = opt.backend, f"which cannot run: {error}"
             what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else "tensors"

@@ -49,6 +49,11 @@ class Rule(Protocol):
         """Which way to go."""
         ...
 
+    @classmethod
+    def check_hypers(cls, group: Mapping[str, Any]) -> None:
+        """Refuse a value outside its range."""
+        ...
+
 
 @dataclass(frozen=True)
 class Variant:

@@ -15,8 +15,8 @@ from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import counter_rng
 from thalweg.ir.fields import count, hyper, plain, state
 from thalweg.ir.trace import kept
-from thalweg.runtime.batch import beside_name, formats_of, new_state, slots
-from thalweg.runtime.guards import local
+from thalweg.runtime.state import beside_name, formats_of, new_state, slots
+from thalweg.runtime.tensors import local
 
 PROBES = ("rademacher", "normal")
 

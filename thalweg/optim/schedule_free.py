@@ -14,9 +14,9 @@ from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import counter_rng, ops
 from thalweg.ir.fields import count, hyper, plain, shared, state
 from thalweg.ir.trace import kept
-from thalweg.runtime.batch import beside_name, formats_of
 from thalweg.runtime.formats import Format
-from thalweg.runtime.guards import local
+from thalweg.runtime.state import beside_name, formats_of
+from thalweg.runtime.tensors import local
 
 
 class ScheduleFree(Optimizer):

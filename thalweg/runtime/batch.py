@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, fx
 
 from thalweg._base.errors import bad_argument
-from thalweg.ir import counter_rng
 from thalweg.ir.fields import StateSpec
 from thalweg.ir.passes import Plan, plan
 from thalweg.ir.trace import Variant
-from thalweg.runtime.formats import PLAIN, Format, Storage, is_dense, name_of
-from thalweg.runtime.guards import Places, local, opaque, oriented
+from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
+from thalweg.runtime.guards import Places
 from thalweg.runtime.sharding import is_part
+from thalweg.runtime.state import beside_name, formats_of, slots
+from thalweg.runtime.tensors import is_dense, local, opaque, oriented
 
 #: why a batch is left to `eager`
 OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
@@ -96,11 +97,6 @@ class Batch:
     def slots(self) -> dict[str, int]:
         """The states and ``p`` by name, numbered: which stream of random bits rounds them."""
         return slots(self.formats)
-
-
-def slots(names: Iterable[str]) -> dict[str, int]:
-    """``p`` comes last, so that two states share a stream of random bits."""
-    return {name: i for i, name in enumerate(sorted(names, key=lambda name: name == "p"))}
 
 
 class SparseGradientError(ValueError, RuntimeError):
@@ -247,74 +243,3 @@ def part(home: Tensor, at: int, shape: torch.Size) -> Tensor:
     size = home.element_size()
     storage = home.untyped_storage()[at * size : (at + shape.numel()) * size]
     return home.new_empty(0).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
-
-
-def beside_name(name: str, f: Format) -> str:
-    """Key of the second tensor in a parameter's state."""
-    return f"{'master' if name == 'p' else name}_{f.beside}"
-
-
-def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage) -> dict[str, Format]:
-    """How ``p`` and the declared states of a parameter of this dtype lie in memory."""
-    dtype = dtype.to_real()
-    formats = {"p": storage.of_parameter(dtype)}
-    of_copies = storage.never_narrow
-    for spec in specs:
-        if spec.kind == "tensor":
-            formats[spec.name] = (of_copies if spec.begins_at_p else storage).of_state(dtype, spec.signed)
-    return formats
-
-
-def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, Format], mine: dict[str, Any]) -> None:
-    """Create in ``mine`` what is missing of the state of one parameter."""
-    of_p = formats["p"]
-    if of_p.beside and beside_name("p", of_p) not in mine:
-        mine[beside_name("p", of_p)] = of_p.new_beside(p.detach())
-    for spec in specs:
-        if spec.kind == "shared":
-            continue
-        if mine.get(spec.name) is None:
-            if spec.counted:
-                mine[spec.name] = float(spec.fill(h))  # a tensor once it is known with whom
-                continue
-            if spec.kind != "tensor":
-                shape, dtype = other_shape(spec, p, h)
-                if shape is not None:
-                    mine[spec.name] = torch.full(shape, spec.fill(h), dtype=dtype, device=p.device)
-                continue
-            f = formats[spec.name]
-            dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
-            mine[spec.name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
-            if f.beside:
-                mine[beside_name(spec.name, f)] = f.new_beside(mine[spec.name])
-            if spec.begins_at_p:
-                bits = local(mine[beside_name("p", of_p)]) if of_p.beside else None
-                write(mine, spec.name, f, of_p.decode(local(p.detach()), bits))
-            elif value := float(spec.fill(h)):
-                working = torch.float64 if f.name == "float64" else torch.float32
-                write(mine, spec.name, f, torch.full_like(local(p), value, dtype=working))
-
-
-def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool:
-    """Whether a parameter lacks a state that it ought to have."""
-    if spec.kind == "shared" or mine.get(spec.name) is not None:
-        return False
-    return spec.kind != "aside" or other_shape(spec, p, h)[0] is not None
-
-
-def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | None, torch.dtype]:
-    """Shape and dtype of a state that is not shaped as its parameter; no shape where this parameter has none."""
-    x = oriented(local(p), p, h.transposed)
-    working = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if spec.kind == "aside":
-        assert spec.shape is not None
-        return spec.shape(x, h), spec.dtype or working
-    if spec.kind == "per_tensor" or x.ndim == 0:
-        return (), working
-    return (x.shape[0] if x.ndim > 1 else 1, *(1 for _ in x.shape[1:])), working
-
-
-def write(mine: dict[str, Any], name: str, f: Format, numbers: Tensor) -> None:
-    """Encode numbers into a state, rounded to the nearest."""
-    beside = mine.get(beside_name(name, f)) if f.beside else None
-    Format(f.name).encode(numbers, local(mine[name]), None if beside is None else local(beside), counter_rng.nearest)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from thalweg.ir import counter_rng
+from thalweg.runtime.tensors import is_dense
 
 #: elements that share one scale in the 8-bit formats
 BLOCK = 128
@@ -157,18 +158,6 @@ def _storage_order(x: Tensor) -> Tensor:
 def _like(flat: Tensor, x: Tensor) -> Tensor:
     """Elements in the order of :func:`_storage_order` as a tensor of the shape of ``x``."""
     return flat.as_strided(x.shape, x.stride()) if is_dense(x) else flat.view(x.shape)
-
-
-def is_dense(x: Tensor) -> bool:
-    """Whether a tensor fills its memory without gaps or overlaps, in whatever order of dimensions."""
-    if x.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted((st, sz) for st, sz in zip(x.stride(), x.shape, strict=True) if sz != 1):
-        if stride != expected:
-            return x.numel() == 0
-        expected *= size
-    return True
 
 
 @dataclass(frozen=True)

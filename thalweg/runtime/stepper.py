@@ -6,30 +6,26 @@ import contextlib
 import functools
 import os
 import warnings
-import weakref
 from collections import defaultdict
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from operator import is_, itemgetter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg.engine.checkpoint import conform
 from thalweg.ir import counter_rng, fields
-from thalweg.ir.trace import Host, Variant, is_matrix, kept, variant
+from thalweg.ir.trace import Host, Rule, Variant, is_matrix, kept, variant
 from thalweg.ir.transforms import FIRSTS
 from thalweg.native.compiler import CompilerError
 from thalweg.runtime import sharding
 from thalweg.runtime.backends import select
-from thalweg.runtime.batch import Bound, check_gradient, formats_of, missing, new_state
-from thalweg.runtime.formats import Format, Storage, is_dense
-from thalweg.runtime.guards import local, opaque
-
-if TYPE_CHECKING:
-    from thalweg.engine.optimizer import Optimizer
+from thalweg.runtime.batch import Bound, check_gradient
+from thalweg.runtime.formats import Format, Storage
+from thalweg.runtime.state import conform, formats_of, missing, new_state
+from thalweg.runtime.tensors import is_dense, local, opaque
 
 #: where a training loop may have left torch.autocast on
 AUTOCAST = ("cpu", "cuda")
@@ -37,65 +33,74 @@ AUTOCAST = ("cpu", "cuda")
 GOES_ON = dict.fromkeys(("first", *FIRSTS), 0.0)
 
 
-class Steps:
-    """Runs the steps of one optimizer, and remembers its batches while nothing about them changes."""
+class Stepper:
+    """Runs the steps of one optimizer, and remembers its batches while nothing about them changes.
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = weakref.ref(optimizer)  # no cycle: a dropped optimizer frees its state at once
-        self.shared = [spec for spec in type(optimizer).states.values() if spec.kind == "shared"]
+    It holds no reference to the optimizer, so that a dropped one frees its state at once.
+
+    Args:
+        rule: the class of the optimizer.
+        backend: the one that the user asked for, or ``"auto"``.
+        storage: how parameters and states are kept.
+        seed: of random bits, for groups that have none of their own.
+    """
+
+    def __init__(self, rule: type[Rule], backend: str, storage: Storage, seed: int) -> None:
+        self.rule, self.backend, self.storage, self.seed = rule, backend, storage, seed
+        self.shared = [spec for spec in rule.states.values() if spec.kind == "shared"]
         self.failed: dict[str, str] = {}  # backends whose compiler failed, and what it said
         self.said_by: dict[str, Bound] = {}  # the batch that told the user of it
-        self.hypers = itemgetter(*type(optimizer).hypers)
+        self.hypers = itemgetter(*rule.hypers)
+        self.state: dict[Any, Any] | None = None
         self.forget()
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """Whose steps these are; it owns this object."""
-        optimizer = self._optimizer()
-        assert optimizer is not None
-        return optimizer
 
     def forget(self) -> None:
         """The groups have changed, or all that is kept has been replaced."""
-        self.state = getattr(self.optimizer, "state", None)
         self.bound: dict[Any, list[Bound]] = {}
         self.variants: dict[int, tuple[tuple[Any, ...] | None, Variant, SimpleNamespace]] = {}
         self.ids: dict[int, int] = {}
         self.before: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []
 
-    def run(self, groups: list[dict[str, Any]], only: tuple[int, Tensor] | None = None, begun: bool = False) -> None:
+    def run(
+        self,
+        groups: list[dict[str, Any]],
+        state: dict[Any, Any],
+        inverse_scale: float | None = None,
+        only: tuple[int, Tensor] | None = None,
+        begun: bool = False,
+    ) -> None:
         """Update the parameters that have a gradient.
 
         Args:
             groups: the parameter groups.
+            state: the dict from parameters to their states.
+            inverse_scale: what gradients must be multiplied with; None for 1.
             only: a group's number and one of its parameters, to update that alone.
             begun: whether this goes on with an update, and does not begin one.
         """
         for device in AUTOCAST:
             if torch.is_autocast_enabled(device):
                 with torch.autocast(device, enabled=False):  # a rule says for itself what it computes in
-                    self.run(groups, only, begun)
+                    self.run(groups, state, inverse_scale, only, begun)
                 return
-        scale = self._inverse_scale()
-        if scale == 0:
-            return
-        if self.state is not self.optimizer.state:
+        if self.state is not state:
             self.forget()
+            self.state = state
         ready: list[Bound] = []
         try:
             if only is not None:
                 i, p = only
-                ready = self._ready((i, id(p)), i, groups[i], [p], scale)
+                ready = self._ready((i, id(p)), i, groups, state, [p], inverse_scale)
             else:
                 for i, group in enumerate(groups):
-                    ready += self._ready(i, i, group, group["params"], scale)
+                    ready += self._ready(i, i, groups, state, group["params"], inverse_scale)
         except BaseException:
-            self._take_back()
+            self._take_back(state)
             raise
         self.before = []
         if only is None and len(self.bound) > len(groups):
             self.keep([where for where in self.bound if not isinstance(where, int) or where < len(groups)])
-        if draws(self.optimizer.storage, groups):
+        if draws(self.storage, groups):
             self._draw(groups, ready, begun)
         totals = _run_stages(ready)
         if self.shared:
@@ -111,9 +116,8 @@ class Steps:
         """Forget the batches of groups and parameters that have left: they would keep their tensors alive."""
         self.bound = {where: found for where, found in self.bound.items() if where in wheres}
 
-    def _take_back(self) -> None:
+    def _take_back(self, state: dict[Any, Any]) -> None:
         """Leave no trace of a step that was refused: a state begun now would make the next step not the first."""
-        state = self.optimizer.state
         for p, mine, before in reversed(self.before):
             mine.clear()
             mine.update(before)
@@ -127,37 +131,37 @@ class Steps:
             group["updates"] = group.get("updates", 0) + (not begun)
         for bound in ready:
             group = groups[bound.group]
-            bound.batch.key = counter_rng.key(group.setdefault("seed", self.optimizer.seed), group["updates"])
-
-    def _inverse_scale(self) -> float | None:
-        """What gradients must be multiplied with; 0 where ``GradScaler`` found one that is not finite."""
-        found, scale = getattr(self.optimizer, "found_inf", None), getattr(self.optimizer, "grad_scale", None)
-        if found is not None and bool(found):
-            return 0
-        return None if scale is None else 1 / float(scale)
+            bound.batch.key = counter_rng.key(group.setdefault("seed", self.seed), group["updates"])
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
     def _ready(
-        self, where: Any, i: int, group: dict[str, Any], params: list[Tensor], scale: float | None
+        self,
+        where: Any,
+        i: int,
+        groups: list[dict[str, Any]],
+        state: dict[Any, Any],
+        params: list[Tensor],
+        scale: float | None,
     ) -> list[Bound]:
         """The batches of a group's parameters that have a gradient."""
+        group = groups[i]
         key, h = self._numbers(i, group, scale is not None)
         shared = {spec.name: group[spec.name] for spec in self.shared}
-        found = self._again(where, key, params)
+        found = self._again(where, key, params, state)
         if found is None:
             owners = [p for p in params if p.grad is not None]
-            found = self._again(where, key, owners) if len(owners) < len(params) else None
+            found = self._again(where, key, owners, state) if len(owners) < len(params) else None
         if found is None:
             # what is created now may be written by later steps, also outside of inference mode
             with torch.inference_mode(False), torch.no_grad():
-                found = self.bound[where] = self._bind(key, i, group, owners) if owners else []
+                found = self.bound[where] = self._bind(key, i, groups, state, owners) if owners else []
         fresh = [bound for bound in found if bound.work is None]
         if len(fresh) > 1:
-            self._choose_side_by_side(fresh)
+            self._choose_side_by_side(fresh, group)
         for bound in fresh:
             if bound.work is None:
-                self._choose(bound)
+                self._choose(bound, group)
         ready = []
         for bound in found:
             numbers = bound.values
@@ -171,26 +175,25 @@ class Steps:
 
     def _numbers(self, i: int, group: dict[str, Any], scaled: bool) -> tuple[Variant, SimpleNamespace]:
         """The variant and the plain numbers of a group; checked when a scheduler or the user has written to it."""
-        rule = type(self.optimizer)
+        rule = self.rule
         now = (scaled, group.get("initial_lr"), *self.hypers(group))
         if i in self.variants:
             before, key, h = self.variants[i]
             if before is not None and all(map(is_, now, before)):
                 return key, h
-        self.optimizer._check(group)
+        rule.check_hypers(group)
         key, h = variant(rule, group, scaled), fields.read(rule.hypers, group)
         h.initial_lr = fields.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
         self.variants[i] = (None if any(map(_may_change, now)) else now, key, h)
         return key, h
 
-    def _again(self, where: Any, key: Variant, owners: list[Tensor]) -> list[Bound] | None:
+    def _again(self, where: Any, key: Variant, owners: list[Tensor], state: dict[Any, Any]) -> list[Bound] | None:
         """The batches of the last step, if these parameters are theirs and nothing about them has changed."""
         found = self.bound.get(where)
         if not found or (found[0].asked is not key and found[0].asked != key):
             return None
         if sum(len(b.owners) for b in found) != len(owners):
             return None
-        state = self.optimizer.state
         mine: list[Any] = owners
         here = set(map(id, owners)) if len(found) > 1 else set()
         for bound in found:
@@ -203,15 +206,17 @@ class Steps:
             bound.firsts = GOES_ON
         return found
 
-    def _bind(self, key: Variant, i: int, group: dict[str, Any], owners: list[Tensor]) -> list[Bound]:
+    def _bind(
+        self, key: Variant, i: int, groups: list[dict[str, Any]], state: dict[Any, Any], owners: list[Tensor]
+    ) -> list[Bound]:
         """Sort parameters by what makes their step the same, creating what is missing of their state."""
-        opt, rule, around = self.optimizer, type(self.optimizer), set(FIRSTS.values())
+        group, rule, storage, around = groups[i], self.rule, self.storage, set(FIRSTS.values())
         for p in owners:
             check_gradient(p, p.grad, rule)  # type: ignore[arg-type]
         if (
             len(owners) > 1 or id(owners[0]) not in self.ids
         ):  # anew, since the lists in the groups are the user's to change
-            self.ids = {id(p): k for k, p in enumerate(p for g in opt.param_groups for p in g["params"])}
+            self.ids = {id(p): k for k, p in enumerate(p for g in groups for p in g["params"])}
         h = SimpleNamespace(**group)
         kinds = {is_matrix(rule, p) for p in owners}
         specs_of = {kind: [s for s in kept(rule, group, kind) if s.kind != "shared"] for kind in kinds}
@@ -221,13 +226,13 @@ class Steps:
         for p in owners:
             matrix = is_matrix(rule, p)
             specs = specs_of[matrix]
-            mine = opt.state[p] if specs or opt.storage.master else {}
-            if specs or opt.storage.master:
+            mine = state[p] if specs or storage.master else {}
+            if specs or storage.master:
                 self.before.append((p, mine, dict(mine)))
             begun = {spec.name for spec in specs if missing(spec, p, h, mine)}
             firsts = float(bool(begun - around)), *(float(name in begun) for name in FIRSTS.values())
             if (matrix, p.dtype) not in formats_by:
-                formats_by[matrix, p.dtype] = formats_of(p.dtype, specs, opt.storage)
+                formats_by[matrix, p.dtype] = formats_of(p.dtype, specs, storage)
             formats = formats_by[matrix, p.dtype]
             if mine:
                 conform(p, formats, specs, h, mine)
@@ -239,37 +244,36 @@ class Steps:
         bounds = []
         for (*_, firsts, matrix), ps in same.items():
             specs, ids = specs_of[matrix], [self.ids[id(p)] for p in ps]
-            states = [opt.state[p] if specs or opt.storage.master else {} for p in ps]
-            bound = Bound(ps, states, specs, keys[matrix], opt.storage, ids, opt.state)
+            states = [state[p] if specs or storage.master else {} for p in ps]
+            bound = Bound(ps, states, specs, keys[matrix], storage, ids, state)
             bound.asked = key
             values = bound.count()
             assert values is not None
             bound.firsts, bound.group, bound.values = dict(zip(("first", *FIRSTS), firsts, strict=True)), i, values
-            again = bound.again(ps, functools.partial(_states, opt.state, ps))
+            again = bound.again(ps, functools.partial(_states, state, ps))
             assert again
             bounds.append(bound)
         return bounds
 
-    def _choose_side_by_side(self, bounds: list[Bound]) -> None:
+    def _choose_side_by_side(self, bounds: list[Bound], group: dict[str, Any]) -> None:
         """Let compilers run at the same time; once the interpreter ends no thread begins, and none is chosen."""
         chosen = []
         with ThreadPoolExecutor(min(len(bounds), os.cpu_count() or 1)) as threads, contextlib.suppress(RuntimeError):
             for bound in bounds:
-                chosen.append(threads.submit(self._choose, bound))
+                chosen.append(threads.submit(self._choose, bound, group))
         for one in chosen:
             one.result()
 
-    def _choose(self, bound: Bound) -> None:
+    def _choose(self, bound: Bound, group: dict[str, Any]) -> None:
         batch = bound.batch
         if batch.sharded:  # asked for since its group was made
-            optimizer = self.optimizer
-            sharding.check(type(optimizer), optimizer.param_groups[bound.group], optimizer.storage.state_dtype)
+            sharding.check(self.rule, group, self.storage.state_dtype)
         while bound.work is None:
-            bound.backend, bound.why = select.choose(self.optimizer.backend, batch, self.failed)
+            bound.backend, bound.why = select.choose(self.backend, batch, self.failed)
             try:
                 bound.work = select.prepare(bound.backend, batch)
             except CompilerError as error:
-                if self.optimizer.backend != "auto":
+                if self.backend != "auto":
                     raise
                 said = self.failed.setdefault(bound.backend, str(error))
                 if self.said_by.setdefault(bound.backend, bound) is bound:  # of batches side by side one speaks

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine import docstrings, fitting
-from thalweg.engine.checkpoint import MASTER
 from thalweg.ir import fields
 from thalweg.ir.fields import Hyper, hyper
 from thalweg.optim.momo import Modelled
+from thalweg.runtime.state import MASTER
 from thalweg.wrap.lists import NARROW, assign
 
 #: what ``step`` may be given

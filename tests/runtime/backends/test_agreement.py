@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.cases import CASES, feed
 from thalweg.ir.trace import kept
-from thalweg.runtime.batch import beside_name, formats_of
+from thalweg.runtime.state import beside_name, formats_of
 
 POINTWISE = [
     case for case in CASES if case.name != "Muon"

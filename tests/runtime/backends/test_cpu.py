@@ -18,8 +18,8 @@ from thalweg.ir.trace import kept, variant
 from thalweg.native import compiler
 from thalweg.runtime.backends import cpu
 from thalweg.runtime.backends.c_formats import PRELUDE
-from thalweg.runtime.batch import formats_of
 from thalweg.runtime.formats import name_of
+from thalweg.runtime.state import formats_of
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SOURCES = {

@@ -20,8 +20,9 @@ from thalweg.ir import counter_rng, fields, ops
 from thalweg.ir.fields import hyper
 from thalweg.ir.trace import kept, variant
 from thalweg.runtime.backends import select
-from thalweg.runtime.batch import Batch, formats_of
+from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import Storage
+from thalweg.runtime.state import formats_of
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
@@ -469,7 +470,7 @@ def test_they_compile_for_gpus(tmp_path):
 @pytest.mark.skipif(DEVICE != "cuda", reason="without a GPU nothing is compiled at a step")
 def test_neither_lr_nor_shapes_compile_anew():
     _, optimizer = walk(thalweg.AdamW, "triton", torch.float32, SMALL, steps=1)
-    work = optimizer._steps.bound[0][0].work
+    work = optimizer._stepper.bound[0][0].work
     compiled = lambda: [len(cache[0]) for f in work.functions for cache in f.device_caches.values()]  # noqa: E731
     before = compiled()
     assert sum(before) == 1

@@ -9,8 +9,8 @@ from torch import fx
 from thalweg.ir import ops
 from thalweg.ir.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
 from thalweg.ir.passes import Plan, Stage
-from thalweg.runtime.batch import slots
 from thalweg.runtime.formats import Format
+from thalweg.runtime.state import slots
 
 PREFIX = {HOST: "h", GLOBAL: "t", PER_TENSOR: "t", ROW: "r", ELEMENT: "x"}
 

@@ -1,0 +1,57 @@
+"""How a tensor lies in memory, and as what a rule sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of a distributed tensor that is here and has arrived, and a complex one as pairs of reals."""
+    if hasattr(x, "_local_tensor"):
+        x = x._local_tensor
+    if hasattr(x, "trigger_wait"):  # what a functional collective gives
+        x = x.trigger_wait()
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def oriented(x: Tensor, p: Tensor, transposed: bool) -> Tensor:
+    """A tensor shaped as the parameter ``p``, as a rule sees it: (out, in, …), whatever way the model keeps it.
+
+    Args:
+        x: the parameter itself, its gradient or a state of its shape, here and real.
+        p: the parameter.
+        transposed: whether its group says that it is kept as (in, out, …).
+    """
+    return x.transpose(0, 1) if transposed and p.ndim > 1 else x
+
+
+def opaque(x: Tensor) -> bool:
+    """Whether a tensor's memory is elsewhere, as that of a subclass which answers for itself, or not there."""
+    dispatch: Any = type(x).__torch_dispatch__
+    return x.is_meta or dispatch is not Tensor.__torch_dispatch__
+
+
+def placed(x: Any, p: Any) -> Any:
+    """What belongs to a distributed parameter, laid out over the devices as that is; whole tensors are cut up."""
+    if not hasattr(p, "_local_tensor"):
+        return x
+    if not hasattr(x, "_local_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(x, p.device_mesh, p.placements)
+    return x if x.placements == p.placements else x.redistribute(p.device_mesh, p.placements)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps or overlaps, in whatever order of dimensions."""
+    if x.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted((st, sz) for st, sz in zip(x.stride(), x.shape, strict=True) if sz != 1):
+        if stride != expected:
+            return x.numel() == 0
+        expected *= size
+    return True
