@@ -17,7 +17,8 @@ import pytest
 from tests.lab.tasks.small import line_of, write_small
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import race as racing
-from thalweg.lab import stats
+from thalweg.lab import run as running
+from thalweg.lab import stats, timing
 from thalweg.lab import work as working
 from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan
@@ -50,6 +51,7 @@ class Inline:
 
     def __init__(self, jobs, on_progress):
         self.on_progress = on_progress
+        running._untrained.cache_clear()  # as in a new process
 
     def submit(self, function, *args):
         future = Future()
@@ -215,7 +217,7 @@ def test_shorter_horizons_are_whole_runs_of_their_own(raced):
 def test_all_verdict_runs_are_evaluated_at_the_same_steps(raced):
     result, *_ = raced
     assert {tuple(step for step, _ in r["curve"]) for r in result["runs"] if r["role"] == "verdict"} == {
-        tuple(range(0, 21, 4))
+        tuple(range(0, 21, 5))
     }
 
 
@@ -468,7 +470,8 @@ def test_an_exception_in_mid_run_is_blamed_on_the_users_line(tmp_path, store):
     assert not _children()
 
 
-def test_an_exception_while_the_speed_is_probed_is_blamed_too(tmp_path):
+def test_an_exception_while_the_speed_is_probed_is_blamed_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "BLOCK", 20)  # more calls than those that look at the task
     path = write_small(tmp_path, f"{COUNT}; model.calls > 30 and y[99]")
     with pytest.raises(ThalwegError, match=rf"small\.py:{line_of(path, 'y[99]')}: in a run of adamw: IndexError"):
         _plan(path)

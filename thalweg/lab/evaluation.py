@@ -52,13 +52,14 @@ class Evaluation:
 
     Args:
         task: whose held-out loss.
+        model, optimizer: of the run; no optimizer for weights that are not trained.
         seed: of the run; the global generators are at it in each evaluation, and afterwards where they were.
         limit: training loss above which a run counts as diverged.
         run: what the run is, for an error.
     """
 
     def __init__(
-        self, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, limit: float, run: str
+        self, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer | None, seed: int, limit: float, run: str
     ) -> None:
         self.task, self.model, self.optimizer = task, model, optimizer
         self.seed, self.limit, self.run = seed, limit, run
@@ -129,10 +130,10 @@ class Evaluation:
 
 
 @contextmanager
-def _as_evaluated(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def _as_evaluated(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
     """The weights that the optimizer stands for, which are not always those that it trains."""
     with ExitStack() as back:
-        for layer in layers(optimizer):
+        for layer in layers(optimizer) if optimizer else ():
             if isinstance(layer, EMA):
                 back.enter_context(layer.swap())
             elif hasattr(layer, "eval"):

@@ -10,10 +10,10 @@ from thalweg.lab import repeat, stats
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
 from thalweg.lab.plan import Plan
+from thalweg.lab.protocol import BLOCK
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Found, Setting, Trial, search
 from thalweg.lab.store import Store
-from thalweg.lab.timing import BLOCK
 
 #: about how long workers take to start: they import torch; a race starts them twice
 START_SECONDS = 4.0
@@ -103,6 +103,6 @@ class _Way:
         plan, step = self.plan, self.plan.step_seconds[self.contestant.label]
         shorter = sum(plan.horizons) / max(1, len(plan.horizons))
         length = {"tune": plan.steps, "verdict": plan.steps, "horizon": shorter}
-        looks = {"tune": 2, "verdict": plan.budget.evaluations + 1, "horizon": 2}
+        looks = {"tune": 1, "verdict": plan.budget.evaluations, "horizon": 1}
         each = {role: length[role] * step + looks[role] * plan.evaluate_seconds for role in length}
         return sum(max(0.0, count) * each[role] for role, count in self.left.items())

@@ -33,7 +33,7 @@ class Plan:
     Attributes:
         reference: what :func:`thalweg.lab.tasks.get_task` takes.
         code: hash of the user's files behind the task; empty for a built-in one.
-        step_seconds: of one step of each contestant, from a probe of some 20 steps.
+        step_seconds: of one step of each contestant, from a probe of some ten steps.
     """
 
     reference: str

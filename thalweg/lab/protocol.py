@@ -75,7 +75,7 @@ BUDGETS: dict[str, Budget] = {
     for b in (
         Budget(
             name="quick", lr_points=5, allowance=8, decays=(0.0,), knobs=0, tune_seeds=(0, 1), semifinalists=3,
-            finalists=3, verdict_seeds=7, horizons=(0.25, 0.5), horizon_seeds=5, evaluations=5, shorten=2,
+            finalists=3, verdict_seeds=7, horizons=(0.25, 0.5), horizon_seeds=5, evaluations=4, shorten=2,
             optimizers=("adamw", "momentum", "muon"),
         ),
         Budget(
@@ -91,6 +91,8 @@ BUDGETS: dict[str, Budget] = {
     )
 }  # fmt: skip
 
+#: steps of a block of the quiet pass; blocks of the contestants take turns
+BLOCK = 10
 #: part of the horizon over which the learning rate rises linearly
 WARMUP = 0.05
 #: the first verdict seed; tuning seeds are far below
@@ -150,7 +152,7 @@ def statements(budget: Budget, baseline: str, challengers: int, seeds: int, marg
         f"Steps to the same loss: complete runs at {horizons} of the horizon on {min(seeds, budget.horizon_seeds)} "
         "verdict seeds, each with its own whole schedule and the settings of the full horizon, interpolated for each "
         "seed in the logarithm of the horizon; never from within a long run.",
-        "Seconds: from a quiet pass after all runs: one process, one thread, contestants in turn in blocks of 20 "
+        f"Seconds: from a quiet pass after all runs: one process, one thread, contestants in turn in blocks of {BLOCK} "
         "steps, medians.",
         f"Intervals: Student-t on differences paired by seed, 95 % for all {challengers} comparison{plural} with "
         f"{baseline} together (Bonferroni). The variance of the mean is that between seeds and that which repeated "

@@ -23,7 +23,7 @@ from thalweg.lab.sharing import Sharing
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
 from thalweg.lab.timing import Pass, quiet_pass
-from thalweg.lab.work import Made, work
+from thalweg.lab.work import Made, ready, work
 
 Name = TypeVar("Name")
 
@@ -68,6 +68,8 @@ class _Race:
         self.tally = Tally()
         self.repeats = Repeats(plan, store, self.tally, self._in_worker)
         self.pool = self._new_pool()
+        self.quiet_pool: Pool | None = None
+        self.before_shorter = len(plan.contestants)  # contestants whose shorter runs have not begun
 
     def _new_pool(self) -> Pool:
         return Pool(self.plan.jobs, lambda message: self.watcher.on_progress(*message))
@@ -80,7 +82,8 @@ class _Race:
             self.watcher.on_phase("quiet pass: seconds a step")
             timing = self._quiet(campaigns)
         finally:
-            self.pool.close()
+            for pool in {self.pool, self.quiet_pool or self.pool}:
+                pool.close()
         self.watcher.on_phase("verdict")
         return self._verdict(campaigns, timing)
 
@@ -100,7 +103,7 @@ class _Race:
         await self.repeats.at_the_beginning()
         async with self.sharing.renewed():
             campaigns = list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))
-        await self.repeats.by_used_workers()
+        await self.repeats.of_used_workers()
         return campaigns
 
     async def _campaign(self, contestant: Contestant) -> Campaign:
@@ -129,11 +132,15 @@ class _Race:
         chosen = stats.cross_fit(found.losses, losses)
         verdict = {i: cast(Run, {**finals[setting, i], "role": "verdict"}) for i, setting in chosen.items()}
         finals |= {(setting, i): verdict[i] for i, setting in chosen.items()}
+        self.before_shorter -= 1
+        if not self.before_shorter:
+            self._start_quiet_worker()
         short = await self._all_of(self.plan.shorter(contestant, chosen), "horizon")
         by_horizon: dict[int, dict[int, Run]] = {steps: {} for steps in self.plan.horizons}
         for (steps, i), run in short.items():
             by_horizon[steps][i] = run
         best = stats.best(found.losses, losses)
+        await self.repeats.by_used_worker(contestant)
         return Campaign(contestant, found, best, tune, list(finals.values()), verdict, by_horizon)
 
     async def _all_of(self, specs: Mapping[Name, Spec], role: Role) -> dict[Name, Run]:
@@ -183,9 +190,15 @@ class _Race:
             f"{spec.seed} (out of memory?). Finished runs are stored; try fewer workers: --jobs 1"
         )
 
+    def _start_quiet_worker(self) -> Pool:
+        """A single new worker for what comes last; it takes seconds to start, which it does beside the last runs."""
+        self.quiet_pool = Pool(1, lambda message: None)
+        self.quiet_pool.submit(ready)
+        return self.quiet_pool
+
     def _quiet(self, campaigns: Sequence[Campaign]) -> Pass:
-        self.pool.close()  # a fresh single worker, so that nothing of the race is under way beside it
-        self.pool = Pool(1, lambda message: None)
+        self.pool.close()  # nothing of the race is under way beside the new worker
+        self.pool = self.quiet_pool or self._start_quiet_worker()
         asyncio.run(self.repeats.at_the_end())
         self.tally.unchanged()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]

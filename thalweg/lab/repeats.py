@@ -33,6 +33,7 @@ class Repeats:
     def __init__(self, plan: Plan, store: Store, tally: Tally, ask: Ask) -> None:
         self._plan, self._store, self._tally, self._ask = plan, store, tally, ask
         self._first: dict[str, dict[str, Any]] = {}  # label → short run
+        self._used: list[tuple[Spec, dict[str, Any], dict[str, Any], Role | None]] = []
         self._when: dict[str, str] = {}  # label → when that was made, if before this race
         self.told: dict[str, str] = {}
 
@@ -57,23 +58,27 @@ class Repeats:
         self._when[label] = f"{self._store.finished([where])[where]:%Y-%m-%d %H:%M} UTC"
         await self._compare(spec, stored, again)
 
-    async def by_used_workers(self) -> None:
-        """One run of each contestant, by a worker that has made others: nothing may be left from run to run.
+    async def by_used_worker(self, contestant: Contestant) -> None:
+        """Make one run of a contestant again, by a worker that has made others: nothing may be left from run to run.
 
         A whole run where one is cheap, a found one rather than one of this race; else the short one.
+        """
+        cheap = self._tally.to_repeat(contestant.label, lambda s: self._plan.run_seconds(s) <= repeat.CHEAP_SECONDS)
+        if cheap is None:
+            spec, role, first = repeat.short(self._plan, contestant), None, self._first[contestant.label]
+        else:
+            spec, role, first = cheap.spec, cheap.role, {**cheap.run, "trace": None}
+        again = repeat.record(await (self._ask(work, spec, role) if role else self._ask(traced, spec)))
+        self._used.append((spec, first, again, role))
+
+    async def of_used_workers(self) -> None:
+        """Compare what used workers have made again, now that nothing more is made.
 
         Raises:
-            ThalwegError: if it differs; the runs of this race are then removed from the store.
+            ThalwegError: if one differs; the runs of this race are then removed from the store.
         """
-        await asyncio.gather(*(self._used(c) for c in self._plan.contestants))
-
-    async def _used(self, contestant: Contestant) -> None:
-        whole = self._tally.to_repeat(contestant.label, lambda s: self._plan.run_seconds(s) <= repeat.CHEAP_SECONDS)
-        if whole is None:
-            await self._short_again(contestant)
-            return
-        again = repeat.record(await self._ask(work, whole.spec, whole.role))
-        await self._compare(whole.spec, {**whole.run, "trace": None}, again, whole.role)
+        for spec, first, again, role in self._used:
+            await self._compare(spec, first, again, role)
 
     async def at_the_end(self) -> None:
         """The short run of each contestant, in another new process.
@@ -82,12 +87,9 @@ class Repeats:
             ThalwegError: if it differs; the runs of this race are then removed from the store.
         """
         for contestant in self._plan.contestants:
-            await self._short_again(contestant)
-
-    async def _short_again(self, contestant: Contestant) -> None:
-        spec = repeat.short(self._plan, contestant)
-        again = repeat.record(await self._ask(traced, spec))
-        await self._compare(spec, self._first[contestant.label], again)
+            spec = repeat.short(self._plan, contestant)
+            again = repeat.record(await self._ask(traced, spec))
+            await self._compare(spec, self._first[contestant.label], again)
 
     async def _compare(
         self, spec: Spec, first: dict[str, Any], again: dict[str, Any], role: Role | None = None

@@ -160,13 +160,14 @@ def execute(
         trace: filled with the first weights, every batch and every loss.
     """
     task = get_task(spec.task)
-    limit = DIVERGED * _untrained(task, spec.seed)
+    untrained = _untrained(spec.task, spec.fingerprint, spec.seed)
+    limit = untrained.limit
     model = made(spec, task)
     watch = _watch(spec, task, model)
     optimizer = optimizer_of(spec, task, model, watch.building)
     watch.attach(optimizer)
     evaluate = Evaluation(task, model, optimizer, spec.seed, limit, str(spec))
-    curve = [(0, evaluate(0))]
+    curve = [(0, untrained.held_out if digest(model.state_dict()) == untrained.weights else evaluate(0))]
     observer = _Observer(spec, limit, evaluate, curve, tell, watch.rested)
     loss = trace.following(model, evaluate.loss) if trace else evaluate.loss
     batches, schedule = watch.stream(stream_of(spec, task)), schedule_of(spec, task)
@@ -215,13 +216,34 @@ def _watch(spec: Spec, task: Task, model: nn.Module) -> conduct.Unwatched:
     return conduct.Watched(task, spec.contestant.rule, model, held)
 
 
-def _untrained(task: Task, seed: int) -> float:
-    """Size of the training loss before training: the mean of the first batches, or the first if it is larger."""
+@dataclass(frozen=True)
+class Untrained:
+    """What a run begins with, whoever trains.
+
+    Attributes:
+        weights: digest of the model's.
+        held_out: their held-out loss.
+        limit: training loss above which a run counts as diverged.
+    """
+
+    weights: str
+    held_out: float
+    limit: float
+
+
+@functools.lru_cache(maxsize=256)
+def _untrained(reference: str, fingerprint: str, seed: int) -> Untrained:
+    """Of one seed of a task; the size of a training loss is the mean of the first batches, or the first if larger."""
+    task = get_task(reference)
     with seeding.seeded(seed):
         model, stream = training.model_of(task, seed), training.stream_of(task, seed)
+        weights = digest(model.state_dict())
         seeding.seed(seed)
         losses = [abs(float(training.loss_of(task, model, next(stream)).detach())) for _ in range(UNTRAINED)]
-    return max(losses[0], statistics.fmean(losses))
+        limit = DIVERGED * max(losses[0], statistics.fmean(losses))
+        seeding.seed(seed)
+        evaluate = Evaluation(task, training.model_of(task, seed), None, seed, limit, f"{task.name}, seed {seed}")
+        return Untrained(weights, evaluate(0), limit)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.lab.evaluation import lost
 from thalweg.lab.passes import Asked, step_asking
 from thalweg.lab.pool import report
+from thalweg.lab.protocol import BLOCK
 from thalweg.lab.result import StepTime
 from thalweg.lab.run import Spec, set_up, stream_of, unchanged
 from thalweg.lab.tasks import Task, get_task
@@ -24,8 +25,6 @@ from thalweg.lab.tasks.training import loss_of
 from thalweg.runtime.batch import SparseGradientError
 from thalweg.train import update
 
-#: steps of a block; blocks of the contestants take turns
-BLOCK = 20
 PARTS = ("forward", "backward", "optimizer")
 #: share of a core below which others were using it
 QUIET = 0.9

@@ -34,6 +34,10 @@ class Made:
     trace: dict[str, Any] | None = None
 
 
+def ready() -> None:
+    """A worker that has been asked for this has imported all that it needs."""
+
+
 def work(spec: Spec, role: Role) -> Made:
     """A whole run, in this process."""
     return _made(spec, role, None)
