@@ -10,7 +10,8 @@ from thalweg.native import compiler
 
 # no test is timed: the machines that run these are shared
 hypothesis.settings.register_profile("thalweg", deadline=None, max_examples=50)
-hypothesis.settings.load_profile("thalweg")
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thalweg"))
 
 # without a GPU, Triton's kernels run in its interpreter, which must be switched on before Triton is first imported
 if not torch.cuda.is_available():
