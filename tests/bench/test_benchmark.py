@@ -10,7 +10,7 @@ from tests.bench.fakes import PEER
 from tests.fixtures import needs_compiler
 from thalweg import optim
 from thalweg._base.errors import ThalwegError
-from thalweg.bench import BenchResult, Row, WholeStep, bench, entrants, first_step, peers, rows, torchs, works
+from thalweg.bench import BenchResult, BenchRow, WholeStep, bench, entrants, first_step, peers, rows, torchs, works
 from thalweg.bench.turns import Times
 
 TINY = 0.002
@@ -29,7 +29,7 @@ def test_rows_hold_what_they_promise():
     seen = []
     result = bench(["adamw", "Muon"], budget=1e-6, scale=TINY, command="me", tick=lambda *now: seen.append(now))
     assert set(result) == set(get_type_hints(BenchResult))
-    assert all(set(row) == set(get_type_hints(Row)) for row in result["rows"])
+    assert all(set(row) == set(get_type_hints(BenchRow)) for row in result["rows"])
     assert all(set(step) == set(get_type_hints(WholeStep)) for step in result["whole_step"])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result["command"], result["complete"]) == ("me", True)

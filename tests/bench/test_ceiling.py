@@ -8,16 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thalweg.bench.ceiling import Ceiling, source
-from thalweg.bench.passes import WORDS, Pass, Stream, all_streams, passes_of, streams
+from thalweg.bench.passes import WORDS, ArrayStream, StreamPass, all_streams, passes_of, streams
 from thalweg.bench.rows import part_shapes
 
-ADAM = Pass(
-    tuple(Stream(n, 4) for n in ("p", "g", "m", "v")),
-    tuple(Stream(n, 4) for n in ("p", "m", "v")),
+ADAM = StreamPass(
+    tuple(ArrayStream(n, 4) for n in ("p", "g", "m", "v")),
+    tuple(ArrayStream(n, 4) for n in ("p", "m", "v")),
 )
-NORM = Pass((Stream("g", 4),), ())
-MIXED = Pass((Stream("p", 2), Stream("g", 2), Stream("m", 1)), (Stream("p", 2), Stream("m", 1)))
-BLIND = Pass((Stream("g", 8),), (Stream("out", 4),))
+NORM = StreamPass((ArrayStream("g", 4),), ())
+MIXED = StreamPass(
+    (ArrayStream("p", 2), ArrayStream("g", 2), ArrayStream("m", 1)), (ArrayStream("p", 2), ArrayStream("m", 1))
+)
+BLIND = StreamPass((ArrayStream("g", 8),), (ArrayStream("out", 4),))
 
 
 def expected(memory, passes):
@@ -61,10 +63,10 @@ def test_the_kernel_adds_what_the_passes_say(passes, sizes, threads):
 
 
 def test_bytes_become_streams():
-    assert streams({"p": 4.0, "g": 2.0}) == (Stream("p", 4), Stream("g", 2))
-    assert streams({"code": 1.03125, "row": 0.01}) == (Stream("code", 1),)
-    assert streams({"p": 3.0}) == (Stream("p", 2), Stream("p", 1))
-    assert streams({"z": 16.0}) == (Stream("z", 8), Stream("z_1", 8))
+    assert streams({"p": 4.0, "g": 2.0}) == (ArrayStream("p", 4), ArrayStream("g", 2))
+    assert streams({"code": 1.03125, "row": 0.01}) == (ArrayStream("code", 1),)
+    assert streams({"p": 3.0}) == (ArrayStream("p", 2), ArrayStream("p", 1))
+    assert streams({"z": 16.0}) == (ArrayStream("z", 8), ArrayStream("z_1", 8))
 
 
 def test_a_plan_becomes_passes_and_what_moves_nothing_is_left_out():
@@ -76,7 +78,7 @@ def test_a_plan_becomes_passes_and_what_moves_nothing_is_left_out():
         )
     )
     found = passes_of(part)
-    assert found == (NORM, Pass((Stream("g", 4), Stream("p", 4)), (Stream("p", 4),)))
+    assert found == (NORM, StreamPass((ArrayStream("g", 4), ArrayStream("p", 4)), (ArrayStream("p", 4),)))
     assert source(found).count("static void pass_") == 2
 
 

@@ -18,4 +18,4 @@ def test_the_kernel_adds_what_the_passes_say(passes, form, monkeypatch):
     monkeypatch.setattr(walks, "FORMS", (form,))
     sizes = (3, 0, 1024, 4096, 5000)
     memory = [[torch.ones(n, dtype=WORDS[s.width][1], device=DEVICE) for n in sizes] for s in all_streams(passes)]
-    check(walks.Walk(passes, sizes, memory).run, memory, passes)
+    check(walks.TritonWalk(passes, sizes, memory).run, memory, passes)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from thalweg._base.errors import ThalwegError
-from thalweg.bench.gpt import Gpt
+from thalweg.bench.gpt import BenchGpt
 from thalweg.bench.works import WORKS, small_matrices, work
 
 
@@ -37,7 +37,7 @@ def test_an_unknown_work_offers_the_nearest():
 
 def test_the_gpt_predicts_from_the_past_alone():
     torch.manual_seed(0)
-    model = Gpt(layers=2, width=16, heads=2, vocabulary=11, context=6)
+    model = BenchGpt(layers=2, width=16, heads=2, vocabulary=11, context=6)
     tokens = torch.randint(11, (2, 6))
     later = tokens.clone()
     later[:, 4:] = (later[:, 4:] + 1) % 11

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from thalweg.bench import peers, rows, works
 from thalweg.bench.machine import machine
-from thalweg.bench.rows import Case
+from thalweg.bench.rows import BenchCase
 from thalweg.cli.app import app
 from thalweg.cli.bench import show
 
@@ -47,7 +47,7 @@ def test_table_json_and_picture(tmp_path):
 def test_a_narrow_screen_drops_no_names(width):
     """A GPU's rows have two columns more."""
     work = works.work("gpt", 0.001)
-    row = rows.nothing(Case("ScheduleFreeAdamW", work, (), settings={"clip_global_norm": 1.0}), "")
+    row = rows.nothing(BenchCase("ScheduleFreeAdamW", work, (), settings={"clip_global_norm": 1.0}), "")
     times = {"ms": 0.946, "spread": 0.226, "host_ms": 0.845, "device_ms": 0.255, "ceiling_fraction": 0.91}
     row |= {**times, "backend": "triton + torch", "vs_torch": 2.08, "torch_kind": "clip_grad_norm_ + fused"}
     row |= {"first_step_cold": 1.84, "first_step_warm": 0.59, "state_bytes_per_param": 0.0257}

@@ -10,7 +10,7 @@ from tests.cases import MIXED, distance, parameters, walk
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir.fields import hyper, state
 from thalweg.ir.passes import plan
-from thalweg.ir.trace import kept, variant
+from thalweg.ir.trace import kept_states, specialize
 from thalweg.runtime.state import formats_of
 
 ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
@@ -41,7 +41,7 @@ class Tethered(Optimizer):
 
 def start_of(optimizer: Optimizer, p: Tensor) -> Tensor:
     """What is kept of the start, decoded."""
-    specs = kept(type(optimizer), optimizer.param_groups[0])
+    specs = kept_states(type(optimizer), optimizer.param_groups[0])
     x0, f = optimizer.state[p]["x0"], formats_of(p.dtype, specs, optimizer.storage)["x0"]
     return f.decode(torch.view_as_real(x0) if x0.is_complex() else x0, None)
 
@@ -87,5 +87,5 @@ def test_a_parameter_that_comes_late_begins_where_it_is_then(backend):
 
 def test_it_is_read_and_never_written():
     optimizer = Tethered(parameters([(3,)], torch.float32))
-    (stage,) = plan(variant(Tethered, optimizer.param_groups[0])).stages
+    (stage,) = plan(specialize(Tethered, optimizer.param_groups[0])).stages
     assert set(stage.stores) == {"p", "m"}

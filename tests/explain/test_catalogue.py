@@ -7,12 +7,12 @@ import pytest
 from tests.processes import python
 from thalweg.explain import catalogue as module
 from thalweg.explain import explain
-from thalweg.explain.catalogue import Catalogue, Entry, catalogue
+from thalweg.explain.catalogue import Catalogue, CatalogueEntry, catalogue
 from thalweg.explain.docstring import Words
 from thalweg.native import disk_cache
 from thalweg.registry import optimizers, wrappers
 
-FEW = Catalogue([Entry({"name": "A", "family": "f"}, "what f is", Words("idea", ("x", "y"), adds="a"))], [])
+FEW = Catalogue([CatalogueEntry({"name": "A", "family": "f"}, "what f is", Words("idea", ("x", "y"), adds="a"))], [])
 
 
 @pytest.fixture(autouse=True)

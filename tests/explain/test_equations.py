@@ -18,7 +18,7 @@ from thalweg.explain.expression import Call, Num, Sym, Word, walk
 from thalweg.explain.spelling import Latex, Unicode
 from thalweg.ir import ops
 from thalweg.ir.fields import plain
-from thalweg.ir.trace import UnsupportedOpError, kept
+from thalweg.ir.trace import UnsupportedOpError, kept_states
 from thalweg.runtime.state import formats_of, new_state
 
 #: rules that round a number of the host to float32, which a formula does not say
@@ -55,7 +55,7 @@ class Walk:
     def state(self, p):
         """What is kept for a parameter, as a formula sees it; before the first step, as the engine begins it."""
         h, found = SimpleNamespace(**self.group), dict(self.optimizer.state[p])
-        specs = [spec for spec in kept(self.rule, self.group, self.matrix) if spec.kind != "count"]
+        specs = [spec for spec in kept_states(self.rule, self.group, self.matrix) if spec.kind != "count"]
         new_state(specs, p, h, formats_of(p.dtype, specs, self.optimizer.storage), found)
         found.update({spec.name: self.group[spec.name] for spec in specs if spec.kind == "shared"})
         values = {spec.name: found.get(spec.name) for spec in specs}

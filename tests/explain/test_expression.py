@@ -13,8 +13,8 @@ from thalweg.explain.expression import (
     ONE,
     Call,
     Num,
-    Product,
-    Sum,
+    ProductExpression,
+    SumExpression,
     Sym,
     add,
     call,
@@ -110,13 +110,13 @@ def test_sums_are_flat_and_put_equal_terms_together():
     assert add(A, A) == multiply(Num(2), A)
     assert subtract(ONE, subtract(ONE, A)) == A
     assert subtract(A, add(A, B)) == negative(B)
-    assert add(negative(A), B) == Sum((B, negative(A)))
+    assert add(negative(A), B) == SumExpression((B, negative(A)))
 
 
 def test_products_have_one_fraction_bar():
-    assert divide(divide(A, B), C) == Product(1, (A,), (B, C))
+    assert divide(divide(A, B), C) == ProductExpression(1, (A,), (B, C))
     assert multiply(A, divide(ONE, B)) == divide(A, B)
-    assert divide(A, divide(B, C)) == Product(1, (A, C), (B,))
+    assert divide(A, divide(B, C)) == ProductExpression(1, (A, C), (B,))
     assert multiply(A, A, A) == power(A, Num(3))
 
 

@@ -9,7 +9,7 @@ from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import hyper, state
 from thalweg.ir.passes import plan
-from thalweg.ir.trace import variant
+from thalweg.ir.trace import specialize
 
 
 def matrix():
@@ -18,7 +18,7 @@ def matrix():
 
 def passes(optimizer, exact=True):
     """What each pass reads and writes."""
-    cut = plan(variant(type(optimizer), optimizer.param_groups[0]), exact)
+    cut = plan(specialize(type(optimizer), optimizer.param_groups[0]), exact)
     return [
         ({str(n.target) if n.op == "placeholder" else cut.home.get(n, n.name) for n in s.loads}, set(s.stores))
         for s in cut.stages

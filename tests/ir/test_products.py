@@ -12,20 +12,20 @@ from tests.cases import distance, parameters, walk
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import hyper, state
-from thalweg.ir.ops import ASIDE, Product
+from thalweg.ir.ops import ASIDE, OuterProduct
 from thalweg.ir.trace import UnsupportedOpError
 
 
-@ops.leaf(gives=(Product, ASIDE))
+@ops.leaf(gives=(OuterProduct, ASIDE))
 def means(gs: list[Tensor], kept: list[Any]) -> list[Any]:
     """The mean of each row times the mean of each column of g; of what is no matrix, g itself."""
     out: list[Any] = []
     for g in gs:
         if g.ndim < 2:
-            out.append((Product(g.new_ones(()), g.clone()), g.sum().reshape(1)))
+            out.append((OuterProduct(g.new_ones(()), g.clone()), g.sum().reshape(1)))
             continue
         row, column = g.mean(-1, keepdim=True), g.mean(-2, keepdim=True)
-        out.append((Product(row, column), row.sum().reshape(1)))
+        out.append((OuterProduct(row, column), row.sum().reshape(1)))
     return out
 
 

@@ -9,7 +9,7 @@ import thalweg
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import Interval, hyper, number, state
-from thalweg.ir.trace import UnsupportedOpError, trace, variant
+from thalweg.ir.trace import UnsupportedOpError, specialize, trace
 from thalweg.native import compiler
 
 
@@ -18,7 +18,7 @@ def _params():
 
 
 def _traced(optimizer):
-    return trace(variant(type(optimizer), optimizer.param_groups[0]))
+    return trace(specialize(type(optimizer), optimizer.param_groups[0]))
 
 
 def test_what_is_off_leaves_no_trace():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalweg.lab.digits import MOST, fixed, of_interval, of_margin, of_spreads
-from thalweg.lab.stats import Interval
+from thalweg.lab.stats import MeanInterval
 from thalweg.lab.verdict import judge
 
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -42,7 +42,9 @@ def test_what_is_written_gives_the_same_word(a, b, margin):
     written = [rounded(low, n), rounded(high, n), rounded(margin, of_margin(margin, n))]
     gaps = [x - bound for x in (low, high) for bound in (0.0, margin, -margin)] + [margin]
     if all(gap == 0.0 or abs(gap) > 1e-9 for gap in gaps):
-        assert judge(Interval(0.0, low, high, 1.0, 5), margin) == judge(Interval(0.0, *written[:2], 1.0, 5), written[2])
+        assert judge(MeanInterval(0.0, low, high, 1.0, 5), margin) == judge(
+            MeanInterval(0.0, *written[:2], 1.0, 5), written[2]
+        )
 
 
 def test_zero_has_no_sign():

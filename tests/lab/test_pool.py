@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from thalweg.lab import pool as pools
-from thalweg.lab.pool import Pool, StoppedError, default_jobs, report
+from thalweg.lab.pool import Pool, RaceStoppedError, default_jobs, report
 
 
 def _about():
@@ -50,7 +50,7 @@ def test_a_worker_from_its_start_to_its_end():
     endless, waiting = pool.submit(_for_ever), [pool.submit(_about) for _ in range(5)]
     assert moving.wait(60)
     pool.close()
-    assert isinstance(endless.exception(), StoppedError)
+    assert isinstance(endless.exception(), RaceStoppedError)
     assert waiting[-1].cancelled()
     assert told[:5] == [("key", step, 0.5 * step) for step in range(5)]
     with pytest.raises(ProcessLookupError):
@@ -103,7 +103,7 @@ def test_a_stopped_run_ends_at_its_next_report(monkeypatch):
     monkeypatch.setattr(pools, "_stop", stop)
     report("key", 1, 0.0)
     stop.set()
-    with pytest.raises(StoppedError):
+    with pytest.raises(RaceStoppedError):
         report("key", 2, 0.0)
 
 

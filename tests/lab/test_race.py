@@ -23,9 +23,9 @@ from thalweg.lab import work as working
 from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan
 from thalweg.lab.protocol import get_budget
-from thalweg.lab.race import Watcher, race
+from thalweg.lab.race import RaceWatcher, race
 from thalweg.lab.report.page import render
-from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Run, StepTime
+from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Run, StepTime
 from thalweg.lab.store import Store
 
 TRIALS = get_budget("quick").trials
@@ -65,7 +65,7 @@ class Inline:
         pass
 
 
-class Log(Watcher):
+class Log(RaceWatcher):
     """Remembers what it was told."""
 
     def __init__(self):
@@ -125,7 +125,7 @@ def _untimed(value):
 def test_a_result_has_every_declared_field_and_no_other(raced):
     result, *_ = raced
     assert result.keys() == RaceResult.__annotations__.keys()
-    for part, kind in (("contestants", Contestant), ("runs", Run), ("comparisons", Comparison), ("flags", Flag)):
+    for part, kind in (("contestants", ContestantResult), ("runs", Run), ("comparisons", Comparison), ("flags", Flag)):
         assert result[part]
         for one in result[part]:
             assert one.keys() == kind.__annotations__.keys()

@@ -55,11 +55,11 @@ def error(share: float, races: int = RACES) -> float:
     return 3 * math.sqrt(share * (1 - share) / races)
 
 
-def intervals(values: np.ndarray, **level: float) -> list[stats.Interval]:
+def intervals(values: np.ndarray, **level: float) -> list[stats.MeanInterval]:
     return [stats.paired(race, **level) for race in values]
 
 
-def coverage(found: list[stats.Interval], truth: float = 0.0) -> float:
+def coverage(found: list[stats.MeanInterval], truth: float = 0.0) -> float:
     return float(np.mean([i.low <= truth <= i.high for i in found]))
 
 

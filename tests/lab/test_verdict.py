@@ -9,7 +9,7 @@ import pytest
 from tests.lab.told import ADAMW, MUON, RULES, TASK, evidence
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import stats
-from thalweg.lab.stats import Interval
+from thalweg.lab.stats import MeanInterval
 from thalweg.lab.verdict import Evidence, Rules, compare, judge
 
 
@@ -36,18 +36,18 @@ from thalweg.lab.verdict import Evidence, Rules, compare, judge
     ],
 )
 def test_the_word_for_an_interval_with_margin_one(low, high, word):
-    assert judge(Interval((low + high) / 2, low, high, 1.0, 5), 1.0) == word
+    assert judge(MeanInterval((low + high) / 2, low, high, 1.0, 5), 1.0) == word
 
 
 @pytest.mark.parametrize(("low", "high", "word"), [(-1, -0.1, "better"), (0, 0, "no difference that matters")])
 def test_without_a_margin_every_difference_matters(low, high, word):
-    assert judge(Interval(0.0, low, high, 1.0, 5), 0.0) == word
+    assert judge(MeanInterval(0.0, low, high, 1.0, 5), 0.0) == word
 
 
 @pytest.mark.parametrize("margin", [-0.1, math.nan, math.inf])
 def test_a_margin_is_a_finite_number(margin):
     with pytest.raises(ValueError, match="margin"):
-        judge(Interval(0.0, -1.0, 1.0, 1.0, 5), margin)
+        judge(MeanInterval(0.0, -1.0, 1.0, 1.0, 5), margin)
 
 
 def test_numbers_come_from_the_statistics():

@@ -112,12 +112,12 @@ def test_what_has_moved_once_is_known_where_it_is_now():
 def test_the_fields_of_tensors_are_found_in_this_torch():
     found = guards._fields()
     assert found is not None
-    assert 0 < found.tensor_end <= guards.Fields.TENSOR
+    assert 0 < found.tensor_end <= guards.FieldOffsets.TENSOR
 
 
 @pytest.mark.parametrize("is_seen", [lambda *_: 1, lambda *_: 0, lambda *_: next(NOISE)])
 def test_without_fields_that_show_each_move_torch_is_asked(is_seen, monkeypatch):
-    assert guards.Fields.found(SimpleNamespace(see=lambda *_: None, is_seen=is_seen)) is None
+    assert guards.FieldOffsets.found(SimpleNamespace(see=lambda *_: None, is_seen=is_seen)) is None
     monkeypatch.setattr(guards, "_fields", lambda: None)
     params, others = many(), many()
     mine, theirs = stepped(params), torch.optim.AdamW(others)

@@ -21,7 +21,7 @@ def _new_lock() -> None:
     _lock = threading.RLock()
 
 
-def once(function: F) -> F:
+def locked_cache(function: F) -> F:
     """As ``functools.cache``, which lets two threads that ask first get two objects of one value."""
     cached = functools.cache(function)
 

@@ -4,7 +4,7 @@ In the order of the work: `works` (the tensors), `entrants`, `torchs`, `peers` (
 lets a step be), `turns` (the clock), `rows` (one optimizer on one work), `first_step`, `whole_step`, `benchmark` (all).
 """
 
-from thalweg.bench.benchmark import BUDGETS, Budget, bench
-from thalweg.bench.result import BenchResult, Row, WholeStep
+from thalweg.bench.benchmark import BUDGETS, BenchBudget, bench
+from thalweg.bench.result import BenchResult, BenchRow, WholeStep
 
-__all__ = ["BUDGETS", "BenchResult", "Budget", "Row", "WholeStep", "bench"]
+__all__ = ["BUDGETS", "BenchBudget", "BenchResult", "BenchRow", "WholeStep", "bench"]

@@ -12,8 +12,8 @@ from thalweg._base.errors import ThalwegError, bad_argument, unknown_name
 from thalweg.bench import ceiling, entrants, peers, rows, torchs, works
 from thalweg.bench.first_step import first_steps
 from thalweg.bench.machine import machine
-from thalweg.bench.result import BenchResult, Row, WholeStep
-from thalweg.bench.rows import Case
+from thalweg.bench.result import BenchResult, BenchRow, WholeStep
+from thalweg.bench.rows import BenchCase
 from thalweg.bench.turns import reason
 from thalweg.bench.whole_step import whole_step
 from thalweg.bench.works import Work
@@ -23,7 +23,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
-class Budget:
+class BenchBudget:
     """How much is measured.
 
     Attributes:
@@ -53,8 +53,10 @@ class Budget:
 
 ALL = tuple(works.WORKS)
 BUDGETS = {
-    "quick": Budget(0.25, 15, 60, ("gpt",), ("gpt", "large", "small"), False, ("gpt",), ("gpt", "small"), False, False),
-    "full": Budget(3.0, 7, 300, ALL, ALL, True, ALL, ("gpt", "small"), True, True),
+    "quick": BenchBudget(
+        0.25, 15, 60, ("gpt",), ("gpt", "large", "small"), False, ("gpt",), ("gpt", "small"), False, False
+    ),
+    "full": BenchBudget(3.0, 7, 300, ALL, ALL, True, ALL, ("gpt", "small"), True, True),
 }
 
 #: whose first and whole steps a quick benchmark times: a fused rival, and none
@@ -140,7 +142,7 @@ def bench(
         ceiling.row.cache_clear()
 
 
-def _budget(budget: str | float) -> Budget:
+def _budget(budget: str | float) -> BenchBudget:
     try:
         seconds = float(budget)
     except ValueError:
@@ -154,7 +156,7 @@ def _budget(budget: str | float) -> Budget:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    budget: Budget
+    budget: BenchBudget
     names: list[str]
     named: bool
     works: list[Work]
@@ -165,7 +167,7 @@ class _Run:
     device: str
     scale: float
 
-    def cases(self) -> Iterable[Case | Row]:
+    def cases(self) -> Iterable[BenchCase | BenchRow]:
         """Everything to measure, and rows of what will not be, in the order of the table."""
         for work in self.works:
             for name in self.names:
@@ -176,12 +178,14 @@ class _Run:
                     for dtype, settings in VARIANTS:
                         yield self._base("AdamW", work, dtype or self.dtype, settings, backends=("auto",))
 
-    def _base(self, name: str, work: Work, dtype: str, settings: dict[str, object], backends: tuple[str, ...]) -> Case:
+    def _base(
+        self, name: str, work: Work, dtype: str, settings: dict[str, object], backends: tuple[str, ...]
+    ) -> BenchCase:
         b = self.budget
-        return Case(name, work, backends, dtype, settings, seconds=b.seconds, least=b.least, most=b.most,
+        return BenchCase(name, work, backends, dtype, settings, seconds=b.seconds, least=b.least, most=b.most,
                     threads=self.threads)  # fmt: skip
 
-    def _case(self, name: str, work: Work) -> Case | Row:
+    def _case(self, name: str, work: Work) -> BenchCase | BenchRow:
         asked = tuple(self.backends) if self.backends else self._default_backends(name, work)
         case = self._base(name, work, self.dtype, {}, asked)
         try:
@@ -222,7 +226,7 @@ def _do(run: _Run, result: BenchResult, tick: Tick) -> None:
     total, done = len(cases) + len(first) + len(whole), 0
     try:
         for case in cases:
-            if isinstance(case, Case):
+            if isinstance(case, BenchCase):
                 tick(done, total, f"{case.optimizer} {case.work.name} {case.setting}".rstrip())
                 result["rows"] += rows.measure(case)
             else:
@@ -242,7 +246,7 @@ def _do(run: _Run, result: BenchResult, tick: Tick) -> None:
     tick(done, total, "")
 
 
-def _first(run: _Run, name: str, work: str, found: list[Row]) -> None:
+def _first(run: _Run, name: str, work: str, found: list[BenchRow]) -> None:
     row = next((r for r in found if (r["optimizer"], r["work"], r["setting"]) == (name, work, "") and r["ms"]), None)
     if row is None:
         return

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from thalweg.bench import ceiling_triton
-from thalweg.bench.passes import WORDS, Pass, Stream, all_streams
+from thalweg.bench.passes import WORDS, ArrayStream, StreamPass, all_streams
 from thalweg.bench.works import Shape
 
 #: streams whose memory is kept
 ROWS = 16
 
 
-def source(passes: Sequence[Pass]) -> str:
+def source(passes: Sequence[StreamPass]) -> str:
     """C for ``run(n, ends, tables, threads)``: every pass over n tensors that end at element ``ends[i]``.
 
     ``tables[k][i]`` is tensor i of stream k of :func:`all_streams`. The elements are split evenly over the threads.
@@ -59,7 +59,7 @@ void run(int64_t n, const int64_t *ends, void ***tables, int threads) {{
 """
 
 
-def _walk(number: int, step: Pass, order: dict[Stream, int]) -> str:
+def _walk(number: int, step: StreamPass, order: dict[ArrayStream, int]) -> str:
     loops, pointers = [], []
     for stream in dict.fromkeys((*step.reads, *step.writes)):
         word, k = WORDS[stream.width][0], order[stream]
@@ -119,7 +119,7 @@ class Ceiling:
     """
 
     def __init__(
-        self, parts: Sequence[tuple[Sequence[Pass], Sequence[Shape]]], threads: int, device: str = "cpu"
+        self, parts: Sequence[tuple[Sequence[StreamPass], Sequence[Shape]]], threads: int, device: str = "cpu"
     ) -> None:
         self._parts = [_Part(passes, shapes, threads, device) for passes, shapes in parts if passes and shapes]
 
@@ -149,17 +149,17 @@ def row(sizes: tuple[int, ...], width: int, k: int, device: str) -> list[Tensor]
 
 
 class _Part:
-    def __init__(self, passes: Sequence[Pass], shapes: Sequence[Shape], threads: int, device: str) -> None:
+    def __init__(self, passes: Sequence[StreamPass], shapes: Sequence[Shape], threads: int, device: str) -> None:
         sizes = tuple(torch.Size(shape).numel() for shape in shapes)
         self.memory = [row(sizes, s.width, k, device) for k, s in enumerate(all_streams(passes))]
         self.bytes = sum(sizes) * sum(s.width for p in passes for s in (*p.reads, *p.writes))
         if device == "cuda":
-            self.run = ceiling_triton.Walk(passes, sizes, self.memory).run
+            self.run = ceiling_triton.TritonWalk(passes, sizes, self.memory).run
         else:
-            self.run = Walk(passes, sizes, self.memory, threads).run
+            self.run = CpuWalk(passes, sizes, self.memory, threads).run
 
 
-class Walk:
+class CpuWalk:
     """The passes of one part over memory that is given, in C.
 
     Args:
@@ -170,7 +170,7 @@ class Walk:
     """
 
     def __init__(
-        self, passes: Sequence[Pass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]], threads: int
+        self, passes: Sequence[StreamPass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]], threads: int
     ) -> None:
         from thalweg.native import compiler
 

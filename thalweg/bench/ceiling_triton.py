@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from thalweg.bench.passes import WORDS, Pass, Stream, all_streams
+from thalweg.bench.passes import WORDS, ArrayStream, StreamPass, all_streams
 from thalweg.bench.turns import seconds_of
 
 #: elements of a program and its warps: the ceiling is what the fastest pair reaches
 FORMS = ((1024, 4), (2048, 8))
 
 
-def source(passes: Sequence[Pass]) -> str:
+def source(passes: Sequence[StreamPass]) -> str:
     """Triton for ``pass_K(tensor, begin, sizes, x0_table, …, sink, BLOCK)``: a program walks one piece of a tensor."""
     order = {stream: k for k, stream in enumerate(all_streams(passes))}
     return "\n\n\n".join(
@@ -22,12 +22,12 @@ def source(passes: Sequence[Pass]) -> str:
     )
 
 
-def tables(step: Pass, order: Sequence[Stream]) -> list[str]:
+def tables(step: StreamPass, order: Sequence[ArrayStream]) -> list[str]:
     """Names of the tables of pointers that a pass takes."""
     return [f"x{order.index(s)}_table" for s in dict.fromkeys((*step.reads, *step.writes))]
 
 
-def _walk(number: int, step: Pass, order: dict[Stream, int]) -> str:
+def _walk(number: int, step: StreamPass, order: dict[ArrayStream, int]) -> str:
     streams = dict.fromkeys((*step.reads, *step.writes))
     given = ", ".join(tables(step, list(order)))
     lines = [
@@ -65,7 +65,7 @@ def pass_{number}(tensor, begin, sizes, {given}, sink, BLOCK: tl.constexpr):
         walk_{number}(c, t, i, i < size, {given}, sink, BLOCK)"""
 
 
-class Walk:
+class TritonWalk:
     """The passes of one part over memory that is given.
 
     Args:
@@ -74,7 +74,7 @@ class Walk:
         memory: for each stream of :func:`all_streams` its tensors, on the device.
     """
 
-    def __init__(self, passes: Sequence[Pass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]]) -> None:
+    def __init__(self, passes: Sequence[StreamPass], sizes: Sequence[int], memory: Sequence[Sequence[Tensor]]) -> None:
         from thalweg.runtime.backends import triton
 
         module, order = triton.functions(source(passes)), all_streams(passes)

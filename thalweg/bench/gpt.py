@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Gpt(nn.Module):
+class BenchGpt(nn.Module):
     """Pre-norm blocks with biases, learned positions, the head tied to the tokens, as in GPT-2.
 
     Maps tokens (batch, time), time ≤ ``context``, to logits (batch, time, ``vocabulary``).
@@ -17,7 +17,7 @@ class Gpt(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(BenchBlock(width, heads) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -33,7 +33,7 @@ class Gpt(nn.Module):
         return F.cross_entropy(self(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
 
 
-class Block(nn.Module):
+class BenchBlock(nn.Module):
     """Attention, then a perceptron; each reads a norm of the stream and adds to the stream."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -55,5 +55,5 @@ class Block(nn.Module):
 def shapes(layers: int, width: int, vocabulary: int, context: int) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter by name, without the memory."""
     with torch.device("meta"):
-        model = Gpt(layers, width, 1, vocabulary, context)
+        model = BenchGpt(layers, width, 1, vocabulary, context)
     return {name: tuple(p.shape) for name, p in model.named_parameters()}

@@ -19,7 +19,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Stream:
+class ArrayStream:
     """One array beside the parameter: some name of the plan, at one width in bytes."""
 
     name: str
@@ -27,14 +27,14 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Pass:
+class StreamPass:
     """The streams that one walk over memory reads and those it writes."""
 
-    reads: tuple[Stream, ...]
-    writes: tuple[Stream, ...]
+    reads: tuple[ArrayStream, ...]
+    writes: tuple[ArrayStream, ...]
 
 
-def streams(amounts: dict[str, float]) -> tuple[Stream, ...]:
+def streams(amounts: dict[str, float]) -> tuple[ArrayStream, ...]:
     """Bytes an element by name, as streams of 8, 4, 2 and 1 bytes.
 
     What is left below a byte (scales of blocks, values for each row) is left out, so that the ceiling is never too low.
@@ -44,16 +44,16 @@ def streams(amounts: dict[str, float]) -> tuple[Stream, ...]:
         left = int(amount)
         for width in WORDS:
             count, left = divmod(left, width)
-            found += [Stream(name if i == 0 else f"{name}_{i}", width) for i in range(count)]
+            found += [ArrayStream(name if i == 0 else f"{name}_{i}", width) for i in range(count)]
     return tuple(found)
 
 
-def passes_of(part: Any) -> tuple[Pass, ...]:
+def passes_of(part: Any) -> tuple[StreamPass, ...]:
     """The passes of a part of an optimizer's plan; those that move nothing are left out."""
-    found = [Pass(streams(p.reads), streams(p.writes)) for p in part.passes]
+    found = [StreamPass(streams(p.reads), streams(p.writes)) for p in part.passes]
     return tuple(p for p in found if p.reads or p.writes)
 
 
-def all_streams(passes: Sequence[Pass]) -> list[Stream]:
+def all_streams(passes: Sequence[StreamPass]) -> list[ArrayStream]:
     """Each stream once, in the order of the tables."""
     return list(dict.fromkeys(itertools.chain.from_iterable((*p.reads, *p.writes) for p in passes)))

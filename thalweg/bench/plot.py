@@ -7,7 +7,7 @@ from pathlib import Path
 from thalweg._base.errors import ThalwegError
 from thalweg._base.optional import require_matplotlib
 from thalweg.bench.machine import in_words
-from thalweg.bench.result import BenchResult, Row
+from thalweg.bench.result import BenchResult, BenchRow
 from thalweg.bench.works import WORKS
 
 #: marker and colour of each work; the colours stay apart for colour-blind readers
@@ -81,16 +81,16 @@ def plot(result: BenchResult, path: Path) -> None:
         raise ThalwegError(f"cannot write {path}: {error}") from error
 
 
-def fastest(rows: list[Row]) -> list[Row]:
+def fastest(rows: list[BenchRow]) -> list[BenchRow]:
     """Of each optimizer, setting and work the first row that was measured: that of ``backend="auto"``."""
-    first: dict[tuple[str, str], Row] = {}
+    first: dict[tuple[str, str], BenchRow] = {}
     for row in rows:
         if row["ms"]:
             first.setdefault((label(row), row["work"]), row)
     return list(first.values())
 
 
-def label(row: Row) -> str:
+def label(row: BenchRow) -> str:
     """The optimizer, with what it was given besides its defaults and the dtype of the parameters."""
     extras = ", ".join(filter(None, ("" if row["dtype"] == "float32" else row["dtype"], row["setting"])))
     return f"{row['optimizer']} ({extras})" if extras else row["optimizer"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 
-class Row(TypedDict):
+class BenchRow(TypedDict):
     """One optimizer on one backend and one work. Times are medians of interleaved steps; None: `note` says why."""
 
     optimizer: str
@@ -67,5 +67,5 @@ class BenchResult(TypedDict):
     machine: dict[str, Any]
     #: False where Ctrl-C ended it
     complete: bool
-    rows: list[Row]
+    rows: list[BenchRow]
     whole_step: list[WholeStep]

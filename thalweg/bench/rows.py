@@ -12,8 +12,8 @@ from thalweg.bench import entrants, peers, torchs
 from thalweg.bench.ceiling import Ceiling
 from thalweg.bench.entrants import Entrant
 from thalweg.bench.passes import passes_of
-from thalweg.bench.result import Row
-from thalweg.bench.turns import Stepper, Times, ratio, reason, take_turns
+from thalweg.bench.result import BenchRow
+from thalweg.bench.turns import Times, TurnTaker, ratio, reason, take_turns
 from thalweg.bench.works import Shape, Work
 
 CEILING, TORCH = "ceiling", "torch"
@@ -23,7 +23,7 @@ PATIENCE = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class BenchCase:
     """What is measured side by side.
 
     Attributes:
@@ -56,11 +56,11 @@ class Case:
         return ", ".join(f"{k}={v!r}" for k, v in self.settings.items())
 
 
-def measure(case: Case) -> list[Row]:
+def measure(case: BenchCase) -> list[BenchRow]:
     """The rows of a case, one for each backend; what fails is a row or a note, never an exception."""
     dtype = getattr(torch, case.dtype)
     mine, failed = _ours(case, dtype)
-    steppers: dict[str, Stepper] = {**mine}
+    steppers: dict[str, TurnTaker] = {**mine}
     notes: list[str] = []
     if mine:
         steppers = {**_ceiling(case, mine, notes), **steppers, **_others(case, dtype, notes)}
@@ -79,7 +79,7 @@ def measure(case: Case) -> list[Row]:
     return [_row(case, backend, entrant, steppers, times, notes) for backend, entrant in mine.items()] + failed
 
 
-def nothing(case: Case, note: str) -> Row:
+def nothing(case: BenchCase, note: str) -> BenchRow:
     """The row of what did not run, and why."""
     return {
         "optimizer": case.optimizer, "backend": None, "work": case.work.name, "dtype": case.dtype,
@@ -92,7 +92,7 @@ def nothing(case: Case, note: str) -> Row:
     }  # fmt: skip
 
 
-def _ours(case: Case, dtype: torch.dtype) -> tuple[dict[str, Entrant], list[Row]]:
+def _ours(case: BenchCase, dtype: torch.dtype) -> tuple[dict[str, Entrant], list[BenchRow]]:
     """The optimizer on each backend, warm, by the backend that runs; and the rows of those that failed."""
     ready: dict[str, Entrant] = {}
     failed = []
@@ -108,7 +108,7 @@ def _ours(case: Case, dtype: torch.dtype) -> tuple[dict[str, Entrant], list[Row]
     return ready, failed
 
 
-def _ceiling(case: Case, mine: dict[str, Entrant], notes: list[str]) -> dict[str, Stepper]:
+def _ceiling(case: BenchCase, mine: dict[str, Entrant], notes: list[str]) -> dict[str, TurnTaker]:
     """The kernel with the reads and writes of the plan: the compiled backend's where it runs."""
     try:
         entrant = next((mine[name] for name in entrants.COMPILED if name in mine), None) or next(iter(mine.values()))
@@ -134,9 +134,9 @@ def part_shapes(part: Any, optimizer: Any) -> list[Shape]:
     return [(part.elements // max(1, part.tensors),)] * part.tensors
 
 
-def _others(case: Case, dtype: torch.dtype, notes: list[str]) -> dict[str, Stepper]:
+def _others(case: BenchCase, dtype: torch.dtype, notes: list[str]) -> dict[str, TurnTaker]:
     """Torch's twin and the peers."""
-    found: dict[str, Stepper] = {}
+    found: dict[str, TurnTaker] = {}
     try:
         clip = "clip_global_norm" in case.settings
         entrant = torchs.torchs(case.optimizer, case.work, dtype, clip) if case.twin else None
@@ -153,13 +153,18 @@ def _others(case: Case, dtype: torch.dtype, notes: list[str]) -> dict[str, Stepp
 
 
 def _row(
-    case: Case, backend: str, entrant: Entrant, steppers: dict[str, Stepper], times: dict[str, Times], notes: list[str]
-) -> Row:
+    case: BenchCase,
+    backend: str,
+    entrant: Entrant,
+    steppers: dict[str, TurnTaker],
+    times: dict[str, Times],
+    notes: list[str],
+) -> BenchRow:
     mine, none = times[backend], Times()
     ceiling, twin, torch_s = times.get(CEILING, none), times.get(TORCH, none), steppers.get(TORCH)
     against = {name: ratio(times[name], mine) for name in case.peers if name in times}
     kernel = steppers.get(CEILING)
-    row: Row = {
+    row: BenchRow = {
         **nothing(case, "; ".join(([mine.error] if mine.error else []) + notes)),
         "backend": backend,
         "ms": mine.ms,

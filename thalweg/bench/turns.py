@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 
-class Stepper(Protocol):
+class TurnTaker(Protocol):
     """Who takes turns."""
 
     def prepare(self) -> None:
@@ -76,7 +76,7 @@ class Times:
 
 
 def take_turns(
-    steppers: Mapping[str, Stepper],
+    steppers: Mapping[str, TurnTaker],
     seconds: float,
     least: int,
     most: int,
@@ -141,7 +141,7 @@ def ratio(theirs: Times, mine: Times, on_device: bool = False) -> float | None:
 CYCLES, LONGEST = 2e9, 0.1
 
 
-def _behind_other_work(stepper: Stepper, host: float) -> float:
+def _behind_other_work(stepper: TurnTaker, host: float) -> float:
     """Seconds that a GPU takes for a step which it was told while it was busy for twice the time of the telling."""
     stepper.prepare()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from thalweg._base.errors import ThalwegError
 from thalweg._base.optional import require_matplotlib
-from thalweg.bench import BenchResult, Row, WholeStep
+from thalweg.bench import BenchResult, BenchRow, WholeStep
 from thalweg.bench import bench as measure
 from thalweg.bench.machine import in_words
 from thalweg.bench.plot import FORMATS, label, plot
@@ -113,7 +113,7 @@ def show(console: Console, result: BenchResult) -> None:
     _show_notes(console, result["rows"])
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[BenchRow]) -> Table:
     """One work; columns that say nothing are left out."""
     cells = {
         "optimizer": [label(row) for row in rows],
@@ -144,7 +144,7 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _against(row: Row | WholeStep) -> str:
+def _against(row: BenchRow | WholeStep) -> str:
     """``1.08 (fused)``."""
     return f"{row['vs_torch']:.3g} ({row['torch_kind']})" if row["vs_torch"] else "–"
 
@@ -183,7 +183,7 @@ def _show_whole(console: Console, steps: list[WholeStep]) -> None:
     console.print(table)
 
 
-def _show_notes(console: Console, rows: list[Row]) -> None:
+def _show_notes(console: Console, rows: list[BenchRow]) -> None:
     """Each note once, with all that it is true of."""
     notes: dict[str, list[str]] = {}
     for row in rows:

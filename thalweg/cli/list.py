@@ -17,7 +17,7 @@ from thalweg.cli import files
 from thalweg.cli.console import console_of
 from thalweg.explain import ENGLISH, Branch, Language, chinese
 from thalweg.explain.branches import grown
-from thalweg.explain.catalogue import Entry, catalogue
+from thalweg.explain.catalogue import CatalogueEntry, catalogue
 
 
 @click.command(name="list")
@@ -62,7 +62,7 @@ def list_(pattern: str, as_tree: bool, path: Path | None, as_json: bool, zh: boo
     show(console_of(), sorted(found, key=lambda one: order[one.name]), around, language)
 
 
-def _matches(pattern: str, one: Entry) -> bool:
+def _matches(pattern: str, one: CatalogueEntry) -> bool:
     """A family by its whole name, an optimizer by any part of its own."""
     wanted = pattern.lower()
     if wanted == one.family:
@@ -70,9 +70,9 @@ def _matches(pattern: str, one: Entry) -> bool:
     return fnmatch(one.name.lower(), wanted if set(wanted) & set("*?") else f"*{wanted}*")
 
 
-def show(console: Console, found: list[Entry], around: list[Entry], say: Language) -> None:
+def show(console: Console, found: list[CatalogueEntry], around: list[CatalogueEntry], say: Language) -> None:
     """A table for each family, in the order in which they are met; then what stands around any of them."""
-    families: dict[str, list[Entry]] = {}
+    families: dict[str, list[CatalogueEntry]] = {}
     for one in found:
         families.setdefault(one.family, []).append(one)
     widest = max((len(one.name) for one in (*found, *around)), default=0)
@@ -106,7 +106,7 @@ def _columns(say: Language, widest: int, costs: bool = True) -> Table:
     return table
 
 
-def _bytes(one: Entry, which: str) -> str:
+def _bytes(one: CatalogueEntry, which: str) -> str:
     amount = one.facts[which]
     return "–" if amount is None else f"{amount:.2f}".rstrip("0").rstrip(".")
 

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from thalweg.cli.screen import duration
 from thalweg.lab.forecast import Forecast
-from thalweg.lab.plan import Plan
-from thalweg.lab.race import Watcher
+from thalweg.lab.plan import RacePlan
+from thalweg.lab.race import RaceWatcher
 from thalweg.lab.result import Role, Run
 from thalweg.lab.run import Spec
 
@@ -51,10 +51,10 @@ class _Underway:
         return [name, self.role, setting, f"seed {self.spec.seed}", how_far, sparkline(self.losses), loss]
 
 
-class Live(Watcher):
+class Live(RaceWatcher):
     """The live view of a race; also its watcher. Where there is no terminal it prints a line now and then."""
 
-    def __init__(self, console: Console, plan: Plan, ahead: Forecast, every: float = EVERY) -> None:
+    def __init__(self, console: Console, plan: RacePlan, ahead: Forecast, every: float = EVERY) -> None:
         self.console, self.plan, self.every = console, plan, every
         self.lock = threading.Lock()
         self.queued: dict[str, _Underway] = {}

@@ -113,7 +113,7 @@ def race(
         _write(csv_path, as_csv(results))
 
 
-def _ahead(plan: planning.Plan, url: str, dry_run: bool) -> Forecast:
+def _ahead(plan: planning.RacePlan, url: str, dry_run: bool) -> Forecast:
     """What the race will take; a store that is not there yet is not made to look into it."""
     if dry_run and not is_there(url):
         return forecast(plan)
@@ -121,7 +121,7 @@ def _ahead(plan: planning.Plan, url: str, dry_run: bool) -> Forecast:
         return forecast(plan, store)
 
 
-def _run(console: Console, plan: planning.Plan, url: str, ahead: Forecast) -> RaceResult:
+def _run(console: Console, plan: planning.RacePlan, url: str, ahead: Forecast) -> RaceResult:
     store = Store(url)
     try:
         with progress.Live(console, plan, ahead) as live:

@@ -13,11 +13,11 @@ from thalweg.cli.tables import Column, leaderboard, print_table
 from thalweg.lab.forecast import Forecast
 from thalweg.lab.names import beside, named, without_folder
 from thalweg.lab.overview import overview
-from thalweg.lab.plan import Plan
-from thalweg.lab.result import Contestant, RaceResult
+from thalweg.lab.plan import RacePlan
+from thalweg.lab.result import ContestantResult, RaceResult
 
 
-def show_plan(console: Console, plan: Plan, ahead: Forecast) -> None:
+def show_plan(console: Console, plan: RacePlan, ahead: Forecast) -> None:
     """Who runs what how often, and the time that it will take."""
     task = plan.task
     console.print(
@@ -73,7 +73,7 @@ def show_result(console: Console, result: RaceResult) -> None:
     console.print(code, soft_wrap=True)  # a line that was broken here could not be copied
 
 
-def best_of(result: RaceResult) -> Contestant:
+def best_of(result: RaceResult) -> ContestantResult:
     """The one to recommend: the lowest mean loss among those found better than the baseline, else the baseline."""
     better = {c["challenger"] for c in result["comparisons"] if c["verdict"] in ("better", "slightly better")}
     baseline, *others = result["contestants"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.ir.trace import sums_over_all, variants
+from thalweg.ir.trace import specializations, sums_over_all
 from thalweg.runtime.sharding import averaged_later
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _check(rule: Any, group: dict[str, Any]) -> None:
             "None: it needs all gradients at once",
             "clip_norm bounds each tensor's",
         )
-    if any(map(sums_over_all, variants(rule, group))):
+    if any(map(sums_over_all, specializations(rule, group))):
         raise bad_argument(
             "optimizer", rule.__name__, "a rule that updates each tensor by itself: this one sums over all"
         )

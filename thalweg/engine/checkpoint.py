@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thalweg.engine import fitting
 from thalweg.ir import fields
-from thalweg.ir.trace import is_matrix, kept
+from thalweg.ir.trace import is_matrix, kept_states
 from thalweg.runtime.state import MASTER, conform, formats_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def fitted(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         if number not in owners:
             return []
         p, group = owners[number]
-        found = kept(rule, group, is_matrix(rule, p))
+        found = kept_states(rule, group, is_matrix(rule, p))
         return [spec.name for spec in found if spec.kind not in ("aside", "shared")]
 
     specs = rule.states.values()
@@ -70,7 +70,7 @@ def restore(optimizer: Optimizer) -> None:
     saved = _by_parameter(optimizer)
     rule = type(optimizer)
     for group in optimizer.param_groups:
-        specs_of = {matrix: kept(rule, group, matrix) for matrix in (True, False)}
+        specs_of = {matrix: kept_states(rule, group, matrix) for matrix in (True, False)}
         for p in group["params"]:
             mine = optimizer.state.get(p)
             if mine:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from thalweg._base.errors import bad_argument
 from thalweg.engine import aliasing, backward, checkpoint, docstrings, fitting
 from thalweg.engine.dynamo import add_param_group, uncompiled
-from thalweg.engine.plan_report import Report
+from thalweg.engine.plan_report import PlanReport
 from thalweg.ir import fields
 from thalweg.ir.fields import Hyper, StateSpec, count, hyper, number, shared, state
-from thalweg.ir.trace import trace, variant, variants
+from thalweg.ir.trace import specializations, specialize, trace
 from thalweg.runtime import sharding
 from thalweg.runtime.backends import select
 from thalweg.runtime.formats import Storage
@@ -265,7 +265,7 @@ class Optimizer(Declared):
             raise bad_argument(
                 "independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first"
             )
-        for key in variants(type(self), group):
+        for key in specializations(type(self), group):
             trace(key)
         sharding.check(type(self), group, self.storage.state_dtype)
         of_rows = [name for name in ("centralize", "clip_adaptive", "hyperball") if group[name]]
@@ -289,7 +289,7 @@ class Optimizer(Declared):
         for group in self.param_groups:
             for spec in self._stepper.shared:
                 if spec.name not in group:
-                    common = spec.name in first and spec.name in trace(variant(type(self), group)).common
+                    common = spec.name in first and spec.name in trace(specialize(type(self), group)).common
                     group[spec.name] = first[spec.name] if common else float(spec.fill(SimpleNamespace(**group)))
 
     # -- the step ---------------------------------------------------------------------------------------------------
@@ -330,9 +330,9 @@ class Optimizer(Declared):
         """Whether parameters are stepped inside ``backward``."""
         return self._in_backward is not None
 
-    def plan(self) -> Report:
+    def plan(self) -> PlanReport:
         """What runs at a step: backend, passes over memory, bytes a parameter, and why nothing faster."""
-        return Report(self)
+        return PlanReport(self)
 
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------
 

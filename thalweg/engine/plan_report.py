@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from thalweg.ir import ops
 from thalweg.ir.fields import StateSpec
 from thalweg.ir.ops import ELEMENT, PER_TENSOR
-from thalweg.ir.trace import is_matrix, kept, variant
+from thalweg.ir.trace import is_matrix, kept_states, specialize
 from thalweg.runtime.backends import select
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import PLAIN, Format, name_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pass:
+class MemoryPass:
     """One pass over memory: bytes a parameter by what is read and written."""
 
     reads: dict[str, float]
@@ -40,7 +40,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlanPart:
     """Parameters of one group that run alike.
 
     Attributes:
@@ -61,24 +61,24 @@ class Part:
     what: str
     tensors: int
     elements: int
-    passes: tuple[Pass, ...]
+    passes: tuple[MemoryPass, ...]
     leaves: tuple[str, ...]
     flops: int
     state_bytes: float
 
 
-class Report:
+class PlanReport:
     """The plan of an optimizer as it stands; gradients are taken to be like their parameters."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PlanPart, ...]:
         """By group, and within a group by backend, dtype and device."""
         return tuple(part for i, group in enumerate(self.optimizer.param_groups) for part in self._parts(i, group))
 
-    def _parts(self, i: int, group: dict[str, Any]) -> list[Part]:
+    def _parts(self, i: int, group: dict[str, Any]) -> list[PlanPart]:
         opt = self.optimizer
         same: dict[Any, list[Tensor]] = defaultdict(list)
         for p in group["params"]:
@@ -88,7 +88,7 @@ class Report:
             same[is_matrix(type(opt), p), x.device, x.dtype, is_dense(x), opaque(x)].append(x)
         parts = []
         for (matrix, _, dtype, dense, _), params in same.items():
-            key, specs = variant(type(opt), group, matrix=matrix), kept(type(opt), group, matrix)
+            key, specs = specialize(type(opt), group, matrix=matrix), kept_states(type(opt), group, matrix)
             formats = formats_of(dtype, specs, opt.storage)
             seen = [oriented(x, x, group["transposed"]) for x in params]
             batch = Batch(key, formats, seen, seen, {}, {}, [], dense)
@@ -99,7 +99,7 @@ class Report:
             what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else "tensors"
             names = {**formats, "g": Format(name_of(dtype))}
             nodes = batch.plan.traced.graph.nodes
-            parts.append(Part(
+            parts.append(PlanPart(
                 i, backend, why, name_of(dtype), what, len(params), sum(p.numel() for p in params),
                 tuple(self._passes(batch, names)),
                 tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
@@ -110,7 +110,7 @@ class Report:
         return parts
 
     @staticmethod
-    def _passes(batch: Batch, formats: dict[str, Format]) -> list[Pass]:
+    def _passes(batch: Batch, formats: dict[str, Format]) -> list[MemoryPass]:
         working = float(batch.compute.itemsize)
         home = batch.plan.home
         passes = []
@@ -121,7 +121,7 @@ class Report:
                 reads[name] = formats[name].bytes if name in formats else 0 if ops.is_product(node) else working
             writes = {name: formats[name].bytes if name in formats else working for name in stage.stores}
             if reads or writes:
-                passes.append(Pass(reads, writes))
+                passes.append(MemoryPass(reads, writes))
         return passes
 
     def short(self) -> str:

@@ -21,7 +21,7 @@ from thalweg.registry import find, wrappers
 
 
 @dataclass(frozen=True)
-class Setting:
+class HyperInfo:
     """A hyperparameter: its symbol in the formula, its default, what it may be, whether that is on or off."""
 
     name: str
@@ -66,7 +66,7 @@ class Explanation:
     reference: str
     formula: Formula | None
     of_vectors: Formula | None
-    settings: tuple[Setting, ...]
+    settings: tuple[HyperInfo, ...]
     kept: tuple[Kept, ...]
     flags: tuple[str, ...]
     cost: Cost | None
@@ -143,10 +143,10 @@ def _reference(cls: type, text: Words) -> str:
     return f"torch.optim.{cls.__name__}" if hasattr(torch.optim, cls.__name__) else text.citation
 
 
-def _setting(h: Hyper, symbols: dict[str, str]) -> Setting:
+def _setting(h: Hyper, symbols: dict[str, str]) -> HyperInfo:
     keys = [f"{h.name}_{i}" for i in range(numbers_of(h))] if numbers_of(h) > 1 else [h.name]
     shown = [symbols[key] for key in keys if symbols.get(key, h.name) != h.name]
-    return Setting(
+    return HyperInfo(
         h.name,
         ", ".join(shown),
         h.default,

@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """An optimizer, or what stands around one.
 
     Attributes:
@@ -50,8 +50,8 @@ class Entry:
 class Catalogue:
     """The optimizers in the order of the alphabet, and what stands around any of them."""
 
-    optimizers: list[Entry]
-    wrappers: list[Entry]
+    optimizers: list[CatalogueEntry]
+    wrappers: list[CatalogueEntry]
 
 
 def catalogue() -> Catalogue:
@@ -78,9 +78,9 @@ def _kept(made_of: str) -> Catalogue | None:
         return None
 
 
-def _entry(facts: dict[str, Any], about: str, text: dict[str, Any]) -> Entry:
+def _entry(facts: dict[str, Any], about: str, text: dict[str, Any]) -> CatalogueEntry:
     words: dict[str, Any] = {name: tuple(said) if isinstance(said, list) else said for name, said in text.items()}
-    return Entry(facts, about, Words(**words))
+    return CatalogueEntry(facts, about, Words(**words))
 
 
 def _told() -> Catalogue:
@@ -88,9 +88,9 @@ def _told() -> Catalogue:
     from thalweg.explain.about import explain
     from thalweg.registry import optimizers, wrappers
 
-    def entry(cls: Any) -> Entry:
+    def entry(cls: Any) -> CatalogueEntry:
         one = explain(cls)
-        return Entry(one.as_dict(), one.about, one.text)
+        return CatalogueEntry(one.as_dict(), one.about, one.text)
 
     return Catalogue(*(list(map(entry, known.values())) for known in (optimizers(), wrappers())))
 

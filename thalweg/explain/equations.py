@@ -16,12 +16,25 @@ from typing import Any, cast
 
 from torch import fx
 
-from thalweg.explain.expression import FIRST, Call, Expr, Num, Product, Sum, Sym, Word, call, number, put, walk
+from thalweg.explain.expression import (
+    FIRST,
+    Call,
+    Expr,
+    Num,
+    ProductExpression,
+    SumExpression,
+    Sym,
+    Word,
+    call,
+    number,
+    put,
+    walk,
+)
 from thalweg.explain.spelling import Latex, Unicode
 from thalweg.explain.symbols import Symbols, from_code
 from thalweg.ir import ops, transforms
 from thalweg.ir.ops import HOST
-from thalweg.ir.trace import Rule, Traced, Variant, trace, variant
+from thalweg.ir.trace import RuleClass, Specialization, TracedRule, specialize, trace
 
 #: columns beyond which a line gives a part of it a line of its own
 WIDTH = 72
@@ -52,7 +65,7 @@ class LeafCall:
 
 @dataclass(frozen=True)
 class Formula:
-    """All lines of one variant, in the order in which they are computed.
+    """All lines of one specialization, in the order in which they are computed.
 
     Attributes:
         equations: the lines.
@@ -61,7 +74,7 @@ class Formula:
         aliases: states that hold what another symbol was a step ago, by name.
     """
 
-    variant: Variant
+    specialization: Specialization
     equations: tuple[Equation, ...]
     symbols: Mapping[str, str]
     leaves: Mapping[str, LeafCall]
@@ -97,7 +110,7 @@ def width(text: str) -> int:
     return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if not unicodedata.combining(c))
 
 
-def formula(rule: type[Rule], matrix: bool = True, **flags: Any) -> Formula:
+def formula(rule: type[RuleClass], matrix: bool = True, **flags: Any) -> Formula:
     """That of an optimizer class with these hyperparameters, the others at their defaults; of matrices, or of vectors.
 
     Raises:
@@ -110,7 +123,7 @@ def formula(rule: type[Rule], matrix: bool = True, **flags: Any) -> Formula:
             raise TypeError(f"{rule.__name__} has no hyperparameter {name!r}; there are: {', '.join(rule.hypers)}")
         rule.hypers[name].check(value)
     group = {name: flags.get(name, h.default) for name, h in rule.hypers.items()}
-    return _formula(variant(rule, group, matrix=matrix))
+    return _formula(specialize(rule, group, matrix=matrix))
 
 
 # -- the traced graph, with the names that the rule's own code gives its parts ---------------------------------------
@@ -120,13 +133,13 @@ def formula(rule: type[Rule], matrix: bool = True, **flags: Any) -> Formula:
 class _Marked:
     """A graph; in it the gradient that the direction saw, the direction, and what local variables held."""
 
-    traced: Traced
+    traced: TracedRule
     gradient: fx.Node
     direction: fx.Node | None
     names: dict[fx.Node, str]
 
 
-def _mark(key: Variant) -> _Marked:
+def _mark(key: Specialization) -> _Marked:
     """Trace the rule, and listen to what its functions call their values."""
     seen: dict[str, Any] = {}
     names: dict[fx.Node, str] = {}
@@ -138,7 +151,7 @@ def _mark(key: Variant) -> _Marked:
         return u
 
     body = {"direction": staticmethod(direction), "__module__": rule.__module__}
-    heard = cast(type[Rule], type(rule.__name__, (rule,), body))
+    heard = cast(type[RuleClass], type(rule.__name__, (rule,), body))
     homes = {sys.modules[c.__module__] for c in rule.__mro__ if "direction" in c.__dict__}
     files = {getattr(home, "__file__", None) for home in (*homes, transforms)}
     with _listening(files, names):
@@ -168,7 +181,7 @@ def _listening(files: set[str | None], names: dict[fx.Node, str]) -> Iterator[No
 
 
 @functools.cache
-def _formula(key: Variant) -> Formula:
+def _formula(key: Specialization) -> Formula:
     return _Builder(_mark(key)).formula(key)
 
 
@@ -177,7 +190,7 @@ class _Builder:
         self.traced = marked.traced
         self.marked = marked
         placed = [n for n in self.traced.graph.nodes if n.op == "placeholder"]
-        self.symbols = Symbols.of_rule(self.traced.variant.rule, {str(n.target) for n in placed if n.users})
+        self.symbols = Symbols.of_rule(self.traced.specialization.rule, {str(n.target) for n in placed if n.users})
         self.leaves: dict[str, LeafCall] = {}
         self.expr: dict[fx.Node, Expr] = {}
         self.names: dict[Expr, str] = {}
@@ -203,7 +216,7 @@ class _Builder:
             now.setdefault(direction, Sym("direction", 0, ops.extent_of(direction)))
         self.roots = {node: sym for node, sym in now.items() if node.op != "placeholder"}
 
-    def formula(self, key: Variant) -> Formula:
+    def formula(self, key: Specialization) -> Formula:
         """Lines, then what stands twice or is too long gets its own."""
         lines = self._split(self._twice(self._lines()))
         return Formula(key, tuple(lines), dict(self.symbols.of), self.leaves, self.aliases)
@@ -216,7 +229,7 @@ class _Builder:
         for node in self.traced.graph.nodes:
             if node.op == "output":
                 continue
-            if isinstance(node.target, ops.Part):
+            if isinstance(node.target, ops.LeafOutput):
                 self._part(node, equations)
                 continue
             x = self._of(node)
@@ -240,7 +253,7 @@ class _Builder:
     def _part(self, node: fx.Node, equations: list[Equation]) -> None:
         """One of the results of a leaf: a symbol on the left of the leaf's line."""
         leaf = cast(fx.Node, node.args[0])
-        name = self.marked.names.get(node) or f"{_name(leaf)}_{cast(ops.Part, node.target).index + 1}"
+        name = self.marked.names.get(node) or f"{_name(leaf)}_{cast(ops.LeafOutput, node.target).index + 1}"
         sym = self.roots.get(node) or self._symbol_for(name, ops.extent_of(node))
         self.expr[node] = sym
         last = equations[-1] if equations else None
@@ -251,7 +264,9 @@ class _Builder:
 
     def _is_kept_apart(self, node: fx.Node, x: Expr) -> bool:
         """What the rule names and uses more than once has a line, before it is lost in what it is used for."""
-        twice = len(node.users) > 1 and isinstance(x, (Sum, Product)) and self._width(x) >= TWICE_NAMED
+        twice = (
+            len(node.users) > 1 and isinstance(x, (SumExpression, ProductExpression)) and self._width(x) >= TWICE_NAMED
+        )
         taken = any(isinstance(user.target, ops.Leaf) and user.meta["extent"] != ops.PER_TENSOR for user in node.users)
         return x in self.names and (twice or (taken and not isinstance(x, Sym)))
 
@@ -275,7 +290,7 @@ class _Builder:
         name = self.aliases.get(name, name)
         output = self.traced.outputs.get(name)
         steady = output is not None and output.op == "placeholder" and output.target == name  # it is set from outside
-        moves = name in self.traced.variant.rule.states or name in ("p", "g")
+        moves = name in self.traced.specialization.rule.states or name in ("p", "g")
         return Sym(name, 1 if moves and not steady else None, extent)
 
     def _arg(self, value: Any) -> Expr:
@@ -357,4 +372,4 @@ def _may_have_a_line(x: Expr) -> bool:
     """Whether it is more than an atom, a comparison of atoms, or a number that follows from a shape."""
     if isinstance(x, Call):
         return x.name in ("sqrt", "where") or not all(isinstance(a, (Sym, Num)) for a in x.args)
-    return isinstance(x, (Sum, Product))
+    return isinstance(x, (SumExpression, ProductExpression))

@@ -49,7 +49,7 @@ class Sym:
 
 
 @dataclass(frozen=True)
-class Sum:
+class SumExpression:
     """Terms that are added; a term that is subtracted has a negative coefficient."""
 
     terms: tuple[Expr, ...]
@@ -61,7 +61,7 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Product:
+class ProductExpression:
     """``coefficient * over[0] * over[1] … / (under[0] * under[1] …)``."""
 
     coefficient: Number
@@ -96,7 +96,7 @@ class Call:
     extent: Extent
 
 
-Expr: TypeAlias = "Num | Word | Sym | Sum | Product | Power | Call"
+Expr: TypeAlias = "Num | Word | Sym | SumExpression | ProductExpression | Power | Call"
 
 ZERO, ONE = Num(0), Num(1)
 #: 1 at the first step, else 0; and the other way round
@@ -132,16 +132,16 @@ def add(*terms: Expr) -> Expr:
     if contrary is not None:
         return contrary
     lead = next((i for i, t in enumerate(kept) if not is_negative(t)), 0)
-    return Sum((kept[lead], *kept[:lead], *kept[lead + 1 :]))
+    return SumExpression((kept[lead], *kept[:lead], *kept[lead + 1 :]))
 
 
 def _terms(terms: Iterable[Expr]) -> Iterator[Expr]:
     for term in terms:
-        if isinstance(term, Sum):
+        if isinstance(term, SumExpression):
             yield from term.terms
-        elif isinstance(term, Product) and term.coefficient == -1 and not term.under and len(term.over) == 1:
+        elif isinstance(term, ProductExpression) and term.coefficient == -1 and not term.under and len(term.over) == 1:
             inner = term.over[0]
-            yield from (negative(t) for t in inner.terms) if isinstance(inner, Sum) else (term,)
+            yield from (negative(t) for t in inner.terms) if isinstance(inner, SumExpression) else (term,)
         else:
             yield term
 
@@ -150,7 +150,7 @@ def _split(term: Expr) -> tuple[Number, Expr]:
     """The number and the rest of a term."""
     if isinstance(term, Num):
         return term.value, ONE
-    if isinstance(term, Product):
+    if isinstance(term, ProductExpression):
         return term.coefficient, _product(1, term.over, term.under)
     return 1, term
 
@@ -197,7 +197,7 @@ def multiply(*factors: Expr) -> Expr:
     for factor in factors:
         if isinstance(factor, Num):
             coefficient = coefficient * factor.value
-        elif isinstance(factor, Product):
+        elif isinstance(factor, ProductExpression):
             coefficient = coefficient * factor.coefficient
             over += factor.over
             under += factor.under
@@ -215,10 +215,10 @@ def reciprocal(x: Expr) -> Expr:
     """``1 / x``."""
     if isinstance(x, Num) and x.value != 0:
         return Num(1 / Fraction(x.value)) if isinstance(x.value, (int, Fraction)) else number(1 / x.value)
-    if isinstance(x, Product) and x.coefficient != 0:
+    if isinstance(x, ProductExpression) and x.coefficient != 0:
         inverse = reciprocal(Num(x.coefficient))
         return _product(inverse.value if isinstance(inverse, Num) else 1, x.under, x.over)
-    return Product(1, (), (x,))
+    return ProductExpression(1, (), (x,))
 
 
 def _product(coefficient: Number, over: tuple[Expr, ...], under: tuple[Expr, ...]) -> Expr:
@@ -230,7 +230,7 @@ def _product(coefficient: Number, over: tuple[Expr, ...], under: tuple[Expr, ...
         return Num(coefficient)
     if coefficient == 1 and len(over) == 1 and not under:
         return over[0]
-    return Product(coefficient, over, under)
+    return ProductExpression(coefficient, over, under)
 
 
 def _rank(factor: Expr) -> int:
@@ -336,9 +336,9 @@ def call(name: str, args: tuple[Expr, ...], extent: Extent) -> Expr:
 def parts(x: Expr) -> tuple[Expr, ...]:
     """What it is made of, one level down."""
     match x:
-        case Sum(terms):
+        case SumExpression(terms):
             return terms
-        case Product(_, over, under):
+        case ProductExpression(_, over, under):
             return (*over, *under)
         case Power(base, exponent):
             return (base, exponent)
@@ -359,12 +359,12 @@ def put(x: Expr, old: Expr, new: Expr) -> Expr:
     if x == old:
         return new
     match x:
-        case Sum(terms):
-            return Sum(tuple(put(t, old, new) for t in terms))
-        case Product(coefficient, over, under):
+        case SumExpression(terms):
+            return SumExpression(tuple(put(t, old, new) for t in terms))
+        case ProductExpression(coefficient, over, under):
             if old == _product(1, over, under) and over:  # the terms of a sum differ by a sign, say
                 return multiply(Num(coefficient), new)
-            return Product(coefficient, *(tuple(put(f, old, new) for f in side) for side in (over, under)))
+            return ProductExpression(coefficient, *(tuple(put(f, old, new) for f in side) for side in (over, under)))
         case Power(base, exponent):
             return Power(put(base, old, new), put(exponent, old, new))
         case Call(name, args, extent):

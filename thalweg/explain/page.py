@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from thalweg.explain.about import Explanation, Setting
+from thalweg.explain.about import Explanation, HyperInfo
 from thalweg.explain.branches import Branch
 from thalweg.explain.docstring import words
 from thalweg.explain.equations import Formula, width
@@ -74,7 +74,7 @@ def value(x: Any) -> str:
     return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 
-def _setting(setting: Setting, say: Language) -> str:
+def _setting(setting: HyperInfo, say: Language) -> str:
     """What a hyperparameter is, and what it may be; of a flag that goes without saying."""
     if setting.allowed[:1] in ("[", "("):
         return say("{doc}; in {range}", doc=say.doc(setting.doc), range=setting.allowed)

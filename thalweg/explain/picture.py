@@ -30,7 +30,7 @@ _STYLE = """
 
 
 @dataclass(frozen=True)
-class Place:
+class PicturePlace:
     """Where an optimizer stands: column by its depth, row by its leaves.
 
     Attributes:
@@ -44,17 +44,17 @@ class Place:
 
 def picture(language: Language = ENGLISH) -> str:
     """All optimizers, each beside its parent; hovering over one tells what it adds."""
-    places: dict[str, Place] = {}
-    links: list[tuple[Place, Place]] = []
+    places: dict[str, PicturePlace] = {}
+    links: list[tuple[PicturePlace, PicturePlace]] = []
     columns = _columns(tree())
     rows = 0
 
-    def put(branch: Branch, depth: int) -> Place:
+    def put(branch: Branch, depth: int) -> PicturePlace:
         nonlocal rows
         children = [put(child, depth + 1) for child in branch.children]
         y = (children[0].y + children[-1].y) / 2 if children else MARGIN + (rows + 0.5) * ROW
         rows += not children
-        place = places[branch.name] = Place(branch, columns[depth], y)
+        place = places[branch.name] = PicturePlace(branch, columns[depth], y)
         links.extend((place, child) for child in children)
         return place
 
@@ -109,7 +109,7 @@ def _columns(branches: list[Branch]) -> list[float]:
     return starts
 
 
-def _link(parent: Place, child: Place) -> str:
+def _link(parent: PicturePlace, child: PicturePlace) -> str:
     """From behind the parent's name to the child's dot."""
     x, y, to_x, to_y = parent.x + 10 + _length(parent.branch.name), parent.y, child.x, child.y
     bend = max(14.0, (to_x - x) / 2)
@@ -117,7 +117,7 @@ def _link(parent: Place, child: Place) -> str:
     return f'<path class="link" d="M{x:.1f},{y:.1f} C{curve}"/>'
 
 
-def _label(place: Place, color: str, language: Language) -> str:
+def _label(place: PicturePlace, color: str, language: Language) -> str:
     """A dot, the name, and the year of the paper where there is room."""
     x, y = place.x, place.y
     name, text = place.branch.name, language.words(place.branch.name, place.branch.text)

@@ -8,7 +8,19 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import ClassVar
 
-from thalweg.explain.expression import Call, Expr, Num, Number, Power, Product, Sum, Sym, Word, is_negative, negative
+from thalweg.explain.expression import (
+    Call,
+    Expr,
+    Num,
+    Number,
+    Power,
+    ProductExpression,
+    SumExpression,
+    Sym,
+    Word,
+    is_negative,
+    negative,
+)
 from thalweg.explain.symbols import GREEK
 from thalweg.ir.ops import ROWS
 
@@ -51,9 +63,9 @@ class Unicode:
                 return str(value), ATOM
             case Sym():
                 return self.symbol(x), ATOM
-            case Sum(terms):
+            case SumExpression(terms):
                 return self.sum(terms), SUM
-            case Product():
+            case ProductExpression():
                 return self.product(x)
             case Power(base, exponent):
                 return self.power(base, exponent), POWER
@@ -69,7 +81,7 @@ class Unicode:
             text += (" − " if minus else " + ") + self.held(negative(term) if minus else term, PRODUCT)
         return text
 
-    def product(self, x: Product) -> tuple[str, int]:
+    def product(self, x: ProductExpression) -> tuple[str, int]:
         """Factors side by side, over what they are divided by."""
         sign = "−" if x.coefficient < 0 else ""
         above, below = _above_and_below(x.coefficient)
@@ -161,7 +173,7 @@ class Latex(Unicode):
             text += (r" \cdot " if factor[0].isdigit() else r"\,") + factor
         return text
 
-    def product(self, x: Product) -> tuple[str, int]:
+    def product(self, x: ProductExpression) -> tuple[str, int]:
         """With an ASCII minus."""
         text, tightness = super().product(x)
         return text.replace("−", "-"), tightness

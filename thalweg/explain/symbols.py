@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir.fields import Hyper, StateSpec
-from thalweg.ir.trace import Rule
+from thalweg.ir.trace import RuleClass
 
 
 def _called(letter: str) -> str:
@@ -89,7 +89,7 @@ class Symbols:
         return self.claim(key, *_SPARE)
 
     @staticmethod
-    def of_rule(rule: type[Rule], used: Container[str]) -> Symbols:
+    def of_rule(rule: type[RuleClass], used: Container[str]) -> Symbols:
         """Of what a rule declares and its graph reads: first of its own, then of what all optimizers have."""
         symbols = Symbols({"p": "p", "g": "g", "step": "t"})
         states = [spec for spec in rule.states.values() if spec.kind != "count"]

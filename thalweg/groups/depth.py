@@ -112,13 +112,13 @@ def _chosen(view: View, globs: tuple[str, ...]) -> list[set[str]]:
 def _found(view: View, kinds: Mapping[str, str]) -> list[set[str]]:
     """The parameters of each block that structure shows: of lists of like modules; else of lists of single layers."""
     for composite in (True, False):
-        if found := list(_Search(view, kinds, composite).blocks("", view.model)):
+        if found := list(_BlockSearch(view, kinds, composite).blocks("", view.model)):
             return found
     remedy = "Say them from input to output: blocks=['conv1', 'conv2', …]"
     raise bad_argument("blocks", (), f"lists of blocks in {type(view.model).__name__}, but it has none", remedy)
 
 
-class _Search:
+class _BlockSearch:
     """Looks for lists of blocks, from the outside in.
 
     Args:

@@ -22,7 +22,7 @@ Way = Callable[[bool], Flow | None]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ForwardEvidence:
     """A forward pass in evaluation mode, and one in training mode where the first does not meet all matrices."""
 
     flow: Flow
@@ -67,7 +67,7 @@ class Evidence:
         return made | more, (beside | further) - made - more
 
 
-def look(model: nn.Module, sample: Any, known: Known) -> Evidence | None:
+def look(model: nn.Module, sample: Any, known: Known) -> ForwardEvidence | None:
     """See a forward pass: on the sample; without one, on what the model says that it takes, or on symbols, or on what
     its first layers take. None where all of these fail.
 
@@ -76,7 +76,7 @@ def look(model: nn.Module, sample: Any, known: Known) -> Evidence | None:
     """
     if sample is not None:
         return _with_training(lambda training: by_running(model, sample, known, training=training), known, strict=True)
-    best: Evidence | None = None
+    best: ForwardEvidence | None = None
     for way, sound in _ways(model, known):
         if found := _with_training(way, known):
             best = found if best is None or len(known.matrices & best.met) < len(known.matrices & found.met) else best
@@ -113,11 +113,11 @@ def _with_values(model: nn.Module, sample: Any, known: Known, source: str, train
     return with_values(model, sample, known, source, training=training)
 
 
-def _with_training(way: Way, known: Known, *, strict: bool = False) -> Evidence | None:
+def _with_training(way: Way, known: Known, *, strict: bool = False) -> ForwardEvidence | None:
     flow = way(False) if strict else _attempt(way, False)
     if flow is None:
         return None
-    return Evidence(flow, None if known.matrices <= flow.met else _attempt(way, True))
+    return ForwardEvidence(flow, None if known.matrices <= flow.met else _attempt(way, True))
 
 
 def _attempt(way: Way, training: bool) -> Flow | None:

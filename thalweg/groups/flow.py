@@ -21,7 +21,7 @@ _LAYERS = (*_PRODUCTS, "look up", "opaque")
 
 
 @dataclass(frozen=True)
-class Step:
+class Operation:
     """One operation of a forward pass.
 
     Attributes:
@@ -67,7 +67,7 @@ class Flow:
 
     def __init__(
         self,
-        steps: Mapping[Hashable, Step],
+        steps: Mapping[Hashable, Operation],
         outputs: Sequence[Hashable],
         known: Known,
         source: str,
@@ -116,7 +116,7 @@ class Flow:
         ends = [node for node, held in self._layers.items() if held & names]
         return {name for end in ends for node in self._upstream(end) for name in self._layers.get(node, ())}
 
-    def _read(self, node: Hashable, step: Step) -> frozenset[str] | None:
+    def _read(self, node: Hashable, step: Operation) -> frozenset[str] | None:
         """Names of the parameters that alone make a value; None where activations take part."""
         if step.does in ("parameter", "input"):
             return step.own if step.does == "parameter" else None
@@ -133,14 +133,14 @@ class Flow:
         tables = [part for part in parts if part]
         return tables[0] if len(tables) == 1 and tables[0] <= self._stacks else frozenset()
 
-    def _without_activations(self, step: Step, parts: list[frozenset[str] | None]) -> bool:
+    def _without_activations(self, step: Operation, parts: list[frozenset[str] | None]) -> bool:
         if step.own or step.does == "look up" or None in parts:
             return False
         if step.does in _PRODUCTS:  # a constant factor is data; a known matrix acts on the parameter beside it
             return all(parts) and not any(part & self._matrices for part in parts if part)
         return True
 
-    def _record(self, node: Hashable, step: Step, parts: list[frozenset[str] | None]) -> None:
+    def _record(self, node: Hashable, step: Operation, parts: list[frozenset[str] | None]) -> None:
         factors = [part for part in parts if part]
         if step.does in _PRODUCTS and (step.own or all(parts)):  # what a known matrix acts on is data, not a matrix
             acted_on = [part for part in factors if not part & self._matrices]

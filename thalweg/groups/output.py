@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.groups.evidence import Evidence
+from thalweg.groups.evidence import ForwardEvidence
 from thalweg.groups.places import EMBEDDINGS, INNER, places_of
 
 Head = nn.Module | str
@@ -49,7 +49,7 @@ def given(model: nn.Module, head: Head | Iterable[Head]) -> Output:
     return Output(named, frozenset(), "as given")
 
 
-def seen(model: nn.Module, evidence: Evidence, layers: AbstractSet[str], matrices: AbstractSet[str]) -> Output:
+def seen(model: nn.Module, evidence: ForwardEvidence, layers: AbstractSet[str], matrices: AbstractSet[str]) -> Output:
     """The layers nearest to the output in a forward pass, and those that it does not meet but that are placed alike.
 
     Args:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups import output
-from thalweg.groups.evidence import Evidence, look
+from thalweg.groups.evidence import ForwardEvidence, look
 from thalweg.groups.flow import Known
 from thalweg.groups.places import MATRICES, Kind, Place, Verdict, by_module, is_transposed, places_of
 from thalweg.groups.twin import unwrapped
@@ -101,14 +101,16 @@ def _judged(model: nn.Module, sample: Any, head: Heads, hidden: Types) -> tuple[
     return judged, made
 
 
-def see(model: nn.Module, sample: Any, types: tuple[type[nn.Module], ...]) -> Evidence | None:
+def see(model: nn.Module, sample: Any, types: tuple[type[nn.Module], ...]) -> ForwardEvidence | None:
     """What can be seen of the model's forward pass; ``types``: of modules whose weights are matrices."""
     found = _at_sight(model, types)
     stacks = {name for name, p in model.named_parameters() if p.ndim > 2} - _of_kind(found, "embedding")
     return look(model, sample, Known(_of_kind(found, "hidden", "other"), stacks))
 
 
-def by_use(model: nn.Module, evidence: Evidence | None, types: tuple[type[nn.Module], ...]) -> dict[str, Verdict]:
+def by_use(
+    model: nn.Module, evidence: ForwardEvidence | None, types: tuple[type[nn.Module], ...]
+) -> dict[str, Verdict]:
     """What every parameter is by its module, its shape and its use, but for which of them make the output."""
     found = _at_sight(model, types)
     if evidence is None:
@@ -117,7 +119,7 @@ def by_use(model: nn.Module, evidence: Evidence | None, types: tuple[type[nn.Mod
 
 
 def verdicts(
-    model: nn.Module, evidence: Evidence | None, head: Heads, used: dict[str, Verdict]
+    model: nn.Module, evidence: ForwardEvidence | None, head: Heads, used: dict[str, Verdict]
 ) -> tuple[dict[str, Verdict], output.Output]:
     """What every parameter is as far as it can be seen, as :func:`roles`; frozen ones too (a frozen head is a head).
 
@@ -137,7 +139,7 @@ def warn(model: nn.Module, made: output.Output) -> None:
         )
 
 
-def transposed(p: nn.Parameter, places: list[Place], evidence: Evidence | None, name: str) -> bool:
+def transposed(p: nn.Parameter, places: list[Place], evidence: ForwardEvidence | None, name: str) -> bool:
     """Whether a matrix or kernel is kept as (in, out, …): its first dimension is summed over with activations.
 
     The module tells, or else the use; what cannot be seen is taken for (out, in, …).
@@ -178,7 +180,7 @@ def describe(found: Iterable[Role]) -> str:
     )
 
 
-def notes(found: dict[str, Verdict], made: output.Output, evidence: Evidence | None) -> tuple[str, ...]:
+def notes(found: dict[str, Verdict], made: output.Output, evidence: ForwardEvidence | None) -> tuple[str, ...]:
     """What was guessed, and what no forward pass has met, in words for those who read a table."""
     lines = []
     if made.guess:
@@ -200,7 +202,7 @@ def _at_sight(model: nn.Module, types: tuple[type[nn.Module], ...]) -> dict[str,
     return {name: by_module(p, places[id(p)], types) for name, p in model.named_parameters()}
 
 
-def _by_use(p: nn.Parameter, verdict: Verdict, flow: Evidence, name: str) -> Verdict:
+def _by_use(p: nn.Parameter, verdict: Verdict, flow: ForwardEvidence, name: str) -> Verdict:
     """What a parameter's use adds to what its module told."""
     kind, why = verdict
     uses = flow.uses(name)
@@ -223,7 +225,7 @@ def _by_use(p: nn.Parameter, verdict: Verdict, flow: Evidence, name: str) -> Ver
 
 def _output(
     model: nn.Module,
-    flow: Evidence | None,
+    flow: ForwardEvidence | None,
     verdicts: dict[str, Verdict],
     head: Heads,
 ) -> output.Output:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from thalweg._base.errors import bad_argument
 from thalweg.groups import dims
 from thalweg.groups.dims import ON_THE_LEFT, ON_THE_RIGHT, Fans
-from thalweg.groups.flow import Does, Flow, Known, Step
+from thalweg.groups.flow import Does, Flow, Known, Operation
 from thalweg.groups.shapes import ShapesOnly, on_meta
 from thalweg.groups.twin import randomness_kept, twin, undisturbed
 
@@ -166,16 +166,16 @@ def tensors(value: Any, seen: set[int], kind: type = Tensor) -> Iterator[Any]:
         yield from tensors(vars(value), seen, kind)
 
 
-def _step(node: Any, names: Mapping[int, str]) -> Step:
+def _step(node: Any, names: Mapping[int, str]) -> Operation:
     if hasattr(node, "variable"):
         name = names.get(id(node.variable))
-        return Step("input") if name is None else Step("parameter", own=frozenset({name}))
+        return Operation("input") if name is None else Operation("parameter", own=frozenset({name}))
     does, inputs = _does(node), tuple(before for before, _ in node.next_functions)
     if does in ("convolve", "filter"):
         shape = dims.shape_of(inputs[1]) if inputs[1] is not None else None
         weight = dims.kernel(len(shape), getattr(node, "_saved_transposed", False)) if shape else None
-        return Step(does, inputs[:2] if inputs[2] is None else inputs, fans=(None, weight))
-    return Step(does, inputs, fans=_FANS.get(_kind(node), ()))
+        return Operation(does, inputs[:2] if inputs[2] is None else inputs, fans=(None, weight))
+    return Operation(does, inputs, fans=_FANS.get(_kind(node), ()))
 
 
 def _kind(node: Any) -> str:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from thalweg.groups import dims
 from thalweg.groups.dims import ON_THE_LEFT, ON_THE_RIGHT, Fans
-from thalweg.groups.flow import Does, Flow, Known, Step
+from thalweg.groups.flow import Does, Flow, Known, Operation
 from thalweg.groups.running import tensors
 from thalweg.groups.shapes import ShapesOnly
 from thalweg.groups.twin import twin, undisturbed
@@ -49,7 +49,7 @@ def by_tracing(model: nn.Module, known: Known, *, training: bool = False) -> Flo
     try:
         with undisturbed():
             double = twin(model, values=False).train(training)
-            tracer = _Tracer(double)
+            tracer = _ModuleTracer(double)
             with ShapesOnly(guesses=False):
                 outputs = tracer.run()
     except Exception:  # whatever a user's forward may raise when it is given symbols
@@ -57,7 +57,7 @@ def by_tracing(model: nn.Module, known: Known, *, training: bool = False) -> Flo
     return tracer.flow(outputs, known)
 
 
-class _Symbol(fx.Proxy):
+class _ModuleSymbol(fx.Proxy):
     """A value of the pass. Of one that follows from parameters alone its size is known."""
 
     def __getattr__(self, name: str) -> Any:
@@ -76,15 +76,15 @@ class _Symbol(fx.Proxy):
         return found[0].tracer.create_proxy("call_function", function, args or (), kwargs or {})
 
 
-class _Tracer(fx.proxy.GraphAppendingTracer):
+class _ModuleTracer(fx.proxy.GraphAppendingTracer):
     """Gives the modules of one copy symbols, and reads what becomes of them."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(fx.Graph())
         self.model = model
         self.names = {id(p): name for name, p in model.named_parameters()}
-        self.symbols: dict[int, _Symbol] = {}
-        self.steps: dict[Hashable, Step] = {}
+        self.symbols: dict[int, _ModuleSymbol] = {}
+        self.steps: dict[Hashable, Operation] = {}
         for name, module in model.named_modules():
             self._prepare(name, module)
 
@@ -126,24 +126,24 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
         module._forward_pre_hooks.clear()
         vars(module)["forward"] = forward
 
-    def _symbol(self, p: nn.Parameter) -> _Symbol:
+    def _symbol(self, p: nn.Parameter) -> _ModuleSymbol:
         if id(p) not in self.symbols:
             self.symbols[id(p)] = self._parameter([p])
         return self.symbols[id(p)]
 
-    def _parameter(self, own: list[nn.Parameter]) -> _Symbol:
+    def _parameter(self, own: list[nn.Parameter]) -> _ModuleSymbol:
         name = " ".join(self.names[id(p)] for p in own)
-        symbol: _Symbol = self.create_proxy("get_attr", name, (), {})
-        self.steps[symbol.node] = Step("parameter", own=frozenset(self.names[id(p)] for p in own))
+        symbol: _ModuleSymbol = self.create_proxy("get_attr", name, (), {})
+        self.steps[symbol.node] = Operation("parameter", own=frozenset(self.names[id(p)] for p in own))
         if len(own) == 1:
             symbol.node.meta["value"] = own[0]
         return symbol
 
     # -- what torch.fx asks for -------------------------------------------------------------------------------------
 
-    def proxy(self, node: fx.Node) -> _Symbol:
+    def proxy(self, node: fx.Node) -> _ModuleSymbol:
         """The value of a node."""
-        return _Symbol(node, self)
+        return _ModuleSymbol(node, self)
 
     def create_arg(self, a: Any) -> Any:
         """An argument of a node: of tensors, parameters are symbols; what else is no symbol is as it is."""
@@ -160,7 +160,7 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
         """A node, and what it does; of what follows from parameters alone, the size of its value too."""
         symbol = super().create_proxy(kind, target, args, kwargs, *rest, **more)
         if kind != "get_attr":
-            step = Step("input") if kind == "placeholder" else self._step(symbol.node)
+            step = Operation("input") if kind == "placeholder" else self._step(symbol.node)
             if step.own or step.does == "input" or any(step.inputs):
                 self.steps[symbol.node] = step
         if kind in ("call_function", "call_method") and all("value" in n.meta for n in symbol.node.all_input_nodes):
@@ -169,18 +169,20 @@ class _Tracer(fx.proxy.GraphAppendingTracer):
 
     # -- what a node does -------------------------------------------------------------------------------------------
 
-    def _step(self, node: fx.Node) -> Step:
+    def _step(self, node: fx.Node) -> Operation:
         inputs = tuple(one if one in self.steps else None for one in node.all_input_nodes)
         if node.op == "call_module":
             module = self.model.get_submodule(str(node.target))
             own, inside = (
                 frozenset(self.names[id(p)] for p in ps) for ps in (_last_matrices(module), module.parameters())
             )
-            return Step("multiply" if own else "other", inputs, own, inside=inside)
+            return Operation("multiply" if own else "other", inputs, own, inside=inside)
         name = _name(node)
         does = self._does(name, node)
         fans = _fans(name, node) if does in ("multiply", "convolve", "filter") else {}
-        return Step(does, () if name in _SIZES else inputs, fans=tuple(fans.get(one) for one in node.all_input_nodes))
+        return Operation(
+            does, () if name in _SIZES else inputs, fans=tuple(fans.get(one) for one in node.all_input_nodes)
+        )
 
     def _does(self, name: str, node: fx.Node) -> Does:
         if name in ("getitem", "__getitem__"):  # by an index that is computed from the input; a slice is only a view

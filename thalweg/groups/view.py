@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from thalweg.groups.evidence import Evidence
+from thalweg.groups.evidence import ForwardEvidence
 from thalweg.groups.flow import Layout
 from thalweg.groups.output import Output
 from thalweg.groups.places import Kind, Place, Verdict, by_module, is_transposed, places_of
@@ -131,7 +131,7 @@ class View:
         return {param.names[0] for param in self.params if param.names[0].startswith(prefix)}
 
     @cached_property
-    def evidence(self) -> Evidence | None:
+    def evidence(self) -> ForwardEvidence | None:
         """What is seen of a forward pass; looked for at most once."""
         return see(self.model, self._sample, self.types)
 

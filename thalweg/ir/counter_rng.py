@@ -67,14 +67,14 @@ def normal(key: int, parameter: int, shape: torch.Size, device: torch.device | s
     return (radius * (pairs[1] * (2 * math.pi / 2**32)).cos()).view(shape)
 
 
-class Whose(threading.local):
+class DrawContext(threading.local):
     """For whom leaves draw in this thread: the key of the update, and the parameters' positions in the optimizer."""
 
     key: int = 0
     ids: Sequence[int] = ()
 
 
-whose = Whose()
+drawing = DrawContext()
 
 
 def nearest(numel: int) -> Tensor:

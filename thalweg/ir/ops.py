@@ -383,21 +383,22 @@ class Leaf(_Symbolic):
 
     ``extent`` ELEMENT: it gets and gives whole tensors, between two passes. PER_TENSOR: it gets shapes alone (its tensors
     may be read for nothing else) and gives Python numbers. ASIDE: it gives a tuple, whose parts have the extents
-    ``gives``: ELEMENT for what is shaped as the parameter, :class:`Product` for what is such as a product, ASIDE for
+    ``gives``: ELEMENT for what is shaped as the parameter, :class:`OuterOuterProduct` for what is such as a product, ASIDE for
     what is not.
     """
 
     over: Callable[..., list[Any]]
     extent: Extent
-    gives: tuple[Extent | type[Product], ...] = ()
+    gives: tuple[Extent | type[OuterProduct], ...] = ()
 
     def __call__(self, *args: Any) -> Any:
         """As any; of several results, each is a symbol of its own."""
         out = super().__call__(*args)
-        return (
-            tuple(Part(i, ELEMENT if e is Product else e, e is Product)(out) for i, e in enumerate(self.gives))  # type: ignore[arg-type]
-            if isinstance(out, fx.Proxy) and self.gives
-            else out
+        if not (isinstance(out, fx.Proxy) and self.gives):
+            return out
+        return tuple(
+            LeafOutput(i, e)(out) if isinstance(e, Extent) else LeafOutput(i, ELEMENT, product=True)(out)
+            for i, e in enumerate(self.gives)
         )
 
     @property
@@ -417,7 +418,7 @@ class Leaf(_Symbolic):
 
 
 @dataclass(frozen=True)
-class Product:
+class OuterProduct:
     """A tensor as a product that kernels multiply out as they go: memory for m + n numbers, not m·n.
 
     Attributes:
@@ -431,12 +432,12 @@ class Product:
 
 def whole(x: Any) -> Any:
     """A product multiplied out; anything else as it is."""
-    return x.rows * x.columns if isinstance(x, Product) else x
+    return x.rows * x.columns if isinstance(x, OuterProduct) else x
 
 
 def is_product(node: fx.Node) -> bool:
-    """Whether kernels find the value of a node as a :class:`Product`."""
-    return isinstance(node.target, Part) and node.target.product
+    """Whether kernels find the value of a node as a :class:`OuterOuterProduct`."""
+    return isinstance(node.target, LeafOutput) and node.target.product
 
 
 @dataclass(frozen=True)
@@ -447,7 +448,7 @@ class Aside:
 
 
 @dataclass(frozen=True, eq=False)
-class Part(_Symbolic):
+class LeafOutput(_Symbolic):
     """One of the results of a leaf that gives several."""
 
     index: int
@@ -461,7 +462,7 @@ class Part(_Symbolic):
 
 
 def leaf(
-    extent: Extent = ELEMENT, gives: tuple[Extent | type[Product], ...] = ()
+    extent: Extent = ELEMENT, gives: tuple[Extent | type[OuterProduct], ...] = ()
 ) -> Callable[[Callable[..., list[Any]]], Leaf]:
     """Make ``function(list of tensors, *lists or numbers) -> list`` usable in a rule, which calls it for one tensor.
 

@@ -11,7 +11,7 @@ from torch import fx
 
 from thalweg.ir import ops
 from thalweg.ir.ops import ELEMENT, HOST, PER_TENSOR, ROW
-from thalweg.ir.trace import Traced, Variant, trace
+from thalweg.ir.trace import Specialization, TracedRule, trace
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """All stages of one variant.
+    """All stages of one specialization.
 
     Attributes:
         traced: the graph.
@@ -71,7 +71,7 @@ class Plan:
         temporaries: nodes that need memory of their own between stages, because a leaf reads them.
     """
 
-    traced: Traced
+    traced: TracedRule
     stages: tuple[Stage, ...]
     home: dict[fx.Node, str]
     temporaries: tuple[fx.Node, ...]
@@ -95,14 +95,14 @@ class Plan:
 
 
 @functools.cache
-def plan(key: Variant, exact: bool = True) -> Plan:
-    """Cut the graph of a variant into stages.
+def plan(key: Specialization, exact: bool = True) -> Plan:
+    """Cut the graph of a specialization into stages.
 
     A state is stored as soon as its new value is known, and a later stage reads that instead of computing it again;
     other values of elements are computed again, which is cheaper than memory.
 
     Args:
-        key: the variant.
+        key: the specialization.
         exact: whether a stored state is what was computed. In a narrower format it is not, so later stages compute it
             again, from the old value, and it is stored by the last stage that needs that.
     """
@@ -148,7 +148,7 @@ def _levels(graph: fx.Graph) -> dict[fx.Node, int]:
     return level
 
 
-def _needed(traced: Traced, level: dict[fx.Node, int]) -> dict[fx.Node, int]:
+def _needed(traced: TracedRule, level: dict[fx.Node, int]) -> dict[fx.Node, int]:
     """The first stage that needs each node: a sum is gathered just before, when its inputs are likely read anyway."""
     needed = {n: level[n] for n in traced.outputs.values()}
     for node in reversed(traced.graph.nodes):
@@ -170,7 +170,7 @@ def _of_shape(node: fx.Node) -> bool:
 
 
 def _cut(
-    traced: Traced, level: dict[fx.Node, int], last: int, when: dict[str, int], leaves: list[fx.Node], exact: bool
+    traced: TracedRule, level: dict[fx.Node, int], last: int, when: dict[str, int], leaves: list[fx.Node], exact: bool
 ) -> tuple[list[Stage], dict[fx.Node, str], tuple[fx.Node, ...]]:
     order = {n: i for i, n in enumerate(traced.graph.nodes)}
     needed = _needed(traced, level)
@@ -192,7 +192,7 @@ def _cut(
         stages[level[node] - 1].leaves.append(node)
         for source in _tensors(node):
             kept = source in outputs and exact and when[outputs[source]] < level[node]
-            in_place = source.op == "placeholder" or kept or isinstance(source.target, (ops.Leaf, ops.Part))
+            in_place = source.op == "placeholder" or kept or isinstance(source.target, (ops.Leaf, ops.LeafOutput))
             if not in_place and source not in temporaries:
                 temporaries.append(source)
                 stages[level[source]].stores[source.name] = source

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from torch import Tensor, fx
 
-from thalweg._base.locked_cache import once
+from thalweg._base.locked_cache import locked_cache
 from thalweg.ir import ops
 from thalweg.ir.fields import Hyper, StateSpec, of_numpy
 from thalweg.ir.names import Hypers, State
@@ -36,7 +36,7 @@ class UnsupportedOpError(TypeError):
     """A rule uses an operation that no backend knows; the message names it and the line of the rule."""
 
 
-class Rule(Protocol):
+class RuleClass(Protocol):
     """What the engine asks of an optimizer class."""
 
     hypers: ClassVar[dict[str, Hyper]]
@@ -56,13 +56,13 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
-class Variant:
+class Specialization:
     """What of the hyperparameters shapes the rule: choices by value, numbers by whether they are off.
 
-    Two groups with the same variant share one graph, whatever their learning rates.
+    Two groups with the same specialization share one graph, whatever their learning rates.
     """
 
-    rule: type[Rule]
+    rule: type[RuleClass]
     choices: tuple[tuple[str, Any], ...]
     off: frozenset[str]
     counted: bool
@@ -77,11 +77,11 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Traced:
-    """The graph of one variant: its placeholders are ``p``, ``g``, the state tensors, and numbers of the host.
+class TracedRule:
+    """The graph of one specialization: its placeholders are ``p``, ``g``, the state tensors, and numbers of the host.
 
     Attributes:
-        variant: whose graph it is.
+        specialization: whose graph it is.
         graph: every node calls a row of the table, a sum, a total or a leaf, and knows its extent.
         outputs: what is kept, by name: ``p``, and everything of the state but its count.
         states: what of the state is shaped as the parameter.
@@ -92,7 +92,7 @@ class Traced:
         scalars: names of the host's placeholders.
     """
 
-    variant: Variant
+    specialization: Specialization
     graph: fx.Graph
     outputs: dict[str, fx.Node]
     states: tuple[StateSpec, ...]
@@ -108,27 +108,27 @@ class Traced:
         return [spec.name for spec in self.shared if self.outputs[spec.name].meta["extent"] == GLOBAL]
 
 
-class _Symbol(fx.Proxy):
+class _RuleSymbol(fx.Proxy):
     """A value of the rule. Whether a function is a method of tensors is all one here."""
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Hand a call over to the tracer, without the list of all functions of torch, which takes long to make."""
-        found: list[_Symbol] = []
+        found: list[_RuleSymbol] = []
         fx.node.map_aggregate((args, kwargs or {}), lambda a: found.append(a) if isinstance(a, cls) else None)
         return found[0].tracer.create_proxy("call_function", function, args, kwargs or {})
 
 
-class _Tracer(fx.proxy.GraphAppendingTracer):
+class _RuleTracer(fx.proxy.GraphAppendingTracer):
     """Turns each call into rows of the table, notes the rule's line, and lets a rule ask whether a number is on."""
 
     def __init__(self, graph: fx.Graph, rule: type) -> None:
         super().__init__(graph)
         self.files = _files(rule)
 
-    def proxy(self, node: fx.Node) -> _Symbol:
+    def proxy(self, node: fx.Node) -> _RuleSymbol:
         """The value of a node."""
-        return _Symbol(node, self)
+        return _RuleSymbol(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
         """A node for a row; for torch's or Python's spelling of it, what the table says that it means."""
@@ -217,48 +217,50 @@ def _files(rule: type) -> set[str]:
     return {c.direction.__code__.co_filename for c in stated}
 
 
-def is_matrix(rule: type[Rule], p: Tensor) -> bool:
+def is_matrix(rule: type[RuleClass], p: Tensor) -> bool:
     """Whether a parameter is what ``rule`` takes for a matrix: where it makes no difference, all are."""
     return p.ndim > 1 or not rule.matrices_apart
 
 
-def variant(rule: type[Rule], group: Mapping[str, Any], scaled: bool = False, matrix: bool = True) -> Variant:
-    """The variant of ``rule`` that a parameter group asks for, of its matrices or of what is none."""
+def specialize(
+    rule: type[RuleClass], group: Mapping[str, Any], scaled: bool = False, matrix: bool = True
+) -> Specialization:
+    """The specialization of ``rule`` that a parameter group asks for, of its matrices or of what is none."""
     hypers = rule.hypers
     choices = tuple((name, _frozen(group[name])) for name, h in hypers.items() if not h.symbolic)
     off = frozenset(n for n, h in hypers.items() if h.symbolic and h.switchable and _is_off(group[n], h.off))
-    counted = any(spec.kind == "count" for spec in kept(rule, group, matrix))
-    return Variant(rule, choices, off, counted, scaled, matrix)
+    counted = any(spec.kind == "count" for spec in kept_states(rule, group, matrix))
+    return Specialization(rule, choices, off, counted, scaled, matrix)
 
 
-def variants(rule: type[Rule], group: Mapping[str, Any]) -> list[Variant]:
+def specializations(rule: type[RuleClass], group: Mapping[str, Any]) -> list[Specialization]:
     """All that the parameters of a group may need."""
-    return [variant(rule, group, matrix=matrix) for matrix in ((True, False) if rule.matrices_apart else (True,))]
+    return [specialize(rule, group, matrix=matrix) for matrix in ((True, False) if rule.matrices_apart else (True,))]
 
 
 def _is_off(value: Any, off: Any) -> bool:
     return value is None if off is None else bool(value == off)
 
 
-def kept(rule: type[Rule], group: Mapping[str, Any], matrix: bool = True) -> list[StateSpec]:
+def kept_states(rule: type[RuleClass], group: Mapping[str, Any], matrix: bool = True) -> list[StateSpec]:
     """The state that ``rule`` keeps for each matrix of a group, or for each parameter that is none."""
     h = SimpleNamespace(**{**group, **({"matrix": matrix} if rule.matrices_apart else {})})
     return [spec for spec in rule.states.values() if spec.when(h)]
 
 
-@once  # a graph's nodes are told apart by what they are, not by what they say
-def trace(key: Variant) -> Traced:
+@locked_cache  # a graph's nodes are told apart by what they are, not by what they say
+def trace(key: Specialization) -> TracedRule:
     """Run the rule once on symbols.
 
     Raises:
         UnsupportedOpError: for an operation that is not in the table of ops, or a branch on a number.
     """
     graph = fx.Graph()
-    tracer = _Tracer(graph, key.rule)
+    tracer = _RuleTracer(graph, key.rule)
     choices = dict(key.choices)
     hypers = key.rule.hypers
     on = {name: name not in key.off for name, h in hypers.items() if h.symbolic}
-    specs = kept(key.rule, {**choices, **on}, key.matrix)
+    specs = kept_states(key.rule, {**choices, **on}, key.matrix)
     states = tuple(spec for spec in specs if spec.kind == "tensor")
     narrow = tuple(spec for spec in specs if spec.narrow)
     asides = tuple(spec for spec in specs if spec.kind == "aside")
@@ -302,10 +304,10 @@ def trace(key: Variant) -> Traced:
     for node in [n for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST and not n.users]:
         graph.erase_node(node)
     scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST)
-    return Traced(key, graph, outputs, states, narrow, asides, numbers, shared, scalars)
+    return TracedRule(key, graph, outputs, states, narrow, asides, numbers, shared, scalars)
 
 
-def sums_over_all(key: Variant) -> bool:
+def sums_over_all(key: Specialization) -> bool:
     """Whether a step follows from sums over all tensors."""
     traced = trace(key)
     return bool(traced.shared) or any(isinstance(n.target, ops.Total) for n in traced.graph.nodes)
@@ -329,7 +331,7 @@ def _fits(spec: StateSpec, node: fx.Node) -> None:
 class Host:
     """The numbers of a step that do not depend on any tensor, evaluated in Python floats."""
 
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, traced: TracedRule) -> None:
         self.after = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == GLOBAL]
         self.order = [n for n in traced.graph.nodes if n.op != "output" and n.meta["extent"] == HOST]
         self.evaluate = _python(self.order)
@@ -349,8 +351,8 @@ class Host:
 
     @staticmethod
     @functools.cache
-    def of(key: Variant) -> Host:
-        """That of a variant."""
+    def of(key: Specialization) -> Host:
+        """That of a specialization."""
         return Host(trace(key))
 
 

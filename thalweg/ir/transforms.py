@@ -23,7 +23,7 @@ PARALLEL = 1e-6
 @ops.leaf()
 def normal(ps: list[Tensor]) -> list[Tensor]:
     """A standard normal number for each element, the same on every backend."""
-    key, ids = counter_rng.whose.key, counter_rng.whose.ids
+    key, ids = counter_rng.drawing.key, counter_rng.drawing.ids
     return [counter_rng.normal(key, i, p.shape, p.device).to(p.dtype) for i, p in zip(ids, ps, strict=True)]
 
 

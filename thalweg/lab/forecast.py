@@ -9,10 +9,10 @@ from typing import Any
 from thalweg.lab import repeat, stats
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
-from thalweg.lab.plan import Plan
+from thalweg.lab.plan import RacePlan
 from thalweg.lab.protocol import BLOCK
 from thalweg.lab.run import Spec
-from thalweg.lab.search import Found, Setting, Trial, search
+from thalweg.lab.search import Found, SearchTrial, Setting, search
 from thalweg.lab.store import Store
 
 #: about how long workers take to start: they import torch; a race starts them twice
@@ -36,7 +36,7 @@ class Forecast:
     whole: float
 
 
-def forecast(plan: Plan, store: Store | None = None) -> Forecast:
+def forecast(plan: RacePlan, store: Store | None = None) -> Forecast:
     """Follow every contestant's search through the store, as far as its runs are there."""
     ways = [_Way(plan, store, contestant) for contestant in plan.contestants]
     repeats = sum(3 * plan.run_seconds(repeat.short(plan, c)) + repeat.CHEAP_SECONDS / 2 for c in plan.contestants)
@@ -51,7 +51,7 @@ def forecast(plan: Plan, store: Store | None = None) -> Forecast:
 class _Way:
     """One contestant's way from its first trial to its last run: what is stored of it, and what is left."""
 
-    def __init__(self, plan: Plan, store: Store | None, contestant: Contestant) -> None:
+    def __init__(self, plan: RacePlan, store: Store | None, contestant: Contestant) -> None:
         self.plan, self.store, self.contestant = plan, store, contestant
         expected = plan.runs(contestant)
         self.runs, self.stored = sum(expected.values()), 0
@@ -68,7 +68,7 @@ class _Way:
         searching, losses = search(self.contestant, self.plan.budget), None
         while True:
             try:
-                trials: list[Trial] = searching.send(losses)  # type: ignore[arg-type]  # None begins it
+                trials: list[SearchTrial] = searching.send(losses)  # type: ignore[arg-type]  # None begins it
             except StopIteration as stop:
                 found: Found = stop.value
                 return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from thalweg.lab.result import Contestant
+from thalweg.lab.result import ContestantResult
 
 
-def shown_class(contestant: Contestant) -> str:
+def shown_class(contestant: ContestantResult) -> str:
     """``AdamW``; ``my.py:Mine`` of a file, without its folder; ``torch.optim:NAdam`` of a module."""
     return without_folder(contestant["optimizer"])
 
@@ -18,7 +18,7 @@ def without_folder(optimizer: str) -> str:
     return re.sub(r"[^(]*[/\\]", "", optimizer)
 
 
-def named(contestant: Contestant, more: str = "") -> str:
+def named(contestant: ContestantResult, more: str = "") -> str:
     """:func:`beside` of a contestant of a result."""
     return beside(contestant["label"], shown_class(contestant), more)
 

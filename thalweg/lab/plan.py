@@ -27,7 +27,7 @@ from thalweg.lab.timing import quiet_pass, total
 
 
 @dataclass(frozen=True)
-class Plan:
+class RacePlan:
     """What will be run, and how long it will take; made before the first run.
 
     Attributes:
@@ -132,7 +132,7 @@ def plan(
     steps: int | None = None,
     margin: float | None = None,
     jobs: int | None = None,
-) -> Plan:
+) -> RacePlan:
     """Check everything and probe the speed; run nothing else.
 
     Args:
@@ -163,7 +163,7 @@ def plan(
         raise bad_argument("margin", margin, "a number in [0, ∞), in units of the loss")
     the_task = get_task(task)
     with _one_thread():
-        draft = Plan(
+        draft = RacePlan(
             reference=task,
             code=imports.code(task) if the_task.home else "",
             task=the_task,
@@ -189,7 +189,7 @@ def _seeds(budget: Budget, contestants: Iterable[Contestant], count: int) -> lis
     return sorted(seeds)
 
 
-def _timed(draft: Plan) -> Plan:
+def _timed(draft: RacePlan) -> RacePlan:
     """The plan with the seconds of a step and of an evaluation, as they are while the other workers are at work."""
     specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
     model = model_of(draft.task, 0)

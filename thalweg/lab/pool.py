@@ -29,14 +29,14 @@ _progress: Any = None
 _stop: Any = None
 
 
-class StoppedError(Exception):
+class RaceStoppedError(Exception):
     """The race was stopped; this run is not finished."""
 
 
 def report(key: str, step: int, loss: float) -> None:
     """Within a worker: tell the race how a run goes; end it if the race was stopped."""
     if _stop is not None and _stop.is_set():
-        raise StoppedError
+        raise RaceStoppedError
     if _progress is not None:
         _progress.put((key, step, loss))
 

@@ -12,17 +12,17 @@ from thalweg.lab import reuse, stats
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
 from thalweg.lab.looks import Ledger
-from thalweg.lab.plan import Plan
+from thalweg.lab.plan import RacePlan
 from thalweg.lab.pool import Pool
 from thalweg.lab.repeats import Repeats
 from thalweg.lab.result import RaceResult, Role, Run
 from thalweg.lab.reuse import Tally
 from thalweg.lab.run import Spec
-from thalweg.lab.search import Found, Setting, Trial, search
+from thalweg.lab.search import Found, SearchTrial, Setting, search
 from thalweg.lab.sharing import Sharing
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
-from thalweg.lab.timing import Pass, quiet_pass
+from thalweg.lab.timing import QuietPass, quiet_pass
 from thalweg.lab.work import Made, ready, work
 
 Name = TypeVar("Name")
@@ -31,7 +31,7 @@ Name = TypeVar("Name")
 RESTARTS = 2
 
 
-class Watcher:
+class RaceWatcher:
     """What a race tells while it runs; every method may be overridden, none must."""
 
     def on_phase(self, name: str) -> None:
@@ -50,18 +50,18 @@ class Watcher:
         """A run is finished and stored, or was found in the store."""
 
 
-def race(plan: Plan, store: Store, watcher: Watcher | None = None) -> RaceResult:
+def race(plan: RacePlan, store: Store, watcher: RaceWatcher | None = None) -> RaceResult:
     """Run a plan to its verdict. Finished runs are in the store at once; the same plan goes on where it stopped.
 
     Raises:
         ThalwegError: if the store cannot be written, a task fails, or workers keep dying.
         KeyboardInterrupt: on Ctrl-C, after a clean stop.
     """
-    return _Race(plan, store, watcher or Watcher()).result()
+    return _Race(plan, store, watcher or RaceWatcher()).result()
 
 
 class _Race:
-    def __init__(self, plan: Plan, store: Store, watcher: Watcher) -> None:
+    def __init__(self, plan: RacePlan, store: Store, watcher: RaceWatcher) -> None:
         self.plan, self.store, self.watcher = plan, store, watcher
         self.underway: dict[str, asyncio.Future[Run]] = {}
         self.sharing = Sharing(store, plan.jobs)
@@ -87,7 +87,7 @@ class _Race:
         self.watcher.on_phase("verdict")
         return self._verdict(campaigns, timing)
 
-    def _verdict(self, campaigns: Sequence[Campaign], timing: Pass) -> RaceResult:
+    def _verdict(self, campaigns: Sequence[Campaign], timing: QuietPass) -> RaceResult:
         """The result, its looks being in the store before anybody sees it."""
         content = self.plan.probe.content
         proof = {"reused": self.tally.told(self.store), "repeats": self.repeats.told}
@@ -110,7 +110,7 @@ class _Race:
         plan = self.plan
         searching = search(contestant, plan.budget)
         tune: list[Run] = []
-        losses: dict[Trial, float] | None = None
+        losses: dict[SearchTrial, float] | None = None
         while True:
             try:
                 trials = searching.send(losses)  # type: ignore[arg-type]  # None begins it
@@ -196,13 +196,13 @@ class _Race:
         self.quiet_pool.submit(ready)
         return self.quiet_pool
 
-    def _quiet(self, campaigns: Sequence[Campaign]) -> Pass:
+    def _quiet(self, campaigns: Sequence[Campaign]) -> QuietPass:
         self.pool.close()  # nothing of the race is under way beside the new worker
         self.pool = self.quiet_pool or self._start_quiet_worker()
         asyncio.run(self.repeats.at_the_end())
         self.tally.unchanged()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
-        return cast(Pass, self.pool.submit(quiet_pass, specs, self.plan.seeds).result())
+        return cast(QuietPass, self.pool.submit(quiet_pass, specs, self.plan.seeds).result())
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thalweg.lab.contestant import Contestant
-from thalweg.lab.plan import Plan
+from thalweg.lab.plan import RacePlan
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
 from thalweg.lab.tasks import Probe
@@ -32,7 +32,7 @@ _COMPARED = ("curve", "train_curve", "final_loss", "train_loss", "steps", "statu
 EQUAL = "equal"
 
 
-def short(plan: Plan, contestant: Contestant) -> Spec:
+def short(plan: RacePlan, contestant: Contestant) -> Spec:
     """The run that is repeated: the beginning of its search."""
     first = Setting(contestant.centre)
     return plan.spec(contestant, first, plan.budget.tune_seeds[0], min(STEPS, plan.steps))

@@ -9,7 +9,7 @@ from typing import Any
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import repeat
 from thalweg.lab.contestant import Contestant
-from thalweg.lab.plan import Plan
+from thalweg.lab.plan import RacePlan
 from thalweg.lab.result import Role
 from thalweg.lab.reuse import Tally, stored_now
 from thalweg.lab.run import Spec
@@ -30,7 +30,7 @@ class Repeats:
         ask: awaits what a worker makes of ``(function, spec, *arguments)``.
     """
 
-    def __init__(self, plan: Plan, store: Store, tally: Tally, ask: Ask) -> None:
+    def __init__(self, plan: RacePlan, store: Store, tally: Tally, ask: Ask) -> None:
         self._plan, self._store, self._tally, self._ask = plan, store, tally, ask
         self._first: dict[str, dict[str, Any]] = {}  # label → short run
         self._used: list[tuple[Spec, dict[str, Any], dict[str, Any], Role | None]] = []

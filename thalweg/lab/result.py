@@ -77,7 +77,7 @@ class Finalist(TypedDict):
     seeds: int  # how many verdict seeds are scored by it
 
 
-class Contestant(TypedDict):
+class ContestantResult(TypedDict):
     """One optimizer with what its search found and cost."""
 
     label: str
@@ -149,7 +149,7 @@ class RaceResult(TypedDict):
     schema: int
     task: dict[str, Any]  # name, title, parameters, steps, batch_size, unit, good_for, data, initial_loss
     protocol: dict[str, Any]  # budget, seeds, grids, ..., and statements: the list of sentences that the report prints
-    contestants: list[Contestant]
+    contestants: list[ContestantResult]
     runs: list[Run]
     comparisons: list[Comparison]
     flags: list[Flag]

@@ -27,7 +27,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """A setting on one tuning seed."""
 
     setting: Setting
@@ -52,9 +52,9 @@ class Found:
         return [name for name, of in named.items() if _at_edge(setting, self.losses, of)]
 
 
-Answers = dict[Trial, float]
+Answers = dict[SearchTrial, float]
 Coordinate = Callable[[Setting], float]
-Search = Generator[list[Trial], Answers, Found]
+Search = Generator[list[SearchTrial], Answers, Found]
 
 
 def search(contestant: Contestant, budget: Budget) -> Search:
@@ -131,14 +131,14 @@ class _Search:
         centre, half = self.contestant.centre / math.sqrt(start), points // 2
         return [Setting(centre * FACTOR**k, start) for k in range(-half, half + 1)]
 
-    def ask(self, settings: Iterable[Setting], seed: int | None = None) -> Generator[list[Trial], Answers, None]:
-        batch = [Trial(setting, self.seeds[0] if seed is None else seed) for setting in settings]
+    def ask(self, settings: Iterable[Setting], seed: int | None = None) -> Generator[list[SearchTrial], Answers, None]:
+        batch = [SearchTrial(setting, self.seeds[0] if seed is None else seed) for setting in settings]
         if batch:
             answers = yield batch
             for trial in batch:
                 self.losses.setdefault(trial.setting, {})[trial.seed] = answers[trial]
 
-    def outward(self, *coordinates: Coordinate, keep: int = 0) -> Generator[list[Trial], Answers, None]:
+    def outward(self, *coordinates: Coordinate, keep: int = 0) -> Generator[list[SearchTrial], Answers, None]:
         """Extend what was tried while the best lies at an edge of it, and trials are left beside ``keep``."""
         while self.spare > keep:
             beyond = (_beyond(self.best, self.losses, of) for of in coordinates)
@@ -147,7 +147,7 @@ class _Search:
                 return
             yield from self.ask([found])
 
-    def finalists(self) -> Generator[list[Trial], Answers, list[Setting]]:
+    def finalists(self) -> Generator[list[SearchTrial], Answers, list[Setting]]:
         """The best of the first seed on the other tuning seeds; of these what the noise cannot tell from the best."""
         first, *others = self.seeds
         ranked = sorted(self.losses, key=lambda s: self.losses[s][first])[: self.budget.semifinalists]

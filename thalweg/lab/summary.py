@@ -16,16 +16,15 @@ from thalweg.lab import diverged, finals, honesty, script, stats, wording
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.looks import Ledger, Side
-from thalweg.lab.plan import Plan
+from thalweg.lab.plan import RacePlan
 from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, verdict_seeds, warmup_steps
-from thalweg.lab.result import Contestant as Entry
-from thalweg.lab.result import RaceResult, Run
+from thalweg.lab.result import ContestantResult, RaceResult, Run
 from thalweg.lab.run import set_up
 from thalweg.lab.search import Found, Setting
 from thalweg.lab.setting import setting
 from thalweg.lab.tasks import training
 from thalweg.lab.terms import terms
-from thalweg.lab.timing import Pass, step_time, total
+from thalweg.lab.timing import QuietPass, step_time, total
 from thalweg.lab.verdict import compare
 from thalweg.wrap.wrapper import layers
 
@@ -58,7 +57,7 @@ class Campaign:
 
 
 def summarise(
-    plan: Plan, campaigns: Sequence[Campaign], timing: Pass, ledger: Ledger, proof: Mapping[str, Any]
+    plan: RacePlan, campaigns: Sequence[Campaign], timing: QuietPass, ledger: Ledger, proof: Mapping[str, Any]
 ) -> RaceResult:
     """The whole result; the baseline's campaign comes first, and the ledger is told what is compared.
 
@@ -124,7 +123,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def _margin(plan: Plan, baseline: Campaign) -> tuple[float, str]:
+def _margin(plan: RacePlan, baseline: Campaign) -> tuple[float, str]:
     """The margin and where it comes from."""
     if plan.margin is not None:
         return plan.margin, "given by hand"
@@ -133,7 +132,7 @@ def _margin(plan: Plan, baseline: Campaign) -> tuple[float, str]:
     return margin.value, margin.note
 
 
-def _evidence(campaign: Campaign, timing: Pass) -> Evidence:
+def _evidence(campaign: Campaign, timing: QuietPass) -> Evidence:
     label = campaign.contestant.label
     return Evidence(
         label=label,
@@ -152,7 +151,7 @@ def _diverged(runs: Mapping[int, Run]) -> int:
     return sum(run["status"] == "diverged" for run in runs.values())
 
 
-def _task(plan: Plan, baseline: Campaign) -> dict[str, object]:
+def _task(plan: RacePlan, baseline: Campaign) -> dict[str, object]:
     task = plan.task
     return {
         "name": task.name,
@@ -170,7 +169,7 @@ def _task(plan: Plan, baseline: Campaign) -> dict[str, object]:
 
 
 def _protocol(
-    plan: Plan, rules: Rules, margin_source: str, campaigns: Sequence[Campaign], timing: Pass
+    plan: RacePlan, rules: Rules, margin_source: str, campaigns: Sequence[Campaign], timing: QuietPass
 ) -> dict[str, object]:
     budget = plan.budget
     label = plan.baseline
@@ -229,7 +228,7 @@ def _protocol(
     }
 
 
-def _backends(plan: Plan, campaign: Campaign) -> str:
+def _backends(plan: RacePlan, campaign: Campaign) -> str:
     """What runs the steps of a contestant."""
     spec = plan.spec(campaign.contestant, campaign.chosen, seed=FIRST_VERDICT_SEED, steps=plan.steps)
     _, optimizer = set_up(spec, plan.task)
@@ -239,14 +238,14 @@ def _backends(plan: Plan, campaign: Campaign) -> str:
     return ", ".join(sorted({part.backend for part in innermost.plan().parts}))
 
 
-def _entry(plan: Plan, campaign: Campaign, blocks: Blocks) -> Entry:
+def _entry(plan: RacePlan, campaign: Campaign, blocks: Blocks) -> ContestantResult:
     contestant, found = campaign.contestant, campaign.found
     spec = plan.spec(contestant, campaign.chosen, seed=FIRST_VERDICT_SEED, steps=plan.steps)
     runs = list(campaign.verdict.values())
     mine = blocks.get(contestant.label)
     losses = [run["final_loss"] for run in _first_seed(campaign)]
     edges = found.edges(campaign.chosen)
-    return Entry(
+    return ContestantResult(
         label=contestant.label,
         optimizer=contestant.shown,
         settings={**contestant.given, **dict(campaign.chosen.extra)},

@@ -31,7 +31,7 @@ QUIET = 0.9
 
 
 @dataclass(frozen=True)
-class Pass:
+class QuietPass:
     """What the quiet pass measured.
 
     Attributes:
@@ -49,7 +49,7 @@ class Pass:
         return self.cpu_share >= QUIET
 
 
-def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
+def quiet_pass(specs: list[Spec], blocks: int) -> QuietPass:
     """Time every contestant's steps block by block: A B C A B C …
 
     Args:
@@ -69,7 +69,7 @@ def quiet_pass(specs: list[Spec], blocks: int) -> Pass:
                 steps = [next(walker) for _ in range(BLOCK)]
             if block:
                 measured[label].append({part: statistics.median(s[part] for s in steps) for part in PARTS})
-    return Pass(measured, (time.process_time() - busy) / (time.perf_counter() - wall))
+    return QuietPass(measured, (time.process_time() - busy) / (time.perf_counter() - wall))
 
 
 def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:

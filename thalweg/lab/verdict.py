@@ -12,14 +12,14 @@ from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.lab import stats
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.result import Comparison, Ratio, Verdict
-from thalweg.lab.stats import Interval, StepRatios
+from thalweg.lab.stats import MeanInterval, StepRatios
 
 __all__ = ["Evidence", "Rules", "Verdict", "compare", "judge"]
 
 BUSY = stats.not_stated("the machine was busy")
 
 
-def judge(interval: Interval, margin: float) -> Verdict:
+def judge(interval: MeanInterval, margin: float) -> Verdict:
     """The word for an interval of challenger − baseline; below zero the challenger's loss is lower.
 
     - inside [−margin, margin], the ends included: *no difference that matters*, even where it excludes zero;
@@ -150,12 +150,12 @@ def _correlation(baseline: Evidence, challenger: Evidence) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _spread(interval: Interval) -> float:
+def _spread(interval: MeanInterval) -> float:
     """The standard deviation that differences would have if they showed what repeated searches add."""
     return math.hypot(stats.unbiased_sd(interval.sd, interval.n), math.sqrt(interval.n * interval.tuning))
 
 
-def _more(interval: Interval, rules: Rules) -> int | None:
+def _more(interval: MeanInterval, rules: Rules) -> int | None:
     """More seeds are another look, so they are reckoned at its level."""
     alpha = stats.alpha_at_look(rules.look + 1, rules.alpha)
     return stats.more_seeds(

@@ -28,7 +28,7 @@ def threads(size: int) -> int:
     return 1 if _forked or size < ALONE else torch.get_num_threads()
 
 
-class _Symbol(ctypes.Structure):
+class _DlInfo(ctypes.Structure):
     """``Dl_info`` of the dynamic linker: which file an address comes from."""
 
     _fields_ = (
@@ -80,7 +80,7 @@ def _is_torchs(runtime: ctypes.CDLL) -> bool:
 
 def _file(library: ctypes.CDLL, function: str) -> str:
     """The file in which ``library``, or what it was linked to, finds ``function``."""
-    symbol = _Symbol()
+    symbol = _DlInfo()
     address = ctypes.cast(library[function], ctypes.c_void_p)
     if not ctypes.CDLL(None).dladdr(address, ctypes.byref(symbol)):
         raise OSError(f"no file holds {function}")

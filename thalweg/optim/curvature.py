@@ -14,7 +14,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import counter_rng
 from thalweg.ir.fields import count, hyper, plain, state
-from thalweg.ir.trace import kept
+from thalweg.ir.trace import kept_states
 from thalweg.runtime.state import beside_name, formats_of, new_state, slots
 from thalweg.runtime.tensors import local
 
@@ -126,7 +126,7 @@ class Curvature(Optimizer):
 
     def _fold(self, i: int, group: dict[str, Any], p: Tensor, D: Tensor) -> None:
         """Blend an estimate into the state of the ``i``-th parameter, in whatever format that is kept."""
-        specs, mine = kept(type(self), group), self.state[p]
+        specs, mine = kept_states(type(self), group), self.state[p]
         formats = formats_of(p.dtype, specs, self.storage)
         if "hessian" not in mine:
             begun = [replace(spec, fill=lambda h: 0.0) for spec in specs if spec.name == "hessian"]

@@ -13,7 +13,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import count, hyper, state
-from thalweg.ir.ops import ASIDE, PER_TENSOR, Product
+from thalweg.ir.ops import ASIDE, PER_TENSOR, OuterProduct
 from thalweg.native import row_column
 
 
@@ -37,7 +37,7 @@ def _vector(h: Any) -> bool:
 SMALL = 1 << 14
 
 
-@ops.leaf(gives=(Product, ASIDE, ASIDE))
+@ops.leaf(gives=(OuterProduct, ASIDE, ASIDE))
 def factored_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
@@ -54,7 +54,7 @@ def factored_mean(
         least = torch.finfo(x.dtype).eps if floor is None else floor
         factor = row / row.mean(-2, keepdim=True).clamp_(min=least)
         for i, f, r, c in zip(members, factor, row, column, strict=True):
-            out[i] = Product(f, c), r, c
+            out[i] = OuterProduct(f, c), r, c
     return out
 
 
@@ -192,7 +192,7 @@ class CAME(_Factored):
         return s.exp_avg * torch.rsqrt(S)
 
 
-@ops.leaf(gives=(Product, Product, ASIDE))
+@ops.leaf(gives=(OuterProduct, OuterProduct, ASIDE))
 def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
     """Two bounds of each element, by its slices along the last dimension and along the others; the raised accumulators.
 
@@ -208,7 +208,7 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
         ]
         columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
         rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
-        bounds = Product(torch.ones_like(rows), columns), Product(rows, torch.ones_like(columns))
+        bounds = OuterProduct(torch.ones_like(rows), columns), OuterProduct(rows, torch.ones_like(columns))
         out.append((*bounds, torch.cat(row_column.largest(g, along, *weights)) if g.numel() else kept))
     return out
 

@@ -13,7 +13,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import count, hyper, state
-from thalweg.ir.ops import ASIDE, ELEMENT, Product
+from thalweg.ir.ops import ASIDE, ELEMENT, OuterProduct
 from thalweg.optim.adam import Adam
 
 
@@ -158,7 +158,7 @@ def random_basis(n: int, rank: int, seed: int, dtype: torch.dtype, device: torch
     return (torch.randn(n, rank, generator=generator, dtype=torch.float64) / math.sqrt(rank)).to(device, dtype)
 
 
-@ops.leaf(gives=(Product, ASIDE, ASIDE, ASIDE))
+@ops.leaf(gives=(OuterProduct, ASIDE, ASIDE, ASIDE))
 def scale_by_projection(
     gs: list[Tensor], ms: list[Tensor], vs: list[Tensor], norms: list[Tensor], step: int, gap: int, seed: int,
     betas: Any, eps: float, by_tensor: bool, growth: float,
@@ -181,12 +181,12 @@ def scale_by_projection(
     return out
 
 
-def _by_channel(x: Tensor, like: Tensor) -> Product:
+def _by_channel(x: Tensor, like: Tensor) -> OuterProduct:
     """One number for each channel, as a factor of all that is in it."""
     if _wide(like):
-        return Product(x.new_ones(len(like), 1), x.mT)
+        return OuterProduct(x.new_ones(len(like), 1), x.mT)
     rows = x.view(-1, *(1,) * (like.ndim - 1)).expand(*like.shape[:-1], 1)
-    return Product(rows, x.new_ones(*like.shape[:-2], 1, like.shape[-1]))
+    return OuterProduct(rows, x.new_ones(*like.shape[:-2], 1, like.shape[-1]))
 
 
 class APOLLO(_LowRank):

@@ -13,7 +13,7 @@ from thalweg.engine.dynamo import uncompiled
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import counter_rng, ops
 from thalweg.ir.fields import count, hyper, plain, shared, state
-from thalweg.ir.trace import kept
+from thalweg.ir.trace import kept_states
 from thalweg.runtime.formats import Format
 from thalweg.runtime.state import beside_name, formats_of
 from thalweg.runtime.tensors import local
@@ -75,7 +75,7 @@ class ScheduleFree(Optimizer):
         for group in self.param_groups:
             if group["train_mode"] == to_train:
                 continue
-            specs, beta = kept(type(self), group), plain(self._beta(group))
+            specs, beta = kept_states(type(self), group), plain(self._beta(group))
             for p in group["params"]:
                 mine = self.state.get(p, {})
                 if mine.get("z") is not None:

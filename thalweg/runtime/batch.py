@@ -17,9 +17,9 @@ from torch import Tensor, fx
 from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import StateSpec
 from thalweg.ir.passes import Plan, plan
-from thalweg.ir.trace import Variant
+from thalweg.ir.trace import Specialization
 from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
-from thalweg.runtime.guards import Places
+from thalweg.runtime.guards import Guards
 from thalweg.runtime.sharding import is_part
 from thalweg.runtime.state import beside_name, formats_of, slots
 from thalweg.runtime.tensors import is_dense, local, opaque, oriented
@@ -33,7 +33,7 @@ class Batch:
     """Tensors of one group, device and dtype, at the same step; lists of equal length.
 
     Attributes:
-        variant: which graph.
+        specialization: which graph.
         formats: how ``p`` and each state tensor lie in memory.
         params, grads: local, real tensors (complex ones are seen as pairs of reals), as (out, in, …) where the group
             says that they are kept transposed; so are the states of their shape.
@@ -50,7 +50,7 @@ class Batch:
         sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
     """
 
-    variant: Variant
+    specialization: Specialization
     formats: dict[str, Format]
     params: list[Tensor]
     grads: list[Tensor]
@@ -75,7 +75,7 @@ class Batch:
     @cached_property
     def plan(self) -> Plan:
         """The stages."""
-        return plan(self.variant, self.exact)
+        return plan(self.specialization, self.exact)
 
     @property
     def device(self) -> torch.device:
@@ -128,7 +128,7 @@ def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
         raise bad_argument("grad", type(g).__name__, f"what the parameter is, {type(p).__name__}")
 
 
-class Bound:
+class BoundBatch:
     """Parameters of one group bound to a backend: found again at the next step while nothing has moved."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Bound:
         owners: list[Tensor],
         states: list[dict[str, Any]],
         specs: Sequence[StateSpec],
-        key: Variant,
+        key: Specialization,
         storage: Storage,
         ids: list[int],
         everything: dict[Any, Any],
@@ -167,7 +167,7 @@ class Bound:
         for spec in narrow:
             self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
-        self.places = Places(owners, states, names, self.objects, dense, key.rule.takes_sparse, everything)
+        self.places = Guards(owners, states, names, self.objects, dense, key.rule.takes_sparse, everything)
 
     def _oriented(self, tensors: Sequence[Any]) -> list[Tensor]:
         """What belongs to the parameters, one for each, as the rule sees it; scales of blocks are no such tensors."""

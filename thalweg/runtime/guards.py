@@ -25,7 +25,7 @@ from thalweg.runtime.tensors import local, opaque, placed
 FAR = 16
 
 
-class Places:
+class Guards:
     """The parameters of a batch with their gradients and states.
 
     Args:
@@ -67,7 +67,7 @@ class Places:
         self.counted = False  # whether the last look has found the numbers of all parameters the same
         self.lookout = None
         if not (self.wrapped or self.opaque) and dense and all(map(_like_its_gradient, owners)):
-            self.lookout = Lookout.over(owners, states, kept, objects, everything)
+            self.lookout = GuardTable.over(owners, states, kept, objects, everything)
         #: whether the lookout sees for itself what the optimizer keeps for whom
         self.watches_states = self.lookout is not None and bool(self.lookout.tables.states)
 
@@ -169,8 +169,8 @@ def _like(g: Tensor, p: Tensor) -> Tensor:
     return torch.empty_like(p, dtype=g.dtype, requires_grad=False).copy_(g)
 
 
-class _Lookout(ctypes.Structure):
-    """What the C knows as ``Lookout``."""
+class _GuardTableStruct(ctypes.Structure):
+    """What the C knows as ``GuardTable``."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "none")),
@@ -183,8 +183,8 @@ class _Lookout(ctypes.Structure):
     ]
 
 
-class Fields(ctypes.Structure):
-    """Where in memory a tensor has its fields: what the C knows as ``Fields``.
+class FieldOffsets(ctypes.Structure):
+    """Where in memory a tensor has its fields: what the C knows as ``FieldOffsets``.
 
     torch does not promise these places, so they are found by trying, once in a process: a tensor is moved in every way
     there is (``MOVES``), and each must show. Where one does not, every tensor is asked at every step.
@@ -200,7 +200,7 @@ class Fields(ctypes.Structure):
     TENSOR, STORAGE = 256, 64
 
     @classmethod
-    def found(cls, functions: Any) -> Fields | None:
+    def found(cls, functions: Any) -> FieldOffsets | None:
         """The places, or None where some change would not show.
 
         Args:
@@ -281,13 +281,13 @@ MOVES: tuple[tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]], ...] = (
 )
 
 
-class Lookout:
+class GuardTable:
     """The tables of `guards.c` for some parameters and their states, none of them distributed or complex."""
 
     def __init__(self, functions: Any, dlpack: int) -> None:
         self.functions = functions
         self.dlpack = dlpack
-        self.tables = _Lookout()
+        self.tables = _GuardTableStruct()
         self.keep: list[Any] = []
         self.address = array("Q")
 
@@ -299,7 +299,7 @@ class Lookout:
         kept: Mapping[str, Sequence[Tensor]],
         objects: Mapping[str, Sequence[Any]],
         everything: dict[Any, Any],
-    ) -> Lookout | None:
+    ) -> GuardTable | None:
         """One for these as they lie now; None where there is no compiler, or torch has no such table."""
         functions, dlpack = _functions(), _exchange()
         if functions is None or dlpack is None:
@@ -314,10 +314,10 @@ class Lookout:
         gradient, _ = self._look([p.grad for p in owners])
         python = ctypes.pythonapi
         calls = (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next)
-        self.tables = _Lookout(
+        self.tables = _GuardTableStruct(
             dlpack, *map(_address, calls),
             id(None), id(GRAD), ctypes.addressof(fields) if fields else 0,
-            size, len(kept), len(objects), Fields.MOST, before or 0,
+            size, len(kept), len(objects), FieldOffsets.MOST, before or 0,
             0 if before is None else id(everything), self._table(map(id, owners)), self._table(map(id, states)),
             self._table(map(id, names)), self._table(_order(names, states)),
             self._table(layout), self._table(place), words, self._table(bytes(8 * words * (len(layout) + size))),
@@ -398,9 +398,9 @@ def _functions() -> Any:
 
 
 @functools.cache
-def _fields() -> Fields | None:
+def _fields() -> FieldOffsets | None:
     try:
-        return Fields.found(_loaded())
+        return FieldOffsets.found(_loaded())
     except (AttributeError, RuntimeError, TypeError):  # a torch whose tensors differ: each is asked
         return None
 

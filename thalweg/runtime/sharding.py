@@ -17,7 +17,7 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import Hyper
 from thalweg.ir.passes import plan
-from thalweg.ir.trace import sums_over_all, variants
+from thalweg.ir.trace import specializations, sums_over_all
 
 ZERO = "ZeroRedundancyOptimizer"
 #: how far up the stack a constructor is looked for that builds this optimizer
@@ -54,7 +54,7 @@ def check(rule: Any, group: Mapping[str, Any], state_dtype: str | None) -> None:
             _refuse(rule, group, what, "whole tensors")
         if state_dtype == "int8" and not flattened(part):
             raise bad_argument("state_dtype", "int8", f"a plain dtype for {what}: blocks of 128 do not follow shards")
-    elif any(map(sums_over_all, variants(rule, group))) and _within_zero():
+    elif any(map(sums_over_all, specializations(rule, group))) and _within_zero():
         _refuse(rule, group, f"what {ZERO} gives it, a share of the parameters", "all parameters")
 
 
@@ -74,7 +74,7 @@ def _refuse(rule: Any, group: Mapping[str, Any], what: str, wanted: str) -> None
 
 def _blind(rule: Any, group: Mapping[str, Any]) -> bool:
     """Whether every element moves by itself."""
-    return all(plan(key).shape_blind for key in variants(rule, dict(group)))
+    return all(plan(key).shape_blind for key in specializations(rule, dict(group)))
 
 
 def _options(rule: Any, group: Mapping[str, Any]) -> list[str]:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from thalweg.ir import counter_rng, fields
-from thalweg.ir.trace import Host, Rule, Variant, is_matrix, kept, variant
+from thalweg.ir.trace import Host, RuleClass, Specialization, is_matrix, kept_states, specialize
 from thalweg.ir.transforms import FIRSTS
 from thalweg.native.compiler import CompilerError
 from thalweg.runtime import sharding
 from thalweg.runtime.backends import select
-from thalweg.runtime.batch import Bound, check_gradient
+from thalweg.runtime.batch import BoundBatch, check_gradient
 from thalweg.runtime.formats import Format, Storage
 from thalweg.runtime.state import conform, formats_of, missing, new_state
 from thalweg.runtime.tensors import is_dense, local, opaque
@@ -45,19 +45,19 @@ class Stepper:
         seed: of random bits, for groups that have none of their own.
     """
 
-    def __init__(self, rule: type[Rule], backend: str, storage: Storage, seed: int) -> None:
+    def __init__(self, rule: type[RuleClass], backend: str, storage: Storage, seed: int) -> None:
         self.rule, self.backend, self.storage, self.seed = rule, backend, storage, seed
         self.shared = [spec for spec in rule.states.values() if spec.kind == "shared"]
         self.failed: dict[str, str] = {}  # backends whose compiler failed, and what it said
-        self.said_by: dict[str, Bound] = {}  # the batch that told the user of it
+        self.said_by: dict[str, BoundBatch] = {}  # the batch that told the user of it
         self.hypers = itemgetter(*rule.hypers)
         self.state: dict[Any, Any] | None = None
         self.forget()
 
     def forget(self) -> None:
         """The groups have changed, or all that is kept has been replaced."""
-        self.bound: dict[Any, list[Bound]] = {}
-        self.variants: dict[int, tuple[tuple[Any, ...] | None, Variant, SimpleNamespace]] = {}
+        self.bound: dict[Any, list[BoundBatch]] = {}
+        self.specializations: dict[int, tuple[tuple[Any, ...] | None, Specialization, SimpleNamespace]] = {}
         self.ids: dict[int, int] = {}
         self.before: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []
 
@@ -86,7 +86,7 @@ class Stepper:
         if self.state is not state:
             self.forget()
             self.state = state
-        ready: list[Bound] = []
+        ready: list[BoundBatch] = []
         try:
             if only is not None:
                 i, p = only
@@ -125,7 +125,7 @@ class Stepper:
                 state.pop(p, None)
         self.forget()
 
-    def _draw(self, groups: list[dict[str, Any]], ready: list[Bound], begun: bool) -> None:
+    def _draw(self, groups: list[dict[str, Any]], ready: list[BoundBatch], begun: bool) -> None:
         """Count an update in the groups, so that checkpoints know, and give each batch the key of its random bits."""
         for group in groups:
             group["updates"] = group.get("updates", 0) + (not begun)
@@ -143,7 +143,7 @@ class Stepper:
         state: dict[Any, Any],
         params: list[Tensor],
         scale: float | None,
-    ) -> list[Bound]:
+    ) -> list[BoundBatch]:
         """The batches of a group's parameters that have a gradient."""
         group = groups[i]
         key, h = self._numbers(i, group, scale is not None)
@@ -166,28 +166,30 @@ class Stepper:
         for bound in found:
             numbers = bound.values
             mine = SimpleNamespace(**{**vars(h), **numbers, **shared}, **bound.firsts, inverse_scale=scale)
-            mine.matrix = bound.batch.variant.matrix
+            mine.matrix = bound.batch.specialization.matrix
             if "step" in numbers:
                 mine.step = int(numbers["step"]) + 1
-            bound.batch.h, bound.batch.values = mine, Host.of(bound.batch.variant)(mine)
+            bound.batch.h, bound.batch.values = mine, Host.of(bound.batch.specialization)(mine)
             ready.append(bound)
         return ready
 
-    def _numbers(self, i: int, group: dict[str, Any], scaled: bool) -> tuple[Variant, SimpleNamespace]:
-        """The variant and the plain numbers of a group; checked when a scheduler or the user has written to it."""
+    def _numbers(self, i: int, group: dict[str, Any], scaled: bool) -> tuple[Specialization, SimpleNamespace]:
+        """The specialization and the plain numbers of a group; checked when one of its values has changed."""
         rule = self.rule
         now = (scaled, group.get("initial_lr"), *self.hypers(group))
-        if i in self.variants:
-            before, key, h = self.variants[i]
+        if i in self.specializations:
+            before, key, h = self.specializations[i]
             if before is not None and all(map(is_, now, before)):
                 return key, h
         rule.check_hypers(group)
-        key, h = variant(rule, group, scaled), fields.read(rule.hypers, group)
+        key, h = specialize(rule, group, scaled), fields.read(rule.hypers, group)
         h.initial_lr = fields.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
-        self.variants[i] = (None if any(map(_may_change, now)) else now, key, h)
+        self.specializations[i] = (None if any(map(_may_change, now)) else now, key, h)
         return key, h
 
-    def _again(self, where: Any, key: Variant, owners: list[Tensor], state: dict[Any, Any]) -> list[Bound] | None:
+    def _again(
+        self, where: Any, key: Specialization, owners: list[Tensor], state: dict[Any, Any]
+    ) -> list[BoundBatch] | None:
         """The batches of the last step, if these parameters are theirs and nothing about them has changed."""
         found = self.bound.get(where)
         if not found or (found[0].asked is not key and found[0].asked != key):
@@ -207,8 +209,8 @@ class Stepper:
         return found
 
     def _bind(
-        self, key: Variant, i: int, groups: list[dict[str, Any]], state: dict[Any, Any], owners: list[Tensor]
-    ) -> list[Bound]:
+        self, key: Specialization, i: int, groups: list[dict[str, Any]], state: dict[Any, Any], owners: list[Tensor]
+    ) -> list[BoundBatch]:
         """Sort parameters by what makes their step the same, creating what is missing of their state."""
         group, rule, storage, around = groups[i], self.rule, self.storage, set(FIRSTS.values())
         for p in owners:
@@ -219,8 +221,8 @@ class Stepper:
             self.ids = {id(p): k for k, p in enumerate(p for g in groups for p in g["params"])}
         h = SimpleNamespace(**group)
         kinds = {is_matrix(rule, p) for p in owners}
-        specs_of = {kind: [s for s in kept(rule, group, kind) if s.kind != "shared"] for kind in kinds}
-        keys = {kind: key if kind else variant(rule, group, key.scaled, kind) for kind in kinds}
+        specs_of = {kind: [s for s in kept_states(rule, group, kind) if s.kind != "shared"] for kind in kinds}
+        keys = {kind: key if kind else specialize(rule, group, key.scaled, kind) for kind in kinds}
         same: dict[Any, list[Tensor]] = defaultdict(list)
         formats_by: dict[tuple[bool, torch.dtype], dict[str, Format]] = {}
         for p in owners:
@@ -245,7 +247,7 @@ class Stepper:
         for (*_, firsts, matrix), ps in same.items():
             specs, ids = specs_of[matrix], [self.ids[id(p)] for p in ps]
             states = [state[p] if specs or storage.master else {} for p in ps]
-            bound = Bound(ps, states, specs, keys[matrix], storage, ids, state)
+            bound = BoundBatch(ps, states, specs, keys[matrix], storage, ids, state)
             bound.asked = key
             values = bound.count()
             assert values is not None
@@ -255,7 +257,7 @@ class Stepper:
             bounds.append(bound)
         return bounds
 
-    def _choose_side_by_side(self, bounds: list[Bound], group: dict[str, Any]) -> None:
+    def _choose_side_by_side(self, bounds: list[BoundBatch], group: dict[str, Any]) -> None:
         """Let compilers run at the same time; once the interpreter ends no thread begins, and none is chosen."""
         chosen = []
         with ThreadPoolExecutor(min(len(bounds), os.cpu_count() or 1)) as threads, contextlib.suppress(RuntimeError):
@@ -264,7 +266,7 @@ class Stepper:
         for one in chosen:
             one.result()
 
-    def _choose(self, bound: Bound, group: dict[str, Any]) -> None:
+    def _choose(self, bound: BoundBatch, group: dict[str, Any]) -> None:
         batch = bound.batch
         if batch.sharded:  # asked for since its group was made
             sharding.check(self.rule, group, self.storage.state_dtype)
@@ -300,7 +302,7 @@ def _may_change(value: Any) -> bool:
     return isinstance(value, (Tensor, list)) or (isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value))
 
 
-def _run_stages(bounds: list[Bound]) -> dict[str, Any]:
+def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
     """Run every stage of every batch; a total is complete when all batches that add to it have done so. Gives all."""
     if not any(stage.gives for bound in bounds for stage in bound.batch.plan.stages):
         for bound in bounds:
@@ -323,7 +325,7 @@ def _run_stages(bounds: list[Bound]) -> dict[str, Any]:
     return {name: _sum(parts) for name, parts in shares.items()}
 
 
-def _share(groups: list[dict[str, Any]], bounds: list[Bound], totals: dict[str, Any]) -> None:
+def _share(groups: list[dict[str, Any]], bounds: list[BoundBatch], totals: dict[str, Any]) -> None:
     """Keep what the rule made of the numbers that stand in the groups.
 
     A group whose parameters had no gradient takes what follows from sums over all tensors from another group.
@@ -334,7 +336,7 @@ def _share(groups: list[dict[str, Any]], bounds: list[Bound], totals: dict[str, 
     for bound in bounds:
         if bound.group not in found:
             traced = bound.batch.plan.traced
-            values = Host.of(traced.variant).with_totals(bound.batch.h, known)
+            values = Host.of(traced.specialization).with_totals(bound.batch.h, known)
             found[bound.group] = {spec.name: float(values[traced.outputs[spec.name]]) for spec in traced.shared}
             for name in traced.common:
                 common.setdefault(name, found[bound.group][name])
@@ -348,7 +350,7 @@ def _sum(parts: list[Any]) -> Any:
     )
 
 
-def _count(bound: Bound) -> None:
+def _count(bound: BoundBatch) -> None:
     """Count the update, and keep what the rule made of the other numbers."""
     traced = bound.batch.plan.traced
     for spec in traced.numbers:

@@ -16,7 +16,7 @@ With pytest, a test for each check, set of flags and backend::
 from thalweg.testing import checks, claims  # noqa: F401 - the checks are on the list once they are imported
 from thalweg.testing.case import Case
 from thalweg.testing.collect import conformance
-from thalweg.testing.report import Nonconforming, Outcome, Report, check, examine
+from thalweg.testing.report import Nonconforming, Report, TrialOutcome, check, examine
 from thalweg.testing.suite import CHECKS, Trial
 from thalweg.testing.verdicts import Failure, NotApplicable
 from thalweg.testing.walks import MATRICES, MIXED, distance, parameters, walk
@@ -29,9 +29,9 @@ __all__ = [
     "Failure",
     "Nonconforming",
     "NotApplicable",
-    "Outcome",
     "Report",
     "Trial",
+    "TrialOutcome",
     "check",
     "claims",
     "conformance",

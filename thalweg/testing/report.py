@@ -17,7 +17,7 @@ MARKS: dict[Verdict, str] = {"fails": "✗", "not applicable": "–", "holds": "
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """What one trial found.
 
     Attributes:
@@ -42,9 +42,9 @@ class Report:
     """All outcomes of a case. ``print`` shows them; it is true where nothing fails."""
 
     case: Case
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[TrialOutcome, ...]
 
-    def of(self, verdict: Verdict) -> list[Outcome]:
+    def of(self, verdict: Verdict) -> list[TrialOutcome]:
         """Those with a verdict."""
         return [o for o in self.outcomes if o.verdict == verdict]
 
@@ -67,16 +67,16 @@ class Report:
         count = {verdict: len(self._by_check(verdict)) for verdict in MARKS}
         return f"{count['holds']} checks hold, {count['fails']} fail, {count['not applicable']} do not apply"
 
-    def _by_check(self, verdict: Verdict) -> list[tuple[str, list[Outcome]]]:
+    def _by_check(self, verdict: Verdict) -> list[tuple[str, list[TrialOutcome]]]:
         """Outcomes of one verdict by the title of their check; a check that fails somewhere is not said to hold."""
-        found: dict[str, list[Outcome]] = {}
+        found: dict[str, list[TrialOutcome]] = {}
         for outcome in self.of(verdict):
             if verdict != "holds" or outcome.trial.check.name not in self.failing:
                 found.setdefault(outcome.trial.check.title, []).append(outcome)
         return list(found.items())
 
 
-def _lines(mark: str, title: str, found: list[Outcome]) -> list[str]:
+def _lines(mark: str, title: str, found: list[TrialOutcome]) -> list[str]:
     """A check, and where there is something to say, what, once for all trials that say the same."""
     count = f" ({len(found)} times)" if len(found) > 1 else ""
     lines = [f"  {mark} {title}{count}"]
@@ -97,16 +97,16 @@ def examine(case: Case, only: Sequence[str] = ()) -> Report:
     return Report(case, tuple(_outcome(trial) for trial in trials(case, only)))
 
 
-def _outcome(trial: Trial) -> Outcome:
+def _outcome(trial: Trial) -> TrialOutcome:
     try:
         trial.run()
     except NotApplicable as reason:
-        return Outcome(trial, "not applicable", str(reason))
+        return TrialOutcome(trial, "not applicable", str(reason))
     except Failure as failure:
-        return Outcome(trial, "fails", str(failure))
+        return TrialOutcome(trial, "fails", str(failure))
     except Exception as error:  # whatever a stranger's optimizer raises where it should step
-        return Outcome(trial, "fails", f"{type(error).__name__}: {error}")
-    return Outcome(trial, "holds")
+        return TrialOutcome(trial, "fails", f"{type(error).__name__}: {error}")
+    return TrialOutcome(trial, "holds")
 
 
 def check(optimizer: object, reference: object = None, flags: object = (), **more: object) -> Report:

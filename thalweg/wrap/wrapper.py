@@ -27,7 +27,7 @@ Closure = Callable[[], Any]
 
 
 @dataclass_transform(field_specifiers=(hyper,))
-class Declared(torch.optim.Optimizer):
+class DeclaredWrapper(torch.optim.Optimizer):
     """Reads the hyperparameters that a subclass declares and gives it its constructor's signature."""
 
     hypers: ClassVar[dict[str, Hyper]]
@@ -49,7 +49,7 @@ class Declared(torch.optim.Optimizer):
             cls.__doc__ = docstrings.with_arguments(cls.__doc__ or "", "", cls.hypers, {})
 
 
-class Wrapper(Declared):
+class Wrapper(DeclaredWrapper):
     """Base of what stands around an optimizer: it has the same groups, and the face of `torch.optim.Optimizer`.
 
     Hyperparameters and counts stand in the inner optimizer's groups, under names that begin with the wrapper's own

@@ -10,7 +10,7 @@ from thalweg.lab import diverged as divergence
 from thalweg.lab import honesty, wording
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.protocol import BUDGETS, statements
-from thalweg.lab.result import Contestant, RaceResult, Run
+from thalweg.lab.result import ContestantResult, RaceResult, Run
 from thalweg.lab.summary import SCHEMA, finite
 from thalweg.lab.verdict import compare
 
@@ -163,9 +163,9 @@ def _evidence(label: str, runs: list[Run], timed: bool, quiet: bool, draw: rando
     )
 
 
-def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contestant:
+def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> ContestantResult:
     losses = list(evidence.losses.values())
-    return Contestant(
+    return ContestantResult(
         label=label,
         optimizer="AdamW",
         settings={},

@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from tests.cases import CASES, feed
-from thalweg.ir.trace import kept
+from thalweg.ir.trace import kept_states
 from thalweg.runtime.state import beside_name, formats_of
 
 POINTWISE = [
@@ -70,7 +70,7 @@ def walk(case, flags, dtype, grad, shapes, backend):
 
 def numbers(optimizer, params):
     """What the parameters and their states stand for."""
-    specs = kept(type(optimizer), optimizer.param_groups[0])
+    specs = kept_states(type(optimizer), optimizer.param_groups[0])
     found, states = [], []
     for p in params:
         mine = optimizer.state[p]

@@ -14,7 +14,7 @@ import torch
 import thalweg
 from tests.cases import CASES, distance, name, parameters, walk
 from tests.fixtures import needs_compiler
-from thalweg.ir.trace import kept, variant
+from thalweg.ir.trace import kept_states, specialize
 from thalweg.native import compiler
 from thalweg.runtime.backends import cpu
 from thalweg.runtime.backends.c_formats import PRELUDE
@@ -38,11 +38,11 @@ SOURCES = {
 def source(optimizer):
     """The C of an optimizer's first group, without what all kernels begin with."""
     (group,) = optimizer.param_groups
-    specs = kept(type(optimizer), group)
+    specs = kept_states(type(optimizer), group)
     p = group["params"][0]
     formats = formats_of(p.dtype, specs, optimizer.storage)
     exact = all(f.exact for name, f in formats.items() if name != "p" or f.beside)
-    written = cpu.kernel(variant(type(optimizer), group), tuple(formats.items()), name_of(p.dtype), exact)
+    written = cpu.kernel(specialize(type(optimizer), group), tuple(formats.items()), name_of(p.dtype), exact)
     return written.source.replace(PRELUDE, "/* … what all kernels begin with … */\n")
 
 

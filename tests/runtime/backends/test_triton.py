@@ -18,7 +18,7 @@ from tests.ir.test_products import Means
 from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import counter_rng, fields, ops
 from thalweg.ir.fields import hyper
-from thalweg.ir.trace import kept, variant
+from thalweg.ir.trace import kept_states, specialize
 from thalweg.runtime.backends import select
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import Storage
@@ -407,13 +407,13 @@ def test_what_it_refuses(p, flags, why):
 def _batch(rule, dtype=torch.float32, storage=Storage(), **flags):  # noqa: B008
     p = torch.ones(3, 4, dtype=dtype, device=DEVICE)
     group = rule([torch.nn.Parameter(p)], **flags).param_groups[0]
-    formats = formats_of(dtype, kept(rule, group), storage)
-    return Batch(variant(rule, group), formats, [p], [p], {}, {}, [0], True, h=SimpleNamespace())
+    formats = formats_of(dtype, kept_states(rule, group), storage)
+    return Batch(specialize(rule, group), formats, [p], [p], {}, {}, [0], True, h=SimpleNamespace())
 
 
 def _kernel(batch):
     exact = all(f.exact for name, f in batch.formats.items() if name != "p" or f.beside)
-    return backend.kernel(batch.variant, tuple(batch.formats.items()), str(batch.params[0].dtype)[6:], exact)
+    return backend.kernel(batch.specialization, tuple(batch.formats.items()), str(batch.params[0].dtype)[6:], exact)
 
 
 WRITTEN = {

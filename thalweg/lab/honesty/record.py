@@ -8,7 +8,7 @@ from typing import Any
 
 from thalweg.lab import finals
 from thalweg.lab.diverged import trained_losses
-from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Ratio, Role, Run
+from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Ratio, Role, Run
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Record:
         return [c["label"] for c in self.result["contestants"]]
 
     @property
-    def tuned(self) -> list[Contestant]:
+    def tuned(self) -> list[ContestantResult]:
         """The contestants but present recipes."""
         return [c for c in self.result["contestants"] if c.get("tuned", True)]
 

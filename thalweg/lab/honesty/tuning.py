@@ -8,7 +8,7 @@ from typing import Any
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.contestant import REFERENCE_LR
 from thalweg.lab.honesty.record import Record, listed, note, ok, warn_of, warning
-from thalweg.lab.result import Contestant, Flag
+from thalweg.lab.result import ContestantResult, Flag
 
 #: what must be the same for all, by its key in the protocol
 SHARED = ("batch_size", "precision", "threads", "warmup", "schedule", "clip", "parameter_groups")
@@ -80,7 +80,7 @@ def _who(record: Record, label: str) -> str:
     return f"{label} (the baseline)" if label == record.baseline else label
 
 
-def _edges(record: Record, contestant: Contestant) -> list[str]:
+def _edges(record: Record, contestant: ContestantResult) -> list[str]:
     """Where its best lies at an end of what was tried, or is said to; no weight decay at all is no end."""
     edges = []
     for knob, key in (("learning rate", "lr"), ("multiplier", "multiplier"), ("weight decay", "weight_decay")):
@@ -116,11 +116,11 @@ def _at_centre(strengths: list[float] | None) -> list[float] | None:
     return None if strengths is None else [_rounded(s * REFERENCE_LR) for s in strengths]
 
 
-def _multipliers(record: Record, contestant: Contestant) -> frozenset[float]:
+def _multipliers(record: Record, contestant: ContestantResult) -> frozenset[float]:
     return frozenset(run["multiplier"] for run in record.runs("tune", contestant["label"]))
 
 
-def _decays(record: Record, contestant: Contestant) -> frozenset[float]:
+def _decays(record: Record, contestant: ContestantResult) -> frozenset[float]:
     tried = (run["weight_decay"] for run in record.runs("tune", contestant["label"]))
     return frozenset(_rounded(decay * contestant["lr_centre"]) for decay in tried)
 

@@ -10,7 +10,7 @@ from thalweg.lab.names import shown_class
 from thalweg.lab.overview import Overview
 from thalweg.lab.report.figures.common import runs_of
 from thalweg.lab.report.svg import number
-from thalweg.lab.result import Comparison, Contestant, Finalist, RaceResult, Ratio, Run
+from thalweg.lab.result import Comparison, ContestantResult, Finalist, RaceResult, Ratio, Run
 from thalweg.lab.wording import WORDS
 
 
@@ -53,7 +53,7 @@ def leaderboard(result: RaceResult) -> Table:
     return Table(heads, [_contestant(result, c, comparisons.get(c["label"]), digits) for c in ranked])
 
 
-def _contestant(result: RaceResult, c: Contestant, mine: Comparison | None, digits: int) -> list[Cell]:
+def _contestant(result: RaceResult, c: ContestantResult, mine: Comparison | None, digits: int) -> list[Cell]:
     notes = [shown_class(c), *["baseline"] * (mine is None), *["present recipe, not tuned"] * (not c["tuned"])]
     some_diverged = any(other["diverged"] for other in result["contestants"])
     verdict_runs = len(runs_of(result, c["label"], "verdict"))
@@ -75,7 +75,7 @@ def _contestant(result: RaceResult, c: Contestant, mine: Comparison | None, digi
     ]  # fmt: skip
 
 
-def loss(result: RaceResult, c: Contestant, decimals: int) -> str:
+def loss(result: RaceResult, c: ContestantResult, decimals: int) -> str:
     """``1.8590 ± 0.0076``: the mean and standard deviation over the verdict seeds, of one that trained."""
     runs = runs_of(result, c["label"], "verdict")
     if c["diverged"] == len(runs):
@@ -108,7 +108,7 @@ def _ratio(ratio: Ratio | None) -> Cell:
     return Cell(text, below, unknown if ratio["value"] is None else repr(ratio["value"]))
 
 
-def _chosen(c: Contestant, knob: str, key: str) -> Cell:
+def _chosen(c: ContestantResult, knob: str, key: str) -> Cell:
     value = c["chosen"][key]
     return Cell(number(float(f"{value:.3g}")), "at an edge" if knob in c["edges"] else "", repr(value))
 

@@ -5,7 +5,7 @@ to the same loss), `margin` (what matters), `tuning` (what a search cost and how
 setting each seed is scored by, and what another search would have changed).
 """
 
-from thalweg.lab.stats.interval import Interval, log_ratio, paired
+from thalweg.lab.stats.interval import MeanInterval, log_ratio, paired
 from thalweg.lab.stats.margin import Margin, margin
 from thalweg.lab.stats.permutation import sign_flip_p
 from thalweg.lab.stats.power import alpha_at_look, detectable, more_seeds, power, unbiased_sd
@@ -24,8 +24,8 @@ from thalweg.lab.stats.tuning import expected_best, lr_sensitivity
 
 __all__ = [
     "NOT_MEASURED",
-    "Interval",
     "Margin",
+    "MeanInterval",
     "Sign",
     "StepRatios",
     "across",

@@ -15,7 +15,7 @@ from thalweg.lab.stats._check import finite, levels
 
 
 @dataclass(frozen=True)
-class Interval:
+class MeanInterval:
     """A mean with its interval.
 
     Attributes:
@@ -52,7 +52,9 @@ def t_quantile(df: float, comparisons: int = 1, alpha: float = 0.05) -> float:
     return float(stats.t.isf(alpha / (2 * comparisons), df))
 
 
-def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05, tuning: float = 0.0) -> Interval:
+def paired(
+    differences: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05, tuning: float = 0.0
+) -> MeanInterval:
     """The mean of paired differences with its interval: ``mean ± t[1 − alpha/(2k), n − 1] · √(sd² / n + v)``.
 
     With k comparisons all k intervals hold together with probability 1 − alpha or more (Bonferroni), whatever the
@@ -76,17 +78,17 @@ def paired(differences: Iterable[float], *, comparisons: int = 1, alpha: float =
     levels(comparisons, alpha)
     n, mean = values.size, float(values.mean())
     if n == 1:
-        return Interval(mean, -math.inf, math.inf, math.nan, 1)
+        return MeanInterval(mean, -math.inf, math.inf, math.nan, 1)
     if np.ptp(values) == 0.0:  # rounding in the mean would leave a spread of 1e-17
-        return Interval(float(values[0]), -math.inf, math.inf, 0.0, n)
+        return MeanInterval(float(values[0]), -math.inf, math.inf, 0.0, n)
     sd = float(values.std(ddof=1))
     half = t_quantile(n - 1, comparisons, alpha) * math.sqrt(sd**2 / n + tuning)
-    return Interval(mean, mean - half, mean + half, sd, n, tuning)
+    return MeanInterval(mean, mean - half, mean + half, sd, n, tuning)
 
 
 def log_ratio(
     numerators: Iterable[float], denominators: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05
-) -> Interval:
+) -> MeanInterval:
     """The geometric mean of paired ratios with its interval: :func:`paired` of the log ratios, transformed back.
 
     Args:
@@ -110,7 +112,7 @@ def log_ratio(
     return exponential(paired(np.log(over / under), comparisons=comparisons, alpha=alpha))
 
 
-def exponential(logs: Interval) -> Interval:
+def exponential(logs: MeanInterval) -> MeanInterval:
     """An interval of logarithms as one of ratios; ``sd`` stays that of the logarithms."""
     return replace(logs, mean=math.exp(logs.mean), low=math.exp(logs.low), high=_exp(logs.high))
 

@@ -12,7 +12,7 @@ import numpy as np
 from thalweg._base.errors import bad_argument
 from thalweg.lab.result import Ratio
 from thalweg.lab.stats._check import finite, levels
-from thalweg.lab.stats.interval import Interval, exponential, paired, t_quantile
+from thalweg.lab.stats.interval import MeanInterval, exponential, paired, t_quantile
 from thalweg.lab.stats.margin import loss_table
 
 NOT_MEASURED: Ratio = {"value": None, "low": None, "high": None, "text": "not measured"}
@@ -166,20 +166,20 @@ def _crossing(logs: list[float], losses: list[float], target: float) -> tuple[Si
     return ">", 0.0
 
 
-def _sum(a: Interval, b: Interval, comparisons: int, alpha: float) -> Interval:
+def _sum(a: MeanInterval, b: MeanInterval, comparisons: int, alpha: float) -> MeanInterval:
     """The sum of two independent means, by Welch and Satterthwaite; a single value leaves the whole line."""
     mean, n = a.mean + b.mean, a.n
     if min(a.n, b.n) == 1:
-        return Interval(mean, -math.inf, math.inf, math.nan, n)
+        return MeanInterval(mean, -math.inf, math.inf, math.nan, n)
     u, v = a.sd**2 / a.n, b.sd**2 / b.n
     if u + v == 0.0:
-        return Interval(mean, -math.inf, math.inf, 0.0, n)
+        return MeanInterval(mean, -math.inf, math.inf, 0.0, n)
     df = (u + v) ** 2 / (u**2 / (a.n - 1) + v**2 / (b.n - 1))
     half = t_quantile(df, comparisons, alpha) * math.sqrt(u + v)
-    return Interval(mean, mean - half, mean + half, math.sqrt((u + v) * n), n)
+    return MeanInterval(mean, mean - half, mean + half, math.sqrt((u + v) * n), n)
 
 
-def _stated(ratio: Interval) -> Ratio:
+def _stated(ratio: MeanInterval) -> Ratio:
     if not math.isfinite(ratio.high):
         return {"value": ratio.mean, "low": None, "high": None, "text": f"{_show(ratio.mean)} (no interval)"}
     text = f"{_show(ratio.mean)} [{_show(ratio.low)}, {_show(ratio.high)}]"

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from thalweg.lab import stats
 from thalweg.lab.names import join
-from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult
+from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult
 
 
-def entry(result: RaceResult, label: str) -> Contestant:
+def entry(result: RaceResult, label: str) -> ContestantResult:
     """A contestant by its label."""
     return next(c for c in result["contestants"] if c["label"] == label)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from thalweg.lab import diverged, stats
 from thalweg.lab.digits import count, fixed, of_interval, of_margin, size
 from thalweg.lab.names import join, named
-from thalweg.lab.result import Comparison, Contestant, Flag, RaceResult, Verdict
+from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Verdict
 from thalweg.lab.wording.qualify import entry, level, qualified, told, untrained
 
 _CLAIMS: dict[Verdict, str] = {
@@ -108,7 +108,7 @@ def _to_the_same_loss(c: Comparison) -> str:
     return text + "."
 
 
-def _memory(baseline: Contestant, challenger: Contestant) -> str:
+def _memory(baseline: ContestantResult, challenger: ContestantResult) -> str:
     return f"Optimizer state: {size(challenger['state_bytes'])} against {size(baseline['state_bytes'])}."
 
 

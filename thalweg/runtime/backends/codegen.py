@@ -15,7 +15,7 @@ from thalweg.runtime.state import slots
 PREFIX = {HOST: "h", GLOBAL: "t", PER_TENSOR: "t", ROW: "r", ELEMENT: "x"}
 
 
-class Writer:
+class Codegen:
     """A plan and the formats in which its data lies.
 
     Attributes:
@@ -34,7 +34,7 @@ class Writer:
         self.formats = {"p": formats["p"], "g": grad, **{k: f for k, f in formats.items() if k != "p"}}
         self.slots = slots(formats)
         leaves = [n for n in plan.traced.graph.nodes if isinstance(n.target, ops.Leaf)]
-        given = [n for n in plan.traced.graph.nodes if isinstance(n.target, (ops.Leaf, ops.Part))]
+        given = [n for n in plan.traced.graph.nodes if isinstance(n.target, (ops.Leaf, ops.LeafOutput))]
         for node in [*plan.temporaries, *(n for n in given if n.target.extent == ELEMENT)]:
             self.formats[node.name] = Format("product") if ops.is_product(node) else working
         self.tables = [*self.formats, *(f"{n}_{f.beside}" for n, f in self.formats.items() if f.beside)]

@@ -16,12 +16,12 @@ from torch import Tensor, fx
 from thalweg.ir import ops
 from thalweg.ir.ops import PER_TENSOR, ROW
 from thalweg.ir.passes import Stage, plan
-from thalweg.ir.trace import Variant
+from thalweg.ir.trace import Specialization
 from thalweg.native import compiler, openmp
 from thalweg.runtime.backends import staged
 from thalweg.runtime.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode, pointer
-from thalweg.runtime.backends.codegen import Writer, variable
-from thalweg.runtime.backends.staged import Between
+from thalweg.runtime.backends.codegen import Codegen, variable
+from thalweg.runtime.backends.staged import StagedExecutor
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import BLOCK, Format
 
@@ -47,8 +47,8 @@ def refusal(batch: Batch) -> str | None:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """The source of one variant for given formats, and what its stages take.
+class CKernel:
+    """The source of one specialization for given formats, and what its stages take.
 
     Attributes:
         source: C.
@@ -68,15 +68,15 @@ class Kernel:
 
 
 @functools.cache
-def kernel(key: Variant, formats: tuple[tuple[str, Format], ...], grad: str, exact: bool) -> Kernel:
-    """Write the C of a variant."""
-    return _Writer(plan(key, exact), dict(formats), Format(grad)).write()
+def kernel(key: Specialization, formats: tuple[tuple[str, Format], ...], grad: str, exact: bool) -> CKernel:
+    """Write the C of a specialization."""
+    return _CCodegen(plan(key, exact), dict(formats), Format(grad)).write()
 
 
-class _Writer(Writer):
+class _CCodegen(Codegen):
     """Writes one function for each stage."""
 
-    def write(self) -> Kernel:
+    def write(self) -> CKernel:
         """All stages."""
         bodies, host, totals = [], [], []
         for k, stage in enumerate(self.plan.stages):
@@ -85,9 +85,9 @@ class _Writer(Writer):
             totals.append(tuple(known))
             bodies.append(self._stage(k, stage, hosts, known))
         scalar = "double" if self.double else "float"
-        head = f"/* {self.plan.traced.variant}, computed in {scalar} */\n"
+        head = f"/* {self.plan.traced.specialization}, computed in {scalar} */\n"
         source = f"{head}typedef {scalar} T;\n{PRELUDE}\n" + "\n\n".join(bodies) + "\n"
-        return Kernel(source, tuple(self.tables), tuple(host), tuple(totals), tuple(self.numbers), tuple(self.sums))
+        return CKernel(source, tuple(self.tables), tuple(host), tuple(totals), tuple(self.numbers), tuple(self.sums))
 
     def _stage(self, k: int, stage: Stage, hosts: list[fx.Node], known: list[str]) -> str:
         reads = [self.slot(n) for n in stage.loads]
@@ -308,7 +308,7 @@ class _Job(ctypes.Structure):
     ]
 
 
-class Work(Between):
+class CpuExecutor(StagedExecutor):
     """A batch with its tables of pointers; only the gradients' is written anew at each step."""
 
     def __init__(self, batch: Batch) -> None:
@@ -437,6 +437,6 @@ def _leaf(node: fx.Node) -> ops.Leaf:
     return node.target
 
 
-def prepare(batch: Batch) -> Work:
+def prepare(batch: Batch) -> CpuExecutor:
     """Compile, and build the tables."""
-    return Work(batch)
+    return CpuExecutor(batch)

@@ -20,7 +20,7 @@ def refusal(batch: Batch) -> str | None:
 
 
 @dataclass
-class Work:
+class EagerExecutor:
     """One batch."""
 
     batch: Batch
@@ -47,11 +47,11 @@ class Work:
 
     def _update(self, i: int) -> dict[str, Any]:
         batch = self.batch
-        counter_rng.whose.key, counter_rng.whose.ids = batch.key, batch.ids[i : i + 1]
+        counter_rng.drawing.key, counter_rng.drawing.ids = batch.key, batch.ids[i : i + 1]
         # copies: a rule may make one the new value of another, or write into it
         p, g = load(batch, "p", i).clone(), batch.grads[i].to(batch.compute, copy=True)
         old: dict[str, Any] = {name: load(batch, name, i).clone() for name in batch.states}
-        traced, rule = batch.plan.traced, batch.variant.rule
+        traced, rule = batch.plan.traced, batch.specialization.rule
         old |= {spec.name: getattr(batch.h, spec.name) for spec in (*traced.numbers, *traced.shared)}
         old |= {name: views[i].clone() for name, views in batch.views.items()}
         old |= {name: ops.Aside(tensors[i]) for name, tensors in batch.asides.items()}
@@ -63,9 +63,9 @@ class Work:
         return new | {n: x for n, x in now.items() if x is not old[n] or (n in version and x._version != version[n])}
 
 
-def prepare(batch: Batch) -> Work:
+def prepare(batch: Batch) -> EagerExecutor:
     """Nothing to make ready."""
-    return Work(batch)
+    return EagerExecutor(batch)
 
 
 def _kept(batch: Batch, name: str, i: int) -> tuple[Tensor, Tensor | None]:

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from thalweg.ir import counter_rng, ops
 from thalweg.ir.ops import ELEMENT, GLOBAL, HOST, PER_TENSOR
-from thalweg.ir.trace import Variant, trace
+from thalweg.ir.trace import Specialization, trace
 from thalweg.runtime.backends import eager
 from thalweg.runtime.batch import OPAQUE, Batch
 
@@ -22,7 +22,7 @@ def refusal(batch: Batch) -> str | None:
 
 
 @dataclass
-class Work:
+class ForeachExecutor:
     """One batch. Everything runs in one go where no total stands between; else up to each total, and again."""
 
     batch: Batch
@@ -31,11 +31,11 @@ class Work:
         """Gather the shares of a stage's totals, or update the batch."""
         stages = self.batch.plan.stages
         if stage == len(stages) - 1:
-            self._call(lowered(self.batch.variant), totals)
+            self._call(lowered(self.batch.specialization), totals)
             return {}
         gives = stages[stage].gives
         return (
-            dict(zip(sorted(gives), self._call(gathering(self.batch.variant, stage), totals), strict=True))
+            dict(zip(sorted(gives), self._call(gathering(self.batch.specialization, stage), totals), strict=True))
             if gives
             else {}
         )
@@ -46,7 +46,7 @@ class Work:
         numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
         grads = [g.to(batch.compute) for g in batch.grads]
         tensors = {**numbers, "g": grads, **batch.views, **batch.asides}
-        counter_rng.whose.key, counter_rng.whose.ids = batch.key, batch.ids
+        counter_rng.drawing.key, counter_rng.drawing.ids = batch.key, batch.ids
         out = code.module(
             *(tensors[n] for n in code.tensors),
             *(batch.values[n] for n in code.host),
@@ -62,9 +62,9 @@ class Work:
         return out
 
 
-def prepare(batch: Batch) -> Work:
+def prepare(batch: Batch) -> ForeachExecutor:
     """Nothing to make ready."""
-    return Work(batch)
+    return ForeachExecutor(batch)
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class Lowered:
 
 
 @functools.cache
-def lowered(key: Variant) -> Lowered:
-    """The whole update of a variant over lists."""
+def lowered(key: Specialization) -> Lowered:
+    """The whole update of a specialization over lists."""
     traced = trace(key)
     kept = (*traced.states, *traced.narrow, *traced.asides)
     return _Lowering(key).update({name: traced.outputs[name] for name in ("p", *(spec.name for spec in kept))})
 
 
 @functools.cache
-def gathering(key: Variant, stage: int) -> Lowered:
+def gathering(key: Specialization, stage: int) -> Lowered:
     """What a stage adds to totals, as a list in the order of their names."""
     from thalweg.ir.passes import plan
 
@@ -103,7 +103,7 @@ def gathering(key: Variant, stage: int) -> Lowered:
 class _Lowering:
     """Spells a graph over lists, in place wherever nobody reads the old value again."""
 
-    def __init__(self, key: Variant) -> None:
+    def __init__(self, key: Specialization) -> None:
         self.traced = trace(key)
         self.graph = fx.Graph()
         self.env: dict[fx.Node, fx.Node] = {}
@@ -177,7 +177,7 @@ class _Lowering:
         extents = [ops.extent_of(a) for a in node.args]
         if isinstance(target, ops.Leaf):
             return self.graph.call_function(target.over, args), False
-        if isinstance(target, ops.Part):
+        if isinstance(target, ops.LeafOutput):
             return self.graph.call_function(_parts, (*args, target.index)), False
         if isinstance(target, ops.Sum):
             return self.graph.call_function(_each, (target.name, 1, *args)), False

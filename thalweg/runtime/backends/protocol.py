@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from thalweg.runtime.batch import Batch
 
 
-class Work(Protocol):
+class Executor(Protocol):
     """A batch made ready. Its tensors stay where they are; its gradients and numbers are new at each step."""
 
     def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
@@ -30,6 +30,6 @@ class Backend(Protocol):
         """Why it cannot serve this batch, as a clause; None if it can."""
         ...
 
-    def prepare(self, batch: Batch) -> Work:
+    def prepare(self, batch: Batch) -> Executor:
         """Make a batch ready."""
         ...

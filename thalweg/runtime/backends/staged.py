@@ -46,11 +46,11 @@ def rows_of(p: Tensor) -> int:
     return 0 if not p.numel() else p.shape[0] if p.ndim > 1 else 1
 
 
-class Between:
+class StagedExecutor:
     """A batch, the numbers of the step, and memory that lives within it.
 
     Attributes:
-        key: what its kernel depends on: variant, formats, dtype of gradients, whether states keep what is computed.
+        key: what its kernel depends on: specialization, formats, dtype of gradients, whether states are kept exactly.
         lists: memory that lives within the step, by the node that it holds.
         kept: the nodes of what is one number a tensor or row, by name.
         row_counts, row_total: rows of each tensor, and of all.
@@ -60,7 +60,7 @@ class Between:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.key = (batch.variant, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
+        self.key = (batch.specialization, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
         self.lists: dict[str, list[Any]] = {}
         given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
         self.kept = {name: given[name] for name in batch.narrow}
@@ -85,14 +85,14 @@ class Between:
 
     def run_leaves(self, stage: Stage) -> None:
         """Run functions of whole tensors on all of them, and lay what they give where the next stage looks."""
-        counter_rng.whose.key, counter_rng.whose.ids = self.batch.key, self.batch.ids
+        counter_rng.drawing.key, counter_rng.drawing.ids = self.batch.key, self.batch.ids
         for leaf in stage.leaves:
             target: Any = leaf.target
             out = target.over(*fx.map_arg(leaf.args, self._value))
             if not target.gives:
                 self._lay_result(leaf, out)
             for part in leaf.users:
-                if isinstance(part.target, ops.Part):
+                if isinstance(part.target, ops.LeafOutput):
                     self._lay_result(part, [result[part.target.index] for result in out])
 
     def _lay_result(self, node: fx.Node, out: list[Any]) -> None:
@@ -173,7 +173,7 @@ class Between:
         """``x`` in the order of memory of ``p``."""
         return x if x.stride() == p.stride() and x.dtype == self.batch.compute else self._empty(p).copy_(x)
 
-    def _factors(self, x: ops.Product, p: Tensor) -> tuple[Tensor, Tensor]:
+    def _factors(self, x: ops.OuterProduct, p: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers of rows and of columns in the order of memory of ``p``, where :func:`matrices` sees them."""
         if p.is_contiguous():
             return x.rows.contiguous(), x.columns.contiguous()

@@ -22,11 +22,11 @@ from thalweg._base.errors import ThalwegError
 from thalweg.ir import ops
 from thalweg.ir.ops import ELEMENT, ROW
 from thalweg.ir.passes import Stage, plan
-from thalweg.ir.trace import Variant
+from thalweg.ir.trace import Specialization
 from thalweg.native import compiler
 from thalweg.runtime.backends import staged
-from thalweg.runtime.backends.codegen import Writer, variable
-from thalweg.runtime.backends.staged import Between
+from thalweg.runtime.backends.codegen import Codegen, variable
+from thalweg.runtime.backends.staged import StagedExecutor
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import Format
 
@@ -84,8 +84,8 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """The source of one variant for given formats.
+class TritonKernel:
+    """The source of one specialization for given formats.
 
     Attributes:
         source: a Python module.
@@ -103,15 +103,15 @@ class Kernel:
 
 
 @functools.cache
-def kernel(key: Variant, formats: tuple[tuple[str, Format], ...], grad: str, exact: bool) -> Kernel:
-    """Write the Triton of a variant."""
-    return _Writer(plan(key, exact), dict(formats), Format(grad)).kernel()
+def kernel(key: Specialization, formats: tuple[tuple[str, Format], ...], grad: str, exact: bool) -> TritonKernel:
+    """Write the Triton of a specialization."""
+    return _TritonCodegen(plan(key, exact), dict(formats), Format(grad)).kernel()
 
 
-class _Writer(Writer):
+class _TritonCodegen(Codegen):
     """Writes one kernel for each stage."""
 
-    def kernel(self) -> Kernel:
+    def kernel(self) -> TritonKernel:
         """All stages."""
         stages = self.plan.stages
         self.hosts = list(dict.fromkeys(n for stage in stages for n in self.host(stage)))
@@ -125,12 +125,12 @@ class _Writer(Writer):
             launches.append(launch)
             bodies += ["\n".join(lines)] if lines else []
         T = "tl.float64" if self.double else "tl.float32"
-        head = [f'"""{self.plan.traced.variant}, computed in {T[3:]}."""', ""]
+        head = [f'"""{self.plan.traced.specialization}, computed in {T[3:]}."""', ""]
         head += ["import triton", "import triton.language as tl", ""]
         if self.called:
             head += [f"from thalweg.engine.backends.triton_formats import {', '.join(sorted(self.called))}", ""]
         source = "\n".join([*head, f"T = tl.constexpr({T})", ""]) + "\n\n" + "\n\n\n".join(bodies) + "\n"
-        return Kernel(source, tuple(launches), tuple(self.hosts), tuple(self.numbers), tuple(self.sums))
+        return TritonKernel(source, tuple(launches), tuple(self.hosts), tuple(self.numbers), tuple(self.sums))
 
     def _stage(self, k: int, stage: Stage) -> tuple[Launch, list[str]]:
         if not (stage.stores or stage.sums):
@@ -362,7 +362,7 @@ def functions(source: str) -> dict[str, Any]:
     return module
 
 
-class Work(Between):
+class TritonExecutor(StagedExecutor):
     """A batch with its tables on the device. At each step one copy brings the numbers and the gradients' addresses."""
 
     def __init__(self, batch: Batch) -> None:
@@ -560,6 +560,6 @@ def _on(device: torch.device) -> Iterator[None]:
             yield
 
 
-def prepare(batch: Batch) -> Work:
+def prepare(batch: Batch) -> TritonExecutor:
     """Write the kernels, and build the tables."""
-    return Work(batch)
+    return TritonExecutor(batch)

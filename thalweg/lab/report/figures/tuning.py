@@ -7,10 +7,10 @@ import math
 from thalweg.lab.report.figures.common import is_log, runs_of, series
 from thalweg.lab.report.figures.curves import draw_curves
 from thalweg.lab.report.svg import Chart, number, padded
-from thalweg.lab.result import Contestant, RaceResult, Run
+from thalweg.lab.result import ContestantResult, RaceResult, Run
 
 
-def sensitivity(result: RaceResult, contestant: Contestant) -> str:
+def sensitivity(result: RaceResult, contestant: ContestantResult) -> str:
     """Final loss of each trial against its learning rate; the multiplier as colour, a square where there is decay."""
     runs = runs_of(result, contestant["label"], "tune")
     everyone = [run for run in result["runs"] if run["role"] == "tune" and run["status"] == "finished"]
@@ -42,7 +42,7 @@ def sensitivity(result: RaceResult, contestant: Contestant) -> str:
     return chart.svg()
 
 
-def _chosen(run: Run, contestant: Contestant) -> bool:
+def _chosen(run: Run, contestant: ContestantResult) -> bool:
     chosen = contestant["chosen"]
     here = {"lr": run["lr"], "multiplier": run["multiplier"], "weight_decay": run["weight_decay"]}
     same = all(math.isclose(here[knob], chosen[knob]) for knob in here)
