@@ -120,7 +120,7 @@ class Comparison(TypedDict):
     look: int  # which verdict on these two classes it is, of all that were drawn from this store on this task; from 1
     seeds: int
     verdict: Verdict
-    p_sign_flip: float | None  # exact, two-sided; None below 6 seeds
+    p_sign_flip: float | None  # two-sided, exact up to 16 seeds; None below 6
     sd: float  # of the paired differences
     correlation: float | None  # between the two, over seeds
     tuning_share: float | None  # part of the interval's variance that comes from tuning; None where there is none
