@@ -1,8 +1,11 @@
 """What a type checker must see of the constructors; mypy runs over this file, and a needless ignore is an error."""
 
+from typing import Any
+
 import torch
 
 import thalweg
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 params = [torch.nn.Parameter(torch.zeros(2, 2))]
 thalweg.SGD(params, 0.1, 0.9, nesterov=True, maximize=False)
@@ -20,3 +23,22 @@ thalweg.Lookahead(thalweg.AdamW(params), k=5, alpha=0.5).step()
 thalweg.ASAM(torch.optim.SGD(params), rho=0.5, eta=None).first_step(zero_grad=True)
 thalweg.EMA(params)  # type: ignore[arg-type]
 thalweg.Mechanic(thalweg.SGD(params), n=6)  # type: ignore[call-arg]
+
+
+class Signed(Optimizer):
+    """A rule of one's own."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
+    exp_avg: torch.Tensor = state(doc="m")
+    steps: torch.Tensor = count()
+
+    @staticmethod
+    def direction(p: torch.Tensor, g: torch.Tensor, s: Any, h: Any) -> Any:
+        """The sign of the mean."""
+        s.exp_avg = torch.lerp(s.exp_avg, g, 0.1)
+        return torch.sign(s.exp_avg) * ops.row_mean(torch.abs(g))
+
+
+Signed(params, 0.1, clip_norm=1.0).step()
+Signed(params, rate=0.1)  # type: ignore[call-arg]
+Signed(params, lr="fast")  # type: ignore[arg-type]

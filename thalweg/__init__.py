@@ -23,7 +23,7 @@ else:
         **dict.fromkeys(("create", "optimizers"), "registry"),
     }
     #: what those are made of
-    _INNER = dict.fromkeys(("engine", "ir", "linalg", "native", "registry", "runtime"))
+    _INNER = dict.fromkeys(("engine", "ir", "linalg", "native", "registry", "rule", "runtime"))
 
     def _homes():
         """Of every name; what optimizers and wrappers there are, their packages say."""

@@ -16,8 +16,7 @@ from thalweg.registry import optimizers, wrappers
 MINE = '''
 import torch
 import thalweg
-from thalweg.ir.fields import hyper, state
-from thalweg.engine.optimizer import Optimizer
+from thalweg.rule import Optimizer, hyper, state
 
 
 class Halved(Optimizer):

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from tests.cases import MIXED, distance, parameters, walk
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir.fields import hyper, state
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import kept_states, specialize
+from thalweg.rule import Optimizer, hyper, state
 from thalweg.runtime.state import formats_of
 
 ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])

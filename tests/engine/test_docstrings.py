@@ -6,10 +6,9 @@ import re
 import pytest
 
 from thalweg.engine.docstrings import SECTION
-from thalweg.engine.optimizer import Optimizer
 from thalweg.explain.docstring import words
-from thalweg.ir.fields import hyper
 from thalweg.registry import optimizers, wrappers
+from thalweg.rule import Optimizer, hyper
 
 CLASSES = {**optimizers(), **wrappers()}
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from thalweg.engine.optimizer import Optimizer
 from thalweg.explain.cost import SHAPE, cost
 from thalweg.registry import optimizers
+from thalweg.rule import Optimizer
 from thalweg.runtime.backends.select import BACKENDS
 
 

@@ -4,11 +4,10 @@ import re
 
 import pytest
 
-from thalweg.engine.optimizer import Optimizer
 from thalweg.explain import ENGLISH, chinese, explain
 from thalweg.explain.page import SIGNS, page
-from thalweg.ir.fields import hyper
 from thalweg.registry import optimizers, wrappers
+from thalweg.rule import Optimizer, hyper
 
 ALL = {**optimizers(), **wrappers()}
 CJK = re.compile(r"[\u4e00-\u9fff]")

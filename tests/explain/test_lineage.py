@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import thalweg
-from thalweg.engine.optimizer import Optimizer
 from thalweg.explain import chinese, tree
 from thalweg.explain.docstring import words
 from thalweg.explain.lineage import ancestors
 from thalweg.explain.picture import picture
 from thalweg.registry import optimizers
+from thalweg.rule import Optimizer
 
 SVG = "{http://www.w3.org/2000/svg}"
 

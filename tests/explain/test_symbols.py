@@ -2,11 +2,11 @@
 
 import pytest
 
-from thalweg.engine.optimizer import Optimizer
 from thalweg.explain.equations import formula
 from thalweg.explain.spelling import latex_symbol
 from thalweg.explain.symbols import Symbols, from_code, symbols_in
 from thalweg.registry import optimizers
+from thalweg.rule import Optimizer
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from tests.fixtures import tensors
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir.fields import hyper, number, shared, state
 from thalweg.ir.names import Hypers, State
+from thalweg.rule import Optimizer, hyper, number, shared, state
 
 
 def rule(body):

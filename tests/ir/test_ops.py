@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import hyper
+from thalweg.rule import Optimizer, hyper, ops
 
 ARITY = {"neg": 1, "reciprocal": 1, "sqrt": 1, "rsqrt": 1, "cbrt": 1, "abs": 1, "sign": 1, "exp": 1, "log": 1,
          "log1p": 1, "tanh": 1, "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4,

@@ -5,11 +5,9 @@ import torch
 
 import thalweg
 from tests.fixtures import give, on_backends, tensors
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import hyper, state
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import specialize
+from thalweg.rule import Optimizer, hyper, ops, state
 
 
 def matrix():

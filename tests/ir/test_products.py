@@ -9,11 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from tests.cases import distance, parameters, walk
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import hyper, state
 from thalweg.ir.ops import ASIDE, OuterProduct
 from thalweg.ir.trace import UnsupportedOpError
+from thalweg.rule import Optimizer, hyper, ops, state
 
 
 @ops.leaf(gives=(OuterProduct, ASIDE))

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import thalweg
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import Interval, hyper, number, state
+from thalweg.ir.fields import Interval
 from thalweg.ir.trace import UnsupportedOpError, specialize, trace
 from thalweg.native import compiler
+from thalweg.rule import Optimizer, hyper, number, ops, state
 
 
 def _params():

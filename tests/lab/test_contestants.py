@@ -61,8 +61,7 @@ def test_builds_over_the_races_groups(name):
 
 OWN = """
 import torch
-from thalweg.ir.fields import hyper
-from thalweg.engine.optimizer import Optimizer
+from thalweg.rule import Optimizer, hyper
 
 
 class Half(Optimizer):

@@ -528,8 +528,7 @@ class Editor(Log):
 
 OWN = """\
 import NEAR
-from thalweg.ir.fields import hyper
-from thalweg.engine.optimizer import Optimizer
+from thalweg.rule import Optimizer, hyper
 
 class Half(Optimizer):
     lr: float = hyper(default=0.25, within="[0, ∞)")

@@ -156,8 +156,7 @@ def test_what_is_not_seeded_late_is_found_by_a_whole_run(tmp_path, inline, store
 
 
 LEAKS = """\
-from thalweg.ir.fields import hyper
-from thalweg.engine.optimizer import Optimizer
+from thalweg.rule import Optimizer, hyper
 
 class Leaks(Optimizer):
     lr: float = hyper(default=0.25, within="[0, ∞)")

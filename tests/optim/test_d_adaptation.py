@@ -9,7 +9,7 @@ import torch
 import thalweg
 from tests.cases import MIXED, distance, parameters
 from tests.references import d_adaptation
-from thalweg.engine.optimizer import Optimizer
+from thalweg.rule import Optimizer
 
 ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
 NAMES = pytest.mark.parametrize("name", ["DAdaptSGD", "DAdaptAdam", "Prodigy"])

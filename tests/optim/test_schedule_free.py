@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.cases import MIXED, distance, parameters, walk
-from thalweg.engine.optimizer import Optimizer
 from thalweg.optim import schedule_free
+from thalweg.rule import Optimizer
 
 ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
 NAMES = ["ScheduleFreeSGD", "ScheduleFreeAdamW", "ScheduleFreeRAdam"]

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.cases import MIXED, distance, parameters, walk
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, shared, state
 from thalweg.ir.ops import ASIDE, ELEMENT
 from thalweg.ir.trace import UnsupportedOpError
+from thalweg.rule import Optimizer, count, hyper, ops, shared, state
 
 SHAPES = [*MIXED, (4, 0), (5, 5)]
 ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])

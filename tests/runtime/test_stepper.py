@@ -12,9 +12,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 import thalweg
 from tests.fixtures import RULES, give, on_backends, same, snapshot, tensors, walk, with_rules
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops, trace
-from thalweg.ir.fields import hyper, state
+from thalweg.ir import trace
+from thalweg.rule import Optimizer, hyper, ops, state
 from thalweg.runtime.backends import select
 
 pytestmark = pytest.mark.usefixtures("either_look")

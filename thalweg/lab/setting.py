@@ -18,7 +18,7 @@ from thalweg.native import compiler, disk_cache
 #: of our package, what takes part in a run
 TAKES_PART = (
     *("_base", "engine", "groups", "ir", "linalg", "native", "optim", "runtime", "schedule", "train", "wrap"),
-    *("lab/run.py", "lab/passes.py", "lab/evaluation.py", "lab/tasks/seeding.py", "lab/tasks/training.py"),
+    *("rule.py", "lab/run.py", "lab/passes.py", "lab/evaluation.py", "lab/tasks/seeding.py", "lab/tasks/training.py"),
     *("lab/contestant.py", "lab/contestants.py", "lab/field.py", "lab/classes.py", "lab/trial.py", "lab/conduct.py"),
 )
 SOURCES = ("*.py", "*.c", "*.h")

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, state
 from thalweg.optim.adam import Adam
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 def warmed_beta(start: Any, end: Any, share: Any) -> Any:

@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, state
-from thalweg.ir.ops import PER_TENSOR
 from thalweg.optim.adam import AdamW
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 class NovoGrad(Optimizer):
@@ -81,7 +78,7 @@ class AdamMini(AdamW):
         return s.exp_avg / (1 - beta1**h.step) / rms
 
 
-@ops.leaf(PER_TENSOR)
+@ops.leaf(ops.PER_TENSOR)
 def expected_scale(ps: list[Tensor], scale: float | None) -> list[float]:
     """η, the root mean square that trained weights should reach: 1/√(fan-in) of matrices and kernels, else ½."""
     fans = (p.shape[1:].numel() for p in ps)

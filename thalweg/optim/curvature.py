@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
 from thalweg.ir import counter_rng
-from thalweg.ir.fields import count, hyper, plain, state
+from thalweg.ir.fields import plain
 from thalweg.ir.trace import kept_states
+from thalweg.rule import Optimizer, count, hyper, state
 from thalweg.runtime.state import beside_name, formats_of, new_state, slots
 from thalweg.runtime.tensors import local
 

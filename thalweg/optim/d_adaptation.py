@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.dynamo import uncompiled
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import hyper, plain, shared, state
+from thalweg.ir.fields import plain
 from thalweg.optim.together import require_alike
+from thalweg.rule import Optimizer, hyper, ops, shared, state
 
 PROGRESS = ops.Total("progress")
 SIZE = ops.Total("size")

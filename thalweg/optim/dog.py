@@ -6,10 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import hyper, shared, state
 from thalweg.optim.together import require_alike
+from thalweg.rule import Optimizer, hyper, ops, shared, state
 
 SQUARES = ops.Total("squares")
 LENGTH = ops.Total("length")

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, state
-from thalweg.ir.ops import ASIDE, PER_TENSOR, OuterProduct
 from thalweg.native import row_column
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 def _rows(p: Tensor, h: Any) -> tuple[int, ...]:
@@ -37,7 +34,7 @@ def _vector(h: Any) -> bool:
 SMALL = 1 << 14
 
 
-@ops.leaf(gives=(OuterProduct, ASIDE, ASIDE))
+@ops.leaf(gives=(ops.OuterProduct, ops.ASIDE, ops.ASIDE))
 def factored_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
@@ -54,7 +51,7 @@ def factored_mean(
         least = torch.finfo(x.dtype).eps if floor is None else floor
         factor = row / row.mean(-2, keepdim=True).clamp_(min=least)
         for i, f, r, c in zip(members, factor, row, column, strict=True):
-            out[i] = OuterProduct(f, c), r, c
+            out[i] = ops.OuterProduct(f, c), r, c
     return out
 
 
@@ -70,7 +67,7 @@ def _stack(xs: list[Any]) -> Tensor:
     return torch.stack(xs) if len(xs) > 1 else xs[0][None]
 
 
-@ops.leaf(PER_TENSOR)
+@ops.leaf(ops.PER_TENSOR)
 def least_square(ps: list[Tensor], eps: float | None) -> list[float]:
     """ε², where ε is by default that of the dtype in which the rule is computed."""
     working = (torch.float64 if p.dtype == torch.float64 else torch.float32 for p in ps)
@@ -192,7 +189,7 @@ class CAME(_Factored):
         return s.exp_avg * torch.rsqrt(S)
 
 
-@ops.leaf(gives=(OuterProduct, OuterProduct, ASIDE))
+@ops.leaf(gives=(ops.OuterProduct, ops.OuterProduct, ops.ASIDE))
 def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
     """Two bounds of each element, by its slices along the last dimension and along the others; the raised accumulators.
 
@@ -208,7 +205,7 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
         ]
         columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
         rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
-        bounds = OuterProduct(torch.ones_like(rows), columns), OuterProduct(rows, torch.ones_like(columns))
+        bounds = ops.OuterProduct(torch.ones_like(rows), columns), ops.OuterProduct(rows, torch.ones_like(columns))
         out.append((*bounds, torch.cat(row_column.largest(g, along, *weights)) if g.numel() else kept))
     return out
 

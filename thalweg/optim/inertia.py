@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, state
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 #: over all parameters that have a gradient
 SQUARES = ops.Total("mean_squares", r"\sum_{{\text{{all}}}} {0}")

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import hyper, state
 from thalweg.optim.adam import Adam
+from thalweg.rule import Optimizer, hyper, ops, state
 
 
 class LARS(Optimizer):

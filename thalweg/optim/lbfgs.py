@@ -12,7 +12,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.engine import fitting
 from thalweg.engine.optimizer import Declared
 from thalweg.ir import fields
-from thalweg.ir.fields import hyper
+from thalweg.rule import hyper
 
 
 class Mended(Declared, torch.optim.LBFGS):

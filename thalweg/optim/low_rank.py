@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, state
-from thalweg.ir.ops import ASIDE, ELEMENT, OuterProduct
 from thalweg.optim.adam import Adam
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 def _wide(x: Tensor) -> bool:
@@ -108,7 +105,7 @@ def _apart(group: dict[str, Any], rank: int | None) -> list[dict[str, Any]]:
     return [part for part in parts if part["params"]]
 
 
-@ops.leaf(gives=(ELEMENT, ASIDE, ASIDE, ASIDE))
+@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE, ops.ASIDE))
 def in_own_subspace(
     gs: list[Tensor], bases: list[Tensor], ms: list[Tensor], vs: list[Tensor],
     step: int, gap: int, betas: Any, eps: float,
@@ -158,7 +155,7 @@ def random_basis(n: int, rank: int, seed: int, dtype: torch.dtype, device: torch
     return (torch.randn(n, rank, generator=generator, dtype=torch.float64) / math.sqrt(rank)).to(device, dtype)
 
 
-@ops.leaf(gives=(OuterProduct, ASIDE, ASIDE, ASIDE))
+@ops.leaf(gives=(ops.OuterProduct, ops.ASIDE, ops.ASIDE, ops.ASIDE))
 def scale_by_projection(
     gs: list[Tensor], ms: list[Tensor], vs: list[Tensor], norms: list[Tensor], step: int, gap: int, seed: int,
     betas: Any, eps: float, by_tensor: bool, growth: float,
@@ -181,12 +178,12 @@ def scale_by_projection(
     return out
 
 
-def _by_channel(x: Tensor, like: Tensor) -> OuterProduct:
+def _by_channel(x: Tensor, like: Tensor) -> ops.OuterProduct:
     """One number for each channel, as a factor of all that is in it."""
     if _wide(like):
-        return OuterProduct(x.new_ones(len(like), 1), x.mT)
+        return ops.OuterProduct(x.new_ones(len(like), 1), x.mT)
     rows = x.view(-1, *(1,) * (like.ndim - 1)).expand(*like.shape[:-1], 1)
-    return OuterProduct(rows, x.new_ones(*like.shape[:-2], 1, like.shape[-1]))
+    return ops.OuterProduct(rows, x.new_ones(*like.shape[:-2], 1, like.shape[-1]))
 
 
 class APOLLO(_LowRank):

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, state
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 class MADGRAD(Optimizer):

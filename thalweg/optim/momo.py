@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, shared, state
+from thalweg.rule import Optimizer, count, hyper, ops, shared, state
 
 AHEAD = ops.Total("ahead", r"\sum_{{\text{{all}}}} \bigl({0}\bigr)")
 DOT = ops.Total("dot", r"\sum_{{\text{{all}}}} {0}")

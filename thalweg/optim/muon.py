@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
 from thalweg.groups.by_role import routes
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, state
 from thalweg.linalg.gram import orthogonal_factors
 from thalweg.linalg.newton_schulz import JORDAN
 from thalweg.optim.adam import Adam
+from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 @ops.leaf()

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.ir import ops
-from thalweg.ir.fields import hyper
 from thalweg.optim.adam import Adam
 from thalweg.optim.sgd import SGD
+from thalweg.rule import hyper, ops
 
 
 def projected(p: Tensor, g: Tensor, u: Tensor, h: Any) -> tuple[Tensor, Any]:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine.dynamo import uncompiled
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import counter_rng, ops
-from thalweg.ir.fields import count, hyper, plain, shared, state
+from thalweg.ir import counter_rng
+from thalweg.ir.fields import plain
 from thalweg.ir.trace import kept_states
+from thalweg.rule import Optimizer, count, hyper, ops, shared, state
 from thalweg.runtime.formats import Format
 from thalweg.runtime.state import beside_name, formats_of
 from thalweg.runtime.tensors import local

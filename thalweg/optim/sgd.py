@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import ops
-from thalweg.ir.fields import count, hyper, number, state
+from thalweg.rule import Optimizer, count, hyper, number, ops, state
 
 
 class SGD(Optimizer):

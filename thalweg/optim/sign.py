@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir.fields import hyper, state
+from thalweg.rule import Optimizer, hyper, state
 
 
 class Lion(Optimizer):

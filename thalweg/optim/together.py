@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine.optimizer import Optimizer
+from thalweg.rule import Optimizer
 
 
 def require_alike(optimizer: Optimizer, group: dict[str, Any], names: Iterable[str]) -> None:

@@ -15,10 +15,9 @@ from tests import cases
 from tests.cases import CASES, feed, parameters
 from tests.ir.test_ops import ARITY, ROWS, SPECIAL, rule_of
 from tests.ir.test_products import Means
-from thalweg.engine.optimizer import Optimizer
-from thalweg.ir import counter_rng, fields, ops
-from thalweg.ir.fields import hyper
+from thalweg.ir import counter_rng, fields
 from thalweg.ir.trace import kept_states, specialize
+from thalweg.rule import Optimizer, hyper, ops
 from thalweg.runtime.backends import select
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import Storage
