@@ -47,6 +47,7 @@ def navigation() -> Nav:
             ]
         },
         {"Design": "design.md"},
+        {"Where things are": "layout.md"},
         {"Performance": "performance.md"},
     ]
 

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir.trace import specializations, sums_over_all
 from thalweg.runtime.sharding import averaged_later
-
-if TYPE_CHECKING:
-    from thalweg.engine.optimizer import Optimizer
 
 
 class InBackward:
     """The hooks of one optimizer, and which of its parameters have stepped in the update that is under way."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: SteppedOptimizer) -> None:
         """Register the hooks.
 
         Raises:
@@ -45,7 +43,7 @@ class InBackward:
             self.watch(i)
 
     @property
-    def optimizer(self) -> Optimizer:
+    def optimizer(self) -> SteppedOptimizer:
         """Whose updates these are; it owns this object."""
         optimizer = self._optimizer()
         assert optimizer is not None
@@ -147,7 +145,7 @@ def _check(rule: Any, group: dict[str, Any]) -> None:
         )
 
 
-def _refuse_scaler(optimizer: Optimizer) -> None:
+def _refuse_scaler(optimizer: SteppedOptimizer) -> None:
     """``GradScaler`` tells of itself only when it calls ``step``, after the first scaled gradients."""
     if hasattr(optimizer, "found_inf") or hasattr(optimizer, "grad_scale"):
         raise bad_argument(

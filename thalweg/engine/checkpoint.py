@@ -6,21 +6,19 @@ import contextlib
 from collections.abc import Iterator
 from itertools import chain
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from thalweg.engine import fitting
+from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir import fields
 from thalweg.ir.trace import is_matrix, kept_states
 from thalweg.runtime.state import MASTER, conform, formats_of
 
-if TYPE_CHECKING:
-    from thalweg.engine.optimizer import Optimizer
-
 
 @contextlib.contextmanager
-def formats_kept(optimizer: Optimizer) -> Iterator[None]:
+def formats_kept(optimizer: SteppedOptimizer) -> Iterator[None]:
     """Remember the state that ``load_state_dict`` is given, before torch casts all of it to the parameters' dtypes."""
     loaded: dict[str, Any] = {}
 
@@ -37,7 +35,7 @@ def formats_kept(optimizer: Optimizer) -> Iterator[None]:
         del optimizer.__dict__["_loading"]
 
 
-def fitted(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint in the order of the optimizer's parameters.
 
     Raises:
@@ -65,7 +63,7 @@ def fitted(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     return state_dict
 
 
-def restore(optimizer: Optimizer) -> None:
+def restore(optimizer: SteppedOptimizer) -> None:
     """Bring every state to the optimizer's format; on the way in from a checkpoint, from what was saved."""
     saved = _by_parameter(optimizer)
     rule = type(optimizer)
@@ -79,7 +77,7 @@ def restore(optimizer: Optimizer) -> None:
                 conform(p, formats, specs, SimpleNamespace(**group), mine, saved.get(id(p)))
 
 
-def _by_parameter(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+def _by_parameter(optimizer: SteppedOptimizer) -> dict[int, dict[str, Any]]:
     loading = optimizer.__dict__.get("_loading")
     if not loading:
         return {}

@@ -7,11 +7,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import StateSpec
 from thalweg.ir.ops import ELEMENT, PER_TENSOR
@@ -21,9 +22,6 @@ from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import PLAIN, Format, name_of
 from thalweg.runtime.state import formats_of, other_shape
 from thalweg.runtime.tensors import is_dense, local, opaque, oriented
-
-if TYPE_CHECKING:
-    from thalweg.engine.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class PlanPart:
 class PlanReport:
     """The plan of an optimizer as it stands; gradients are taken to be like their parameters."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: SteppedOptimizer) -> None:
         self.optimizer = optimizer
 
     @cached_property

@@ -16,12 +16,26 @@ from thalweg import optim
 from thalweg._base.errors import bad_argument
 from thalweg.engine.optimizer import Optimizer
 from thalweg.testing import walks
-from thalweg.testing.claims import Claim
 from thalweg.testing.walks import MIXED, Feed, nothing
 
 #: words of torch's constructors for how a step is computed, not what it is
 IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable", "backend")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One property.
+
+    Attributes:
+        words: what is claimed, as the id of a test has it.
+        test: raises :class:`thalweg.testing.Failure` unless it holds; takes the case and hyperparameters.
+        options: hyperparameters with which it holds.
+    """
+
+    words: str
+    test: Callable[[Case, Mapping[str, Any]], None]
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,38 +7,20 @@ for the sum of the first t steps along given gradients, from a given place.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg.testing.case import Case, Claim
 from thalweg.testing.verdicts import expect, same
 from thalweg.testing.walks import copies, distance, gradients
-
-if TYPE_CHECKING:
-    from thalweg.testing.case import Case
 
 STEPS = 12
 #: float64 does not round when it multiplies by these
 POWERS = (0.25, 0.5, 2.0, 4.0)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One property.
-
-    Attributes:
-        words: what is claimed, as the id of a test has it.
-        test: raises :class:`thalweg.testing.Failure` unless it holds; takes the case and hyperparameters.
-        options: hyperparameters with which it holds.
-    """
-
-    words: str
-    test: Callable[[Case, Mapping[str, Any]], None]
-    options: Mapping[str, Any]
 
 
 def _path(case: Case, given: Mapping[str, Any], change: Any = None, at: Any = None, shapes: Any = None) -> list[Tensor]:
