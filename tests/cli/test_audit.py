@@ -20,17 +20,10 @@ def made(tmp_path_factory):
     path = write_small(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(racing, "Pool", Inline)
-        told = [
-            "--store",
-            f"sqlite:///{folder}/s.db",
-            "--out",
-            str(folder / "out"),
-            "--json",
-            str(folder / "race.json"),
-        ]
+        told = ["--store", f"sqlite:///{folder}/s.db", "--out", str(folder)]
         result = CliRunner().invoke(app, ["race", path, *QUICKLY, "--seeds", "6", *told])
     assert result.exit_code == 0, result.output
-    return json.loads((folder / "all.json").read_text())
+    return json.loads((folder / "race.json").read_text())
 
 
 def audited(tmp_path, content, *options):
