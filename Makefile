@@ -6,13 +6,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 
-.PHONY: race test check docs docs-pictures clean
+.PHONY: race test quick profile golden check docs docs-pictures clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2
+
+# the heart of it while one works: the engine's rooms, and two optimizers through the whole suite
+quick: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/ir tests/native tests/runtime tests/optim tests/test_layout.py \
+		-k "not test_every_optimizer or SGD-equals or AdamW-equals or Muon-equals" --maxfail 3
+
+# where the tests' time goes: the slowest, and the sum for each file and each check of the suite
+profile: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --durations 0 --durations-min 0.005 | $(BIN)/python -m tests.profile
+
+# the kernels and formulas that are kept as text, written anew; what changed is for the commit to explain
+golden: $(STAMP)
+	THALWEG_GOLDEN=write $(BIN)/python -m pytest -q tests/runtime/backends tests/explain/test_equations.py -k "golden or is_what_it_was or as_they_are_printed"
+	git --no-pager diff --stat -- tests/golden
 
 check: $(STAMP)
 	$(BIN)/ruff check .

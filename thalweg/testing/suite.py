@@ -18,8 +18,8 @@ from thalweg.testing.walks import copies, draw_anew
 
 #: what a check is run with: the defaults; the defaults and each set of flags; each set of flags
 Over = Literal["defaults", "every", "flags"]
-#: where: the first backend; the last; all of them; the defaults on all of them and flags on the first
-On = Literal["first", "last", "all", "lean"]
+#: where: the first backend; the last; all of them; the defaults on all, but flags on the first or the last alone
+On = Literal["first", "last", "all", "flags on the first", "flags on the last"]
 #: why a check does not apply to a case; None if it does
 Unless = Callable[[Case], "str | None"]
 #: what a check is repeated for, by a word
@@ -192,7 +192,9 @@ def trials(case: Case, only: Sequence[str] = ()) -> Iterator[Trial]:
 def _where(on: On, backends: list[Any], flags: Mapping[str, Any]) -> list[Any]:
     if on == "last":
         return backends[-1:]
-    return backends if on == "all" or (on == "lean" and not flags) else backends[:1]
+    if on == "flags on the last" and flags:
+        return backends[-1:]
+    return backends[:1] if on == "first" or (on == "flags on the first" and flags) else backends
 
 
 def _reason(check: Check, case: Case) -> str:

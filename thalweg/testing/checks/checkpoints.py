@@ -16,7 +16,7 @@ from thalweg.testing.verdicts import expect, fail, same
 from thalweg.testing.walks import distance
 
 
-@holds(over="every", on="lean")
+@holds(over="every", on="flags on the first")
 def resume_equals_no_interruption(t: Trial) -> None:
     """Six steps are three, a checkpoint through a file into a new optimizer, and three more, to the bit."""
     params, again = t.case.start(), t.case.start()

@@ -55,7 +55,7 @@ def a_learning_rate_may_be_a_tensor(t: Trial) -> None:
     same(a, b, "a tensor as lr leads elsewhere than the number")
 
 
-@holds(over="every", on="lean", unless=[lacks("maximize")])
+@holds(over="every", on="flags on the first", unless=[lacks("maximize")])
 def to_maximize_is_to_minimize_the_negative(t: Trial) -> None:
     """With maximize=True and −g the path is that with g."""
     down, up = t.case.start(), t.case.start()

@@ -22,9 +22,12 @@ from thalweg.testing.walks import distance
 STEPS = 100
 
 
-@holds(over="every", on="all", unless=[no_reference])
+@holds(over="every", on="flags on the last", unless=[no_reference])
 def equals_its_reference_for_100_steps(t: Trial) -> None:
-    """Both walk from the same place along the same random gradients, in float64."""
+    """Both walk from the same place along the same random gradients, in float64.
+
+    With flags on the last backend alone, which is the fastest; the others are held to it by another check.
+    """
     ours = t.case.start()
     t.case.walk(t.make(ours), ours, STEPS)
     apart = distance(ours, _end(t.case, tuple(t.hypers.items())))
