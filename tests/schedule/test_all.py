@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import pickle
 import re
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,16 @@ def test_says_what_a_page_about_it_needs(cls):
     told = re.search(r"\nArgs:\n(.*?)\n\n", text, re.DOTALL).group(1)
     names = ",".join(re.findall(r"^ {4}(\w[\w, ]*):", told, re.MULTILINE)).replace(" ", "").split(",")
     assert names == [f.name for f in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize("cls", CLASSES.values())
+def test_the_page_gives_the_ranges_that_are_checked(cls):
+    told = re.search(r"\nArgs:\n(.*?)\n\n", inspect.cleandoc(cls.__doc__), re.DOTALL).group(1)
+    said = dict(re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", told, re.MULTILINE | re.DOTALL))
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        for kind, within in [get_args(hint)] if get_origin(hint) is Annotated else []:
+            if kind is float and within != "(-∞, ∞)" and name in said:
+                assert within in said[name], f"{name}: {within}"
 
 
 @pytest.mark.parametrize("cls", CLASSES.values())
@@ -108,6 +119,35 @@ def test_one_of_your_own_composes():
     assert [(0.5 * f)(t) for t in range(4)] == [0.5, 0.5, 0.25, 0.25]
     assert f.then(f, after=3)(3) == 1
     assert str(f) == "Halves(2)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Thirds(Shape):
+    every: Annotated[int, "[3, ∞)"]
+    factor: Annotated[float, "(0, 1)"] | None = None
+
+    def __call__(self, step):
+        return (self.factor or 1 / 3) ** (step // self.every)
+
+
+def test_the_ranges_of_one_of_your_own_are_checked():
+    assert Thirds(3, 0.5)(3) == 0.5
+    assert Thirds(3)(2) == 1
+    with pytest.raises(ValueError, match="every=2: expected an integer of at least 3"):
+        Thirds(2)
+    with pytest.raises(ValueError, match=r"factor=1.0: expected a number in \(0, 1\)"):
+        Thirds(3, 1.0)
+
+
+def test_annotations_that_cannot_be_resolved_check_nothing():
+    @dataclasses.dataclass(frozen=True)
+    class Own(Shape):
+        kind: "Somewhere"  # noqa: F821
+
+        def __call__(self, step):
+            return 1.0
+
+    assert Own("x")(0) == 1.0
 
 
 def test_shape_itself_is_no_schedule():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import Interval
@@ -57,7 +60,48 @@ def is_real(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real)
 
 
-def keep(schedule: Any, **values: Any) -> None:
+def keep(schedule: Any, /, **values: Any) -> None:
     """Store checked arguments in a frozen dataclass."""
     for name, value in values.items():
         object.__setattr__(schedule, name, value)
+
+
+class Checked:
+    """A dataclass whose annotations say what its fields may be.
+
+    ``Annotated[float, "(0, 1]"]`` is a number in that interval, ``Annotated[int, "[1, ∞)"]`` an integer of at least 1;
+    ``Literal`` names the choices; a ``Schedule`` is one of factors. Of ``X | None`` None is taken as well.
+    """
+
+    def __post_init__(self) -> None:
+        cls: Any = type(self)
+        for name, hint in _hints(cls).items():
+            value = getattr(self, name)
+            if value is not None or NoneType not in get_args(hint):
+                keep(self, **{name: _checked(name, value, hint)})
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The annotation of each field; none where a class of the user's has one that only type checkers can resolve."""
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except NameError:
+        return {}
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """The value as a plain number where it is one."""
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
+    if get_origin(hint) is Annotated:
+        kind, within = get_args(hint)
+        return whole(name, value, int(within[1:].partition(",")[0])) if kind is int else real(name, value, within)
+    if get_origin(hint) is Literal:
+        choice(name, value, get_args(hint))
+    elif hint is bool:
+        flag(name, value)
+    elif hint is Schedule:
+        factors(name, value)
+    return value

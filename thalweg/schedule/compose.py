@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 from thalweg._base.errors import bad_argument
 from thalweg.schedule import checks
@@ -11,11 +12,12 @@ from thalweg.schedule.drawing import Drawn
 from thalweg.schedule.protocol import Schedule, at, length_of, span_of
 
 
-class Shape(Drawn, ABC):
+class Shape(checks.Checked, Drawn, ABC):
     """A schedule that composes; base of all in this package, and of your own.
 
     A subclass is a frozen dataclass of plain numbers with a ``__call__``. It then compares, pickles, reads back from
-    its ``repr``, prints with its curve, and has the methods below.
+    its ``repr``, prints with its curve, and has the methods below. What its annotations say is checked:
+    ``steps: Annotated[int, "[1, ∞)"]``, ``gamma: Annotated[float, "(0, 1]"]``.
     """
 
     @abstractmethod
@@ -76,10 +78,7 @@ class Constant(Shape):
     Example: Constant()
     """
 
-    factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.keep(self, factor=checks.real("factor", self.factor, "[0, ∞)"))
+    factor: Annotated[float, "[0, ∞)"] = 1.0
 
     def __call__(self, step: float, /) -> float:
         """The factor."""
@@ -113,13 +112,8 @@ class Then(Shape):
     """
 
     first: Schedule
-    after: int
+    after: Annotated[int, "[1, ∞)"]
     second: Schedule
-
-    def __post_init__(self) -> None:
-        checks.factors("first", self.first)
-        checks.factors("second", self.second)
-        checks.keep(self, after=checks.whole("after", self.after))
 
     def __call__(self, step: float, /) -> float:
         """The factor of the phase that ``step`` is in."""
@@ -159,10 +153,6 @@ class Product(Shape):
 
     left: Schedule
     right: Schedule
-
-    def __post_init__(self) -> None:
-        checks.factors("left", self.left)
-        checks.factors("right", self.right)
 
     def __call__(self, step: float, /) -> float:
         """The product at ``step``."""

@@ -6,10 +6,9 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from thalweg._base.errors import bad_argument
-from thalweg.schedule import checks
 from thalweg.schedule.compose import Shape
 from thalweg.schedule.values import Between
 
@@ -37,21 +36,11 @@ class CosineRestarts(Shape):
     Example: CosineRestarts(20, t_mult=2, decay=0.8)
     """
 
-    t_0: int
-    t_mult: int = 1
-    final: float = 0.0
-    decay: float = 1.0
-    cycles: int | None = None
-
-    def __post_init__(self) -> None:
-        checks.keep(
-            self,
-            t_0=checks.whole("t_0", self.t_0),
-            t_mult=checks.whole("t_mult", self.t_mult),
-            final=checks.real("final", self.final),
-            decay=checks.real("decay", self.decay, "(0, 1]"),
-            cycles=None if self.cycles is None else checks.whole("cycles", self.cycles),
-        )
+    t_0: Annotated[int, "[1, ∞)"]
+    t_mult: Annotated[int, "[1, ∞)"] = 1
+    final: Annotated[float, "[0, 1]"] = 0.0
+    decay: Annotated[float, "(0, 1]"] = 1.0
+    cycles: Annotated[int, "[1, ∞)"] | None = None
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
@@ -125,22 +114,11 @@ class Cyclic(_Opposed):
     Example: Cyclic(20, base=0.1, mode="triangular2")
     """
 
-    step_size_up: int = 2000
-    step_size_down: int | None = None
-    base: float = 0.1
+    step_size_up: Annotated[int, "[1, ∞)"] = 2000
+    step_size_down: Annotated[int, "[1, ∞)"] | None = None
+    base: Annotated[float, "[0, 1]"] = 0.1
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
-    gamma: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
-        down = self.step_size_down
-        checks.keep(
-            self,
-            step_size_up=checks.whole("step_size_up", self.step_size_up),
-            step_size_down=None if down is None else checks.whole("step_size_down", down),
-            base=checks.real("base", self.base),
-            gamma=checks.real("gamma", self.gamma, "(0, 1]"),
-        )
+    gamma: Annotated[float, "(0, 1]"] = 1.0
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
@@ -190,23 +168,15 @@ class OneCycle(_Opposed):
     Example: OneCycle(100)
     """
 
-    steps: int
-    pct_start: float = 0.3
-    start: float = 1 / 25
-    final: float = 1 / 25e4
+    steps: Annotated[int, "[1, ∞)"]
+    pct_start: Annotated[float, "[0, 1]"] = 0.3
+    start: Annotated[float, "[0, 1]"] = 1 / 25
+    final: Annotated[float, "[0, 1]"] = 1 / 25e4
     anneal_strategy: Literal["cos", "linear"] = "cos"
     three_phase: bool = False
 
     def __post_init__(self) -> None:
-        checks.flag("three_phase", self.three_phase)
-        checks.choice("anneal_strategy", self.anneal_strategy, ("cos", "linear"))
-        checks.keep(
-            self,
-            steps=checks.whole("steps", self.steps),
-            pct_start=checks.real("pct_start", self.pct_start),
-            start=checks.real("start", self.start),
-            final=checks.real("final", self.final),
-        )
+        super().__post_init__()
         if self.three_phase and self.pct_start > 0.5:
             raise bad_argument("pct_start", self.pct_start, "a number in [0, 0.5], since two phases take as much each")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from thalweg.schedule import checks
+from thalweg.schedule.checks import Checked
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PlateauState:
 
 
 @dataclass(frozen=True)
-class Plateau:
+class Plateau(Checked):
     r"""Multiplied by ``factor`` when a measurement, such as the loss on held-out data, has stopped improving.
 
     After each measurement $m$: better than the best so far, by more than the threshold, and it is the new best; else it
@@ -60,26 +60,13 @@ class Plateau:
     """
 
     mode: Literal["min", "max"] = "min"
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
+    factor: Annotated[float, "(0, 1)"] = 0.1
+    patience: Annotated[int, "[0, ∞)"] = 10
+    threshold: Annotated[float, "[0, ∞)"] = 1e-4
     threshold_mode: Literal["rel", "abs"] = "rel"
-    cooldown: int = 0
-    final: float = 0.0
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        checks.choice("mode", self.mode, ("min", "max"))
-        checks.choice("threshold_mode", self.threshold_mode, ("rel", "abs"))
-        checks.keep(
-            self,
-            factor=checks.real("factor", self.factor, "(0, 1)"),
-            patience=checks.whole("patience", self.patience, least=0),
-            threshold=checks.real("threshold", self.threshold, "[0, ∞)"),
-            cooldown=checks.whole("cooldown", self.cooldown, least=0),
-            final=checks.real("final", self.final),
-            eps=checks.real("eps", self.eps, "[0, ∞)"),
-        )
+    cooldown: Annotated[int, "[0, ∞)"] = 0
+    final: Annotated[float, "[0, 1]"] = 0.0
+    eps: Annotated[float, "[0, ∞)"] = 1e-8
 
     def after(self, measured: float, state: PlateauState) -> PlateauState:
         """The state after one more measurement; one that is NaN is no improvement."""

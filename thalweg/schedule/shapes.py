@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from thalweg._base.errors import bad_argument
 from thalweg.schedule import checks
@@ -25,11 +25,8 @@ from thalweg.schedule.compose import Shape
 class _Decay(Shape):
     """What falls from 1 to ``final`` in ``steps`` updates."""
 
-    steps: int
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        checks.keep(self, steps=checks.whole("steps", self.steps), final=checks.real("final", self.final))
+    steps: Annotated[int, "[1, ∞)"]
+    final: Annotated[float, "[0, 1]"] = 0.0
 
     @property
     def length(self) -> int:
@@ -65,11 +62,7 @@ class Linear(_Decay):
     Example: Linear(100)
     """
 
-    start: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.keep(self, start=checks.real("start", self.start))
+    start: Annotated[float, "[0, 1]"] = 1.0
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
@@ -120,11 +113,7 @@ class Polynomial(_Decay):
     Example: Polynomial(100, power=2.0)
     """
 
-    power: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.keep(self, power=checks.real("power", self.power, "(0, ∞)"))
+    power: Annotated[float, "(0, ∞)"] = 1.0
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
@@ -176,13 +165,8 @@ class Wsd(_Decay):
     Example: Wsd(100, shape="1-sqrt")
     """
 
-    decay: float = 0.2
+    decay: Annotated[float, "(0, 1]"] = 0.2
     shape: Literal["linear", "cosine", "1-sqrt"] = "linear"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.keep(self, decay=checks.real("decay", self.decay, "(0, 1]"))
-        checks.choice("shape", self.shape, ("linear", "cosine", "1-sqrt"))
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
@@ -212,10 +196,7 @@ class Exponential(Shape):
     Example: Exponential(0.95)
     """
 
-    gamma: float
-
-    def __post_init__(self) -> None:
-        checks.keep(self, gamma=checks.real("gamma", self.gamma, "(0, 1]"))
+    gamma: Annotated[float, "(0, 1]"]
 
     @classmethod
     def reaching(cls, final: float, steps: int) -> Exponential:
@@ -256,12 +237,8 @@ class Step(Shape):
     Example: Step(25, gamma=0.5)
     """
 
-    step_size: int
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        checks.keep(self, step_size=checks.whole("step_size", self.step_size))
-        checks.keep(self, gamma=checks.real("gamma", self.gamma, "(0, 1]"))
+    step_size: Annotated[int, "[1, ∞)"]
+    gamma: Annotated[float, "(0, 1]"] = 0.1
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
@@ -293,9 +270,10 @@ class MultiStep(Shape):
     """
 
     milestones: Sequence[int]
-    gamma: float = 0.1
+    gamma: Annotated[float, "(0, 1]"] = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         steps = self.milestones
         allowed = "increasing integers of at least 1"
         if not isinstance(steps, (list, tuple)) or not steps:
@@ -303,7 +281,7 @@ class MultiStep(Shape):
         kept = tuple(checks.whole(f"milestones[{i}]", m) for i, m in enumerate(steps))
         if any(a >= b for a, b in pairwise(kept)):
             raise bad_argument("milestones", steps, allowed)
-        checks.keep(self, milestones=kept, gamma=checks.real("gamma", self.gamma, "(0, 1]"))
+        checks.keep(self, milestones=kept)
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
@@ -340,12 +318,8 @@ class InverseSqrt(Shape):
     Example: InverseSqrt(20)
     """
 
-    warmup: int = 4000
+    warmup: Annotated[int, "[1, ∞)"] = 4000
     rise: bool = True
-
-    def __post_init__(self) -> None:
-        checks.keep(self, warmup=checks.whole("warmup", self.warmup))
-        checks.flag("rise", self.rise)
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""

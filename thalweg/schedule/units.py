@@ -8,6 +8,7 @@ give lengths in updates, :class:`ByEpoch` and :class:`ByFraction` read the time 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from thalweg._base.errors import bad_argument
 from thalweg.schedule import checks
@@ -62,13 +63,8 @@ class ByEpoch(Shape):
     """
 
     schedule: Schedule
-    per_epoch: int
+    per_epoch: Annotated[int, "[1, ∞)"]
     smooth: bool = False
-
-    def __post_init__(self) -> None:
-        checks.factors("schedule", self.schedule)
-        checks.flag("smooth", self.smooth)
-        checks.keep(self, per_epoch=checks.whole("per_epoch", self.per_epoch))
 
     def __call__(self, step: float, /) -> float:
         """The factor of the epoch that ``step`` is in."""
@@ -105,11 +101,7 @@ class ByFraction(Shape):
     """
 
     function: Schedule
-    steps: int
-
-    def __post_init__(self) -> None:
-        checks.factors("function", self.function)
-        checks.keep(self, steps=checks.whole("steps", self.steps))
+    steps: Annotated[int, "[1, ∞)"]
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from thalweg.schedule import checks
 from thalweg.schedule.drawing import Drawn
@@ -11,7 +11,7 @@ from thalweg.schedule.protocol import Schedule, at, length_of, span_of
 
 
 @dataclass(frozen=True)
-class Between(Drawn):
+class Between(checks.Checked, Drawn):
     r"""The value itself, not a factor of one: ``zero`` where a schedule gives 0, ``one`` where it gives 1.
 
     $$v(t) = v_0 + (v_1 - v_0)\,g(t)$$
@@ -34,17 +34,12 @@ class Between(Drawn):
     Example: Between(0.85, 0.95, Cosine(100))
     """
 
-    zero: float
-    one: float
+    zero: Annotated[float, "(-∞, ∞)"]
+    one: Annotated[float, "(-∞, ∞)"]
     schedule: Schedule
 
     #: tells the scheduler not to multiply
     gives_values: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        checks.factors("schedule", self.schedule)
-        zero, one = (checks.real(name, getattr(self, name), "(-∞, ∞)") for name in ("zero", "one"))
-        checks.keep(self, zero=zero, one=one)
 
     def __call__(self, step: float, /) -> float:
         """The value at ``step``."""

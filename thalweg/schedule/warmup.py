@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from thalweg._base.errors import bad_argument
-from thalweg.schedule import checks
 from thalweg.schedule.compose import Shape
 from thalweg.schedule.protocol import Schedule, at, length_of, span_of
 
@@ -35,15 +34,13 @@ class Warmup(Shape):
     Example: Warmup(20, Cosine(80))
     """
 
-    steps: int
+    steps: Annotated[int, "[1, ∞)"]
     schedule: Schedule
     shape: Literal["linear", "cosine", "exponential"] = "linear"
-    start: float = 0.0
+    start: Annotated[float, "[0, 1)"] = 0.0
 
     def __post_init__(self) -> None:
-        checks.factors("schedule", self.schedule)
-        checks.choice("shape", self.shape, ("linear", "cosine", "exponential"))
-        checks.keep(self, steps=checks.whole("steps", self.steps), start=checks.real("start", self.start, "[0, 1)"))
+        super().__post_init__()
         if self.shape == "exponential" and self.start == 0.0:
             raise bad_argument(
                 "start", self.start, "a number in (0, 1)", "An exponential never leaves 0: say start=0.01"
@@ -91,12 +88,8 @@ class UntunedWarmup(Shape):
     Example: UntunedWarmup(beta2=0.95)
     """
 
-    beta2: float = 0.999
+    beta2: Annotated[float, "[0, 1)"] = 0.999
     shape: Literal["exponential", "linear"] = "exponential"
-
-    def __post_init__(self) -> None:
-        checks.keep(self, beta2=checks.real("beta2", self.beta2, "[0, 1)"))
-        checks.choice("shape", self.shape, ("exponential", "linear"))
 
     def __call__(self, step: float, /) -> float:
         """The factor at ``step``."""
