@@ -105,20 +105,20 @@ def test_what_has_moved_once_is_known_where_it_is_now():
     state["exp_avg_sq"] = state.pop("exp_avg_sq")
     give(params, 1)
     optimizer.step()
-    (bound,) = optimizer._stepper.bound[0]
-    assert bound.places.counted
+    (bound,) = optimizer._stepper.batches[0]
+    assert bound.guards.uniform
 
 
 def test_the_fields_of_tensors_are_found_in_this_torch():
-    found = guards._fields()
+    found = guards._offsets()
     assert found is not None
     assert 0 < found.tensor_end <= guards.FieldOffsets.TENSOR
 
 
-@pytest.mark.parametrize("is_seen", [lambda *_: 1, lambda *_: 0, lambda *_: next(NOISE)])
-def test_without_fields_that_show_each_move_torch_is_asked(is_seen, monkeypatch):
-    assert guards.FieldOffsets.found(SimpleNamespace(see=lambda *_: None, is_seen=is_seen)) is None
-    monkeypatch.setattr(guards, "_fields", lambda: None)
+@pytest.mark.parametrize("matches", [lambda *_: 1, lambda *_: 0, lambda *_: next(NOISE)])
+def test_without_fields_that_show_each_move_torch_is_asked(matches, monkeypatch):
+    assert guards.FieldOffsets.found(SimpleNamespace(record=lambda *_: None, matches=matches)) is None
+    monkeypatch.setattr(guards, "_offsets", lambda: None)
     params, others = many(), many()
     mine, theirs = stepped(params), torch.optim.AdamW(others)
     give(others, 0)
@@ -156,11 +156,11 @@ def test_a_parameter_moved_by_itself_is_seen_at_the_next_step():
 
 
 @pytest.mark.parametrize("missing", ["compiler", "table"])
-def test_without_the_lookout_python_looks(missing, monkeypatch):
-    monkeypatch.setattr(guards, "_functions" if missing == "compiler" else "_exchange", lambda: None)
+def test_without_the_table_python_looks(missing, monkeypatch):
+    monkeypatch.setattr(guards, "_functions" if missing == "compiler" else "_exchange_table", lambda: None)
     params, others = many(), many()
     mine = stepped(params)
-    assert mine._stepper.bound[0][0].places.lookout is None
+    assert mine._stepper.batches[0][0].guards.table is None
     monkeypatch.undo()
     theirs = stepped(others)
     for step in range(1, 4):
@@ -180,8 +180,8 @@ def test_each_of_several_groups_is_found_again_in_c():
         for p in params:
             p.grad = torch.ones(3)
         optimizer.step()
-    bounds = [bound for found in optimizer._stepper.bound.values() for bound in found]
-    assert [bound.places.counted for bound in bounds if bound.places.lookout] == [True] * 2
+    bounds = [bound for found in optimizer._stepper.batches.values() for bound in found]
+    assert [bound.guards.uniform for bound in bounds if bound.guards.table] == [True] * 2
 
 
 @needs_compiler

@@ -1,4 +1,4 @@
-"""What a backend gets: parameters that take the same step, side by side, kept from step to step while nothing moves."""
+"""Parameters that take the same step, side by side: what a backend gets, and is used again while nothing moves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import StateSpec
 from thalweg.ir.passes import Plan, plan
-from thalweg.ir.trace import Specialization
+from thalweg.ir.trace import Host, Specialization
 from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards
 from thalweg.runtime.sharding import is_part
@@ -129,7 +129,21 @@ def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
 
 
 class BoundBatch:
-    """Parameters of one group bound to a backend: found again at the next step while nothing has moved."""
+    """A batch with the parameters and states that it was made of; the only one that writes to the batch.
+
+    It serves every further step for which :meth:`refresh` finds that nothing has moved.
+
+    Args:
+        owners: the parameters.
+        states: the state of each, as the optimizer holds it.
+        specs: what is kept for each.
+        key: the graph.
+        storage: how parameters and states are kept.
+        ids: position of each parameter in the optimizer.
+        all_states: the dict from parameters to their states.
+        group: index of the parameter group.
+        firsts: numbers that tell which states begin with the next step.
+    """
 
     def __init__(
         self,
@@ -139,10 +153,12 @@ class BoundBatch:
         key: Specialization,
         storage: Storage,
         ids: list[int],
-        everything: dict[Any, Any],
+        all_states: dict[Any, Any],
+        group: int,
+        firsts: dict[str, float],
     ) -> None:
-        self.owners, self.kept, self.specs = owners, states, specs
-        self.asked = key  # of the group; what is no matrix may follow another
+        self.owners, self.states, self.group, self.firsts = owners, states, group, firsts
+        self.requested = key  # the group's; parameters that are not matrices may have another
         self.transposed: bool = dict(key.choices).get("transposed", False)
         params = self._oriented(owners)
         formats = formats_of(params[0].dtype, specs, storage)
@@ -151,82 +167,112 @@ class BoundBatch:
         dense = all(is_dense(p) for p in params)
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(is_part, owners)))
-        self.work: Any = None
+        self.executor: Any = None
         self.backend, self.why = "", ""
         self.stateless = not (specs or beside)
-        self.firsts: dict[str, float] = {}
-        self.listed = True  # until a backend is chosen that takes addresses alone
+        self.lists_gradients = True  # until a backend is chosen that takes addresses alone
         self.values: dict[str, float] = {}
-        self.group = 0
         self.objects: dict[str, list[Any]] = {}
-        self.ends: dict[str, tuple[int, int]] = {}
-        self.numbers = {spec.name: self._share(spec.name) for spec in specs if spec.counted}
+        self.end_pointers: dict[str, tuple[int, int]] = {}
+        self.numbers = {spec.name: self._join_numbers(spec.name) for spec in specs if spec.counted}
         self.first_numbers = {name: c_float.from_address(home.data_ptr()) for name, home in self.numbers.items()}
         narrow = [spec for spec in specs if spec.narrow]
         self.asides = [spec.name for spec in specs if spec.kind == "aside"]
         for spec in narrow:
-            self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join(spec)
+            self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join_narrow(spec)
         names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
-        self.places = Guards(owners, states, names, self.objects, dense, key.rule.takes_sparse, everything)
+        self.guards = Guards(owners, states, names, self.objects, dense, key.rule.takes_sparse, all_states)
 
     def _oriented(self, tensors: Sequence[Any]) -> list[Tensor]:
         """What belongs to the parameters, one for each, as the rule sees it; scales of blocks are no such tensors."""
         pairs = zip(tensors, self.owners, strict=True)
         return [oriented(local(x), p, self.transposed and x.shape == p.shape) for x, p in pairs]
 
-    def _share(self, name: str) -> Tensor:
-        """Lay the numbers of all parameters side by side, so that one addition counts them all."""
-        home = torch.tensor([float(s[name]) for s in self.kept], dtype=torch.float32, device="cpu")
-        for i, s in enumerate(self.kept):
-            s[name] = part(home, i, torch.Size())
-        self.objects[name] = [s[name] for s in self.kept]
-        self.ends[name] = home.data_ptr(), home[-1].data_ptr()
+    def _join_numbers(self, name: str) -> Tensor:
+        """Put the numbers of all parameters into one vector, so that one addition counts an update of all."""
+        home = torch.tensor([float(s[name]) for s in self.states], dtype=torch.float32, device="cpu")
+        for i, s in enumerate(self.states):
+            s[name] = _part(home, i, torch.Size())
+        self.objects[name] = [s[name] for s in self.states]
+        self.end_pointers[name] = home.data_ptr(), home[-1].data_ptr()
         return home
 
-    def _join(self, spec: StateSpec) -> tuple[Tensor, list[Tensor]]:
-        """Lay what is kept of tensors or rows side by side, so that it can be seen as one vector."""
-        shapes = [s[spec.name].shape for s in self.kept]
+    def _join_narrow(self, spec: StateSpec) -> tuple[Tensor, list[Tensor]]:
+        """Put what is kept for each tensor or row into one vector."""
+        shapes = [s[spec.name].shape for s in self.states]
         # kernels see no rows in a tensor without elements: what is kept of such rows lies behind that of the others
         seen = [spec.kind == "per_tensor" or p.numel() > 0 for p in self.batch.params]
         order = sorted(range(len(shapes)), key=lambda i: not seen[i])
-        home = torch.cat([self.kept[i][spec.name].flatten() for i in order])
+        home = torch.cat([self.states[i][spec.name].flatten() for i in order])
         begin = dict(zip(order, accumulate((shapes[i].numel() for i in order), initial=0), strict=False))
-        views = [part(home, begin[i], shape) for i, shape in enumerate(shapes)]
-        for s, view in zip(self.kept, views, strict=True):
+        views = [_part(home, begin[i], shape) for i, shape in enumerate(shapes)]
+        for s, view in zip(self.states, views, strict=True):
             s[spec.name] = view
         return home[: sum(shape.numel() for shape, here in zip(shapes, seen, strict=True) if here)], views
 
-    def end(self) -> None:
-        """A step has ended: what is kept aside is new."""
+    def set_numbers(self, h: SimpleNamespace, shared: dict[str, float], inverse_scale: float | None) -> None:
+        """Give the batch the numbers of this step.
+
+        Args:
+            h: the hyperparameters of the group as plain numbers.
+            shared: the numbers that all parameters of the group have in common.
+            inverse_scale: what gradients must be multiplied with; None for 1.
+        """
+        now = SimpleNamespace(**{**vars(h), **self.values, **shared}, **self.firsts, inverse_scale=inverse_scale)
+        now.matrix = self.batch.specialization.matrix
+        if "step" in self.values:
+            now.step = int(self.values["step"]) + 1
+        self.batch.h, self.batch.values = now, Host.of(self.batch.specialization)(now)
+
+    def set_executor(self, backend: str, why: str, executor: Any) -> None:
+        """Let a backend run the batch from now on."""
+        self.backend, self.why, self.executor = backend, why, executor
+        self.lists_gradients = getattr(executor, "reads_gradients", True)
+
+    def finish(self) -> None:
+        """Count the update, write updated auxiliary state back, and release the gradients."""
+        traced = self.batch.plan.traced
+        for spec in traced.numbers:
+            self.numbers[spec.name].fill_(self.batch.values[traced.outputs[spec.name]])
+        if "step" in self.numbers:
+            self.guards.count(self.numbers["step"])
         for name, tensors in self.batch.asides.items():
-            for s, x in zip(self.kept, tensors, strict=True):
+            for s, x in zip(self.states, tensors, strict=True):
                 if x is not None:
                     s[name] = x
+        self.batch.grads = []
+        if self.distributed:  # the local parts have version counters of their own
+            torch.autograd.graph.increment_version(self.owners)
 
-    def again(self, owners: list[Tensor], states: Callable[[], Sequence[Any]]) -> bool:
-        """Take the gradients of a further step; False if parameters or states are others, or not where they were."""
-        grads = self.places.gradients(owners, None if self.stateless else states, self.listed)
+    def refresh(self, owners: list[Tensor], states: Callable[[], Sequence[Any]]) -> bool:
+        """Take the gradients of a further step; False if parameters or states were replaced or moved.
+
+        Args:
+            owners: the parameters as the optimizer has them now.
+            states: gives their states as the optimizer has them now.
+        """
+        grads = self.guards.gradients(owners, None if self.stateless else states, self.lists_gradients)
         if grads is None:
             return False
-        # whoever moves the tensors of a state moves all: the ends tell whether the numbers still lie side by side
+        # code that moves one tensor of a state moves all: the first and the last tell whether they lie side by side
         for name, objects in self.objects.items():
-            if (objects[0].data_ptr(), objects[-1].data_ptr()) != self.ends[name]:
+            if (objects[0].data_ptr(), objects[-1].data_ptr()) != self.end_pointers[name]:
                 return False
-        if self.places.counted:
+        if self.guards.uniform:
             values: dict[str, float] | None = {name: first.value for name, first in self.first_numbers.items()}
         else:
-            values = self.count()
+            values = self.common_numbers()
         if values is None:
             return False
         if self.transposed and grads:
             grads = [oriented(g, p, True) for g, p in zip(grads, owners, strict=True)]
-        self.batch.grads, self.batch.addresses, self.values = grads, self.places.addresses, values
+        self.batch.grads, self.batch.addresses, self.values = grads, self.guards.addresses, values
         for name in self.asides:
-            self.batch.asides[name] = [s.get(name) for s in self.kept]
+            self.batch.asides[name] = [s.get(name) for s in self.states]
         return True
 
-    def count(self) -> dict[str, float] | None:
-        """The numbers of the state, if all parameters still have the same; None otherwise."""
+    def common_numbers(self) -> dict[str, float] | None:
+        """The numbers of the state, if they are the same for all parameters; None otherwise."""
         values = {}
         for name, home in self.numbers.items():
             low, high = home.aminmax()
@@ -236,8 +282,8 @@ class BoundBatch:
         return values
 
 
-def part(home: Tensor, at: int, shape: torch.Size) -> Tensor:
-    """Some numbers of a vector as a tensor whose storage is no longer than they are: saved, it takes no more room."""
+def _part(home: Tensor, at: int, shape: torch.Size) -> Tensor:
+    """A part of a vector as a tensor whose storage holds this part only, so that saving it saves no more."""
     if home.is_meta:
         return home.new_empty(shape)
     size = home.element_size()

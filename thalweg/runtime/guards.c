@@ -1,5 +1,5 @@
-/* Whether tensors lie where they did. A tensor is asked for through DLPack's exchange table, some 50 ns each; one whose
-   own fields in memory have not changed need not be asked. */
+/* The guard table: whether parameters, gradients and states are where they were at the last step. Reading a tensor through
+   DLPack's exchange table takes some 50 ns. A tensor whose own fields in memory have not changed need not be read. */
 #include <stdint.h>
 
 typedef struct {
@@ -23,11 +23,11 @@ typedef struct {
    storage, and its end behind sizes, strides, offset and dtype; in a storage its end behind the address of its memory. */
 typedef struct {
     int64_t type, tensor, storage, tensor_end, storage_end;
-    const void *tensor_type, *parameter_type;  /* other types of objects are asked */
-} Fields;
+    const void *tensor_type, *parameter_type;  /* objects of other types are read through DLPack */
+} FieldOffsets;
 
-/* A tensor as it was when it was last asked: where it was, then its fields, then those of its storage. */
-typedef uint64_t Seen;
+/* A tensor as it was when it was last read: its address, then its fields, then those of its storage. */
+typedef uint64_t Record;
 
 typedef struct {
     const DLPackExchangeAPI *dlpack;
@@ -36,7 +36,7 @@ typedef struct {
     void *(*item)(void *dict, void *key);          /* PyDict_GetItem: a borrowed reference, or nothing */
     int (*next)(void *dict, int64_t *at, void **key, void **value);  /* PyDict_Next: borrowed references */
     void *none, *grad;                             /* None and "grad" */
-    const Fields *fields;                          /* where a tensor has its own, or nothing */
+    const FieldOffsets *fields;                    /* where a tensor has its own, or nothing */
     int64_t size, kinds, numbers;
     int64_t most;               /* dimensions of which a tensor holds sizes and strides in itself */
     int64_t before;             /* entries of the dict before theirs */
@@ -45,13 +45,13 @@ typedef struct {
     void **kind;                /* keys of the state's tensors, then of its other entries */
     int64_t *order;             /* these, numbered, as the dicts hold them */
     uint64_t *layout, *place;   /* of the parameters, then of each kind of state */
-    int64_t words;              /* of what was seen of each */
-    Seen *seen;                 /* of these, then of the gradients; where it begins with 0, it has to be asked */
+    int64_t words;              /* of the record of each */
+    Record *record;             /* of these, then of the gradients; where it begins with 0, the tensor has to be read */
     uint64_t *gradient;         /* layouts of the gradients */
     void **number;              /* the other entries themselves */
     float **home;               /* where the numbers in them lie side by side */
     uint64_t *address;          /* out: where the gradients lie */
-} Lookout;
+} GuardTable;
 
 static uint64_t mixed(uint64_t h, uint64_t x)
 {
@@ -76,7 +76,7 @@ static const void *pointer_at(const void *from, int64_t offset)
 }
 
 /* The tensor of an object whose type is known, or nothing. */
-static const uint64_t *tensor_of(const Fields *fields, const void *object)
+static const uint64_t *tensor_of(const FieldOffsets *fields, const void *object)
 {
     const void *type = pointer_at(object, fields->type);
     const int known = type == fields->tensor_type || type == fields->parameter_type;
@@ -91,27 +91,27 @@ static int same(const uint64_t *now, const uint64_t *before, int64_t end)
     return !difference;
 }
 
-/* Whether a tensor's fields, and those of its storage, are what was seen. */
-int is_seen(const Fields *fields, const void *object, const Seen *seen)
+/* Whether a tensor's fields, and those of its storage, are what was recorded. */
+int matches(const FieldOffsets *fields, const void *object, const Record *recorded)
 {
     const uint64_t *tensor = tensor_of(fields, object);
-    if (!tensor || seen[0] != (uint64_t)tensor || !same(tensor, seen + 1, fields->tensor_end)) return 0;
-    return same(pointer_at(tensor, fields->storage), seen - 1 + fields->tensor_end / 8, fields->storage_end);
+    if (!tensor || recorded[0] != (uint64_t)tensor || !same(tensor, recorded + 1, fields->tensor_end)) return 0;
+    return same(pointer_at(tensor, fields->storage), recorded - 1 + fields->tensor_end / 8, fields->storage_end);
 }
 
-/* Keep what is_seen compares with. */
-void see(const Fields *fields, const void *object, Seen *seen)
+/* Record what `matches` compares with. */
+void record(const FieldOffsets *fields, const void *object, Record *recorded)
 {
     const uint64_t *tensor = tensor_of(fields, object);
     const uint64_t *storage = tensor ? pointer_at(tensor, fields->storage) : 0;
-    *seen++ = storage ? (uint64_t)tensor : 0;
+    *recorded++ = storage ? (uint64_t)tensor : 0;
     if (!storage) return;
-    for (int64_t i = 2; i < fields->tensor_end / 8; i++) *seen++ = tensor[i];
-    for (int64_t i = 2; i < fields->storage_end / 8; i++) *seen++ = storage[i];
+    for (int64_t i = 2; i < fields->tensor_end / 8; i++) *recorded++ = tensor[i];
+    for (int64_t i = 2; i < fields->storage_end / 8; i++) *recorded++ = storage[i];
 }
 
 /* Layouts and addresses of some tensors; returns how many could be read. */
-int64_t look(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint64_t *layout, uint64_t *place)
+int64_t describe(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint64_t *layout, uint64_t *place)
 {
     for (int64_t i = 0; i < size; i++) {
         DLTensor t;
@@ -123,35 +123,35 @@ int64_t look(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint6
 }
 
 /* Whether a tensor, the number of which counts parameters first, then each kind of state, then gradients, need not be
-   asked. */
-static int is_as_seen(const Lookout *all, const void *object, int64_t number)
+   read. */
+static int matches_record(const GuardTable *all, const void *object, int64_t number)
 {
-    return all->fields && is_seen(all->fields, object, all->seen + number * all->words);
+    return all->fields && matches(all->fields, object, all->record + number * all->words);
 }
 
 /* Of more dimensions than a tensor has room for, sizes and strides lie elsewhere: these say nothing. */
-static void see_again(const Lookout *all, const void *object, int64_t number, int64_t ndim)
+static void record_again(const GuardTable *all, const void *object, int64_t number, int64_t ndim)
 {
-    if (all->fields && ndim <= all->most) see(all->fields, object, all->seen + number * all->words);
+    if (all->fields && ndim <= all->most) record(all->fields, object, all->record + number * all->words);
 }
 
 /* Whether a parameter or a state is where it was. */
-static int is_at(const Lookout *all, void *object, int64_t number)
+static int is_at(const GuardTable *all, void *object, int64_t number)
 {
     DLTensor t;
-    if (is_as_seen(all, object, number)) return 1;
+    if (matches_record(all, object, number)) return 1;
     if (all->dlpack->read(object, &t) || layout_of(&t) != all->layout[number]) return 0;
     if ((uint64_t)t.data + t.byte_offset != all->place[number]) return 0;
-    see_again(all, object, number, t.ndim);
+    record_again(all, object, number, t.ndim);
     return 1;
 }
 
 /* Whether a parameter's gradient has the layout that it had; finds its address. */
-static int is_gradient(const Lookout *all, void *g, int64_t i)
+static int is_gradient(const GuardTable *all, void *g, int64_t i)
 {
     const int64_t number = (all->kinds + 1) * all->size + i;
     DLTensor t;
-    if (is_as_seen(all, g, number)) return 1;
+    if (matches_record(all, g, number)) return 1;
     if (g == all->none || all->dlpack->read(g, &t) || layout_of(&t) != all->gradient[i]) return 0;
     const uint64_t address = (uint64_t)t.data + t.byte_offset;
     /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
@@ -160,12 +160,12 @@ static int is_gradient(const Lookout *all, void *g, int64_t i)
     if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
     if (size && !address) return 0;  /* a subclass of tensors whose memory is elsewhere */
     all->address[i] = address;
-    see_again(all, g, number, t.ndim);
+    record_again(all, g, number, t.ndim);
     return 1;
 }
 
 /* Whether what is kept under one key is what it was: a tensor by where it lies, another entry by itself. */
-static int is_kept(const Lookout *all, int64_t i, int64_t k, void *value)
+static int is_kept(const GuardTable *all, int64_t i, int64_t k, void *value)
 {
     if (k >= all->kinds) return value == all->number[(k - all->kinds) * all->size + i];
     return is_at(all, value, (k + 1) * all->size + i);
@@ -173,7 +173,7 @@ static int is_kept(const Lookout *all, int64_t i, int64_t k, void *value)
 
 /* The same of all that is kept of one parameter. Its dict is walked, which is faster than to look keys up, as long as it
    holds them in the usual order. */
-static int is_state_kept(const Lookout *all, int64_t i)
+static int is_state_kept(const GuardTable *all, int64_t i)
 {
     const int64_t entries = all->kinds + all->numbers;
     int64_t at = 0, e = 0;
@@ -189,7 +189,7 @@ static int is_state_kept(const Lookout *all, int64_t i)
 
 /* Returns 1 if all parameters and states are where they were, the numbers of all parameters still the same, and all
    gradients of the layout they had. */
-int64_t unmoved(const Lookout *all)
+int64_t unchanged(const GuardTable *all)
 {
     if (all->states) {
         int64_t at = 0, i;
@@ -213,7 +213,7 @@ int64_t unmoved(const Lookout *all)
     return 1;
 }
 
-/* A step more for each. */
+/* Add 1 to each number. */
 void count(float *number, int64_t size)
 {
     for (int64_t i = 0; i < size; i++) number[i] += 1;

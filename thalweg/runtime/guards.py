@@ -1,8 +1,8 @@
-"""Where the tensors of a step lie, and whether they still do: what makes the tables of one step good for the next.
+"""Guards: whether the tensors of a batch are where they were at the last step, so that its tables can be used again.
 
 A parameter's data, its gradient and its state belong to the user, who may replace, move or reshape them between steps.
-So every step looks at all of them, which is most of what a step of many small tensors costs: in C, through the table of
-functions by which torch exchanges tensors (DLPack), where there is a compiler and such a table; else in Python.
+So every step checks all of them, which is most of what a step of many small tensors costs. Where there is a compiler,
+and torch has a table of functions for exchanging tensors (DLPack), the check runs in C (`guards.c`); else in Python.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor
 from thalweg.native import compiler
 from thalweg.runtime.tensors import local, opaque, placed
 
-#: entries that may be passed by for each that is wanted, rather than looking that one up
-FAR = 16
+#: entries of a dict that may be skipped for each that is wanted, before looking each up is faster
+MOST_SKIPPED = 16
 
 
 class Guards:
-    """The parameters of a batch with their gradients and states.
+    """The guards of one batch: its parameters, their gradients and their states.
 
     Args:
         owners: the parameters.
@@ -36,7 +36,7 @@ class Guards:
             by side.
         dense: whether gradients must lie in memory as their parameters do.
         sparse: whether sparse gradients are taken, and made dense.
-        everything: the dict from parameters to their states.
+        all_states: the dict from parameters to their states.
     """
 
     def __init__(
@@ -47,29 +47,29 @@ class Guards:
         objects: Mapping[str, Sequence[Any]],
         dense: bool,
         sparse: bool,
-        everything: dict[Any, Any],
+        all_states: dict[Any, Any],
     ) -> None:
         self.owners, self.states, self.objects, self.dense, self.sparse = owners, states, objects, dense, sparse
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or any(p.is_complex() for p in owners)
         self.params = [local(p.detach()) for p in owners]
         grads = [p.grad for p in owners]
-        #: nothing tells whether such tensors are where they were: a batch of them serves one step
+        #: where the memory of such tensors is cannot be known, so their batch serves one step only
         self.opaque = any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads if g is not None)
-        self.looked = False
+        self.used = False
         self.layout = [_layout(p) for p in self._here(owners)]
-        self.places = list(map(Tensor.data_ptr, self._here(owners)))
+        self.pointers = list(map(Tensor.data_ptr, self._here(owners)))
         kept = {name: [s[name] for s in states] for name in names}
-        self.kept = {name: list(map(_place, ts)) for name, ts in kept.items()}
+        self.state_locations = {name: list(map(_location, ts)) for name, ts in kept.items()}
         self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
         self.dtypes = [g.dtype for p in owners if (g := p.grad) is not None]
         self.addresses: Sequence[int] = []
-        self.counted = False  # whether the last look has found the numbers of all parameters the same
-        self.lookout = None
-        if not (self.wrapped or self.opaque) and dense and all(map(_like_its_gradient, owners)):
-            self.lookout = GuardTable.over(owners, states, kept, objects, everything)
-        #: whether the lookout sees for itself what the optimizer keeps for whom
-        self.watches_states = self.lookout is not None and bool(self.lookout.tables.states)
+        self.uniform = False  # whether the last check found the numbers of all parameters the same
+        self.table = None
+        if not (self.wrapped or self.opaque) and dense and all(map(_is_like_its_gradient, owners)):
+            self.table = GuardTable.over(owners, states, kept, objects, all_states)
+        #: whether the table itself checks which state the optimizer keeps for which parameter
+        self.checks_states = self.table is not None and bool(self.table.struct.states)
 
     def gradients(self, owners: Sequence[Tensor], states_now: Callable[[], Sequence[Any]] | None, listed: bool) -> Any:
         """The gradients, here and laid out as the parameters are, and their ``addresses``; None if anything has moved.
@@ -81,17 +81,17 @@ class Guards:
         """
         if len(owners) != len(self.owners) or not all(map(is_, owners, self.owners)):
             return None
-        if self.opaque and self.looked:
+        if self.opaque and self.used:
             return None
-        self.looked = True
-        states = None if states_now is None or self.watches_states else states_now()
+        self.used = True
+        states = None if states_now is None or self.checks_states else states_now()
         if states is not None and not all(map(is_, states, self.states)):
             return None
-        self.counted = self.lookout is not None and self.lookout.unmoved()
-        if self.counted and self.lookout is not None:
-            self.addresses = self.lookout.address
+        self.uniform = self.table is not None and self.table.unchanged()
+        if self.uniform and self.table is not None:
+            self.addresses = self.table.address
             return [p.grad for p in owners] if listed else []
-        if self.watches_states and states_now is not None:
+        if self.checks_states and states_now is not None:
             states = states_now()
             if not all(map(is_, states, self.states)):
                 return None
@@ -99,14 +99,14 @@ class Guards:
 
     def count(self, numbers: Tensor) -> None:
         """Add 1 to numbers of the states that lie side by side."""
-        if self.lookout is None:
+        if self.table is None:
             numbers.add_(1)
         else:
-            self.lookout.functions.count(numbers.data_ptr(), len(numbers))
+            self.table.functions.count(numbers.data_ptr(), len(numbers))
 
     def _gradients(self, owners: Sequence[Tensor], states: Sequence[dict[str, Any]] | None) -> list[Tensor] | None:
         here = self._here(owners)
-        if list(map(Tensor.data_ptr, here)) != self.places or list(map(_layout, here)) != self.layout:
+        if list(map(Tensor.data_ptr, here)) != self.pointers or list(map(_layout, here)) != self.layout:
             return None
         grads: list[Any] = [p.grad for p in owners]
         try:
@@ -116,7 +116,7 @@ class Guards:
                 if not self.sparse:
                     return None
                 grads = [g if g.layout is torch.strided else g.to_dense() for g in grads]
-            if not self._states_unmoved(states):
+            if not self._states_unchanged(states):
                 return None
         except (AttributeError, KeyError, RuntimeError, TypeError):  # no gradient, a state that is no tensor any more
             return None
@@ -132,14 +132,14 @@ class Guards:
         self.addresses = list(map(Tensor.data_ptr, grads))
         return grads
 
-    def _states_unmoved(self, states: Sequence[dict[str, Any]] | None) -> bool:
+    def _states_unchanged(self, states: Sequence[dict[str, Any]] | None) -> bool:
         if states is None:
             return True
-        return all(self._state_unmoved(i, state) for i, state in enumerate(states))
+        return all(self._state_unchanged(i, state) for i, state in enumerate(states))
 
-    def _state_unmoved(self, i: int, state: dict[str, Any]) -> bool:
+    def _state_unchanged(self, i: int, state: dict[str, Any]) -> bool:
         try:
-            tensors = all(_place(state[n]) == at[i] for n, at in self.kept.items())
+            tensors = all(_location(state[n]) == at[i] for n, at in self.state_locations.items())
             return tensors and all(state[name] is xs[i] for name, xs in self.objects.items())
         except (AttributeError, KeyError, RuntimeError, TypeError):
             return False
@@ -152,12 +152,12 @@ def _layout(x: Tensor) -> Any:
     return x.dtype, x.shape, x.stride()
 
 
-def _place(x: Tensor) -> Any:
+def _location(x: Tensor) -> Any:
     x = x._local_tensor if hasattr(x, "_local_tensor") else x
     return x.data_ptr(), x.dtype, x.shape, x.stride()
 
 
-def _like_its_gradient(p: Tensor) -> bool:
+def _is_like_its_gradient(p: Tensor) -> bool:
     g = p.grad
     if g is None or opaque(g) or g.layout != torch.strided:
         return False
@@ -179,7 +179,7 @@ class _GuardTableStruct(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "order", "layout")),
         ("place", ctypes.c_void_p),
         ("words", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("seen", "gradient", "number", "home", "address")),
+        *((name, ctypes.c_void_p) for name in ("record", "gradient", "number", "home", "address")),
     ]
 
 
@@ -231,12 +231,12 @@ class FieldOffsets(ctypes.Structure):
     def _shows(self, functions: Any, change: Callable[[Tensor], Any], start: Callable[[Tensor], Any]) -> bool:
         x = torch.zeros(10, 6)[:4]
         start(x)
-        seen = array("Q", bytes(8 * self.words))
-        given = ctypes.addressof(self), id(x), seen.buffer_info()[0]
-        functions.see(*given)
-        unmoved = functions.is_seen(*given)
+        record = array("Q", bytes(8 * self.words))
+        given = ctypes.addressof(self), id(x), record.buffer_info()[0]
+        functions.record(*given)
+        unmoved = functions.matches(*given)
         change(x)
-        return bool(unmoved and not functions.is_seen(*given))
+        return bool(unmoved and not functions.matches(*given))
 
 
 def _word(start: int, size: int, wanted: int) -> int:
@@ -287,7 +287,7 @@ class GuardTable:
     def __init__(self, functions: Any, dlpack: int) -> None:
         self.functions = functions
         self.dlpack = dlpack
-        self.tables = _GuardTableStruct()
+        self.struct = _GuardTableStruct()
         self.keep: list[Any] = []
         self.address = array("Q")
 
@@ -298,63 +298,63 @@ class GuardTable:
         states: Sequence[dict[str, Any]],
         kept: Mapping[str, Sequence[Tensor]],
         objects: Mapping[str, Sequence[Any]],
-        everything: dict[Any, Any],
+        all_states: dict[Any, Any],
     ) -> GuardTable | None:
         """One for these as they lie now; None where there is no compiler, or torch has no such table."""
-        functions, dlpack = _functions(), _exchange()
+        functions, dlpack = _functions(), _exchange_table()
         if functions is None or dlpack is None:
             return None
         self = cls(functions, dlpack)
         size = len(owners)
         names = [*kept, *objects]
-        before, fields = _entries_before(owners, everything), _fields()
+        before, fields = _entries_before(owners, all_states), _offsets()
         words = fields.words if fields else 0
         self.address = array("Q", bytes(8 * size))
-        layout, place = self._look([*owners, *(t for ts in kept.values() for t in ts)])
-        gradient, _ = self._look([p.grad for p in owners])
+        layout, place = self._describe([*owners, *(t for ts in kept.values() for t in ts)])
+        gradient, _ = self._describe([p.grad for p in owners])
         python = ctypes.pythonapi
         calls = (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next)
-        self.tables = _GuardTableStruct(
+        self.struct = _GuardTableStruct(
             dlpack, *map(_address, calls),
             id(None), id(GRAD), ctypes.addressof(fields) if fields else 0,
             size, len(kept), len(objects), FieldOffsets.MOST, before or 0,
-            0 if before is None else id(everything), self._table(map(id, owners)), self._table(map(id, states)),
-            self._table(map(id, names)), self._table(_order(names, states)),
-            self._table(layout), self._table(place), words, self._table(bytes(8 * words * (len(layout) + size))),
-            self._table(gradient),
-            self._table(id(x) for xs in objects.values() for x in xs),
-            self._table(xs[0].data_ptr() for xs in objects.values()), self.address.buffer_info()[0],
+            0 if before is None else id(all_states), self._array(map(id, owners)), self._array(map(id, states)),
+            self._array(map(id, names)), self._array(_order(names, states)),
+            self._array(layout), self._array(place), words, self._array(bytes(8 * words * (len(layout) + size))),
+            self._array(gradient),
+            self._array(id(x) for xs in objects.values() for x in xs),
+            self._array(xs[0].data_ptr() for xs in objects.values()), self.address.buffer_info()[0],
         )  # fmt: skip
-        self.keep += [owners, states, names, objects, everything]
+        self.keep += [owners, states, names, objects, all_states]
         return self
 
-    def unmoved(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether all of them are where they were, and their gradients, of the layout they had, lie at ``address``."""
         try:
-            return bool(self.functions.unmoved(ctypes.addressof(self.tables)))
+            return bool(self.functions.unchanged(ctypes.addressof(self.struct)))
         except Exception:  # whatever torch says of a tensor that it cannot describe: Python looks closer
             return False
 
-    def _look(self, tensors: Sequence[Any]) -> tuple[array[int], array[int]]:
+    def _describe(self, tensors: Sequence[Any]) -> tuple[array[int], array[int]]:
         size = len(tensors)
         objects, layout, place = (array("Q", bytes(8 * size)) for _ in range(3))
         objects[:] = array("Q", map(id, tensors))
         pointers = [x.buffer_info()[0] for x in (objects, layout, place)]
-        self.functions.look(self.dlpack, pointers[0], size, pointers[1], pointers[2])
+        self.functions.describe(self.dlpack, pointers[0], size, pointers[1], pointers[2])
         return layout, place
 
-    def _table(self, values: Any) -> int:
+    def _array(self, values: Any) -> int:
         table = array("Q", values)
         self.keep.append(table)
         return table.buffer_info()[0] if table else 0
 
 
-def _entries_before(owners: Sequence[Tensor], everything: dict[Any, Any]) -> int | None:
+def _entries_before(owners: Sequence[Tensor], all_states: dict[Any, Any]) -> int | None:
     """How many entries precede theirs; None if these do not lie in this order, or so far on that a walk takes long."""
-    keys = list(everything)
+    keys = list(all_states)
     before = next((i for i, p in enumerate(keys) if p is owners[0]), len(keys))
     here = keys[before : before + len(owners)]
-    near = before <= FAR * len(owners)
+    near = before <= MOST_SKIPPED * len(owners)
     return before if near and len(here) == len(owners) and all(map(is_, here, owners)) else None
 
 
@@ -373,7 +373,7 @@ def _address(function: Any) -> int:
 
 
 @functools.cache
-def _exchange() -> int | None:
+def _exchange_table() -> int | None:
     """Where torch's table of functions lies, of the first major version of DLPack's exchange."""
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None:
@@ -398,7 +398,7 @@ def _functions() -> Any:
 
 
 @functools.cache
-def _fields() -> FieldOffsets | None:
+def _offsets() -> FieldOffsets | None:
     try:
         return FieldOffsets.found(_loaded())
     except (AttributeError, RuntimeError, TypeError):  # a torch whose tensors differ: each is asked
@@ -409,10 +409,10 @@ def _fields() -> FieldOffsets | None:
 def _loaded() -> Any:
     source = files("thalweg.runtime").joinpath("guards.c").read_text(encoding="utf-8")
     functions = ctypes.PyDLL(compiler.library(source).cdll._name)
-    functions.look.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
-    functions.unmoved.argtypes = [ctypes.c_void_p]
+    functions.describe.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    functions.unchanged.argtypes = [ctypes.c_void_p]
     functions.count.argtypes, functions.count.restype = [ctypes.c_void_p, ctypes.c_int64], None
-    functions.see.argtypes, functions.see.restype = [ctypes.c_void_p] * 3, None
-    functions.is_seen.argtypes = [ctypes.c_void_p] * 3
-    functions.look.restype = functions.unmoved.restype = ctypes.c_int64
+    functions.record.argtypes, functions.record.restype = [ctypes.c_void_p] * 3, None
+    functions.matches.argtypes = [ctypes.c_void_p] * 3
+    functions.describe.restype = functions.unchanged.restype = ctypes.c_int64
     return functions

@@ -1,4 +1,4 @@
-"""One step of an optimizer: parameters sorted into batches, batches given to backends, stages run in order."""
+"""One step: parameters are sorted into batches, backends make them ready, and their stages run in order."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from thalweg.runtime.tensors import is_dense, local, opaque
 
 #: where a training loop may have left torch.autocast on
 AUTOCAST = ("cpu", "cuda")
-#: no state begins
-GOES_ON = dict.fromkeys(("first", *FIRSTS), 0.0)
+#: the numbers that tell which states begin, where none does
+NO_FIRSTS = dict.fromkeys(("first", *FIRSTS), 0.0)
 
 
 class Stepper:
@@ -49,17 +49,17 @@ class Stepper:
         self.rule, self.backend, self.storage, self.seed = rule, backend, storage, seed
         self.shared = [spec for spec in rule.states.values() if spec.kind == "shared"]
         self.failed: dict[str, str] = {}  # backends whose compiler failed, and what it said
-        self.said_by: dict[str, BoundBatch] = {}  # the batch that told the user of it
+        self.warned_by: dict[str, BoundBatch] = {}  # the batch that warned the user of it
         self.hypers = itemgetter(*rule.hypers)
         self.state: dict[Any, Any] | None = None
         self.forget()
 
     def forget(self) -> None:
-        """The groups have changed, or all that is kept has been replaced."""
-        self.bound: dict[Any, list[BoundBatch]] = {}
+        """Make all batches anew at the next step: the groups have changed, or the states were replaced."""
+        self.batches: dict[Any, list[BoundBatch]] = {}
         self.specializations: dict[int, tuple[tuple[Any, ...] | None, Specialization, SimpleNamespace]] = {}
         self.ids: dict[int, int] = {}
-        self.before: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []
+        self.undo: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []  # states as they were before this step
 
     def run(
         self,
@@ -90,35 +90,31 @@ class Stepper:
         try:
             if only is not None:
                 i, p = only
-                ready = self._ready((i, id(p)), i, groups, state, [p], inverse_scale)
+                ready = self._prepare((i, id(p)), i, groups, state, [p], inverse_scale)
             else:
                 for i, group in enumerate(groups):
-                    ready += self._ready(i, i, groups, state, group["params"], inverse_scale)
+                    ready += self._prepare(i, i, groups, state, group["params"], inverse_scale)
         except BaseException:
-            self._take_back(state)
+            self._roll_back(state)
             raise
-        self.before = []
-        if only is None and len(self.bound) > len(groups):
-            self.keep([where for where in self.bound if not isinstance(where, int) or where < len(groups)])
+        self.undo = []
+        if only is None and len(self.batches) > len(groups):
+            self.keep_only([where for where in self.batches if not isinstance(where, int) or where < len(groups)])
         if draws(self.storage, groups):
             self._draw(groups, ready, begun)
         totals = _run_stages(ready)
         if self.shared:
-            _share(groups, ready, totals)
+            _store_shared(groups, ready, totals)
         for bound in ready:
-            _count(bound)
-            bound.end()
-            bound.batch.grads = []
-            if bound.distributed:  # its parts are counted by themselves
-                torch.autograd.graph.increment_version(bound.owners)
+            bound.finish()
 
-    def keep(self, wheres: Collection[Any]) -> None:
-        """Forget the batches of groups and parameters that have left: they would keep their tensors alive."""
-        self.bound = {where: found for where, found in self.bound.items() if where in wheres}
+    def keep_only(self, wheres: Collection[Any]) -> None:
+        """Drop the batches of groups and parameters that were removed, since they keep tensors alive."""
+        self.batches = {where: found for where, found in self.batches.items() if where in wheres}
 
-    def _take_back(self, state: dict[Any, Any]) -> None:
-        """Leave no trace of a step that was refused: a state begun now would make the next step not the first."""
-        for p, mine, before in reversed(self.before):
+    def _roll_back(self, state: dict[Any, Any]) -> None:
+        """Undo a step that was refused: with a state that it began, the next step would not be the first."""
+        for p, mine, before in reversed(self.undo):
             mine.clear()
             mine.update(before)
             if not before:
@@ -126,7 +122,7 @@ class Stepper:
         self.forget()
 
     def _draw(self, groups: list[dict[str, Any]], ready: list[BoundBatch], begun: bool) -> None:
-        """Count an update in the groups, so that checkpoints know, and give each batch the key of its random bits."""
+        """Count the update in the groups, which checkpoints hold, and give each batch the key of its random bits."""
         for group in groups:
             group["updates"] = group.get("updates", 0) + (not begun)
         for bound in ready:
@@ -135,7 +131,7 @@ class Stepper:
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
-    def _ready(
+    def _prepare(
         self,
         where: Any,
         i: int,
@@ -148,30 +144,23 @@ class Stepper:
         group = groups[i]
         key, h = self._numbers(i, group, scale is not None)
         shared = {spec.name: group[spec.name] for spec in self.shared}
-        found = self._again(where, key, params, state)
+        found = self._reuse(where, key, params, state)
         if found is None:
             owners = [p for p in params if p.grad is not None]
-            found = self._again(where, key, owners, state) if len(owners) < len(params) else None
+            found = self._reuse(where, key, owners, state) if len(owners) < len(params) else None
         if found is None:
             # what is created now may be written by later steps, also outside of inference mode
             with torch.inference_mode(False), torch.no_grad():
-                found = self.bound[where] = self._bind(key, i, groups, state, owners) if owners else []
-        fresh = [bound for bound in found if bound.work is None]
+                found = self.batches[where] = self._bind(key, i, groups, state, owners) if owners else []
+        fresh = [bound for bound in found if bound.executor is None]
         if len(fresh) > 1:
-            self._choose_side_by_side(fresh, group)
+            self._assign_in_parallel(fresh, group)
         for bound in fresh:
-            if bound.work is None:
-                self._choose(bound, group)
-        ready = []
+            if bound.executor is None:
+                self._assign(bound, group)
         for bound in found:
-            numbers = bound.values
-            mine = SimpleNamespace(**{**vars(h), **numbers, **shared}, **bound.firsts, inverse_scale=scale)
-            mine.matrix = bound.batch.specialization.matrix
-            if "step" in numbers:
-                mine.step = int(numbers["step"]) + 1
-            bound.batch.h, bound.batch.values = mine, Host.of(bound.batch.specialization)(mine)
-            ready.append(bound)
-        return ready
+            bound.set_numbers(h, shared, scale)
+        return found
 
     def _numbers(self, i: int, group: dict[str, Any], scaled: bool) -> tuple[Specialization, SimpleNamespace]:
         """The specialization and the plain numbers of a group; checked when one of its values has changed."""
@@ -184,15 +173,15 @@ class Stepper:
         rule.check_hypers(group)
         key, h = specialize(rule, group, scaled), fields.read(rule.hypers, group)
         h.initial_lr = fields.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
-        self.specializations[i] = (None if any(map(_may_change, now)) else now, key, h)
+        self.specializations[i] = (None if any(map(_is_mutable, now)) else now, key, h)
         return key, h
 
-    def _again(
+    def _reuse(
         self, where: Any, key: Specialization, owners: list[Tensor], state: dict[Any, Any]
     ) -> list[BoundBatch] | None:
-        """The batches of the last step, if these parameters are theirs and nothing about them has changed."""
-        found = self.bound.get(where)
-        if not found or (found[0].asked is not key and found[0].asked != key):
+        """The batches of the last step, if they hold these parameters and nothing about them has changed."""
+        found = self.batches.get(where)
+        if not found or (found[0].requested is not key and found[0].requested != key):
             return None
         if sum(len(b.owners) for b in found) != len(owners):
             return None
@@ -203,15 +192,15 @@ class Stepper:
                 mine = bound.owners
                 if not here.issuperset(map(id, mine)):
                     return None
-            if not bound.again(mine, functools.partial(_states, state, mine)):
+            if not bound.refresh(mine, functools.partial(_states, state, mine)):
                 return None
-            bound.firsts = GOES_ON
+            bound.firsts = NO_FIRSTS
         return found
 
     def _bind(
         self, key: Specialization, i: int, groups: list[dict[str, Any]], state: dict[Any, Any], owners: list[Tensor]
     ) -> list[BoundBatch]:
-        """Sort parameters by what makes their step the same, creating what is missing of their state."""
+        """Sort parameters into batches that take the same step, and create what is missing of their states."""
         group, rule, storage, around = groups[i], self.rule, self.storage, set(FIRSTS.values())
         for p in owners:
             check_gradient(p, p.grad, rule)  # type: ignore[arg-type]
@@ -230,7 +219,7 @@ class Stepper:
             specs = specs_of[matrix]
             mine = state[p] if specs or storage.master else {}
             if specs or storage.master:
-                self.before.append((p, mine, dict(mine)))
+                self.undo.append((p, mine, dict(mine)))
             begun = {spec.name for spec in specs if missing(spec, p, h, mine)}
             firsts = float(bool(begun - around)), *(float(name in begun) for name in FIRSTS.values())
             if (matrix, p.dtype) not in formats_by:
@@ -247,67 +236,70 @@ class Stepper:
         for (*_, firsts, matrix), ps in same.items():
             specs, ids = specs_of[matrix], [self.ids[id(p)] for p in ps]
             states = [state[p] if specs or storage.master else {} for p in ps]
-            bound = BoundBatch(ps, states, specs, keys[matrix], storage, ids, state)
-            bound.asked = key
-            values = bound.count()
-            assert values is not None
-            bound.firsts, bound.group, bound.values = dict(zip(("first", *FIRSTS), firsts, strict=True)), i, values
-            again = bound.again(ps, functools.partial(_states, state, ps))
-            assert again
+            begin = dict(zip(("first", *FIRSTS), firsts, strict=True))
+            bound = BoundBatch(ps, states, specs, keys[matrix], storage, ids, state, i, begin)
+            bound.requested = key
+            unmoved = bound.refresh(ps, functools.partial(_states, state, ps))
+            assert unmoved
             bounds.append(bound)
         return bounds
 
-    def _choose_side_by_side(self, bounds: list[BoundBatch], group: dict[str, Any]) -> None:
-        """Let compilers run at the same time; once the interpreter ends no thread begins, and none is chosen."""
+    def _assign_in_parallel(self, bounds: list[BoundBatch], group: dict[str, Any]) -> None:
+        """Assign backends to several batches at once, so that compilers run in parallel.
+
+        While the interpreter shuts down no thread can start; then the caller assigns them one by one.
+        """
         chosen = []
         with ThreadPoolExecutor(min(len(bounds), os.cpu_count() or 1)) as threads, contextlib.suppress(RuntimeError):
             for bound in bounds:
-                chosen.append(threads.submit(self._choose, bound, group))
+                chosen.append(threads.submit(self._assign, bound, group))
         for one in chosen:
             one.result()
 
-    def _choose(self, bound: BoundBatch, group: dict[str, Any]) -> None:
+    def _assign(self, bound: BoundBatch, group: dict[str, Any]) -> None:
         batch = bound.batch
         if batch.sharded:  # asked for since its group was made
             sharding.check(self.rule, group, self.storage.state_dtype)
-        while bound.work is None:
-            bound.backend, bound.why = select.choose(self.backend, batch, self.failed)
+        while bound.executor is None:
+            backend, why = select.choose(self.backend, batch, self.failed)
             try:
-                bound.work = select.prepare(bound.backend, batch)
+                bound.set_executor(backend, why, select.prepare(backend, batch))
             except CompilerError as error:
                 if self.backend != "auto":
                     raise
-                said = self.failed.setdefault(bound.backend, str(error))
-                if self.said_by.setdefault(bound.backend, bound) is bound:  # of batches side by side one speaks
+                said = self.failed.setdefault(backend, str(error))
+                if self.warned_by.setdefault(backend, bound) is bound:  # one batch of several warns
                     warnings.warn(f"a slower backend runs, since the compiler failed: {said}", stacklevel=2)
-        bound.listed = getattr(bound.work, "reads_gradients", True)
 
 
 def _states(state: dict[Any, Any], owners: list[Tensor]) -> list[Any]:
-    """What is kept for each parameter; None for nothing."""
+    """The state of each parameter; None where it has none."""
     if len(state) == len(owners) and all(map(is_, state, owners)):
         return list(state.values())  # many times faster than to look each up
     return [state.get(p) for p in owners]
 
 
 def draws(storage: Storage, groups: list[dict[str, Any]]) -> bool:
-    """Whether anything is rounded at random, or drawn."""
+    """Whether a step needs random bits."""
     if any(group["gradient_noise"] for group in groups):
         return True
     return storage.rounding == "stochastic" or storage.state_dtype not in (None, "float32")
 
 
-def _may_change(value: Any) -> bool:
-    """Whether a hyperparameter may have another value though it is the same object."""
+def _is_mutable(value: Any) -> bool:
+    """Whether the value of a hyperparameter may change while the object stays the same."""
     return isinstance(value, (Tensor, list)) or (isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value))
 
 
 def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
-    """Run every stage of every batch; a total is complete when all batches that add to it have done so. Gives all."""
+    """Run every stage of every batch, and return all totals.
+
+    A total is complete when all batches that add to it have done so.
+    """
     if not any(stage.gives for bound in bounds for stage in bound.batch.plan.stages):
         for bound in bounds:
             for k in range(len(bound.batch.plan.stages)):
-                bound.work.run(k, {})
+                bound.executor.run(k, {})
         return {}
     at = dict.fromkeys(range(len(bounds)), 0)
     stages = [bound.batch.plan.stages for bound in bounds]
@@ -317,7 +309,7 @@ def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
         totals = {name: _sum(parts) for name, parts in shares.items() if name not in pending}
         runnable = [i for i, k in at.items() if not stages[i][k].needs & pending]
         for i in runnable:
-            for name, share in bounds[i].work.run(at[i], totals).items():
+            for name, share in bounds[i].executor.run(at[i], totals).items():
                 shares[name].append(share)
             at[i] += 1
             if at[i] == len(stages[i]):
@@ -325,8 +317,8 @@ def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
     return {name: _sum(parts) for name, parts in shares.items()}
 
 
-def _share(groups: list[dict[str, Any]], bounds: list[BoundBatch], totals: dict[str, Any]) -> None:
-    """Keep what the rule made of the numbers that stand in the groups.
+def _store_shared(groups: list[dict[str, Any]], bounds: list[BoundBatch], totals: dict[str, Any]) -> None:
+    """Store the new values of the numbers that all parameters of a group have in common.
 
     A group whose parameters had no gradient takes what follows from sums over all tensors from another group.
     """
@@ -348,12 +340,3 @@ def _sum(parts: list[Any]) -> Any:
     return sum(
         p.to(parts[0].device) if isinstance(p, Tensor) and isinstance(parts[0], Tensor) else float(p) for p in parts
     )
-
-
-def _count(bound: BoundBatch) -> None:
-    """Count the update, and keep what the rule made of the other numbers."""
-    traced = bound.batch.plan.traced
-    for spec in traced.numbers:
-        bound.numbers[spec.name].fill_(bound.batch.values[traced.outputs[spec.name]])
-    if "step" in bound.numbers:
-        bound.places.count(bound.numbers["step"])

@@ -469,7 +469,7 @@ def test_they_compile_for_gpus(tmp_path):
 @pytest.mark.skipif(DEVICE != "cuda", reason="without a GPU nothing is compiled at a step")
 def test_neither_lr_nor_shapes_compile_anew():
     _, optimizer = walk(thalweg.AdamW, "triton", torch.float32, SMALL, steps=1)
-    work = optimizer._stepper.bound[0][0].work
+    work = optimizer._stepper.batches[0][0].executor
     compiled = lambda: [len(cache[0]) for f in work.functions for cache in f.device_caches.values()]  # noqa: E731
     before = compiled()
     assert sum(before) == 1
