@@ -1,7 +1,7 @@
 """Lines of code by room; growth that the changelog does not name is an error.
 
-The section "Lines by room" of the changelog's newest version holds a number for each folder of the package. Whoever adds more than
-two in a hundred to a room writes the new number there, and beside it what the lines are for.
+The section "Lines by room" of the changelog's newest version holds a number for each folder of the package. Whoever
+adds more than two in a hundred to a room writes the new number there, and beside it what the lines are for.
 """
 
 import re
@@ -35,11 +35,12 @@ def named() -> dict[str, int]:
 def main() -> None:
     lines, known = counted(), named()
     total = sum(lines.values())
-    print(", ".join(f"{room} {count:,}" for room, count in sorted(lines.items(), key=lambda item: -item[1])), f"= {total:,}")
+    largest = sorted(lines.items(), key=lambda item: -item[1])
+    print("lines:", ", ".join(f"{room} {count:,}" for room, count in largest), f"= {total:,}")
     grown = [room for room, count in lines.items() if count > known.get(room, 0) * (1 + SLACK)]
     for room in grown:
         before = f"{known[room]:,} lines" if room in known else "no such room"
-        print(f"{room}: {lines[room]:,} lines, of which CHANGELOG.md knows {before}: write there what has grown, and why")
+        print(f"{room} has {lines[room]:,} lines, CHANGELOG.md knows {before}: write there what has grown, and why")
     sys.exit(bool(grown))
 
 

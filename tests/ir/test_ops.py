@@ -5,9 +5,6 @@ import torch
 
 from thalweg.rule import Optimizer, hyper, ops
 
-ARITY = {"neg": 1, "reciprocal": 1, "sqrt": 1, "rsqrt": 1, "cbrt": 1, "abs": 1, "sign": 1, "exp": 1, "log": 1,
-         "log1p": 1, "tanh": 1, "sigmoid": 1, "float32": 1, "lerp": 3, "add_scaled": 3, "where": 3, "addcmul": 4,
-         "addcdiv": 4}  # fmt: skip
 POSITIVE = ("sqrt", "rsqrt", "log", "log1p", "pow")
 ON_THE_HOST = {"lerp": (2,), "add_scaled": (2,), "addcmul": (3,), "addcdiv": (3,)}  # arguments that are numbers
 ROWS = [row for row in ops.ROWS.values() if row.name != "float32"]
@@ -15,7 +12,7 @@ ROWS = [row for row in ops.ROWS.values() if row.name != "float32"]
 
 def rule_of(row):
     """A rule whose direction is one operation of g, p and a number."""
-    arity = ARITY.get(row.name, 2)
+    arity = row.arity
 
     class Rule(Optimizer):
         """One operation."""
@@ -58,7 +55,7 @@ def test_backends_agree_on_every_row(row):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_numbers_mean_what_tensors_mean(row):
-    numbers = [0.7, 1.3, 0.2, 0.4][: ARITY.get(row.name, 2)]
+    numbers = [0.7, 1.3, 0.2, 0.4][: row.arity]
     tensors = [
         x if i in ON_THE_HOST.get(row.name, ()) else torch.tensor(x, dtype=torch.float64) for i, x in enumerate(numbers)
     ]
@@ -81,7 +78,7 @@ def test_nan_and_infinity_keep_their_meaning_in_c(name):
 
         @staticmethod
         def direction(p, g, s, h):
-            return row(*[g, g * 0.5 + 0.25, -g][: ARITY.get(name, 2)])
+            return row(*[g, g * 0.5 + 0.25, -g][: row.arity])
 
     ends = []
     for backend in ("eager", "cpu"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import math
 import operator
+import string
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,6 +85,11 @@ class Op(_Symbolic):
     latex: str
     flops: int = 1
     foreach: str = ""
+
+    @property
+    def arity(self) -> int:
+        """How many arguments it takes: those that its spelling names."""
+        return len({name for _, name, *_ in string.Formatter().parse(self.c) if name and name.isdigit()})
 
     def run(self, *args: Any) -> Any:
         """The value, of tensors and numbers."""

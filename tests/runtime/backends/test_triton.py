@@ -13,7 +13,7 @@ import torch
 import thalweg
 from tests import cases
 from tests.cases import CASES, feed, parameters
-from tests.ir.test_ops import ARITY, ROWS, SPECIAL, rule_of
+from tests.ir.test_ops import ROWS, SPECIAL, rule_of
 from tests.ir.test_products import Means
 from thalweg.ir import counter_rng, fields
 from thalweg.ir.trace import kept_states, specialize
@@ -328,7 +328,7 @@ def test_nan_and_infinity_keep_their_meaning(row):
 
         @staticmethod
         def direction(p, g, s, h):
-            return row(*[g, g * 0.5 + 0.25, -g, 0.5][: ARITY.get(row.name, 2)])
+            return row(*[g, g * 0.5 + 0.25, -g, 0.5][: row.arity])
 
     ends = []
     for name in ("triton", "eager"):
