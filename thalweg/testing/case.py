@@ -53,7 +53,7 @@ class Case:
         downhill: a learning rate with which 200 steps from 2 reach the bottom of x².
         learns: a learning rate with which a small network learns a small task; ``downhill`` if None.
         base: hyperparameters that go with every set of flags, so that a few steps show what they do.
-        options: hyperparameters that are always passed, to the reference too.
+        options: hyperparameters that are always passed, to the reference too, but for ``transforms``.
         claims: properties from :mod:`thalweg.testing.claims` that it has.
         backends: ways to compute the same step, all of which are run: arguments of the constructor by a word, or
             values of ``backend``. None finds out: those of Thalweg that serve here; or torch's ``foreach`` and
@@ -142,9 +142,11 @@ class Case:
         return self.optimizer(params, **self._arguments(given))
 
     def make_reference(self, params: Any, /, **given: Any) -> Any:
-        """The reference over ``params``, made alike."""
+        """The reference over ``params``, made alike; what the transforms of ours do, it does by itself."""
         assert self.reference is not None
-        return self.reference(params, **self._arguments(given))
+        arguments = self._arguments(given)
+        arguments.pop("transforms", None)
+        return self.reference(params, **arguments)
 
     def _arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         rate = {} if self.lr is None else {"lr": self.lr}
