@@ -23,6 +23,9 @@ thalweg.Lookahead(thalweg.AdamW(params), k=5, alpha=0.5).step()
 thalweg.ASAM(torch.optim.SGD(params), rho=0.5, eta=None).first_step(zero_grad=True)
 thalweg.EMA(params)  # type: ignore[arg-type]
 thalweg.Mechanic(thalweg.SGD(params), n=6)  # type: ignore[call-arg]
+thalweg.AdamW(params, 0.1, transforms=[thalweg.transforms.clip_global_norm(1.0), thalweg.transforms.grokfast(2.0, 0.9)])
+thalweg.AdamW(params, transforms=[thalweg.transforms.clip_norm("small")])  # type: ignore[arg-type]
+thalweg.transforms.grokfast(2.0, beta=0.9)  # type: ignore[call-arg]
 
 
 class Signed(Optimizer):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from thalweg import optim as optim
     from thalweg import schedule as schedule
     from thalweg import train as train
+    from thalweg import transforms as transforms
     from thalweg import wrap as wrap
     from thalweg.optim import *  # noqa: F403 - the list of optimizers stands in thalweg/optim/__init__.py
     from thalweg.registry import create as create
@@ -19,7 +20,7 @@ else:
     from thalweg._base import lazy as _lazy
 
     _HOMES = {
-        **dict.fromkeys(("groups", "optim", "schedule", "train", "wrap")),
+        **dict.fromkeys(("groups", "optim", "schedule", "train", "transforms", "wrap")),
         **dict.fromkeys(("create", "optimizers"), "registry"),
     }
     #: what those are made of

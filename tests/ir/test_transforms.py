@@ -8,7 +8,9 @@ import torch
 
 import thalweg
 from tests.cases import distance, parameters
+from thalweg import transforms
 from thalweg.ir import counter_rng
+from thalweg.ir.transforms import STANDARD
 
 BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
 SHAPES = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
@@ -323,6 +325,26 @@ def test_hyperball_does_not_drift(backend, dtype):
 
 
 @BACKENDS
+@pytest.mark.parametrize("make", [thalweg.LAMB, thalweg.AdamW], ids=lambda make: make.__name__)
+def test_hyperball_keeps_norms_where_a_trust_ratio_scales_the_direction_too(backend, make):
+    """The step on the sphere is of the scaled direction: what its length comes to follows from that."""
+    ends = []
+    for flags in ({"weight_decay": 0.1}, {"weight_decay": 0.0}):
+        params = parameters([(6, 4), (5,)])
+        before = params[0].detach().norm()
+        ratio = {} if make is thalweg.LAMB else {"trust_ratio": True}
+        optimizer = make(params, lr=0.05, hyperball=True, backend=backend, eps=1e-6, **ratio, **flags)
+        for step in range(5):
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g
+            optimizer.step()
+        assert params[0].detach().norm() / before == pytest.approx(1, abs=1e-14)
+        ends.append(params)
+    assert distance([ends[0][0]], [ends[1][0]]) < 1e-12  # what keeps its norm does not decay
+    assert distance([ends[0][1]], [ends[1][1]]) > 1e-4
+
+
+@BACKENDS
 def test_hyperball_leaves_alone_what_has_no_direction_and_what_has_no_norm(backend):
     still, zero = (torch.nn.Parameter(x) for x in (torch.ones(2, 2), torch.zeros(2, 2)))
     still.grad, zero.grad = torch.zeros(2, 2), torch.ones(2, 2)
@@ -416,20 +438,28 @@ def test_independent_decay_follows_the_schedule_but_not_the_learning_rate(backen
         torch.testing.assert_close(end, torch.full_like(end, expected))
 
 
-MODIFIERS = {
-    "maximize": True, "clip_value": 0.5, "clip_norm": 0.5, "clip_global_norm": 0.5, "clip_adaptive": 0.1,
-    "centralize": True, "gradient_noise": 0.3, "grokfast": 2.0, "orthograd": True, "cautious": True,
-    "cautious_decay": True, "hyperball": True, "trust_ratio": True,
-}  # fmt: skip
+#: THE table of built-in transforms: a row each, with values at which a few steps show what it does
+ROWS = [
+    transforms.maximize(), transforms.clip_value(0.5), transforms.clip_norm(0.5), transforms.clip_global_norm(0.5),
+    transforms.clip_adaptive(0.1), transforms.centralize(), transforms.gradient_noise(0.3), transforms.grokfast(2.0),
+    transforms.orthograd(), transforms.cautious(), transforms.cautious_decay(), transforms.hyperball(),
+    transforms.trust_ratio(),
+]  # fmt: skip
+
+
+def test_each_built_in_transform_has_a_row():
+    known = [t for t in vars(transforms).values() if isinstance(t, type) and issubclass(t, transforms.Transform)]
+    assert {type(row) for row in ROWS} == {t for t in known if t is not transforms.Transform}
+    assert set(STANDARD) <= set(known)
 
 
 #: their directions have the sign of the gradient, so there is nothing to be cautious about
-ALWAYS_AGREE = {(thalweg.SGD, "cautious"), (thalweg.RMSprop, "cautious")}
+ALWAYS_AGREE = {(thalweg.SGD, transforms.cautious), (thalweg.RMSprop, transforms.cautious)}
 CHANGING = [
-    (make, flag)
+    (make, row)
     for make in (thalweg.AdamW, thalweg.SGD, thalweg.RMSprop, thalweg.Lion)
-    for flag in MODIFIERS
-    if (make, flag) not in ALWAYS_AGREE
+    for row in ROWS
+    if (make, type(row)) not in ALWAYS_AGREE
 ]
 
 
@@ -439,13 +469,13 @@ def decayed(make):
     return {"weight_decay": 0.1, **({"decoupled_weight_decay": True} if free else {})}
 
 
-@pytest.mark.parametrize(("make", "flag"), CHANGING)
-def test_every_modifier_changes_the_trajectory(make, flag):
+@pytest.mark.parametrize(("make", "row"), CHANGING, ids=lambda x: getattr(x, "__name__", repr(x)))
+def test_every_transform_changes_the_trajectory(make, row):
     ends = []
-    plain = decayed(make) if flag == "cautious_decay" else {}
-    for flags in (plain, {**plain, flag: MODIFIERS[flag]}):
+    flags = decayed(make) if isinstance(row, transforms.cautious_decay) else {}
+    for listed in ([], [row]):
         params = parameters(SHAPES)
-        optimizer = make(params, lr=0.01, **flags)
+        optimizer = make(params, lr=0.01, transforms=listed, **flags)
         for step in range(6):
             for p, g in zip(params, gradients(params, step, scale=1.0 + 3 * step), strict=True):
                 p.grad = g
@@ -454,15 +484,15 @@ def test_every_modifier_changes_the_trajectory(make, flag):
     assert distance(*ends) > 1e-6
 
 
-PAIRS = list(itertools.combinations(MODIFIERS, 2))
+PAIRS = list(itertools.combinations(ROWS, 2))
 
 
-@pytest.mark.parametrize(("one", "two"), PAIRS, ids=lambda x: x)
-def test_two_modifiers_together_agree_over_backends(one, two):
+@pytest.mark.parametrize(("one", "two"), PAIRS, ids=repr)
+def test_two_transforms_together_agree_over_backends(one, two):
     ends = []
     for backend in ("eager", "foreach", "cpu"):
         params = parameters(SHAPES)
-        optimizer = thalweg.AdamW(params, lr=0.01, backend=backend, **{k: MODIFIERS[k] for k in (one, two)})
+        optimizer = thalweg.AdamW(params, lr=0.01, backend=backend, transforms=[one, two])
         for step in range(3):
             for p, g in zip(params, gradients(params, step), strict=True):
                 p.grad = g
@@ -470,6 +500,26 @@ def test_two_modifiers_together_agree_over_backends(one, two):
         ends.append(params)
     assert distance(ends[0], ends[1]) < 1e-12
     assert distance(ends[0], ends[2]) < 1e-12
+
+
+@BACKENDS
+@pytest.mark.parametrize("row", [row for row in ROWS if type(row) in STANDARD], ids=repr)
+def test_one_in_the_list_is_the_keyword_to_the_bit(backend, row):
+    ends = []
+    for given in ({"transforms": [row]}, row.given):
+        params = parameters(SHAPES, torch.float32)
+        optimizer = thalweg.AdamW(params, lr=0.01, backend=backend, seed=3, **given)
+        for step in range(3):
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g
+            optimizer.step()
+        ends.append((params, [optimizer.state[p] for p in params], optimizer.param_groups[0]))
+    (ours, states, group), (theirs, others, other) = ends
+    assert all(map(torch.equal, ours, theirs))
+    for mine, its in zip(states, others, strict=True):
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[name], its[name]) for name in mine)
+    assert {k: v for k, v in group.items() if k != "params"} == {k: v for k, v in other.items() if k != "params"}
 
 
 @pytest.mark.parametrize(("flags", "message"), [

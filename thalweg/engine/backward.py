@@ -16,8 +16,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine.protocol import SteppedOptimizer
-from thalweg.ir.trace import specializations, sums_over_all
-from thalweg.runtime.sharding import averaged_later
+from thalweg.runtime.sharding import averaged_later, check_alone
 
 
 class InBackward:
@@ -36,7 +35,7 @@ class InBackward:
         self.looked = False
         self._refuse_averaged_later()
         for group in optimizer.param_groups:
-            _check(type(optimizer), group)
+            check_alone(optimizer.rule, group)
             if any(p.grad is not None for p in group["params"]):
                 raise bad_argument("grad", "a gradient that is there already", "none: call zero_grad() first")
         for i in range(len(optimizer.param_groups)):
@@ -52,7 +51,7 @@ class InBackward:
     def watch(self, i: int) -> None:
         """Register the hooks that are missing in a group; a parameter that asks for no gradient now may do so later."""
         group = self.optimizer.param_groups[i]
-        _check(type(self.optimizer), group)
+        check_alone(self.optimizer.rule, group)
         for p in group["params"]:
             if p.requires_grad and p not in self.hooks:
                 hook = functools.partial(_arrived, weakref.ref(self))
@@ -67,9 +66,6 @@ class InBackward:
         i = self.groups.get(p)
         if i is None:
             return
-        group = optimizer.param_groups[i]
-        if group["clip_global_norm"] is not None:
-            _check(type(optimizer), group)
         if p in self.done:
             p.grad = None
             raise RuntimeError(
@@ -128,21 +124,6 @@ def _arrived(me: weakref.ref[InBackward], p: Tensor) -> None:
     here = me()
     if here is not None:
         here.step(p)
-
-
-def _check(rule: Any, group: dict[str, Any]) -> None:
-    """Refuse a group whose updates need the gradients of all."""
-    if group["clip_global_norm"] is not None:
-        raise bad_argument(
-            "clip_global_norm",
-            group["clip_global_norm"],
-            "None: it needs all gradients at once",
-            "clip_norm bounds each tensor's",
-        )
-    if any(map(sums_over_all, specializations(rule, group))):
-        raise bad_argument(
-            "optimizer", rule.__name__, "a rule that updates each tensor by itself: this one sums over all"
-        )
 
 
 def _refuse_scaler(optimizer: SteppedOptimizer) -> None:

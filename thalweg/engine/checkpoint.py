@@ -42,8 +42,9 @@ def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str,
         ValueError: unless it is one of the same rule and of these parameters.
     """
     fitting.check_keys(state_dict)
+    fitting.check_transforms(optimizer.rule, state_dict)
     state_dict = fitting.by_name(state_dict, optimizer.param_groups)
-    rule = type(optimizer)
+    rule = optimizer.rule
     owners: dict[Any, tuple[Tensor, dict[str, Any]]] = {}
     for mine, theirs in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
         pairs = zip(theirs["params"], mine["params"], strict=False)
@@ -59,14 +60,15 @@ def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str,
     specs = rule.states.values()
     names = [name for spec in specs for name in (spec.name, f"{spec.name}_scale")]
     hypers = [*rule.hypers, *(spec.name for spec in specs if spec.kind == "shared")]
-    fitting.check_rule(rule.kin, fields.kindred(rule), hypers, [*names, *rule.kept_besides, MASTER], needed, state_dict)
+    known = [*names, *optimizer.kept_besides, MASTER]
+    fitting.check_rule(optimizer.kin, fields.kindred(rule), hypers, known, needed, state_dict)
     return state_dict
 
 
 def restore(optimizer: SteppedOptimizer) -> None:
     """Bring every state to the optimizer's format; on the way in from a checkpoint, from what was saved."""
     saved = _by_parameter(optimizer)
-    rule = type(optimizer)
+    rule = optimizer.rule
     for group in optimizer.param_groups:
         specs_of = {matrix: kept_states(rule, group, matrix) for matrix in (True, False)}
         for p in group["params"]:

@@ -17,9 +17,12 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import bad_argument
+from thalweg.ir.transforms import STANDARD
 
 #: key of the rule in a checkpoint
 RULE = "rule"
+#: key, in what stands there, of the transforms of a list
+TRANSFORMS = "transforms"
 #: under which names wrappers keep theirs beside the states and hyperparameters of the optimizer
 PREFIXES: set[str] = set()
 #: what schedulers, loggers and this library write into groups, whatever the rule; some are other rules' hyperparameters
@@ -110,6 +113,33 @@ def check_rule(
     foreign = [key for key in dict.fromkeys(foreign) if not _wrappers(key)]
     if foreign:
         _refuse(name, " or ".join(likely), foreign)
+
+
+def check_transforms(rule: Any, state_dict: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that was saved with transforms that the optimizer lacks; warn of those that it lacks itself.
+
+    Those that every optimizer has as keywords may come and go: what they do stands in the groups.
+
+    Raises:
+        ValueError: that names them, before anything changes.
+    """
+    if RULE not in state_dict:  # torch's, or passed through others' hands: its states tell
+        return
+    everybodys = {t.__name__ for t in STANDARD}
+    theirs = [name for name in state_dict[RULE].get(TRANSFORMS, "").split(", ") if name not in {"", *everybodys}]
+    mine = [t.__name__ for t in rule.listed if t.__name__ not in everybodys]
+    name = rule.__name__
+    if more := [t for t in theirs if t not in mine]:
+        raise bad_argument(
+            "state_dict", f"a checkpoint of {name} with transforms={more}", "those of this optimizer: it has "
+            f"{', '.join(mine) or 'none'}", f"Build it with transforms=[{', '.join(theirs)}], each with its values",
+        )  # fmt: skip
+    if less := [t for t in mine if t not in theirs]:
+        warnings.warn(
+            f"the checkpoint was saved without transforms={less}: they begin with the next step, with the values that "
+            f"{name} was given",
+            stacklevel=2,
+        )
 
 
 def _refuse(name: str, other: str, foreign: Sequence[str]) -> None:

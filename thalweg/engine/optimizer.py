@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
@@ -18,6 +19,8 @@ from thalweg.engine.plan_report import PlanReport
 from thalweg.ir import fields
 from thalweg.ir.fields import Hyper, StateSpec, count, hyper, number, shared, state
 from thalweg.ir.trace import specializations, specialize, trace
+from thalweg.ir.transforms import STANDARD, listing
+from thalweg.ir.transforms.base import Transform
 from thalweg.runtime import sharding
 from thalweg.runtime.backends import select
 from thalweg.runtime.formats import Storage
@@ -26,6 +29,21 @@ from thalweg.runtime.stepper import Stepper, draws
 FORMATS = (None, "float32", "bfloat16", "int8")
 #: how torch says in which way a step is computed; they stand in the groups, so that its checkpoints keep them
 TORCHS = ("foreach", "fused", "capturable", "differentiable")
+
+
+def _surround(cls: Any, given: Sequence[Transform]) -> None:
+    """Make transforms a part of a class: what they declare, unless it says otherwise of a name, is declared by it."""
+    added = {}
+    if given:
+        new = listing.checked(cls, given)
+        added = listing.declared(cls, new)
+        cls.listed = (*cls.listed, *map(type, new))
+    for t in cls.__dict__.get("standard", ()):
+        added |= {**{name: replace(h, kw_only=True) for name, h in t.hypers.items()}, **t.states}
+    cls._declared |= {name: one for name, one in added.items() if name not in cls._declared}
+    cls.standard = tuple(t for t in cls.standard if t not in cls.listed)
+    cls.drawing = tuple(t.switch for t in (*cls.standard, *cls.listed) if t.draws)
+    cls.firsts = {name: t.first for t in (*cls.standard, *cls.listed) for name in t.states}
 
 
 @dataclass_transform(field_specifiers=(hyper, state, number, count, shared))
@@ -37,12 +55,20 @@ class Declared(torch.optim.Optimizer):
     setup: ClassVar[dict[str, Hyper]]
     #: its name, and what its checkpoints have in common with those of classes that they may go to
     kin: ClassVar[dict[str, str]]
+    #: what surrounds the direction: the transforms that are keywords of every optimizer, and those of the class's list
+    standard: ClassVar[tuple[type[Transform], ...]] = ()
+    listed: ClassVar[tuple[type[Transform], ...]] = ()
+    #: by state of a transform, the number of a step that tells whether it begins
+    firsts: ClassVar[dict[str, str]] = {}
+    #: the switches of those that draw random numbers; "" of one that always does
+    drawing: ClassVar[tuple[str, ...]] = ()
     _arguments: ClassVar[inspect.Signature]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Collect what the class body declares."""
+    def __init_subclass__(cls, transforms: Sequence[Transform] = (), **kwargs: Any) -> None:
+        """Collect what the class body declares, and what its transforms do: ``class Mine(AdamW, transforms=[…])``."""
         super().__init_subclass__(**kwargs)
         fields.collect(cls)
+        _surround(cls, transforms)
         arguments: dict[str, Hyper] = fields.declarations(cls, Hyper)
         cls.hypers = {name: h for name, h in arguments.items() if not h.setup}
         cls.states = fields.declarations(cls, StateSpec)
@@ -51,41 +77,27 @@ class Declared(torch.optim.Optimizer):
         cls._arguments = fields.signature(arguments)
         cls.__signature__ = fields.own_signature(cls) or cls._arguments  # type: ignore[attr-defined]
         root: Any = next(base for base in cls.__mro__ if Declared in base.__bases__)
-        if cls is not root and cls.__dict__.get("__doc__"):
-            common = fields.declarations(root, Hyper)
+        if cls.__dict__.get("__doc__"):
+            common = {} if cls is root else fields.declarations(root, Hyper)
             cls.__doc__ = docstrings.with_arguments(cls.__doc__ or "", docstrings.PARAMS, arguments, common)
 
 
 class Optimizer(Declared):
     """Base of every optimizer here: a subclass declares hyperparameters and state, and one pure ``direction``.
 
-    What surrounds every direction, in the order in which it acts, is written in :mod:`thalweg.ir.transforms`.
+    What surrounds every direction is written in :mod:`thalweg.ir.transforms`, with formulas and sources, and with the
+    order in which it acts. The keywords of it are at the end of the list.
 
     Args:
         params: an iterable of parameters, of (name, parameter) pairs, or of dicts (param groups), as in torch; a whole
             model where the optimizer says so.
         weight_decay: λ. Coupled (added to the gradient) or decoupled, as the optimizer's own text says.
-        maximize: climb instead of descend.
         decoupled_weight_decay: decay the weights themselves (p ← p − lr·wd·p) instead of adding wd·p to the gradient.
         independent_weight_decay: decoupled decay that follows the schedule but not the size of the learning rate
             (p ← p − wd·p·lr/initial lr).
-        clip_value: each element of the gradient into [−c, c]. None is off, here and below.
-        clip_norm: each tensor's gradient to a norm of at most c.
-        clip_global_norm: the whole gradient to a norm of at most c, as ``torch.nn.utils.clip_grad_norm_``.
-        clip_adaptive: each row of a gradient to at most c times the norm of that row of the parameter.
-        centralize: subtract from each row of a gradient its mean, for tensors of two dimensions or more.
-        gradient_noise: η, variance of the normal numbers that are added to a gradient at the first step; 0 is off.
-            They depend on ``seed``, the update and the parameter's position, and are the same on every backend.
-        gradient_noise_decay: γ, power of the step by which that variance is divided.
-        grokfast: λ, how much of the gradient's slow part is added to it; 0 is off. Keeps one state, ``grokfast_ema``.
-        grokfast_alpha: α, share of the slow part that is kept at a step.
-        orthograd: take from each tensor's gradient what points along the weights, and keep its length.
-        cautious: move only where the direction agrees with the gradient.
-        cautious_decay: decoupled decay only where the direction, too, brings the weight nearer to 0.
-        hyperball: True keeps the norm of each matrix (two dimensions or more), ``"all"`` that of every tensor; ``lr``
-            is then the length of a step relative to that norm, and there is no decoupled decay. Give embeddings and the
-            output a group with ``hyperball=False``. Keeps a number a tensor, ``hyperball_radius``.
-        trust_ratio: scale each tensor's direction to the norm of the tensor.
+        transforms: what surrounds the direction besides, next to it and in this order, as in
+            ``[clip_global_norm(1.0), grokfast(2.0)]``: see :mod:`thalweg.transforms`. The list is one for all groups;
+            what its transforms declare are hyperparameters of the groups.
         backend: ``"auto"``, ``"eager"``, ``"foreach"``, ``"cpu"`` or ``"triton"``; ``repr`` says which runs and why.
         state_dtype: keep the state as ``"float32"``, ``"bfloat16"`` or ``"int8"`` (codes with a scale for each 128
             elements); None is the parameter's dtype. A torch.dtype serves too.
@@ -115,36 +127,31 @@ class Optimizer(Declared):
     matrices_apart: ClassVar[bool] = False
     #: what a subclass keeps in a parameter's state besides what it declares
     kept_besides: ClassVar[tuple[str, ...]] = ()
+    standard = STANDARD
 
     params: Iterable[Any] | nn.Module
     if not TYPE_CHECKING:  # where a base declares a name, type checkers put it first: each rule says where these stand
         weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
         decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
-    maximize: bool = hyper(default=False, doc="climb instead of descend", kw_only=True)
     independent_weight_decay: bool = hyper(default=False, doc="decay by wd·lr/initial lr", kw_only=True)
-    clip_value: float | None = hyper(
-        default=None, within="(0, ∞)", doc="bound of an element of g", off=None, kw_only=True
-    )
-    clip_norm: float | None = hyper(
-        default=None, within="(0, ∞)", doc="bound of a tensor's ‖g‖", off=None, kw_only=True
-    )
-    clip_global_norm: float | None = hyper(
-        default=None, within="(0, ∞)", doc="bound of ‖g‖ over all", off=None, kw_only=True
-    )
-    clip_adaptive: float | None = hyper(
-        default=None, within="(0, ∞)", doc="bound of a row's ‖g‖/‖p‖", off=None, kw_only=True
-    )
-    centralize: bool = hyper(default=False, doc="take from each row of g its mean", kw_only=True)
-    gradient_noise: float = hyper(default=0.0, within="[0, ∞)", doc="η, variance of g's noise", off=0, kw_only=True)
-    gradient_noise_decay: float = hyper(default=0.55, within="[0, ∞)", doc="γ, its power of 1/t", kw_only=True)
-    grokfast: float = hyper(default=0.0, within="[0, ∞)", doc="λ, weight of g's slow part", off=0, kw_only=True)
-    grokfast_alpha: float = hyper(default=0.98, within="[0, 1)", doc="α, share of the slow part kept", kw_only=True)
-    orthograd: bool = hyper(default=False, doc="take from g what points along p", kw_only=True)
-    cautious: bool = hyper(default=False, doc="move only where u agrees with g", kw_only=True)
-    cautious_decay: bool = hyper(default=False, doc="decay only where u shrinks p too", kw_only=True)
-    hyperball: bool | Literal["all"] = hyper(default=False, doc="keep a tensor's norm", kw_only=True)
-    trust_ratio: bool = hyper(default=False, doc="scale u by ‖p‖/‖u‖, a tensor at a time", kw_only=True)
+    if TYPE_CHECKING:  # what the transforms in STANDARD declare, for editors; a test holds the two together
+        maximize: bool = hyper(default=False, kw_only=True)
+        clip_value: float | None = hyper(default=None, kw_only=True)
+        clip_norm: float | None = hyper(default=None, kw_only=True)
+        clip_global_norm: float | None = hyper(default=None, kw_only=True)
+        clip_adaptive: float | None = hyper(default=None, kw_only=True)
+        centralize: bool = hyper(default=False, kw_only=True)
+        gradient_noise: float = hyper(default=0.0, kw_only=True)
+        gradient_noise_decay: float = hyper(default=0.55, kw_only=True)
+        grokfast: float = hyper(default=0.0, kw_only=True)
+        grokfast_alpha: float = hyper(default=0.98, kw_only=True)
+        orthograd: bool = hyper(default=False, kw_only=True)
+        cautious: bool = hyper(default=False, kw_only=True)
+        cautious_decay: bool = hyper(default=False, kw_only=True)
+        hyperball: bool | Literal["all"] = hyper(default=False, kw_only=True)
+        trust_ratio: bool = hyper(default=False, kw_only=True)
     transposed: bool = hyper(default=False, doc="matrices are kept as (in, out, …)", kw_only=True, init=False)
+    transforms: Sequence[Transform] = hyper(default=(), kw_only=True, setup=True)
     backend: Literal["auto", "eager", "foreach", "cpu", "triton"] = hyper(default="auto", kw_only=True, setup=True)
     state_dtype: Literal["float32", "bfloat16", "int8"] | torch.dtype | None = hyper(
         default=None, kw_only=True, setup=True
@@ -157,16 +164,14 @@ class Optimizer(Declared):
     capturable: bool = hyper(default=False, kw_only=True, setup=True)
     differentiable: bool = hyper(default=False, kw_only=True, setup=True)
 
-    gradient_noise_step: Tensor = number(doc="t, steps with noise so far", when=lambda h: h.gradient_noise)
-    grokfast_ema: Tensor = state(doc="μ, slow part of g", when=lambda h: h.grokfast)
-    hyperball_radius: Tensor = state(doc="R, norm at first", per="tensor", when=lambda h: h.hyperball)
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = fields.given(type(self), self._arguments, args, kwargs)
-        params = given.pop("params")
+        params, listed = given.pop("params"), listing.checked(type(self), given.pop("transforms"))
+        given = listing.given(type(self), listed, given)
+        self.rule = listing.surrounded(type(self), tuple(map(type, listed)))
         if isinstance(params, nn.ParameterList):  # a module, but parameters all the same
             params = list(params)
-        for name, h in {**self.setup, **self.hypers}.items():
+        for name, h in {**self.setup, **self.rule.hypers}.items():
             if name in given:
                 h.check(given[name])
         _refuse_torchs_own(given)
@@ -175,10 +180,10 @@ class Optimizer(Declared):
         self.seed = given["seed"]
         if given["fused"]:  # torch.amp.GradScaler then hands over its scale, and what it found
             self._step_supports_amp_scaling = True
-        self._stepper = Stepper(type(self), self.backend, self.storage, self.seed)
+        self._stepper = Stepper(self.rule, self.backend, self.storage, self.seed)
         self._in_backward: backward.InBackward | None = None
         self._constructed = False
-        defaults = {name: fields.frozen(given.get(name, h.default)) for name, h in self.hypers.items()}
+        defaults = {name: fields.frozen(given.get(name, h.default)) for name, h in self.rule.hypers.items()}
         self._check_together(defaults)
         defaults |= {name: given[name] for name in TORCHS}
         super(Declared, self).__init__(self._groups(params, given), defaults)
@@ -237,12 +242,12 @@ class Optimizer(Declared):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; misspelt keys and values outside their range are refused before the group is added."""
         if isinstance(param_group, dict):
-            fields.check_keys(type(self).__name__, param_group, self.hypers, self.setup.keys() - {*TORCHS, "seed"})
-            self.check_hypers(param_group)
+            fields.check_keys(type(self).__name__, param_group, self.rule.hypers, self.setup.keys() - {*TORCHS, "seed"})
+            self.rule.check_hypers(param_group)
             _refuse_torchs_own(param_group)
             param_group = {
                 **param_group,
-                **{n: fields.frozen(param_group[n]) for n in self.hypers if n in param_group},
+                **{n: fields.frozen(param_group[n]) for n in self.rule.hypers if n in param_group},
             }
         add_param_group(self, param_group)
         try:
@@ -265,20 +270,21 @@ class Optimizer(Declared):
             raise bad_argument(
                 "independent_weight_decay", True, "False, unless decay is decoupled and lr is not 0 at first"
             )
-        for key in specializations(type(self), group):
+        for key in specializations(self.rule, group):
             trace(key)
-        sharding.check(type(self), group, self.storage.state_dtype)
-        of_rows = [name for name in ("centralize", "clip_adaptive", "hyperball") if group[name]]
+        sharding.check(self.rule, group, self.storage.state_dtype)
+        h = SimpleNamespace(**group)
+        of_rows = [t for t in (*self.rule.standard, *self.rule.listed) if t.of_rows and t.is_on(h)]
         if of_rows and any(p.is_complex() for p in group["params"]):
-            raise bad_argument(
-                of_rows[0], group[of_rows[0]], "off for complex tensors, which are seen as rows of pairs"
-            )
+            switch = of_rows[0].switch
+            what, value = (switch, group[switch]) if switch else ("transforms", of_rows[0].__name__)
+            raise bad_argument(what, value, "off for complex tensors, which are seen as rows of pairs")
         if group["independent_weight_decay"]:
             group.setdefault("first_lr", fields.plain(group["lr"]))
 
     def _begin_noise(self) -> None:
         """What random bits depend on stands in the groups: a checkpoint keeps it, and torch's loaders pass it on."""
-        if draws(self.storage, self.param_groups):
+        if draws(self.rule, self.storage, self.param_groups):
             for group in self.param_groups:
                 group.setdefault("seed", self.seed)
                 group.setdefault("updates", 0)
@@ -289,7 +295,7 @@ class Optimizer(Declared):
         for group in self.param_groups:
             for spec in self._stepper.shared:
                 if spec.name not in group:
-                    common = spec.name in first and spec.name in trace(specialize(type(self), group)).common
+                    common = spec.name in first and spec.name in trace(specialize(self.rule, group)).common
                     group[spec.name] = first[spec.name] if common else float(spec.fill(SimpleNamespace(**group)))
 
     # -- the step ---------------------------------------------------------------------------------------------------
@@ -338,7 +344,8 @@ class Optimizer(Declared):
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch, with the name of the rule."""
-        return {**super().state_dict(), fitting.RULE: dict(self.kin)}
+        listed = {fitting.TRANSFORMS: ", ".join(t.__name__ for t in self.rule.listed)} if self.rule.listed else {}
+        return {**super().state_dict(), fitting.RULE: {**self.kin, **listed}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch; each state is brought to this optimizer's format, whatever format it was saved in.
@@ -365,17 +372,20 @@ class Optimizer(Declared):
         return {
             **super().__getstate__(),
             **{name: self.__dict__[name] for name in names if name in self.__dict__},
+            "_listed": self.rule.listed[len(type(self).listed) :],
             "_fused_into_backward": self._in_backward is not None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        fused = state.pop("_fused_into_backward", False)
+        fused, kinds = state.pop("_fused_into_backward", False), state.pop("_listed", ())
+        if "rule" not in self.__dict__:
+            self.rule = listing.surrounded(type(self), kinds)
         self.__dict__.setdefault("_in_backward", None)
         self.__dict__.setdefault("_constructed", True)
         super().__setstate__(state)
-        self._stepper = Stepper(type(self), self.backend, self.storage, self.seed)
+        self._stepper = Stepper(self.rule, self.backend, self.storage, self.seed)
         for group in self.param_groups:
-            for name, h in self.hypers.items():
+            for name, h in self.rule.hypers.items():
                 group.setdefault(name, self.defaults.get(name, h.default))
                 if h.constant:  # a checkpoint of a sibling (Adam's in AdamW) does not change what this class is
                     group[name] = h.default

@@ -83,10 +83,10 @@ class PlanReport:
             if is_lazy(p) or name_of(p.dtype) not in PLAIN:  # no shape yet; frozen codes, of a quantized model say
                 continue
             x = local(p.detach())
-            same[is_matrix(type(opt), p), x.device, x.dtype, is_dense(x), opaque(x)].append(x)
+            same[is_matrix(opt.rule, p), x.device, x.dtype, is_dense(x), opaque(x)].append(x)
         parts = []
         for (matrix, _, dtype, dense, _), params in same.items():
-            key, specs = specialize(type(opt), group, matrix=matrix), kept_states(type(opt), group, matrix)
+            key, specs = specialize(opt.rule, group, matrix=matrix), kept_states(opt.rule, group, matrix)
             formats = formats_of(dtype, specs, opt.storage)
             seen = [oriented(x, x, group["transposed"]) for x in params]
             batch = Batch(key, formats, seen, seen, {}, {}, [], dense)
@@ -127,16 +127,17 @@ class PlanReport:
         opt = self.optimizer
         used = dict.fromkeys((part.backend, part.why) for part in self.parts)
         what = "; ".join(f"{name}, {why}" for name, why in used) or opt.backend
-        lines = [f"{type(opt).__name__} (backend: {what})"]
+        lines = [f"{_title(opt)} (backend: {what})"]
         for i, group in enumerate(opt.param_groups):
             size = sum(p.numel() for p in group["params"] if not is_lazy(p))
             lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters{_names(group)}")
-            changed = {k: group[k] for k, h in opt.hypers.items() if group[k] != h.default}
-            lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **changed}.items()))
+            always = {name for t in opt.rule.listed for name in t.hypers}
+            shown = {k: group[k] for k, h in opt.rule.hypers.items() if k in always or group[k] != h.default}
+            lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **shown}.items()))
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        lines = [type(self.optimizer).__name__]
+        lines = [_title(self.optimizer)]
         for part in self.parts:
             size = f"{part.tensors} {part.what}, {part.elements:,} parameters, {part.dtype}"
             lines += [f"  group {part.group}: {size}", f"    backend {part.backend}: {part.why}"]
@@ -152,6 +153,12 @@ class PlanReport:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def _title(optimizer: SteppedOptimizer) -> str:
+    """The class, and what stands around it that its constructor was given or it has in its own list."""
+    listed = ", ".join(t.__name__ for t in optimizer.rule.listed)
+    return type(optimizer).__name__ + (f" with {listed}" if listed else "")
 
 
 def _other_bytes(specs: list[StateSpec], params: list[Tensor], h: Any) -> float:

@@ -12,6 +12,7 @@ from thalweg.runtime.stepper import Stepper
 class SteppedOptimizer(RuleClass, Protocol):
     """An instance of :class:`thalweg.engine.optimizer.Optimizer`, which imports those who ask."""
 
+    rule: type[RuleClass]
     kin: ClassVar[dict[str, str]]
     kept_besides: ClassVar[tuple[str, ...]]
     param_groups: list[dict[str, Any]]

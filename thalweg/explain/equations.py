@@ -32,7 +32,7 @@ from thalweg.explain.expression import (
 )
 from thalweg.explain.spelling import Latex, Unicode
 from thalweg.explain.symbols import Symbols, from_code
-from thalweg.ir import ops, transforms
+from thalweg.ir import ops
 from thalweg.ir.ops import HOST
 from thalweg.ir.trace import RuleClass, Specialization, TracedRule, specialize, trace
 
@@ -153,7 +153,8 @@ def _mark(key: Specialization) -> _Marked:
     body = {"direction": staticmethod(direction), "__module__": rule.__module__}
     heard = cast(type[RuleClass], type(rule.__name__, (rule,), body))
     homes = {sys.modules[c.__module__] for c in rule.__mro__ if "direction" in c.__dict__}
-    files = {getattr(home, "__file__", None) for home in (*homes, transforms)}
+    homes |= {sys.modules[t.__module__] for t in (*rule.standard, *rule.listed)}
+    files = {getattr(home, "__file__", None) for home in homes}
     with _listening(files, names):
         traced = trace(replace(key, rule=heard))
     return _Marked(traced, seen["g"].node, getattr(seen["u"], "node", None), names)
@@ -282,7 +283,7 @@ class _Builder:
         return call(name, args, extent)
 
     def _symbol(self, name: str, extent: ops.Extent) -> Expr:
-        if name == "first" or name in transforms.FIRSTS:
+        if name == "first" or name in self.traced.specialization.rule.firsts.values():
             return FIRST
         if name == "g":
             plain = self.marked.gradient.op == "placeholder"

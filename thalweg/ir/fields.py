@@ -307,12 +307,12 @@ def _choices(annotation: str) -> tuple[Any, ...] | None:
     return *((None,) if "None" in kinds else ()), *((False, True) if "bool" in kinds else ()), *found
 
 
-def signature(hypers: Mapping[str, Hyper]) -> inspect.Signature:
+def signature(hypers: Mapping[str, Hyper], first: str = "params") -> inspect.Signature:
     """The constructor's signature: ``(params, <positional hyperparameters>, *, <keyword-only ones>)``."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD
     own = [h for h in hypers.values() if h.init]
-    parameters = [inspect.Parameter("params", either)]
+    parameters = [inspect.Parameter(first, either)] if first else []
     for ordered in ([h for h in own if not h.kw_only], [h for h in own if h.kw_only]):
         parameters += [
             inspect.Parameter(h.name, keyword if h.kw_only else either, default=h.default, annotation=h.annotation)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from thalweg._base.errors import nearest
 
 
-class State(SimpleNamespace):
+class State:
     """``s``: the state of one parameter. A rule may assign to what it declares, and to nothing else.
 
     Args:
@@ -17,22 +17,23 @@ class State(SimpleNamespace):
         values: what is kept of the parameter, by name.
     """
 
+    __slots__ = ("_known", "_of", "_values")
+
     def __init__(self, rule: Any, values: Mapping[str, Any]) -> None:
-        super().__init__(**values)
         known = {*values, *(spec.name for spec in rule.states.values())}
-        self.__dict__["_of"] = rule.__name__, known
+        _set_up(self, _of=rule.__name__, _known=known, _values=dict(values))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        rule, known = self._of
-        if name not in known:
-            raise _unknown(rule, f"s.{name}", name, known, "state")
-        self.__dict__[name] = value
+        if name not in self._known:
+            raise _unknown(self._of, f"s.{name}", name, self._known, "state")
+        self._values[name] = value
 
-    def __getattr__(self, name: str) -> NoReturn:
-        rule, known = self.__dict__["_of"]
-        if name in known:
-            raise AttributeError(f"{rule}: s.{name} is not kept with these hyperparameters (see its when=)")
-        raise _unknown(rule, f"s.{name}", name, known, "state")
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._known:
+            raise _unknown(self._of, f"s.{name}", name, self._known, "state")
+        if name not in self._values:
+            raise AttributeError(f"{self._of}: s.{name} is not kept with these hyperparameters (see its when=)")
+        return self._values[name]
 
 
 class Hypers(SimpleNamespace):
@@ -54,6 +55,21 @@ class Hypers(SimpleNamespace):
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _unknown(self.__dict__["_of"], f"h.{name}", name, self.__dict__.keys() - {"_of"}, "hyperparameter")
+
+
+def seen_by(transform: Any, s: State, h: Hypers) -> tuple[State, Hypers]:
+    """What a transform knows as ``s`` and ``h``: of the states its own; ``h.first`` tells whether those begin."""
+    mine = State(transform, {})
+    _set_up(mine, _values=s._values)
+    values = {name: value for name, value in vars(h).items() if name != "_of"}
+    if transform.states:
+        values["first"] = values[transform.first]
+    return mine, Hypers(transform, values)
+
+
+def _set_up(s: State, **slots: Any) -> None:
+    for name, value in slots.items():
+        object.__setattr__(s, name, value)
 
 
 def _unknown(rule: str, what: str, name: str, known: Iterable[str], kind: str) -> AttributeError:

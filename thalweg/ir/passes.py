@@ -81,6 +81,11 @@ class Plan:
         """Every sum over a tensor or row, in the order of the stages."""
         return [n for stage in self.stages for n in [*stage.folds, *stage.sums] if isinstance(n.target, ops.Sum)]
 
+    @cached_property
+    def over_all(self) -> bool:
+        """Whether a step follows from sums over all tensors."""
+        return any(stage.gives for stage in self.stages)
+
     @property
     def uses_rows(self) -> bool:
         """Whether some stage must tell rows apart."""

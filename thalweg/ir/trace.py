@@ -16,7 +16,8 @@ from thalweg.ir import ops
 from thalweg.ir.fields import Hyper, StateSpec, of_numpy
 from thalweg.ir.names import Hypers, State
 from thalweg.ir.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
-from thalweg.ir.transforms import FIRSTS, update
+from thalweg.ir.transforms import update
+from thalweg.ir.transforms.base import Transform
 
 #: how many numbers a state of each kind stands for
 EXTENT = {"tensor": ELEMENT, "row": ROW, "per_tensor": PER_TENSOR, "aside": ASIDE, "number": HOST, "shared": HOST}
@@ -43,6 +44,13 @@ class RuleClass(Protocol):
     states: ClassVar[dict[str, StateSpec]]
     takes_sparse: ClassVar[bool]
     matrices_apart: ClassVar[bool]
+    #: what surrounds it: the built-in transforms, and those of its list
+    standard: ClassVar[tuple[type[Transform], ...]]
+    listed: ClassVar[tuple[type[Transform], ...]]
+    #: by state of a transform, the number of the step that tells whether it begins
+    firsts: ClassVar[dict[str, str]]
+    #: the switches of those that draw random numbers; "" of one that always does
+    drawing: ClassVar[tuple[str, ...]]
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
@@ -122,7 +130,7 @@ class _RuleSymbol(fx.Proxy):
 class _RuleTracer(fx.proxy.GraphAppendingTracer):
     """Turns each call into rows of the table, notes the rule's line, and lets a rule ask whether a number is on."""
 
-    def __init__(self, graph: fx.Graph, rule: type) -> None:
+    def __init__(self, graph: fx.Graph, rule: Any) -> None:
         super().__init__(graph)
         self.files = _files(rule)
 
@@ -211,10 +219,14 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         raise UnsupportedOpError(f"{self.line()}: {obj.node.name!r} is one value; it cannot be iterated over")
 
 
-def _files(rule: type) -> set[str]:
-    """The files whose lines are the rule's: those in which it, and the parent that it builds on, state a direction."""
-    stated: list[Any] = [c for c in rule.__mro__ if "direction" in c.__dict__][:2]
-    return {c.direction.__code__.co_filename for c in stated}
+def _files(rule: Any) -> set[str]:
+    """The files whose lines are the rule's: those in which it, and the parent that it builds on, state a direction.
+
+    So are those of the functions of the transforms in its list.
+    """
+    stated = [c.direction for c in rule.__mro__ if "direction" in c.__dict__][:2]
+    stated += [f for t in rule.listed for f in (t.before, t.after, t.step) if f.__module__ != Transform.__module__]
+    return {f.__code__.co_filename for f in stated}
 
 
 def is_matrix(rule: type[RuleClass], p: Tensor) -> bool:
@@ -284,7 +296,7 @@ def trace(key: Specialization) -> TracedRule:
         elif h.symbolic:
             values[name] = symbol(name, HOST, switch=h.switchable)
     kept_ |= {spec.name: symbol(spec.name, HOST) for spec in (*numbers, *shared)}
-    for name in ("first", *FIRSTS, "initial_lr", *(["step"] if key.counted else [])):
+    for name in ("first", *dict.fromkeys(key.rule.firsts.values()), "initial_lr", *(["step"] if key.counted else [])):
         values[name] = symbol(name, HOST)
     values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
     if key.rule.matrices_apart:

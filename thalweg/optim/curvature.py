@@ -126,7 +126,7 @@ class Curvature(Optimizer):
 
     def _fold(self, i: int, group: dict[str, Any], p: Tensor, D: Tensor) -> None:
         """Blend an estimate into the state of the ``i``-th parameter, in whatever format that is kept."""
-        specs, mine = kept_states(type(self), group), self.state[p]
+        specs, mine = kept_states(self.rule, group), self.state[p]
         formats = formats_of(p.dtype, specs, self.storage)
         if "hessian" not in mine:
             begun = [replace(spec, fill=lambda h: 0.0) for spec in specs if spec.name == "hessian"]

@@ -75,7 +75,7 @@ class ScheduleFree(Optimizer):
         for group in self.param_groups:
             if group["train_mode"] == to_train:
                 continue
-            specs, beta = kept_states(type(self), group), plain(self._beta(group))
+            specs, beta = kept_states(self.rule, group), plain(self._beta(group))
             for p in group["params"]:
                 mine = self.state.get(p, {})
                 if mine.get("z") is not None:
@@ -91,7 +91,7 @@ class ScheduleFree(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if any(spec.kind == "count" for spec in self.states.values()):
+        if any(spec.kind == "count" for spec in self.rule.states.values()):
             for group in self.param_groups:  # the authors' code counts steps of the group alone
                 for mine in (self.state[p] for p in group["params"] if "z" in self.state.get(p, {})):
                     mine.setdefault("step", torch.tensor(float(group["k"])))

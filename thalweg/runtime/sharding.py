@@ -58,6 +58,21 @@ def check(rule: Any, group: Mapping[str, Any], state_dtype: str | None) -> None:
         _refuse(rule, group, f"what {ZERO} gives it, a share of the parameters", "all parameters")
 
 
+def check_alone(rule: Any, group: Mapping[str, Any]) -> None:
+    """Refuse a group whose updates need the gradients of all parameters at once.
+
+    Raises:
+        ValueError: that names the option, or the rule.
+    """
+    if not any(map(sums_over_all, specializations(rule, group))):
+        return
+    for name, off in _on(rule, group).items():
+        if not any(map(sums_over_all, specializations(rule, {**group, name: off}))):
+            instead = "clip_norm bounds each tensor's" if name == "clip_global_norm" else "Leave it out"
+            raise bad_argument(name, group[name], f"{off!r}: it needs all gradients at once", instead)
+    raise bad_argument("optimizer", rule.__name__, "a rule that updates each tensor by itself: this one sums over all")
+
+
 def _refuse(rule: Any, group: Mapping[str, Any], what: str, wanted: str) -> None:
     for name in _options(rule, group):
         remedy = "Leave it out" + (
@@ -79,12 +94,17 @@ def _blind(rule: Any, group: Mapping[str, Any]) -> bool:
 
 def _options(rule: Any, group: Mapping[str, Any]) -> list[str]:
     """Options that are on and need whole tensors, though the rule without them does not."""
-    on = {n: _off(h) for n, h in rule.hypers.items() if h.init and not h.constant and _may_be_off(h)}
-    on = {name: off for name, off in on.items() if group[name] != off}
+    on = _on(rule, group)
     plain = {**group, **on}
     if not _blind(rule, plain):
         return []
     return [name for name in on if not _blind(rule, {**plain, name: group[name]})]
+
+
+def _on(rule: Any, group: Mapping[str, Any]) -> dict[str, Any]:
+    """What is on and may be off, with the value at which it is."""
+    found = {n: _off(h) for n, h in rule.hypers.items() if h.init and not h.constant and _may_be_off(h)}
+    return {name: off for name, off in found.items() if group[name] != off}
 
 
 def _may_be_off(h: Hyper) -> bool:

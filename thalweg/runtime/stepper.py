@@ -18,7 +18,6 @@ from torch import Tensor
 
 from thalweg.ir import counter_rng, fields
 from thalweg.ir.trace import Host, RuleClass, Specialization, is_matrix, kept_states, specialize
-from thalweg.ir.transforms import FIRSTS
 from thalweg.native.compiler import CompilerError
 from thalweg.runtime import sharding
 from thalweg.runtime.backends import select
@@ -29,8 +28,6 @@ from thalweg.runtime.tensors import is_dense, local, opaque
 
 #: where a training loop may have left torch.autocast on
 AUTOCAST = ("cpu", "cuda")
-#: the numbers that tell which states begin, where none does
-NO_FIRSTS = dict.fromkeys(("first", *FIRSTS), 0.0)
 
 
 class Stepper:
@@ -51,6 +48,7 @@ class Stepper:
         self.failed: dict[str, str] = {}  # backends whose compiler failed, and what it said
         self.warned_by: dict[str, BoundBatch] = {}  # the batch that warned the user of it
         self.hypers = itemgetter(*rule.hypers)
+        self.no_firsts = dict.fromkeys(("first", *rule.firsts.values()), 0.0)  # what tells which states begin: none
         self.state: dict[Any, Any] | None = None
         self.forget()
 
@@ -91,6 +89,8 @@ class Stepper:
             if only is not None:
                 i, p = only
                 ready = self._prepare((i, id(p)), i, groups, state, [p], inverse_scale)
+                if any(bound.batch.plan.over_all for bound in ready):
+                    sharding.check_alone(self.rule, groups[i])
             else:
                 for i, group in enumerate(groups):
                     ready += self._prepare(i, i, groups, state, group["params"], inverse_scale)
@@ -100,7 +100,7 @@ class Stepper:
         self.undo = []
         if only is None and len(self.batches) > len(groups):
             self.keep_only([where for where in self.batches if not isinstance(where, int) or where < len(groups)])
-        if draws(self.storage, groups):
+        if draws(self.rule, self.storage, groups):
             self._draw(groups, ready, begun)
         totals = _run_stages(ready)
         if self.shared:
@@ -194,14 +194,14 @@ class Stepper:
                     return None
             if not bound.refresh(mine, functools.partial(_states, state, mine)):
                 return None
-            bound.firsts = NO_FIRSTS
+            bound.firsts = self.no_firsts
         return found
 
     def _bind(
         self, key: Specialization, i: int, groups: list[dict[str, Any]], state: dict[Any, Any], owners: list[Tensor]
     ) -> list[BoundBatch]:
         """Sort parameters into batches that take the same step, and create what is missing of their states."""
-        group, rule, storage, around = groups[i], self.rule, self.storage, set(FIRSTS.values())
+        group, rule, storage = groups[i], self.rule, self.storage
         for p in owners:
             check_gradient(p, p.grad, rule)  # type: ignore[arg-type]
         if (
@@ -220,8 +220,7 @@ class Stepper:
             mine = state[p] if specs or storage.master else {}
             if specs or storage.master:
                 self.undo.append((p, mine, dict(mine)))
-            begun = {spec.name for spec in specs if missing(spec, p, h, mine)}
-            firsts = float(bool(begun - around)), *(float(name in begun) for name in FIRSTS.values())
+            firsts = frozenset(rule.firsts.get(spec.name, "first") for spec in specs if missing(spec, p, h, mine))
             if (matrix, p.dtype) not in formats_by:
                 formats_by[matrix, p.dtype] = formats_of(p.dtype, specs, storage)
             formats = formats_by[matrix, p.dtype]
@@ -236,7 +235,7 @@ class Stepper:
         for (*_, firsts, matrix), ps in same.items():
             specs, ids = specs_of[matrix], [self.ids[id(p)] for p in ps]
             states = [state[p] if specs or storage.master else {} for p in ps]
-            begin = dict(zip(("first", *FIRSTS), firsts, strict=True))
+            begin = {**self.no_firsts, **dict.fromkeys(firsts, 1.0)}
             bound = BoundBatch(ps, states, specs, keys[matrix], storage, ids, state, i, begin)
             bound.requested = key
             unmoved = bound.refresh(ps, functools.partial(_states, state, ps))
@@ -279,9 +278,9 @@ def _states(state: dict[Any, Any], owners: list[Tensor]) -> list[Any]:
     return [state.get(p) for p in owners]
 
 
-def draws(storage: Storage, groups: list[dict[str, Any]]) -> bool:
+def draws(rule: type[RuleClass], storage: Storage, groups: list[dict[str, Any]]) -> bool:
     """Whether a step needs random bits."""
-    if any(group["gradient_noise"] for group in groups):
+    if any(not switch or group[switch] for switch in rule.drawing for group in groups):
         return True
     return storage.rounding == "stochastic" or storage.state_dtype not in (None, "float32")
 
