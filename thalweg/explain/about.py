@@ -17,6 +17,7 @@ from thalweg.explain.lineage import ancestors
 from thalweg.explain.plain import plain
 from thalweg.explain.symbols import numbers_of, symbols_in
 from thalweg.ir.fields import Hyper, Interval, StateSpec
+from thalweg.ir.fields import plain as plain_value
 from thalweg.registry import find, wrappers
 
 
@@ -90,7 +91,7 @@ class Explanation:
         }
 
 
-def explain(optimizer: str | type[torch.optim.Optimizer], **flags: Any) -> Explanation:
+def explain(optimizer: str | type[torch.optim.Optimizer] | torch.optim.Optimizer, **flags: Any) -> Explanation:
     """What an optimizer is: idea, formula, lineage, hyperparameters, cost, paper.
 
     >>> print(explain("sgd", momentum=0.9).formula.unicode)
@@ -98,14 +99,23 @@ def explain(optimizer: str | type[torch.optim.Optimizer], **flags: Any) -> Expla
     pₜ = pₜ₋₁ − γ bₜ
 
     Args:
-        optimizer: a name, or a class: one of yours too.
+        optimizer: a name, or a class: one of yours too. Of one of our optimizers that is made, what it is as it stands:
+            with its transforms, and with the hyperparameters of its first group.
         flags: hyperparameters that shape the formula, such as ``nesterov=True``.
 
     Raises:
         ThalwegError: for an unknown name; it offers the nearest ones.
         TypeError, ValueError: for a flag that it does not have, or outside its range.
     """
-    cls = find(optimizer) if isinstance(optimizer, str) else optimizer
+    given: dict[str, Any] = {}
+    if isinstance(optimizer, Optimizer):
+        cls, group = optimizer.rule, optimizer.param_groups[0]
+        flags = {**{name: plain_value(group[name]) for name in cls.hypers}, **flags}
+        given = {name: value for name, value in flags.items() if cls.hypers[name].init}
+    elif isinstance(optimizer, torch.optim.Optimizer):
+        cls = type(optimizer)
+    else:
+        cls = find(optimizer) if isinstance(optimizer, str) else optimizer
     said = words(cls)
     text = replace(
         said,
@@ -134,7 +144,7 @@ def explain(optimizer: str | type[torch.optim.Optimizer], **flags: Any) -> Expla
         settings=tuple(_setting(h, symbols) for h in own if h.init and not h.constant),
         kept=tuple(_kept(spec, symbols) for spec in getattr(cls, "states", {}).values() if _is_kept(spec, symbols)),
         flags=tuple(h.name for h in own if h.init and not h.constant and not h.setup and _shapes(h)),
-        cost=None if cls in wrappers().values() else cost(cls),
+        cost=None if cls in wrappers().values() else cost(cls, **given),
     )
 
 

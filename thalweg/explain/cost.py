@@ -21,7 +21,7 @@ STEPS = 6
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one float32 parameter in a matrix of :data:`SHAPE`, with an optimizer's defaults.
+    """Of one float32 parameter in a matrix of :data:`SHAPE`, with an optimizer's defaults unless others are given.
 
     Attributes:
         state_bytes: kept from step to step, beside the parameter and its gradient.
@@ -42,11 +42,16 @@ class Cost:
     here: str = ""
 
 
-def cost(cls: type[torch.optim.Optimizer]) -> Cost:
-    """That of a class; by its plan, else (for one that overrides the whole step) by what it holds after some steps."""
+def cost(cls: type[torch.optim.Optimizer], **given: Any) -> Cost:
+    """That of a class; by its plan, else (for one that overrides the whole step) by what it holds after some steps.
+
+    Args:
+        cls: the class.
+        given: hyperparameters of one of ours; the others have their defaults.
+    """
     if not issubclass(cls, Optimizer):
         return Cost(_held(cls), ("eager",))
-    (part,) = cls([_parameter()]).plan().parts
+    (part,) = cls([_parameter()], **given).plan().parts
     return Cost(
         part.state_bytes,
         BACKENDS,
