@@ -43,7 +43,7 @@ class InBackward:
 
     @property
     def optimizer(self) -> SteppedOptimizer:
-        """Whose updates these are; it owns this object."""
+        """The optimizer that owns this object."""
         optimizer = self._optimizer()
         assert optimizer is not None
         return optimizer

@@ -421,7 +421,7 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def _storage(state_dtype: Any, rounding: str, master: str | None) -> Storage:
-    """The user's words as the engine keeps them."""
+    """The storage that the constructor's arguments ask for."""
     name = _dtype(state_dtype) if isinstance(state_dtype, torch.dtype) else state_dtype
     if name not in FORMATS:
         raise bad_argument("state_dtype", state_dtype, "one of " + ", ".join(map(repr, FORMATS)))

@@ -32,7 +32,7 @@ def mix(x: int) -> int:
 
 
 def key(seed: int, update: int) -> int:
-    """What one update of an optimizer starts from."""
+    """The key of one update of an optimizer."""
     return mix(mix(seed & MASK) ^ (update & MASK) ^ 0x9E3779B9)
 
 
@@ -68,7 +68,7 @@ def normal(key: int, parameter: int, shape: torch.Size, device: torch.device | s
 
 
 class DrawContext(threading.local):
-    """For whom leaves draw in this thread: the key of the update, and the parameters' positions in the optimizer."""
+    """For leaves that draw, in this thread: the key of the update, and the parameters' positions in the optimizer."""
 
     key: int = 0
     ids: Sequence[int] = ()

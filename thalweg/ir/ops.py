@@ -55,7 +55,6 @@ class _Symbolic:
         return self.run(*args)
 
     def run(self, *args: Any) -> Any:
-        """The value."""
         raise NotImplementedError
 
 
@@ -92,7 +91,6 @@ class Op(_Symbolic):
         return len({name for _, name, *_ in string.Formatter().parse(self.c) if name and name.isdigit()})
 
     def run(self, *args: Any) -> Any:
-        """The value, of tensors and numbers."""
         return (self.torch if any(isinstance(a, Tensor) for a in args) else self.host)(*args)
 
 
@@ -121,7 +119,7 @@ def _logical(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _beside(x: Any, *others: Any) -> Tensor:
-    """A tensor, where the others are."""
+    """Convert to a tensor on the device of the others."""
     return torch.as_tensor(x, device=next((y.device for y in others if isinstance(y, Tensor)), None))
 
 
@@ -352,7 +350,7 @@ def row_norm(x: Any) -> Any:
 
 
 class Totals(threading.local):
-    """What eager knows of totals in this thread: those that are complete, and the shares of those that are not."""
+    """For `eager`, in this thread: complete totals, and the shares of totals that are not complete."""
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
@@ -374,7 +372,7 @@ class Total(_Symbolic):
     extent: Extent = GLOBAL
 
     def run(self, x: Tensor) -> Any:
-        """The sum over everything, if known."""
+        """The complete total, or a record of this tensor's share."""
         if self.name not in totals.known:
             totals.shares.setdefault(self.name, []).append(x.sum())
         return totals.known.get(self.name, math.nan)
@@ -389,7 +387,7 @@ class Leaf(_Symbolic):
 
     ``extent`` ELEMENT: it gets and gives whole tensors, between two passes. PER_TENSOR: it gets shapes alone (its tensors
     may be read for nothing else) and gives Python numbers. ASIDE: it gives a tuple, whose parts have the extents
-    ``gives``: ELEMENT for what is shaped as the parameter, :class:`OuterOuterProduct` for what is such as a product, ASIDE for
+    ``gives``: ELEMENT for what is shaped as the parameter, :class:`OuterProduct` for what is such as a product, ASIDE for
     what is not.
     """
 
@@ -409,11 +407,10 @@ class Leaf(_Symbolic):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """That of the function."""
         return self.over.__name__
 
     def run(self, x: Any, *args: Any) -> Any:
-        """Of one parameter alone."""
+        """Run it on a single parameter."""
         lists = ([a.kept] if isinstance(a, Aside) else [a] if isinstance(a, Tensor) else a for a in (x, *args))
         out = self.over(*lists)[0]
         return (
@@ -442,7 +439,7 @@ def whole(x: Any) -> Any:
 
 
 def is_product(node: fx.Node) -> bool:
-    """Whether kernels find the value of a node as a :class:`OuterOuterProduct`."""
+    """Whether kernels find the value of a node as a :class:`OuterProduct`."""
     return isinstance(node.target, LeafOutput) and node.target.product
 
 
@@ -455,7 +452,7 @@ class Aside:
 
 @dataclass(frozen=True, eq=False)
 class LeafOutput(_Symbolic):
-    """One of the results of a leaf that gives several."""
+    """One output of a leaf that has several."""
 
     index: int
     extent: Extent
@@ -463,7 +460,6 @@ class LeafOutput(_Symbolic):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its number."""
         return f"part {self.index}"
 
 

@@ -22,9 +22,9 @@ class Stage:
         loads: what is read of each element: placeholders (``p``, ``g``, a state as it was), nodes stored by an earlier
             stage, and what leaves gave.
         folds: sums over rows of what is one number a row, made before this pass, with what is computed for each.
-        once: what is computed once a tensor (a sum's root, a ratio), in order.
-        rows: what is computed once a row, in order.
-        body: what is computed for each element, in order.
+        per_tensor: what is computed once a tensor (a sum's root, a ratio), in order.
+        per_row: what is computed once a row, in order.
+        per_element: what is computed for each element, in order.
         sums: sums and totals that this pass gathers.
         stores: what is written, by name: ``p``, states, and inputs of leaves (named as their nodes).
         leaves: what torch runs after this pass, on whole tensors.
@@ -34,9 +34,9 @@ class Stage:
 
     loads: list[fx.Node] = field(default_factory=list)
     folds: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
-    once: list[fx.Node] = field(default_factory=list)
-    rows: list[fx.Node] = field(default_factory=list)
-    body: list[fx.Node] = field(default_factory=list)
+    per_tensor: list[fx.Node] = field(default_factory=list)
+    per_row: list[fx.Node] = field(default_factory=list)
+    per_element: list[fx.Node] = field(default_factory=list)
     sums: list[fx.Node] = field(default_factory=list)
     stores: dict[str, fx.Node] = field(default_factory=dict)
     leaves: list[fx.Node] = field(default_factory=list)
@@ -45,13 +45,13 @@ class Stage:
 
     @property
     def by_row(self) -> bool:
-        """Whether rows must be told apart."""
-        return any(n.meta["extent"] == ROW for n in [*self.rows, *self.sums])
+        """Whether the pass must loop over rows."""
+        return any(n.meta["extent"] == ROW for n in [*self.per_row, *self.sums])
 
     @cached_property
     def needs(self) -> set[str]:
         """Totals that must be complete before this pass."""
-        nodes = [*self.once, *self.finals, *(n for chain in self.folds.values() for n in chain)]
+        nodes = [*self.per_tensor, *self.finals, *(n for chain in self.folds.values() for n in chain)]
         return {n.target.name for n in nodes if isinstance(n.target, ops.Total)}
 
     @cached_property
@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def uses_rows(self) -> bool:
-        """Whether some stage must tell rows apart."""
+        """Whether some stage must loop over rows."""
         return any(stage.by_row for stage in self.stages)
 
     @property
@@ -165,12 +165,12 @@ def _needed(traced: TracedRule, level: dict[fx.Node, int]) -> dict[fx.Node, int]
 
 
 def _gathered(node: fx.Node) -> bool:
-    """A sum that a pass over memory gathers, and that is known when the pass is over."""
+    """Whether a node is a sum that a pass over memory computes, known when the pass has ended."""
     return isinstance(node.target, (ops.Sum, ops.Total)) and not ops.folds(node)
 
 
 def _of_shape(node: fx.Node) -> bool:
-    """A number that depends on a tensor's shape alone."""
+    """Whether a node is a number that follows from a tensor's shape alone."""
     return isinstance(node.target, ops.Leaf) and node.target.extent == PER_TENSOR
 
 
@@ -213,7 +213,7 @@ def _cut(
 
 
 def _between(roots: Iterable[fx.Node], order: dict[fx.Node, int]) -> list[fx.Node]:
-    """What has to be computed, from sums and numbers, for values that are no tensors of elements."""
+    """The nodes to compute for values that are numbers of tensors or rows, in order."""
     seen: set[fx.Node] = set()
     todo = list(roots)
     while todo:
@@ -246,8 +246,8 @@ def _fill(stage: Stage, k: int, stored: dict[fx.Node, tuple[int, str]], order: d
         extent = node.meta["extent"]
         if extent == ELEMENT:
             computed = isinstance(node.target, ops.Op) and not (node in stored and stored[node][0] < k)
-            (stage.body if computed else stage.loads).append(node)
+            (stage.per_element if computed else stage.loads).append(node)
         elif extent == ROW:
-            stage.rows.append(node)
+            stage.per_row.append(node)
         else:
-            stage.once.append(node)
+            stage.per_tensor.append(node)

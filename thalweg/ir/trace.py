@@ -38,7 +38,7 @@ class UnsupportedOpError(TypeError):
 
 
 class RuleClass(Protocol):
-    """What the engine asks of an optimizer class."""
+    """What tracing and the runtime ask of an optimizer class."""
 
     hypers: ClassVar[dict[str, Hyper]]
     states: ClassVar[dict[str, StateSpec]]
@@ -117,7 +117,7 @@ class TracedRule:
 
 
 class _RuleSymbol(fx.Proxy):
-    """A value of the rule. Whether a function is a method of tensors is all one here."""
+    """A symbolic value in a rule. Functions and methods of tensors are treated alike."""
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -135,7 +135,6 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         self.files = _files(rule)
 
     def proxy(self, node: fx.Node) -> _RuleSymbol:
-        """The value of a node."""
         return _RuleSymbol(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
@@ -152,7 +151,7 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
             raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
 
     def _number(self, arg: Any) -> Any:
-        """A constant tensor of one number is that number."""
+        """Replace a constant tensor of one element by its number."""
         if not isinstance(arg, Tensor):
             return arg
         if arg.numel() != 1:
@@ -215,7 +214,7 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         )
 
     def iter(self, obj: fx.Proxy) -> Any:
-        """No symbol has parts."""
+        """Refuse to iterate: a symbol is one value."""
         raise UnsupportedOpError(f"{self.line()}: {obj.node.name!r} is one value; it cannot be iterated over")
 
 
@@ -237,7 +236,7 @@ def is_matrix(rule: type[RuleClass], p: Tensor) -> bool:
 def specialize(
     rule: type[RuleClass], group: Mapping[str, Any], scaled: bool = False, matrix: bool = True
 ) -> Specialization:
-    """The specialization of ``rule`` that a parameter group asks for, of its matrices or of what is none."""
+    """The specialization of ``rule`` for the matrices of a parameter group, or for its other tensors."""
     hypers = rule.hypers
     choices = tuple((name, _frozen(group[name])) for name, h in hypers.items() if not h.symbolic)
     off = frozenset(n for n, h in hypers.items() if h.symbolic and h.switchable and _is_off(group[n], h.off))
@@ -246,7 +245,7 @@ def specialize(
 
 
 def specializations(rule: type[RuleClass], group: Mapping[str, Any]) -> list[Specialization]:
-    """All that the parameters of a group may need."""
+    """Every specialization that the parameters of a group may need."""
     return [specialize(rule, group, matrix=matrix) for matrix in ((True, False) if rule.matrices_apart else (True,))]
 
 
@@ -332,7 +331,7 @@ def _node(value: Any, what: str) -> fx.Node:
 
 
 def _fits(spec: StateSpec, node: fx.Node) -> None:
-    """Refuse a state that is given more, or something else, than it was declared to hold."""
+    """Refuse a new value whose extent is not that of the declared state."""
     most = GLOBAL if spec.kind == "shared" else EXTENT[spec.kind]
     extent = node.meta["extent"]
     if extent > most or (spec.kind == "aside" and extent != ASIDE):
@@ -353,7 +352,7 @@ class Host:
         return dict(zip(self.order, self.evaluate(vars(h)), strict=True))
 
     def with_totals(self, h: SimpleNamespace, totals: Mapping[str, float]) -> dict[fx.Node, Any]:
-        """The same, and the value of every node that follows from sums over all tensors."""
+        """The same, with every node that follows from sums over all tensors."""
         values = self(h)
         for node in self.after:
             target: Any = node.target
@@ -364,12 +363,12 @@ class Host:
     @staticmethod
     @functools.cache
     def of(key: Specialization) -> Host:
-        """That of a specialization."""
+        """The numbers of a specialization, compiled once."""
         return Host(trace(key))
 
 
 def _python(nodes: list[fx.Node]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """A function from hyperparameters to the values of all these nodes: it runs at every step."""
+    """Compile these nodes into one Python function of the hyperparameters, which runs at every step."""
     known: dict[str, Any] = {}
     names = {node: f"value_{i}" for i, node in enumerate(nodes)}  # the rule's own names could be those in use here
     lines = []

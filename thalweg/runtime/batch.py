@@ -74,23 +74,21 @@ class Batch:
 
     @cached_property
     def plan(self) -> Plan:
-        """The stages."""
         return plan(self.specialization, self.exact)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
         return self.params[0].device
 
     @property
     def opaque(self) -> bool:
-        """Whether nothing can be told of where a tensor lies: then it is not for lists or kernels."""
+        """Whether the memory of some tensor cannot be addressed; then only `eager` serves."""
         kept = chain(*self.states.values(), *self.beside.values())
         return any(map(opaque, chain(self.params, self.grads, kept)))
 
     @property
     def compute(self) -> torch.dtype:
-        """What the rule computes in."""
+        """The dtype of computation."""
         return torch.float64 if self.params[0].dtype == torch.float64 else torch.float32
 
     @cached_property
@@ -104,7 +102,7 @@ class SparseGradientError(ValueError, RuntimeError):
 
 
 def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
-    """Refuse what no backend, or not this rule, takes, before anything changes."""
+    """Refuse a gradient that no backend or this rule cannot use, before anything changes."""
     if name_of(p.dtype) not in PLAIN:
         raise bad_argument("params", p.dtype, "one of " + ", ".join(PLAIN) + ", or complex ones")
     if g.layout != torch.strided:
@@ -184,7 +182,7 @@ class BoundBatch:
         self.guards = Guards(owners, states, names, self.objects, dense, key.rule.takes_sparse, all_states)
 
     def _oriented(self, tensors: Sequence[Any]) -> list[Tensor]:
-        """What belongs to the parameters, one for each, as the rule sees it; scales of blocks are no such tensors."""
+        """The local parts of tensors, one for each parameter, oriented as the rule sees them."""
         pairs = zip(tensors, self.owners, strict=True)
         return [oriented(local(x), p, self.transposed and x.shape == p.shape) for x, p in pairs]
 

@@ -46,7 +46,7 @@ class Format:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the tensor that carries it."""
+        """The dtype of the tensor that stores it."""
         return PLAIN.get(self.name) or {"int8": torch.int8, "uint8": torch.uint8}.get(self.name, torch.bfloat16)
 
     @property
@@ -58,12 +58,12 @@ class Format:
 
     @property
     def plain(self) -> bool:
-        """Whether rules compute in it."""
+        """Whether it is the dtype of computation, so that nothing is decoded."""
         return self.name in ("float32", "float64")
 
     @property
     def exact(self) -> bool:
-        """Whether it keeps what float32 (float64) computed."""
+        """Whether it stores float32 (float64) without rounding."""
         return self.name in ("float64", "float32", "split16")
 
     @property
@@ -170,7 +170,7 @@ class Storage:
 
     @property
     def never_narrow(self) -> Storage:
-        """The same for a state that is as the parameter: no fewer bits than the parameter has."""
+        """The same for a state that begins as a copy of the parameter: in no fewer bits than the parameter has."""
         return replace(self, state_dtype=None) if self.state_dtype in ("bfloat16", "int8") else self
 
     def of_parameter(self, dtype: torch.dtype) -> Format:

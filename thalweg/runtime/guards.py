@@ -170,7 +170,7 @@ def _like(g: Tensor, p: Tensor) -> Tensor:
 
 
 class _GuardTableStruct(ctypes.Structure):
-    """What the C knows as ``GuardTable``."""
+    """``GuardTable`` of `guards.c`."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "none")),
@@ -225,7 +225,7 @@ class FieldOffsets(ctypes.Structure):
 
     @property
     def words(self) -> int:
-        """Of what is kept of a tensor: its place, its fields, those of its storage."""
+        """The length of a tensor's record: its address, its fields, those of its storage."""
         return int(1 + (self.tensor_end + self.storage_end) // 8 - 4)
 
     def _shows(self, functions: Any, change: Callable[[Tensor], Any], start: Callable[[Tensor], Any]) -> bool:
@@ -240,7 +240,7 @@ class FieldOffsets(ctypes.Structure):
 
 
 def _word(start: int, size: int, wanted: int) -> int:
-    """At how many bytes from its start an object holds a number; negative if nowhere."""
+    """The offset in bytes at which an object holds a number; negative if it does not."""
     words = (ctypes.c_uint64 * (size // 8)).from_address(start)
     return next((8 * i for i, word in enumerate(words) if word == wanted), -1)
 
@@ -282,7 +282,7 @@ MOVES: tuple[tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]], ...] = (
 
 
 class GuardTable:
-    """The tables of `guards.c` for some parameters and their states, none of them distributed or complex."""
+    """The table of `guards.c` for the parameters and states of a batch, none of them distributed or complex."""
 
     def __init__(self, functions: Any, dlpack: int) -> None:
         self.functions = functions
@@ -300,7 +300,7 @@ class GuardTable:
         objects: Mapping[str, Sequence[Any]],
         all_states: dict[Any, Any],
     ) -> GuardTable | None:
-        """One for these as they lie now; None where there is no compiler, or torch has no such table."""
+        """A table for these as they are now; None without a compiler, or where torch has no exchange table."""
         functions, dlpack = _functions(), _exchange_table()
         if functions is None or dlpack is None:
             return None
@@ -329,7 +329,7 @@ class GuardTable:
         return self
 
     def unchanged(self) -> bool:
-        """Whether all of them are where they were, and their gradients, of the layout they had, lie at ``address``."""
+        """Whether all tensors are where they were, and gradients have the same layout; updates ``address``."""
         try:
             return bool(self.functions.unchanged(ctypes.addressof(self.struct)))
         except Exception:  # whatever torch says of a tensor that it cannot describe: Python looks closer
@@ -350,7 +350,7 @@ class GuardTable:
 
 
 def _entries_before(owners: Sequence[Tensor], all_states: dict[Any, Any]) -> int | None:
-    """How many entries precede theirs; None if these do not lie in this order, or so far on that a walk takes long."""
+    """How many entries precede theirs; None if they are in another order, or so many precede that a walk takes long."""
     keys = list(all_states)
     before = next((i for i, p in enumerate(keys) if p is owners[0]), len(keys))
     here = keys[before : before + len(owners)]
@@ -374,7 +374,7 @@ def _address(function: Any) -> int:
 
 @functools.cache
 def _exchange_table() -> int | None:
-    """Where torch's table of functions lies, of the first major version of DLPack's exchange."""
+    """The address of torch's exchange table, of DLPack's first major version."""
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None:
         return None

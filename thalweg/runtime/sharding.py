@@ -88,7 +88,7 @@ def _refuse(rule: Any, group: Mapping[str, Any], what: str, wanted: str) -> None
 
 
 def _blind(rule: Any, group: Mapping[str, Any]) -> bool:
-    """Whether every element moves by itself."""
+    """Whether the step of an element depends on no other element."""
     return all(plan(key).shape_blind for key in specializations(rule, dict(group)))
 
 

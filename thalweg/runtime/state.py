@@ -24,7 +24,7 @@ def beside_name(name: str, f: Format) -> str:
 
 
 def slots(names: Iterable[str]) -> dict[str, int]:
-    """``p`` comes last, so that two states share a stream of random bits."""
+    """Number the stored tensors; ``p`` comes last, so that two states share a stream of random bits."""
     return {name: i for i, name in enumerate(sorted(names, key=lambda name: name == "p"))}
 
 
@@ -52,7 +52,7 @@ def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | N
 
 
 def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool:
-    """Whether a parameter lacks a state that it ought to have."""
+    """Whether a parameter lacks this state and should have it."""
     if spec.kind == "shared" or mine.get(spec.name) is not None:
         return False
     return spec.kind != "aside" or other_shape(spec, p, h)[0] is not None
@@ -128,7 +128,7 @@ def conform(
 
 
 def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p: Tensor) -> None:
-    """Put into ``mine`` what ``source`` holds of one state, in the format ``f`` and the strides of ``p``."""
+    """Copy one state from ``source`` to ``mine``, in the format ``f`` and the strides of ``p``."""
     old, scale = source[name], source.get(f"{name}_scale")
     if old.shape != p.shape:
         raise bad_argument(f"state {name!r}", tuple(old.shape), f"the shape of the parameter, {tuple(p.shape)}")
@@ -154,7 +154,7 @@ def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p
 
 
 def _bring_master(source: dict[str, Any], mine: dict[str, Any], f: Format, p: Tensor) -> None:
-    """Bring the bits below a bfloat16 parameter: 8 are the upper half of 16."""
+    """Convert the bits below a bfloat16 parameter: 8 are the upper half of 16."""
     bits = source.get(MASTER)
     if not f.beside:
         mine.pop(MASTER, None)

@@ -29,13 +29,13 @@ def oriented(x: Tensor, p: Tensor, transposed: bool) -> Tensor:
 
 
 def opaque(x: Tensor) -> bool:
-    """Whether a tensor's memory is elsewhere, as that of a subclass which answers for itself, or not there."""
+    """Whether a tensor's memory cannot be addressed: it is on meta, or of a subclass that dispatches for itself."""
     dispatch: Any = type(x).__torch_dispatch__
     return x.is_meta or dispatch is not Tensor.__torch_dispatch__
 
 
 def placed(x: Any, p: Any) -> Any:
-    """What belongs to a distributed parameter, laid out over the devices as that is; whole tensors are cut up."""
+    """A tensor distributed over the devices as the parameter ``p`` is; a whole tensor is cut into shards."""
     if not hasattr(p, "_local_tensor"):
         return x
     if not hasattr(x, "_local_tensor"):

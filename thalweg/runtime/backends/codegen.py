@@ -46,7 +46,7 @@ class Codegen:
 
     def host(self, stage: Stage) -> list[fx.Node]:
         """Numbers of the host that the stage's nodes take, each once."""
-        nodes = [*stage.once, *stage.rows, *stage.body]
+        nodes = [*stage.per_tensor, *stage.per_row, *stage.per_element]
         inputs = [a for n in nodes if isinstance(n.target, ops.Op) for a in n.args if isinstance(a, fx.Node)]
         return list(dict.fromkeys(a for a in inputs if a.meta["extent"] == HOST))
 

@@ -117,7 +117,7 @@ class _CCodegen(Codegen):
         key = f"(uint32_t)h[{len(hosts) + len(known)}]"
         for pair in sorted({self.slots[name] // 2 for name in random}):
             lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
-        for node in stage.once:
+        for node in stage.per_tensor:
             lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
         size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
         lines += [f"        double all_{n.name} = 0;" for n in tensor_sums]
@@ -146,7 +146,7 @@ class _CCodegen(Codegen):
             "        const int64_t columns = job->columns[t];",
             "        int64_t r = job->row[t] + begin / columns;",
             "        for (int64_t row = begin; row < end; row += columns, r++) {",
-            *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.rows),
+            *(f"            const T {variable(n)} = {self._row(n)};" for n in stage.per_row),
             *(f"            double row_{n.name} = 0;" for n in row_sums),
             f"            for (int64_t from = row; from < row + columns; from += {CHUNK}) {{",
             "                const int64_t left = row + columns - from;",
@@ -189,7 +189,7 @@ class _CCodegen(Codegen):
     def _root(self, stage: Stage, name: str) -> str:
         """The root of what is stored: most rules have taken it already."""
         node = stage.stores[name]
-        roots = [n for n in stage.body if getattr(n.target, "name", "") == "sqrt" and n.args[0] is node]
+        roots = [n for n in stage.per_element if getattr(n.target, "name", "") == "sqrt" and n.args[0] is node]
         return variable(roots[0]) if roots else f"sqrtf({variable(node)})"
 
     def _loop(self, stage: Stage, writes: list[str]) -> list[str]:
@@ -198,7 +198,7 @@ class _CCodegen(Codegen):
             name = self.slot(node)
             where = f"{pointer(name)}[i]" if self.formats[name].plain else f"old_{name}[i - at]"
             lines.append(f"const T {variable(node)} = {where};")
-        lines += [f"const T {variable(node)} = {self._expression(node)};" for node in stage.body]
+        lines += [f"const T {variable(node)} = {self._expression(node)};" for node in stage.per_element]
         # as many sums as a stretch has elements: a single one would have to wait for itself
         lines += [f"sum_{node.name}[i - at] += {variable(node.args[0])};" for node in stage.sums]
         for name in writes:
@@ -280,7 +280,7 @@ def _literal(value: Any, double: bool) -> str:
 
 
 class _Job(ctypes.Structure):
-    """What the C knows as ``Job``."""
+    """``Job`` of `prelude.h`."""
 
     _fields_ = [
         ("threads", ctypes.c_int64),
@@ -400,7 +400,7 @@ class CpuExecutor(StagedExecutor):
         return values.buffer_info()[0]
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
-        """Let a table of pointers show these tensors."""
+        """Write the addresses of these tensors into a table of pointers."""
         self._point(name, [t.data_ptr() for t in tensors])
 
     def _point(self, name: str, addresses: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What the engine asks of a backend, and no more."""
+"""What a backend must have."""
 
 from __future__ import annotations
 

@@ -74,17 +74,17 @@ class StagedExecutor:
         self.row_counts, self.row_total = torch.tensor(counts, dtype=torch.int64, device=batch.device), sum(counts)
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
-        """Let a table of pointers show these tensors."""
+        """Write the addresses of these tensors into a table of pointers."""
         raise NotImplementedError
 
     def make_room(self, stage: Stage) -> None:
-        """For what the stage stores that is no state."""
+        """Allocate memory for what the stage stores besides states."""
         for name in stage.stores:
             if name not in self.batch.formats:
                 self._lay(name, [self._empty(p) for p in self.batch.params])
 
     def run_leaves(self, stage: Stage) -> None:
-        """Run functions of whole tensors on all of them, and lay what they give where the next stage looks."""
+        """Run the leaves of a stage on all tensors, and put their results where the next stage reads them."""
         counter_rng.drawing.key, counter_rng.drawing.ids = self.batch.key, self.batch.ids
         for leaf in stage.leaves:
             target: Any = leaf.target
@@ -115,7 +115,7 @@ class StagedExecutor:
         torch.autograd.graph.increment_version(self.batch.params)
 
     def end(self, totals: dict[str, Any]) -> None:
-        """Keep what the last stage made known, and give the room back."""
+        """Store the results of the last stage, and free temporary memory."""
         batch, last = self.batch, self.batch.plan.stages[-1]
         if batch.narrow:
             values = self._vectors(last.finals, totals)

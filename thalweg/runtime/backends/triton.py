@@ -142,7 +142,7 @@ class _TritonCodegen(Codegen):
         random = any(self.formats[name].stochastic for name in writes)
         over_tensors = tuple(n for n in stage.sums if n.meta["extent"] != ROW)
         over_rows = [n for n in stage.sums if n.meta["extent"] == ROW]
-        found = [n for n in [*stage.once, *stage.rows] if not isinstance(n.target, ops.Op)]
+        found = [n for n in [*stage.per_tensor, *stage.per_row] if not isinstance(n.target, ops.Op)]
         others = [
             *(["host"] if random or self.host(stage) else []),
             *dict.fromkeys(self._found(n) for n in [*found, *over_rows]),
@@ -152,7 +152,7 @@ class _TritonCodegen(Codegen):
         ]
         title = f'    """Pass {k + 1} of {len(self.plan.stages)}: reads {_list(reads)}; writes {_list(writes)}."""'
         once = [f"    {variable(n)} = tl.load(host + {self.hosts.index(n)}).to(T)" for n in self.host(stage)]
-        once += [f"    {variable(n)} = {self._value(n, 't')}" for n in stage.once]
+        once += [f"    {variable(n)} = {self._value(n, 't')}" for n in stage.per_tensor]
         if random:
             pairs = sorted({self.slots[name] // 2 for name in writes if self.formats[name].stochastic})
             key = f"tl.load(host + {len(self.hosts)})"
@@ -202,7 +202,7 @@ class _TritonCodegen(Codegen):
         arguments = ["row_tensor", "row_begin", "columns", *(f"{n}_table" for n in tables), *others]
         sums = [n for n in stage.sums if n.meta["extent"] != ROW]
         body = [
-            *(f"{variable(n)} = {self._value(n, 'r')}" for n in stage.rows),
+            *(f"{variable(n)} = {self._value(n, 'r')}" for n in stage.per_row),
             *(f"part_{n.name} = tl.full((), 0.0, tl.float64)" for n in stage.sums),
             "for at in range(0, size, BLOCK):",
             "    mask = at + tl.arange(0, BLOCK) < size",
@@ -276,7 +276,7 @@ class _TritonCodegen(Codegen):
         return kept
 
     def _body(self, stage: Stage) -> list[str]:
-        return [f"{variable(n)} = {self._expression(n)}" for n in stage.body]
+        return [f"{variable(n)} = {self._expression(n)}" for n in stage.per_element]
 
     def _stores(self, stage: Stage) -> list[str]:
         slots = {name: self.slots[name] for name in stage.stores if self.formats[name].stochastic}
@@ -412,7 +412,7 @@ class TritonExecutor(StagedExecutor):
             self.given[f"sum_{node.name}"] = torch.zeros(count, dtype=torch.float64, device=batch.device)
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
-        """Let a table of pointers show these tensors."""
+        """Write the addresses of these tensors into a table of pointers."""
         self.given[f"{name}_table"] = self._send(_vector("q", [t.data_ptr() for t in tensors]))
 
     def vector(self, node: fx.Node) -> Tensor:
