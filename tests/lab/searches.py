@@ -81,7 +81,7 @@ def tuned(surface, budget, searching, judging):
         judging: noise of each verdict seed.
 
     Returns:
-        The losses that count, one a verdict seed; the variance of repeated searches; what the search found.
+        The losses that count, one a verdict seed; the luck of repeated searches; what the search found.
     """
     asking = search(replace(surface.contestant, seed_offset=0), budget)
     trials = next(asking)
@@ -95,4 +95,4 @@ def tuned(surface, budget, searching, judging):
     finals = {s: {i: surface.loss(s, seed) for i, seed in enumerate(judging)} for s in found.finalists}
     chosen = stats.cross_fit(found.losses, finals)
     losses = np.array([finals[chosen[i]][i] for i in range(len(judging))])
-    return losses, stats.tuning_variance(found.losses, finals), found
+    return losses, stats.tuning_luck(found.losses, finals), found

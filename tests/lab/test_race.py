@@ -187,12 +187,22 @@ def test_each_verdict_seed_is_scored_by_the_setting_that_all_other_seeds_chose(r
 
 def test_what_repeated_searches_would_add_is_in_the_interval_and_told(raced):
     result, *_ = raced
-    added = {c["label"]: c["tuning_sd"] ** 2 for c in result["contestants"]}
     for c in result["comparisons"]:
-        v = added[c["baseline"]] + added[c["challenger"]]
-        again = stats.paired(_differences(result, c), comparisons=2, tuning=v)
+        again = stats.paired(_differences(result, c), comparisons=2, tuning=_luck(result, c))
         assert (c["low"], c["high"]) == (pytest.approx(again.low), pytest.approx(again.high))
+        v = again.tuning_towards_zero
         assert c["tuning_share"] == pytest.approx(v / (c["sd"] ** 2 / 3 + v))
+
+
+def _luck(result, comparison):
+    """What repeated searches would add on either side of a difference."""
+    ours, theirs = (
+        stats.Luck(*(sd**2 for sd in c["tuning_sd"]))
+        for side in ("challenger", "baseline")
+        for c in result["contestants"]
+        if c["label"] == comparison[side]
+    )
+    return ours.less(theirs)
 
 
 def test_differences_are_means_of_differences_paired_by_seed(raced):
@@ -314,9 +324,7 @@ def test_whatever_else_is_changed_a_verdict_on_the_same_classes_is_a_further_loo
         assert comparison["look"] == result["protocol"]["look"] == count
         assert len(result["protocol"]["looks"]) == count - 1
         alpha = 0.05 / 2 ** (count - 1) / len(result["comparisons"])
-        sides = (comparison["baseline"], comparison["challenger"])
-        v = sum(c["tuning_sd"] ** 2 for c in result["contestants"] if c["label"] in sides)
-        again = stats.paired(_differences(result, comparison), alpha=alpha, tuning=v)
+        again = stats.paired(_differences(result, comparison), alpha=alpha, tuning=_luck(result, comparison))
         assert comparison["high"] == pytest.approx(again.high)
         results.append(result)
     first = result["protocol"]["looks"][0]

@@ -78,18 +78,35 @@ def test_the_residual_sd_is_that_of_the_noise():
 
 def test_a_search_that_would_end_alike_adds_nothing_and_one_that_would_not_adds_its_spread():
     quiet = {"a": {7: 1.0, 8: 1.001}, "b": {7: 2.0, 8: 2.0}}
-    assert stats.tuning_variance({"a": {0: 1.0}, "b": {0: 2.0}, "c": {0: 3.0}}, quiet) == 0.0
+    assert stats.tuning_luck({"a": {0: 1.0}, "b": {0: 2.0}, "c": {0: 3.0}}, quiet) == (0.0, 0.0)
     noisy = {"a": {7: 1.0, 8: 2.0, 9: 1.2}, "b": {7: 2.1, 8: 1.1, 9: 2.0}}
     close = {"a": {0: 1.5}, "b": {0: 1.6}, "c": {0: 1.7}}
-    found = stats.tuning_variance(close, noisy)
-    assert 0.0 < found < 0.5**2
-    assert found == stats.tuning_variance(close, noisy)  # the same in every process
+    found = stats.tuning_luck(close, noisy)
+    assert 0.0 < found.above < 2 * 0.5**2
+    assert found == stats.tuning_luck(close, noisy)  # the same in every process
+
+
+def test_a_search_that_found_the_best_there_is_was_lucky_on_one_side():
+    """One finalist is unstable and was chosen by luck before: other searches would end higher, and none lower."""
+    steady = {7: 2.40, 8: 2.39, 9: 2.41, 10: 2.40}
+    unstable = {7: 2.91, 8: 2.43, 9: 2.84, 10: 2.40}
+    searched = {"unstable": {0: 2.37, 1: 2.37}, "steady": {0: 2.40, 1: 2.39}, "other": {0: 2.39}}
+    luck = stats.tuning_luck(searched, {"unstable": unstable, "steady": steady})
+    assert luck.above > 100 * luck.below
+    differences = [0.31, 0.30, 0.32, 0.31]  # to a baseline that is far below either
+    assert stats.paired(differences, tuning=luck).low > 0.25
+    assert stats.paired(differences, tuning=luck).high > 0.5
+    assert stats.paired([-d for d in differences], tuning=stats.Luck().less(luck)).high < -0.25
+
+
+def test_of_a_difference_the_luck_of_the_one_is_the_bad_luck_of_the_other():
+    assert stats.Luck(1.0, 2.0).less(stats.Luck(10.0, 20.0)) == (21.0, 12.0)
 
 
 def test_what_was_not_tuned_has_no_luck():
-    assert stats.tuning_variance({"a": {0: 1.0}}, {"a": {7: 1.0, 8: 2.0}}) == 0.0
+    assert stats.tuning_luck({"a": {0: 1.0}}, {"a": {7: 1.0, 8: 2.0}}) == (0.0, 0.0)
     with pytest.raises(ValueError, match="settings that the search tried"):
-        stats.tuning_variance({"a": {0: 1.0}}, {"b": {7: 1.0, 8: 2.0}})
+        stats.tuning_luck({"a": {0: 1.0}}, {"b": {7: 1.0, 8: 2.0}})
 
 
 # whole races with the losses and the noise of real searches
@@ -101,7 +118,7 @@ def race(surface, random, offset, gap=0.0, seeds=QUICK.verdict_seeds):
     judging = first, surface.seeds(random, seeds) if offset else first
     sides = [tuned(surface, QUICK, surface.seeds(random, len(QUICK.tune_seeds)), judge) for judge in judging]
     (a, va, _), (b, vb, _) = sides
-    return stats.paired(b - gap - a, tuning=va + vb)
+    return stats.paired(b - gap - a, tuning=vb.less(va))
 
 
 def called(surface, races, offset, gap=0.0, seed=0):

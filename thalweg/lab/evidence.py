@@ -22,7 +22,7 @@ class Evidence:
         diverged: how many of the verdict runs diverged.
         diverged_shorter: how many of the shorter runs diverged.
         state_bytes: of optimizer state; None if not known.
-        tuning: variance of its expected loss over repeated searches, in the squared unit of the loss.
+        tuning: variance of its expected loss over repeated searches, below and above it, in squared units of the loss.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Evidence:
     diverged: int = 0
     diverged_shorter: int = 0
     state_bytes: int | None = None
-    tuning: float = 0.0
+    tuning: stats.Luck = stats.NO_LUCK
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,12 @@ def judged_by(run: Mapping[str, Any]) -> float:
     return math.inf if run["status"] == "diverged" else float(run["final_loss"])
 
 
-def tuning_variance(runs: Iterable[Run]) -> float:
-    """:func:`thalweg.lab.stats.tuning_variance` of a contestant's runs of any role; 0 for one that was not tuned."""
+def tuning_luck(runs: Iterable[Run]) -> stats.Luck:
+    """:func:`thalweg.lab.stats.tuning_luck` of a contestant's runs of any role; none for one that was not tuned."""
     runs = list(runs)
     tuned = losses(run for run in runs if run["role"] == "tune")
     finals = losses(run for run in runs if run["role"] in ("finalist", "verdict"))
-    return stats.tuning_variance(tuned, finals) if finals and finals.keys() <= tuned.keys() else 0.0
+    return stats.tuning_luck(tuned, finals) if finals and finals.keys() <= tuned.keys() else stats.Luck()
 
 
 def finalists(finals: Iterable[Run]) -> list[Finalist]:

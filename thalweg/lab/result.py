@@ -94,7 +94,7 @@ class ContestantResult(TypedDict):
     finalists: list[Finalist]  # the settings that ran on every verdict seed, the best of the search first
     at_limit: bool  # whether there are `edges`
     edges: list[str]  # "learning rate", "multiplier", "weight decay": where the chosen setting lies at an edge
-    tuning_sd: float  # standard deviation of its expected loss over repeated searches
+    tuning_sd: list[float]  # how far below and above its expected loss repeated searches would end
     tuning_curve: list[float]  # expected best loss after 1, 2, … of its trials in random order
     lr_sensitivity: float | None  # mean excess loss within a decade of the best lr, over the whole decrease
     mean_loss: float  # over the verdict seeds, diverged ones capped
@@ -123,7 +123,7 @@ class Comparison(TypedDict):
     p_sign_flip: float | None  # two-sided, exact up to 16 seeds; None below 6
     sd: float  # of the paired differences
     correlation: float | None  # between the two, over seeds
-    tuning_share: float | None  # part of the interval's variance that comes from tuning; None where there is none
+    tuning_share: float | None  # part of the variance towards zero that comes from tuning; None without an interval
     power: float | None  # chance that a true difference of twice the margin would have been called better or worse
     more_seeds: int | None  # about how many more would settle it; None if settled, or beyond 1000
     steps_ratio: Ratio

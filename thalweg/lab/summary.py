@@ -143,7 +143,7 @@ def _evidence(campaign: Campaign, timing: QuietPass) -> Evidence:
         diverged=_diverged(campaign.verdict),
         diverged_shorter=sum(_diverged(runs) for runs in campaign.horizon.values()),
         state_bytes=campaign.verdict[0]["state_bytes"],
-        tuning=finals.tuning_variance(campaign.runs),
+        tuning=finals.tuning_luck(campaign.runs),
     )
 
 
@@ -260,7 +260,7 @@ def _entry(plan: RacePlan, campaign: Campaign, blocks: Blocks) -> ContestantResu
         finalists=finals.finalists(campaign.finals),
         at_limit=bool(edges),
         edges=edges,
-        tuning_sd=math.sqrt(finals.tuning_variance(campaign.runs)),
+        tuning_sd=[math.sqrt(v) for v in finals.tuning_luck(campaign.runs)],
         tuning_curve=[stats.expected_best(losses, k) for k in range(1, len(losses) + 1)],
         lr_sensitivity=_lr_sensitivity(campaign, plan.probe.initial_loss),
         mean_loss=statistics.fmean(campaign.final),

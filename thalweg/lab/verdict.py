@@ -66,8 +66,7 @@ def compare(baseline: Evidence, challenger: Evidence, task: Mapping[str, Any], r
     level: dict[str, Any] = {"comparisons": rules.comparisons, "alpha": rules.level}
     seeds = sorted(baseline.losses)
     differences = [challenger.losses[i] - baseline.losses[i] for i in seeds]
-    tuning = baseline.tuning + challenger.tuning
-    interval = stats.paired(differences, **level, tuning=tuning)
+    interval = stats.paired(differences, **level, tuning=challenger.tuning.less(baseline.tuning))
     untrained = _of_untrained(baseline, challenger)
     word = untrained or judge(interval, rules.margin)
     bounded = untrained is None and math.isfinite(interval.high)
@@ -152,7 +151,7 @@ def _correlation(baseline: Evidence, challenger: Evidence) -> float | None:
 
 def _spread(interval: MeanInterval) -> float:
     """The standard deviation that differences would have if they showed what repeated searches add."""
-    return math.hypot(stats.unbiased_sd(interval.sd, interval.n), math.sqrt(interval.n * interval.tuning))
+    return math.hypot(stats.unbiased_sd(interval.sd, interval.n), math.sqrt(interval.n * interval.tuning_towards_zero))
 
 
 def _more(interval: MeanInterval, rules: Rules) -> int | None:
@@ -160,5 +159,5 @@ def _more(interval: MeanInterval, rules: Rules) -> int | None:
     alpha = stats.alpha_at_look(rules.look + 1, rules.alpha)
     return stats.more_seeds(
         interval.mean, interval.sd, interval.n, rules.margin, comparisons=rules.comparisons, alpha=alpha,
-        tuning=interval.tuning,
+        tuning=interval.tuning_towards_zero,
     )  # fmt: skip

@@ -183,7 +183,7 @@ def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contesta
         ][: 1 + i],
         at_limit=False,
         edges=[],
-        tuning_sd=0.01,
+        tuning_sd=[0.0, 0.01],
         tuning_curve=[3.0 - 0.1 * k for k in range(7)],
         lr_sensitivity=0.046 if i else None,
         mean_loss=statistics.fmean(losses),

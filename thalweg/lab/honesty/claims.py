@@ -24,7 +24,7 @@ def _agrees(record: Record, comparison: Comparison) -> bool:
     if len(differences) != comparison["seeds"]:
         return False
     alpha = stats.alpha_at_look(comparison["look"], record.protocol.get("alpha", 0.05))
-    tuning = sum(record.tuning_variance(comparison[side]) for side in ("challenger", "baseline"))
+    tuning = record.tuning_luck(comparison["challenger"]).less(record.tuning_luck(comparison["baseline"]))
     again = stats.paired(differences, comparisons=len(record.result["comparisons"]), alpha=alpha, tuning=tuning)
     scale = max(abs(again.mean), comparison["margin"], 1e-300)
     stated = [(again.mean, comparison["difference"])]

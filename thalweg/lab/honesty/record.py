@@ -9,6 +9,7 @@ from typing import Any
 from thalweg.lab import finals
 from thalweg.lab.diverged import trained_losses
 from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Ratio, Role, Run
+from thalweg.lab.stats import Luck
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Record:
         chosen = [r for r in self.result["runs"] if r["role"] == role and label in (None, r["optimizer"])]
         return sorted(chosen, key=lambda run: run["seed"])
 
-    def tuning_variance(self, label: str) -> float:
+    def tuning_luck(self, label: str) -> Luck:
         """What repeated searches would add to the variance of a contestant's mean loss."""
-        return finals.tuning_variance(run for run in self.result["runs"] if run["optimizer"] == label)
+        return finals.tuning_luck(run for run in self.result["runs"] if run["optimizer"] == label)
 
     def complete_losses(self, label: str) -> list[list[float]]:
         """Of each verdict seed that has shorter runs, or of all if none has, the final losses at all horizons."""

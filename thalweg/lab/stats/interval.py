@@ -6,12 +6,32 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from thalweg._base.errors import bad_argument
 from thalweg.lab.stats._check import finite, levels
+
+
+class Luck(NamedTuple):
+    """The variance that repeated searches would add to a mean loss, on either side of it.
+
+    Attributes:
+        below: of what ends lower; twice its mean square, so that where both sides are alike each is the variance.
+        above: of what ends higher.
+    """
+
+    below: float = 0.0
+    above: float = 0.0
+
+    def less(self, other: Luck) -> Luck:
+        """That of a difference of two means: it is low where the first is low, or the second high."""
+        return Luck(self.below + other.above, self.above + other.below)
+
+
+NO_LUCK = Luck()
 
 
 @dataclass(frozen=True)
@@ -24,7 +44,7 @@ class MeanInterval:
         high: upper end; ∞ for a single value, and where all are equal.
         sd: standard deviation of the values (divisor n − 1); NaN for a single value.
         n: how many values.
-        tuning: variance of the mean that the values do not show, since they rest on one search of each side.
+        tuning: variance of the mean that the values do not show, since they rest on one search of each contestant.
     """
 
     mean: float
@@ -32,13 +52,18 @@ class MeanInterval:
     high: float
     sd: float
     n: int
-    tuning: float = 0.0
+    tuning: Luck = NO_LUCK
+
+    @property
+    def tuning_towards_zero(self) -> float:
+        """Of :attr:`tuning` the side on which zero lies, which a verdict hangs on."""
+        return self.tuning.below if self.mean > 0.0 else self.tuning.above
 
     @property
     def tuning_share(self) -> float | None:
-        """The part of the squared half-width that comes from :attr:`tuning`; None where there is no width."""
-        variance = self.sd**2 / self.n + self.tuning
-        return self.tuning / variance if variance > 0.0 else None
+        """The part of the squared half-width towards zero that comes from the tuning; None where there is no width."""
+        variance = self.sd**2 / self.n + self.tuning_towards_zero
+        return self.tuning_towards_zero / variance if variance > 0.0 else None
 
 
 @lru_cache
@@ -53,9 +78,11 @@ def t_quantile(df: float, comparisons: int = 1, alpha: float = 0.05) -> float:
 
 
 def paired(
-    differences: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05, tuning: float = 0.0
+    differences: Iterable[float], *, comparisons: int = 1, alpha: float = 0.05, tuning: Luck = NO_LUCK
 ) -> MeanInterval:
     """The mean of paired differences with its interval: ``mean ± t[1 − alpha/(2k), n − 1] · √(sd² / n + v)``.
+
+    On either side v is that of the tuning's luck: who ended at the best that there is can only have been lucky.
 
     With k comparisons all k intervals hold together with probability 1 − alpha or more (Bonferroni), whatever the
     correlation that the shared baseline brings. Exact for normal differences and v = 0; of 5 seeds a percentile
@@ -65,7 +92,8 @@ def paired(
         differences: challenger − baseline, one a seed, shape ``(n,)``, finite.
         comparisons: k, with the declared baseline, of this race.
         alpha: the chance that any of the k intervals misses.
-        tuning: v, the variance that repeated searches would add (:func:`~thalweg.lab.stats.tuning_variance` of both).
+        tuning: v below and above, what repeated searches would add (:func:`~thalweg.lab.stats.tuning_luck` of the
+            challenger, less that of the baseline).
 
     Returns:
         The interval; the whole line if there is only one difference, or if all are equal: seeds that change nothing
@@ -82,8 +110,8 @@ def paired(
     if np.ptp(values) == 0.0:  # rounding in the mean would leave a spread of 1e-17
         return MeanInterval(float(values[0]), -math.inf, math.inf, 0.0, n)
     sd = float(values.std(ddof=1))
-    half = t_quantile(n - 1, comparisons, alpha) * math.sqrt(sd**2 / n + tuning)
-    return MeanInterval(mean, mean - half, mean + half, sd, n, tuning)
+    below, above = (t_quantile(n - 1, comparisons, alpha) * math.sqrt(sd**2 / n + v) for v in tuning)
+    return MeanInterval(mean, mean - below, mean + above, sd, n, tuning)
 
 
 def log_ratio(

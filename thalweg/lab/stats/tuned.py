@@ -10,6 +10,7 @@ import numpy as np
 
 from thalweg._base.errors import bad_argument
 from thalweg.lab.stats._check import Array
+from thalweg.lab.stats.interval import Luck
 
 Setting = TypeVar("Setting", bound=Hashable)
 #: losses of settings: setting → seed → final loss, infinite where the run diverged
@@ -75,22 +76,23 @@ def residual_sd(losses: Losses[Setting]) -> float:
     return math.sqrt(float((residual**2).sum()) / ((m - 1) * (n - 1)))
 
 
-def tuning_variance(tuned: Losses[Setting], finals: Losses[Setting]) -> float:
-    """How much the expected loss of the tuned optimizer varies when the search is repeated on other seeds.
+def tuning_luck(tuned: Losses[Setting], finals: Losses[Setting]) -> Luck:
+    """How far below and above the expected loss of the tuned optimizer would lie if the search were repeated.
 
     Each repetition draws, for every setting that was tried, the mean loss that it would have had on as many other
     tuning seeds; takes as many of the best to the verdict seeds as there were finalists; and chooses the best of them
     by a mean over all seeds but one. Both draws are normal, with the noise of :func:`residual_sd` over the finalists.
-    The result is :data:`PATHS` times the variance of the expected loss of what is chosen. The expected loss of a
-    finalist is its mean over the verdict seeds; of any other setting, that of the best finalist plus its distance from
-    the lowest in the search.
+    The result is, on either side, :data:`PATHS` times twice the mean square of how far the expected loss of what is
+    chosen lies below, or above, that of what was chosen. The expected loss of a finalist is its mean over the verdict
+    seeds; of any other setting, that of the best finalist plus its distance from the lowest in the search. A search
+    that found the best there is can only have ended lower than others would: its luck is on one side.
 
     Args:
         tuned: the losses of the search; every setting on the first tuning seed, the better ones on others too.
         finals: the losses of the finalists on the verdict seeds.
 
     Returns:
-        A variance ≥ 0 in the squared unit of the loss; 0 where nothing was chosen: fewer than two settings tried, or
+        Variances ≥ 0 in the squared unit of the loss; 0 where nothing was chosen: fewer than two settings tried, or
         fewer than two finalists or verdict seeds from which to see the noise.
 
     Raises:
@@ -101,7 +103,7 @@ def tuning_variance(tuned: Losses[Setting], finals: Losses[Setting]) -> float:
     noise = residual_sd(finals)
     value = {s: v for s, v in _levels(tuned).items() if math.isfinite(v)}
     if len(value) < 2 or not noise > 0.0:
-        return 0.0
+        return Luck()
     table = _table(finals)[1]
     judges = table.shape[1] + _searched(tuned, finals).shape[1] - 1
     means = dict(zip(finals, table.mean(1).tolist(), strict=True))
@@ -113,8 +115,9 @@ def tuning_variance(tuned: Losses[Setting], finals: Losses[Setting]) -> float:
     judged = expected + noise / math.sqrt(judges) * random.standard_normal(searched.shape)
     carried = np.argsort(searched, axis=1)[:, : len(finals)]
     picked = np.take_along_axis(judged, carried, 1).argmin(1)
-    ends = expected[carried[np.arange(REPETITIONS), picked]]
-    return PATHS * float(ends.var()) if np.ptp(ends) else 0.0
+    ends = expected[carried[np.arange(REPETITIONS), picked]] - means[best(tuned, finals)]
+    below, above = (2.0 * PATHS * float((side**2).mean()) for side in (np.minimum(ends, 0.0), np.maximum(ends, 0.0)))
+    return Luck(below, above)
 
 
 def _levels(tuned: Losses[Setting]) -> dict[Setting, float]:

@@ -105,8 +105,8 @@ def _without_tuning(chart: Chart, x: Scale, height: float, c: Comparison, css: i
     """The part of the interval that would be left if the tuning were without luck, thick."""
     if not c["tuning_share"] or c["low"] is None or c["high"] is None:
         return
-    part = math.sqrt(1 - c["tuning_share"])
-    middle, half = (c["low"] + c["high"]) / 2, part * (c["high"] - c["low"]) / 2
+    towards_zero = c["low"] if c["difference"] > 0 else c["high"]
+    middle, half = c["difference"], math.sqrt(1 - c["tuning_share"]) * abs(towards_zero - c["difference"])
     title = f"without the tuning's {c['tuning_share']:.0%} of the variance"
     chart.line([(x(middle - half), height), (x(middle + half), height)], f"core s{css}", title)
 
