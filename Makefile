@@ -34,6 +34,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	for system in win32 darwin; do $(BIN)/mypy --platform $$system --no-warn-unreachable --cache-dir .mypy_cache/$$system || exit; done
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/lines.py
 
 # the documentation, offline: build/docs/site/index.html; a warning or a dead link is an error
 docs: $(STAMP)
