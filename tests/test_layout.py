@@ -16,7 +16,7 @@ ROOT = Path(thalweg.__file__).parent
 PAGES = ROOT.parent / "docs"
 ROOMS = ("ir", "ir/transforms", "native", "runtime", "runtime/backends", "engine")
 #: where pickles and generated kernels find modules that have moved
-FORMER = {"engine/formats.py", "engine/backends/__init__.py", "engine/backends/triton_formats.py"}
+FORMER = {"engine/formats.py"}
 
 
 @cache

@@ -128,7 +128,7 @@ class _TritonCodegen(Codegen):
         head = [f'"""{self.plan.traced.specialization}, computed in {T[3:]}."""', ""]
         head += ["import triton", "import triton.language as tl", ""]
         if self.called:
-            head += [f"from thalweg.engine.backends.triton_formats import {', '.join(sorted(self.called))}", ""]
+            head += [f"from thalweg.runtime.backends.triton_formats import {', '.join(sorted(self.called))}", ""]
         source = "\n".join([*head, f"T = tl.constexpr({T})", ""]) + "\n\n" + "\n\n\n".join(bodies) + "\n"
         return TritonKernel(source, tuple(launches), tuple(self.hosts), tuple(self.numbers), tuple(self.sums))
 

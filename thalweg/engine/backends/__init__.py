@@ -1,1 +1,0 @@
-"""The former place of `thalweg.runtime.backends`; see `triton_formats`."""
