@@ -7,6 +7,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -466,3 +468,48 @@ def test_a_dropped_optimizer_frees_its_state_at_once(backend):
     kept = weakref.ref(optimizer.state[params[0]]["exp_avg"])
     del optimizer
     assert kept() is None
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["lr", "eps", "weight_decay", "betas", "clip_norm", "maximize", "initial_lr", "grokfast"]),
+        st.sampled_from([0.0, 1e-3, 0.5, 1, None]),
+    ),
+    max_size=6,
+)
+
+
+@given(CHANGES)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_numbers_that_changed_are_what_they_are_when_all_is_read_anew(changes):
+    """Plain floats are taken over by themselves; whatever else changes, the whole group is read again."""
+
+    def ends(forget):
+        params, error = tensors((3,), (2, 2)), ""
+        optimizer = thalweg.AdamW(params, lr=0.1)
+        for name, value in [("lr", 0.1), *changes]:
+            optimizer.param_groups[0][name] = (value, 0.9) if name == "betas" else value
+            if forget:
+                optimizer._stepper.forget()
+            give(params, 1)
+            try:
+                optimizer.step()
+            except (TypeError, ValueError) as refused:
+                error = str(refused)
+                break
+        return error, [p.tolist() for p in params]
+
+    assert ends(forget=False) == ends(forget=True)
+
+
+def test_a_float_out_of_range_is_refused_when_it_alone_has_changed():
+    params = tensors((3,))
+    optimizer = thalweg.AdamW(params, lr=0.1)
+    give(params, 0)
+    optimizer.step()
+    before = params[0].tolist()
+    for bad in (-1.0, float("nan"), float("inf")):
+        optimizer.param_groups[0]["lr"] = bad
+        with pytest.raises(ValueError, match="lr="):
+            optimizer.step()
+    assert params[0].tolist() == before

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -31,8 +32,13 @@ class Interval:
         """Whether a number lies in it, but for what the arithmetic of a schedule may leave below a 0 that does."""
         return value in self or (-ROUNDING <= value < 0 and 0.0 in self)
 
-    def __contains__(self, value: float) -> bool:
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
         low, high = (float(end.replace(INFINITY, "inf")) for end in self.text[1:-1].split(","))
+        return low, high
+
+    def __contains__(self, value: float) -> bool:
+        low, high = self._ends
         above = value >= low if self.text[0] == "[" else value > low
         below = value <= high if self.text[-1] == "]" else value < high
         return above and below

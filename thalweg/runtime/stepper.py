@@ -170,11 +170,32 @@ class Stepper:
             before, key, h = self.specializations[i]
             if before is not None and all(map(is_, now, before)):
                 return key, h
+            changed = self._changed_floats(before, now)
+            if changed is not None:
+                for name in changed:
+                    rule.hypers[name].check(group[name])
+                h = SimpleNamespace(**{**vars(h), **{name: group[name] for name in changed}})
+                h.initial_lr = _initial_lr(group)
+                self.specializations[i] = now, key, h
+                return key, h
         rule.check_hypers(group)
         key, h = specialize(rule, group, scaled), fields.read(rule.hypers, group)
-        h.initial_lr = fields.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
+        h.initial_lr = _initial_lr(group)
         self.specializations[i] = (None if any(map(_is_mutable, now)) else now, key, h)
         return key, h
+
+    def _changed_floats(self, before: tuple[Any, ...] | None, now: tuple[Any, ...]) -> list[str] | None:
+        """The hyperparameters that differ, where those are plain floats and none of them was switched on or off."""
+        if before is None or not all(map(is_, before[:2], now[:2])):
+            return None
+        changed = []
+        for h, old, new in zip(self.rule.hypers.values(), before[2:], now[2:], strict=True):
+            if new is not old:
+                plain = h.annotation == "float" and type(old) is type(new) is float
+                if not plain or (h.switchable and (old == h.off) != (new == h.off)):
+                    return None
+                changed.append(h.name)
+        return changed
 
     def _reuse(
         self, where: Any, key: Specialization, owners: list[Tensor], state: dict[Any, Any]
@@ -269,6 +290,11 @@ class Stepper:
                 said = self.failed.setdefault(backend, str(error))
                 if self.warned_by.setdefault(backend, bound) is bound:  # one batch of several warns
                     warnings.warn(f"a slower backend runs, since the compiler failed: {said}", stacklevel=2)
+
+
+def _initial_lr(group: dict[str, Any]) -> Any:
+    """What the learning rate was before any schedule changed it."""
+    return fields.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
 
 
 def _states(state: dict[Any, Any], owners: list[Tensor]) -> list[Any]:
