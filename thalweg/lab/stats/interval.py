@@ -19,7 +19,7 @@ class Luck(NamedTuple):
     """The variance that repeated searches would add to a mean loss, on either side of it.
 
     Attributes:
-        below: of what ends lower; twice its mean square, so that where both sides are alike each is the variance.
+        below: of what ends lower.
         above: of what ends higher.
     """
 
@@ -82,7 +82,7 @@ def paired(
 ) -> MeanInterval:
     """The mean of paired differences with its interval: ``mean ± t[1 − alpha/(2k), n − 1] · √(sd² / n + v)``.
 
-    On either side v is that of the tuning's luck: who ended at the best that there is can only have been lucky.
+    On either side v is that of the tuning's luck there.
 
     With k comparisons all k intervals hold together with probability 1 − alpha or more (Bonferroni), whatever the
     correlation that the shared baseline brings. Exact for normal differences and v = 0; of 5 seeds a percentile

@@ -82,10 +82,10 @@ def tuning_luck(tuned: Losses[Setting], finals: Losses[Setting]) -> Luck:
     Each repetition draws, for every setting that was tried, the mean loss that it would have had on as many other
     tuning seeds; takes as many of the best to the verdict seeds as there were finalists; and chooses the best of them
     by a mean over all seeds but one. Both draws are normal, with the noise of :func:`residual_sd` over the finalists.
-    The result is, on either side, :data:`PATHS` times twice the mean square of how far the expected loss of what is
-    chosen lies below, or above, that of what was chosen. The expected loss of a finalist is its mean over the verdict
-    seeds; of any other setting, that of the best finalist plus its distance from the lowest in the search. A search
-    that found the best there is can only have ended lower than others would: its luck is on one side.
+    The result is :data:`PATHS` times the variance of the expected loss of what is chosen. The expected loss of a
+    finalist is its mean over the verdict seeds; of any other setting, that of the best finalist plus its distance from
+    the lowest in the search. Below, it is at most the square of how far what was chosen lies above the lowest loss that
+    any run had: no other search can be expected to end lower than that.
 
     Args:
         tuned: the losses of the search; every setting on the first tuning seed, the better ones on others too.
@@ -115,9 +115,10 @@ def tuning_luck(tuned: Losses[Setting], finals: Losses[Setting]) -> Luck:
     judged = expected + noise / math.sqrt(judges) * random.standard_normal(searched.shape)
     carried = np.argsort(searched, axis=1)[:, : len(finals)]
     picked = np.take_along_axis(judged, carried, 1).argmin(1)
-    ends = expected[carried[np.arange(REPETITIONS), picked]] - means[best(tuned, finals)]
-    below, above = (2.0 * PATHS * float((side**2).mean()) for side in (np.minimum(ends, 0.0), np.maximum(ends, 0.0)))
-    return Luck(below, above)
+    ends = expected[carried[np.arange(REPETITIONS), picked]]
+    variance = PATHS * float(ends.var()) if np.ptp(ends) else 0.0
+    seen = min(loss for table in (tuned, finals) for losses in table.values() for loss in losses.values())
+    return Luck(below=min(variance, max(0.0, means[best(tuned, finals)] - seen) ** 2), above=variance)
 
 
 def _levels(tuned: Losses[Setting]) -> dict[Setting, float]:
