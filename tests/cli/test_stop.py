@@ -207,3 +207,34 @@ def test_a_second_ctrl_c_does_not_wait_for_long_steps(start, tmp_path):
     assert "stopped; finished runs are kept" in text
     assert "Traceback" not in text
     _wait(lambda: not _alive(process.pid), 10)
+
+
+SWALLOWED = """
+import time, weakref, click
+from thalweg.cli.stopping import stoppable
+
+class Thing:
+    pass
+
+def callback(_):
+    raise KeyboardInterrupt
+
+@click.command()
+@stoppable
+def command():
+    thing = Thing()
+    watched = weakref.ref(thing, callback)
+    del thing  # Python prints what the callback raises, and goes on
+    for _ in range(200):
+        time.sleep(0.05)
+    print("went on")
+
+command()
+"""
+
+
+def test_a_ctrl_c_that_python_ignores_is_heard_nevertheless():
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.strip() == "stopped; no run was under way"

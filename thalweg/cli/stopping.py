@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
 import signal
 import sys
@@ -15,6 +16,9 @@ import click
 
 P = ParamSpec("P")
 
+#: after which a signal that Python ignored comes again
+AGAIN_SECONDS = 0.1
+
 
 class StoppedError(KeyboardInterrupt):
     """Stopped in the midst of something; its text says what is kept and how to go on."""
@@ -25,7 +29,7 @@ def stoppable(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def until_stopped(*args: P.args, **kwargs: P.kwargs) -> None:
-        with _sigterm_as_ctrl_c() as terminated:
+        with _sigterm_as_ctrl_c() as terminated, _heard(terminated):
             try:
                 command(*args, **kwargs)
             except KeyboardInterrupt as stop:
@@ -35,6 +39,27 @@ def stoppable(command: Callable[P, None]) -> Callable[P, None]:
                 sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
     return until_stopped
+
+
+@contextmanager
+def _heard(terminated: list[int]) -> Iterator[None]:
+    """Python ignores what a weak reference's callback raises, as within an import: then it is raised once more."""
+    before = sys.unraisablehook
+
+    def raise_again(ignored: sys.UnraisableHookArgs) -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            before(ignored)
+            return
+        number = signal.SIGTERM if terminated else signal.SIGINT
+        later = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main, (number,))
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = raise_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
