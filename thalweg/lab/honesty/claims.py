@@ -33,13 +33,13 @@ def _agrees(record: Record, comparison: Comparison) -> bool:
 
 
 def few_seeds(record: Record) -> Flag:
-    """Below six seeds the exact sign-flip test cannot reach 0.05."""
+    """Below six seeds the sign-flip test cannot reach 0.05."""
     least = min((c["seeds"] for c in record.result["comparisons"]), default=0)
     if least < 6:
         return note(
             "few-seeds", f"{least} seeds: too few for the sign-flip p; the interval rests on normal differences."
         )
-    return ok("few-seeds", f"{least} seeds: the exact sign-flip p stands beside the interval.")
+    return ok("few-seeds", f"{least} seeds: the sign-flip p stands beside the interval.")
 
 
 def looks(record: Record) -> Flag:
