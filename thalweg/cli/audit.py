@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import click
 from rich.console import Console
@@ -68,7 +68,7 @@ def _flags(name: str, result: RaceResult) -> list[Flag]:
         ) from error
 
 
-def _show(console: Console, name: str, result: dict[str, Any] | RaceResult, found: list[Flag]) -> None:
+def _show(console: Console, name: str, result: RaceResult, found: list[Flag]) -> None:
     console.print(f"[bold]{escape(name)}[/bold]: {escape(str(result.get('headline', 'without a headline')))}")
     for level, mark in MARKS.items():
         for flag in found:
