@@ -343,7 +343,7 @@ WRONG = {  # what: the changes, the method to blame, words of the answer
             (
                 "return model(batch)",
                 "import os\n        model.calls = getattr(model, 'calls', 0) + 1\n"
-                "        return (1 + (model.calls > 4) * os.urandom(1)[0]) * model(batch)",
+                "        return (1 + (model.calls > 4) * int.from_bytes(os.urandom(3))) * model(batch)",
             )
         ],
         *("loss", "not the same for the same seed", "at step 4"),
