@@ -71,11 +71,21 @@ ADAMS_BOUND = claims.bounded(0.5 / (0.1 * (1 - 0.25 / 0.9)) ** 0.5, **FEW)
 #: where β₂ is small, Adam goes the wrong way
 REDDI = {"betas": (0.0, 0.1), "weight_decay": 0.0}
 
+#: torch has the same under SGD's name
+heavy_ball = functools.partial(torch.optim.SGD, momentum=0.9)
+look_ahead = functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+
 CASES = [
     Case("SGD", torch.optim.SGD, [
         {"weight_decay": 0.1}, {"maximize": True}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.5},
         {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True},
     ], learns=0.3, claims=(*LINEAR, claims.memory(0))),
+    Case("Momentum", heavy_ball, [
+        {"momentum": 0.5}, {"dampening": 0.5}, {"weight_decay": 0.1}, {"maximize": True},
+    ], learns=0.03, claims=(*LINEAR, claims.memory(1))),
+    Case("Nesterov", look_ahead, [
+        {"momentum": 0.5}, {"weight_decay": 0.1}, {"maximize": True},
+    ], learns=0.03, claims=(*LINEAR, claims.memory(1))),
     Case("RMSprop", torch.optim.RMSprop, [
         {"alpha": 0.9}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"momentum": 0.9}, {"centered": True}, {"maximize": True},
         {"alpha": 0.9, "weight_decay": 0.1, "momentum": 0.9, "centered": True, "maximize": True},

@@ -5,98 +5,103 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from docs.generator import charts
-from docs.generator.runs import RATES, Run
+from docs.generator import charts, usage
+from docs.generator.runs import RATES, Run, best_rate
 from docs.generator.surfaces import SURFACES
 from docs.generator.walking import PATH_STEPS, TRAIN_STEPS, averages
-from thalweg.explain import Branch, Explanation, explain, tree
+from tests.peers.second_opinion import OPINIONS
+from thalweg.explain import ENGLISH, Branch, Explanation, Language, explain, tree
 from thalweg.explain.page import OF_VECTORS, legend, value
 from thalweg.explain.picture import picture
-from thalweg.registry import optimizers, wrappers
+from thalweg.registry import find, optimizers, wrappers
 
 FOLDER = "optimizers"
-#: above this a loss over ten classes says nothing any more
-CHANCE = 2.3026
+#: above this, losses are drawn at it
+HIGHEST = 5.0
 
 
-def files(runs: dict[str, Run]) -> dict[str, str]:
+def files(runs: dict[str, Run], say: Language = ENGLISH) -> dict[str, str]:
     """Pages and pictures, by their place below the site's sources."""
     about = {name: explain(cls) for name, cls in {**optimizers(), **wrappers()}.items()}
-    made = {f"{FOLDER}/index.md": _index(about), f"{FOLDER}/tree.svg": picture()}
+    made = {f"{FOLDER}/index.md": _index(about, say), f"{FOLDER}/tree.svg": picture(say)}
     for name, one in about.items():
-        made[f"{FOLDER}/{name.lower()}.md"] = page(one, runs.get(name))
-        for kind, drawing in _pictures(one, runs.get(name)).items():
+        made[f"{FOLDER}/{name.lower()}.md"] = page(one, runs.get(name), say)
+        for kind, drawing in _pictures(one, runs.get(name), say).items():
             made[f"{FOLDER}/{kind}/{name.lower()}.svg"] = drawing
     return made
 
 
-def navigation() -> list[dict[str, Any]]:
-    """Families in the order of the tree, then what stands around any of them."""
+def navigation(say: Language = ENGLISH) -> list[dict[str, Any]]:
+    """Families in the order of the tree, then the wrappers."""
     order = [name for root in tree() for name in _names(root)]
     families: dict[str, list[str]] = {}
     for name in order:
         families.setdefault(optimizers()[name].__module__.rpartition(".")[-1], []).append(name)
-    groups = [{_family(members[0]): [_entry(n) for n in members]} for members in families.values()]
-    return [{"All of them": f"{FOLDER}/index.md"}, *groups, {"Around any of them": [_entry(n) for n in wrappers()]}]
-
-
-def usage(name: str) -> str:
-    """The lines that make one, as they stand on its page."""
-    about = explain(name)
-    lines = ["import torch", "import thalweg", ""]
-    if about.cost is None:
-        made = f"optimizer = thalweg.{name}(thalweg.AdamW(model.parameters(), lr=1e-3))"
-    else:
-        rate = next((f", lr={value(s.default)}" for s in about.settings if s.name == "lr"), "")
-        made = f'optimizer = thalweg.create("{name.lower()}", model{rate})'
-    layers = "torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2)"
-    return "\n".join([*lines, f"model = torch.nn.Sequential({layers})", made, ""])
+    groups = [{_family(members[0], say): [_entry(n) for n in members]} for members in families.values()]
+    around = {say("Around any optimizer"): [_entry(n) for n in wrappers()]}
+    return [{say("All optimizers"): f"{FOLDER}/index.md"}, *groups, around]
 
 
 # -- one page --------------------------------------------------------------------------------------------------------
 
 
-def page(about: Explanation, run: Run | None) -> str:
+def page(about: Explanation, run: Run | None, say: Language = ENGLISH) -> str:
     """All that is said of an optimizer."""
-    text = about.text
-    parts = [f"# {about.name}", markdown(text.idea), _lineage(about)]
-    parts += ["## The step", *_formula(about), *map(markdown, text.notes)]
-    parts += ["## When to take it", f"**Strength:** {markdown(text.strength)}" if text.strength else ""]
-    parts += [f"**Weakness:** {markdown(text.weakness)}" if text.weakness else ""]
-    parts += ["## Use it", f"```python\n{usage(about.name)}```"]
-    if about.settings:
-        rows = [
-            [f"`{s.name}`", s.symbol, f"`{value(s.default)}`", _range(s.allowed), markdown(s.doc)]
-            for s in about.settings
-        ]
-        parts += ["## Hyperparameters", table(["name", "symbol", "default", "range", "what it is"], rows)]
+    text = say.words(about.name, about.text)
+    parts = [f"# {about.name}", markdown(text.idea), _lineage(about, say)]
+    parts += [f"## {say('The step')}", *_formula(about, say), *map(markdown, text.notes)]
+    parts += [f"## {say('When to take it')}", _said(say("**Strength:**"), text.strength)]
+    parts += [_said(say("**Weakness:**"), text.weakness)]
+    parts += [f"## {say('Use it')}", f"```python\n{usage.lines(about.name, run)}```"]
+    parts += _settings(about, say)
     if about.cost is not None:
-        parts += ["## Cost", _cost(about)]
+        parts += [f"## {say('Cost')}", _cost(about, say)]
     if run is not None:
-        parts += ["## Its path and its learning rate", *_runs(about.name, run)]
+        parts += [f"## {say('Its path and its learning rate')}", *_runs(about.name, run, say)]
+    parts += [f"## {say('Differs from its paper, and from torch')}", *differences(about, say)]
     if text.source:
-        parts += ["## Source", markdown(text.source)]
+        parts += [f"## {say('Source')}", markdown(text.source)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _formula(about: Explanation) -> list[str]:
+def _said(label: str, text: str) -> str:
+    return f"{label} {_sentence(markdown(text))}" if text else ""
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _settings(about: Explanation, say: Language) -> list[str]:
+    if not about.settings:
+        return []
+    rows = [
+        [f"`{s.name}`", s.symbol, f"`{value(s.default)}`", _range(s.allowed), markdown(say.doc(s.doc))]
+        for s in about.settings
+    ]
+    head = [say(word) for word in ("name", "symbol", "default", "range", "what it is")]
+    return [f"## {say('Hyperparameters')}", table(head, rows)]
+
+
+def _formula(about: Explanation, say: Language) -> list[str]:
     if about.formula is None:
         return [f"$$\n{math}\n$$" for math in about.text.math]
-    said = "Rendered from the graph that every backend runs:" if about.formula else ""
-    rows = [[symbol, markdown(meaning)] for symbol, meaning in legend(about)]
-    vectors = [OF_VECTORS, f"$$\n{about.of_vectors.latex}\n$$"] if about.of_vectors else []
-    return [said, f"$$\n{about.formula.latex}\n$$", *vectors, table(["", "meaning"], rows)]
+    said = say("This is rendered from the graph that every backend runs:")
+    rows = [[symbol, markdown(meaning)] for symbol, meaning in legend(about, say)]
+    vectors = [say(OF_VECTORS), f"$$\n{about.of_vectors.latex}\n$$"] if about.of_vectors else []
+    return [said, f"$$\n{about.formula.latex}\n$$", *vectors, table(["", say("meaning")], rows)]
 
 
-def _lineage(about: Explanation) -> str:
+def _lineage(about: Explanation, say: Language) -> str:
     *parents, _ = about.lineage
     parts = []
+    adds = say.words(about.name, about.text).adds
     if parents:
-        chain = " → ".join([*(f"[{p}]({p.lower()}.md)" for p in parents), f"**{about.name}**"])
-        parts.append(f"{chain}" + (f": adds {markdown(about.text.adds)}" if about.text.adds else ""))
+        chain = " → ".join([*(_link(p) for p in parents), f"**{about.name}**"])
+        parts.append(f"{chain}" + (say(": adds {what}", what=markdown(adds)) if adds else ""))
     children = _children(about.name)
     if children:
-        parts.append("Extended by " + ", ".join(f"[{c}]({c.lower()}.md)" for c in children) + ".")
+        parts.append(say("Extended by {names}.", names=", ".join(map(_link, children))))
     return "\n\n".join(parts)
 
 
@@ -104,49 +109,107 @@ def _range(allowed: str) -> str:
     return f"`{allowed}`" if allowed else ""
 
 
-def _cost(about: Explanation) -> str:
+def _cost(about: Explanation, say: Language) -> str:
     cost = about.cost
     assert cost is not None
-    rows = [["state, bytes a parameter", f"{cost.state_bytes:.3g}"]]
+    rows = [[say("bytes of state per parameter"), f"{cost.state_bytes:.3g}"]]
     if cost.passes is not None and cost.moved_bytes is not None:
         rows += [
-            ["passes over memory in a step", f"{cost.passes}"],
-            ["bytes moved a parameter", f"{cost.moved_bytes:.3g}"],
-            ["operations a parameter", f"{cost.flops}"],
+            [say("passes over memory in a step"), f"{cost.passes}"],
+            [say("bytes moved per parameter"), f"{cost.moved_bytes:.3g}"],
+            [say("operations per parameter"), f"{cost.flops}"],
         ]
     if cost.leaves:
-        rows.append(["besides", ", ".join(f"`{leaf}`" for leaf in cost.leaves)])
-    rows.append(["backends", ", ".join(f"`{b}`" for b in cost.backends)])
-    return table(["of a float32 parameter in a 1024 × 1024 matrix", ""], rows)
+        rows.append([say("calls of functions of whole tensors"), ", ".join(f"`{leaf}`" for leaf in cost.leaves)])
+    rows.append([say("backends"), ", ".join(f"`{b}`" for b in cost.backends)])
+    return table([say("for a float32 matrix of 1024 × 1024"), ""], rows)
 
 
-def _runs(name: str, run: Run) -> list[str]:
+def differences(about: Explanation, say: Language = ENGLISH) -> list[str]:
+    """From the paper, from torch, and from other libraries; what is compared with what in the tests."""
+    differs = say.words(about.name, about.text).differs
+    parts = [_sentence(markdown(differs))] if differs else []
+    torchs = about.reference if about.reference.startswith("torch.optim.") else ""
+    if torchs:
+        parts.append(
+            say(
+                "No difference from `{torchs}` is known: the tests compare every step with it, in float64, and load "
+                "its checkpoints.",
+                torchs=torchs,
+            )
+        )
+    elif not differs:
+        parts.append(
+            say(
+                "No difference from the paper is known: the tests compare every step, in float64, with a second and "
+                "plain implementation of it."
+            )
+        )
+    rows = list(dict.fromkeys((_peer(o.peer), say.doc(o.differs)) for o in OPINIONS if o.rule == about.name))
+    same = sorted({peer for peer, why in rows if not why})
+    unlike = [[peer, why] for peer, why in rows if why]
+    if same:
+        parts.append(say("The same settings give the same path in {peers}.", peers=", ".join(same)))
+    if unlike:
+        parts.append(table([say("other library"), say("how its step differs")], unlike))
+    return parts
+
+
+def _peer(address: str) -> str:
+    module, _, name = address.partition(":")
+    return f"`{module}.{name}`"
+
+
+def _runs(name: str, run: Run, say: Language) -> list[str]:
     drawn = [s for s in SURFACES if run.get(s.name)]
-    shown = "\n".join(f"![Path of {name}: {s.title}]({s.name}/{name.lower()}.svg)" for s in drawn)
-    rates = ", ".join(f"{run[s.name]['lr']:g} on the {s.title.lower()}" for s in drawn)
-    best = [(loss, lr) for lr, loss in zip(RATES, run["digits"], strict=True) if loss is not None]
-    averaged = "stays there, since its mean of the weights, which is shown, takes the place of a schedule"
-    course = averaged if averages(optimizers()[name]) else "falls on a line to zero"
+    parts = []
     if drawn:
+        shown = "\n".join(
+            f"![{say('Path of {name}: {surface}', name=name, surface=say(s.title))}]({s.name}/{name.lower()}.svg)"
+            for s in drawn
+        )
+        rates = ", ".join(f"{say(s.title)}: {run[s.name]['lr']:g}" for s in drawn)
+        course = (
+            "It is constant, since the mean of the weights, which is what the picture shows, replaces a schedule."
+            if averages(optimizers()[name])
+            else "It falls linearly to zero."
+        )
         parts = [
             f"{shown}\n{{ .surfaces }}",
-            f"{PATH_STEPS} steps from ○; the lowest points are ×. The learning rate is the one of {len(RATES)} that "
-            f"leads lowest on average ({rates}), and {course}. Everything else is as by default.",
+            say(
+                "The pictures show {steps} steps from ○; the lowest points are marked ×. The learning rate is the "
+                "best of {rates} that were tried, judged by the mean height of the path ({found}).",
+                steps=PATH_STEPS,
+                rates=len(RATES),
+                found=rates,
+            )
+            + " "
+            + say(course),
         ]
     else:
-        parts = ["It needs labels that a model draws, which a surface does not have: there is no path to show."]
-    if best:
-        loss, lr = min(best)
+        parts = [
+            say("This optimizer needs labels that a model draws; a surface has none, so there is no path to show.")
+        ]
+    best = best_rate(run)
+    if best is not None:
+        loss, lr = best
         parts += [
-            f"![Sensitivity of {name} to its learning rate](rates/{name.lower()}.svg)",
-            f"Held-out loss of a small network on 8×8 digits after {TRAIN_STEPS} steps, mean of two seeds; lowest "
-            f"{loss:.3g} nats, at lr = {lr:g}. Above 5 it is drawn at 5; where the line ends, runs diverged. One small "
-            "task: it shows how wide the valley is, not who is best.",
+            f"![{say('Sensitivity of {name} to its learning rate', name=name)}](rates/{name.lower()}.svg)",
+            say(
+                "Held-out loss of a small network on 8×8 digits after {steps} steps, as the mean of two seeds. It is "
+                "lowest at lr = {lr}, with {loss} nats. Losses above {highest} are drawn at {highest}; the line ends "
+                "where runs diverged. This is one small task: it shows how wide the range of good learning rates is, "
+                "not which optimizer is best.",
+                steps=TRAIN_STEPS,
+                lr=f"{lr:g}",
+                loss=f"{loss:.3g}",
+                highest=f"{HIGHEST:g}",
+            ),
         ]
     return parts
 
 
-def _pictures(about: Explanation, run: Run | None) -> dict[str, str]:
+def _pictures(about: Explanation, run: Run | None, say: Language) -> dict[str, str]:
     if run is None:
         return {}
     made = {}
@@ -154,17 +217,17 @@ def _pictures(about: Explanation, run: Run | None) -> dict[str, str]:
         if run.get(surface.name):
             flat = run[surface.name]["path"]
             points = list(zip(flat[::2], flat[1::2], strict=True))
-            made[surface.name] = charts.over(surface, [charts.Path(about.name, points)])
+            made[surface.name] = charts.over(surface, [charts.Path(about.name, points)], title=say(surface.title))
     tried = [(lr, loss) for lr, loss in zip(RATES, run["digits"], strict=True) if loss is not None]
     if tried:
         made["rates"] = charts.lines(
             {about.name: tried},
-            "8×8 digits",
-            "learning rate",
-            "held-out loss, nats",
+            say("8×8 digits"),
+            say("learning rate"),
+            say("held-out loss, nats"),
             log_x=True,
             log_y=True,
-            y_range=(0.05, 5.0),
+            y_range=(0.05, HIGHEST),
         )
     return made
 
@@ -172,28 +235,29 @@ def _pictures(about: Explanation, run: Run | None) -> dict[str, str]:
 # -- the index -------------------------------------------------------------------------------------------------------
 
 
-def _index(about: dict[str, Explanation]) -> str:
+def _index(about: dict[str, Explanation], say: Language) -> str:
     rows = []
     for name in (n for root in tree() for n in _names(root)):
         one = about[name]
+        text = say.words(name, one.text)
         state = f"{one.cost.state_bytes:.3g}" if one.cost else ""
-        rows.append([_link(name), markdown(one.text.adds or one.text.idea), state, _year(one)])
-    around = [[_link(name), markdown(about[name].text.idea)] for name in wrappers()]
-    return (
-        "\n\n".join(
-            [
-                "# Optimizers",
-                f"{len(rows)} optimizers, each a class of declared hyperparameters and state and one pure "
-                "function. What follows is made from the classes: `thalweg list` and `thalweg explain NAME` say the "
-                "same in a terminal.",
-                "![The family tree of the optimizers](tree.svg)",
-                table(["optimizer", "adds to its parent", "state, bytes a parameter", "year"], rows),
-                "## Around any of them",
-                table(["wrapper", "what it does"], around),
-            ]
-        )
-        + "\n"
-    )
+        rows.append([_link(name), markdown(text.adds or text.idea), state, _year(one)])
+    around = [[_link(name), markdown(say.words(name, about[name].text).idea)] for name in wrappers()]
+    parts = [
+        f"# {say('Optimizers')}",
+        say(
+            "There are {count} optimizers. Each is a class that declares its hyperparameters and its state, with one "
+            "pure function. This list is made from the classes; `thalweg list` and `thalweg explain NAME` show the "
+            "same in a terminal. If you do not know which to take, see [which one to "
+            "take](../story.md#which-one-shall-i-take).",
+            count=len(rows),
+        ),
+        f"![{say('The family tree of the optimizers')}](tree.svg)",
+        table([say(w) for w in ("optimizer", "adds to its parent", "bytes of state per parameter", "year")], rows),
+        f"## {say('Around any optimizer')}",
+        table([say("wrapper"), say("what it does")], around),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _link(name: str) -> str:
@@ -209,8 +273,9 @@ def _year(about: Explanation) -> str:
     return found.group() if found else ""
 
 
-def _family(name: str) -> str:
-    return re.split(r"[:.]", explain(name).about)[0]
+def _family(name: str, say: Language) -> str:
+    about = explain(find(name))
+    return re.split(r"[:.：。]", say.family(about.family, about.about))[0]
 
 
 def _names(branch: Branch) -> list[str]:

@@ -1,6 +1,6 @@
 """What the pictures show: paths and sensitivities of every optimizer, computed once and kept in ``docs/data``.
 
-``python -m docs.generator.runs`` computes what is missing or was made by another rule; with names, those anew.
+``python -m docs.generator.runs`` computes what is missing or was made by another rule; with names, those again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from thalweg.explain import explain
 from thalweg.registry import optimizers
 
 FILE = Path(__file__).parents[1] / "data" / "runs.json"
-#: what everyone is tried with: two a decade, from 1e-4 to 100
+#: what each optimizer is tried with: two in a decade, from 1e-4 to 100
 RATES = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-8, 5))
 SEEDS = (0, 1)
 #: heights are compared on a scale of powers of ten that ends here above the lowest point
@@ -39,7 +39,7 @@ def load() -> dict[str, Run]:
 
 
 def current(found: dict[str, Run], names: Iterable[str] = ()) -> dict[str, Run]:
-    """The same with what is missing or outdated computed, and ``names`` anew, and written where that changes it."""
+    """The same with what is missing or outdated, and ``names`` in any case, computed; written where that changes it."""
     runs = {name: found[name] for name in optimizers() if name in found}
     torch.set_num_threads(1)
     for name, cls in optimizers().items():
@@ -50,6 +50,12 @@ def current(found: dict[str, Run], names: Iterable[str] = ()) -> dict[str, Run]:
     if runs.keys() != found.keys():
         _write(runs)
     return runs
+
+
+def best_rate(run: Run) -> tuple[float, float] | None:
+    """The lowest held-out loss on the digits, and the learning rate that led there; None where every run diverged."""
+    found = [(loss, lr) for lr, loss in zip(RATES, run["digits"], strict=True) if loss is not None]
+    return min(found, default=None)
 
 
 def compute(cls: type) -> Run:
@@ -98,5 +104,5 @@ def _write(runs: dict[str, Run]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compute what the pictures show.")
-    parser.add_argument("names", nargs="*", help="optimizers to compute anew")
+    parser.add_argument("names", nargs="*", help="optimizers to compute again")
     current(load(), parser.parse_args().names)

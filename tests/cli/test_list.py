@@ -149,14 +149,14 @@ def test_explain_takes_forms_of_a_rule():
 
 @pytest.mark.parametrize("name", CONTESTANTS)
 def test_explain_knows_whoever_races(name):
-    assert CONTESTANTS[name].optimizer in printed("explain", name).splitlines()
+    assert CONTESTANTS[name].optimizer in printed("explain", name)
 
 
 def test_explain_shows_a_contestant_as_it_races():
     text = printed("explain", "Momentum")
-    assert text.startswith("momentum, as it races: SGD(momentum=0.9, nesterov=True)\n\nSGD\n")
-    assert "uₜ = gₜ + μ bₜ" in text
-    assert "pₜ = pₜ₋₁ − γ bₜ" in printed("explain", "momentum", "--with", "nesterov=False")
+    assert text.startswith("momentum, as it races: SGD(momentum=0.9, nesterov=True)\n\nMomentum\n")
+    assert "pₜ = pₜ₋₁ − γ bₜ" in text
+    assert "uₜ = gₜ + μ bₜ" in printed("explain", "nesterov")
     assert "AdamW(betas=(0.9, 0.95), state_dtype='int8')" in printed("explain", "adamw-int8")
     assert printed("explain", "momentum", "--zh").startswith("momentum，参赛时即 SGD(")
     assert "races" not in printed("explain", "adamw")

@@ -12,12 +12,13 @@ import click
 import pytest
 import torch
 
-from docs.generator import optimizer_pages, schedule_pages
+from docs.generator import optimizer_pages, runs, schedule_pages, usage
 from thalweg import schedule
 from thalweg.cli.app import app
 from thalweg.registry import optimizers, wrappers
 
 ROOT = Path(__file__).parents[2]
+RUNS = runs.load()
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 PAGES = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
 #: a comment above a block may say what is to be known of it: a file that it is, packages that it needs
@@ -104,11 +105,13 @@ def test_links_to_files_of_ours_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("name", [*optimizers(), *wrappers()])
-def test_the_lines_on_the_page_of_an_optimizer_run(name):
+def test_the_example_on_the_page_of_an_optimizer_learns(name):
     made = {}
-    exec(optimizer_pages.usage(name), made)
+    exec(usage.lines(name, RUNS.get(name)), made)
     assert type(made["optimizer"]).__name__ == name
     assert isinstance(made["optimizer"], torch.optim.Optimizer)
+    first, *_, last = made["losses"]
+    assert last < 0.6 * first
 
 
 @pytest.mark.parametrize("cls", schedule.schedules().values(), ids=lambda c: c.__name__)

@@ -11,14 +11,15 @@ from markdown import markdown
 from docs.generator import runs
 from docs.generator.check import problems
 from docs.generator.math import mathml
-from docs.generator.optimizer_pages import page
+from docs.generator.optimizer_pages import differences, page
 from docs.generator.schedule_pages import text_of
 from docs.generator.site import build
 from docs.generator.surfaces import CAMEL, RAVINE, STRAIGHT, SURFACES, TILTED
 from docs.generator.walking import train, walk
+from tests.cases import CASES
 from thalweg import SGD, schedule
 from thalweg.explain import explain
-from thalweg.registry import optimizers
+from thalweg.registry import optimizers, wrappers
 
 
 def render(text):
@@ -126,9 +127,30 @@ def test_a_page_says_what_the_class_says():
     assert about.formula.latex in text
     assert "[Adam](adam.md) → **AdamW**" in text
     assert "| `weight_decay` | λ | `0.01` | `[0, ∞)` | λ of the decay |" in text
-    assert about.text.strength in text
+    assert about.text.strength[1:] in text
     assert "![Sensitivity of AdamW" in text
     assert "![" not in page(about, None)
+
+
+@pytest.mark.parametrize("name", [*optimizers(), *wrappers()])
+def test_a_page_says_how_it_differs_or_what_says_that_it_does_not(name):
+    about = explain(name)
+    said = "\n".join(differences(about))
+    references = [case.reference for case in CASES if case.optimizer == name or case.name == name]
+    torchs = getattr(torch.optim, name, None)
+    assert ("No difference from `torch.optim" in said) == (torchs is not None)
+    if torchs is not None:
+        assert torchs in references or name == "LBFGS"  # whose steps have tests of their own
+    elif "No difference from the paper" in said:
+        assert name in wrappers() or any(r.__module__.startswith("tests.references") for r in references)
+    else:
+        assert about.text.differs
+
+
+def test_the_library_that_steps_otherwise_is_named_with_its_reason():
+    said = "\n".join(differences(explain("MARS")))
+    assert "| `pytorch_optimizer.MARS` | it adds ε before the root is corrected |" in said
+    assert "`qhoptim.pyt.QHM`" in "\n".join(differences(explain("QHM")))
 
 
 def test_a_schedules_text_is_taken_apart():

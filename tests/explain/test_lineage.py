@@ -32,7 +32,7 @@ def test_every_parent_is_an_optimizer(name):
 
 def test_the_line_of_adamw_and_of_muon():
     assert ancestors(thalweg.AdamW) == ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]
-    assert ancestors(thalweg.Muon) == ["SGD", "Muon"]
+    assert ancestors(thalweg.Muon) == ["SGD", "Momentum", "Muon"]
 
 
 def test_a_class_of_the_users_extends_what_it_derives_from():

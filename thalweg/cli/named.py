@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ class Named:
     """A class, and how a race sets it up.
 
     Attributes:
-        flags: the hyperparameters that a race fixes.
-        call: the class with all that a race fixes, ``SGD(momentum=0.9, nesterov=True)``; empty for a name that is not
-            of a race alone.
+        flags: the hyperparameters that a race fixes, of a name that stands for nothing outside of races.
+        call: the class with all that a race fixes, ``SGD(momentum=0.9, nesterov=True)``; empty where the name stands
+            for the same class everywhere.
     """
 
     cls: type[torch.optim.Optimizer]
@@ -41,13 +41,17 @@ def named(name: str) -> Named:
     """
     if ":" in name:
         return Named(_class(name))
+    contestant = CONTESTANTS.get(name.lower())
     try:
-        return Named(find(name))
+        cls = find(name)
     except ThalwegError:
-        if name.lower() in CONTESTANTS:
-            return _racing(CONTESTANTS[name.lower()])
+        if contestant is not None:
+            return _racing(contestant)
         known = {*map(str.lower, (*optimizers(), *wrappers())), *CONTESTANTS}
         raise unknown_name("optimizer", name, known) from None
+    if contestant is not None and contestant.rule is not cls:
+        return replace(_racing(contestant), cls=cls, flags={})
+    return Named(cls)
 
 
 def _racing(contestant: Contestant) -> Named:

@@ -6,6 +6,7 @@ The first paragraph is the idea; formula and notes follow; the last lines, each 
     Strength: one line.
     Weakness: one line.
     Source: You et al. 2020, "Title", algorithm 2, https://arxiv.org/abs/1904.00962
+    Differs: what is not as in the paper, or not as in its authors' code.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import inspect
 import re
 from dataclasses import dataclass
 
-LABELS = ("Parent", "Strength", "Weakness", "Source")
+LABELS = ("Parent", "Strength", "Weakness", "Source", "Differs")
 _LABELLED = re.compile(rf"^({'|'.join(LABELS)}): ", re.MULTILINE)
 _URL = re.compile(r"https?://[^\s;,()]+")
 _MATH = re.compile(r"\$\$(.*?)\$\$", re.DOTALL)
@@ -33,6 +34,7 @@ class Words:
         adds: what it adds to that.
         strength, weakness: when to take it, and when not to.
         source: papers, as they are cited.
+        differs: what is not as in these.
     """
 
     idea: str = ""
@@ -43,6 +45,7 @@ class Words:
     strength: str = ""
     weakness: str = ""
     source: str = ""
+    differs: str = ""
 
     @property
     def paper(self) -> str:
@@ -75,6 +78,7 @@ def words(cls: type) -> Words:
         strength=labelled.get("Strength", ""),
         weakness=labelled.get("Weakness", ""),
         source=labelled.get("Source", ""),
+        differs=labelled.get("Differs", ""),
     )
 
 

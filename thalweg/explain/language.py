@@ -20,7 +20,7 @@ class Language:
         phrases: headings and short phrases.
         families: what each file of optimizers is about, by its name.
         docs: of hyperparameters and states.
-        entries: idea, adds, strength and weakness of each optimizer, by its name.
+        entries: idea, adds, strength, weakness and how it differs, of each optimizer, by its name.
     """
 
     name: str = "en"
@@ -42,7 +42,7 @@ class Language:
         return self.docs.get(text, text)
 
     def words(self, name: str, text: Words) -> Words:
-        """The text of an optimizer. Notes are left out where they are not translated."""
+        """The text of an optimizer. Notes, and how it differs, are left out where they are not translated."""
         entry = self.entries.get(name)
         if not entry:
             return text
@@ -53,6 +53,7 @@ class Language:
             adds=entry.get("adds", text.adds),
             strength=entry.get("strength", text.strength),
             weakness=entry.get("weakness", text.weakness),
+            differs=entry.get("differs", ""),
         )
 
 

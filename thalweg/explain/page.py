@@ -60,6 +60,7 @@ def page(about: Explanation, language: Language = ENGLISH, columns: int = 80) ->
         [say("backends"), _backends(about, say)],
         [say("compared with"), about.reference if about.reference.startswith("torch.") else ""],
         [say("source"), text.source],
+        [say("differs"), plain(text.differs)],
     ]
     lines += _table([row for row in rows if row[1]], columns, indent=0)
     for note in map(plain, text.notes):

@@ -33,7 +33,7 @@ from thalweg.optim.muon import Muon
 from thalweg.optim.parameter_free import COCOB
 from thalweg.optim.projected import SGDP, AdamP
 from thalweg.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
-from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, SignSGD, Signum
+from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, Momentum, Nesterov, SignSGD, Signum
 from thalweg.optim.sign import Lion, Tiger
 
 __all__ = [
@@ -83,9 +83,11 @@ __all__ = [
     "Lion",
     "MoMo",
     "MoMoAdam",
+    "Momentum",
     "Muon",
     "NAdam",
     "NAdamW",
+    "Nesterov",
     "NovoGrad",
     "Prodigy",
     "QHAdam",

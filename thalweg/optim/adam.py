@@ -24,6 +24,8 @@ class Adam(Optimizer):
     Weakness: two states; coupled decay acts least where gradients are large; may end worse than SGD on images.
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1,
     https://arxiv.org/abs/1412.6980; Reddi et al. 2018, "On the convergence of Adam and beyond", algorithm 2 (AMSGrad)
+    Differs: coupled weight decay is torch's. AMSGrad takes the largest $v_t$ before its correction, as torch does;
+    Reddi et al. correct neither average.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -55,14 +57,15 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam whose weight decay shrinks the weights themselves, so that it is not divided by the gradient's size.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with Adam's $u_t$. In the paper λ is multiplied by
-    the schedule alone (``independent_weight_decay=True``); here by the learning rate, as ``torch.optim.AdamW`` does.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with Adam's $u_t$. As ``torch.optim.AdamW``.
 
     Parent: Adam. Adds: weight decay outside the quotient.
     Strength: the standard of language models: robust, well understood, its settings carry over between tasks.
     Weakness: two states for every weight; treats a matrix as a bag of numbers.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
     https://arxiv.org/abs/1711.05101
+    Differs: in the paper λ is multiplied by the schedule alone (``independent_weight_decay=True``); here it is also
+    multiplied by the learning rate, as in torch.
     """
 
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
@@ -75,12 +78,13 @@ class Adamax(Optimizer):
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \max(\beta_2 v_{t-1}, |g_t| + \epsilon), \quad
     u_t = \frac{m_t}{(1-\beta_1^t)\,v_t}$$
 
-    The paper has no ε, which keeps $v_t$ above 0 here. As ``torch.optim.Adamax``.
+    As ``torch.optim.Adamax``.
 
     Parent: Adam. Adds: the maximum norm in place of the Euclidean one.
     Strength: steps bounded by lr, no correction of $v$; steady on embeddings with rare, large gradients.
     Weakness: one outlier keeps steps short for 1/(1 − β₂) steps.
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 2, https://arxiv.org/abs/1412.6980
+    Differs: the paper has no ε; here, as in torch, ε keeps $v_t$ above 0.
     """
 
     lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
@@ -108,14 +112,15 @@ class NAdam(Optimizer):
     $$\mu_t = \beta_1 (1 - \tfrac12\,0.96^{t\psi}), \quad u_t = \Bigl(\frac{\mu_{t+1} m_t}{1 - \prod_{i=1}^{t+1} \mu_i}
     + \frac{(1-\mu_t) g_t}{1 - \prod_{i=1}^t \mu_i}\Bigr) \Big/ \bigl(\sqrt{v_t / (1-\beta_2^t)} + \epsilon\bigr)$$
 
-    with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. The product is kept in float32, as torch does.
-    As ``torch.optim.NAdam``.
+    with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. As ``torch.optim.NAdam``.
 
     Parent: Adam. Adds: Nesterov's look-ahead, with a β₁ that warms up.
     Strength: often a little faster than Adam at the same cost.
     Weakness: the schedule of β₁ is tied to the number of steps, and one more thing to know.
     Source: Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2 and section 3,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
+    Differs: in the paper $m_t$ forgets by μ_t; here, as in torch, by β₁. The product of all μ is kept in float32, as in
+    torch.
     """
 
     lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
@@ -149,13 +154,15 @@ class NAdamW(Optimizer):
     {\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
 
     Here β₁ is constant, without NAdam's schedule of it. ``next_correction`` divides $m_t$ by $1-\beta_1^{t+1}$, since
-    it stands for the mean of the next step (optax).
+    it stands for the mean of the next step.
 
     Parent: AdamW. Adds: Nesterov's look-ahead.
     Strength: costs what AdamW costs; the baseline of the AlgoPerf benchmark, where few did better.
     Weakness: gains little where batches are so small that the newest gradient is mostly noise.
     Source: Dahl et al. 2023, "Benchmarking neural network training algorithms" (this form),
     https://arxiv.org/abs/2306.07179; Dozat 2016 (look-ahead)
+    Differs: Dozat's β₁ grows during training; here, as in Dahl et al., it is constant. optax divides $m_t$ by
+    $1-\beta_1^{t+1}$ (``next_correction``).
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -188,13 +195,15 @@ class RAdam(Optimizer):
     $$u_t = \hat m_t\,r_t \frac{\sqrt{1-\beta_2^t}}{\sqrt{v_t} + \epsilon} \text{ where } \rho_t > 5,
     \text{ else } \hat m_t$$
 
-    In the paper the threshold is 4 (``threshold``) and there is no ε. As ``torch.optim.RAdam``.
+    As ``torch.optim.RAdam``.
 
     Parent: Adam. Adds: a factor for how little is known of the squares at first.
     Strength: needs no warmup for the sake of the squares.
     Weakness: a warmup of 2/(1 − β₂) steps does about the same; plain momentum in the first steps may jump.
     Source: Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2,
     https://arxiv.org/abs/1908.03265
+    Differs: in the paper the threshold is 4 (``threshold``) and there is no ε; here, as in torch, the threshold is 5
+    and ε is added to the root.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")

@@ -69,6 +69,8 @@ class AdamC(AdamW):
     Weakness: has to be told which weights are normalized; with a constant learning rate it is AdamW.
     Source: Defazio 2025, "Why gradients rapidly increase near the end of training",
     https://arxiv.org/abs/2506.02285
+    Differs: the paper corrects the decay of normalized layers alone; here every parameter of a group is corrected
+    unless the group has ``normalized=False``.
     """
 
     max_lr: float | None = hyper(default=None, within="(0, ∞)", doc="γ_max, the largest of the schedule", off=None)

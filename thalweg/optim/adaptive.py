@@ -24,6 +24,7 @@ class Adagrad(Optimizer):
     Weakness: the sum only grows, so steps die out in long runs.
     Source: Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization",
     figure 1 (diagonal), https://jmlr.org/papers/v12/duchi11a.html
+    Differs: ``lr_decay`` and ``initial_accumulator_value`` are torch's, not the paper's.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
@@ -51,13 +52,13 @@ class Adadelta(Optimizer):
     $$v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{v_t + \epsilon}}\,g_t,
     \quad d_t = \rho d_{t-1} + (1-\rho) u_t^2$$
 
-    ε stands inside the roots; it also sets how long the first steps are. In the paper lr is 1 and ρ 0.95. As
-    ``torch.optim.Adadelta``.
+    ε stands inside the roots; it also sets how long the first steps are. As ``torch.optim.Adadelta``.
 
     Parent: Adagrad. Adds: forgetting, and a numerator that gives the step the unit of a weight.
     Strength: runs without a learning rate (lr = 1), blind to the scale of gradients.
     Weakness: slow to start, since ε sets the first steps; seldom the best.
     Source: Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1, https://arxiv.org/abs/1212.5701
+    Differs: the paper has no learning rate, which is lr = 1, and ρ = 0.95; the defaults are torch's.
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
@@ -85,8 +86,7 @@ class RMSprop(Optimizer):
     $$v_t = \alpha v_{t-1} + (1-\alpha) g_t^2, \qquad u_t = g_t / (\sqrt{v_t} + \epsilon)$$
 
     ``centered`` subtracts the squared running mean from $v_t$ (a variance); ``momentum`` keeps a running sum of $u_t$.
-    ε stands outside the root and there is no bias correction. As ``torch.optim.RMSprop``. Graves has ε in the root
-    (``eps_in_root``) and the learning rate in the sum (``lr_in_momentum``); so has TensorFlow 1, which starts $v$ at 1.
+    ε stands outside the root and there is no bias correction. As ``torch.optim.RMSprop``.
 
     Parent: Adagrad. Adds: forgetting: a running mean in place of the sum.
     Strength: one state, any scale of gradients, keeps learning when the loss changes (as in reinforcement learning).
@@ -94,6 +94,9 @@ class RMSprop(Optimizer):
     Source: Tieleman & Hinton 2012, "Lecture 6.5: rmsprop",
     https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf; Graves 2013, "Generating sequences with recurrent
     neural networks", eq. 38-45 (centered, momentum)
+    Differs: the lecture does not say where ε stands; here, as in torch, it is outside the root. Graves has ε in the
+    root (``eps_in_root``) and the learning rate in the sum (``lr_in_momentum``); so has TensorFlow 1, which starts $v$
+    at 1 (``initial_accumulator_value``).
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
@@ -149,6 +152,8 @@ class Rprop(Optimizer):
     Weakness: the noise of small batches flips signs at random, and lengths collapse.
     Source: Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP
     algorithm", https://doi.org/10.1109/ICNN.1993.298623; Igel & Hüsken 2000 (iRprop⁻, without going back)
+    Differs: this is iRprop⁻, as in torch: where a gradient changes its sign, the step is left out. Riedmiller & Braun
+    take the last step back.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="first step length Δ")

@@ -28,14 +28,15 @@ class AdaBelief(Optimizer):
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{s_t / (1-\beta_2^t)} + \epsilon}$$
 
-    ε enters $s_t$ at every step, and the root. ``amsgrad`` divides by the largest $s_t$ so far. The
-    default of ε is that of the authors' code.
+    ε enters $s_t$ at every step, and the root. ``amsgrad`` divides by the largest $s_t$ so far.
 
     Parent: Adam. Adds: the mean taken from the gradient before it is squared.
     Strength: long steps along steady gradients, where Adam's are no longer than elsewhere.
     Weakness: very sensitive to ε, which also bounds the step where gradients hardly vary.
     Source: Zhuang et al. 2020, "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", algorithm
     2, https://arxiv.org/abs/2010.07468
+    Differs: the default of ε is that of the authors' code; the paper has 1e-8. The code's rectification, which is
+    RAdam's, is left out.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -72,14 +73,15 @@ class AdaBound(Optimizer):
     \gamma u_t = \eta_t m_t$$
 
     $\eta^*$ is ``final_lr``, a learning rate of SGD, times lr over its initial value; κ is ``gamma``. ``amsbound``
-    takes the largest $v_t$ so far. Bias correction, ε and κ are those of the authors' code; the algorithm's further
-    factor $1/\sqrt t$ is a schedule.
+    takes the largest $v_t$ so far.
 
     Parent: Adam. Adds: bounds on each step size that narrow to one rate.
     Strength: starts as fast as Adam, may end as well as SGD.
     Weakness: the rate of SGD must be known beforehand; when the bounds close is tied to the number of steps.
     Source: Luo et al. 2019, "Adaptive gradient methods with dynamic bound of learning rate", algorithm 2,
     https://arxiv.org/abs/1902.09843
+    Differs: bias correction, ε and κ are those of the authors' code. The algorithm has a further factor $1/\sqrt t$;
+    here that is a schedule.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size at first")
@@ -116,14 +118,15 @@ class Yogi(Optimizer):
 
     $$v_t = v_{t-1} - (1-\beta_2) \operatorname{sign}(v_{t-1} - g_t^2)\,g_t^2, \; u_t = m_t / (\sqrt{v_t} + \epsilon)$$
 
-    with Adam's $m_t$. The paper corrects neither average for its start at 0; ``debias`` does, as most libraries do,
-    with an ``initial_accumulator`` of $v$ of 1e-6. ε as in the paper's experiments.
+    with Adam's $m_t$. ``debias`` corrects both averages for their start at 0. ε as in the paper's experiments.
 
     Parent: Adam. Adds: a bound on how fast the mean square may change.
     Strength: a rare large gradient is not forgotten at once, so steps do not suddenly grow.
     Weakness: recovers slowly from a large first gradient.
     Source: Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2,
     https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
+    Differs: nothing is corrected for its start at 0, as in the paper. Most libraries correct both averages and start
+    $v$ at 1e-6 (``debias=True, initial_accumulator=1e-6``).
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
@@ -218,14 +221,16 @@ class Adan(Optimizer):
     n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 d_t)^2$$
     $$u_t = (m_t + \beta_2 v_t) / (\sqrt{n_t} + \epsilon), \qquad p \leftarrow (p - \gamma u_t) / (1 + \gamma\lambda)$$
 
-    The paper's betas are 1 minus these. The first gradient and change enter whole ($d_1 = 0$); ``debias`` divides by
-    $1 - \beta^t$, as the authors' code. ``no_prox`` decays by $1-\gamma\lambda$.
+    The first gradient and change enter whole ($d_1 = 0$); ``debias`` divides by $1 - \beta^t$ instead. ``no_prox``
+    decays by $1-\gamma\lambda$.
 
     Parent: NAdam. Adds: an average of the gradient's changes, in numerator and denominator.
     Strength: bears large learning rates and batches; fast on vision transformers.
     Weakness: four tensors of state and three β.
     Source: Xie et al. 2022, "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", algorithm
     1, https://arxiv.org/abs/2208.06677
+    Differs: the paper's β are 1 minus these. The first gradient and change enter whole, as in the paper; the authors'
+    code divides by $1-\beta^t$ instead (``debias``).
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -306,13 +311,14 @@ class AdEMAMix(Optimizer):
     u_t = \frac{m_t/(1-\beta_1^t) + \alpha m^{(2)}_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
 
     with Adam's $m_t$, $v_t$. Over ``alpha_warmup`` steps α grows linearly from 0, over ``beta3_warmup`` $1/\ln\beta_3$
-    from that of β₁; the paper takes the run's length, 0 is none.
+    from that of β₁; 0 is no warmup.
 
     Parent: AdamW. Adds: a second mean, hundreds of times slower.
     Strength: in the authors' long runs the loss of AdamW with half of the tokens.
     Weakness: three tensors of state; without its warmups the slow mean may blow up early on.
     Source: Pagliardini et al. 2024, "The AdEMAMix optimizer: better, faster, older", algorithm 1,
     https://arxiv.org/abs/2409.03137
+    Differs: the paper warms α and β₃ up over the whole run; here the defaults are 0, which is no warmup.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -359,6 +365,7 @@ class SimplifiedAdEMAMix(Optimizer):
     Weakness: α must fit the batch size, and the learning rate is on another scale than AdamW's.
     Source: Morwani et al. 2025, "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants",
     https://arxiv.org/abs/2502.02431
+    Differs: the authors warm β₁ up over the whole run; here the default is 0, which is no warmup.
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size")
@@ -397,13 +404,14 @@ class LaProp(Optimizer):
     m_t = \beta_1 m_{t-1} + (1-\beta_1) \frac{g_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}, \quad
     u_t = \frac{m_t}{1-\beta_1^t}$$
 
-    The paper writes μ, ν for β₁, β₂; the authors' code keeps lr inside $m$.
+    The paper writes μ, ν for β₁, β₂.
 
     Parent: Adam. Adds: another order: normalise, then average.
     Strength: stable at any pair of β, where Adam needs β₁² < β₂.
     Weakness: a large gradient is cut to size before it is averaged, so momentum knows little of sizes.
     Source: Ziyin, Wang & Ueda 2020, "LaProp: separating momentum and adaptivity in Adam", algorithm 1,
     https://arxiv.org/abs/2002.04839
+    Differs: the authors' code keeps the learning rate inside $m$; here it is outside, as in the paper.
     """
 
     lr: float = hyper(default=4e-4, within="[0, ∞)", doc="step size")
@@ -441,6 +449,8 @@ class MARS(Adam):
     Weakness: one more state; the change between two batches is mostly noise where batches are small.
     Source: Yuan et al. 2024, "MARS: unleashing the power of variance reduction for training large models", algorithm 2
     (AdamW), https://arxiv.org/abs/2411.10438
+    Differs: the approximate form of the paper, whose $g_{t-1}$ is the gradient of the last batch. The authors' code
+    takes $g_0 = 0$ (``zero_start``) and leaves vectors to AdamW.
     """
 
     lr: float = hyper(default=3e-3, within="[0, ∞)", doc="step size")
@@ -493,13 +503,15 @@ class AdaMod(Adam):
     s_t = \beta_3 s_{t-1} + (1-\beta_3)\,\eta_t, \quad \gamma u_t = \min(\eta_t, s_t)\,\frac{m_t}{1-\beta_1^t}$$
 
     with Adam's $m_t$, $v_t$; β₃ is ``gamma``. Since $s_0 = 0$ and is not corrected, a run warms up over about
-    1/(1 − β₃) steps. The authors' code has $1-\beta_1^t$ within $\eta_t$, and ε added before $v_t$ is corrected.
+    1/(1 − β₃) steps.
 
     Parent: Adam. Adds: a bound of each step size by its running mean.
     Strength: no warm-up to plan; rides out sudden long step sizes.
     Weakness: one state more; slow where gradients shrink for good.
     Source: Ding et al. 2019, "An adaptive and momental bound method for stochastic learning", algorithm 1,
     https://arxiv.org/abs/1910.12249
+    Differs: the authors' code has $1-\beta_1^t$ within $\eta_t$ and adds ε before $v_t$ is corrected; here both are as
+    in the paper.
     """
 
     amsgrad: bool = hyper(default=False, within=(False,), init=False)

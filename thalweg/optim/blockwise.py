@@ -55,12 +55,14 @@ class AdamMini(AdamW):
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,\overline{g_t^2}^{\,\text{row}}, \qquad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
 
-    A row is a slice along the first dimension: an output neuron, a token of an embedding; a vector is one. The paper
-    takes the rows of an attention head's queries and keys together; rows cut finer, and need no names of layers.
+    A row is a slice along the first dimension: an output neuron, a token of an embedding; a vector is one.
+
     Parent: AdamW. Adds: a mean of the second moment over each block of weights.
     Strength: AdamW's quality on transformers with half of its state.
     Weakness: weights of a row share a step size, which suits blocks of like curvature only.
     Source: Zhang et al. 2024, "Adam-mini", algorithm 1, https://arxiv.org/abs/2406.16793
+    Differs: the paper takes the rows of an attention head's queries and keys together; here each row is a block of its
+    own, so that no names of layers are needed.
     """
 
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
@@ -100,6 +102,8 @@ class Amos(Optimizer):
     Strength: no schedule and no weight decay to tune; state of one number a row.
     Weakness: needs a fair guess of each weight's scale; little known beyond language models.
     Source: Tian & Parikh 2022, "Amos", algorithm 1, https://arxiv.org/abs/2210.11693
+    Differs: the paper asks for the expected scale η of every weight; here the scale of a matrix is 1/√(fan-in) and that
+    of a vector ½ unless ``scale`` says otherwise.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="ξ, global learning rate, constant")

@@ -176,15 +176,16 @@ class AdaHessian(Hutchinson):
     u_t = \frac{m_t / (1-\beta_1^t)}{\bigl(v_t / (1-\beta_2^t)\bigr)^{k/2} + \epsilon}$$
 
     $\bar D$ is the newest Hutchinson estimate of the Hessian's diagonal, averaged over the window of each convolution
-    kernel (``average_rows``: over each row of a matrix too). ``absolute`` averages $\lvert D \rvert$, as the authors'
-    code does; the same where nothing is averaged. Decay is decoupled. The paper has no ε, its code has. Call
-    ``optimizer.update_hessian(loss)`` before ``loss.backward()`` at each step, or every few of them.
+    kernel (``average_rows``: over each row of a matrix too). ``absolute`` averages $\lvert D \rvert$. Decay is
+    decoupled. Call ``optimizer.update_hessian(loss)`` before ``loss.backward()`` at each step, or every few of them.
 
     Parent: Adam. Adds: an estimate of the Hessian's diagonal in place of the gradient.
     Strength: rescaling a weight does not change its path, so that one learning rate serves all layers.
     Weakness: two more backward passes for each estimate, which not every layer can give.
     Source: Yao et al. 2021, "ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning", algorithm 1, eq. 10,
     https://arxiv.org/abs/2006.00719
+    Differs: the paper has no ε, the authors' code has. Their code averages $\lvert D \rvert$ (``absolute``); the two
+    are the same where nothing is averaged.
     """
 
     lr: float = hyper(default=0.15, within="[0, ∞)", doc="step size")
@@ -270,13 +271,14 @@ class SophiaG(Sophia):
 
     with $m_t$, $h_t$ and $u_t$ of SophiaH. It estimates the diagonal of the Gauss-Newton matrix of a cross-entropy. The
     gradients $\hat g$ are those that stand in the parameters when ``optimizer.update_hessian(B)`` is called; every 10
-    steps will do. The authors' code has B in the step, and calls γ ρ.
+    steps will do.
 
     Parent: SophiaH. Adds: the Gauss-Newton-Bartlett estimate.
     Strength: needs first derivatives only, and its curvature is never negative.
     Weakness: for a loss that is the likelihood of a distribution to draw from.
     Source: Liu et al. 2023, "Sophia: A Scalable Stochastic Second-order Optimizer for Language Model Pre-training",
     algorithms 2 and 3, https://arxiv.org/abs/2305.14342
+    Differs: the authors' code has the batch size B in the step, where here it is in the estimate, and calls γ ρ.
     """
 
     gamma: float = hyper(default=0.05, within="[0, ∞)", doc="γ, weight of h: the larger, the less is clipped")

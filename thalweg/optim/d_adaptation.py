@@ -52,14 +52,15 @@ class DAdaptSGD(DAdaptation):
     $$\hat d_{t+1} = \frac{2 \sum_{i \le t} \lambda_i \langle g_i, s_{i-1} \rangle}{\lVert s_t \rVert}, \quad
     d_{t+1} = \max(d_t, \min(\hat d_{t+1}, \rho\,d_t))$$
 
-    Norms and products are over all parameters; γ is ``lr``, ρ ``growth_rate``. The paper's momentum, a mean of p and
-    $z = x_0 - s$, moves p just so. Decay is in the gradient, and here in $g_1$ too.
+    Norms and products are over all parameters; γ is ``lr``, ρ ``growth_rate``.
 
     Parent: SGD. Adds: a learning rate from the gradients.
     Strength: no learning rate to find; close to a tuned one where SGD serves.
     Weakness: sums over all parameters; d never shrinks, so one bad batch may spoil it.
     Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", SGD with D-Adaptation, as the
     authors' code, https://arxiv.org/abs/2301.07733
+    Differs: the paper's momentum is a mean of p and $z = x_0 - s$; it moves p in the same way. Weight decay is in the
+    gradient, and here in $g_1$ too.
     """
 
     momentum: float = hyper(default=0.0, within="[0, 1)", doc="β, share of the running sum that is kept", off=0)
@@ -101,14 +102,16 @@ class DAdaptAdam(DAdaptation):
     $$\hat d_{t+1} = \frac{r_t}{(1-\beta) \lVert s_t \rVert_1}, \quad
     d_{t+1} = \max(d_t, \min(\hat d_{t+1}, \rho\,d_t))$$
 
-    Sums are over all parameters; γ is ``lr``, ρ ``growth_rate``. The paper has $v_t$ in r, the authors' code as here.
-    ``decoupled_weight_decay`` is theirs named decouple. For their layer_scale give groups learning rates of their own.
+    Sums are over all parameters; γ is ``lr``, ρ ``growth_rate``. ``decoupled_weight_decay`` is what the authors' code
+    calls decouple.
 
     Parent: Adam. Adds: a learning rate from the gradients.
     Strength: no learning rate to find; a schedule from 1 to 0 is all.
     Weakness: three states; d is slow to grow where gradients are noisy, and never shrinks; Prodigy improves on it.
     Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", Adam with D-Adaptation, as the
     authors' code, https://arxiv.org/abs/2301.07733
+    Differs: the paper has $v_t$ in r; here $v_{t-1}$, as in the authors' code. Their layer_scale is left out: give
+    groups learning rates of their own.
     """
 
     betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
@@ -154,14 +157,15 @@ class Prodigy(DAdaptation):
     d_{t+1} = \min(\max(d_t, \hat d_1, \dots, \hat d_{t+1}), \rho\,d_t)$$
 
     Sums are over all parameters; γ is ``lr``, c ``d_coef``, ρ ``growth_rate`` (the first step above $d_0$ is free).
-    ``safeguard_warmup`` leaves γ out of s. r and s are kept over $d_0$ as in the authors' code, which has the new d by
-    ε and calls ``decoupled_weight_decay`` decouple. Its slice_p, d from every so many elements, is left out.
+    ``safeguard_warmup`` leaves γ out of s. ``decoupled_weight_decay`` is what the authors' code calls decouple.
 
     Parent: DAdaptAdam. Adds: weights of d², and the distance gone instead of s.
     Strength: no learning rate to find, near tuned Adam in many trials; c = 0.5 or 2 is what to tune, if anything.
     Weakness: four states; in 16 bits the first steps vanish, unless rounding is stochastic or a master is kept.
     Source: Mishchenko & Defazio 2024, "Prodigy: an expeditiously adaptive parameter-free learner", Adam version,
     https://arxiv.org/abs/2306.06101
+    Differs: r and s are kept over $d_0$, as in the authors' code. That code has the new d beside ε, where here it is
+    the old one as in the paper. Its slice_p, which estimates d from every so many elements, is left out.
     """
 
     betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")

@@ -20,14 +20,15 @@ class DoG(Optimizer):
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
     G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
 
-    Norms are over all parameters, as in the paper; the authors' code takes those of each group. ``reps_rel`` is α.
-    Steps do not decay, so judge a run by a mean of its iterates (:class:`thalweg.EMA`): the authors call that crucial.
+    Norms are over all parameters. ``reps_rel`` is α. Steps do not decay, so judge a run by a mean of its iterates
+    (:class:`thalweg.EMA`): the authors call that crucial.
 
     Parent: SGD. Adds: a learning rate from distance and gradients.
     Strength: no learning rate to find; stable, and by theory nearly as good as the best constant one.
     Weakness: one rate for all weights, so transformers want LDoG; needs the mean; a start that is never forgotten.
     Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", eq. DoG,
     https://arxiv.org/abs/2302.12022
+    Differs: norms are over all parameters, as in the paper; the authors' code takes those of each group.
     """
 
     reps_rel: float = hyper(default=1e-6, within="(0, ∞)", doc="α, first distance over 1 + ‖x₀‖; 1e-4 with batch norm")
@@ -94,14 +95,15 @@ class DoWG(Optimizer):
     $$\bar r_t^2 = \max(\bar r_{t-1}^2, \lVert p - x_0 \rVert^2), \quad \bar r_0^2 = \epsilon, \quad
     v_t = v_{t-1} + \bar r_t^2 \lVert g_t \rVert^2, \quad u_t = \frac{\bar r_t^2}{\sqrt{v_t}}\,g_t$$
 
-    Norms are over all parameters. The paper has no learning rate: 1 is its step. ε is squared distance alone, as in the
-    paper; the authors' code adds it to $\sqrt{v_t}$ as well.
+    Norms are over all parameters.
 
     Parent: DoG. Adds: weights of r̄², by which steps grow sooner.
     Strength: no learning rate to find; adapts by theory to smooth and nonsmooth problems alike.
     Weakness: one rate for all weights; goes to the edge of stability.
     Source: Khaled et al. 2023, "DoWG unleashed: an efficient universal parameter-free gradient descent method",
     algorithm 1, https://arxiv.org/abs/2305.16284
+    Differs: ε is a squared distance and nothing else, as in the paper; the authors' code also adds it to $\sqrt{v_t}$.
+    ``lr`` is not in the paper: 1 is its step.
     """
 
     eps: float = hyper(default=1e-4, within="(0, ∞)", doc="ε, squared distance at first")

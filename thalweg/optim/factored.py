@@ -103,6 +103,7 @@ class Adafactor(_Factored):
     Strength: state of m + n numbers for an m × n matrix.
     Weakness: often a little behind AdamW at equal steps; its step size rule surprises beside a schedule.
     Source: Shazeer & Stern 2018, "Adafactor", algorithms 4 and 5, https://arxiv.org/abs/1804.04235
+    Differs: as in torch, ε₁ bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, bound of the relative step size")
@@ -154,6 +155,7 @@ class CAME(_Factored):
     Strength: near AdamW's quality with one full state instead of two.
     Weakness: five hyperparameters; two factored moments cost passes over memory.
     Source: Luo et al. 2023, "CAME", algorithm 2, https://arxiv.org/abs/2307.02047
+    Differs: for vectors S is 1, as in the authors' code; the paper speaks of matrices alone.
     """
 
     lr: float = hyper(default=2e-4, within="[0, ∞)", doc="step size")
@@ -217,12 +219,13 @@ class SM3(_Factored):
     u_t = m_t, \; m_t = \beta_1 m_{t-1} + (1-\beta_1)\,g_t/\sqrt{\nu_t}$$
 
     The sets S are the slices of a tensor along each dimension, and of a vector its elements. Where ν is 0 nothing
-    moves. ``beta2`` above 0 keeps running means in place of sums (not in the paper). This is SM3-II, the tighter of the
-    two bounds.
+    moves. ``beta2`` above 0 keeps running means in place of sums. This is SM3-II, the tighter of the two bounds.
+
     Parent: Adagrad. Adds: sums over covers of slices, in place of one an element.
     Strength: state of m + n numbers for an m × n matrix, with Adagrad's guarantee.
     Weakness: sums only grow, as in Adagrad: it needs a large, warmed-up learning rate.
     Source: Anil et al. 2019, "Memory-efficient adaptive optimization", SM3-II, https://arxiv.org/abs/1901.11150
+    Differs: ``beta2`` above 0, running means in place of sums, is not in the paper.
     """
 
     lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")

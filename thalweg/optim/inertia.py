@@ -31,6 +31,8 @@ class Adai(Optimizer):
     Weakness: every step waits for a sum over all weights, so updates cannot be fused into backward.
     Source: Xie et al. 2022, "Adaptive inertia: disentangling the effects of adaptive learning rate and momentum",
     algorithm 2, https://arxiv.org/abs/2006.15815
+    Differs: $1 - \prod \mu$ is kept as a mean of ones, which rounding cannot bring to 0; in exact arithmetic it is the
+    same.
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
@@ -64,14 +66,14 @@ class AccSGD(Optimizer):
     w_t = \alpha w_{t-1} + (1-\alpha)\Bigl(p - \frac{\gamma\kappa}{c} g_t\Bigr), \quad
     p \leftarrow \frac{c\,(p - \gamma g_t) + (1-\alpha)\,w_t}{c + 1 - \alpha}$$
 
-    c is ``small_const``. $w_0 = p$. κ = ξ = c = 1 is SGD. The paper wants $\xi \le \sqrt\kappa$. Where the learning
-    rate is 0 nothing moves here (p would go on toward w).
+    c is ``small_const``. $w_0 = p$. κ = ξ = c = 1 is SGD. The paper wants $\xi \le \sqrt\kappa$.
 
     Parent: SGD. Adds: a second, slow walk with long steps, and a pull toward it.
     Strength: faster than SGD in theory where momentum is not: with noisy gradients of an ill-conditioned loss.
     Weakness: two numbers more to tune; with deep networks and small batches little is left of the gain.
     Source: Kidambi et al. 2018, "On the insufficiency of existing momentum schemes for stochastic optimization",
     algorithm 1, https://arxiv.org/abs/1803.05591
+    Differs: where the learning rate is 0 nothing moves; in the paper p would still go towards w.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="the short step")

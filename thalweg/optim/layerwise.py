@@ -17,15 +17,15 @@ class LARS(Optimizer):
     $$b_t = \mu b_{t-1} + \eta\,\frac{\lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon}
     \,(g + \lambda p), \qquad u_t = b_t$$
 
-    The factor is 1 where a norm is 0. The learning rate stays outside the buffer, so a schedule acts at once; in the
-    paper it is inside, which differs where it changes. Norms and biases are usually left out by a group with
-    ``trust_coefficient=None``.
+    The factor is 1 where a norm is 0. Norms and biases are usually left out by a group with ``trust_coefficient=None``.
 
-    Parent: SGD. Adds: a step for each layer in proportion to its norm.
+    Parent: Momentum. Adds: a step for each layer in proportion to its norm.
     Strength: trains convolutional networks at batches of tens of thousands.
     Weakness: of little use at usual batch sizes and on transformers; needs warmup.
     Source: You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks", algorithm 1,
     https://arxiv.org/abs/1708.03888
+    Differs: in the paper the learning rate is inside the buffer, which gives another path where it changes; here it is
+    outside, so that a schedule acts at once.
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
@@ -65,6 +65,8 @@ class LAMB(Adam):
     Weakness: at usual batch sizes seldom better than AdamW; small layers move little.
     Source: You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes", algorithm 2,
     https://arxiv.org/abs/1904.00962
+    Differs: the paper allows any function φ of the norm of a tensor; here φ is the norm itself. Nothing is clipped
+    before, unlike in some implementations.
     """
 
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root")
@@ -78,14 +80,15 @@ class Fromage(Optimizer):
 
     $$p \leftarrow \frac{1}{\sqrt{1+\gamma^2}}\Bigl(p - \gamma \frac{\lVert p \rVert}{\lVert g \rVert}\,g\Bigr)$$
 
-    γ is the learning rate, 0.01 in most of the paper. Where a norm is 0, which the paper leaves open, g is taken as it
-    is, as in the authors' code. Its bound on norms against the initial ones (``p_bound``) is not here.
+    γ is the learning rate, 0.01 in most of the paper.
 
     Parent: SGD. Adds: a step for each layer in the size of the layer, with no momentum.
     Strength: one learning rate that holds from network to network; no state.
     Weakness: noise is not averaged; a layer that starts at or near zero stays small.
     Source: Bernstein et al. 2020, "On the distance between two neural networks and the stability of learning",
     algorithm 1, https://arxiv.org/abs/2002.03432
+    Differs: where a norm is 0, which the paper leaves open, g is taken as it is, as in the authors' code. That code's
+    bound on norms (``p_bound``) is left out.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, share of its norm by which a tensor changes")

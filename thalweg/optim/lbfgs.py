@@ -133,6 +133,8 @@ class LBFGS(Mended):
     Weakness: the noise of small batches ruins the differences; memory for 2·history_size copies of the parameters.
     Source: Liu & Nocedal 1989, "On the limited memory BFGS method for large scale optimization", algorithm 2.1,
     https://doi.org/10.1007/BF01589116; Nocedal & Wright 2006, algorithms 3.5 and 3.6 (line search)
+    Differs: as in torch, the step along $d$ is ``lr`` unless ``line_search_fn`` is given; Liu & Nocedal search along
+    the line at every step.
     """
 
     params: Iterable[Any]

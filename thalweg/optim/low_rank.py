@@ -133,6 +133,8 @@ class GaLore(_LowRank):
     Strength: Adam's states in r/n of the memory, with full-rank weights.
     Weakness: a singular value decomposition every T steps; what lies outside of the subspace is not learned meanwhile.
     Source: Zhao et al. 2024, "GaLore", algorithm 2, https://arxiv.org/abs/2403.03507
+    Differs: singular vectors are known up to their sign; here the largest entry of each is positive, so that a run can
+    be repeated. Moments go on from one subspace to the next, as in the authors' code.
     """
 
     basis: Tensor = state(doc="Q, of the subspace", when=lambda h: h.rank is not None, shape=_basis)

@@ -16,15 +16,16 @@ class MADGRAD(Optimizer):
     $$\lambda_t = \gamma\sqrt t, \quad s_t = s_{t-1} + \lambda_t g_t, \quad v_t = v_{t-1} + \lambda_t g_t^2, \quad
     z_t = x_0 - \frac{s_t}{\sqrt[3]{v_t} + \epsilon}, \quad p \leftarrow (1-c)\,p + c\,z_t$$
 
-    c is 1 − ``momentum``; without momentum $x_0$ is not kept but found from p. The learning rate is within the sums,
-    and the authors' code adds ε to it. Where it is 0 nothing moves here (p would go on toward z). Little weight decay
-    is needed; it is coupled unless ``decoupled_weight_decay``.
+    c is 1 − ``momentum``; without momentum $x_0$ is not kept but found from p. The learning rate is within the sums.
+    Little weight decay is needed; it is coupled unless ``decoupled_weight_decay``.
 
     Parent: Adagrad. Adds: dual averaging, weights that grow with √t, a cube root, momentum by averaging.
     Strength: as good as SGD in vision and as Adam elsewhere, in the authors' trials; late steps do not vanish.
     Weakness: a learning rate of its own to find; three states; a start that is never forgotten.
     Source: Defazio & Jelassi 2021, "Adaptivity without compromise: a momentumized, adaptive, dual averaged gradient
     method for stochastic optimization", algorithm 1, https://arxiv.org/abs/2101.11075
+    Differs: the authors' code adds ε to the learning rate. Where the learning rate is 0 nothing moves; in the paper p
+    would still go towards z.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")

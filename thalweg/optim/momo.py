@@ -122,7 +122,7 @@ class MoMo(Modelled):
     it). The floor $f_*$ is ``lb``, that of −loss where ``maximize``; ``use_fstar`` raises it as the loss allows.
     ``no_prox`` decays by $1-\gamma\lambda$. Give the loss: ``optimizer.step(loss=loss)``, or ``step(closure)``.
 
-    Parent: SGD. Adds: Polyak's step size, for momentum.
+    Parent: Momentum. Adds: Polyak's step size, for momentum.
     Strength: a learning rate ten times too large does no harm.
     Weakness: reads the loss at every step, which waits for the device; sums over all parameters.
     Source: Schaipp et al. 2024, "MoMo: Momentum Models for Adaptive Learning Rates", algorithm 1,

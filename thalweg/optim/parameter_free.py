@@ -17,15 +17,16 @@ class COCOB(Optimizer):
     R_t = \max(R_{t-1} - (p - x_0)\,g_t, 0)$$
     $$p \leftarrow x_0 + \frac{\theta_t}{L_t \max(G_t + L_t, \alpha L_t)}\,(L_t + R_t)$$
 
-    The scale of the gradient plays no part. The paper has no learning rate: 1 is its step, less goes that share of the
-    way, which lets a schedule end a run. Until a weight's first gradient $L = 0$ and it stays; code that starts $L$ at
-    1e-8 differs for gradients below that alone.
+    The scale of the gradient plays no part. A learning rate below 1 goes that share of the way, which lets a schedule
+    end a run.
 
     Parent: none. Adds: coin betting, a way to bound regret without a step size.
     Strength: nothing to tune.
     Weakness: five states; a start that is never forgotten; well-tuned Adam usually ends lower.
     Source: Orabona & Tommasi 2017, "Training deep networks without learning rates through coin betting", algorithm 2,
     https://arxiv.org/abs/1705.07795
+    Differs: the paper has no learning rate: ``lr=1`` is its step. Until a weight's first gradient $L = 0$ and it stays;
+    code that starts L at 1e-8 differs for gradients below that alone.
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="share of the way to the next bet; 1 is the paper's")

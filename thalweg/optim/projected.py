@@ -45,14 +45,16 @@ class SGDP(SGD):
     \text{ else } b_t$$
 
     with SGD's $b_t$ (or its Nesterov form): weights before a normalization layer are found by their gradient, see
-    :func:`projected`. Their decay is ``wd_ratio`` times that of others. Weight decay is decoupled and, as in the
-    authors' code, divided by 1 − μ: λ means what it means as SGD's L2 penalty. Their code damps the first gradient too.
+    :func:`projected`. Their decay is ``wd_ratio`` times that of others. Weight decay is decoupled, and divided by
+    1 − μ.
 
-    Parent: SGD. Adds: a projection off the weights where the loss does not feel their length.
+    Parent: Momentum. Adds: a projection off the weights where the loss does not feel their length.
     Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
     Weakness: one more pass over memory; the test may take a weight for scale-invariant by chance.
     Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
     algorithm 1, https://arxiv.org/abs/2006.08217
+    Differs: weight decay is divided by 1 − μ, as in the authors' code, so that λ means what it means as SGD's L2
+    penalty. Their code damps the first gradient too, and without Nesterov projects the buffer in place.
     """
 
     momentum: float = hyper(default=0.9, within="[0, 1)", doc="μ, share of the running sum that is kept", off=0)
@@ -75,14 +77,15 @@ class AdamP(Adam):
     \text{ else } a_t$$
 
     with Adam's $a_t$: weights before a normalization layer are found by their gradient, see :func:`projected`. Their
-    decay, which is decoupled, is ``wd_ratio`` times that of others. ``nesterov``, of the authors' code, takes
-    $\beta_1 m_t + (1-\beta_1) g_t$ for $m_t$.
+    decay, which is decoupled, is ``wd_ratio`` times that of others. ``nesterov`` takes $\beta_1 m_t + (1-\beta_1) g_t$
+    for $m_t$.
 
     Parent: AdamW. Adds: a projection off the weights where the loss does not feel their length.
     Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
     Weakness: one more pass over memory; the test may take a weight for scale-invariant by chance.
     Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
     algorithm 2, https://arxiv.org/abs/2006.08217
+    Differs: ``nesterov`` is of the authors' code, not of the paper.
     """
 
     amsgrad: bool = hyper(default=False, within=(False,), init=False)

@@ -190,6 +190,8 @@ class ScheduleFreeAdamW(ScheduleFree):
     Strength: about as good as a schedule that knows when training ends, at any time, in no more memory than AdamW.
     Weakness: weights are to be switched for evaluation, and statistics of batch norm taken anew at x; β₁ matters more.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
+    Differs: a parameter that comes late counts its own steps in $\beta_2^t$; the authors' code counts those of the
+    group.
     """
 
     lr: float = hyper(default=0.0025, within="[0, ∞)", doc="γ, step size")

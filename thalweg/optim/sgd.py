@@ -25,6 +25,8 @@ class SGD(Optimizer):
     Source: Robbins & Monro 1951, "A stochastic approximation method", https://doi.org/10.1214/aoms/1177729586; Polyak
     1964 (momentum); Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", eq. 1-4
     (Nesterov)
+    Differs: Sutskever et al. multiply the gradient by the learning rate as it enters the sum; here, as in torch, the
+    learning rate multiplies the sum. As in torch, the first gradient enters the sum whole, whatever ``dampening`` is.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -53,18 +55,64 @@ class SGD(Optimizer):
             raise bad_argument("nesterov", given, "True only with momentum > 0 and dampening = 0")
 
 
+class Momentum(SGD):
+    r"""SGD along a running sum of gradients: what points back and forth cancels, what points one way adds up.
+
+    $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$
+
+    It is ``SGD(momentum=0.9)`` under a name of its own. A constant gradient is followed at 1/(1 − μ) times the step.
+    In a race, ``momentum`` stands for the form with Nesterov's look-ahead.
+
+    Parent: SGD. Adds: a running sum of gradients, whose steps go on in the direction in which they went before.
+    Strength: one state; along a valley κ times as steep across as along it needs about √κ steps where SGD needs κ.
+    Weakness: one rate for all weights, as SGD; with a large μ the path overshoots and swings back.
+    Source: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", eq. 9,
+    https://doi.org/10.1016/0041-5553(64)90137-5; Sutskever et al. 2013, "On the importance of initialization and
+    momentum in deep learning"
+    Differs: Polyak and Sutskever et al. multiply the gradient by the learning rate as it enters the sum; here, as in
+    torch, the learning rate multiplies the sum. With a constant rate the paths are the same.
+    """
+
+    momentum: float = hyper(default=0.9, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
+    nesterov: bool = hyper(default=False, within=(False,), init=False)
+
+
+class Nesterov(SGD):
+    r"""Momentum that looks at the slope where the running sum is about to lead, and so corrects itself a step earlier.
+
+    $$b_t = \mu b_{t-1} + g_t, \qquad u_t = g_t + \mu b_t$$
+
+    It is ``SGD(momentum=0.9, nesterov=True)`` under a name of its own, and what ``momentum`` stands for in a race.
+
+    Parent: Momentum. Adds: a look ahead along the running sum.
+    Strength: swings less than momentum at the same μ; for smooth convex losses no method that sees gradients alone has
+    a better rate.
+    Weakness: one rate for all weights; with the noise of small batches little is left of the better rate.
+    Source: Nesterov 1983, "A method for solving the convex programming problem with convergence rate O(1/k²)",
+    https://www.mathnet.ru/eng/dan46009; Sutskever et al. 2013, "On the importance of initialization and momentum in
+    deep learning", eq. 3-4
+    Differs: the paper takes the gradient at p − γμb; here, as in torch, the parameter that is kept is that point
+    itself, so that the gradient is taken where the model stands. μ is constant, where Nesterov lets it grow towards 1.
+    """
+
+    momentum: float = hyper(default=0.9, within="(0, ∞)", doc="μ, share of the running sum that is kept", off=0)
+    dampening: float = hyper(default=0.0, within=(0.0,), init=False, off=0)
+    nesterov: bool = hyper(default=True, within=(True,), init=False)
+
+
 class SGDW(SGD):
     r"""SGD with momentum whose weight decay shrinks the weights themselves and never enters the buffer.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with SGD's $u_t$. In the paper the learning rate is
-    inside the buffer and λ is multiplied by the schedule alone; here, as in SGD and AdamW, it is outside and multiplies
-    λ. With a constant rate the paths are the same, at λ over the rate.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with SGD's $u_t$.
 
-    Parent: SGD. Adds: decay that does not pass through the buffer.
+    Parent: Momentum. Adds: decay that does not pass through the buffer.
     Strength: learning rate and decay can be tuned nearly one by one.
     Weakness: its decay is another number than that of SGD's L2 penalty: settings do not carry over.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 1,
     https://arxiv.org/abs/1711.05101
+    Differs: in the paper the learning rate is inside the buffer and λ is multiplied by the schedule alone; here, as in
+    SGD and AdamW, the learning rate is outside the buffer and multiplies λ. With a constant rate the paths are the
+    same, at λ over the rate.
     """
 
     momentum: float = hyper(default=0.9, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
@@ -82,6 +130,7 @@ class SignSGD(Optimizer):
     Weakness: small and noisy gradients count as much as large ones, so it dances around a minimum at the width of lr.
     Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 1,
     https://arxiv.org/abs/1802.04434
+    Differs: the algorithm has no weight decay. It is the paper's rule for one worker.
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
@@ -106,6 +155,8 @@ class Signum(Optimizer):
     Weakness: needs a schedule to end: steps do not shrink by themselves.
     Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 2,
     https://arxiv.org/abs/1802.04434
+    Differs: the algorithm has no weight decay. It is the paper's rule for one worker, without the majority vote of
+    several.
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
@@ -130,11 +181,12 @@ class AggMo(Optimizer):
     Three is the paper's number; its rule of thumb is $\beta_i = 1 - 0.1^{i-1}$. Learning rates as for SGD with β of
     the middle velocity.
 
-    Parent: SGD. Adds: several velocities that are averaged.
+    Parent: Momentum. Adds: several velocities that are averaged.
     Strength: stable at a β as high as 0.999, without tuning it.
     Weakness: three states for what momentum does with one.
     Source: Lucas et al. 2019, "Aggregated momentum: stability through passive damping", eq. 3,
     https://arxiv.org/abs/1804.00325
+    Differs: there are three velocities; the paper allows any number of them.
     """
 
     lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
@@ -164,7 +216,7 @@ class QHM(Optimizer):
     ν = 0 is SGD, ν = β Nesterov, ν = 1 momentum. Since $b$ is a mean, the learning rate that suits SGD with momentum μ
     is here 1/(1 − μ) times as large. β and ν as the authors advise.
 
-    Parent: SGD. Adds: a weight between the plain gradient and its mean.
+    Parent: Momentum. Adds: a weight between the plain gradient and its mean.
     Strength: holds SGD, momentum, Nesterov and several accelerated methods as points of one plane.
     Weakness: one more number to choose; what it gains over a tuned Nesterov is small.
     Source: Ma & Yarats 2019, "Quasi-hyperbolic momentum and Adam for deep learning", eq. 3-4,
@@ -200,6 +252,7 @@ class ASGD(Optimizer):
     Weakness: made for convex losses: on deep networks a mean over all steps lags far behind.
     Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging",
     https://doi.org/10.1137/0330046; Bottou 2012, "Stochastic gradient descent tricks" (the schedule)
+    Differs: Polyak & Juditsky average from the first step on; here, as in torch, averaging begins at step ``t0``.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size γ at first")

@@ -19,8 +19,8 @@ class Lookahead(Wrapper):
     \phi_t = \phi_{t-1} + \alpha\,(\theta_{t,k} - \phi_{t-1}), \qquad \theta_{t+1,0} = \phi_t$$
 
     φ begins as the weights before the first step. Between two slow steps the parameters are the fast weights θ;
-    evaluate after a multiple of k steps. The inner optimizer's state is kept as it is (the paper's default; it also
-    tries to reset it and to interpolate it). Costs one tensor a parameter, in float32 where parameters have 16 bits.
+    evaluate after a multiple of k steps. The inner optimizer's state is kept as it is. Costs one tensor a parameter, in
+    float32 where parameters have 16 bits.
 
     Args:
         optimizer: any; its step is the fast one.
@@ -32,6 +32,8 @@ class Lookahead(Wrapper):
     Weakness: at a well tuned decaying learning rate little is left to gain.
     Source: Zhang et al. 2019, "Lookahead optimizer: k steps forward, 1 step back", algorithm 1,
     https://arxiv.org/abs/1907.08610
+    Differs: the paper also tries to reset or to interpolate the inner optimizer's state; here it is kept, which is the
+    paper's default.
     """
 
     k: int = hyper(default=5, within="[1, ∞)", doc="fast steps between two slow ones")

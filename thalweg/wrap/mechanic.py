@@ -43,6 +43,8 @@ class Mechanic(Wrapper):
     Weakness: two copies of the weights; the first steps are tiny, so short runs lose time.
     Source: Cutkosky, Defazio & Mehta 2023, "Mechanic: a learning rate tuner", algorithm 1,
     https://arxiv.org/abs/2306.00144
+    Differs: $|h_t|$, ε beside $\lVert x_t \rVert$, and that a parameter without a gradient stays, are as in the
+    authors' code.
     """
 
     s_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, pull of the scale towards 0", setup=True)

@@ -165,6 +165,7 @@ class ASAM(SAM):
     Weakness: every step costs two gradients, and two more lists of temporaries.
     Source: Kwon et al. 2021, "ASAM: adaptive sharpness-aware minimization for scale-invariant learning of deep neural
     networks", algorithm 1, https://arxiv.org/abs/2102.11600
+    Differs: the authors' code leaves biases as in SAM (T = 1): give them a group with ``asam_eta=None``.
     """
 
     rho: float = hyper(default=0.5, within="[0, ∞)", doc="ρ, length of the ascent, relative to the weights")
