@@ -16,13 +16,21 @@ from thalweg.rule import Optimizer, hyper, ops, state
 
 @ops.leaf(gives=(OuterProduct, ASIDE))
 def means(gs: list[Tensor], kept: list[Any]) -> list[Any]:
-    """The mean of each row times the mean of each column of g; of what is no matrix, g itself."""
+    """The mean of each row times the mean of each column of g; of what is no matrix, g itself.
+
+    A row is made up of the last dimension, or of all but the first, or of all: factors tell which by their shapes.
+    """
     out: list[Any] = []
     for g in gs:
         if g.ndim < 2:
             out.append((OuterProduct(g.new_ones(()), g.clone()), g.sum().reshape(1)))
             continue
-        row, column = g.mean(-1, keepdim=True), g.mean(-2, keepdim=True)
+        if g.ndim > 2 and len(g) % 2:
+            row, column = g.mean([*range(1, g.ndim)], keepdim=True), g.mean(0, keepdim=True)
+        elif g.shape[-1] == 1:
+            row, column = g.new_ones(()), g.clone()
+        else:
+            row, column = g.mean(-1, keepdim=True), g.mean(-2, keepdim=True)
         out.append((OuterProduct(row, column), row.sum().reshape(1)))
     return out
 

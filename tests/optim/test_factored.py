@@ -59,3 +59,37 @@ def test_matrices_alone_or_many_at_once_in_c_or_in_torch_take_the_same_path(name
         monkeypatch.setattr(row_column, "_functions", lambda x: None)
     walk(getattr(thalweg, name)(theirs), theirs, 5)
     assert distance(ours, theirs) < 1e-12
+
+
+CONVOLUTIONS = [(8, 6, 3, 3), (16, 9, 1, 1), (5, 3, 7, 7), (6, 4, 5), (7, 3, 2, 33)]
+
+
+@pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
+@pytest.mark.parametrize("eps", [(None, 1e-3), (1e-2, 1e-3), (0.0, 1e-3)])
+def test_adafactor_of_convolutions_is_that_of_torch(backend, eps):
+    ours, theirs = parameters(CONVOLUTIONS), parameters(CONVOLUTIONS)
+    walk(thalweg.Adafactor(ours, eps=eps, backend=backend), ours, 10)
+    walk(torch.optim.Adafactor(theirs, eps=eps, foreach=False), theirs, 10)
+    assert distance(ours, theirs) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "CAME", "SM3"])
+def test_convolutions_in_another_order_of_memory_take_the_same_path(name):
+    ours, theirs = (parameters(CONVOLUTIONS[:3]) for _ in range(2))
+    for p in ours:
+        p.data = p.data.to(memory_format=torch.channels_last)
+    for params, backend in ((ours, "cpu"), (theirs, "eager")):
+        walk(getattr(thalweg, name)(params, backend=backend), params, 5)
+    assert distance(ours, theirs) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "CAME"])
+def test_a_row_of_zeros_leaves_no_matrix_without_numbers(name):
+    ours = parameters([(6, 3, 3, 3), (40, 30)], torch.float32)
+    optimizer = getattr(thalweg, name)(ours)
+    for p in ours:
+        p.grad = torch.ones_like(p)
+        p.grad[0] = 0.0
+        p.grad[1] = 1e-20
+    optimizer.step()
+    assert all(p.isfinite().all() for p in ours)

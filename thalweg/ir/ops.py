@@ -425,8 +425,9 @@ class OuterProduct:
     """A tensor as a product that kernels multiply out as they go: memory for m + n numbers, not m·n.
 
     Attributes:
-        rows: of a matrix, or several (the last two dimensions), a number for each row, (…, m, 1); else one number.
-        columns: a number for each column, (…, 1, n); of what is no matrix, a number for each element.
+        rows: a number for each row, which some of the last dimensions make up, of size 1 here: (…, m, 1); or one number.
+        columns: a number for each column of a matrix, or of several, (…, 1, n); beside one number for all rows, a
+            number for each element.
     """
 
     rows: Tensor

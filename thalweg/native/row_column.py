@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -14,7 +15,9 @@ from torch import Tensor
 from thalweg.native import compiler, openmp
 
 #: of a block: its share of a matrix, and what it lays down, fit into a processor's cache
-ROWS, COLUMNS = 256, 1024
+ROWS, COLUMNS = 256, 4096
+#: elements of a matrix up to which the factors of a mean are multiplied out at once: there are nearly as many of them
+FEW = 64
 C_TYPES = {torch.float32: ("float", "unsigned"), torch.float64: ("double", "unsigned long long")}
 
 
@@ -44,6 +47,40 @@ def mean_squares(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows.div_(max(1, n)), columns.div_(max(1, m))
 
 
+def root_of_small(
+    x: Tensor, rows: Tensor, columns: Tensor, weight: float, added: float, least: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    r"""All that a factored mean of matrices of few elements asks for, in one reading of them.
+
+    Args:
+        x: matrices in the last two dimensions, of any number.
+        rows, columns: the running means of x² + ``added`` over rows, (…, m, 1), and over columns, (…, 1, n).
+        weight: of the new means, in [0, 1].
+        added: to each square.
+        least: what $\bar R$ is at least.
+
+    Returns:
+        The new means, and $1 / \sqrt{R C / \bar R}$ of each element; None where the matrices are larger, or only torch
+        can do it.
+    """
+    m, n = x.shape[-2:]
+    functions = _functions(x) if m * n <= FEW else None
+    if functions is None:
+        return None
+    x, rows, columns = (t.contiguous() for t in (x, rows, columns))
+    new_rows, new_columns, root = map(torch.empty_like, (rows, columns, x))
+    functions.small(
+        x.data_ptr(), x.numel() // (m * n), m, n, rows.data_ptr(), columns.data_ptr(), weight, added, least,
+        new_rows.data_ptr(), new_columns.data_ptr(), root.data_ptr(), openmp.threads(x.numel()),
+    )  # fmt: skip
+    return new_rows, new_columns, root
+
+
+def cut(shape: Sequence[int]) -> int:
+    """How many of the first dimensions number the rows of a tensor so that rows and columns are fewest in all."""
+    return min(range(1, len(shape)), key=lambda k: math.prod(shape[:k]) + math.prod(shape[k:]))
+
+
 def largest(x: Tensor, along: Sequence[Tensor], kept: float, added: float) -> list[Tensor]:
     r"""In each slice of each dimension the largest $\text{kept} \cdot \min_k a^{(k)}_{i_k} + \text{added} \cdot x_i^2$.
 
@@ -55,18 +92,24 @@ def largest(x: Tensor, along: Sequence[Tensor], kept: float, added: float) -> li
     Returns:
         A vector for each dimension; NaN is above all.
     """
-    functions = _functions(x) if x.ndim == 2 else None
+    functions = _functions(x)
     if functions is None:
-        v = kept * functools.reduce(torch.minimum, along) + added * (x * x)
-        return [v.amax([j for j in range(x.ndim) if j != k]) for k in range(x.ndim)]
-    m, n = x.shape
-    x, of_rows, of_columns = (t.contiguous() for t in (x, *along))
+        return _of_slices(kept * functools.reduce(torch.minimum, along) + added * (x * x))
+    k = cut(x.shape)
+    of_rows, of_columns = (functools.reduce(torch.minimum, part).contiguous() for part in (along[:k], along[k:]))
+    m, n = of_rows.numel(), of_columns.numel()
+    x = x.contiguous()
     by_row, by_column = x.new_empty(_parts(n, COLUMNS), m), x.new_empty(_parts(m, ROWS), n)
     functions.largest(
         x.data_ptr(), m, n, of_rows.data_ptr(), of_columns.data_ptr(), kept, added,
         by_row.data_ptr(), by_column.data_ptr(), openmp.threads(x.numel()),
     )  # fmt: skip
-    return [by_row.amax(0), by_column.amax(0)]
+    return _of_slices(by_row.amax(0).view(x.shape[:k])) + _of_slices(by_column.amax(0).view(x.shape[k:]))
+
+
+def _of_slices(x: Tensor) -> list[Tensor]:
+    """The largest of each slice of each dimension."""
+    return [x.amax([j for j in range(x.ndim) if j != k]) if x.ndim > 1 else x for k in range(x.ndim)]
 
 
 def _parts(size: int, most: int) -> int:
@@ -92,5 +135,6 @@ def _loaded(dtype: torch.dtype) -> Any:
     at, size = ctypes.c_void_p, ctypes.c_int64
     functions.squares.argtypes = [at, size, size, size, at, at, ctypes.c_int]
     functions.largest.argtypes = [at, size, size, at, at, ctypes.c_double, ctypes.c_double, at, at, ctypes.c_int]
-    functions.squares.restype = functions.largest.restype = None
+    functions.small.argtypes = [at, size, size, size, at, at, *[ctypes.c_double] * 3, at, at, at, ctypes.c_int]
+    functions.squares.restype = functions.largest.restype = functions.small.restype = None
     return functions

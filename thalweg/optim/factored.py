@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict
 from typing import Any, ClassVar
 
@@ -35,24 +36,34 @@ SMALL = 1 << 14
 
 
 @ops.leaf(gives=(ops.OuterProduct, ops.ASIDE, ops.ASIDE))
-def factored_mean(
+def root_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
-    r"""The running mean of x² + ``added``, as $R C / \bar R$ of the means of its rows and columns, the last dimensions.
+    r"""One over the root of the running mean of x² + ``added``, the mean as $R C / \bar R$ of the means of its rows and
+    columns, the last dimensions.
 
-    Gives the mean, and the new state. ``floor`` is the least that $\bar R$ may be; None is the ε of the dtype.
+    Gives $1 / \sqrt{R C / \bar R}$, and the new state. ``floor`` is the least of $\bar R$; None is the ε of the dtype.
     """
     out: list[Any] = [None] * len(xs)
     for members in _alike(xs):
         x, row, column = (_stack([t[i] for i in members]) for t in (xs, rows, columns))
-        by_row, by_column = row_column.mean_squares(x)
-        row = torch.lerp(row, by_row.add_(added), weight)
-        column = torch.lerp(column, by_column.add_(added), weight)
         least = torch.finfo(x.dtype).eps if floor is None else floor
-        factor = row / row.mean(-2, keepdim=True).clamp_(min=least)
-        for i, f, r, c in zip(members, factor, row, column, strict=True):
-            out[i] = ops.OuterProduct(f, c), r, c
+        for i, one in zip(members, zip(*_roots(x, row, column, weight, added, least), strict=True), strict=True):
+            root_of_row, root_of_column, r, c = one
+            out[i] = ops.OuterProduct(root_of_row, root_of_column), r, c
     return out
+
+
+def _roots(x: Tensor, row: Tensor, column: Tensor, weight: float, added: float, least: float) -> tuple[Tensor, ...]:
+    """Two factors of one over the root; the new means of rows and columns."""
+    small = row_column.root_of_small(x, row, column, weight, added, least)
+    if small is not None:
+        row, column, root = small
+        return x.new_ones(len(x)), root, row, column
+    by_row, by_column = row_column.mean_squares(x)
+    row = torch.lerp(row, by_row.add_(added), weight)
+    column = torch.lerp(column, by_column.add_(added), weight)
+    return (row / row.mean(-2, keepdim=True).clamp_(min=least)).rsqrt_(), column.rsqrt(), row, column
 
 
 def _alike(xs: list[Tensor]) -> list[list[int]]:
@@ -72,6 +83,12 @@ def least_square(ps: list[Tensor], eps: float | None) -> list[float]:
     """ε², where ε is by default that of the dtype in which the rule is computed."""
     working = (torch.float64 if p.dtype == torch.float64 else torch.float32 for p in ps)
     return [(torch.finfo(dtype).eps if eps is None else eps) ** 2 for dtype in working]
+
+
+@ops.leaf(ops.PER_TENSOR)
+def largest_root(ps: list[Tensor], eps: float | None) -> list[float]:
+    """1 / ε, where ε is by default that of the dtype in which the rule is computed."""
+    return [1 / math.sqrt(square) if square else math.inf for square in least_square.over(ps, eps)]
 
 
 class _Factored(Optimizer):
@@ -129,11 +146,13 @@ class Adafactor(_Factored):
         eps1, eps2 = h.eps
         added, floor = (eps1 or 1e-30, 0.0) if h.added_eps else (0.0, eps1)
         if h.matrix:
-            v, s.row_var, s.col_var = factored_mean(g, s.row_var, s.col_var, h.step**h.beta2_decay, added, floor)
+            r, s.row_var, s.col_var = root_mean(g, s.row_var, s.col_var, h.step**h.beta2_decay, added, floor)
+            r = r if h.added_eps else ops.minimum(r, largest_root(p, eps1))
         else:
             v = s.variance = torch.lerp(s.variance, g * g + added, h.step**h.beta2_decay)
-        U = g * torch.rsqrt(v if h.added_eps else ops.maximum(v, least_square(p, eps1)))
-        U = U / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(U * U)) / h.d)
+            r = torch.rsqrt(v if h.added_eps else ops.maximum(v, least_square(p, eps1)))
+        U = g * r
+        U = U * ops.minimum(1.0, h.d / ops.sqrt(ops.tensor_mean(U * U)))
         if h.relative_step:
             U = U * (ops.minimum(h.lr, h.step**-0.5) / ops.nonzero(h.lr))
         if h.scale_parameter:
@@ -179,16 +198,17 @@ class CAME(_Factored):
         """The mean update over the root of its instability."""
         (beta1, beta2, beta3), (eps1, eps2) = h.betas, h.eps
         if h.matrix:
-            v, s.row_var, s.col_var = factored_mean(g, s.row_var, s.col_var, 1 - beta2, eps1, 0.0)
+            r, s.row_var, s.col_var = root_mean(g, s.row_var, s.col_var, 1 - beta2, eps1, 0.0)
         else:
-            v = s.variance = torch.lerp(s.variance, g * g + eps1, 1 - beta2)
-        U = g * torch.rsqrt(v)
-        U = U / ops.maximum(1.0, ops.sqrt(ops.tensor_mean(U * U)) / h.d)
+            s.variance = torch.lerp(s.variance, g * g + eps1, 1 - beta2)
+            r = torch.rsqrt(s.variance)
+        U = g * r
+        U = U * ops.minimum(1.0, h.d / ops.sqrt(ops.tensor_mean(U * U)))
         s.exp_avg = torch.lerp(s.exp_avg, U, 1 - beta1)
         if not h.matrix:
             return s.exp_avg
-        S, s.res_row, s.res_col = factored_mean(U - s.exp_avg, s.res_row, s.res_col, 1 - beta3, eps2, 0.0)
-        return s.exp_avg * torch.rsqrt(S)
+        r, s.res_row, s.res_col = root_mean(U - s.exp_avg, s.res_row, s.res_col, 1 - beta3, eps2, 0.0)
+        return s.exp_avg * r
 
 
 @ops.leaf(gives=(ops.OuterProduct, ops.OuterProduct, ops.ASIDE))
@@ -205,8 +225,8 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
             a.view(*(-1 if j == k else 1 for k in range(g.ndim)))
             for j, a in enumerate(torch.split(kept, list(g.shape)))
         ]
-        columns = along[-1].expand(*g.shape[:-2], 1, g.shape[-1])
-        rows = functools.reduce(torch.minimum, along[:-1]).expand(*g.shape[:-1], 1)
+        k = row_column.cut(g.shape)
+        rows, columns = (functools.reduce(torch.minimum, part) for part in (along[:k], along[k:]))
         bounds = ops.OuterProduct(torch.ones_like(rows), columns), ops.OuterProduct(rows, torch.ones_like(columns))
         out.append((*bounds, torch.cat(row_column.largest(g, along, *weights)) if g.numel() else kept))
     return out

@@ -33,11 +33,15 @@ def _kept(f: Format, name: str) -> list[str]:
     return [f"{pointer(name)} + at", *beside]
 
 
+def begin(name: str) -> str:
+    """The place in a product from which a loop reads on."""
+    return f"product({pointer(name)}, {pointer(name)}_columns, from, width_{name}, area_{name})"
+
+
 def decode(f: Format, name: str) -> str:
     """The statement that makes numbers, ``old_…``, of a stretch of n."""
     if f.name == "product":
-        factors = f"{pointer(name)}, {pointer(name)}_columns"
-        return f"decode_product(old_{name}, n, {factors}, at, job->width[t], job->area[t]);"
+        return f"decode_product(old_{name}, n, &product_{name});"
     return f"decode_{f.name}({', '.join([f'old_{name}', 'n', *_kept(f, name)])});"
 
 

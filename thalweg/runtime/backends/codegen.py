@@ -12,6 +12,9 @@ from thalweg.ir.passes import Plan, Stage
 from thalweg.runtime.formats import Format
 from thalweg.runtime.state import slots
 
+#: what is told of a product's matrices, one number a tensor each: elements of a row, and of a matrix
+SHAPE = ("width", "area")
+
 PREFIX = {HOST: "h", GLOBAL: "t", PER_TENSOR: "t", ROW: "r", ELEMENT: "x"}
 
 
@@ -22,7 +25,8 @@ class Codegen:
         double: whether it is computed in float64.
         formats: of whatever a stage may load or store, by name.
         slots: ``p`` and the states, numbered for random bits.
-        tables: pointer tables, in order: one for each of ``formats``, then those of second tensors.
+        tables: pointer tables, in order: one for each of ``formats``, then those of second tensors, then the numbers
+            :data:`SHAPE` of each product.
         numbers: nodes that are one number a tensor, by its shape or kept.
         sums: every sum, in order; then what is kept a row.
     """
@@ -38,6 +42,7 @@ class Codegen:
         for node in [*plan.temporaries, *(n for n in given if n.target.extent == ELEMENT)]:
             self.formats[node.name] = Format("product") if ops.is_product(node) else working
         self.tables = [*self.formats, *(f"{n}_{f.beside}" for n, f in self.formats.items() if f.beside)]
+        self.tables += [f"{n}_{end}" for n, f in self.formats.items() if f.name == "product" for end in SHAPE]
         narrow = {spec.name for spec in plan.traced.narrow}
         kept = [n for n in plan.traced.graph.nodes if n.op == "placeholder" and n.target in narrow]
         self.numbers = [n for n in leaves if n.target.extent == PER_TENSOR]

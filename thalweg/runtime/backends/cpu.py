@@ -19,8 +19,8 @@ from thalweg.ir.passes import Stage, plan
 from thalweg.ir.trace import Specialization
 from thalweg.native import compiler, openmp
 from thalweg.runtime.backends import staged
-from thalweg.runtime.backends.c_formats import BESIDE, C_TYPE, PRELUDE, decode, encode, pointer
-from thalweg.runtime.backends.codegen import Codegen, variable
+from thalweg.runtime.backends.c_formats import BESIDE, C_TYPE, PRELUDE, begin, decode, encode, pointer
+from thalweg.runtime.backends.codegen import SHAPE, Codegen, variable
 from thalweg.runtime.backends.staged import StagedExecutor
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import BLOCK, Format
@@ -112,6 +112,7 @@ class _CCodegen(Codegen):
         ]
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
+        lines += [self._shape(name) for name in used if self.formats[name].name == "product"]
         for name in self._streams(used):
             lines.append(f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {pointer(name)});")
         key = f"(uint32_t)h[{len(hosts) + len(known)}]"
@@ -167,7 +168,9 @@ class _CCodegen(Codegen):
         made = [name for name in writes if not self.formats[name].plain]
         slots = {name: self.slots.get(name, 0) for name in made}
         pairs = sorted({slots[name] // 2 for name in made if self.formats[name].stochastic})
+        products = [name for name in kept if self.formats[name].name == "product"]
         return [
+            *(f"        Product product_{name} = {begin(name)};" for name in products),
             f"        for (int64_t at = from; at < to; at += {size}) {{",
             *(f"            AHEAD({pointer(name)}, next_{name}, {size})" for name in self._streams(used)),
             f"            STRETCH({size},",
@@ -219,6 +222,11 @@ class _CCodegen(Codegen):
             what = f"{kind} *const {pointer(name)}{end}" if written else f"const {kind} *const {pointer(name)}{end}"
             lines.append(f"        {what} = ((void **)job->table[{self.tables.index(name + end)}])[t];")
         return "\n".join(lines)
+
+    def _shape(self, name: str) -> str:
+        """The matrices of a product: the length of a row, and the elements."""
+        width, area = (f"((int64_t *)job->table[{self.tables.index(f'{name}_{end}')}])[t]" for end in SHAPE)
+        return f"        const int64_t width_{name} = {width}, area_{name} = {area};"
 
     def _once(self, node: fx.Node, hosts: list[fx.Node], known: list[str]) -> str:
         target: Any = node.target
@@ -300,8 +308,6 @@ class _Job(ctypes.Structure):
                 "partial",
                 "columns",
                 "row",
-                "width",
-                "area",
                 "id",
             )
         ),
@@ -354,7 +360,6 @@ class CpuExecutor(StagedExecutor):
             ("row", rows),
         ):
             setattr(self.job, name, self._address(values))
-        self.job.width, self.job.area = (self._address(array("q", x)) for x in (self.widths, self.areas))
         self.job.id = self._address(array("I", batch.ids))
         sums = self.kernel.sums
         self.sums = [
@@ -399,12 +404,9 @@ class CpuExecutor(StagedExecutor):
         self.keep.append(values)
         return values.buffer_info()[0]
 
-    def point(self, name: str, tensors: list[Tensor]) -> None:
-        """Write the addresses of these tensors into a table of pointers."""
-        self._point(name, [t.data_ptr() for t in tensors])
-
-    def _point(self, name: str, addresses: Sequence[int]) -> None:
-        table = array("Q", addresses)
+    def lay_table(self, name: str, words: Sequence[int]) -> None:
+        """Addresses, or numbers, one for each tensor."""
+        table = array("Q", words)
         self.tables[name] = table
         self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
 
@@ -413,7 +415,7 @@ class CpuExecutor(StagedExecutor):
         batch, this = self.batch, self.batch.plan.stages[stage]
         if stage == 0:
             self.begin()
-            self._point("g", batch.addresses)
+            self.lay_table("g", batch.addresses)
             self.job.threads = openmp.threads(self.size)
         self.make_room(this)
         self.fold(this, totals)

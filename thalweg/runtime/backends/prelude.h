@@ -22,7 +22,6 @@ typedef struct {
     double **number, **sum;                      /* number[k][t], sum[k][t]: one a tensor; sums of rows one a row */
     double **share, *partial;                    /* this batch's part of a total; what each chunk adds to sums */
     const int64_t *columns, *row;                /* of each tensor: the length of a row, and the rows before it */
-    const int64_t *width, *area;                 /* of each tensor's matrices: the length of a row, and the elements */
     const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
 } Job;
 
@@ -234,25 +233,36 @@ INLINE void encode_split8(const T *restrict y, int64_t n, uint16_t *restrict hig
     SIMD()
     for (int64_t i = 0; i < n; i++) low[i] = (int8_t)(wide[i] >> 8);
 }
-/* what is given as the product of a number for each row and one for each column of matrices */
-INLINE void decode_product(T *restrict y, int64_t n, const T *restrict row, const T *restrict column,
-                           int64_t at, int64_t width, int64_t area)
+/* what is given as the product of a number for each row and one for each column of matrices, and where we are in it: at
+   column j of a row, behind which `left` rows of its matrix lie. It is read from one end to the other, so that the
+   quotients are taken once. */
+typedef struct { const T *row, *column; int64_t j, width, left, height; } Product;
+INLINE Product product(const T *row, const T *column, int64_t at, int64_t width, int64_t area)
 {
-    int64_t r = at / width, j = at % width, left = area / width - 1 - at % area / width;  /* rows of the matrix behind */
-    column += at / area * width;
-    if (j + n <= width) {
+    const int64_t matrix = at / area, inside = at - matrix * area, i = inside / width, height = area / width;
+    return (Product){row + matrix * height + i, column + matrix * width, inside - i * width, width, height - 1 - i, height};
+}
+INLINE void next_row(Product *x)
+{
+    x->j = 0;
+    x->row++;
+    if (x->left-- > 0) return;
+    x->left = x->height - 1;
+    x->column += x->width;
+}
+INLINE void decode_product(T *restrict y, int64_t n, Product *restrict x)
+{
+    if (x->j == x->width) next_row(x);
+    if (x->j + n <= x->width) {
+        const T row = *x->row, *const column = x->column + x->j;
         SIMD()
-        for (int64_t i = 0; i < n; i++) y[i] = row[r] * column[j + i];
+        for (int64_t i = 0; i < n; i++) y[i] = row * column[i];
+        x->j += n;
         return;
     }
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = row[r] * column[j];
-        if (++j < width) continue;
-        j = 0;
-        r++;
-        if (left-- > 0) continue;
-        left = area / width - 1;
-        column += width;
+    for (int64_t i = 0; i < n; x->j++, i++) {
+        if (x->j == x->width) next_row(x);
+        y[i] = *x->row * x->column[x->j];
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, fx
 from thalweg.ir import counter_rng, ops
 from thalweg.ir.ops import ASIDE, ELEMENT, HOST, PER_TENSOR, ROW
 from thalweg.ir.passes import Stage
+from thalweg.native import pages
 from thalweg.runtime.backends import eager
+from thalweg.runtime.backends.codegen import SHAPE
 from thalweg.runtime.batch import OPAQUE, Batch
 from thalweg.runtime.formats import PLAIN, name_of
 
@@ -34,11 +37,10 @@ def refusal(batch: Batch) -> str | None:
     return None
 
 
-def matrices(p: Tensor) -> tuple[int, int]:
-    """Elements of a row and of a matrix, the last two dimensions; where they do not lie in this order, of all."""
-    if p.ndim < 2 or not p.is_contiguous():
-        return max(1, p.numel()), max(1, p.numel())
-    return max(1, p.shape[-1]), max(1, p.shape[-2] * p.shape[-1])
+def matrices(rows: Tensor, columns: Tensor, p: Tensor) -> tuple[int, int]:
+    """Elements of a row and of a matrix, where these factors have one number for each row and each column of ``p``."""
+    width = p.numel() // max(1, rows.numel())
+    return max(1, width), max(1, p.numel() * width // max(1, columns.numel()))
 
 
 def rows_of(p: Tensor) -> int:
@@ -52,9 +54,9 @@ class StagedExecutor:
     Attributes:
         key: what its kernel depends on: specialization, formats, dtype of gradients, whether states are kept exactly.
         lists: memory that lives within the step, by the node that it holds.
+        shapes: elements of a row and of a matrix of each tensor, as kernels see them, by the name of a product.
         kept: the nodes of what is one number a tensor or row, by name.
         row_counts, row_total: rows of each tensor, and of all.
-        widths, areas: elements of a row and of a matrix of each tensor, for products; else empty.
         reads_gradients: whether it wants the gradients themselves, or their addresses alone.
     """
 
@@ -62,19 +64,21 @@ class StagedExecutor:
         self.batch = batch
         self.key = (batch.specialization, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
         self.lists: dict[str, list[Any]] = {}
+        self.shapes: dict[str, list[tuple[int, int]]] = {}
         given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
         self.kept = {name: given[name] for name in batch.narrow}
         leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
         self.reads_gradients = any(n.target == "g" for leaf in leaves for n in leaf.all_input_nodes)
         by_row = bool(self.kept) or batch.plan.uses_rows
         counts = [rows_of(p) for p in batch.params] if by_row else []
-        products = any(map(ops.is_product, batch.plan.traced.graph.nodes))
-        sizes = list(map(matrices, batch.params)) if products else []
-        self.widths, self.areas = [width for width, _ in sizes], [area for _, area in sizes]
         self.row_counts, self.row_total = torch.tensor(counts, dtype=torch.int64, device=batch.device), sum(counts)
 
     def point(self, name: str, tensors: list[Tensor]) -> None:
         """Write the addresses of these tensors into a table of pointers."""
+        self.lay_table(name, [t.data_ptr() for t in tensors])
+
+    def lay_table(self, name: str, words: Sequence[int]) -> None:
+        """Give kernels a table of 64-bit words, one for each tensor."""
         raise NotImplementedError
 
     def make_room(self, stage: Stage) -> None:
@@ -97,13 +101,20 @@ class StagedExecutor:
 
     def _lay_result(self, node: fx.Node, out: list[Any]) -> None:
         if ops.is_product(node):
-            factors = [self._factors(x, p) for x, p in zip(out, self.batch.params, strict=True)]
-            self._lay(node.name, [rows for rows, _ in factors])
-            self._lay(f"{node.name}_columns", [columns for _, columns in factors])
+            self._lay_product(node.name, [self._factors(x, p) for x, p in zip(out, self.batch.params, strict=True)])
         elif node.meta["extent"] == ELEMENT:
             self._lay(node.name, [self._like(x, p) for x, p in zip(out, self.batch.params, strict=True)])
         else:
             self.lists[node.name] = out
+
+    def _lay_product(self, name: str, factors: list[tuple[Tensor, Tensor]]) -> None:
+        self._lay(name, [rows for rows, _ in factors])
+        self._lay(f"{name}_columns", [columns for _, columns in factors])
+        shapes = [matrices(*both, p) for both, p in zip(factors, self.batch.params, strict=True)]
+        if self.shapes.get(name) != shapes:
+            self.shapes[name] = shapes
+            for end, words in zip(SHAPE, zip(*shapes, strict=True), strict=True):
+                self.lay_table(f"{name}_{end}", words)
 
     def begin(self) -> None:
         """Count what the kernels will write as an in-place operation.
@@ -167,14 +178,14 @@ class StagedExecutor:
         return value.repeat_interleave(self.row_counts, output_size=self.row_total)
 
     def _empty(self, p: Tensor) -> Tensor:
-        return torch.empty_like(p, dtype=self.batch.compute, requires_grad=False)
+        return pages.fresh(p, self.batch.compute)
 
     def _like(self, x: Tensor, p: Tensor) -> Tensor:
         """``x`` in the order of memory of ``p``."""
         return x if x.stride() == p.stride() and x.dtype == self.batch.compute else self._empty(p).copy_(x)
 
     def _factors(self, x: ops.OuterProduct, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers of rows and of columns in the order of memory of ``p``, where :func:`matrices` sees them."""
+        """Numbers of rows and of columns in the order of memory of ``p``; of another order than C's, multiplied out."""
         if p.is_contiguous():
             return x.rows.contiguous(), x.columns.contiguous()
         return x.rows.new_ones(()), self._like(ops.whole(x), p)

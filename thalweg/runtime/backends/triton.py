@@ -25,7 +25,7 @@ from thalweg.ir.passes import Stage, plan
 from thalweg.ir.trace import Specialization
 from thalweg.native import compiler
 from thalweg.runtime.backends import staged
-from thalweg.runtime.backends.codegen import Codegen, variable
+from thalweg.runtime.backends.codegen import SHAPE, Codegen, variable
 from thalweg.runtime.backends.staged import StagedExecutor
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import Format
@@ -147,7 +147,7 @@ class _TritonCodegen(Codegen):
             *(["host"] if random or self.host(stage) else []),
             *dict.fromkeys(self._found(n) for n in [*found, *over_rows]),
             *(["ids"] if random else []),
-            *(["widths", "areas"] if any(self.formats[name].name == "product" for name in reads) else []),
+            *(f"{name}_{end}_table" for name in used if self.formats[name].name == "product" for end in SHAPE),
             *(["partial"] if over_tensors else []),
         ]
         title = f'    """Pass {k + 1} of {len(self.plan.stages)}: reads {_list(reads)}; writes {_list(writes)}."""'
@@ -264,8 +264,8 @@ class _TritonCodegen(Codegen):
         f = self.formats[name]
         if f.name == "product":
             first = "start + at" if by_row else "start"
-            where = f"{name}_at, {name}_columns_at, {first}, tl.load(widths + t), tl.load(areas + t), mask"
-            return f"{self._call('product')}({where})"
+            width, area = (f"tl.load({name}_{end}_table + t)" for end in SHAPE)
+            return f"{self._call('product')}({name}_at, {name}_columns_at, {first}, {width}, {area}, mask)"
         kept = f"tl.load({name}_at + i, mask, 0)"
         if f.blocked:
             scale = f"tl.load({name}_scale_at + i // {self._call('BLOCK_8')}, mask, 0)"
@@ -383,8 +383,6 @@ class TritonExecutor(StagedExecutor):
         sizes = _vector("q", [p.numel() for p in batch.params])
         self.pieces, tensor, start = cut((sizes + BLOCK - 1) // BLOCK, torch.tensor(BLOCK, device="cpu"))
         given = {"sizes": sizes, "tensor": tensor, "begin": start, "ids": _vector("q", batch.ids)}
-        if self.widths:
-            given |= {"widths": _vector("q", self.widths), "areas": _vector("q", self.areas)}
         if batch.plan.uses_rows:
             rows = _vector("q", [p.shape[0] if p.ndim > 1 else 1 for p in batch.params])
             columns = sizes // rows.clamp(min=1)
@@ -411,9 +409,9 @@ class TritonExecutor(StagedExecutor):
             count = int(self.rows[-1]) if node.meta["extent"] == ROW else len(batch.params)
             self.given[f"sum_{node.name}"] = torch.zeros(count, dtype=torch.float64, device=batch.device)
 
-    def point(self, name: str, tensors: list[Tensor]) -> None:
-        """Write the addresses of these tensors into a table of pointers."""
-        self.given[f"{name}_table"] = self._send(_vector("q", [t.data_ptr() for t in tensors]))
+    def lay_table(self, name: str, words: Sequence[int]) -> None:
+        """Addresses, or numbers, one for each tensor."""
+        self.given[f"{name}_table"] = self._send(_vector("q", words))
 
     def vector(self, node: fx.Node) -> Tensor:
         """One number for each tensor or row, as the kernels see it."""
