@@ -1,5 +1,6 @@
 import inspect
 import re
+import runpy
 from typing import Optional, Tuple  # noqa: UP035
 
 import pytest
@@ -166,6 +167,34 @@ def test_what_cannot_run_is_said_at_construction_with_its_line(rule, name):
     with pytest.raises(UnsupportedOpError, match=re.escape(name)) as error:
         rule(_params())
     assert re.search(r"test_trace\.py:\d+", str(error.value))
+
+
+@pytest.mark.parametrize(("wrong", "remedy"), [
+    ("g.mean()", "Write ops.tensor_mean(x)"),
+    ("g @ g", "write a function of a list of tensors with @ops.leaf() above it"),
+    ("torch.linalg.svd(g)", "@ops.leaf()"),
+    ("torch.norm(g) * g", "Write ops.tensor_norm(x)"),
+    ("g.sum() * g", "Write ops.tensor_sum(x)"),
+    ("p.ndim * g", "Write ops.is_matrix(p), 1 or 0; or set matrices_apart"),
+    ("p.shape[0] * g", "ops.row_size(p)"),
+    ("g.mul_(2)", "without the underscore"),
+    ("torch.randn_like(g)", "Steps must be repeatable"),
+    ("torch.zeros_like(g)", "Write the number itself"),
+    ("g.clone()", "Leave it out"),
+    ("torch.log2(g)", "Did you mean log"),
+])  # fmt: skip
+def test_the_error_names_what_to_write_instead(wrong, remedy, tmp_path):
+    path = tmp_path / "wrong_rule.py"
+    path.write_text(
+        "import torch\nfrom thalweg.rule import Optimizer, hyper\n\n\nclass Wrong(Optimizer):\n"
+        '    lr: float = hyper(default=0.1, within="[0, ∞)")\n\n'
+        f"    @staticmethod\n    def direction(p, g, s, h):\n        return {wrong}\n",
+        encoding="utf-8",
+    )
+    rule = runpy.run_path(str(path))["Wrong"]
+    with pytest.raises(UnsupportedOpError, match=re.escape(remedy)) as error:
+        rule(_params())
+    assert re.match(r".*wrong_rule\.py:10: a rule cannot use '\w+'\. ", str(error.value))
 
 
 class _Constant(Optimizer):

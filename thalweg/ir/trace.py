@@ -16,6 +16,7 @@ from thalweg.ir import ops
 from thalweg.ir.fields import Hyper, StateSpec, of_numpy
 from thalweg.ir.names import Hypers, State
 from thalweg.ir.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
+from thalweg.ir.remedies import remedy
 from thalweg.ir.transforms import update
 from thalweg.ir.transforms.base import Transform
 
@@ -144,9 +145,11 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
             return super().create_proxy(kind, target, args, kwargs, *rest, **more)
         spelling = ops.SPELLINGS.get(ops.name_of(target))
         if kind not in ("call_function", "call_method") or spelling is None:
-            raise self._unknown(ops.name_of(target))
+            raise self._unknown(str(args[1]) if target is getattr else ops.name_of(target))
         try:
             return spelling(*args, **kwargs)
+        except UnsupportedOpError:
+            raise
         except TypeError as error:
             raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
 
@@ -192,10 +195,7 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         return node
 
     def _unknown(self, name: str) -> UnsupportedOpError:
-        known = ", ".join(sorted(ops.SPELLINGS))
-        return UnsupportedOpError(
-            f"{self.line()}: {name!r} is not an operation that a rule may use here; there are: {known}"
-        )
+        return UnsupportedOpError(f"{self.line()}: a rule cannot use {name!r}. {remedy(name)}")
 
     def line(self) -> str:
         """File and line of the rule that is being run now."""
