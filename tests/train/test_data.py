@@ -125,13 +125,13 @@ def test_all_generators_come_back(tmp_path):
 
 
 def test_an_empty_iterable_is_named():
-    with pytest.raises(ThalwegError, match="batches has no batch"):
+    with pytest.raises(ThalwegError, match="batches is empty: give it at least one batch"):
         next(Stream([]))
 
 
 def test_an_iterator_that_ends_is_named():
     stream = Stream(iter([1, 2]))
-    with pytest.raises(ThalwegError, match="batches ended after 2: it cannot be started anew"):
+    with pytest.raises(ThalwegError, match="batches ended after 2: it cannot be started again"):
         read(stream, 3)
 
 

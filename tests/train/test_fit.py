@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import subprocess
 import sys
 
@@ -522,3 +523,22 @@ def test_a_loss_may_refresh_the_curvature_of_its_optimizer():
     fit(model, Batches(), watched, optimizer, steps=30)
     assert len(calls) == 30
     assert calls[-1] < calls[0]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_shows_each_tenth_or_rewrites_its_line(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    model = net()
+    fit(model, Batches(), loss, thalweg.SGD(model.parameters(), lr=0.1), linear(40), steps=40, progress=True)
+    said = capsys.readouterr().err
+    lines = said.split("\r")[1:] if terminal else said.splitlines()
+    assert re.match(r"step 40 of 40  loss [\d.e-]+  lr 0.0025  [\d.e+]+ steps/s\s*$", lines[-1])
+    assert said.endswith("\n")
+    if not terminal:
+        assert [line.split()[1] for line in lines] == ["4", "8", "12", "16", "20", "24", "28", "32", "36", "40"]
+
+
+def test_no_progress_is_shown_unless_asked(capsys):
+    model = net()
+    fit(model, Batches(), loss, thalweg.SGD(model.parameters(), lr=0.1), steps=5)
+    assert capsys.readouterr().err == ""

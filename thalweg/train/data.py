@@ -90,8 +90,12 @@ class Stream:
         try:
             return next(self.iterator)
         except StopIteration:
-            remedy = "it cannot be started anew; give a list, a DataLoader or an endless iterator"
-            ended = f"batches ended after {before}: {remedy}" if spent and before else "batches has no batch"
+            remedy = "it cannot be started again; give a list, a DataLoader or an endless iterator"
+            ended = (
+                f"batches ended after {before}: {remedy}"
+                if spent and before
+                else "batches is empty: give it at least one batch"
+            )
             raise ThalwegError(ended) from None
 
     def _start(self) -> None:

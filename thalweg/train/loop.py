@@ -18,6 +18,7 @@ from thalweg.schedule import Schedule, Scheduler, constant
 from thalweg.train.checkpoint import Checkpoint, writable
 from thalweg.train.data import Stream
 from thalweg.train.events import Event, Watcher
+from thalweg.train.progress import Progress
 from thalweg.wrap.wrapper import looks_at_loss
 
 #: the learning rates that the last training left in an optimizer's groups; None in those that have a scheduler besides
@@ -57,12 +58,13 @@ def fit(
     watchers: Sequence[Watcher] = (),
     checkpoint: str | Path | None = None,
     save_every: int = 0,
+    progress: bool = False,
 ) -> Outcome:
     """Train for ``steps`` updates.
 
     Args:
         model: on its device and in the mode you want.
-        batches: an iterable; started anew when it ends.
+        batches: an iterable; started again when it ends.
         loss: ``loss(model, batch)`` gives a 0-dim tensor, a mean over the batch.
         optimizer: any torch optimizer over the model's parameters; its learning rates are the peaks. Where an
             earlier ``fit`` or, as in torch, a scheduler has moved them, the peaks are still what they were before; one
@@ -73,7 +75,8 @@ def fit(
         autocast: ``torch.bfloat16`` for a forward in mixed precision, where the device has it.
         watchers: told what happens (:class:`thalweg.train.Watcher`).
         checkpoint: a file; if it is there, training goes on from it, bit for bit; it is written at the end.
-        save_every: and every so many steps; 0 for the end alone.
+        save_every: save after this many steps, too; 0 saves at the end only.
+        progress: show step, loss, learning rate and pace on standard error.
 
     Raises:
         ValueError: for an argument outside its range, before anything changes.
@@ -89,6 +92,7 @@ def fit(
                     name, asked, f"{off} where updates are fused into backward: gradients are freed there"
                 )
     path = writable(checkpoint) if checkpoint else None
+    watchers = (*watchers, Progress(steps)) if progress else watchers
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     precision = _precision(parameters[0].device.type, autocast)
     with _scheduled(optimizer, constant() if schedule is None else schedule) as scheduler:
