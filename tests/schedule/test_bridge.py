@@ -202,7 +202,7 @@ def test_in_the_right_order_nothing_is_said():
 
 
 def test_only_an_optimizer_can_be_scheduled():
-    with pytest.raises(TypeError, match="Linear is not an Optimizer"):
+    with pytest.raises(TypeError, match=r"optimizer='Linear': expected a torch.optim.Optimizer"):
         Scheduler(torch.nn.Linear(1, 1), linear(3))
 
 

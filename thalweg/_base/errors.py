@@ -26,11 +26,16 @@ def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> Va
 
 
 def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:
-    """Names that look like ``name``, the likest first; of equally like ones those with the same beginning."""
+    """Names that look like ``name``, the likest first; of equally like ones those with the same beginning.
+
+    Upper and lower case count as one.
+    """
+    wanted = name.lower()
 
     def likeness(other: str) -> tuple[float, int]:
-        same = [a == b for a, b in zip(name, other, strict=False)]
-        return difflib.SequenceMatcher(None, name, other).ratio(), [*same, False].index(False)
+        found = other.lower()
+        same = [a == b for a, b in zip(wanted, found, strict=False)]
+        return difflib.SequenceMatcher(None, wanted, found).ratio(), [*same, False].index(False)
 
     return heapq.nlargest(most, (k for k in known if likeness(k)[0] >= 0.55), key=likeness)
 

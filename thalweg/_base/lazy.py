@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from thalweg._base.errors import nearest
+
 
 def attribute(package: str, name: str, homes: Mapping[str, str | None]) -> Any:
     """What a package's ``__getattr__`` answers; it is asked once for each name, since the package then has it.
@@ -20,7 +22,9 @@ def attribute(package: str, name: str, homes: Mapping[str, str | None]) -> Any:
         AttributeError: for a name that the package does not have.
     """
     if name not in homes:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        near = nearest(name, (known for known in homes if not known.startswith("_")))
+        hint = f"; did you mean {' or '.join(near)}?" if near and not name.startswith("_") else ""
+        raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
     home = homes[name]
     if home is None:
         return import_module(f"{package}.{name}")  # which puts it into the package

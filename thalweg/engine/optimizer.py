@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.engine import aliasing, backward, checkpoint, docstrings, fitting
+from thalweg.engine import aliasing, backward, checkpoint, docstrings, fitting, parameters
 from thalweg.engine.dynamo import add_param_group, uncompiled
 from thalweg.engine.plan_report import PlanReport
 from thalweg.ir import fields
@@ -186,7 +186,7 @@ class Optimizer(Declared):
         defaults = {name: fields.frozen(given.get(name, h.default)) for name, h in self.rule.hypers.items()}
         self._check_together(defaults)
         defaults |= {name: given[name] for name in TORCHS}
-        super(Declared, self).__init__(self._groups(params, given), defaults)
+        super(Declared, self).__init__(parameters.checked(self._groups(params, given)), defaults)
         aliasing.check(self.param_groups)
         self._constructed = True
         self._say_what_is_in_vain(given)

@@ -51,8 +51,8 @@ class SGD(Optimizer):
 
     def _check_together(self, group: dict[str, Any]) -> None:
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            given = f"True with momentum={group['momentum']} and dampening={group['dampening']}"
-            raise bad_argument("nesterov", given, "True only with momentum > 0 and dampening = 0")
+            here = f"Here momentum is {group['momentum']} and dampening is {group['dampening']}"
+            raise bad_argument("nesterov", True, "False, or momentum > 0 with dampening = 0", here)
 
 
 class Momentum(SGD):

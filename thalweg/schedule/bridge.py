@@ -22,6 +22,11 @@ _PLACE = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 _INITIAL = "initial_"
 
 
+def _not_first(given: Any) -> ValueError:
+    remedy = "Give the optimizer first, then the schedule"
+    return bad_argument("optimizer", type(given).__name__, "a torch.optim.Optimizer", remedy)
+
+
 class Scheduler(LRScheduler):
     """Each group's learning rate is its own peak times ``schedule(step)``, with the number of ``step()`` calls.
 
@@ -71,7 +76,7 @@ class Scheduler(LRScheduler):
         **others: Asked,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+            raise TypeError(_not_first(optimizer))
         if plateau is not None and not isinstance(plateau, Plateau):
             raise bad_argument("plateau", plateau, "a Plateau")
         asked = {"lr": schedule, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, **others}
