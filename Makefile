@@ -41,9 +41,10 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m docs.generator
 
-# the pictures of its story, which are kept in git, drawn anew
+# what is kept in git and made from the code: the pictures of the story, and parts of its pages
 docs-pictures: $(STAMP)
 	$(BIN)/python -m docs.generator.story
+	$(BIN)/python -m docs.generator.made
 
 # torch comes first and alone, so that nothing else can ask for another build of it
 $(STAMP): pyproject.toml constraints.txt

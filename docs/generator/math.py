@@ -1,6 +1,6 @@
 """Formulas in LaTeX become MathML as the site is built: an extension of Python-Markdown.
 
-``$…$`` stands in a line, ``$$…$$`` by itself. A browser needs neither a script nor a font for MathML.
+``$…$`` stands in a line, ``$$…$$`` by itself. A browser needs no script for MathML, and finds a font in the site.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 from docs.generator import charts
 from docs.generator.optimizer_pages import markdown, table
 from thalweg import schedule
+from thalweg.explain import ENGLISH, Language
 from thalweg.schedule.protocol import span_of
 
 FOLDER = "schedules"
@@ -62,36 +63,47 @@ def usage(cls: type) -> str:
     return f"from thalweg.schedule import {', '.join(names)}\n\nprint({text})\n"
 
 
-def files() -> dict[str, str]:
+def files(say: Language = ENGLISH) -> dict[str, str]:
     """Pages and pictures, by their place below the site's sources."""
     rows, made = [], {}
     for name, cls in schedule.schedules().items():
         text = text_of(cls)
         rows.append(
-            [f"[{cls.__name__}]({name}.md)", markdown(text.idea), f"![{cls.__name__}](images/{name}-small.svg)"]
+            [
+                f"[{cls.__name__}]({name}.md)",
+                markdown(say.doc(text.idea)),
+                f"![{cls.__name__}](images/{name}-small.svg)",
+            ]
         )
-        made[f"{FOLDER}/{name}.md"] = page(name, cls)
-        made[f"{FOLDER}/images/{name}.svg"] = _picture(cls)
+        made[f"{FOLDER}/{name}.md"] = page(name, cls, say)
+        made[f"{FOLDER}/images/{name}.svg"] = _picture(cls, say)
         made[f"{FOLDER}/images/{name}-small.svg"] = _thumb(cls)
     parts = [
-        "# Schedules",
-        "A schedule is a function of the step: 1 is the peak, which is what the optimizer's `lr` says. They compose; "
-        "[the guide](../guides/schedules.md) shows how. Made from the classes.",
-        table(["schedule", "what it does", ""], rows),
+        f"# {say('Schedules')}",
+        say(
+            "A schedule is a function of the step. Its value is a factor of the peak, which is the optimizer's `lr`. "
+            "Schedules compose; [the guide](../guides/schedules.md) shows how. This list is made from the classes."
+        ),
+        table([say("schedule"), say("what it does"), ""], rows),
     ]
     return {f"{FOLDER}/index.md": "\n\n".join(parts) + "\n", **made}
 
 
-def navigation() -> list[dict[str, Any]]:
+def navigation(say: Language = ENGLISH) -> list[dict[str, Any]]:
     """In the order in which to read them."""
     pages = [{cls.__name__: f"{FOLDER}/{name}.md"} for name, cls in schedule.schedules().items()]
-    return [{"All of them": f"{FOLDER}/index.md"}, *pages]
+    return [{say("All schedules"): f"{FOLDER}/index.md"}, *pages]
 
 
-def page(name: str, cls: type) -> str:
+def page(name: str, cls: type, say: Language = ENGLISH) -> str:
     """All that is said of a schedule."""
     text = text_of(cls)
-    parts = [f"# {cls.__name__}", markdown(text.idea), markdown(text.body), f"![{cls.__name__}](images/{name}.svg)"]
+    parts = [
+        f"# {cls.__name__}",
+        markdown(say.doc(text.idea)),
+        markdown(text.body),
+        f"![{cls.__name__}](images/{name}.svg)",
+    ]
     parts += [f"```python\n{usage(cls)}```"]
     if text.arguments:
         given = inspect.signature(cls).parameters
@@ -99,13 +111,22 @@ def page(name: str, cls: type) -> str:
         for argument, meaning in text.arguments.items():
             default = given[argument].default if argument in given else inspect.Parameter.empty
             rows.append(
-                [f"`{argument}`", "" if default is inspect.Parameter.empty else f"`{default!r}`", markdown(meaning)]
+                [
+                    f"`{argument}`",
+                    "" if default is inspect.Parameter.empty else f"`{default!r}`",
+                    markdown(say.doc(meaning)),
+                ]
             )
-        parts += ["## Arguments", table(["name", "default", "what it is"], rows)]
-    parts += ["## When to take it"]
-    parts += [f"**{label}:** {markdown(text.labelled[label])}" for label in LABELS[:2] if label in text.labelled]
+        head = [say("name"), say("default"), say("what it is")]
+        parts += [f"## {say('Arguments')}", table(head, rows)]
+    parts += [f"## {say('When to take it')}"]
+    parts += [
+        f"{say(f'**{label}:**')} {markdown(say.doc(text.labelled[label]))}"
+        for label in LABELS[:2]
+        if label in text.labelled
+    ]
     if "Source" in text.labelled:
-        parts += ["## Source", markdown(text.labelled["Source"])]
+        parts += [f"## {say('Source')}", markdown(text.labelled["Source"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -131,10 +152,12 @@ def _plateau(plateau: schedule.Plateau, steps: int = 60) -> list[tuple[float, fl
     return values
 
 
-def _picture(cls: type) -> str:
+def _picture(cls: type, say: Language) -> str:
     values = curve(cls)
-    x_label = "measurement, of a loss that stands still at each level" if cls is schedule.Plateau else "update"
-    label = "value" if cls is schedule.Between else "factor of the peak"
+    x_label = (
+        say("measurement, of a loss that stands still at each level") if cls is schedule.Plateau else say("update")
+    )
+    label = say("value") if cls is schedule.Between else say("factor of the peak")
     title = text_of(cls).labelled["Example"]
     within = None if cls is schedule.Between else (0.0, 1.05)
     return charts.lines({title: values}, title, x_label, label, y_range=within, stairs=True)

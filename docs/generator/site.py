@@ -7,78 +7,136 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from docs.generator import optimizer_pages, runs, schedule_pages
+from docs.generator import optimizer_pages, reference, runs, schedule_pages
 from docs.generator.check import problems
+from thalweg.explain import ENGLISH, Language, chinese
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 SOURCES = ROOT / "build" / "docs"
 #: what is no page
 NOT_PAGES = {"generator", "data"}
+#: the page where each language begins, by the folder of its pages below ``docs``; that of English is ``docs`` itself
+TRANSLATIONS = ("zh",)
 Nav = list[dict[str, Any]]
 
 
-def navigation() -> Nav:
+def navigation(say: Language = ENGLISH) -> Nav:
     """What stands in the menu, in the order in which to read it."""
     return [
         {"Thalweg": "index.md"},
-        {"Start in five minutes": "start.md"},
-        {"The story of optimizers": "story.md"},
-        {"Optimizers": optimizer_pages.navigation()},
-        {"Schedules": schedule_pages.navigation()},
+        {say("Start in five minutes"): "start.md"},
+        {say("The story of optimizers"): "story.md"},
+        {say("Optimizers"): optimizer_pages.navigation(say)},
+        {say("Schedules"): schedule_pages.navigation(say)},
         {
-            "Guides": [
-                {"Coming from torch and others": "moving.md"},
-                {"From your training script": "from-a-script.md"},
-                {"Write your own": "write-your-own.md"},
-                {"Parameter groups": "guides/groups.md"},
-                {"Schedules": "guides/schedules.md"},
-                {"Around any optimizer": "guides/wrappers.md"},
-                {"Memory and formats": "guides/formats.md"},
+            say("Guides"): [
+                {say("Coming from torch and others"): "moving.md"},
+                {say("From your training script"): "from-a-script.md"},
+                {say("Write your own"): "write-your-own.md"},
+                {say("Parameter groups"): "guides/groups.md"},
+                {say("Schedules"): "guides/schedules.md"},
+                {say("Around any optimizer"): "guides/wrappers.md"},
+                {say("Memory and formats"): "guides/formats.md"},
+                {say("Logging"): "guides/logging.md"},
+                {say("Error messages"): "guides/errors.md"},
             ]
         },
         {
-            "The race": [
-                {"How to read a verdict": "race.md"},
-                {"Results": "results.md"},
+            say("The race"): [
+                {say("How to read a verdict"): "race.md"},
+                {say("Results"): "results.md"},
             ]
         },
-        {"Design": "design.md"},
-        {"Where things are": "layout.md"},
-        {"Performance": "performance.md"},
+        {say("Reference"): reference.navigation(say)},
+        {say("Design"): "design.md"},
+        {say("Where things are"): "layout.md"},
+        {say("Performance"): "performance.md"},
     ]
 
 
-def lay_out(found: dict[str, runs.Run], sources: Path) -> None:
+@dataclass(frozen=True)
+class Edition:
+    """The site in one language.
+
+    Attributes:
+        say: what replaces an English phrase; English itself replaces none.
+        folder: where its written pages are; a page that it lacks is shown in English.
+    """
+
+    say: Language
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Of its folder in the site; empty for English, which is at the top."""
+        return "" if self.folder == DOCS else self.folder.name
+
+
+def editions(docs: Path = DOCS) -> list[Edition]:
+    """English, and each language that has a folder with a table of phrases, ``docs/zh/phrases.toml``."""
+    made = [Edition(ENGLISH, DOCS)]
+    for name in TRANSLATIONS:
+        table = docs / name / "phrases.toml"
+        if table.exists():
+            own = chinese()
+            phrases = {**own.phrases, **tomllib.loads(table.read_text(encoding="utf-8"))["phrases"]}
+            made.append(Edition(replace(own, phrases=phrases), docs / name))
+    return made
+
+
+def lay_out(found: dict[str, runs.Run], sources: Path, edition: Edition) -> None:
     """Written pages, pages made from classes and runs, and settings."""
-    pages = sources / "pages"
+    pages, say = sources / "pages", edition.say
     shutil.rmtree(sources, ignore_errors=True)
-    shutil.copytree(DOCS, pages, ignore=lambda at, names: NOT_PAGES & set(names) if Path(at) == DOCS else set())
-    for place, text in {**optimizer_pages.files(found), **schedule_pages.files()}.items():
+    apart = NOT_PAGES | set(TRANSLATIONS)
+    shutil.copytree(DOCS, pages, ignore=lambda at, names: apart & set(names) if Path(at) == DOCS else set())
+    if edition.name:
+        shutil.copytree(edition.folder, pages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("phrases.toml"))
+    made = {**optimizer_pages.files(found, say), **schedule_pages.files(say), **reference.files(say)}
+    for place, text in made.items():
         file = pages / place
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     assets = Path(__file__).parent / "assets"
     shutil.copytree(assets, pages, dirs_exist_ok=True)
     settings = (Path(__file__).parent / "zensical.toml").read_text(encoding="utf-8")
-    nav = f"nav = {_toml(navigation())}\n"
+    nav = f"nav = {_toml(navigation(say))}\n"
     text = settings.replace("[project]\n", f"[project]\n{nav}", 1)
+    if edition.name:
+        text = text.replace('language = "en"', f'language = "{edition.name}"')
     (sources / "zensical.toml").write_text(text, encoding="utf-8")
 
 
-def build(found: dict[str, runs.Run], sources: Path = SOURCES) -> list[str]:
-    """Build the site from the runs that are there, in ``sources/site``; what is wrong with it."""
-    lay_out(found, sources)
+def build(found: dict[str, runs.Run], sources: Path = SOURCES, docs: Path = DOCS) -> list[str]:
+    """Build the site from the runs that are there, in ``sources/site``; what is wrong with it.
+
+    Other languages are built beside it, in ``sources/zh``, and put into a folder of the site: ``site/zh/index.html``.
+    """
+    wrong = []
+    for edition in editions(docs):
+        place = sources.with_name(f"{sources.name}-{edition.name}") if edition.name else sources
+        lay_out(found, place, edition)
+        wrong += _run(place)
+        if edition.name:
+            shutil.copytree(place / "site", sources / "site" / edition.name, dirs_exist_ok=True)
+            shutil.rmtree(place)
+    return wrong or problems(sources / "site")
+
+
+def _run(sources: Path) -> list[str]:
+    """What the builder of pages says that is no good news."""
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(sources / "zensical.toml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(), check=False)
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     if done.returncode:
         return [said]
-    warnings = [line for line in said.splitlines() if re.search(r"warn|error", line, re.IGNORECASE)]
-    return warnings + problems(sources / "site")
+    return [line for line in said.splitlines() if re.search(r"warn|error", line, re.IGNORECASE)]
 
 
 def _environment() -> dict[str, str]:

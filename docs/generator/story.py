@@ -1,8 +1,12 @@
-"""The pictures of the story, which are runs of the library: ``make docs-pictures`` draws them in ``docs/images``."""
+"""The pictures of the story, which are runs of the library: ``make docs-pictures`` draws them in ``docs/images``.
+
+``python -m docs.generator.story NAME…`` draws some of them.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +16,16 @@ from torch import Tensor
 
 import thalweg
 from docs.generator import charts
+from docs.generator.by_hand import five_iterations
 from docs.generator.runs import RATES
 from docs.generator.surfaces import CAMEL, STRAIGHT, TILTED, Surface
 from docs.generator.walking import TRAIN_STEPS, Trained, train, walk
+from thalweg.explain import ENGLISH, Language
 from thalweg.linalg.newton_schulz import newton_schulz
 from thalweg.schedule import constant, linear, wsd
 
 FOLDER = Path(__file__).parents[1] / "images" / "story"
-#: everyone in the story: a class, and what else than its defaults
+#: the optimizers of the story: a class, and what else than its defaults
 CAST: dict[str, tuple[Any, dict[str, Any]]] = {
     "SGD": (thalweg.SGD, {}),
     "momentum": (thalweg.SGD, {"momentum": 0.9}),
@@ -34,21 +40,22 @@ FINE_RATES = tuple(10 ** (k / 8) for k in range(-24, 9))
 WALK_STEPS = 60
 
 
-def pictures() -> dict[str, Callable[[], str]]:
+def pictures(say: Language = ENGLISH) -> dict[str, Callable[[], str]]:
     """Each by the name of its file."""
     return {
-        "valley": lambda: walks(TILTED, "SGD", "momentum"),
-        "valley-straight": lambda: walks(STRAIGHT, "momentum", "RMSprop", "Adam"),
-        "valley-tilted": lambda: walks(TILTED, "momentum", "RMSprop", "Adam"),
-        "basins": lambda: basins(0.02, 0.1, 0.18),
-        "spectrum": spectrum,
-        "rates": lambda: rates("SGD", "momentum", "RMSprop", "AdamW", "Lion", "Muon"),
-        "training": lambda: training("SGD", "momentum", "AdamW", "Muon"),
-        "schedules": schedules,
+        "valley": lambda: walks(TILTED, "SGD", "momentum", say=say),
+        "valley-straight": lambda: walks(STRAIGHT, "momentum", "RMSprop", "Adam", say=say),
+        "valley-tilted": lambda: walks(TILTED, "SGD", "momentum", "RMSprop", "Adam", say=say),
+        "basins": lambda: basins(0.02, 0.1, 0.18, say=say),
+        "spectrum": lambda: spectrum(say),
+        "newton-schulz": lambda: iterations(say),
+        "rates": lambda: rates("SGD", "momentum", "RMSprop", "AdamW", "Lion", "Muon", say=say),
+        "training": lambda: training("SGD", "momentum", "AdamW", "Muon", say=say),
+        "schedules": lambda: schedules(say),
     }
 
 
-def walks(surface: Surface, *names: str) -> str:
+def walks(surface: Surface, *names: str, say: Language = ENGLISH) -> str:
     """Paths, each with the rate, of eight a decade, that ends lowest."""
     paths = []
     for name in names:
@@ -58,32 +65,38 @@ def walks(surface: Surface, *names: str) -> str:
             lr: float(surface.height(*torch.tensor(path[-1]))) - surface.least for lr, path in tried.items() if path
         }
         lr = min(ends, key=ends.__getitem__)
-        label = f"{name}, lr {lr:.2g}: ends {max(ends[lr], 0.0):.1g} above the lowest point"
+        label = _ending(say, say(name), f"{lr:.2g}", ends[lr])
         paths.append(charts.Path(label, tried[lr] or []))
-    return charts.over(surface, paths, width=420)
+    return charts.over(surface, paths, width=420, title=say(surface.title))
 
 
-def basins(*rates: float) -> str:
+def basins(*rates: float, say: Language = ENGLISH) -> str:
     """Plain SGD from one start with several rates."""
     paths = []
     for lr in rates:
         path = walk(thalweg.SGD, CAMEL, lr, WALK_STEPS) or []
         end = float(CAMEL.height(*torch.tensor(path[-1]))) - CAMEL.least
-        paths.append(charts.Path(f"SGD, lr {lr:g}: ends {max(end, 0.0):.1g} above the lowest point", path))
-    return charts.over(CAMEL, paths, width=420)
+        paths.append(charts.Path(_ending(say, "SGD", f"{lr:g}", end), path))
+    return charts.over(CAMEL, paths, width=420, title=say(CAMEL.title))
 
 
-def rates(*names: str) -> str:
+def _ending(say: Language, name: str, lr: str, height: float) -> str:
+    """The label of a path."""
+    end = f"{max(height, 0.0):.1g}"
+    return say("{name}, lr {lr}: ends {end} above the lowest point", name=name, lr=lr, end=end)
+
+
+def rates(*names: str, say: Language = ENGLISH) -> str:
     """Held-out loss against the learning rate."""
     series = {}
     for name in names:
         losses = {lr: _mean(name, lr) for lr in RATES}
-        series[name] = [(lr, loss) for lr, loss in losses.items() if math.isfinite(loss)]
+        series[say(name)] = [(lr, loss) for lr, loss in losses.items() if math.isfinite(loss)]
     return charts.lines(
         series,
-        "8×8 digits: how wide is the valley of learning rates?",
-        "learning rate",
-        "held-out loss, nats",
+        say("8×8 digits: how wide is the valley of learning rates?"),
+        say("learning rate"),
+        say("held-out loss, nats"),
         log_x=True,
         log_y=True,
         y_range=(0.05, 5.0),
@@ -91,20 +104,28 @@ def rates(*names: str) -> str:
     )
 
 
-def training(*names: str) -> str:
+def training(*names: str, say: Language = ENGLISH) -> str:
     """Training loss over the steps, each with the rate that ends lowest on held-out digits."""
     series = {}
     for name in names:
         lr = min(RATES, key=lambda rate, name=name: _key(_mean(name, rate)))  # type: ignore[misc]
         runs = [_trained(name, lr, seed) for seed in SEEDS]
-        label = f"{name}, lr {lr:g}: held out {sum(r.held_out for r in runs) / len(runs):.3f}"
+        held_out = f"{sum(r.held_out for r in runs) / len(runs):.3f}"
+        label = say("{name}, lr {lr}: held-out loss {loss}", name=say(name), lr=f"{lr:g}", loss=held_out)
         series[label] = _smooth([sum(step) / len(step) for step in zip(*(r.losses for r in runs), strict=True)])
     return charts.lines(
-        series, "8×8 digits", "step", "training loss, nats", log_y=True, y_range=(0.02, 3.0), width=560, height=280
+        series,
+        say("8×8 digits"),
+        say("step"),
+        say("training loss, nats"),
+        log_y=True,
+        y_range=(0.02, 3.0),
+        width=560,
+        height=280,
     )
 
 
-def spectrum() -> str:
+def spectrum(say: Language = ENGLISH) -> str:
     """Singular values of a momentum matrix in mid-training, before and after Muon makes it orthogonal; scaled alike."""
     found = train(thalweg.Muon, 0.03, seed=0, steps=TRAIN_STEPS // 2)
     buffer: Tensor = found.optimizer.state[found.optimizer.param_groups[0]["params"][0]]["momentum_buffer"]
@@ -112,9 +133,9 @@ def spectrum() -> str:
     state = adam.optimizer.state[adam.optimizer.param_groups[0]["params"][0]]
     quotient = state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8)
     series: Mapping[str, Tensor] = {
-        "momentum's direction": buffer,
-        "Adam's direction": quotient,
-        "Muon's direction": newton_schulz(buffer),
+        say("momentum's direction"): buffer,
+        say("Adam's direction"): quotient,
+        say("Muon's direction"): newton_schulz(buffer),
     }
     lines = {}
     for name, matrix in series.items():
@@ -122,18 +143,40 @@ def spectrum() -> str:
         lines[name] = [(float(i + 1), float(v / values[0])) for i, v in enumerate(values) if v / values[0] > 1e-4]
     return charts.lines(
         lines,
-        "How a step spreads over the directions of a 32 × 64 matrix",
-        "direction, strongest first",
-        "strength, of the strongest",
+        say("How a step spreads over the directions of a 32 × 64 matrix"),
+        say("direction, strongest first"),
+        say("strength, of the strongest"),
         log_y=True,
         y_range=(1e-3, 1.0),
         width=560,
     )
 
 
-def schedules() -> str:
+def iterations(say: Language = ENGLISH) -> str:
+    """What becomes of a singular value in each of the five iterations of Newton-Schulz."""
+    values = [10 ** (-3.5 + 3.5 * k / 160) for k in range(161)]
+    series = {
+        say("after {count} iterations", count=count): [(x, five_iterations(x, count)) for x in values]
+        for count in (1, 2, 3, 4, 5)
+    }
+    return charts.lines(
+        series,
+        say("Newton–Schulz: every singular value is driven towards 1"),
+        say("singular value before, as a share of the norm"),
+        say("singular value after"),
+        log_x=True,
+        y_range=(0.0, 1.4),
+        width=560,
+    )
+
+
+def schedules(say: Language = ENGLISH) -> str:
     """Held-out loss against the peak, of AdamW with three schedules."""
-    named = {"constant": constant(), "linear": linear(TRAIN_STEPS), "warmup, stable, decay": wsd(TRAIN_STEPS, warmup=5)}
+    named = {
+        say("constant"): constant(),
+        say("linear"): linear(TRAIN_STEPS),
+        say("warmup, stable, decay"): wsd(TRAIN_STEPS, warmup=5),
+    }
     series = {}
     for name, schedule in named.items():
         line = []
@@ -144,9 +187,9 @@ def schedules() -> str:
         series[name] = line
     return charts.lines(
         series,
-        "AdamW on 8×8 digits, by schedule",
-        "peak of the learning rate",
-        "held-out loss, nats",
+        say("AdamW on 8×8 digits, by schedule"),
+        say("peak of the learning rate"),
+        say("held-out loss, nats"),
         log_x=True,
         log_y=True,
         y_range=(0.05, 5.0),
@@ -185,6 +228,7 @@ def _smooth(losses: list[float], share: float = 0.8) -> list[tuple[float, float]
 if __name__ == "__main__":
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for file, draw in pictures().items():
+    wanted = sys.argv[1:] or [*pictures()]
+    for file, draw in ((name, pictures()[name]) for name in wanted):
         (FOLDER / f"{file}.svg").write_text(draw(), encoding="utf-8")
         print(f"wrote {FOLDER / file}.svg", flush=True)

@@ -12,7 +12,7 @@ import click
 import pytest
 import torch
 
-from docs.generator import optimizer_pages, runs, schedule_pages, usage
+from docs.generator import optimizer_pages, reference, runs, schedule_pages, usage
 from thalweg import schedule
 from thalweg.cli.app import app
 from thalweg.registry import optimizers, wrappers
@@ -28,6 +28,7 @@ PLAIN = re.compile(r"^```(?:sh)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MADE = {
     *(f"{optimizer_pages.FOLDER}/{name.lower()}.md" for name in {**optimizers(), **wrappers()}),
     *(f"{schedule_pages.FOLDER}/{name}.md" for name in schedule.schedules()),
+    *(f"{reference.FOLDER}/{name}.md" for name in (*reference.MODULES, reference.COMMANDS)),
     *(f"{folder}/index.md" for folder in (optimizer_pages.FOLDER, schedule_pages.FOLDER)),
 }
 

@@ -1,0 +1,63 @@
+"""Parts of written pages that are made from the code: between ``<!-- made: NAME -->`` and ``<!-- /made -->``.
+
+``python -m docs.generator.made`` writes them; a test finds a page whose part is not what the code makes of it now.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import thalweg
+from docs.generator import by_hand, mistakes, operations
+
+DOCS = Path(__file__).parents[1]
+PART = re.compile(r"(<!-- made: ([^>]+?) -->\n)(.*?)(<!-- /made -->)", re.DOTALL)
+
+
+def parts() -> dict[str, Callable[[], str]]:
+    """What makes each part, by its name."""
+    rules = {f"direction {name}": partial(direction, getattr(thalweg, name)) for name in ("SGD", *_OWN_DIRECTION)}
+    hands = {f"by hand {name}": partial(by_hand.table, name) for name in by_hand.RULES}
+    tables = {"operations": operations.table, "reductions": operations.reductions, "leaves": operations.leaves}
+    return {**rules, **hands, **tables, "mistakes": mistakes.table}
+
+
+_OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
+
+
+def filled(text: str) -> str:
+    """A page with its parts as the code makes them now.
+
+    Raises:
+        KeyError: for a part that nothing makes.
+    """
+    known = parts()
+    return PART.sub(lambda m: f"{m[1]}{known[m[2]]().strip()}\n{m[4]}", text)
+
+
+def direction(cls: Any) -> str:
+    """The source of a rule's direction, without what only a type checker reads."""
+    lines = textwrap.dedent(inspect.getsource(cls.direction)).splitlines()
+    code = "\n".join(line for line in lines if line != "@staticmethod")
+    code = re.sub(r"def direction\([^)]*\)[^:]*:", "def direction(p, g, s, h):", code)
+    code = re.sub(r'\n    """.*?"""', "", code, flags=re.DOTALL)
+    return f"```python\n{code}\n```"
+
+
+def pages() -> list[Path]:
+    """The written pages that have such parts."""
+    return [page for page in sorted(DOCS.rglob("*.md")) if PART.search(page.read_text(encoding="utf-8"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (made := filled(text)) != text:
+            page.write_text(made, encoding="utf-8")
+            print(f"wrote {page}")
