@@ -49,7 +49,7 @@ FURTHER: dict[str, dict[str, Any]] = {
     "DAdaptSGD": {"lr": 1.0, "d0": 0.01, "growth_rate": 1.02},
     "DoG": {"lr": 1.0},
     "LDoG": {"lr": 1.0},
-    "Muon": {"adjust_lr_fn": "match_rms_adamw"},
+    "Muon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
 }
 
 

@@ -42,6 +42,12 @@ def test_formulas_become_mathml_and_code_stays():
     assert "$z$" in re.sub("<[^>]*>", "", html)
 
 
+def test_the_cells_of_a_table_know_their_column():
+    html = markdown("| a *b* | |\n| --- | --- |\n| 1 | 2 |\n| | 3 |\n", extensions=["tables", "docs.generator.tables"])
+    assert html.count('data-label="a b"') == 1
+    assert html.count("data-label") == 1
+
+
 def test_tables_in_formulas_may_stand_in_each_other():
     inner = r"\begin{cases} a & b < c \\ d & \text{else} \end{cases}"
     html = mathml(rf"\begin{{aligned}} x &= \frac{{{{1}}}}{{2}} \\ y &= \sum {inner} \end{{aligned}}")
