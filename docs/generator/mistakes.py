@@ -145,13 +145,13 @@ MISTAKES = [
     Mistake("fit(…, steps=0, accumulate=0)", lambda: _fit(accumulate=0), None, ("accumulate=0", "at least 1")),
     # names
     Mistake(
-        "AdamW(params, weight_decey=0.1)",
-        lambda: O.AdamW(_p(), weight_decey=0.1),
-        lambda: T.AdamW(_p(), weight_decey=0.1),
+        "AdamW(params, weight_decey=1)",
+        lambda: O.AdamW(_p(), weight_decey=1),
+        lambda: T.AdamW(_p(), weight_decey=1),
         ("weight_decey", "weight_decay"),
     ),
     Mistake(
-        'AdamW([{"params": params, "Lr": 0.1}])',
+        'AdamW([{"params": p, "Lr": 0.1}])',
         lambda: O.AdamW([{"params": _p(), "Lr": 0.1}]),
         lambda: T.AdamW([{"params": _p(), "Lr": 0.1}]),
         ("Lr", "lr"),
@@ -166,7 +166,7 @@ MISTAKES = [
         ("state_dtype='fp16'", "bfloat16"),
     ),
     Mistake(
-        'groups.of(model, Rule("head.*", lr=0.1))',
+        'of(model, Rule("head.*", lr=0.1))',
         lambda: groups.of(_model(), groups.Rule("head.*", lr=0.1)),
         None,
         ("head.*", "match"),
@@ -185,13 +185,13 @@ MISTAKES = [
         ("optimizer=", "torch.optim.Optimizer", "Build the optimizer first"),
     ),
     Mistake(
-        "AdamW(params).load_state_dict(sgd.state_dict())",
+        "adamw.load_state_dict( momentum.state_dict())",
         lambda: _loaded(O.AdamW, _stepped(O.Momentum).state_dict()),
         lambda: _loaded(T.AdamW, T.SGD(_model().parameters(), lr=0.1, momentum=0.9).state_dict()),
         ("Momentum", "AdamW"),
     ),
     Mistake(
-        "AdamW(params).load_state_dict(model.state_dict())",
+        "adamw.load_state_dict( model.state_dict())",
         lambda: _loaded(O.AdamW, _model().state_dict()),
         lambda: _loaded(T.AdamW, _model().state_dict()),
         ("state_dict",),
@@ -206,7 +206,7 @@ MISTAKES = [
     Mistake("SAM(…).step() without a closure", lambda: O.SAM(_stepped(O.SGD)).step(), None, ("closure",)),
     Mistake("MoMo(params).step() without the loss", lambda: _stepped(O.MoMo), None, ("loss=None",)),
     Mistake(
-        "step() between eval() and train() of ScheduleFreeAdamW",
+        "step() after eval() of ScheduleFreeAdamW",
         lambda: _averaged(O.ScheduleFreeAdamW),
         None,
         ("train()",),
@@ -232,7 +232,7 @@ def table() -> str:
     """Each mistake, with both messages."""
     rows = []
     for one in MISTAKES:
-        theirs = "(torch has no such thing)" if one.torchs is None else message(one.torchs) or "(nothing)"
+        theirs = "(not in torch)" if one.torchs is None else message(one.torchs) or "(nothing)"
         rows.append([f"`{one.code}`", _cell(message(one.ours)), _cell(theirs)])
     return markdown_table(["mistake", "Thalweg", "torch"], rows)
 
