@@ -22,8 +22,8 @@ Over = Literal["defaults", "every", "flags"]
 On = Literal["first", "last", "all", "flags on the first", "flags on the last"]
 #: why a check does not apply to a case; None if it does
 Unless = Callable[[Case], "str | None"]
-#: what a check is repeated for, by a word
-Variants = Callable[[Case], Iterable[tuple[str, Any]]]
+#: what a check is repeated for with each set of flags, by a word
+Variants = Callable[[Case, Mapping[str, Any]], Iterable[tuple[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def trials(case: Case, only: Sequence[str] = ()) -> Iterator[Trial]:
         if check.over != "defaults":
             sets += case.flags
         for flags in sets:
-            for variant in check.variants(case) if check.variants else [("", None)]:
+            for variant in check.variants(case, flags) if check.variants else [("", None)]:
                 for backend in _where(check.on, implementations, flags):
                     yield Trial(check, case, flags, backend, variant)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thalweg.testing.case import Case
 from thalweg.testing.suite import Trial, holds
 
 
-def _claims(case: Case) -> Iterable[tuple[str, Any]]:
+def _claims(case: Case, flags: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     return ((claim.words, claim) for claim in case.claims)
 
 

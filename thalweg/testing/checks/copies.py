@@ -12,7 +12,7 @@ from thalweg.testing.verdicts import Failure, expect, same
 COPIERS = {"deepcopy": copy.deepcopy, "pickle": lambda pair: pickle.loads(pickle.dumps(pair))}
 
 
-@holds(over="every", on="flags on the first", variants=lambda case: COPIERS.items())
+@holds(on="all", variants=lambda case, flags: COPIERS.items())
 def a_copy_goes_on_training_the_same(t: Trial) -> None:
     """An optimizer is copied with its parameters after three steps; both go on for three and end alike, to the bit."""
     params = t.case.start()

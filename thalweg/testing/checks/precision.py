@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -25,14 +25,20 @@ FORMATS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
     "8 bits beside": (torch.bfloat16, {"master": "split8"}),
     "16 bits beside": (torch.bfloat16, {"master": "split16"}),
 }
+#: each of them once, where to the bit is asked for: what one of two loses shows, whatever the other does
+TOGETHER: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
+    "states in int8, rounded at random": (torch.bfloat16, {"state_dtype": "int8", "rounding": "stochastic"}),
+    "states in bfloat16, 8 bits beside": (torch.bfloat16, {"state_dtype": "bfloat16", "master": "split8"}),
+    "16 bits beside": FORMATS["16 bits beside"],
+}
 
 
-def _narrow(case: Case) -> Iterable[tuple[str, Any]]:
+def _narrow(case: Case, flags: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     return ((str(d)[6:], d) for d in case.dtypes if d != torch.float64)
 
 
 def _float64_only(case: Case) -> str | None:
-    return None if list(_narrow(case)) else "float64 is all that it serves"
+    return None if list(_narrow(case, {})) else "float64 is all that it serves"
 
 
 @holds(unless=[_float64_only], variants=_narrow)
@@ -78,7 +84,7 @@ def _of_many_dtypes(case: Case) -> list[torch.nn.Parameter]:
     return [case.start([shape], dtype)[0] for shape, dtype in zip(shapes, dtypes, strict=True)]
 
 
-@holds(unless=[lacks("state_dtype")], variants=lambda case: FORMATS.items())
+@holds(unless=[lacks("state_dtype")], variants=lambda case, flags: FORMATS.items())
 def follows_full_precision_in_every_format(t: Trial) -> None:
     """Eight steps in each format of states and parameters end near those in float32, but for how they are stored."""
     dtype, given = t.variant[1]
@@ -101,7 +107,7 @@ def _apart(a: Iterable[Tensor], b: Iterable[Tensor]) -> float:
     return float(torch.cat(apart).norm())
 
 
-@holds(unless=[lacks("state_dtype")], variants=lambda case: FORMATS.items())
+@holds(unless=[lacks("state_dtype")], variants=lambda case, flags: TOGETHER.items())
 def resumes_in_every_format(t: Trial) -> None:
     """Six steps are three, a checkpoint through a file, and three more, to the bit: rounding at random goes on."""
     dtype, given = t.variant[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,29 +17,32 @@ from thalweg.testing.case import IMPLEMENTATION, Case
 from thalweg.testing.checks.reasons import no_reference, one_way
 from thalweg.testing.suite import Trial, holds, shown, without_flags
 from thalweg.testing.verdicts import expect, fail, same
-from thalweg.testing.walks import distance
+from thalweg.testing.walks import distance, give
 
 STEPS = 100
+#: with flags, whose effect must show by then
+FLAGGED = 40
 
 
 @holds(over="every", on="flags on the last", unless=[no_reference])
 def equals_its_reference_for_100_steps(t: Trial) -> None:
     """Both walk from the same place along the same random gradients, in float64.
 
-    With flags on the last backend alone, which is the fastest; the others are held to it by another check.
+    With flags 40 steps on the last backend alone, which is the fastest; another check holds the others to it.
     """
+    steps = FLAGGED if t.flags else STEPS
     ours = t.case.start()
-    t.case.walk(t.make(ours), ours, STEPS)
-    apart = distance(ours, _end(t.case, tuple(t.hypers.items())))
+    t.case.walk(t.make(ours), ours, steps)
+    apart = distance(ours, _end(t.case, tuple(t.hypers.items()), steps))
     if not apart <= t.case.within:
-        fail(f"{_when_they_part(t)}; after {STEPS} steps they are {apart:.2g} apart")
+        fail(f"{_when_they_part(t)}; after {steps} steps they are {apart:.2g} apart")
 
 
 @functools.lru_cache(maxsize=4)
-def _end(case: Case, flags: tuple[tuple[str, Any], ...]) -> list[Tensor]:
+def _end(case: Case, flags: tuple[tuple[str, Any], ...], steps: int) -> list[Tensor]:
     """Where the reference leads: the same for all backends, which are tried one after the other."""
     theirs = _beside(case)
-    case.walk(case.make_reference(theirs, **dict(flags)), theirs, STEPS)
+    case.walk(case.make_reference(theirs, **dict(flags)), theirs, steps)
     return theirs
 
 
@@ -103,20 +106,41 @@ def _its_own(h: Hyper) -> bool:
     return not h.constant and (base is None or replace(base, doc=h.doc) != h)
 
 
-@holds(over="every", unless=[one_way], variants=lambda case: ((str(d)[6:], d) for d in case.dtypes))
+def _dtypes(case: Case, flags: Mapping[str, Any]) -> Iterator[tuple[str, torch.dtype]]:
+    """All for the defaults; for flags the widest, and one of the others, each in its turn."""
+    widest, *narrow = case.dtypes
+    turn = list(case.flags).index(flags) % len(narrow) if flags and narrow else 0
+    return ((str(d)[6:], d) for d in (widest, *(narrow[turn : turn + 1] if flags else narrow)))
+
+
+@holds(over="every", unless=[one_way], variants=_dtypes)
 def every_backend_takes_the_same_path(t: Trial) -> None:
-    """Four steps in each dtype: all backends in float64, and with the defaults; else the second one."""
+    """Four steps, with the defaults in each dtype; with flags in float64, and on two backends in another dtype.
+
+    The gradients must be as they were on each of them.
+    """
     dtype: torch.dtype = t.variant[1]
     shapes = sorted({tuple(s) for s in t.case.shapes})  # some backends multiply matrices of one shape together
     within = 64 * torch.finfo(dtype).eps
     (_, first), *others = ways(t.case).items()
     flags = {**t.hypers, **floor(t, dtype)}
-    a = t.case.start(shapes, dtype)
-    t.case.walk(t.case.make(a, **first, **flags), a, 4)
-    for name, backend in others if not t.flags or dtype == torch.float64 else others[:1]:
-        b = t.case.start(shapes, dtype)
-        t.case.walk(t.case.make(b, **backend, **flags), b, 4)
+    a = _four_steps(t.case, shapes, dtype, {**first, **flags})
+    for name, backend in others if not t.flags or dtype == t.case.dtypes[0] else others[:1]:
+        b = _four_steps(t.case, shapes, dtype, {**backend, **flags})
         same(a, b, f"4 steps on {name} lead elsewhere than on {t.backend[0]}", within)
+
+
+def _four_steps(case: Case, shapes: Iterable[tuple[int, ...]], dtype: torch.dtype, given: Mapping[str, Any]) -> Any:
+    """Where they lead; the last gradients must not even be written over."""
+    params = case.start(list(shapes), dtype)
+    optimizer = case.make(params, **given)
+    case.walk(optimizer, params, 3)
+    give(params, 3)
+    grads = [p.grad for p in params]
+    case.advance(optimizer, 3)
+    written = any(p.grad is g and g is not None and g._version for p, g in zip(params, grads, strict=True))
+    expect(not written, f"gradients were written to with {shown(given)}")
+    return params
 
 
 def floor(t: Trial, dtype: torch.dtype) -> dict[str, float]:
