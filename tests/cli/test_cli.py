@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import sys
@@ -36,6 +37,27 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     write_small(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A store with every run of the race that most tests ask for."""
+    made = tmp_path_factory.mktemp("raced")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        patch.setattr(racing, "Pool", Inline)
+        write_small(made)
+        result = run("race", "small.py", *QUICKLY)
+    assert result.exit_code == 0, result.output
+    assert "found in the store" not in result.output
+    return made / "runs" / "thalweg.db"
+
+
+@pytest.fixture
+def raced_before(folder, runs):
+    """That race has been run in the folder."""
+    (folder / "runs").mkdir()
+    shutil.copy(runs, folder / "runs")
 
 
 def run(*arguments):
@@ -164,6 +186,7 @@ def _strict(constant):
     raise AssertionError(f"{constant} is no JSON")
 
 
+@pytest.mark.usefixtures("raced_before")
 def test_a_race_writes_its_report_its_json_and_its_csv(folder, monkeypatch):
     arguments = ["race", "small.py", *QUICKLY, "--json", "all.json", "--csv", "runs.csv", "--out", "there"]
     monkeypatch.setattr(sys, "argv", ["thalweg", *arguments])
@@ -184,6 +207,7 @@ def test_a_race_writes_its_report_its_json_and_its_csv(folder, monkeypatch):
         assert (row["key"], float(row["final_loss"])) == (run_["key"], run_["final_loss"])
 
 
+@pytest.mark.usefixtures("raced_before")
 def test_json_on_the_standard_output_is_nothing_but_json():
     result = run("race", "small.py", *QUICKLY, "--json", "-")
     assert result.exit_code == 0, result.output
@@ -191,6 +215,7 @@ def test_json_on_the_standard_output_is_nothing_but_json():
     assert "report: " in result.stderr
 
 
+@pytest.mark.usefixtures("raced_before")
 def test_csv_on_the_standard_output_is_nothing_but_csv(folder):
     result = run("race", "small.py", *QUICKLY, "--csv", "-")
     assert result.exit_code == 0, result.output
@@ -205,6 +230,7 @@ def test_json_and_csv_are_not_mixed_on_the_standard_output(folder):
     assert "--json - --csv -: expected a file for one" in refused("race", "small.py", *QUICKLY, "--json=-", "--csv=-")
 
 
+@pytest.mark.usefixtures("raced_before")
 def test_a_file_in_the_folder_that_the_race_makes_is_written(folder):
     result = run("race", "small.py", *QUICKLY, "--out", "there", "--json", "there/all.json", "--csv", "there/runs.csv")
     assert result.exit_code == 0, result.output
@@ -234,6 +260,7 @@ def test_diverged_runs_are_finite_in_the_json(folder):
     assert any(r["status"] == "diverged" for r in raced["runs"])
 
 
+@pytest.mark.usefixtures("raced_before")
 def test_several_tasks_have_a_report_each_and_share_the_files(folder):
     text = (folder / "small.py").read_text()
     (folder / "other.py").write_text(text.replace('name = "small"', 'name = "other"'))
@@ -255,8 +282,8 @@ def test_two_tasks_of_one_name_are_refused_before_anything_runs(folder):
     assert not (folder / "runs").exists()
 
 
-def test_the_same_command_again_finds_every_run(folder):
-    assert "found in the store" not in run("race", "small.py", *QUICKLY).output
+@pytest.mark.usefixtures("raced_before")
+def test_the_same_command_again_finds_every_run():
     again = run("race", "small.py", *QUICKLY)
     assert re.search(r"\b(\d+) of \1 runs were found in the store", again.output)
 
@@ -295,6 +322,7 @@ def test_a_command_that_is_stopped_before_it_races_says_that_nothing_went_on(fol
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.usefixtures("raced_before")
 def test_the_winner_is_recommended_with_lines_that_run(folder):
     result = run("race", "small.py", *QUICKLY, "--json", "all.json")
     raced = json.loads((folder / "all.json").read_text())

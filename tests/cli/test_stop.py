@@ -115,13 +115,12 @@ def test_a_killed_race_loses_no_finished_run(start, tmp_path):
     assert (tmp_path / "runs" / "report.html").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("whom", ["the command", "its whole group"])
-def test_a_signal_ends_it_cleanly_and_it_says_how_to_go_on(start, tmp_path, whom, number, code):
+@pytest.mark.parametrize(("send", "number", "code"), [(os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 143)])
+def test_a_signal_ends_it_cleanly_and_it_says_how_to_go_on(start, tmp_path, send, number, code):
+    """A terminal's Ctrl-C goes to the whole group; `kill` goes to the command alone."""
     process = start()
     _wait(lambda: len(_stored(tmp_path)) >= 2 or process.poll() is not None)
-    stop = os.kill if whom == "the command" else os.killpg
-    stop(process.pid, number)
+    send(process.pid, number)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == code, text
     assert "Traceback" not in text
@@ -146,8 +145,9 @@ def test_sigterm_stops_what_runs_in_the_background_of_a_script(start, tmp_path):
     _wait(lambda: not _alive(process.pid), 10)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("when", ["runs/thalweg.db", "plan"])
+@pytest.mark.parametrize(
+    ("when", "number", "code"), [("runs/thalweg.db", signal.SIGINT, 130), ("plan", signal.SIGTERM, 143)]
+)
 def test_a_signal_while_it_starts_is_one_line_too(start, tmp_path, when, number, code):
     """The workers have not even imported torch; or there are none yet."""
     (tmp_path / "small.py").write_text((tmp_path / "small.py").read_text() + f"open({str(tmp_path / 'plan')!r}, 'w')\n")

@@ -3,6 +3,7 @@
 ``python -m tests.lab.test_formats_learn`` makes the table of docs/performance.md: more steps, three seeds.
 """
 
+import functools
 import statistics
 
 import pytest
@@ -26,6 +27,7 @@ FORMATS = {
 }
 
 
+@functools.cache
 def held_out_loss(name: str, seed: int, steps: int, lr: float = 3e-3) -> float:
     """Loss after training, in nats per byte; the model is evaluated in float32 whatever it is kept in."""
     dtype, arguments = FORMATS[name]
