@@ -12,17 +12,17 @@ race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # the heart of it while one works, in about a minute: the engine's rooms, and three optimizers beside their references
 quick: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/ir tests/native tests/runtime tests/optim tests/test_layout.py \
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/ir tests/native tests/runtime tests/optim tests/test_layout.py \
 		--ignore tests/runtime/backends/test_triton.py \
 		-k "not test_every_optimizer or SGD-equals or AdamW-equals or Muon-equals" --maxfail 3
 
 # where the tests' time goes: the slowest, and the sum for each file and each check of the suite
 profile: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --durations 0 --durations-min 0.005 | $(BIN)/python -m tests.profile
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations 0 --durations-min 0.005 | $(BIN)/python -m tests.profile
 
 # the kernels and formulas that are kept as text, written anew; what changed is for the commit to explain
 golden: $(STAMP)
