@@ -1,10 +1,15 @@
+import math
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg.linalg import gram as module
+from thalweg.linalg import symmetric
 from thalweg.linalg.gram import orthogonal_factors, peak, segments
+from thalweg.linalg.iteration import GramIteration
 from thalweg.linalg.newton_schulz import JORDAN, newton_schulz
-from thalweg.linalg.symmetric import Symmetric, gram, product
+from thalweg.linalg.symmetric import Symmetric, gram, product, strips
 
 SETS = [JORDAN, (2.0, -1.5, 0.5), (1.5, -0.5, 0.0), (1.875, -1.25, 0.375), (3.0, -3.2, 1.2)]
 
@@ -20,8 +25,8 @@ def processor(request, monkeypatch):
 @pytest.fixture
 def small(monkeypatch, processor):
     """The way of large matrices, for small ones."""
-    monkeypatch.setattr(module, "SIDE", 8)
     monkeypatch.setattr(module, "SIDE_LONG", 8)
+    monkeypatch.setattr(symmetric, "ROWS", 2)
 
 
 def matrix(m, n, seed=0, decay=0.0):
@@ -60,17 +65,62 @@ def test_float32_is_exact_and_iterates_no_small_matrix(small, monkeypatch, proce
         G = matrix(*shape, decay=0.1)
         assert (error(orthogonal_factors([G])[0], G) < 1e-5) is not processor
     monkeypatch.setattr(module, "SIDE_WIDE", 10)
-    monkeypatch.setattr(module, "SIDE", 100)
+    monkeypatch.setattr(symmetric, "ROWS", 100)
+    monkeypatch.setattr(module, "SIDE_LONG", 100)
     assert torch.equal(orthogonal_factors([G])[0], newton_schulz(G).float())
 
 
-def test_lists_of_any_shapes_and_of_more_than_a_batch(small, monkeypatch):
-    monkeypatch.setattr(module, "LIMIT", 1200)
-    shapes = [(8, 40), (3, 2), (40, 8), (8, 40), (8, 40), (8, 40), (1, 1), (9, 9)]
+@pytest.mark.parametrize("alone", [True, False])
+def test_lists_of_any_shapes_and_of_more_than_a_batch(alone, processor, monkeypatch):
+    monkeypatch.setattr(symmetric, "ROWS", 2 if alone else 100)
+    monkeypatch.setattr(module, "BYTES", 4000)
+    shapes = [(8, 40), (3, 2), (40, 8), (8, 40), (8, 40), (8, 40), (1, 1), (9, 9), *[(40, 8)] * 4]
     Gs = [matrix(*shape, seed=i) for i, shape in enumerate(shapes)]
     for G, Q in zip(Gs, orthogonal_factors(Gs), strict=True):
         assert Q.shape == G.shape
         assert error(Q, G) < 0.1
+
+
+def test_results_share_no_memory_with_each_other(small):
+    Gs = [matrix(8, 16, i) for i in range(3)]
+    together = orthogonal_factors(Gs)
+    for G, Q in zip(Gs, together, strict=True):
+        assert torch.equal(Q, orthogonal_factors([G])[0])
+
+
+class Multiplications(TorchDispatchMode):
+    """Counts those of matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("mm", "addmm", "bmm", "baddbmm"):
+            A, B = args[-2:]
+            self.count += A.numel() * B.shape[-1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("shape", "most"), [((768, 768), 10.9), ((768, 2304), 14.7), ((3072, 768), 16.3)])
+def test_little_more_than_half_of_a_symmetric_product_is_computed(shape, most, monkeypatch):
+    """In units of n³: the standard form has 15, 35 and 45, and halves would leave 12.5, 18 and 19.75."""
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
+    with Multiplications() as multiplications:
+        orthogonal_factors([torch.randn(shape)])
+    assert multiplications.count < most * 768**3
+
+
+def test_long_matrices_that_are_small_go_by_their_gram_matrix_in_batches(monkeypatch):
+    """In units of n³: the standard form has 45 for each."""
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
+    calls, counted = [], module.GramIteration.__call__
+    monkeypatch.setattr(module.GramIteration, "__call__", lambda it, G: calls.append(G.shape) or counted(it, G))
+    with Multiplications() as multiplications:
+        orthogonal_factors([torch.randn(128, 512) for _ in range(8)])
+    assert multiplications.count <= 25 * 8 * 128**3
+    assert set(calls) == {(4, 128, 512)}
 
 
 def test_float64_is_the_standard_form_to_the_bit(small):
@@ -98,14 +148,14 @@ def test_what_blows_up_is_computed_anew(small, monkeypatch):
     G = matrix(16, 64, decay=100.0)
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(module, "segments", lambda *_: (5,))  # no restart: fatal in bfloat16
-    (_, norm), *_ = module._iterate([G], JORDAN, 5, 1e-7)
-    assert not norm <= 1.2 * peak(JORDAN, 5) * 4
+    wild = GramIteration(G.shape, torch.bfloat16, JORDAN, (5,), 1e-7)(G)
+    assert not wild.norm() <= 1.2 * peak(JORDAN, 5) * 4
     assert torch.equal(orthogonal_factors([G])[0], newton_schulz(G).float())
 
 
 def test_a_polynomial_that_diverges_takes_the_standard_form(small):
     G, wild = matrix(8, 16), (8.0, -24.0, 30.0)
-    expected = newton_schulz(G, wild, 10, dtype=module._dtype(G)).float()
+    expected = newton_schulz(G, wild, 10, dtype=module._dtype(G, G.shape)).float()
     torch.testing.assert_close(orthogonal_factors([G], wild, 10)[0], expected, equal_nan=True)
 
 
@@ -126,15 +176,45 @@ def test_peak_of_the_default_is_that_of_its_paper():
     assert peak(JORDAN, 5) == pytest.approx(1.2, abs=0.01)
 
 
-@pytest.mark.parametrize("k", [1, 3])
-def test_symmetric_products_are_the_plain_ones(k):
-    X = torch.randn(k, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    R = gram(X)
+@pytest.mark.parametrize("batch", [(), (1,), (3,)])
+@pytest.mark.parametrize("n", [1, 6, 19])
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_symmetric_products_are_the_plain_ones(batch, n, rows, monkeypatch):
+    monkeypatch.setattr(symmetric, "ROWS", rows)
+    X = torch.randn(*batch, n, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    R, B, C = (Symmetric(X) for _ in range(3))
     A = X @ X.mT
-    torch.testing.assert_close(R.whole(), A)
-    torch.testing.assert_close(gram(X.mT.contiguous().mT).whole(), A)
-    B = product(R, R, R, 0.5, 2.0)
-    torch.testing.assert_close(B.whole(), 0.5 * A + 2.0 * A @ A)
-    torch.testing.assert_close(product(R, B, B, -1.0, 0.25).whole(), -B.whole() + 0.25 * A @ B.whole())
-    shifted = Symmetric(R.D.clone(), R.O.clone()).plus_identity(3.0).whole()
-    torch.testing.assert_close(shifted, A + 3.0 * torch.eye(6, dtype=torch.float64))
+    torch.testing.assert_close(gram(X.mT.contiguous().mT, R).whole, A)
+    torch.testing.assert_close(gram(X, R).whole, A)
+    torch.testing.assert_close(product(R, R, B).whole, A @ A)
+    torch.testing.assert_close(product(R, R, B, R, 0.5, 2.0).whole, 0.5 * A + 2.0 * A @ A)
+    A2 = B.whole.clone()
+    torch.testing.assert_close(product(R, B, C, B, -1.0, 0.25).whole, -A2 + 0.25 * A @ A2)
+    torch.testing.assert_close(product(R, B, C, C, 2.0).whole, 2 * (-A2 + 0.25 * A @ A2) + A @ A2)
+    R.add_to_diagonal(3.0)
+    torch.testing.assert_close(R.whole, A + 3.0 * torch.eye(n, dtype=torch.float64))
+
+
+def test_what_memory_held_before_does_not_matter():
+    X = matrix(16, 40)
+    R = Symmetric(X)
+    R.whole.fill_(math.nan)
+    torch.testing.assert_close(gram(X, R).whole, X @ X.mT)
+
+
+@pytest.mark.parametrize(("n", "share"), [(100, 1), (256, 0.75), (512, 0.625), (1024, 0.5625), (5000, 0.5625)])
+def test_strips_leave_out_almost_half_where_matrices_are_large(n, share):
+    assert sum((end - start) * end for start, end in strips(n)) == share * n * n
+
+
+@pytest.mark.parametrize("shape", [(600, 512), (512, 1200), (40, 120)])
+def test_the_number_of_threads_changes_no_bit(shape, processor):
+    Gs, before = [matrix(*shape, i) for i in range(3)], torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(orthogonal_factors(Gs))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -60,22 +60,21 @@ def test_bfloat16_stays_within_its_rounding_of_exact_arithmetic():
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
 def test_batching_by_shape_is_the_same_as_one_by_one(shapes):
-    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 0.0)):
-        matrices = [_matrix(m, n, i).to(dtype) for i, (m, n) in enumerate(shapes)]
-        together = by_shape(lambda X: X @ X.mT, matrices)
+    matrices = [_matrix(m, n, i) for i, (m, n) in enumerate(shapes)]
+    for limit, tolerance in ((1 << 20, 1e-12), (0, 0.0)):
+        together = by_shape(lambda X: X @ X.mT, matrices, limit)
         for X, Y in zip(matrices, together, strict=True):
             torch.testing.assert_close(Y, X @ X.mT, rtol=tolerance, atol=tolerance)
 
 
-def test_batches_are_split_at_the_limit(monkeypatch):
+def test_batches_are_split_at_the_limit():
     seen = []
 
     def spy(X):
         seen.append(X.shape)
         return X
 
-    monkeypatch.setattr("thalweg.linalg.batching.LIMIT", 12)
-    by_shape(spy, [torch.zeros(2, 2) for _ in range(5)])
+    by_shape(spy, [torch.zeros(2, 2) for _ in range(5)], limit=12)
     assert [tuple(s) for s in seen] == [(3, 2, 2), (2, 2, 2)]
 
 

@@ -11,15 +11,20 @@ import torch
 from torch import Tensor
 
 from thalweg.linalg.batching import by_shape
+from thalweg.linalg.iteration import GramIteration
 from thalweg.linalg.newton_schulz import JORDAN, newton_schulz
-from thalweg.linalg.symmetric import Symmetric, gram, product
+from thalweg.linalg.symmetric import strips
 
-#: shorter sides from which the products on halves pay on a CPU: of long matrices, of any
-SIDE_LONG, SIDE = 320, 512
 #: longer side over shorter from which a step on the Gram matrix is cheaper than one on X
 LONG = 1.4
-#: elements of a batch beyond which it is split, evenly: a batch, its product and their factors stay in the cache
-LIMIT = 5 << 19
+#: strips from which products of one matrix are faster than those of a batch, for the dtype of the iteration
+ALONE = {torch.float32: 2, torch.bfloat16: 3}
+#: shorter side from which long matrices go by their Gram matrix in bfloat16, too
+SIDE_LONG = 320
+#: bytes of a batch on a CPU: they and what is made of them stay in its cache
+BYTES = 1 << 20
+#: elements of a batch elsewhere: launches are what it saves, and memory for a few times so many is what it takes
+ELSEWHERE = 1 << 25
 #: shorter side from which a processor without instructions for bfloat16 iterates in float32
 SIDE_WIDE = 32
 
@@ -30,10 +35,10 @@ def orthogonal_factors(
     """What :func:`newton_schulz` makes of each matrix in bfloat16, by the way that is fastest for its shape.
 
     On a CPU: small matrices go in batches, long ones by their Gram matrix (see :func:`segments`), and of a product of
-    large symmetric ones a quarter is left out. A result whose norm the exact polynomial cannot have is computed
-    anew, without the Gram matrix. A CPU without instructions for bfloat16, which it multiplies eight times slower than
-    float32, iterates in float32 where the shorter side has 32 elements or more: faster and more exact. Float64 is for
-    checking and goes one by one, as is; other devices get batches only.
+    large symmetric ones up to seven sixteenths are left out. A result whose norm the exact polynomial cannot have is
+    computed again, without the Gram matrix. A CPU without instructions for bfloat16, which it multiplies eight times
+    slower than float32, iterates in float32 where the shorter side has 32 elements or more: faster and more exact.
+    Float64 is for checking and goes one by one, as is; other devices get batches only.
 
     Args:
         Gs: matrices (m, n) of one dtype on one device.
@@ -42,37 +47,54 @@ def orthogonal_factors(
     Returns:
         As many matrices, of the shapes and the dtype of ``Gs``.
     """
+    top = peak(coefficients, steps)
+
+    @functools.lru_cache(maxsize=1)  # those of one shape come one after the other
+    def iteration(shape: torch.Size) -> GramIteration:
+        dtype = _dtype(Gs[0], shape)
+        return GramIteration(shape, dtype, coefficients, segments(coefficients, steps, _is_long(shape), dtype), eps)
 
     def standard(G: Tensor) -> Tensor:
-        return newton_schulz(G, coefficients, steps, eps, _dtype(G)).to(G.dtype)
+        return newton_schulz(G, coefficients, steps, eps, _dtype(G, G.shape)).to(G.dtype)
 
-    one_way: dict[torch.Size, list[int]] = defaultdict(list)
-    rest = []
-    top = peak(coefficients, steps)
+    def by_gram(G: Tensor) -> Tensor:
+        Q = iteration(G.shape)(G)
+        fine = torch.linalg.vector_norm(Q, dim=(-2, -1), keepdim=True) <= 1.2 * top * math.sqrt(min(G.shape[-2:]))
+        return Q.to(G.dtype) if fine.all() else torch.where(fine, Q.to(G.dtype), standard(G))  # NaN is not fine
+
+    ways: dict[tuple[bool, int], list[int]] = defaultdict(list)
     for i, G in enumerate(Gs):
-        short, long = sorted(G.shape)
-        large = short >= SIDE or (short >= SIDE_LONG and long >= LONG * short)
-        if large and G.device.type == "cpu" and G.dtype != torch.float64 and math.isfinite(top):
-            one_way[G.shape].append(i)
-        else:
-            rest.append(i)
+        ways[_way(G) if math.isfinite(top) else (False, _limit(G))].append(i)
     out: dict[int, Tensor] = {}
-    if rest:
-        out.update(zip(rest, by_shape(standard, [Gs[i] for i in rest]), strict=True))
-    for shape, indices in one_way.items():
-        parts = math.ceil(len(indices) / max(1, LIMIT // shape.numel()))
-        size = math.ceil(len(indices) / parts)
-        for part in (indices[j : j + size] for j in range(0, len(indices), size)):
-            batch = [Gs[i] for i in part]
-            for i, G, (Q, norm) in zip(part, batch, _iterate(batch, coefficients, steps, eps), strict=True):
-                fine = norm <= 1.2 * top * math.sqrt(min(shape))  # false for NaN, too
-                out[i] = Q if fine else standard(G)
+    for (long_way, limit), indices in ways.items():
+        found = by_shape(by_gram if long_way else standard, [Gs[i] for i in indices], limit)
+        out.update(zip(indices, found, strict=True))
     return [out[i] for i in range(len(Gs))]
 
 
-def _dtype(G: Tensor) -> torch.dtype:
-    """Of the iteration on one matrix or a batch."""
-    narrow = G.device.type != "cpu" or G.dtype == torch.float64 or min(G.shape[-2:]) < SIDE_WIDE
+def _way(G: Tensor) -> tuple[bool, int]:
+    """Whether G goes by its Gram matrix, and the limit of a batch."""
+    if G.device.type != "cpu" or G.dtype == torch.float64:
+        return False, _limit(G)
+    dtype, short = _dtype(G, G.shape), min(G.shape)
+    alone = len(strips(short)) >= ALONE[dtype] or (short >= SIDE_LONG and _is_long(G.shape))
+    return alone or dtype == torch.float32, 0 if alone else _limit(G)
+
+
+def _limit(G: Tensor) -> int:
+    """Of a batch of matrices like G, in elements; float64 is for checking, and each goes alone."""
+    if G.dtype == torch.float64:
+        return 0
+    return BYTES // _dtype(G, G.shape).itemsize if G.device.type == "cpu" else ELSEWHERE
+
+
+def _is_long(shape: torch.Size) -> bool:
+    return max(shape[-2:]) >= LONG * min(shape[-2:])
+
+
+def _dtype(G: Tensor, shape: torch.Size) -> torch.dtype:
+    """Of the iteration on matrices like G of this shape, or on a batch of them."""
+    narrow = G.device.type != "cpu" or G.dtype == torch.float64 or min(shape[-2:]) < SIDE_WIDE
     return torch.bfloat16 if narrow or multiplies_bfloat16() else torch.float32
 
 
@@ -114,45 +136,3 @@ def segments(
         most += 1
     parts = math.ceil(steps / most)
     return tuple(steps // parts + (i < steps % parts) for i in range(parts))
-
-
-def _iterate(
-    Gs: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float
-) -> list[tuple[Tensor, float]]:
-    """The factor of each of several matrices of one shape, and its Frobenius norm."""
-    rows, columns = Gs[0].shape
-    tall, odd, dtype = rows > columns, min(rows, columns) % 2, _dtype(Gs[0])
-    Y = Gs[0].new_empty(len(Gs), rows + (0 if tall else odd), columns + (odd if tall else 0), dtype=dtype)
-    if odd:  # made even, to be halved: a row or column 0 stays 0
-        (Y[:, :, -1] if tall else Y[:, -1]).zero_()
-    for G, y in zip(Gs, Y, strict=True):
-        y[:rows, :columns].copy_(G / torch.linalg.vector_norm(G, dtype=torch.float32).clamp(min=eps))
-    X = Y.mT if tall else Y
-    plan = segments(coefficients, steps, max(rows, columns) >= LONG * min(rows, columns), dtype)
-    for i, length in enumerate(plan):
-        X = _segment(X, coefficients, length, tall and (length == 1 or i == len(plan) - 1))
-    Y = X.mT if tall else X
-    norms = torch.linalg.vector_norm(Y, dim=(1, 2)).tolist()  # with dtype= it would copy Y first
-    return [(y[:rows, :columns].to(Gs[0].dtype), norm) for y, norm in zip(Y, norms, strict=True)]
-
-
-def _segment(X: Tensor, coefficients: tuple[float, float, float], length: int, tall: bool) -> Tensor:
-    """So many steps on a batch (k, n, m) through one Gram matrix; tall lays the result out as its transpose.
-
-    Exact factors commute, rounded ones do not quite: the later factor stands left, as in the iteration on X.
-    """
-    a, b, c = coefficients
-    R = gram(X)
-    Z = product(R, R, R, b, c)
-    if length == 1:
-        F = Z.whole()
-        return torch.baddbmm(X.mT, X.mT, F.mT, beta=a).mT if tall else torch.baddbmm(X, F, X, beta=a)
-    Q: Symmetric | None = None
-    for step in range(length):
-        if step:
-            Z = product(R, R, R, b, c)
-        if step < length - 1:
-            R = product(PR := product(Z, R, R, a, 1.0), Z, PR, a, 1.0)
-        Q = Z.plus_identity(a) if Q is None else product(Z, Q, Q, a, 1.0)
-    assert Q is not None
-    return (X.mT @ Q.whole().mT).mT if tall else Q.whole() @ X

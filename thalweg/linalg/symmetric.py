@@ -1,60 +1,89 @@
-"""Batches of symmetric matrices, as products of commuting ones are: a quarter of each need not be computed."""
+"""Products that come out symmetric: little more than half of a large one is computed, the rest is its mirror image."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+#: elements of padding behind each row: rows that lie a power of two apart would share few lines of a cache
+PADDING = 16
+#: the most strips of rows, and the fewest rows of one: below, what is left out is not worth the calls. No number of
+#: threads plays a part, so that it changes no bit.
+STRIPS, ROWS = 8, 128
 
-class Symmetric(NamedTuple):
-    """k symmetric matrices (n, n) of the blocks [[D₀, Oᵀ], [O, D₁]] with h = n/2: Oᵀ is never stored."""
 
-    D: Tensor  # (2k, h, h): every D₀, then every D₁
-    O: Tensor  # (k, h, h)  # noqa: E741
+class Symmetric:
+    """A symmetric matrix (n, n) cut into strips of rows, or a batch (k, n, n) of small ones, each one strip.
 
-    def plus_identity(self, a: float) -> Symmetric:
+    Attributes:
+        whole: all of it.
+        rows, columns: of each strip, the rows; and the columns up to its last row.
+        lower: of each strip, what it holds of these columns.
+        left, above: of each strip but the first, the transpose of what it holds left of the diagonal, and the place of
+            this transpose.
+    """
+
+    def __init__(self, X: Tensor) -> None:
+        """Of the size and the dtype of ``X Xᵀ``, for X (n, m) or (k, n, m); uninitialised."""
+        *batch, n, _ = X.shape
+        self.whole = X.new_empty(*batch, n, n) if batch else X.new_empty(n, n + PADDING)[:, :n]
+        bounds = strips(n) if X.ndim == 2 else [(0, n)]
+        self.rows, self.columns = rows(self.whole, bounds), columns(self.whole, bounds)
+        self.lower = [self.whole[..., start:end, :end] for start, end in bounds]
+        self.left = [self.whole[start:end, :start].mT for start, end in bounds[1:]]
+        self.above = [self.whole[:start, start:end] for start, end in bounds[1:]]
+        self.bounds = bounds
+
+    def add_to_diagonal(self, a: float) -> None:
         """Add a·I, in place."""
-        self.D.diagonal(dim1=1, dim2=2).add_(a)
-        return self
-
-    def whole(self) -> Tensor:
-        """As one tensor (k, n, n)."""
-        k, h, _ = self.O.shape
-        out = self.D.new_empty(k, 2, h, 2, h)
-        out[:, 0, :, 0], out[:, 1, :, 1] = self.D[:k], self.D[k:]
-        out[:, 1, :, 0], out[:, 0, :, 1] = self.O, self.O.mT
-        return out.view(k, 2 * h, 2 * h)
+        self.whole.diagonal(dim1=-2, dim2=-1).add_(a)
 
 
-def gram(X: Tensor) -> Symmetric:
-    """``X Xᵀ`` of a contiguous batch (k, n, m) or the transpose of one, n even."""
-    k, n, m = X.shape
-    O = X.new_empty(k, n // 2, n // 2)  # noqa: E741
-    # products one by one, as torch would copy a batch of every second half
-    if not X.is_contiguous():
-        D = X.new_empty(2 * k, n // 2, n // 2)
-        for x, upper, lower, out in zip(X, D[:k], D[k:], O, strict=True):
-            x0, x1 = x.chunk(2)
-            torch.mm(x0, x0.mT, out=upper)
-            torch.mm(x1, x1.mT, out=lower)
-            torch.mm(x1, x0.mT, out=out)
-        return Symmetric(D, O)
-    halves = X.view(2 * k, n // 2, m)
-    for upper, lower, out in zip(halves[::2], halves[1::2], O, strict=True):
-        torch.mm(lower, upper.mT, out=out)
-    D = torch.bmm(halves, halves.mT).view(k, 2, n // 2, n // 2)
-    return Symmetric(D.transpose(0, 1).flatten(0, 1), O)
+def strips(n: int) -> list[tuple[int, int]]:
+    """First row and end of each strip of a matrix (n, n); one strip where it is small."""
+    count = max(1, min(STRIPS, n // ROWS))
+    return list(pairwise(n * i // count for i in range(count + 1)))
 
 
-def product(A: Symmetric, B: Symmetric, C: Symmetric, beta: float, alpha: float) -> Symmetric:
-    """``beta·C + alpha·A B`` where A and B commute, so that the product is symmetric."""
-    if alpha == 0:  # where torch's baddbmm in bfloat16 leaves C unscaled
-        return Symmetric(beta * C.D, beta * C.O)
-    k = len(A.O)
-    D = torch.baddbmm(C.D, A.D, B.D, beta=beta, alpha=alpha)  # adds before it rounds
-    D[:k].baddbmm_(A.O.mT, B.O, alpha=alpha)
-    D[k:].baddbmm_(A.O, B.O.mT, alpha=alpha)
-    O = torch.baddbmm(C.O, A.O, B.D[:k], beta=beta, alpha=alpha)  # noqa: E741
-    return Symmetric(D, O.baddbmm_(A.D[k:], B.O, alpha=alpha))
+def rows(X: Tensor, bounds: list[tuple[int, int]]) -> list[Tensor]:
+    """Of each strip."""
+    return [X[..., start:end, :] for start, end in bounds]
+
+
+def columns(X: Tensor, bounds: list[tuple[int, int]]) -> list[Tensor]:
+    """Up to the last row of each strip."""
+    return [X[..., :, :end] for _, end in bounds]
+
+
+def gram(X: Tensor, out: Symmetric) -> Symmetric:
+    """``X Xᵀ`` of a matrix (n, m), or of each of a batch (k, n, m)."""
+    return _multiply(rows(X, out.bounds), columns(X.mT, out.bounds), out, out, 0.0, 1.0)
+
+
+def product(
+    A: Symmetric, B: Symmetric, out: Symmetric, C: Symmetric | None = None, beta: float = 0.0, alpha: float = 1.0
+) -> Symmetric:
+    """``beta·C + alpha·A B`` where A and B commute, so that the product is symmetric.
+
+    Args:
+        A, B, C: of one size; no C is 0. The sum is rounded once.
+        out: takes the result. It may be C, but neither A nor B.
+        beta, alpha: factors; alpha is not 0, where torch's sums in bfloat16 forget beta.
+
+    Returns:
+        ``out``
+    """
+    return _multiply(A.rows, B.columns, out, C or out, beta, alpha)
+
+
+def _multiply(
+    rows: list[Tensor], columns: list[Tensor], out: Symmetric, C: Symmetric, beta: float, alpha: float
+) -> Symmetric:
+    fused = torch.addmm if out.whole.ndim == 2 else torch.baddbmm
+    for a, b, c, lower in zip(rows, columns, C.lower, out.lower, strict=True):
+        fused(c, a, b, beta=beta, alpha=alpha, out=lower)
+    for left, above in zip(out.left, out.above, strict=True):
+        above.copy_(left)
+    return out
