@@ -57,6 +57,13 @@ def test_clip_global_norm_is_torchs_over_all_groups(backend):
 
 
 @BACKENDS
+@pytest.mark.parametrize("clip", ["clip_value", "clip_norm", "clip_global_norm", "clip_adaptive"])
+def test_what_is_within_a_bound_is_left_as_it_is(backend, clip):
+    both(lambda groups: thalweg.SGD(groups, lr=0.01, backend=backend, **{clip: 1e4}),
+         lambda groups: torch.optim.SGD(groups, lr=0.01), lambda ps: None)  # fmt: skip
+
+
+@BACKENDS
 def test_clip_norm_is_torchs_tensor_by_tensor(backend):
     both(adamw(backend, clip_norm=1.0), torchs, lambda ps: [torch.nn.utils.clip_grad_norm_([p], 1.0) for p in ps])
 

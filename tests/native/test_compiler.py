@@ -13,6 +13,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -192,6 +193,20 @@ def test_a_runtime_that_does_not_fit_gives_one_thread_and_says_so(monkeypatch):
     found = compiler.library(THREADS)
     assert (found.parallel, found.cdll.threads(2)) == (False, 1)
     assert "no OpenMP runtime with no_such_function" in found.note
+
+
+@pytest.mark.parametrize("used_by_torch", [True, False])
+def test_a_runtime_that_stands_before_torchs_is_taken_where_torch_uses_it_too(monkeypatch, used_by_torch):
+    monkeypatch.setattr(openmp, "ctypes", SimpleNamespace(CDLL=lambda name, mode=0: name, RTLD_GLOBAL=0))
+    monkeypatch.setattr(openmp, "_file", lambda library, entry: "/torch/libgomp.so" if library else "/lib/libother.so")
+    monkeypatch.setattr(openmp, "_is_torchs", lambda library: used_by_torch)
+    if used_by_torch:
+        assert openmp.share("GOMP_parallel") == "libother.so"
+    else:
+        with pytest.raises(LookupError, match=r"/lib/libother\.so hides torch's OpenMP runtime /torch/libgomp\.so"):
+            openmp.share("GOMP_parallel")
+    monkeypatch.setattr(openmp, "_file", lambda library, entry: "/torch/libgomp.so")
+    assert openmp.share("GOMP_parallel") == "libgomp.so"
 
 
 @needs_compiler

@@ -1,5 +1,6 @@
 """What happens around a step: closures, hooks, groups, hyperparameters that change, and what autograd asks."""
 
+import gc
 import warnings
 import weakref
 from collections import defaultdict
@@ -40,6 +41,21 @@ def test_a_closure_is_called_once_with_grad_enabled_and_its_loss_returned(rule, 
     assert seen == [True]
     assert loss.requires_grad
     assert not same(params, tensors((3, 2), ()))
+
+
+@on_backends
+def test_what_a_removed_group_held_is_let_go_at_the_next_step(backend):
+    params = tensors((3,), (4,))
+    optimizer = thalweg.AdamW([{"params": params[:1]}, {"params": params[1:]}], backend=backend)
+    walk(optimizer, params, range(2))
+    gone = weakref.ref(params.pop())
+    del optimizer.param_groups[1]
+    for p in [p for p in optimizer.state if p is gone()]:
+        del optimizer.state[p]
+    del p
+    walk(optimizer, params, range(2, 3))
+    gc.collect()
+    assert gone() is None
 
 
 @on_backends

@@ -1,6 +1,7 @@
 """Triton kernels: against eager, in the interpreter or on a GPU where there is one; and compiled for GPUs."""
 
 import difflib
+import math
 import os
 import subprocess
 import sys
@@ -473,6 +474,24 @@ def test_they_compile_for_gpus(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == 3 * sum(path.read_text().count("def stage_") for path in GOLDEN.glob("*.triton.py.txt"))
     assert all(line.endswith("True") for line in lines if "gfx" not in line)
+
+
+def test_what_lies_between_two_bfloat16_goes_to_the_even_one():
+    class Half(Optimizer):
+        """Up the gradient and half a unit more."""
+
+        lr: float = hyper(default=-1.0, within="(-∞, ∞)")
+
+        @staticmethod
+        def direction(p, g, s, h):
+            return g + 0.5
+
+    grads = torch.tensor([*range(128, 256), math.inf, -math.inf, math.nan], dtype=torch.bfloat16, device=DEVICE)
+    p = torch.nn.Parameter(torch.zeros_like(grads))
+    p.grad = grads
+    Half([p], backend="triton").step()
+    expected = (grads.float() + 0.5).bfloat16()
+    torch.testing.assert_close(p.detach(), expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.skipif(DEVICE != "cuda", reason="without a GPU nothing is compiled at a step")
