@@ -3,19 +3,20 @@ typedef float T;
 /* … what all kernels begin with … */
 
 /* pass 1 of 1: reads p, g, exp_avg, exp_avg_sq; writes p, exp_avg, exp_avg_sq */
-void stage_0(const Job *job, const double *h)
+void stage_0(const Job *job, const double *host)
 {
-    const T h_sub = (T)h[0];
-    const T h_betas_1 = (T)h[1];
-    const T h_sub_1 = (T)h[2];
-    const T h_reciprocal = (T)h[3];
-    const T h_eps = (T)h[4];
-    const T h_reciprocal_1 = (T)h[5];
-    const T h_sub_4 = (T)h[6];
-    const T h_neg = (T)h[7];
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const double *const h = host + job->entry[t] * 9;
+        const T h_sub = (T)h[0];
+        const T h_betas_1 = (T)h[1];
+        const T h_sub_1 = (T)h[2];
+        const T h_reciprocal = (T)h[3];
+        const T h_eps = (T)h[4];
+        const T h_reciprocal_1 = (T)h[5];
+        const T h_sub_4 = (T)h[6];
+        const T h_neg = (T)h[7];
         float *const at_p = ((void **)job->table[0])[t];
         const float *const at_g = ((void **)job->table[1])[t];
         float *const at_exp_avg = ((void **)job->table[2])[t];

@@ -3,13 +3,14 @@ typedef float T;
 /* … what all kernels begin with … */
 
 /* pass 1 of 2: reads g, momentum_buffer; writes momentum_buffer, lerp_1 */
-void stage_0(const Job *job, const double *h)
+void stage_0(const Job *job, const double *host)
 {
-    const T h_sub = (T)h[0];
-    const T h_momentum = (T)h[1];
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const double *const h = host + job->entry[t] * 3;
+        const T h_sub = (T)h[0];
+        const T h_momentum = (T)h[1];
         const float *const at_g = ((void **)job->table[1])[t];
         float *const at_momentum_buffer = ((void **)job->table[2])[t];
         float *const at_lerp_1 = ((void **)job->table[3])[t];
@@ -37,13 +38,14 @@ void stage_0(const Job *job, const double *h)
 }
 
 /* pass 2 of 2: reads p, orthogonalize; writes p */
-void stage_1(const Job *job, const double *h)
+void stage_1(const Job *job, const double *host)
 {
-    const T h_sub_1 = (T)h[0];
-    const T h_neg = (T)h[1];
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const double *const h = host + job->entry[t] * 3;
+        const T h_sub_1 = (T)h[0];
+        const T h_neg = (T)h[1];
         float *const at_p = ((void **)job->table[0])[t];
         const float *const at_orthogonalize = ((void **)job->table[4])[t];
         const char *const next_p = NEXT(0, at_p);

@@ -3,7 +3,7 @@ typedef float T;
 /* … what all kernels begin with … */
 
 /* pass 1 of 2: reads g; writes nothing */
-void stage_0(const Job *job, const double *h)
+void stage_0(const Job *job, const double *host)
 {
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
@@ -38,12 +38,13 @@ void stage_0(const Job *job, const double *h)
 }
 
 /* pass 2 of 2: reads p, g; writes p */
-void stage_1(const Job *job, const double *h)
+void stage_1(const Job *job, const double *host)
 {
-    const T h_neg = (T)h[0];
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const double *const h = host + job->entry[t] * 2;
+        const T h_neg = (T)h[0];
         uint16_t *const at_p = ((void **)job->table[0])[t];
         int16_t *const at_p_bits = ((void **)job->table[2])[t];
         const uint16_t *const at_g = ((void **)job->table[1])[t];

@@ -3,14 +3,15 @@ typedef float T;
 /* … what all kernels begin with … */
 
 /* pass 1 of 1: reads p, g, momentum_buffer; writes p, momentum_buffer */
-void stage_0(const Job *job, const double *h)
+void stage_0(const Job *job, const double *host)
 {
-    const T h_momentum = (T)h[0];
-    const T h_sub_1 = (T)h[1];
-    const T h_neg = (T)h[2];
     PARALLEL
     for (int64_t c = first_of(job); c < last_of(job); c++) {
         const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];
+        const double *const h = host + job->entry[t] * 4;
+        const T h_momentum = (T)h[0];
+        const T h_sub_1 = (T)h[1];
+        const T h_neg = (T)h[2];
         float *const at_p = ((void **)job->table[0])[t];
         const float *const at_g = ((void **)job->table[1])[t];
         float *const at_momentum_buffer = ((void **)job->table[2])[t];

@@ -105,8 +105,11 @@ def test_what_has_moved_once_is_known_where_it_is_now():
     state["exp_avg_sq"] = state.pop("exp_avg_sq")
     give(params, 1)
     optimizer.step()
-    (bound,) = optimizer._stepper.batches[0]
-    assert bound.guards.uniform
+    (bound,) = optimizer._stepper.bindings[None].bounds
+    give(params, 2)
+    optimizer.step()
+    assert optimizer._stepper.bindings[None].bounds == [bound]
+    assert not bound.guards.moved
 
 
 def test_the_fields_of_tensors_are_found_in_this_torch():
@@ -160,7 +163,7 @@ def test_without_the_table_python_looks(missing, monkeypatch):
     monkeypatch.setattr(guards, "_functions" if missing == "compiler" else "_exchange_table", lambda: None)
     params, others = many(), many()
     mine = stepped(params)
-    assert mine._stepper.batches[0][0].guards.table is None
+    assert all(bound.guards.table is None for bound in mine._stepper.bindings[None].bounds)
     monkeypatch.undo()
     theirs = stepped(others)
     for step in range(1, 4):
@@ -176,12 +179,15 @@ def test_each_of_several_groups_is_found_again_in_c():
     """The first is bound before the others have a state."""
     params = [torch.nn.Parameter(torch.ones(3)) for _ in range(4)]
     optimizer = thalweg.AdamW([{"params": params[:2]}, {"params": params[2:], "weight_decay": 0.0}])
+    seen = []
     for _ in range(3):
         for p in params:
             p.grad = torch.ones(3)
         optimizer.step()
-    bounds = [bound for found in optimizer._stepper.batches.values() for bound in found]
-    assert [bound.guards.uniform for bound in bounds if bound.guards.table] == [True] * 2
+        seen.append(optimizer._stepper.bindings[None].bounds)
+    assert all(bound.guards.table for bound in seen[0])
+    assert len(seen[0]) == 2
+    assert seen[0] == seen[1] == seen[2]
 
 
 @needs_compiler

@@ -90,8 +90,8 @@ class InBackward:
             self._refuse_averaged_later()
         for p in [p for p in self.hooks if p not in self.groups]:  # they have left
             self.hooks.pop(p).remove()
-        if len(self.optimizer._stepper.batches) > len(self.groups):
-            self.optimizer._stepper.keep_only({(i, id(p)) for p, i in self.groups.items()})
+        if len(self.optimizer._stepper.bindings) > len(self.groups):
+            self.optimizer._stepper.keep_only({id(p) for p in self.groups})
 
     def _refuse_averaged_later(self) -> None:
         who = averaged_later({p for group in self.optimizer.param_groups for p in group["params"]})

@@ -89,7 +89,7 @@ class PlanReport:
             key, specs = specialize(opt.rule, group, matrix=matrix), kept_states(opt.rule, group, matrix)
             formats = formats_of(dtype, specs, opt.storage)
             seen = [oriented(x, x, group["transposed"]) for x in params]
-            batch = Batch(key, formats, seen, seen, {}, {}, [], dense)
+            batch = Batch(key, formats, seen, seen, {}, {}, dtype, [], dense)
             try:
                 backend, why = select.choose(opt.backend, batch, opt._stepper.failed)
             except ValueError as error:

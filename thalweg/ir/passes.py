@@ -91,6 +91,16 @@ class Plan:
         """Whether some stage must loop over rows."""
         return any(stage.by_row for stage in self.stages)
 
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether tensors that take other numbers of the host may run together.
+
+        They may where the passes do everything: what torch does between them is told one number for all tensors.
+        """
+        traced = self.traced
+        between = any(stage.leaves or stage.folds for stage in self.stages)
+        return not (between or traced.narrow or traced.asides or traced.shared)
+
     @property
     def shape_blind(self) -> bool:
         """Whether every element moves by itself: then any cut of a tensor may be stepped alone."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, ClassVar, Protocol, cast
 
@@ -239,7 +240,7 @@ def specialize(
     """The specialization of ``rule`` for the matrices of a parameter group, or for its other tensors."""
     hypers = rule.hypers
     choices = tuple((name, _frozen(group[name])) for name, h in hypers.items() if not h.symbolic)
-    off = frozenset(n for n, h in hypers.items() if h.symbolic and h.switchable and _is_off(group[n], h.off))
+    off = frozenset(n for n, h in hypers.items() if h.symbolic and h.switchable and is_off(group[n], h.off))
     counted = any(spec.kind == "count" for spec in kept_states(rule, group, matrix))
     return Specialization(rule, choices, off, counted, scaled, matrix)
 
@@ -249,7 +250,8 @@ def specializations(rule: type[RuleClass], group: Mapping[str, Any]) -> list[Spe
     return [specialize(rule, group, matrix=matrix) for matrix in ((True, False) if rule.matrices_apart else (True,))]
 
 
-def _is_off(value: Any, off: Any) -> bool:
+def is_off(value: Any, off: Any) -> bool:
+    """Whether a hyperparameter has the value at which it does nothing."""
     return value is None if off is None else bool(value == off)
 
 
@@ -350,6 +352,14 @@ class Host:
     def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
         """The value of every node of the host, from the group's hyperparameters as plain numbers."""
         return dict(zip(self.order, self.evaluate(vars(h)), strict=True))
+
+    def picks(self, nodes: Collection[fx.Node]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+        """A function that takes the values of these nodes out of what ``evaluate`` gives."""
+        at = {node: i for i, node in enumerate(self.order)}
+        places = [at[node] for node in nodes]
+        if len(places) > 1:
+            return itemgetter(*places)
+        return lambda values: tuple(values[i] for i in places)
 
     def with_totals(self, h: SimpleNamespace, totals: Mapping[str, float]) -> dict[fx.Node, Any]:
         """The same, with every node that follows from sums over all tensors."""

@@ -1,9 +1,10 @@
-"""Parameters that take the same step, side by side: what a backend gets, and is used again while nothing moves."""
+"""Parameters that run the same kernel, side by side: what a backend gets, and is used again while nothing changes."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,25 +29,53 @@ from thalweg.runtime.tensors import is_dense, local, opaque, oriented
 OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
 
 
+class HostNumbers:
+    """What the host tells of the parameters of one group that are at the same update.
+
+    Attributes:
+        h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
+            0.0), the numbers of the state, and the key of random bits.
+        values: of every number of the host that follows from ``h``, in the order of ``host``.
+    """
+
+    def __init__(self, h: dict[str, Any], host: Host) -> None:
+        self.h, self.host, self.values = h, host, host.evaluate(h)
+
+    @cached_property
+    def namespace(self) -> SimpleNamespace:
+        """What a rule knows as ``h``."""
+        return SimpleNamespace(**self.h)
+
+    @cached_property
+    def by_node(self) -> dict[fx.Node, Any]:
+        """The values by their nodes."""
+        return dict(zip(self.host.order, self.values, strict=True))
+
+
 @dataclass
 class Batch:
-    """Tensors of one group, device and dtype, at the same step; lists of equal length.
+    """Tensors of one specialization, device and dtype; lists of equal length.
+
+    A mixed batch holds tensors of several groups and at several updates, some of which may have no gradient. All
+    tensors of any other one have a gradient, and take the same numbers of the host.
 
     Attributes:
         specialization: which graph.
         formats: how ``p`` and each state tensor lie in memory.
         params, grads: local, real tensors (complex ones are seen as pairs of reals), as (out, in, …) where the group
             says that they are kept transposed; so are the states of their shape.
-        addresses: of the gradients.
+        addresses: of the gradients; 0 where there is none.
+        missing: whether some have none.
         states: the state tensors by name; ``beside``: the second tensor of formats that have one, by name.
+        places: by name of a table, the address of a table of addresses that is kept up to date; where there is none,
+            what is here stays where it is.
         narrow: by name, what is kept of each tensor or row, all in one vector; ``views`` are its parts, as they
             stand in the state.
         asides: by name, what is kept in other shapes, with None for a parameter that has none; a list to write to.
+        gradient: the dtype of the gradients.
         ids: position of each parameter in the optimizer.
-        h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
-            0.0) and the numbers of the state.
-        values: of every number of the host that follows from ``h``.
-        key: what random bits start from at this update.
+        mixed: whether there may be more than one of ``entries``, and gradients may be missing.
+        entries: the numbers of the host of this step; ``entry`` tells for each tensor which of them it takes.
         sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
     """
 
@@ -56,16 +85,34 @@ class Batch:
     grads: list[Tensor]
     states: dict[str, list[Tensor]]
     beside: dict[str, list[Tensor]]
+    gradient: torch.dtype
     ids: list[int]
     dense: bool
     sharded: bool = False
+    mixed: bool = False
     narrow: dict[str, Tensor] = field(default_factory=dict)
     views: dict[str, list[Tensor]] = field(default_factory=dict)
     asides: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
     addresses: Sequence[int] = field(default_factory=list)
-    h: SimpleNamespace = field(default_factory=SimpleNamespace)
-    values: dict[fx.Node, Any] = field(default_factory=dict)
-    key: int = 0
+    missing: bool = False
+    entries: list[HostNumbers] = field(default_factory=list)
+    entry: array[int] = field(default_factory=lambda: array("q"))
+
+    @property
+    def h(self) -> SimpleNamespace:
+        """The numbers that a rule knows as ``h``, where all tensors have the same."""
+        return self.entries[0].namespace
+
+    @property
+    def values(self) -> dict[fx.Node, Any]:
+        """Every number of the host, where all tensors have the same."""
+        return self.entries[0].by_node
+
+    @property
+    def key(self) -> int:
+        """What random bits start from, where all tensors have the same."""
+        return int(self.entries[0].h["key"])
 
     @cached_property
     def exact(self) -> bool:
@@ -129,7 +176,7 @@ def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
 class BoundBatch:
     """A batch with the parameters and states that it was made of; the only one that writes to the batch.
 
-    It serves every further step for which :meth:`refresh` finds that nothing has moved.
+    It serves every further step for which :meth:`refresh` finds that nothing else must be done.
 
     Args:
         owners: the parameters.
@@ -139,8 +186,11 @@ class BoundBatch:
         storage: how parameters and states are kept.
         ids: position of each parameter in the optimizer.
         all_states: the dict from parameters to their states.
-        group: index of the parameter group.
-        firsts: numbers that tell which states begin with the next step.
+        groups: number of each parameter's group.
+        begins: for each parameter, which of ``beginnings`` holds at the next step.
+        beginnings: numbers that tell which states begin; the first tells that none does.
+        kind: what these parameters have in common with others that may join them.
+        mixed: whether it may be a mixed batch.
     """
 
     def __init__(
@@ -152,11 +202,16 @@ class BoundBatch:
         storage: Storage,
         ids: list[int],
         all_states: dict[Any, Any],
-        group: int,
-        firsts: dict[str, float],
+        groups: list[int],
+        begins: list[int],
+        beginnings: list[dict[str, float]],
+        kind: Any,
+        mixed: bool,
     ) -> None:
-        self.owners, self.states, self.group, self.firsts = owners, states, group, firsts
-        self.requested = key  # the group's; parameters that are not matrices may have another
+        self.kind = kind
+        self.owners, self.states, self.groups = owners, states, groups
+        self.begins, self.beginnings, self.some_begin = array("q", begins), beginnings, any(begins)
+        self.all_states = all_states
         self.transposed: bool = dict(key.choices).get("transposed", False)
         params = self._oriented(owners)
         formats = formats_of(params[0].dtype, specs, storage)
@@ -164,22 +219,38 @@ class BoundBatch:
         beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
         dense = all(is_dense(p) for p in params)
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
-        self.batch = Batch(key, formats, params, [], tensors, beside, ids, dense, any(map(is_part, owners)))
+        self.batch = Batch(
+            key, formats, params, [], tensors, beside, kind.gradient, ids, dense, any(map(is_part, owners)), mixed
+        )  # fmt: skip
+        self.host = Host.of(key)
         self.executor: Any = None
         self.backend, self.why = "", ""
         self.stateless = not (specs or beside)
         self.lists_gradients = True  # until a backend is chosen that takes addresses alone
-        self.values: dict[str, float] = {}
         self.objects: dict[str, list[Any]] = {}
         self.end_pointers: dict[str, tuple[int, int]] = {}
         self.numbers = {spec.name: self._join_numbers(spec.name) for spec in specs if spec.counted}
-        self.first_numbers = {name: c_float.from_address(home.data_ptr()) for name, home in self.numbers.items()}
+        size = c_float * len(owners)
+        self.number_views = {name: size.from_address(home.data_ptr()) for name, home in self.numbers.items()}
+        outputs, at = self.batch.plan.traced.outputs, {node: i for i, node in enumerate(self.host.order)}
+        #: where the new value of each number stands among those of the host; None for a count
+        self.new_numbers = {name: at[outputs[name]] if name in outputs else None for name in self.numbers}
         narrow = [spec for spec in specs if spec.narrow]
         self.asides = [spec.name for spec in specs if spec.kind == "aside"]
         for spec in narrow:
             self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join_narrow(spec)
-        names = [*tensors, *(beside_name(n, f) for n, f in formats.items() if f.beside), *self.batch.narrow]
-        self.guards = Guards(owners, states, names, self.objects, dense, key.rule.takes_sparse, all_states)
+        #: by name of a table, the tensors that it is of, and their key in the states
+        self.kept = {name: (tensors[name], name) for name in tensors}
+        self.kept |= {f"{n}_{f.beside}": (beside[n], beside_name(n, f)) for n, f in formats.items() if f.beside}
+        names = [*(name for _, name in self.kept.values()), *self.batch.narrow]
+        sparse = key.rule.takes_sparse
+        self.guards = Guards(owners, states, names, self.objects, dense, sparse, all_states, groups, self.begins)
+        table = self.guards.table
+        self.batch.entry = table.entry if table else array("q", bytes(8 * len(owners)))
+        if table and mixed:
+            start, bytes_each = table.place.buffer_info()[0], 8 * len(owners)
+            self.batch.places = {name: start + k * bytes_each for k, name in enumerate(("p", *self.kept))}
+        self.firsts = [0]  # of each entry the first of its parameters
 
     def _oriented(self, tensors: Sequence[Any]) -> list[Tensor]:
         """The local parts of tensors, one for each parameter, oriented as the rule sees them."""
@@ -208,19 +279,24 @@ class BoundBatch:
             s[spec.name] = view
         return home[: sum(shape.numel() for shape, here in zip(shapes, seen, strict=True) if here)], views
 
-    def set_numbers(self, h: SimpleNamespace, shared: dict[str, float], inverse_scale: float | None) -> None:
+    def set_numbers(self, of_groups: Mapping[int, Mapping[str, Any]]) -> None:
         """Give the batch the numbers of this step.
 
         Args:
-            h: the hyperparameters of the group as plain numbers.
-            shared: the numbers that all parameters of the group have in common.
-            inverse_scale: what gradients must be multiplied with; None for 1.
+            of_groups: what each group tells, by its number: hyperparameters as plain numbers, numbers that all its
+                parameters have in common, ``inverse_scale``, and the key of random bits.
         """
-        now = SimpleNamespace(**{**vars(h), **self.values, **shared}, **self.firsts, inverse_scale=inverse_scale)
-        now.matrix = self.batch.specialization.matrix
-        if "step" in self.values:
-            now.step = int(self.values["step"]) + 1
-        self.batch.h, self.batch.values = now, Host.of(self.batch.specialization)(now)
+        self.batch.entries = [self._host_numbers(i, of_groups[self.groups[i]]) for i in self.firsts]
+
+    def _host_numbers(self, i: int, of_group: Mapping[str, Any]) -> HostNumbers:
+        """What the host tells of a parameter."""
+        h = {**of_group, **self.beginnings[self.begins[i]]}
+        for name, numbers in self.number_views.items():
+            h[name] = numbers[i]
+        if "step" in self.number_views:
+            h["step"] = int(h["step"]) + 1
+        h["matrix"] = self.batch.specialization.matrix
+        return HostNumbers(h, self.host)
 
     def set_executor(self, backend: str, why: str, executor: Any) -> None:
         """Let a backend run the batch from now on."""
@@ -229,55 +305,82 @@ class BoundBatch:
 
     def finish(self) -> None:
         """Count the update, write updated auxiliary state back, and release the gradients."""
-        traced = self.batch.plan.traced
-        for spec in traced.numbers:
-            self.numbers[spec.name].fill_(self.batch.values[traced.outputs[spec.name]])
-        if "step" in self.numbers:
-            self.guards.count(self.numbers["step"])
-        for name, tensors in self.batch.asides.items():
+        batch = self.batch
+        if self.numbers or self.some_begin:
+            self._write_numbers()
+        for name, tensors in batch.asides.items():
             for s, x in zip(self.states, tensors, strict=True):
                 if x is not None:
                     s[name] = x
-        self.batch.grads = []
+        batch.grads = []
+        self.guards.adapted = []
         if self.distributed:  # the local parts have version counters of their own
             torch.autograd.graph.increment_version(self.owners)
 
-    def refresh(self, owners: list[Tensor], states: Callable[[], Sequence[Any]]) -> bool:
-        """Take the gradients of a further step; False if parameters or states were replaced or moved.
+    def _write_numbers(self) -> None:
+        new = array("f")
+        for at in self.new_numbers.values():
+            new.extend([e.h["step"] if at is None else e.values[at] for e in self.batch.entries])
+        table = self.guards.table
+        if table is not None:
+            table.write(new)
+        else:
+            for home, value in zip(self.numbers.values(), new, strict=True):
+                home.fill_(value)
+            self.begins[:] = array("q", bytes(8 * len(self.begins)))
+        self.some_begin = self.some_begin and any(self.begins)
+
+    def refresh(self, states: Callable[[], Sequence[Any]]) -> bool:
+        """Take the gradients of a further step; False if the batch must be made again.
 
         Args:
-            owners: the parameters as the optimizer has them now.
-            states: gives their states as the optimizer has them now.
+            states: gives the states of its parameters as the optimizer has them now.
         """
-        grads = self.guards.gradients(owners, None if self.stateless else states, self.lists_gradients)
+        guards, batch = self.guards, self.batch
+        grads = guards.look(None if self.stateless else states, self.lists_gradients)
         if grads is None:
+            return False
+        if not guards.present:
+            return True
+        batch.missing = guards.present < len(self.owners)
+        if not batch.mixed and (batch.missing or guards.moved):
             return False
         # code that moves one tensor of a state moves all: the first and the last tell whether they lie side by side
         for name, objects in self.objects.items():
             if (objects[0].data_ptr(), objects[-1].data_ptr()) != self.end_pointers[name]:
                 return False
-        if self.guards.uniform:
-            values: dict[str, float] | None = {name: first.value for name, first in self.first_numbers.items()}
-        else:
-            values = self.common_numbers()
-        if values is None:
+        if guards.table is not None:
+            self.firsts = guards.table.sort()
+            if not batch.mixed and len(self.firsts) > 1:
+                return False
+        elif not self._same_numbers():
             return False
+        for i in guards.moved:
+            self._lay_again(i)
+        if guards.moved and self.executor is not None:
+            self.executor.moved()
         if self.transposed and grads:
-            grads = [oriented(g, p, True) for g, p in zip(grads, owners, strict=True)]
-        self.batch.grads, self.batch.addresses, self.values = grads, self.guards.addresses, values
+            grads = [oriented(g, p, True) for g, p in zip(grads, self.owners, strict=True)]
+        batch.grads, batch.addresses = grads, guards.addresses
         for name in self.asides:
-            self.batch.asides[name] = [s.get(name) for s in self.states]
+            batch.asides[name] = [s.get(name) for s in self.states]
         return True
 
-    def common_numbers(self) -> dict[str, float] | None:
-        """The numbers of the state, if they are the same for all parameters; None otherwise."""
-        values = {}
-        for name, home in self.numbers.items():
+    def _lay_again(self, i: int) -> None:
+        """Take up the tensors of a parameter that lie elsewhere now."""
+        p, batch = self.owners[i], self.batch
+        batch.params[i] = oriented(p.detach(), p, self.transposed)
+        for tensors, name in self.kept.values():
+            x = self.states[i][name]
+            tensors[i] = oriented(x, p, self.transposed and x.shape == p.shape)
+
+    def _same_numbers(self) -> bool:
+        """Whether all parameters have the same numbers."""
+        for home in self.numbers.values():
             low, high = home.aminmax()
             if low != high and not bool(low.isnan() & high.isnan()):
-                return None
-            values[name] = float(low)
-        return values
+                return False
+        return True
 
 
 def _part(home: Tensor, at: int, shape: torch.Size) -> Tensor:

@@ -1,6 +1,8 @@
-/* The guard table: whether parameters, gradients and states are where they were at the last step. Reading a tensor through
-   DLPack's exchange table takes some 50 ns. A tensor whose own fields in memory have not changed need not be read. */
+/* The guard table: whether parameters, gradients and states are where they were at the last step, which parameters have
+   a gradient, and which of them take the same numbers of the host. Reading a tensor through DLPack's exchange table takes
+   some 50 ns. A tensor whose own fields in memory have not changed need not be read. */
 #include <stdint.h>
+#include <string.h>
 
 typedef struct {
     void *data;
@@ -35,6 +37,7 @@ typedef struct {
     void (*release)(void *object);                 /* Py_DecRef */
     void *(*item)(void *dict, void *key);          /* PyDict_GetItem: a borrowed reference, or nothing */
     int (*next)(void *dict, int64_t *at, void **key, void **value);  /* PyDict_Next: borrowed references */
+    void (*forget)(void);                          /* PyErr_Clear */
     void *none, *grad;                             /* None and "grad" */
     const FieldOffsets *fields;                    /* where a tensor has its own, or nothing */
     int64_t size, kinds, numbers;
@@ -47,10 +50,22 @@ typedef struct {
     uint64_t *layout, *place;   /* of the parameters, then of each kind of state */
     int64_t words;              /* of the record of each */
     Record *record;             /* of these, then of the gradients; where it begins with 0, the tensor has to be read */
-    uint64_t *gradient;         /* layouts of the gradients */
+    uint64_t *gradient, *seen;  /* layouts that gradients must have to be used as they lie; where each was last seen */
     void **number;              /* the other entries themselves */
     float **home;               /* where the numbers in them lie side by side */
-    uint64_t *address;          /* out: where the gradients lie */
+    const int64_t *group;       /* of each parameter */
+    int64_t groups;
+    int64_t *begins;            /* which of its states begin with the next step, as a number; 0 for none */
+    /* found by `look` */
+    uint64_t *address;          /* where the gradients lie; 0 where there is none */
+    int64_t *moved, moves;      /* parameters that lie elsewhere, or of which a state does; `place` knows where */
+    int64_t *odd, odds;         /* parameters whose gradients cannot be used as they lie */
+    int64_t present;            /* how many have a gradient */
+    /* found by `sort_by_numbers`: parameters that take the same numbers of the host have the same entry in a table of those */
+    int64_t *entry, entries;
+    int64_t *first;             /* of each entry, the first of its parameters */
+    int64_t *before_it;         /* of each entry, the one before it of the same group, or -1 */
+    int64_t *latest;            /* of each group, its latest entry, or -1 */
 } GuardTable;
 
 static uint64_t mixed(uint64_t h, uint64_t x)
@@ -110,12 +125,17 @@ void record(const FieldOffsets *fields, const void *object, Record *recorded)
     for (int64_t i = 2; i < fields->storage_end / 8; i++) *recorded++ = storage[i];
 }
 
-/* Layouts and addresses of some tensors; returns how many could be read. */
-int64_t describe(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint64_t *layout, uint64_t *place)
+/* Layouts and addresses of some tensors; returns how many could be read. Where there is a sample, the layouts are those
+   of tensors that lie as these do and have its dtype. */
+int64_t describe(const DLPackExchangeAPI *dlpack, void **object, int64_t size, void *sample, uint64_t *layout,
+                 uint64_t *place)
 {
+    DLTensor like;
+    if (sample && dlpack->read(sample, &like)) return 0;
     for (int64_t i = 0; i < size; i++) {
         DLTensor t;
         if (dlpack->read(object[i], &t)) return i;
+        if (sample) t.code = like.code, t.bits = like.bits;
         layout[i] = layout_of(&t);
         place[i] = (uint64_t)t.data + t.byte_offset;
     }
@@ -135,86 +155,137 @@ static void record_again(const GuardTable *all, const void *object, int64_t numb
     if (all->fields && ndim <= all->most) record(all->fields, object, all->record + number * all->words);
 }
 
-/* Whether a parameter or a state is where it was. */
-static int is_at(const GuardTable *all, void *object, int64_t number)
+/* Whether a parameter or a state has the layout that it had; finds where it lies. */
+static int is_as_it_was(const GuardTable *all, void *object, int64_t number, int *moved)
 {
     DLTensor t;
     if (matches_record(all, object, number)) return 1;
-    if (all->dlpack->read(object, &t) || layout_of(&t) != all->layout[number]) return 0;
-    if ((uint64_t)t.data + t.byte_offset != all->place[number]) return 0;
+    if (all->dlpack->read(object, &t)) return all->forget(), 0;
+    if (layout_of(&t) != all->layout[number]) return 0;
+    const uint64_t place = (uint64_t)t.data + t.byte_offset;
+    *moved |= place != all->place[number];
+    all->place[number] = place;
     record_again(all, object, number, t.ndim);
     return 1;
 }
 
-/* Whether a parameter's gradient has the layout that it had; finds its address. */
-static int is_gradient(const GuardTable *all, void *g, int64_t i)
+/* Whether a gradient can be used as it lies; finds its address. */
+static int is_usable(const GuardTable *all, void *g, int64_t i)
 {
     const int64_t number = (all->kinds + 1) * all->size + i;
     DLTensor t;
     if (matches_record(all, g, number)) return 1;
-    if (g == all->none || all->dlpack->read(g, &t) || layout_of(&t) != all->gradient[i]) return 0;
+    if (all->fields) all->record[number * all->words] = 0;
+    if (all->dlpack->read(g, &t)) return all->forget(), 0;
+    if (layout_of(&t) != all->gradient[i]) return 0;
     const uint64_t address = (uint64_t)t.data + t.byte_offset;
-    /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
     int64_t size = 1;
     for (int k = 0; k < t.ndim; k++) size *= t.shape[k];
+    /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
     if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
     if (size && !address) return 0;  /* a subclass of tensors whose memory is elsewhere */
-    all->address[i] = address;
+    all->seen[i] = size ? address : 1;  /* nobody reads what has no elements, but 0 would mean that there is none */
     record_again(all, g, number, t.ndim);
     return 1;
 }
 
-/* Whether what is kept under one key is what it was: a tensor by where it lies, another entry by itself. */
-static int is_kept(const GuardTable *all, int64_t i, int64_t k, void *value)
+/* Find a parameter's gradient: its address, or that there is none, or that it is odd. */
+static int find_gradient(GuardTable *all, int64_t i)
+{
+    void *g = all->attribute(all->owner[i], all->grad);
+    if (!g) return all->forget(), 0;
+    all->address[i] = 0;
+    if (g != all->none) {
+        all->present++;
+        if (is_usable(all, g, i)) all->address[i] = all->seen[i]; else all->odd[all->odds++] = i;
+    }
+    all->release(g);  /* the parameter holds it */
+    return 1;
+}
+
+/* Whether what is kept under one key is what it was: a tensor by its layout, another entry by itself. */
+static int is_kept(const GuardTable *all, int64_t i, int64_t k, void *value, int *moved)
 {
     if (k >= all->kinds) return value == all->number[(k - all->kinds) * all->size + i];
-    return is_at(all, value, (k + 1) * all->size + i);
+    return is_as_it_was(all, value, (k + 1) * all->size + i, moved);
 }
 
 /* The same of all that is kept of one parameter. Its dict is walked, which is faster than to look keys up, as long as it
    holds them in the usual order. */
-static int is_state_kept(const GuardTable *all, int64_t i)
+static int is_state_kept(const GuardTable *all, int64_t i, int *moved)
 {
     const int64_t entries = all->kinds + all->numbers;
     int64_t at = 0, e = 0;
     void *key, *value;
     for (; e < entries && all->next(all->state[i], &at, &key, &value) && key == all->kind[all->order[e]]; e++)
-        if (!is_kept(all, i, all->order[e], value)) return 0;
+        if (!is_kept(all, i, all->order[e], value, moved)) return 0;
     for (; e < entries; e++) {
         value = all->item(all->state[i], all->kind[all->order[e]]);
-        if (!value || !is_kept(all, i, all->order[e], value)) return 0;
+        if (!value || !is_kept(all, i, all->order[e], value, moved)) return 0;
     }
     return 1;
 }
 
-/* Returns 1 if all parameters and states are where they were, the numbers of all parameters still the same, and all
-   gradients of the layout they had. */
-int64_t unchanged(const GuardTable *all)
+/* Whether the dict from parameters to their states still holds these, in their order. */
+static int are_states_listed(const GuardTable *all)
 {
-    if (all->states) {
-        int64_t at = 0, i;
-        void *key, *value;
-        for (i = -all->before; i < all->size && all->next(all->states, &at, &key, &value); i++)
-            if (i >= 0 && (key != all->owner[i] || value != all->state[i])) return 0;
-        if (i != all->size) return 0;
-    }
-    for (int64_t k = 0; k < all->numbers; k++)
-        for (int64_t i = 1; i < all->size; i++)
-            if (all->home[k][i] != all->home[k][0]) return 0;
+    int64_t at = 0, i;
+    void *key, *value;
+    for (i = -all->before; i < all->size && all->next(all->states, &at, &key, &value); i++)
+        if (i >= 0 && (key != all->owner[i] || value != all->state[i])) return 0;
+    return i == all->size;
+}
+
+/* Look at everything. Returns 0 if something is not what the table was made of: a state replaced, another shape. */
+int64_t look(GuardTable *all)
+{
+    all->moves = all->odds = all->present = 0;
+    if (all->states && !are_states_listed(all)) return 0;
     for (int64_t i = 0; i < all->size; i++) {
-        if (!is_at(all, all->owner[i], i)) return 0;
-        void *g = all->attribute(all->owner[i], all->grad);
-        if (!g) return 0;
-        const int found = is_gradient(all, g, i);
-        all->release(g);  /* the parameter holds it */
-        if (!found) return 0;
-        if (!is_state_kept(all, i)) return 0;
+        int moved = 0;
+        if (!is_as_it_was(all, all->owner[i], i, &moved)) return 0;
+        if (!find_gradient(all, i)) return 0;
+        if (!is_state_kept(all, i, &moved)) return 0;
+        if (moved) all->moved[all->moves++] = i;
     }
     return 1;
 }
 
-/* Add 1 to each number. */
-void count(float *number, int64_t size)
+/* Whether two parameters take the same numbers of the host. */
+static int go_together(const GuardTable *all, int64_t i, int64_t j)
 {
-    for (int64_t i = 0; i < size; i++) number[i] += 1;
+    if (all->group[i] != all->group[j] || all->begins[i] != all->begins[j]) return 0;
+    for (int64_t k = 0; k < all->numbers; k++)
+        if (memcmp(all->home[k] + i, all->home[k] + j, sizeof(float))) return 0;
+    return 1;
+}
+
+/* Give each parameter that has a gradient its entry. */
+void sort_by_numbers(GuardTable *all)
+{
+    all->entries = 0;
+    for (int64_t g = 0; g < all->groups; g++) all->latest[g] = -1;
+    for (int64_t i = 0; i < all->size; i++) {
+        if (!all->address[i]) continue;
+        const int64_t g = all->group[i];
+        int64_t e = all->latest[g];
+        while (e >= 0 && !go_together(all, i, all->first[e])) e = all->before_it[e];
+        if (e < 0) {
+            e = all->entries++;
+            all->first[e] = i;
+            all->before_it[e] = all->latest[g];
+            all->latest[g] = e;
+        }
+        all->entry[i] = e;
+    }
+}
+
+/* An update has ended: write the numbers of the states, for each kind of them one for each entry. */
+void write_numbers(GuardTable *all, const float *value)
+{
+    for (int64_t i = 0; i < all->size; i++) {
+        if (!all->address[i]) continue;
+        for (int64_t k = 0; k < all->numbers; k++) all->home[k][i] = value[k * all->entries + all->entry[i]];
+        all->begins[i] = 0;
+    }
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from operator import is_
 from typing import Any, ClassVar
@@ -37,6 +37,13 @@ class Guards:
         dense: whether gradients must lie in memory as their parameters do.
         sparse: whether sparse gradients are taken, and made dense.
         all_states: the dict from parameters to their states.
+        groups: the number of each parameter's group.
+        begins: for each parameter a number that tells which of its states begin with the next step; 0 for none.
+
+    Attributes:
+        addresses: where the gradients lie, as the last look found it; 0 for a parameter without one.
+        present: how many parameters have a gradient.
+        moved: positions of parameters that lie elsewhere, or of which a state does; the table knows where.
     """
 
     def __init__(
@@ -48,74 +55,97 @@ class Guards:
         dense: bool,
         sparse: bool,
         all_states: dict[Any, Any],
+        groups: Sequence[int],
+        begins: array[int],
     ) -> None:
         self.owners, self.states, self.objects, self.dense, self.sparse = owners, states, objects, dense, sparse
         self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or any(p.is_complex() for p in owners)
         self.params = [local(p.detach()) for p in owners]
-        grads = [p.grad for p in owners]
+        grads = [p.grad for p in owners if p.grad is not None]
         #: where the memory of such tensors is cannot be known, so their batch serves one step only
-        self.opaque = any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads if g is not None)
+        self.opaque = any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads)
         self.used = False
         self.layout = [_layout(p) for p in self._here(owners)]
         self.pointers = list(map(Tensor.data_ptr, self._here(owners)))
         kept = {name: [s[name] for s in states] for name in names}
         self.state_locations = {name: list(map(_location, ts)) for name, ts in kept.items()}
         self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
-        self.dtypes = [g.dtype for p in owners if (g := p.grad) is not None]
+        self.dtype = grads[0].dtype
         self.addresses: Sequence[int] = []
-        self.uniform = False  # whether the last check found the numbers of all parameters the same
+        self.present = 0
+        self.moved: list[int] = []
+        self.adapted: list[Tensor] = []  # gradients that could not be used as they lay; the addresses are of these
         self.table = None
-        if not (self.wrapped or self.opaque) and dense and all(map(_is_like_its_gradient, owners)):
-            self.table = GuardTable.over(owners, states, kept, objects, all_states)
+        sample = next((g for g in grads if _is_strided(g)), None)
+        if not (self.wrapped or self.opaque or any(map(opaque, grads))) and dense and sample is not None:
+            self.table = GuardTable.over(owners, states, kept, objects, all_states, groups, begins, sample)
         #: whether the table itself checks which state the optimizer keeps for which parameter
         self.checks_states = self.table is not None and bool(self.table.struct.states)
 
-    def gradients(self, owners: Sequence[Tensor], states_now: Callable[[], Sequence[Any]] | None, listed: bool) -> Any:
-        """The gradients, here and laid out as the parameters are, and their ``addresses``; None if anything has moved.
+    def look(self, states_now: Callable[[], Sequence[Any]] | None, listed: bool) -> list[Tensor] | None:
+        """The gradients, here and laid out as the parameters are; None if the batch must be made again.
+
+        Where some are missing the list is empty.
 
         Args:
-            owners: the parameters as the optimizer has them now.
-            states_now: gives what it keeps for them now; None where the rule keeps nothing.
+            states_now: gives what the optimizer keeps for the parameters now; None where the rule keeps nothing.
             listed: whether the gradients themselves are wanted; else an empty list stands for them.
         """
-        if len(owners) != len(self.owners) or not all(map(is_, owners, self.owners)):
-            return None
         if self.opaque and self.used:
             return None
         self.used = True
         states = None if states_now is None or self.checks_states else states_now()
         if states is not None and not all(map(is_, states, self.states)):
             return None
-        self.uniform = self.table is not None and self.table.unchanged()
-        if self.uniform and self.table is not None:
-            self.addresses = self.table.address
-            return [p.grad for p in owners] if listed else []
-        if self.checks_states and states_now is not None:
-            states = states_now()
-            if not all(map(is_, states, self.states)):
-                return None
-        return self._gradients(owners, states)
-
-    def count(self, numbers: Tensor) -> None:
-        """Add 1 to numbers of the states that lie side by side."""
         if self.table is None:
-            numbers.add_(1)
-        else:
-            self.table.functions.count(numbers.data_ptr(), len(numbers))
+            return self._look(states)
+        self.adapted = []
+        if not self.table.look():
+            return None
+        struct = self.table.struct
+        self.addresses, self.present = self.table.address, struct.present
+        self.moved = self.table.moved[: struct.moves].tolist() if struct.moves else []
+        if struct.odds and not self._adapt(self.table.odd[: struct.odds]):
+            return None
+        if not listed or self.present < len(self.owners):
+            return []
+        grads: list[Any] = [p.grad for p in self.owners]
+        for i, g in zip(self.table.odd, self.adapted, strict=False):
+            grads[i] = g
+        return grads
 
-    def _gradients(self, owners: Sequence[Tensor], states: Sequence[dict[str, Any]] | None) -> list[Tensor] | None:
+    def _adapt(self, odd: Iterable[int]) -> bool:
+        """Bring these gradients to the layout of their parameters; whether that could be done."""
+        for i in odd:
+            p, g = self.owners[i], self.owners[i].grad
+            if g is None or g.dtype != self.dtype or g.shape != p.shape or not (self.sparse or _is_strided(g)):
+                return False
+            g = g if _is_strided(g) else g.to_dense()
+            if opaque(g):
+                return False
+            g = g.resolve_neg()  # a sign yet to be applied
+            self.adapted.append(g if g.stride() == p.stride() else _like(g, self.params[i]))
+            self.addresses[i] = self.adapted[-1].data_ptr() or 1  # type: ignore[index]
+        return True
+
+    def _look(self, states: Sequence[dict[str, Any]] | None) -> list[Tensor] | None:
+        """The same, where there is no table."""
+        owners = self.owners
         here = self._here(owners)
+        grads: list[Any] = [p.grad for p in owners]
+        self.present = sum([g is not None for g in grads])
+        if self.present == 0:
+            return []
         if list(map(Tensor.data_ptr, here)) != self.pointers or list(map(_layout, here)) != self.layout:
             return None
-        grads: list[Any] = [p.grad for p in owners]
         try:
-            if [g.dtype for g in grads] != self.dtypes or [g.shape for g in grads] != [p.shape for p in owners]:
+            if any([g.dtype != self.dtype for g in grads]) or [g.shape for g in grads] != [p.shape for p in owners]:
                 return None
-            if any([g.layout is not torch.strided for g in grads]):
+            if not all(map(_is_strided, grads)):
                 if not self.sparse:
                     return None
-                grads = [g if g.layout is torch.strided else g.to_dense() for g in grads]
+                grads = [g if _is_strided(g) else g.to_dense() for g in grads]
             if not self._states_unchanged(states):
                 return None
         except (AttributeError, KeyError, RuntimeError, TypeError):  # no gradient, a state that is no tensor any more
@@ -148,6 +178,10 @@ class Guards:
         return [local(p) for p in owners] if self.distributed else owners
 
 
+def _is_strided(x: Tensor) -> bool:
+    return x.layout is torch.strided
+
+
 def _layout(x: Tensor) -> Any:
     return x.dtype, x.shape, x.stride()
 
@@ -155,13 +189,6 @@ def _layout(x: Tensor) -> Any:
 def _location(x: Tensor) -> Any:
     x = x._local_tensor if hasattr(x, "_local_tensor") else x
     return x.data_ptr(), x.dtype, x.shape, x.stride()
-
-
-def _is_like_its_gradient(p: Tensor) -> bool:
-    g = p.grad
-    if g is None or opaque(g) or g.layout != torch.strided:
-        return False
-    return g.shape == p.shape and g.stride() == p.stride()
 
 
 def _like(g: Tensor, p: Tensor) -> Tensor:
@@ -173,13 +200,21 @@ class _GuardTableStruct(ctypes.Structure):
     """``GuardTable`` of `guards.c`."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "none")),
+        *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "forget", "none")),
         *((name, ctypes.c_void_p) for name in ("grad", "fields")),
         *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "most", "before")),
         *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "order", "layout")),
         ("place", ctypes.c_void_p),
         ("words", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("record", "gradient", "number", "home", "address")),
+        *((name, ctypes.c_void_p) for name in ("record", "gradient", "seen", "number", "home", "group")),
+        ("groups", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("begins", "address", "moved")),
+        ("moves", ctypes.c_int64),
+        ("odd", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("odds", "present")),
+        ("entry", ctypes.c_void_p),
+        ("entries", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("first", "before_it", "latest")),
     ]
 
 
@@ -282,14 +317,20 @@ MOVES: tuple[tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]], ...] = (
 
 
 class GuardTable:
-    """The table of `guards.c` for the parameters and states of a batch, none of them distributed or complex."""
+    """The table of `guards.c` for the parameters and states of a batch, none of them distributed or complex.
 
-    def __init__(self, functions: Any, dlpack: int) -> None:
+    Attributes:
+        address, moved, odd, entry, first: as there, of one number for each parameter.
+        place: addresses of the parameters, then of each kind of their states; kept up to date by each look.
+    """
+
+    def __init__(self, functions: Any, size: int) -> None:
         self.functions = functions
-        self.dlpack = dlpack
-        self.struct = _GuardTableStruct()
+        self.struct, self.at = _GuardTableStruct(), 0
         self.keep: list[Any] = []
-        self.address = array("Q")
+        self.address = array("Q", bytes(8 * size))
+        self.moved, self.odd, self.entry, self.first = (array("q", bytes(8 * size)) for _ in range(4))
+        self.place = array("Q")
 
     @classmethod
     def over(
@@ -299,54 +340,87 @@ class GuardTable:
         kept: Mapping[str, Sequence[Tensor]],
         objects: Mapping[str, Sequence[Any]],
         all_states: dict[Any, Any],
+        groups: Sequence[int],
+        begins: array[int],
+        sample: Tensor,
     ) -> GuardTable | None:
-        """A table for these as they are now; None without a compiler, or where torch has no exchange table."""
+        """A table for these as they are now; None without a compiler, or where torch has no exchange table.
+
+        Args:
+            sample: a gradient, for the dtype of all.
+        """
         functions, dlpack = _functions(), _exchange_table()
         if functions is None or dlpack is None:
             return None
-        self = cls(functions, dlpack)
         size = len(owners)
+        self = cls(functions, size)
         names = [*kept, *objects]
         before, fields = _entries_before(owners, all_states), _offsets()
         words = fields.words if fields else 0
-        self.address = array("Q", bytes(8 * size))
-        layout, place = self._describe([*owners, *(t for ts in kept.values() for t in ts)])
-        gradient, _ = self._describe([p.grad for p in owners])
+        tensors = [*owners, *(t for ts in kept.values() for t in ts)]
+        layout, self.place = self._describe(dlpack, tensors, None)
+        gradient, _ = self._describe(dlpack, owners, sample)
+        order = {g: k for k, g in enumerate(dict.fromkeys(groups))}
         python = ctypes.pythonapi
-        calls = (python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next)
+        calls = (
+            python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next, python.PyErr_Clear,
+        )  # fmt: skip
         self.struct = _GuardTableStruct(
             dlpack, *map(_address, calls),
             id(None), id(GRAD), ctypes.addressof(fields) if fields else 0,
             size, len(kept), len(objects), FieldOffsets.MOST, before or 0,
             0 if before is None else id(all_states), self._array(map(id, owners)), self._array(map(id, states)),
             self._array(map(id, names)), self._array(_order(names, states)),
-            self._array(layout), self._array(place), words, self._array(bytes(8 * words * (len(layout) + size))),
-            self._array(gradient),
+            self._array(layout), _start(self.place), words, self._array(bytes(8 * words * (len(layout) + size))),
+            self._array(gradient), self._array(bytes(8 * size)),
             self._array(id(x) for xs in objects.values() for x in xs),
-            self._array(xs[0].data_ptr() for xs in objects.values()), self.address.buffer_info()[0],
+            self._array(xs[0].data_ptr() for xs in objects.values()),
+            self._array(order[g] for g in groups), len(order), _start(begins),
+            _start(self.address), _start(self.moved), 0, _start(self.odd), 0, 0,
+            _start(self.entry), 0, _start(self.first), self._array(bytes(8 * size)), self._array(bytes(8 * len(order))),
         )  # fmt: skip
-        self.keep += [owners, states, names, objects, all_states]
+        self.at = ctypes.addressof(self.struct)
+        self.keep += [owners, states, names, objects, all_states, begins]
         return self
 
-    def unchanged(self) -> bool:
-        """Whether all tensors are where they were, and gradients have the same layout; updates ``address``."""
-        try:
-            return bool(self.functions.unchanged(ctypes.addressof(self.struct)))
-        except Exception:  # whatever torch says of a tensor that it cannot describe: Python looks closer
-            return False
+    def look(self) -> bool:
+        """Look at all tensors; False if any is not what the table was made of."""
+        return bool(self.functions.look(self.at))
 
-    def _describe(self, tensors: Sequence[Any]) -> tuple[array[int], array[int]]:
+    def sort(self) -> list[int]:
+        """Find which parameters take the same numbers of the host: of each such entry, the first of its parameters."""
+        self.functions.sort_by_numbers(self.at)
+        return self.first[: self.struct.entries].tolist()
+
+    def write(self, values: array[float]) -> None:
+        """Write the new numbers of the states of all parameters that have a gradient.
+
+        Args:
+            values: float32, for each number of a state one for each entry.
+        """
+        self.functions.write_numbers(self.at, values.buffer_info()[0])
+
+    def _describe(self, dlpack: int, tensors: Sequence[Any], sample: Any) -> tuple[array[int], array[int]]:
         size = len(tensors)
         objects, layout, place = (array("Q", bytes(8 * size)) for _ in range(3))
         objects[:] = array("Q", map(id, tensors))
-        pointers = [x.buffer_info()[0] for x in (objects, layout, place)]
-        self.functions.describe(self.dlpack, pointers[0], size, pointers[1], pointers[2])
+        at = 0 if sample is None else id(sample)
+        self.functions.describe(dlpack, _start(objects), size, at, _start(layout), _start(place))
         return layout, place
 
     def _array(self, values: Any) -> int:
         table = array("Q", values)
         self.keep.append(table)
-        return table.buffer_info()[0] if table else 0
+        return _start(table) if table else 0
+
+
+def available() -> bool:
+    """Whether tensors can be looked at in C."""
+    return _functions() is not None and _exchange_table() is not None
+
+
+def _start(values: array[Any]) -> int:
+    return values.buffer_info()[0]
 
 
 def _entries_before(owners: Sequence[Tensor], all_states: dict[Any, Any]) -> int | None:
@@ -409,10 +483,11 @@ def _offsets() -> FieldOffsets | None:
 def _loaded() -> Any:
     source = files("thalweg.runtime").joinpath("guards.c").read_text(encoding="utf-8")
     functions = ctypes.PyDLL(compiler.library(source).cdll._name)
-    functions.describe.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
-    functions.unchanged.argtypes = [ctypes.c_void_p]
-    functions.count.argtypes, functions.count.restype = [ctypes.c_void_p, ctypes.c_int64], None
-    functions.record.argtypes, functions.record.restype = [ctypes.c_void_p] * 3, None
-    functions.matches.argtypes = [ctypes.c_void_p] * 3
-    functions.describe.restype = functions.unchanged.restype = ctypes.c_int64
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    functions.describe.argtypes = [pointer, pointer, number, pointer, pointer, pointer]
+    functions.look.argtypes = functions.sort_by_numbers.argtypes = [pointer]
+    functions.write_numbers.argtypes = [pointer, pointer]
+    functions.record.argtypes = functions.matches.argtypes = [pointer] * 3
+    functions.describe.restype = functions.look.restype = number
+    functions.record.restype = functions.sort_by_numbers.restype = functions.write_numbers.restype = None
     return functions

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -417,7 +416,7 @@ def _batch(rule, dtype=torch.float32, storage=Storage(), **flags):  # noqa: B008
     p = torch.ones(3, 4, dtype=dtype, device=DEVICE)
     group = rule([torch.nn.Parameter(p)], **flags).param_groups[0]
     formats = formats_of(dtype, kept_states(rule, group), storage)
-    return Batch(specialize(rule, group), formats, [p], [p], {}, {}, [0], True, h=SimpleNamespace())
+    return Batch(specialize(rule, group), formats, [p], [p], {}, {}, p.dtype, [0], True)
 
 
 def _kernel(batch):
@@ -497,7 +496,7 @@ def test_what_lies_between_two_bfloat16_goes_to_the_even_one():
 @pytest.mark.skipif(DEVICE != "cuda", reason="without a GPU nothing is compiled at a step")
 def test_neither_lr_nor_shapes_compile_anew():
     _, optimizer = walk(thalweg.AdamW, "triton", torch.float32, SMALL, steps=1)
-    work = optimizer._stepper.batches[0][0].executor
+    work = optimizer._stepper.bindings[None].bounds[0].executor
     compiled = lambda: [len(cache[0]) for f in work.functions for cache in f.device_caches.values()]  # noqa: E731
     before = compiled()
     assert sum(before) == 1

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from thalweg.ir import ops
 from thalweg.ir.ops import PER_TENSOR, ROW
 from thalweg.ir.passes import Stage, plan
-from thalweg.ir.trace import Specialization
+from thalweg.ir.trace import Host, Specialization
 from thalweg.native import compiler, openmp
 from thalweg.runtime.backends import staged
 from thalweg.runtime.backends.c_formats import BESIDE, C_TYPE, PRELUDE, begin, decode, encode, pointer
@@ -98,17 +98,17 @@ class _CCodegen(Codegen):
         what = f"reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'}"
         head = [
             f"/* pass {k + 1} of {len(self.plan.stages)}: {what} */",
-            f"void stage_{k}(const Job *job, const double *h)",
+            f"void stage_{k}(const Job *job, const double *host)",
             "{",
         ]
         if not (stage.stores or stage.sums):  # only numbers follow from sums that are known now
             return "\n".join([*head, "}"])
         lines = [
             *head,
-            *(f"    const T {variable(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
             "    PARALLEL",
             "    for (int64_t c = first_of(job); c < last_of(job); c++) {",
             "        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];",
+            *self._host(hosts, known, random),
         ]
         for name in used:
             lines.append(self._pointer(name, self.formats[name], name in writes))
@@ -129,6 +129,15 @@ class _CCodegen(Codegen):
         lines += self._gather(tensor_sums)
         lines.append("}")
         return "\n".join(line for line in lines if line)
+
+    def _host(self, hosts: list[fx.Node], known: list[str], random: list[str]) -> list[str]:
+        """The numbers of the host that a tensor takes: an entry of their table has these, the totals and a key."""
+        if not (hosts or known or random):
+            return []
+        return [
+            f"        const double *const h = host + job->entry[t] * {len(hosts) + len(known) + 1};",
+            *(f"        const T {variable(n)} = (T)h[{i}];" for i, n in enumerate(hosts)),
+        ]
 
     def _rows(self, stage: Stage, size: int, body: list[str]) -> list[str]:
         """The loop over the elements of a chunk: all at once or row by row.
@@ -309,6 +318,7 @@ class _Job(ctypes.Structure):
                 "columns",
                 "row",
                 "id",
+                "entry",
             )
         ),
     ]
@@ -325,6 +335,10 @@ class CpuExecutor(StagedExecutor):
         for function in self.functions:
             function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
             function.restype = None
+        self.select = self.library.cdll.select_chunks
+        self.select.argtypes, self.select.restype = [ctypes.c_void_p] * 7, None
+        host = Host.of(batch.specialization)
+        self.picks = [host.picks(nodes) for nodes in self.kernel.host]
         self.keep: list[Any] = []
         self.job = _Job(tensors=len(batch.params))
         self._cut()
@@ -349,7 +363,8 @@ class CpuExecutor(StagedExecutor):
                 begin.append(start)
                 end.append(stop)
                 cost.append(cost[-1] + stop - start + START)
-        self.size = cost[-1]
+        self.chunks = tensor, begin, end, cost
+        self.present: tuple[array[int], ...] = ()  # of the tensors that have a gradient, where some have none
         self.job.chunks = len(tensor)
         for name, values in (
             ("tensor", tensor),
@@ -361,6 +376,7 @@ class CpuExecutor(StagedExecutor):
         ):
             setattr(self.job, name, self._address(values))
         self.job.id = self._address(array("I", batch.ids))
+        self.job.entry = self._address(batch.entry)
         sums = self.kernel.sums
         self.sums = [
             array("d", bytes(8 * max(1, rows[-1] if n.meta["extent"] == ROW else len(batch.params)))) for n in sums
@@ -394,19 +410,35 @@ class CpuExecutor(StagedExecutor):
             **batch.states,
             **{f"{n}_{batch.formats[n].beside}": ts for n, ts in batch.beside.items()},
         }
-        self.tables = {name: array("Q", [t.data_ptr() for t in ts]) for name, ts in fixed.items()}
-        self.index = array(
-            "Q", [self.tables[n].buffer_info()[0] if n in self.tables else 0 for n in self.kernel.tables]
-        )
+        self.tables = {n: array("Q", [t.data_ptr() for t in ts]) for n, ts in fixed.items() if n not in batch.places}
+        places = {**{n: table.buffer_info()[0] for n, table in self.tables.items()}, **batch.places}
+        self.index = array("Q", [places.get(n, 0) for n in self.kernel.tables])
         self.job.table = self.index.buffer_info()[0]
+
+    def _present(self) -> _Job:
+        """The job without the tensors that have no gradient."""
+        if not self.present:
+            self.present = tuple(array("q", bytes(8 * len(values))) for values in self.chunks)
+        now = _Job.from_buffer_copy(self.job)
+        now.tensor, now.begin, now.end, now.cost = (values.buffer_info()[0] for values in self.present)
+        gradients = self.tables["g"].buffer_info()[0]
+        self.select(
+            ctypes.addressof(self.job), gradients, now.tensor, now.begin, now.end, now.cost, ctypes.addressof(now)
+        )
+        return now
 
     def _address(self, values: array[Any]) -> int:
         self.keep.append(values)
         return values.buffer_info()[0]
 
+    def moved(self) -> None:
+        """Nothing is to be done: of mixed batches, which alone allow it, ``places`` are kept up to date."""
+
     def lay_table(self, name: str, words: Sequence[int]) -> None:
         """Addresses, or numbers, one for each tensor."""
-        table = array("Q", words)
+        table = words if isinstance(words, array) else array("Q", words)
+        if self.tables.get(name) is table:
+            return
         self.tables[name] = table
         self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
 
@@ -416,14 +448,13 @@ class CpuExecutor(StagedExecutor):
         if stage == 0:
             self.begin()
             self.lay_table("g", batch.addresses)
-            self.job.threads = openmp.threads(self.size)
+            self.now = self._present() if batch.missing else self.job
         self.make_room(this)
         self.fold(this, totals)
         if this.stores or this.sums:
-            numbers = [batch.values[n] for n in self.kernel.host[stage]]
-            known = [float(totals[name]) for name in self.kernel.totals[stage]]
-            h = array("d", [*numbers, *known, batch.key])
-            self.functions[stage](ctypes.addressof(self.job), h.buffer_info()[0])
+            self.now.threads = openmp.threads((self.present if batch.missing else self.chunks)[3][self.now.chunks])
+            host = self.host_table(self.picks[stage], *(float(totals[name]) for name in self.kernel.totals[stage]))
+            self.functions[stage](ctypes.addressof(self.now), host.buffer_info()[0])
         self.run_leaves(this)
         if stage == len(batch.plan.stages) - 1:
             self.end(totals)

@@ -23,6 +23,7 @@ typedef struct {
     double **share, *partial;                    /* this batch's part of a total; what each chunk adds to sums */
     const int64_t *columns, *row;                /* of each tensor: the length of a row, and the rows before it */
     const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
+    const int64_t *entry;                        /* which of the entries in the table of host numbers it takes */
 } Job;
 
 /* where the k-th kind of data of the next chunk begins; of the last chunk, where it ends */
@@ -74,6 +75,22 @@ static int64_t last_of(const Job *job)
 static int64_t first_of(const Job *job) { return 0; }
 static int64_t last_of(const Job *job) { return job->chunks; }
 #endif
+
+/* Of all chunks, lay down those of tensors that have a gradient; `some` has room for them. */
+void select_chunks(const Job *all, const uint64_t *gradient, int64_t *tensor, int64_t *begin, int64_t *end, int64_t *cost,
+                   Job *some)
+{
+    int64_t n = 0;
+    for (int64_t c = 0; c < all->chunks; c++) {
+        if (!gradient[all->tensor[c]]) continue;
+        tensor[n] = all->tensor[c];
+        begin[n] = all->begin[c];
+        end[n] = all->end[c];
+        cost[n + 1] = cost[n] + all->cost[c + 1] - all->cost[c];
+        n++;
+    }
+    some->chunks = n;
+}
 
 static inline float as_float(uint32_t x) { float y; memcpy(&y, &x, 4); return y; }
 static inline uint32_t as_bits(float x) { uint32_t y; memcpy(&y, &x, 4); return y; }

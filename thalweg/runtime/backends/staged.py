@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from thalweg.runtime.formats import PLAIN, name_of
 
 def refusal(batch: Batch) -> str | None:
     """Why no generated kernel can serve this batch."""
-    dtypes = {name_of(batch.params[0].dtype), *(name_of(g.dtype) for g in batch.grads[:1])}
+    dtypes = {name_of(batch.params[0].dtype), name_of(batch.gradient)}
     if not dtypes <= set(PLAIN):
         return f"it has no {', '.join(sorted(dtypes - set(PLAIN)))}"
     if batch.opaque:
@@ -62,7 +63,7 @@ class StagedExecutor:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.key = (batch.specialization, tuple(batch.formats.items()), name_of(batch.grads[0].dtype), batch.exact)
+        self.key = (batch.specialization, tuple(batch.formats.items()), name_of(batch.gradient), batch.exact)
         self.lists: dict[str, list[Any]] = {}
         self.shapes: dict[str, list[tuple[int, int]]] = {}
         given = {str(n.target): n for n in batch.plan.traced.graph.nodes if n.op == "placeholder"}
@@ -79,6 +80,10 @@ class StagedExecutor:
 
     def lay_table(self, name: str, words: Sequence[int]) -> None:
         """Give kernels a table of 64-bit words, one for each tensor."""
+        raise NotImplementedError
+
+    def moved(self) -> None:
+        """Some of the parameters or states lie elsewhere."""
         raise NotImplementedError
 
     def make_room(self, stage: Stage) -> None:
@@ -123,7 +128,21 @@ class StagedExecutor:
         """
         for name, home in self.batch.narrow.items():
             self.vector(self.kept[name]).copy_(home)
-        torch.autograd.graph.increment_version(self.batch.params)
+        torch.autograd.graph.increment_version(self.moving())
+
+    def moving(self) -> list[Tensor]:
+        """The parameters that have a gradient."""
+        batch = self.batch
+        if not batch.missing:
+            return batch.params
+        return [p for p, address in zip(batch.params, batch.addresses, strict=True) if address]
+
+    def host_table(self, pick: Callable[[tuple[Any, ...]], tuple[Any, ...]], *common: float) -> array[float]:
+        """The numbers of the host for a kernel: of each entry those that ``pick`` gives, the common ones, its key."""
+        table = array("d")
+        for entry in self.batch.entries:
+            table.extend((*pick(entry.values), *common, entry.h["key"]))
+        return table
 
     def end(self, totals: dict[str, Any]) -> None:
         """Store the results of the last stage, and free temporary memory."""

@@ -22,7 +22,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.ir import ops
 from thalweg.ir.ops import ELEMENT, ROW
 from thalweg.ir.passes import Stage, plan
-from thalweg.ir.trace import Specialization
+from thalweg.ir.trace import Host, Specialization
 from thalweg.native import compiler
 from thalweg.runtime.backends import staged
 from thalweg.runtime.backends.codegen import SHAPE, Codegen, variable
@@ -143,19 +143,22 @@ class _TritonCodegen(Codegen):
         over_tensors = tuple(n for n in stage.sums if n.meta["extent"] != ROW)
         over_rows = [n for n in stage.sums if n.meta["extent"] == ROW]
         found = [n for n in [*stage.per_tensor, *stage.per_row] if not isinstance(n.target, ops.Op)]
+        told = random or self.host(stage)
         others = [
-            *(["host"] if random or self.host(stage) else []),
+            *(["host", "entry"] if told else []),
+            *([] if "g" in used else ["g_table"]),
             *dict.fromkeys(self._found(n) for n in [*found, *over_rows]),
             *(["ids"] if random else []),
             *(f"{name}_{end}_table" for name in used if self.formats[name].name == "product" for end in SHAPE),
             *(["partial"] if over_tensors else []),
         ]
         title = f'    """Pass {k + 1} of {len(self.plan.stages)}: reads {_list(reads)}; writes {_list(writes)}."""'
-        once = [f"    {variable(n)} = tl.load(host + {self.hosts.index(n)}).to(T)" for n in self.host(stage)]
+        once = [f"    h = host + tl.load(entry + t) * {len(self.hosts) + 1}"] if told else []
+        once += [f"    {variable(n)} = tl.load(h + {self.hosts.index(n)}).to(T)" for n in self.host(stage)]
         once += [f"    {variable(n)} = {self._value(n, 't')}" for n in stage.per_tensor]
         if random:
             pairs = sorted({self.slots[name] // 2 for name in writes if self.formats[name].stochastic})
-            key = f"tl.load(host + {len(self.hosts)})"
+            key = f"tl.load(h + {len(self.hosts)})"
             once += [f"    stream_{i} = {self._call('stream')}({key}, tl.load(ids + t), {i})" for i in pairs]
         write = self._rows if stage.by_row else self._pieces
         lines, arguments = write(k, stage, title, tables, others, once)
@@ -188,10 +191,11 @@ class _TritonCodegen(Codegen):
             "    start = tl.multiple_of(tl.load(begin + c), BLOCK)",
             "    size = tl.load(sizes + t)",
             f"    addresses = {self._addresses(tables)}",
-            "    if (start + BLOCK <= size) & (addresses % 16 == 0):",
-            f"        elements_{k}({', '.join(given)}, True, BLOCK)",
-            "    else:",
-            f"        elements_{k}({', '.join(given)}, False, BLOCK)",
+            "    if tl.load(g_table + t) != 0:  # else it has no gradient",
+            "        if (start + BLOCK <= size) & (addresses % 16 == 0):",
+            f"            elements_{k}({', '.join(given)}, True, BLOCK)",
+            "        else:",
+            f"            elements_{k}({', '.join(given)}, False, BLOCK)",
         ], arguments
 
     def _rows(
@@ -229,10 +233,11 @@ class _TritonCodegen(Codegen):
             "    r = tl.program_id(0).to(tl.int64)",
             "    t = tl.load(row_tensor + r)",
             f"    addresses = {self._addresses(tables)}",
-            "    if (tl.load(columns + t) | addresses) % 16 == 0:",
-            f"        rows_{k}({', '.join(given)}, True, BLOCK)",
-            "    else:",
-            f"        rows_{k}({', '.join(given)}, False, BLOCK)",
+            "    if tl.load(g_table + t) != 0:  # else it has no gradient",
+            "        if (tl.load(columns + t) | addresses) % 16 == 0:",
+            f"            rows_{k}({', '.join(given)}, True, BLOCK)",
+            "        else:",
+            f"            rows_{k}({', '.join(given)}, False, BLOCK)",
         ], arguments
 
     # -- one line each ------------------------------------------------------------------------------------------
@@ -371,11 +376,12 @@ class TritonExecutor(StagedExecutor):
         module = functions(self.kernel.source)
         self.functions: list[Any] = [module.get(f"stage_{k}") for k in range(len(self.kernel.stages))]
         self.add_up: Callable[..., Any] = importlib.import_module("thalweg.runtime.backends.triton_formats").add_up
+        self.pick = Host.of(batch.specialization).picks(self.kernel.host)
         self.given: dict[str, Tensor] = {}  # arguments of the kernels
         with _on(batch.device):
             self._cut()
             self._tables()
-            self.post = Post(len(self.kernel.host) + 1, len(batch.params), batch.device)
+            self.post = Post(len(batch.params), batch.device)
 
     def _cut(self) -> None:
         """Cut the tensors into pieces, and into rows."""
@@ -396,9 +402,7 @@ class TritonExecutor(StagedExecutor):
 
     def _tables(self) -> None:
         batch = self.batch
-        beside = {f"{name}_{batch.formats[name].beside}": tensors for name, tensors in batch.beside.items()}
-        for name, tensors in {"p": batch.params, **batch.states, **beside}.items():
-            self.point(name, tensors)
+        self.moved()
         for node in self.kernel.numbers:
             if node.op == "placeholder":
                 values = [0.0] * len(batch.params)
@@ -408,6 +412,13 @@ class TritonExecutor(StagedExecutor):
         for node in self.kernel.sums:
             count = int(self.rows[-1]) if node.meta["extent"] == ROW else len(batch.params)
             self.given[f"sum_{node.name}"] = torch.zeros(count, dtype=torch.float64, device=batch.device)
+
+    def moved(self) -> None:
+        """Some of the parameters or states lie elsewhere."""
+        batch = self.batch
+        beside = {f"{name}_{batch.formats[name].beside}": tensors for name, tensors in batch.beside.items()}
+        for name, tensors in {"p": batch.params, **batch.states, **beside}.items():
+            self.point(name, tensors)
 
     def lay_table(self, name: str, words: Sequence[int]) -> None:
         """Addresses, or numbers, one for each tensor."""
@@ -448,8 +459,7 @@ class TritonExecutor(StagedExecutor):
                 "a CUDA graph would replay this step with the numbers of today; capture what comes before"
             )
         self.begin()
-        numbers = array("d", [*(float(self.batch.values[n]) for n in self.kernel.host), batch.key])
-        self.given |= self.post.send(numbers, batch.addresses)
+        self.given |= self.post.send(self.host_table(self.pick), batch.addresses, batch.entry)
 
     def _launch(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
         launch, device = self.kernel.stages[stage], self.batch.device
@@ -461,7 +471,8 @@ class TritonExecutor(StagedExecutor):
             known = {f"total_{n}": torch.as_tensor(x, dtype=torch.float64, device=device) for n, x in totals.items()}
             given = given | known
         if count:
-            partial = torch.empty(programs * count, dtype=torch.float64, device=device)
+            room = torch.zeros if self.batch.missing else torch.empty  # whoever has no gradient writes nothing
+            partial = room(programs * count, dtype=torch.float64, device=device)
             given = given | {"partial": partial}
         if programs:
             arguments = [given[name] for name in launch.arguments]
@@ -482,21 +493,24 @@ class Post:
     The memory is kept. Several letters take turns: one is written over only when the step that read it is done.
 
     Args:
-        numbers: how many float64 of the host.
-        addresses: how many gradients.
-        device: where they are read.
+        tensors: how many there are.
+        device: where letters are read.
     """
 
-    def __init__(self, numbers: int, addresses: int, device: torch.device) -> None:
-        ahead = numbers + numbers % 2  # what lies behind them begins at a multiple of 16 bytes, as tables do
-        self.letters = [Letter(ahead, addresses, device) for _ in range(4 if device.type == "cuda" else 1)]
+    def __init__(self, tensors: int, device: torch.device) -> None:
+        self.tensors, self.device = tensors, device
+        self.letters: list[Letter] = []
         self.turn = 0
 
-    def send(self, numbers: array[float], addresses: Sequence[int]) -> dict[str, Tensor]:
+    def send(self, numbers: array[float], addresses: Sequence[int], entry: array[int]) -> dict[str, Tensor]:
         """Bring these; gives the arguments that hold them there."""
+        if not self.letters or len(numbers) > self.letters[0].room:
+            room = 2 * len(numbers)  # more entries may follow; what lies behind begins at a multiple of 16 bytes
+            count = 4 if self.device.type == "cuda" else 1
+            self.letters = [Letter(room, self.tensors, self.device) for _ in range(count)]
         self.turn = (self.turn + 1) % len(self.letters)
         letter = self.letters[self.turn]
-        letter.write(numbers, addresses if isinstance(addresses, array) else array("Q", addresses))
+        letter.write(numbers, addresses if isinstance(addresses, array) else array("Q", addresses), entry)
         return letter.given
 
     def used(self) -> None:
@@ -507,23 +521,26 @@ class Post:
 
 
 class Letter:
-    """Numbers and addresses, here and there.
+    """Numbers, addresses and which entry of the numbers each tensor takes, here and there.
 
     Attributes:
+        room: for how many numbers.
         given: the arguments that hold them there.
         read: the moment when its kernels are done; None where it need not travel.
     """
 
-    def __init__(self, ahead: int, addresses: int, device: torch.device) -> None:
-        cuda = device.type == "cuda"
-        self.here = torch.empty(ahead + addresses, dtype=torch.int64, device="cpu", pin_memory=cuda)
+    def __init__(self, room: int, tensors: int, device: torch.device) -> None:
+        cuda, self.room = device.type == "cuda", room
+        sizes = [room, tensors + tensors % 2, tensors]
+        self.here = torch.empty(sum(sizes), dtype=torch.int64, device="cpu", pin_memory=cuda)
         self.there = self.here.to(device)
-        self.starts = self.here.data_ptr(), self.here.data_ptr() + 8 * ahead
-        self.given = {"host": self.there[:ahead].view(torch.float64), "g_table": self.there[ahead:]}
+        self.starts = [part.data_ptr() for part in torch.split(self.here, sizes)]
+        host, addresses, entry = torch.split(self.there, sizes)
+        self.given = {"host": host.view(torch.float64), "g_table": addresses, "entry": entry}
         self.read: Any = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
 
     def write(self, *parts: array[Any]) -> None:
-        """Lay down both parts; they travel on the current stream."""
+        """Lay down the parts; they travel on the current stream."""
         if self.read is not None:
             self.read.synchronize()  # waits only for a device that is as many steps behind as there are letters
         for start, part in zip(self.starts, parts, strict=True):

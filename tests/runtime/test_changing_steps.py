@@ -1,0 +1,237 @@
+"""Whatever changes between two steps, every backend takes the step that torch takes, and binds only what it must."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import thalweg
+from tests.fixtures import give, needs_compiler, same, tensors
+from thalweg.runtime import binding
+
+SHAPES = [(3, 4), (5,), (), (2, 3), (40, 7), (0,)]
+GROUPS = [(0, 1), (2, 3), (4, 5)]
+RULES = {
+    "AdamW": (thalweg.AdamW, torch.optim.AdamW, {"weight_decay": 0.1}),
+    "NAdam": (thalweg.NAdam, torch.optim.NAdam, {"momentum_decay": 0.1}),
+    "SGD": (thalweg.SGD, torch.optim.SGD, {"momentum": 0.9, "dampening": 0.3}),
+    "RMSprop": (thalweg.RMSprop, torch.optim.RMSprop, {"momentum": 0.5}),
+}
+
+
+class Twins:
+    """The same parameters and the same changes for several optimizers."""
+
+    def __init__(self, *makes):
+        self.params = [tensors(*SHAPES, dtype=torch.float64) for _ in makes]
+        self.optimizers = [
+            make([{"params": [ps[k] for k in at], "lr": 0.1 / (1 + i)} for i, at in enumerate(GROUPS)])
+            for make, ps in zip(makes, self.params, strict=True)
+        ]
+
+    def each(self, change, *given):
+        for params, optimizer in zip(self.params, self.optimizers, strict=True):
+            change(params, optimizer, *given)
+
+
+def lr(params, optimizer, k, factor):
+    optimizer.param_groups[k % 3]["lr"] *= factor
+
+
+def lr_tensor(params, optimizer, k, factor):
+    group = optimizer.param_groups[k % 3]
+    group["lr"] = torch.tensor(float(group["lr"]) * factor, dtype=torch.float64)
+
+
+def missing(params, optimizer, k, factor):
+    params[k].grad = None
+
+
+def only_one(params, optimizer, k, factor):
+    for p in params:
+        p.grad = p.grad if p is params[k] else None
+
+
+def none_at_all(params, optimizer, k, factor):
+    for p in params:
+        p.grad = None
+
+
+def moved(params, optimizer, k, factor):
+    params[k].data = params[k].data.clone()
+
+
+def state_moved(params, optimizer, k, factor):
+    state = optimizer.state[params[k]]
+    for name, x in state.items():
+        if isinstance(x, torch.Tensor) and x.ndim:
+            state[name] = x.clone()
+
+
+def state_scaled(params, optimizer, k, factor):
+    for x in optimizer.state[params[k]].values():
+        if isinstance(x, torch.Tensor) and x.ndim:
+            x.mul_(factor)
+
+
+def gradient_strided(params, optimizer, k, factor):
+    g = params[k].grad
+    if g is not None and g.ndim == 2:
+        params[k].grad = g.t().contiguous().t()
+
+
+def gradient_with_gaps(params, optimizer, k, factor):
+    g = params[k].grad
+    if g is not None and g.ndim:
+        params[k].grad = torch.stack([g, g], -1)[..., 0]
+
+
+def turned(params, optimizer, k, factor):
+    if params[k].ndim == 2:
+        params[k].data = params[k].data.t().contiguous().t()
+
+
+def reloaded(params, optimizer, k, factor):
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def frozen_or_not(params, optimizer, k, factor):
+    params[k].requires_grad_(not params[k].requires_grad)
+    params[k].grad = params[k].grad if params[k].requires_grad else None
+
+
+CHANGES = [
+    *(lr, lr_tensor, missing, only_one, none_at_all, moved, state_moved, state_scaled),
+    *(gradient_strided, gradient_with_gaps, turned, reloaded, frozen_or_not),
+]
+walks = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from(CHANGES), st.integers(0, len(SHAPES) - 1), st.sampled_from([0.5, 2.0])), max_size=4
+    ),
+    min_size=2,
+    max_size=7,
+)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(walk=walks)
+def test_all_that_changes_at_once_changes_as_in_torch(rule, walk):
+    ours, theirs, more = RULES[rule]
+    twins = Twins(
+        lambda groups: theirs(groups, **more),
+        *(lambda groups, b=b: ours(groups, backend=b, **more) for b in ("eager", "auto")),
+    )
+    for step, changes in enumerate(walk):
+        for params in twins.params:
+            give([p for p in params if p.requires_grad], step)
+        for change, k, factor in changes:
+            twins.each(change, k, factor)
+        for optimizer in twins.optimizers:
+            optimizer.step()
+        for params in twins.params[1:]:
+            assert same(twins.params[0], params, within=1e-9)
+    numbers = [[float(s["step"]) for s in o.state_dict()["state"].values() if "step" in s] for o in twins.optimizers]
+    assert all(mine == numbers[0] for mine in numbers)
+
+
+@pytest.mark.parametrize(
+    "more", [{"clip_global_norm": 0.1}, {"trust_ratio": True}, {"centralize": True}, {"cautious": True}], ids=str
+)
+@given(walk=walks)
+def test_sums_over_tensors_and_over_all_count_those_that_have_a_gradient(more, walk):
+    twins = Twins(*(lambda groups, b=b: thalweg.AdamW(groups, backend=b, **more) for b in ("eager", "auto")))
+    for step, changes in enumerate(walk):
+        for params in twins.params:
+            give([p for p in params if p.requires_grad], step)
+        for change, k, factor in changes:
+            twins.each(change, k, factor)
+        for optimizer in twins.optimizers:
+            optimizer.step()
+        assert same(*twins.params, within=1e-9)
+
+
+@pytest.mark.parametrize("more", [{"rounding": "stochastic"}, {"state_dtype": "int8"}, {"master": "split"}], ids=str)
+def test_random_bits_depend_on_the_group_and_not_on_who_runs_beside(more):
+    def run(backend):
+        params = tensors((64, 3), (70,), (64,), dtype=torch.bfloat16)
+        optimizer = thalweg.SGD(
+            [{"params": params[:1]}, {"params": params[1:]}], lr=2**-5, momentum=0.5, backend=backend, **more
+        )
+        optimizer.param_groups[1]["seed"] = 5
+        for step in range(5):
+            for k, p in enumerate(params):
+                p.grad = None if (step + k) % 3 == 0 else torch.full_like(p, 2.0 ** (step - 3))
+            optimizer.step()
+        return params
+
+    assert same(run("eager"), run("auto"))
+
+
+@needs_compiler
+def test_a_further_step_binds_nothing_where_gradients_come_and_go(monkeypatch):
+    params = tensors(*[(3,)] * 12)
+    optimizer = thalweg.AdamW([{"params": [p]} for p in params])
+    give(params, 0)
+    optimizer.step()
+    bound = []
+    make = binding.BoundBatch
+    monkeypatch.setattr(binding, "BoundBatch", lambda *given: bound.append(given) or make(*given))
+    for step in range(1, 6):
+        give(params, step)
+        for k, p in enumerate(params):
+            if (k * step) % 3 == 1:
+                p.grad = None
+            if (k + step) % 5 == 0:
+                p.data = p.data.clone()
+        optimizer.param_groups[step]["lr"] *= 0.5
+        optimizer.step()
+    assert not bound
+
+
+@needs_compiler
+def test_a_parameter_that_gets_its_first_gradient_joins_the_others():
+    params = tensors(*[(3,)] * 6)
+    optimizer = thalweg.AdamW(params)
+    for step in range(6):
+        give(params[: step + 1], step)
+        params[(step + 3) % 6].grad = None
+        optimizer.step()
+    (bound,) = optimizer._stepper.bindings[None].bounds
+    assert len(bound.owners) == 6 - sum(p not in optimizer.state for p in params)
+
+
+def test_a_parameter_without_a_gradient_does_not_look_changed_to_autograd():
+    params = tensors((3,), (3,))
+    optimizer = thalweg.AdamW(params)
+    give(params, 0)
+    optimizer.step()
+    loss = (params[1] ** 2).sum()  # keeps params[1] for backward
+    params[1].grad = None
+    give(params[:1], 1)
+    optimizer.step()
+    loss.backward()
+    give(params, 2)
+    loss = (params[1] ** 2).sum()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_only_the_chunks_of_those_that_have_a_gradient_run(threads):
+    """Of large tensors the first half may be all that moves: both threads then share it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        params, others = ([nn.Parameter(torch.ones(50_000)) for _ in range(4)] for _ in range(2))
+        a, b = thalweg.SGD(params, lr=0.1, momentum=0.9), torch.optim.SGD(others, lr=0.1, momentum=0.9)
+        for step in range(4):
+            for ps, optimizer in ((params, a), (others, b)):
+                give(ps, step)
+                for p in ps[2:] if step in (1, 2) else ps[:1]:
+                    p.grad = None
+                optimizer.step()
+        assert same(params, others, within=1e-6)
+    finally:
+        torch.set_num_threads(before)

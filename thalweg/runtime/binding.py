@@ -1,0 +1,219 @@
+"""Parameters sorted into batches, and what is missing of their states created."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import is_
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.ir.fields import StateSpec
+from thalweg.ir.passes import plan
+from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, specialize
+from thalweg.runtime import guards
+from thalweg.runtime.batch import BoundBatch, check_gradient
+from thalweg.runtime.formats import Format, Storage
+from thalweg.runtime.state import conform, formats_of, missing, new_state
+from thalweg.runtime.tensors import is_dense, local, opaque
+
+Groups = list[dict[str, Any]]
+State = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the parameters of a batch have in common, whatever group they are of.
+
+    Attributes:
+        key, matrix: the specialization, and whether they are what the rule takes for matrices.
+        gradient: the dtype of gradients.
+        apart: what else a kernel must be told: whether memory is dense, distributed, opaque, sparse, complex.
+    """
+
+    key: Specialization
+    matrix: bool
+    device: torch.device
+    dtype: torch.dtype
+    gradient: torch.dtype
+    apart: tuple[bool, ...]
+
+    @functools.cached_property
+    def mixes(self) -> bool:
+        """Whether parameters of several groups, at several updates, may run together."""
+        return self.apart == (True, False, False, False, False) and plan(self.key).mixes
+
+
+class Binder:
+    """Makes batches.
+
+    Args:
+        rule: the class of the optimizer.
+        storage: how parameters and states are kept.
+        mixing: whether there may be mixed batches.
+    """
+
+    def __init__(self, rule: type[RuleClass], storage: Storage, mixing: bool) -> None:
+        self.rule, self.storage, self.mixing = rule, storage, mixing
+        self.undo: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []  # states as they were before this step
+        self.ids: dict[int, int] = {}
+        self.no_firsts = dict.fromkeys(("first", *rule.firsts.values()), 0.0)  # what tells which states begin: none
+
+    def begin(self, groups: Groups, keys: Sequence[Specialization], numbers: Sequence[int], state: State) -> None:
+        """Make ready to bind parameters of these groups.
+
+        Args:
+            groups: all groups.
+            keys: the specialization of each group that has such parameters.
+            numbers: of these groups.
+            state: the dict from parameters to their states.
+        """
+        self.groups, self.state = groups, state
+        self.mixes = self.mixing and guards.available()
+        self.keys = dict(zip(numbers, keys, strict=True))
+        self.sorts: dict[tuple[int, bool], tuple[Specialization, list[StateSpec]]] = {}
+        self.kinds: dict[Any, _Kind] = {}
+        self.h = {i: SimpleNamespace(**groups[i]) for i in numbers}
+
+    def number(self, p: Tensor, again: bool) -> None:
+        """Know the position of each parameter in the optimizer; the lists in the groups are the user's to change."""
+        if again or id(p) not in self.ids:
+            self.ids = {id(p): k for k, p in enumerate(p for g in self.groups for p in g["params"])}
+
+    def kind(self, i: int, p: Tensor, gradient: torch.dtype | None = None) -> _Kind:
+        """The kind of a parameter of group ``i``; of one without a gradient, from the dtype that it would have."""
+        matrix, g = is_matrix(self.rule, p), p.grad
+        here, there = local(p), None if g is None else local(g)
+        if there is not None:
+            gradient = there.dtype
+        apart = (
+            is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or (g is not None and opaque(g)),
+            g is not None and g.layout != torch.strided, p.is_complex(),
+        )  # fmt: skip
+        known = i, matrix, here.device, here.dtype, gradient, apart
+        if known not in self.kinds:
+            kind = _Kind(self._sort(i, matrix)[0], *known[1:])  # type: ignore[arg-type]
+            same = next((k for k in self.kinds.values() if k == kind), kind)
+            self.kinds[known] = same
+        return self.kinds[known]
+
+    def _sort(self, i: int, matrix: bool) -> tuple[Specialization, list[StateSpec]]:
+        """The specialization and the states of a group's matrices, or of its other parameters."""
+        if (i, matrix) not in self.sorts:
+            group, key = self.groups[i], self.keys[i]
+            specs = [s for s in kept_states(self.rule, group, matrix) if s.kind != "shared"]
+            key = key if matrix else specialize(self.rule, group, key.scaled, matrix)
+            self.sorts[i, matrix] = key, specs
+        return self.sorts[i, matrix]
+
+    def bind(self, members: Iterable[tuple[int, Tensor, _Kind]]) -> list[BoundBatch]:
+        """The batches of these parameters, each with the number of its group."""
+        same: dict[Any, list[tuple[int, Tensor, frozenset[str]]]] = defaultdict(list)
+        formats: dict[_Kind, dict[str, Format]] = {}
+        for i, p, kind in members:
+            specs = self._sort(i, kind.matrix)[1]
+            if kind not in formats:
+                formats[kind] = formats_of(p.dtype, specs, self.storage)
+            firsts = self._make_state(p, specs, formats[kind], self.h[i])
+            mixed = self.mixes and kind.mixes
+            numbers = tuple(float(self.state[p][spec.name]) for spec in specs if spec.counted and not mixed)
+            same[(kind, mixed, *(() if mixed else (i, numbers, firsts)))].append((i, p, firsts))
+        return [self._batch(kind, mixed, ps) for (kind, mixed, *_), ps in same.items()]
+
+    def _make_state(
+        self, p: Tensor, specs: list[StateSpec], formats: dict[str, Format], h: SimpleNamespace
+    ) -> frozenset[str]:
+        """Create what is missing of a parameter's state, and bring the rest to its format; what begins by that."""
+        if not (specs or self.storage.master):
+            return frozenset()
+        mine = self.state[p]
+        self.undo.append((p, mine, dict(mine)))
+        firsts = frozenset(self.rule.firsts.get(spec.name, "first") for spec in specs if missing(spec, p, h, mine))
+        if mine:
+            conform(p, formats, specs, h, mine)
+        new_state(specs, p, h, formats, mine)
+        return firsts
+
+    def _batch(self, kind: _Kind, mixed: bool, members: list[tuple[int, Tensor, frozenset[str]]]) -> BoundBatch:
+        groups, owners, begin = (list(x) for x in zip(*members, strict=True))
+        specs = self._sort(groups[0], kind.matrix)[1]
+        states = [self.state[p] if specs or self.storage.master else {} for p in owners]
+        kinds = list(dict.fromkeys([frozenset[str](), *begin]))
+        beginnings = [{**self.no_firsts, **dict.fromkeys(firsts, 1.0)} for firsts in kinds]
+        ids = [self.ids[id(p)] for p in owners]
+        bound = BoundBatch(
+            owners, states, specs, kind.key, self.storage, ids, self.state, groups, [kinds.index(b) for b in begin],
+            beginnings, kind, mixed,
+        )  # fmt: skip
+        unmoved = bound.refresh(functools.partial(states_of, self.state, owners))
+        assert unmoved
+        return bound
+
+
+@dataclass
+class Binding:
+    """The parameters of some groups, in batches that serve further steps while nothing about them changes.
+
+    Attributes:
+        keys: the specialization of each group.
+        lists: its parameters.
+        numbers: which groups these are.
+        idle: parameters that are in no batch, each with the number of its group.
+    """
+
+    keys: list[Specialization]
+    numbers: list[int]
+    lists: list[list[Tensor]]
+    bounds: list[BoundBatch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lists = [list(params) for params in self.lists]
+        self.idle = [(i, p) for i, params in zip(self.numbers, self.lists, strict=True) for p in params]
+
+    def holds(self, keys: list[Specialization], lists: list[list[Tensor]]) -> bool:
+        """Whether the groups still are what they were."""
+        if len(keys) != len(self.keys) or not all(map(is_, keys, self.keys)):
+            return False
+        return all(len(a) == len(b) and all(map(is_, a, b)) for a, b in zip(lists, self.lists, strict=True))
+
+    def refresh(self, groups: Groups, state: State, binder: Binder) -> list[BoundBatch]:
+        """The batches that have gradients now; those that changed are made again."""
+        failed = [b for b in self.bounds if not b.refresh(functools.partial(states_of, state, b.owners))]
+        awake = [(i, p) for i, p in self.idle if p.grad is not None]
+        if failed or awake:
+            self._bind_again(failed, awake, groups, state, binder)
+        return [b for b in self.bounds if b.guards.present]
+
+    def _bind_again(
+        self, failed: list[BoundBatch], awake: list[tuple[int, Tensor]], groups: Groups, state: State, binder: Binder
+    ) -> None:
+        """Bind what has a gradient of failed batches and idle parameters; who joins a mixed batch, with all of it."""
+        loose = awake + [member for b in failed for member in zip(b.groups, b.owners, strict=True)]
+        for _, p in loose:
+            if p.grad is not None:
+                check_gradient(p, p.grad, binder.rule)
+        # what is created now may be written by later steps, also outside of inference mode
+        with torch.inference_mode(False), torch.no_grad():
+            binder.begin(groups, self.keys, self.numbers, state)
+            binder.number(loose[0][1], len(loose) > 1)
+            members = [(i, p, binder.kind(i, p)) for i, p in loose if p.grad is not None]
+            kinds = {kind for _, _, kind in members}
+            joined = [b for b in self.bounds if b not in failed and b.batch.mixed and b.kind in kinds]
+            members += [(i, p, b.kind) for b in joined for i, p in zip(b.groups, b.owners, strict=True)]
+            members.sort(key=lambda member: binder.ids[id(member[1])])
+            bounds = binder.bind(members)
+        gone = {id(p) for _, p, _ in members}
+        self.bounds = [b for b in self.bounds if b not in failed and b not in joined] + bounds
+        self.idle = [(i, p) for i, p in [*self.idle, *loose] if id(p) not in gone]
+
+
+def states_of(state: State, owners: list[Tensor]) -> list[Any]:
+    """The state of each parameter; None where it has none."""
+    if len(state) == len(owners) and all(map(is_, state, owners)):
+        return list(state.values())  # many times faster than to look each up
+    return [state.get(p) for p in owners]
