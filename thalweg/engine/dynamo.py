@@ -8,6 +8,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
+from torch.compiler import is_dynamo_compiling
+
+#: what looks at each frame of this thread on behalf of `torch.compile`; None where nobody compiles
+compiling: Callable[[], Any] = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: True)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,7 +23,9 @@ def uncompiled(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return (guarded if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
+        if "torch._dynamo" in sys.modules and (is_dynamo_compiling() or compiling() is not None):
+            return guarded(*args, **kwargs)
+        return function(*args, **kwargs)
 
     return cast(F, call)
 

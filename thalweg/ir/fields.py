@@ -33,12 +33,13 @@ class Interval:
         return value in self or (-ROUNDING <= value < 0 and 0.0 in self)
 
     @cached_property
-    def _ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[float, float]:
+        """Its lower and its upper end."""
         low, high = (float(end.replace(INFINITY, "inf")) for end in self.text[1:-1].split(","))
         return low, high
 
     def __contains__(self, value: float) -> bool:
-        low, high = self._ends
+        low, high = self.ends
         above = value >= low if self.text[0] == "[" else value > low
         below = value <= high if self.text[-1] == "]" else value < high
         return above and below
@@ -68,7 +69,7 @@ class Hyper:
         """Whether there is a value at which the rule takes another, cheaper path."""
         return self.off is not MISSING
 
-    @property
+    @cached_property
     def symbolic(self) -> bool:
         """Whether it is a number that may change at every step, not a choice that shapes the rule.
 

@@ -101,6 +101,10 @@ def _quotient(a: float, b: float) -> float:
     return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 
+def _reciprocal(x: float) -> float:
+    return 1.0 / x if x else _quotient(1.0, x)
+
+
 def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``function`` for arguments some of which may be numbers, as torch's two-tensor functions do not take them."""
 
@@ -156,7 +160,7 @@ _ROWS = [
     Op("div",        operator.truediv,     _quotient,             "{0} / {1}",                   "{0} / {1}",              r"\frac{{{0}}}{{{1}}}", foreach="div"),
     Op("pow",        torch.pow,            operator.pow,          "pow{f}({0}, {1})",            "power({0}, {1}).to(T)", "{0}^{{{1}}}", flops=10, foreach="pow"),
     Op("neg",        torch.neg,            operator.neg,          "-{0}",                        "-{0}",                   "-{0}", foreach="neg"),
-    Op("reciprocal", torch.reciprocal,     lambda x: _quotient(1.0, x), "1 / {0}",               "1.0 / {0}",              r"\frac{{1}}{{{0}}}", foreach="reciprocal"),
+    Op("reciprocal", torch.reciprocal,     _reciprocal,           "1 / {0}",                     "1.0 / {0}",              r"\frac{{1}}{{{0}}}", foreach="reciprocal"),
     Op("add_scaled", lambda a, b, k: torch.add(a, b, alpha=k), lambda a, b, k: a + k * b,
        "{0} + {2} * {1}", "{0} + {2} * {1}", r"{0} + {2}\,{1}", flops=2, foreach="add"),
     Op("addcmul",    lambda a, b, c, k: torch.addcmul(a, b, c, value=k), lambda a, b, c, k: a + k * b * c,

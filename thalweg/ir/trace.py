@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import operator
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from types import SimpleNamespace
@@ -347,11 +348,13 @@ class Host:
     def __init__(self, traced: TracedRule) -> None:
         self.after = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == GLOBAL]
         self.order = [n for n in traced.graph.nodes if n.op != "output" and n.meta["extent"] == HOST]
-        self.evaluate = _python(self.order)
+        rule = traced.specialization.rule
+        own = {"step", "first", *rule.firsts.values(), *(spec.name for spec in traced.numbers)}
+        self.evaluate = _HostSource(self.order, own).function()
 
     def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
         """The value of every node of the host, from the group's hyperparameters as plain numbers."""
-        return dict(zip(self.order, self.evaluate(vars(h)), strict=True))
+        return dict(zip(self.order, self.evaluate(vars(h), vars(h), {}), strict=True))
 
     def picks(self, nodes: Collection[fx.Node]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
         """A function that takes the values of these nodes out of what ``evaluate`` gives."""
@@ -377,23 +380,68 @@ class Host:
         return Host(trace(key))
 
 
-def _python(nodes: list[fx.Node]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """Compile these nodes into one Python function of the hyperparameters, which runs at every step."""
-    known: dict[str, Any] = {}
-    names = {node: f"value_{i}" for i, node in enumerate(nodes)}  # the rule's own names could be those in use here
-    lines = []
-    for i, node in enumerate(nodes):
-        if node.op == "placeholder":
-            lines.append(f"value_{i} = h" + "".join(f"[{key!r}]" for key in node.meta["place"]))
-            continue
+#: operations of Python that a compiled function spells as such
+INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.pow: "**"}
+
+
+class _HostSource:
+    """Writes the numbers of the host as one Python function, which runs at every step.
+
+    It takes the hyperparameters of a group, what parameters have of their own, and a dict for what follows from that:
+    of two groups that agree in all that this needs otherwise, the second finds it there.
+
+    Args:
+        nodes: in order.
+        own: names of what parameters have of their own.
+    """
+
+    def __init__(self, nodes: list[fx.Node], own: Collection[str]) -> None:
+        self.known: dict[str, Any] = {}
+        self.names = {node: f"value_{i}" for i, node in enumerate(nodes)}  # the rule's own names could be those in use
+        given = [node for node in nodes if node.op == "placeholder"]
+        self.own = {node for node in given if node.meta["place"][0] in own}
+        self.needs: dict[fx.Node, set[fx.Node]] = {node: {node} for node in given}
+        for node in nodes:
+            if node not in self.needs:
+                self.needs[node] = set().union(*(self.needs[a] for a in node.all_input_nodes))
+        computed = [node for node in nodes if node.op != "placeholder"]
+        shared = [node for node in computed if self.needs[node] & self.own]
+        alone = [node for node in computed if node not in shared]
+        needed = set().union(*(self.needs[node] for node in shared)) - self.own
+        body = [*map(self._given, given), *map(self._line, alone)]
+        if shared:
+            key = self._tuple([node for node in given if node in needed])
+            found = self._tuple(shared)
+            body += [f"key = {key}", "found = memo.get(key)", "if found is None:"]
+            body += [*("    " + self._line(node) for node in shared), f"    memo[key] = {found}"]
+            body += ["else:", f"    {found} = found"]
+        body.append(f"return {self._tuple(nodes)}")
+        self.text = "def evaluate(h, own, memo):\n    " + "\n    ".join(body)
+
+    def function(self) -> Callable[[Mapping[str, Any], Mapping[str, Any], dict[Any, Any]], tuple[Any, ...]]:
+        """The function."""
+        exec(self.text, self.known)
+        return cast("Callable[[Mapping[str, Any], Mapping[str, Any], dict[Any, Any]], Any]", self.known["evaluate"])
+
+    def _tuple(self, nodes: Iterable[fx.Node]) -> str:
+        return "(" + "".join(f"{self.names[node]}, " for node in nodes) + ")"
+
+    def _given(self, node: fx.Node) -> str:
+        place = "".join(f"[{key!r}]" for key in node.meta["place"])
+        return f"{self.names[node]} = {'own' if node in self.own else 'h'}{place}"
+
+    def _line(self, node: fx.Node) -> str:
         target: Any = node.target
-        known[f"op_{i}"] = target.host
-        known |= {f"given_{i}_{j}": a for j, a in enumerate(node.args) if not isinstance(a, fx.Node)}
-        args = [names[a] if isinstance(a, fx.Node) else f"given_{i}_{j}" for j, a in enumerate(node.args)]
-        lines.append(f"value_{i} = op_{i}({', '.join(args)})")
-    lines.append(f"return ({''.join(f'{name}, ' for name in names.values())})")
-    exec("def evaluate(h):\n    " + "\n    ".join(lines), known)
-    return cast("Callable[[dict[str, Any]], tuple[Any, ...]]", known["evaluate"])
+        name = self.names[node]
+        args = []
+        for j, a in enumerate(node.args):
+            if not isinstance(a, fx.Node):
+                self.known[f"given_{name}_{j}"] = a
+            args.append(self.names[a] if isinstance(a, fx.Node) else f"given_{name}_{j}")
+        if target.host in INFIX:
+            return f"{name} = {args[0]} {INFIX[target.host]} {args[1]}"
+        self.known[f"op_{name}"] = target.host
+        return f"{name} = op_{name}({', '.join(args)})"
 
 
 def _frozen(value: Any) -> Any:

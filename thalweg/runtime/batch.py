@@ -33,18 +33,18 @@ class HostNumbers:
     """What the host tells of the parameters of one group that are at the same update.
 
     Attributes:
-        h: hyperparameters as plain numbers, with ``step`` (1 at the first update), ``first`` (1.0 at the first, else
-            0.0), the numbers of the state, and the key of random bits.
-        values: of every number of the host that follows from ``h``, in the order of ``host``.
+        of_group: hyperparameters as plain numbers, ``inverse_scale``, and the key of random bits.
+        own: ``step`` (1 at the first update), ``first`` (1.0 at the first, else 0.0), and the numbers of the state.
+        values: of every number of the host that follows from these, in the order of ``host``.
     """
 
-    def __init__(self, h: dict[str, Any], host: Host) -> None:
-        self.h, self.host, self.values = h, host, host.evaluate(h)
+    def __init__(self, of_group: Mapping[str, Any], own: dict[str, Any], memo: dict[Any, Any], host: Host) -> None:
+        self.of_group, self.own, self.host, self.values = of_group, own, host, host.evaluate(of_group, own, memo)
 
     @cached_property
     def namespace(self) -> SimpleNamespace:
         """What a rule knows as ``h``."""
-        return SimpleNamespace(**self.h)
+        return SimpleNamespace(**{**self.of_group, **self.own})
 
     @cached_property
     def by_node(self) -> dict[fx.Node, Any]:
@@ -112,7 +112,7 @@ class Batch:
     @property
     def key(self) -> int:
         """What random bits start from, where all tensors have the same."""
-        return int(self.entries[0].h["key"])
+        return int(self.entries[0].of_group["key"])
 
     @cached_property
     def exact(self) -> bool:
@@ -210,7 +210,8 @@ class BoundBatch:
     ) -> None:
         self.kind = kind
         self.owners, self.states, self.groups = owners, states, groups
-        self.begins, self.beginnings, self.some_begin = array("q", begins), beginnings, any(begins)
+        self.begins, self.some_begin = array("q", begins), any(begins)
+        self.beginnings: list[dict[str, Any]] = [{**begin, "matrix": key.matrix} for begin in beginnings]
         self.all_states = all_states
         self.transposed: bool = dict(key.choices).get("transposed", False)
         params = self._oriented(owners)
@@ -243,8 +244,8 @@ class BoundBatch:
         self.kept = {name: (tensors[name], name) for name in tensors}
         self.kept |= {f"{n}_{f.beside}": (beside[n], beside_name(n, f)) for n, f in formats.items() if f.beside}
         names = [*(name for _, name in self.kept.values()), *self.batch.narrow]
-        sparse = key.rule.takes_sparse
-        self.guards = Guards(owners, states, names, self.objects, dense, sparse, all_states, groups, self.begins)
+        sparse, listed = key.rule.takes_sparse, {} if self.stateless else all_states
+        self.guards = Guards(owners, states, names, self.objects, dense, sparse, listed, groups, self.begins)
         table = self.guards.table
         self.batch.entry = table.entry if table else array("q", bytes(8 * len(owners)))
         if table and mixed:
@@ -286,17 +287,22 @@ class BoundBatch:
             of_groups: what each group tells, by its number: hyperparameters as plain numbers, numbers that all its
                 parameters have in common, ``inverse_scale``, and the key of random bits.
         """
-        self.batch.entries = [self._host_numbers(i, of_groups[self.groups[i]]) for i in self.firsts]
+        views = list(self.number_views.values())
+        owns: dict[Any, tuple[dict[str, Any], dict[Any, Any]]] = {}
+        entries: list[HostNumbers] = []
+        self.batch.entries = entries
+        for i in self.firsts:
+            at = (self.begins[i], *[numbers[i] for numbers in views])
+            if at not in owns:
+                owns[at] = self._own(*at), {}  # type: ignore[arg-type]
+            entries.append(HostNumbers(of_groups[self.groups[i]], *owns[at], self.host))
 
-    def _host_numbers(self, i: int, of_group: Mapping[str, Any]) -> HostNumbers:
-        """What the host tells of a parameter."""
-        h = {**of_group, **self.beginnings[self.begins[i]]}
-        for name, numbers in self.number_views.items():
-            h[name] = numbers[i]
-        if "step" in self.number_views:
-            h["step"] = int(h["step"]) + 1
-        h["matrix"] = self.batch.specialization.matrix
-        return HostNumbers(h, self.host)
+    def _own(self, begin: int, *numbers: float) -> dict[str, Any]:
+        """What parameters have of their own: which states begin, and the numbers of the states."""
+        own = {**self.beginnings[begin], **dict(zip(self.number_views, numbers, strict=True))}
+        if "step" in own:
+            own["step"] = int(own["step"]) + 1
+        return own
 
     def set_executor(self, backend: str, why: str, executor: Any) -> None:
         """Let a backend run the batch from now on."""
@@ -320,7 +326,7 @@ class BoundBatch:
     def _write_numbers(self) -> None:
         new = array("f")
         for at in self.new_numbers.values():
-            new.extend([e.h["step"] if at is None else e.values[at] for e in self.batch.entries])
+            new.extend([e.own["step"] if at is None else e.values[at] for e in self.batch.entries])
         table = self.guards.table
         if table is not None:
             table.write(new)

@@ -6,6 +6,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import is_
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +27,9 @@ Groups = list[dict[str, Any]]
 State = dict[Any, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Kind:
-    """What the parameters of a batch have in common, whatever group they are of.
+    """What the parameters of a batch have in common, whatever group they are of; the same is the same object.
 
     Attributes:
         key, matrix: the specialization, and whether they are what the rule takes for matrices.
@@ -62,6 +63,7 @@ class Binder:
         self.rule, self.storage, self.mixing = rule, storage, mixing
         self.undo: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []  # states as they were before this step
         self.ids: dict[int, int] = {}
+        self.kinds: dict[Any, _Kind] = {}
         self.no_firsts = dict.fromkeys(("first", *rule.firsts.values()), 0.0)  # what tells which states begin: none
 
     def begin(self, groups: Groups, keys: Sequence[Specialization], numbers: Sequence[int], state: State) -> None:
@@ -77,7 +79,7 @@ class Binder:
         self.mixes = self.mixing and guards.available()
         self.keys = dict(zip(numbers, keys, strict=True))
         self.sorts: dict[tuple[int, bool], tuple[Specialization, list[StateSpec]]] = {}
-        self.kinds: dict[Any, _Kind] = {}
+        self.found: dict[Any, _Kind] = {}
         self.h = {i: SimpleNamespace(**groups[i]) for i in numbers}
 
     def number(self, p: Tensor, again: bool) -> None:
@@ -95,12 +97,12 @@ class Binder:
             is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or (g is not None and opaque(g)),
             g is not None and g.layout != torch.strided, p.is_complex(),
         )  # fmt: skip
-        known = i, matrix, here.device, here.dtype, gradient, apart
-        if known not in self.kinds:
-            kind = _Kind(self._sort(i, matrix)[0], *known[1:])  # type: ignore[arg-type]
-            same = next((k for k in self.kinds.values() if k == kind), kind)
-            self.kinds[known] = same
-        return self.kinds[known]
+        seen = i, matrix, here.device, here.dtype, gradient, apart
+        kind = self.found.get(seen)
+        if kind is None:
+            what = self._sort(i, matrix)[0], *seen[1:]
+            kind = self.found[seen] = self.kinds.setdefault(what, _Kind(*what))  # type: ignore[arg-type]
+        return kind
 
     def _sort(self, i: int, matrix: bool) -> tuple[Specialization, list[StateSpec]]:
         """The specialization and the states of a group's matrices, or of its other parameters."""
@@ -172,14 +174,16 @@ class Binding:
     bounds: list[BoundBatch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.lists = [list(params) for params in self.lists]
         self.idle = [(i, p) for i, params in zip(self.numbers, self.lists, strict=True) for p in params]
+        self.lengths = list(map(len, self.lists))
+        self.params = [p for _, p in self.idle]
 
     def holds(self, keys: list[Specialization], lists: list[list[Tensor]]) -> bool:
         """Whether the groups still are what they were."""
         if len(keys) != len(self.keys) or not all(map(is_, keys, self.keys)):
             return False
-        return all(len(a) == len(b) and all(map(is_, a, b)) for a, b in zip(lists, self.lists, strict=True))
+        params = lists[0] if len(lists) == 1 else chain.from_iterable(lists)
+        return list(map(len, lists)) == self.lengths and all(map(is_, params, self.params))
 
     def refresh(self, groups: Groups, state: State, binder: Binder) -> list[BoundBatch]:
         """The batches that have gradients now; those that changed are made again."""

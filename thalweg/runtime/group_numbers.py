@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import is_, itemgetter
 from typing import Any
@@ -9,22 +11,53 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.ir import fields
-from thalweg.ir.fields import Hyper
+from thalweg.ir.fields import MISSING, Hyper, Interval
 from thalweg.ir.trace import RuleClass, Specialization, is_off, specialize
 
 
 @dataclass
-class Known:
-    """What was found of a group, and the values of which it was found: of a mutable object, the number in it."""
+class _Moving:
+    """A hyperparameter that has changed before, or may without becoming another object.
 
-    values: list[Any]
-    mutable: list[int]
+    Attributes:
+        hyper: its declaration.
+        low, high: any float between these is allowed, and leaves the specialization as it is.
+    """
+
+    hyper: Hyper
+    low: float = math.inf
+    high: float = -math.inf
+
+    def __post_init__(self) -> None:
+        h = self.hyper
+        if h.annotation == "float" and isinstance(h.within, Interval) and h.off in (h.within.ends[0], MISSING):
+            self.low, self.high = h.within.ends
+
+
+@dataclass
+class GroupNumbers:
+    """The numbers of one group.
+
+    Attributes:
+        key: the specialization that they ask for.
+        numbers: by name, with ``initial_lr``, ``inverse_scale`` and the ``key`` of random bits, 0 for none.
+        scaled: whether gradients are to be multiplied with ``inverse_scale``.
+        initial_lr: the object that stands in the group; None where it follows ``lr``.
+        moving: hyperparameters that may change from step to step, by name.
+        rest, values: gives the others, and what they were: objects that tell by themselves whether they changed.
+    """
+
     key: Specialization
     numbers: dict[str, Any]
+    scaled: bool
+    initial_lr: Any
+    moving: dict[str, _Moving]
+    rest: Callable[[dict[str, Any]], tuple[Any, ...]]
+    values: tuple[Any, ...]
 
 
-class GroupNumbers:
-    """Remembers the numbers of each group while its values are the same objects.
+class GroupReader:
+    """Reads groups, and remembers what it found.
 
     Args:
         rule: the class of the optimizer.
@@ -32,12 +65,10 @@ class GroupNumbers:
 
     def __init__(self, rule: type[RuleClass]) -> None:
         self.rule = rule
-        self.get = itemgetter(*rule.hypers)
-        self.hypers: list[Hyper | None] = [None, None, *rule.hypers.values()]  # beside the values
-        self.known: dict[int, Known] = {}
+        self.found: dict[int, GroupNumbers] = {}
 
-    def of(self, i: int, group: dict[str, Any], scale: float | None) -> Known:
-        """The specialization and the numbers of group ``i``, with ``initial_lr`` and ``inverse_scale``.
+    def read(self, i: int, group: dict[str, Any], scale: float | None) -> GroupNumbers:
+        """The numbers of group ``i``.
 
         Args:
             i: its number.
@@ -47,60 +78,61 @@ class GroupNumbers:
         Raises:
             ValueError: for a value outside its range.
         """
-        now = [scale is not None, group.get("initial_lr"), *self.get(group)]
-        known = self.known.get(i)
-        if known is not None:
-            for k in known.mutable:
-                now[k] = fields.plain(now[k])
-            if not all(map(is_, now, known.values)):
-                known = self._changed(known, now, group)
-        if known is None:
-            known = self._found(i, now, group)
-        known.numbers["inverse_scale"] = scale
+        known = self.found.get(i)
+        if known is None or not _holds(known, group, scale):
+            known = self.found[i] = self._read(known, group, scale)
+        if known.scaled:
+            known.numbers["inverse_scale"] = scale
         return known
 
-    def _changed(self, known: Known, now: list[Any], group: dict[str, Any]) -> Known | None:
-        """The same with other numbers; None where another specialization may follow from what has changed."""
-        changed = [k for k, old in enumerate(known.values) if now[k] is not old and not (k and _same(now[k], old))]
-        if not all(_is_number(self.hypers[k], known.values[k], now[k]) for k in changed):
-            return None
-        hypers = [h for k in changed if (h := self.hypers[k]) is not None]
-        for h in hypers:
-            h.check(group[h.name])
-        known.values = now
-        known.numbers |= {h.name: fields.plain(group[h.name]) for h in hypers}
-        known.numbers["initial_lr"] = _initial_lr(group)
-        return known
-
-    def _found(self, i: int, now: list[Any], group: dict[str, Any]) -> Known:
-        self.rule.check_hypers(group)
-        key, before = specialize(self.rule, group, now[0]), self.known.get(i)
-        if before is not None and before.key == key:
-            key = before.key  # the same object tells at once that nothing must be bound again
-        numbers = {**vars(fields.read(self.rule.hypers, group)), "initial_lr": _initial_lr(group)}
-        mutable = [k for k, value in enumerate(now) if _is_mutable(value)]
-        for k in mutable:
-            now[k] = fields.plain(now[k])
-        self.known[i] = Known(now, mutable, key, numbers)
-        return self.known[i]
+    def _read(self, before: GroupNumbers | None, group: dict[str, Any], scale: float | None) -> GroupNumbers:
+        rule, scaled = self.rule, scale is not None
+        rule.check_hypers(group)
+        key, numbers = specialize(rule, group, scaled), vars(fields.read(rule.hypers, group))
+        moving = {name for name in rule.hypers if _is_mutable(group[name])}
+        if before is not None:
+            if before.key == key:
+                key = before.key  # the same object tells at once that nothing must be bound again
+            moving |= before.moving.keys()
+            moving |= {name for name, h in rule.hypers.items() if h.symbolic and numbers[name] != before.numbers[name]}
+        initial = group.get("initial_lr", group.get("first_lr"))
+        numbers["initial_lr"] = numbers["lr"] if initial is None else fields.plain(initial)
+        numbers |= {"inverse_scale": scale, "key": 0}
+        rest = itemgetter(*(name for name in rule.hypers if name not in moving))
+        changing = {name: _Moving(h) for name, h in rule.hypers.items() if name in moving}
+        return GroupNumbers(key, numbers, scaled, initial, changing, rest, rest(group))
 
 
-def _initial_lr(group: dict[str, Any]) -> Any:
-    """What the learning rate was before any schedule changed it."""
-    return fields.plain(group.get("initial_lr", group.get("first_lr", group["lr"])))
-
-
-def _same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and isinstance(a, (float, int, tuple)) and not _is_mutable(a) and a == b
-
-
-def _is_number(h: Hyper | None, old: Any, new: Any) -> bool:
-    """Whether a hyperparameter is one that may change from step to step, and was not switched on or off."""
-    if h is None or not h.symbolic or type(old) is not type(new) or not isinstance(new, (float, tuple)):
+def _holds(known: GroupNumbers, group: dict[str, Any], scale: float | None) -> bool:
+    """Whether a group is what it was, but for numbers, which are taken over."""
+    if known.scaled != (scale is not None) or group.get("initial_lr", group.get("first_lr")) is not known.initial_lr:
         return False
-    if _is_mutable(new):
+    if not all(map(is_, known.rest(group), known.values)):
         return False
-    return not h.switchable or is_off(old, h.off) == is_off(new, h.off)
+    numbers = known.numbers
+    for name, moving in known.moving.items():
+        value, old = group[name], numbers[name]
+        if type(value) is Tensor and value.numel() == 1:
+            value = value.item()
+        if type(value) is float and moving.low < value < moving.high and moving.low < old < moving.high:
+            numbers[name] = value
+        elif not _take(numbers, moving.hyper, group[name]):
+            return False
+    if known.initial_lr is None:
+        numbers["initial_lr"] = numbers["lr"]
+    return True
+
+
+def _take(numbers: dict[str, Any], h: Hyper, value: Any) -> bool:
+    """Take over the value of a hyperparameter; False if another specialization may follow from it."""
+    old, new = numbers[h.name], fields.plain(value)
+    if type(new) is not type(old) or not isinstance(new, (float, tuple)) or not h.symbolic:
+        return bool(type(new) is type(old) and new == old)
+    if h.switchable and is_off(old, h.off) != is_off(new, h.off):
+        return False
+    h.check(value)
+    numbers[h.name] = new
+    return True
 
 
 def _is_mutable(value: Any) -> bool:

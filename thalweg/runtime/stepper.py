@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from thalweg.runtime.backends import select
 from thalweg.runtime.batch import BoundBatch
 from thalweg.runtime.binding import Binder, Binding
 from thalweg.runtime.formats import Storage
-from thalweg.runtime.group_numbers import GroupNumbers, Known
+from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 
 #: where a training loop may have left torch.autocast on
 AUTOCAST = ("cpu", "cuda")
@@ -57,7 +58,7 @@ class Stepper:
     def forget(self) -> None:
         """Make all batches again at the next step: the groups have changed, or the states were replaced."""
         self.bindings: dict[int | None, Binding] = {}  # of a parameter by its id; of all by None
-        self.numbers = GroupNumbers(self.rule)
+        self.reader = GroupReader(self.rule)
         self.binder.ids = {}
 
     def run(
@@ -86,7 +87,7 @@ class Stepper:
             self.forget()
             self.state = state
         chosen = range(len(groups)) if only is None else [only[0]]
-        found = [self.numbers.of(i, groups[i], inverse_scale) for i in chosen]
+        found = [self.reader.read(i, groups[i], inverse_scale) for i in chosen]
         updates = self._updates(groups, begun)
         try:
             ready = self._prepare(found, chosen, groups, state, None if only is None else only[1])
@@ -116,17 +117,17 @@ class Stepper:
     def _set_numbers(
         self,
         ready: list[BoundBatch],
-        found: Sequence[Known],
+        found: Sequence[GroupNumbers],
         chosen: Sequence[int],
         groups: list[dict[str, Any]],
         updates: list[int],
     ) -> None:
         """Give the batches the numbers of this step."""
-        numbers = {}
-        for i, known in zip(chosen, found, strict=True):
-            numbers[i] = known.numbers
-            numbers[i]["key"] = counter_rng.key(groups[i].setdefault("seed", self.seed), updates[i]) if updates else 0
-            for spec in self.shared:
+        numbers = {i: one.numbers for i, one in zip(chosen, found, strict=True)}
+        for i in chosen if updates else ():
+            numbers[i]["key"] = counter_rng.key(groups[i].setdefault("seed", self.seed), updates[i])
+        for spec in self.shared:
+            for i in chosen:
                 numbers[i][spec.name] = groups[i][spec.name]
         for bound in ready:
             bound.set_numbers(numbers)
@@ -135,7 +136,7 @@ class Stepper:
 
     def _prepare(
         self,
-        found: Sequence[Known],
+        found: Sequence[GroupNumbers],
         chosen: Sequence[int],
         groups: list[dict[str, Any]],
         state: dict[Any, Any],
@@ -160,14 +161,14 @@ class Stepper:
 
     def _bound(
         self,
-        found: Sequence[Known],
+        found: Sequence[GroupNumbers],
         chosen: Sequence[int],
         groups: list[dict[str, Any]],
         state: dict[Any, Any],
         only: Tensor | None,
     ) -> list[BoundBatch]:
         where = None if only is None else id(only)
-        keys = [known.key for known in found]
+        keys = [one.key for one in found]
         lists = [groups[i]["params"] for i in chosen] if only is None else [[only]]
         binding = self.bindings.get(where)
         if binding is None or not binding.holds(keys, lists):
@@ -217,8 +218,9 @@ class Stepper:
 
 def draws(rule: type[RuleClass], storage: Storage, groups: list[dict[str, Any]]) -> bool:
     """Whether a step needs random bits."""
-    if any(not switch or group[switch] for switch in rule.drawing for group in groups):
-        return True
+    for switch in rule.drawing:
+        if not switch or any(map(itemgetter(switch), groups)):
+            return True
     return storage.rounding == "stochastic" or storage.state_dtype not in (None, "float32")
 
 
@@ -227,13 +229,14 @@ def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
 
     A total is complete when all batches that add to it have done so.
     """
-    if not any(stage.gives for bound in bounds for stage in bound.batch.plan.stages):
-        for bound in bounds:
-            for k in range(len(bound.batch.plan.stages)):
+    plans = [bound.batch.plan for bound in bounds]
+    if True not in [plan.over_all for plan in plans]:
+        for bound, plan in zip(bounds, plans, strict=True):
+            for k in range(len(plan.stages)):
                 bound.executor.run(k, {})
         return {}
     at = dict.fromkeys(range(len(bounds)), 0)
-    stages = [bound.batch.plan.stages for bound in bounds]
+    stages = [plan.stages for plan in plans]
     shares: dict[str, list[Any]] = defaultdict(list)
     while at:
         pending = {name for i, k in at.items() for stage in stages[i][k:] for name in stage.gives}

@@ -7,9 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: classes of tensors that are nothing else besides
+ORDINARY = (Tensor, torch.nn.Parameter)
+
 
 def local(x: Tensor) -> Tensor:
     """The part of a distributed tensor that is here and has arrived, and a complex one as pairs of reals."""
+    if type(x) in ORDINARY and not x.is_complex():
+        return x
     if hasattr(x, "_local_tensor"):
         x = x._local_tensor
     if hasattr(x, "trigger_wait"):  # what a functional collective gives

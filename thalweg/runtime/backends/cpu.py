@@ -449,15 +449,17 @@ class CpuExecutor(StagedExecutor):
             self.begin()
             self.lay_table("g", batch.addresses)
             self.now = self._present() if batch.missing else self.job
-        self.make_room(this)
-        self.fold(this, totals)
+        if not batch.mixed:
+            self.make_room(this)
+            self.fold(this, totals)
         if this.stores or this.sums:
             self.now.threads = openmp.threads((self.present if batch.missing else self.chunks)[3][self.now.chunks])
             host = self.host_table(self.picks[stage], *(float(totals[name]) for name in self.kernel.totals[stage]))
             self.functions[stage](ctypes.addressof(self.now), host.buffer_info()[0])
-        self.run_leaves(this)
-        if stage == len(batch.plan.stages) - 1:
-            self.end(totals)
+        if not batch.mixed:
+            self.run_leaves(this)
+            if stage == len(batch.plan.stages) - 1:
+                self.end(totals)
         return {name: self.shares[name][0] for name in this.gives}
 
 

@@ -139,10 +139,12 @@ class StagedExecutor:
 
     def host_table(self, pick: Callable[[tuple[Any, ...]], tuple[Any, ...]], *common: float) -> array[float]:
         """The numbers of the host for a kernel: of each entry those that ``pick`` gives, the common ones, its key."""
-        table = array("d")
+        table: list[float] = []
         for entry in self.batch.entries:
-            table.extend((*pick(entry.values), *common, entry.h["key"]))
-        return table
+            table += pick(entry.values)
+            table += common
+            table.append(entry.of_group["key"])
+        return array("d", table)
 
     def end(self, totals: dict[str, Any]) -> None:
         """Store the results of the last stage, and free temporary memory."""
