@@ -346,10 +346,16 @@ class BoundBatch:
         grads = guards.look(None if self.stateless else states, self.lists_gradients)
         if grads is None:
             return False
+        if guards.moved and not batch.mixed:
+            return False
+        for i in guards.moved:
+            self._lay_again(i)
+        if guards.moved and self.executor is not None:
+            self.executor.moved()
         if not guards.present:
             return True
         batch.missing = guards.present < len(self.owners)
-        if not batch.mixed and (batch.missing or guards.moved):
+        if batch.missing and not batch.mixed:
             return False
         # code that moves one tensor of a state moves all: the first and the last tell whether they lie side by side
         for name, objects in self.objects.items():
@@ -361,10 +367,6 @@ class BoundBatch:
                 return False
         elif not self._same_numbers():
             return False
-        for i in guards.moved:
-            self._lay_again(i)
-        if guards.moved and self.executor is not None:
-            self.executor.moved()
         if self.transposed and grads:
             grads = [oriented(g, p, True) for g, p in zip(grads, self.owners, strict=True)]
         batch.grads, batch.addresses = grads, guards.addresses

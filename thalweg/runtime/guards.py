@@ -100,12 +100,13 @@ class Guards:
             return None
         if self.table is None:
             return self._look(states)
-        self.adapted = []
+        self.adapted, self.moved = [], []
         if not self.table.look():
             return None
         struct = self.table.struct
         self.addresses, self.present = self.table.address, struct.present
-        self.moved = self.table.moved[: struct.moves].tolist() if struct.moves else []
+        if struct.moves:
+            self.moved = self.table.moved[: struct.moves].tolist()
         if struct.odds and not self._adapt(self.table.odd[: struct.odds]):
             return None
         if not listed or self.present < len(self.owners):
