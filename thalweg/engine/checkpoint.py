@@ -14,6 +14,7 @@ from thalweg.engine import fitting
 from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir import fields
 from thalweg.ir.trace import is_matrix, kept_states
+from thalweg.runtime.formats import Format
 from thalweg.runtime.state import MASTER, conform, formats_of
 
 
@@ -71,12 +72,15 @@ def restore(optimizer: SteppedOptimizer) -> None:
     rule = optimizer.rule
     for group in optimizer.param_groups:
         specs_of = {matrix: kept_states(rule, group, matrix) for matrix in (True, False)}
+        formats: dict[Any, dict[str, Format]] = {}
+        h = SimpleNamespace(**group)
         for p in group["params"]:
             mine = optimizer.state.get(p)
             if mine:
-                specs = specs_of[is_matrix(rule, p)]
-                formats = formats_of(p.dtype, specs, optimizer.storage)
-                conform(p, formats, specs, SimpleNamespace(**group), mine, saved.get(id(p)))
+                kind = is_matrix(rule, p), p.dtype
+                if kind not in formats:
+                    formats[kind] = formats_of(p.dtype, specs_of[kind[0]], optimizer.storage)
+                conform(p, formats[kind], specs_of[kind[0]], h, mine, saved.get(id(p)))
 
 
 def _by_parameter(optimizer: SteppedOptimizer) -> dict[int, dict[str, Any]]:

@@ -66,11 +66,7 @@ class Guards:
         #: where the memory of such tensors is cannot be known, so their batch serves one step only
         self.opaque = any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads)
         self.used = False
-        self.layout = [_layout(p) for p in self._here(owners)]
-        self.pointers = list(map(Tensor.data_ptr, self._here(owners)))
         kept = {name: [s[name] for s in states] for name in names}
-        self.state_locations = {name: list(map(_location, ts)) for name, ts in kept.items()}
-        self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
         self.dtype = grads[0].dtype
         self.addresses: Sequence[int] = []
         self.present = 0
@@ -80,6 +76,11 @@ class Guards:
         sample = next((g for g in grads if _is_strided(g)), None)
         if not (self.wrapped or self.opaque or any(map(opaque, grads))) and dense and sample is not None:
             self.table = GuardTable.over(owners, states, kept, objects, all_states, groups, begins, sample)
+        if self.table is None:
+            self.layout = [_layout(p) for p in self._here(owners)]
+            self.pointers = list(map(Tensor.data_ptr, self._here(owners)))
+            self.state_locations = {name: list(map(_location, ts)) for name, ts in kept.items()}
+            self.single = [i for i, p in enumerate(self.params) if p.numel() == 1]
         #: whether the table itself checks which state the optimizer keeps for which parameter
         self.checks_states = self.table is not None and bool(self.table.struct.states)
 

@@ -12,7 +12,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.ir import counter_rng
 from thalweg.ir.fields import StateSpec
 from thalweg.runtime.formats import BLOCK, Format, Storage
-from thalweg.runtime.tensors import is_dense, local, oriented, placed
+from thalweg.runtime.tensors import ORDINARY, is_dense, local, oriented, placed
 
 #: key of the bits below a parameter in its state
 MASTER = "master_bits"
@@ -130,6 +130,8 @@ def conform(
 def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p: Tensor) -> None:
     """Copy one state from ``source`` to ``mine``, in the format ``f`` and the strides of ``p``."""
     old, scale = source[name], source.get(f"{name}_scale")
+    if source is mine and scale is None and _is_brought(old, f, p):
+        return
     if old.shape != p.shape:
         raise bad_argument(f"state {name!r}", tuple(old.shape), f"the shape of the parameter, {tuple(p.shape)}")
     if scale is not None and scale.numel() != -(-old.numel() // BLOCK):
@@ -151,6 +153,13 @@ def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p
         mine[beside_name(name, f)] = f.new_beside(mine[name])
     here = local(mine[name])
     write(mine, name, f, torch.empty_like(here, dtype=numbers.dtype).copy_(numbers))
+
+
+def _is_brought(x: Any, f: Format, p: Tensor) -> bool:
+    """Whether an ordinary state is as it should be: a quick answer for most."""
+    if type(x) is not Tensor or type(p) not in ORDINARY or f.blocked or x.dtype != f.dtype:
+        return False
+    return x.shape == p.shape and x.stride() == p.stride() and x.device == p.device
 
 
 def _bring_master(source: dict[str, Any], mine: dict[str, Any], f: Format, p: Tensor) -> None:
