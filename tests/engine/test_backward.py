@@ -7,9 +7,11 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import thalweg
 from tests.fixtures import RULES, give, on_backends, same, tensors, with_rules
+from thalweg.engine import backward
 from thalweg.train import fit
 
 
@@ -89,7 +91,8 @@ def test_narrow_formats_draw_the_same_bits(backend, storage):
     assert same(run(True), run(False))
 
 
-def test_the_gradient_is_freed_as_soon_as_it_is_used():
+def test_the_gradient_is_freed_as_soon_as_it_is_used(monkeypatch):
+    monkeypatch.setattr(backward, "POOL", 1)
     net = model()
     optimizer = thalweg.AdamW(net.parameters())
     optimizer.fuse_into_backward()
@@ -99,6 +102,66 @@ def test_the_gradient_is_freed_as_soon_as_it_is_used():
     net(torch.randn(8, 4)).sum().backward()
     assert all(p.grad is None for p in net.parameters())
     assert max(alive) <= 2  # a layer's weight and bias
+
+
+def test_small_gradients_are_used_together_and_large_ones_as_they_come(monkeypatch):
+    net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(6)])
+    monkeypatch.setattr(backward, "POOL", 2 * (64 + 8))
+    optimizer = thalweg.AdamW(net.parameters())
+    optimizer.fuse_into_backward()
+    waiting, runs = [], []
+    run = optimizer._stepper.run
+    monkeypatch.setattr(
+        optimizer._stepper, "run", lambda *given, **more: runs.append(more["only"]) or run(*given, **more)
+    )
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(
+            lambda _: waiting.append(sum(q.numel() for q in net.parameters() if q.grad is not None))
+        )
+    for _ in range(3):
+        net(torch.randn(8, 8)).sum().backward()
+        assert all(p.grad is None for p in net.parameters())
+        optimizer.step()
+    assert max(waiting) < 3 * (64 + 8)
+    assert len(runs) <= 3 * 4
+
+
+def test_a_backward_pass_that_fails_leaves_nothing_behind():
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            raise RuntimeError("on purpose")
+
+    net = model()
+    optimizer = thalweg.AdamW(net.parameters())
+    optimizer.fuse_into_backward()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        (net[2](net[1](Fails.apply(net[0](torch.randn(8, 4)))))).sum().backward()
+    optimizer.zero_grad()
+    optimizer.step()
+    net(torch.randn(8, 4)).sum().backward()
+    assert all(p.grad is None for p in net.parameters())
+    assert {float(s["step"]) for s in optimizer.state.values()} == {1.0}
+
+
+def test_a_pass_within_a_pass_loses_no_gradient():
+    def run(fused):
+        net = model()
+        optimizer = thalweg.AdamW(net.parameters())
+        if fused:
+            optimizer.fuse_into_backward()
+        for step in range(3):
+            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step)).requires_grad_()
+            checkpoint(net[1:], net[0](x), use_reentrant=True).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return list(net.parameters())
+
+    assert same(run(True), run(False))
 
 
 @on_backends

@@ -1,8 +1,10 @@
-"""Updates inside backward: each parameter steps as its gradient arrives, and the gradient is freed at once.
+"""Updates inside backward: parameters step as their gradients arrive, and the gradients are freed at once.
 
-The memory of all gradients is never there together. What needs all of them, or gradients of several backward passes,
-cannot be combined with it: clipping by the global norm, totals in a rule, accumulation, ``GradScaler``, a closure. Nor
-can what changes a gradient once it has arrived, as DistributedDataParallel and FSDP1 do, which average it.
+Gradients of small parameters wait for each other, up to ``POOL`` elements, since a step of many costs little more than
+that of one. So the memory of all gradients of a larger model is never there together. What needs all of them, or
+gradients of several backward passes, cannot be combined with it: clipping by the global norm, totals in a rule,
+accumulation, ``GradScaler``, a closure. Nor can what changes a gradient once it has arrived, as DistributedDataParallel
+and FSDP1 do, which average it.
 """
 
 from __future__ import annotations
@@ -13,14 +15,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Variable
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.runtime.sharding import averaged_later, check_alone
 
+#: elements of gradients that may wait to be used together; a megabyte in float32
+POOL = 1 << 18
+
 
 class InBackward:
-    """The hooks of one optimizer, and which of its parameters have stepped in the update that is under way."""
+    """The hooks of one optimizer, and which of its parameters have stepped in the update that is under way.
+
+    Attributes:
+        done: parameters whose gradient has arrived in this update.
+        pool: those whose gradient waits to be used, each with the number of its group; ``size`` elements in all.
+        task: the number of the backward pass, as torch counts them, in which they arrived.
+    """
 
     def __init__(self, optimizer: SteppedOptimizer) -> None:
         """Register the hooks.
@@ -32,6 +44,9 @@ class InBackward:
         self.hooks: dict[Tensor, Any] = {}
         self.groups: dict[Tensor, int] = {}
         self.done: set[Tensor] = set()
+        self.pool: list[tuple[int, Tensor]] = []
+        self.size, self.task = 0, -1
+        self.begun = False  # whether a part of this update has been made
         self.looked = False
         self._refuse_averaged_later()
         for group in optimizer.param_groups:
@@ -57,8 +72,8 @@ class InBackward:
                 hook = functools.partial(_arrived, weakref.ref(self))
                 self.hooks[p] = p.register_post_accumulate_grad_hook(hook)
 
-    def step(self, p: Tensor) -> None:
-        """Update one parameter with the gradient that it has now, and free that; not one that has left its group."""
+    def arrive(self, p: Tensor) -> None:
+        """Take the gradient that a parameter has now, to be used and freed soon; not of one that has left its group."""
         optimizer = self.optimizer
         _refuse_scaler(optimizer)
         if not self.done:  # an update begins: the groups are the user's to change between two
@@ -73,14 +88,32 @@ class InBackward:
                 "fused into backward. Call step() after each backward, or use a larger batch, or leave "
                 "fuse_into_backward() out"
             )
-        if p.grad is None:
+        self.done.add(p)
+        task = torch._C._current_graph_task_id()
+        if task != self.task:  # what waits is of a pass around this one, or of one that failed
+            self.pool = [(k, q) for k, q in self.pool if q.grad is not None]
+            self.use()
+            self.task = task
+            Variable._execution_engine.queue_callback(functools.partial(_ended, weakref.ref(self)))
+        self.pool.append((i, p))
+        self.size += p.numel()
+        if self.size >= POOL:
+            self.use()
+
+    def use(self) -> None:
+        """Update the parameters whose gradients wait, and free those."""
+        pool, self.pool, self.size = self.pool, [], 0
+        if any(p.grad is None for _, p in pool):
             raise RuntimeError(
                 "a gradient was used and freed inside backward before this optimizer saw it: "
                 "another optimizer of the same parameter is fused into backward too"
             )
-        optimizer._stepper.run(optimizer.param_groups, optimizer.state, only=(i, p), begun=bool(self.done))
-        self.done.add(p)
-        p.grad = None
+        if pool:
+            optimizer = self.optimizer
+            optimizer._stepper.run(optimizer.param_groups, optimizer.state, only=pool, begun=self.begun)
+            self.begun = True
+        for _, p in pool:
+            p.grad = None
 
     def _begin(self) -> None:
         groups = self.optimizer.param_groups
@@ -90,8 +123,7 @@ class InBackward:
             self._refuse_averaged_later()
         for p in [p for p in self.hooks if p not in self.groups]:  # they have left
             self.hooks.pop(p).remove()
-        if len(self.optimizer._stepper.bindings) > len(self.groups):
-            self.optimizer._stepper.keep_only({id(p) for p in self.groups})
+        self.optimizer._stepper.keep_only({id(p) for p in self.groups})
 
     def _refuse_averaged_later(self) -> None:
         who = averaged_later({p for group in self.optimizer.param_groups for p in group["params"]})
@@ -110,10 +142,11 @@ class InBackward:
         _refuse_scaler(optimizer)
         late = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if late:
-            optimizer._stepper.run(optimizer.param_groups, optimizer.state, begun=bool(self.done))
+            optimizer._stepper.run(optimizer.param_groups, optimizer.state, begun=self.begun)
         for p in late:
             p.grad = None
         self.done.clear()
+        self.begun = False
         for i in range(len(optimizer.param_groups)):
             self.watch(i)
 
@@ -123,7 +156,16 @@ def _arrived(me: weakref.ref[InBackward], p: Tensor) -> None:
     """What autograd calls; it does not keep the optimizer alive."""
     here = me()
     if here is not None:
-        here.step(p)
+        here.arrive(p)
+
+
+@torch.no_grad()
+def _ended(me: weakref.ref[InBackward]) -> None:
+    """What autograd calls when a backward pass has ended without an error."""
+    here = me()
+    if here is not None:
+        here.task = -1
+        here.use()
 
 
 def _refuse_scaler(optimizer: SteppedOptimizer) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from typing import Any
@@ -57,7 +57,7 @@ class Stepper:
 
     def forget(self) -> None:
         """Make all batches again at the next step: the groups have changed, or the states were replaced."""
-        self.bindings: dict[int | None, Binding] = {}  # of a parameter by its id; of all by None
+        self.bindings: dict[int | None, Binding] = {}  # of some parameters by the id of the first; of all by None
         self.reader = GroupReader(self.rule)
         self.binder.ids = {}
 
@@ -66,7 +66,7 @@ class Stepper:
         groups: list[dict[str, Any]],
         state: dict[Any, Any],
         inverse_scale: float | None = None,
-        only: tuple[int, Tensor] | None = None,
+        only: Sequence[tuple[int, Tensor]] | None = None,
         begun: bool = False,
     ) -> None:
         """Update the parameters that have a gradient.
@@ -75,7 +75,7 @@ class Stepper:
             groups: the parameter groups.
             state: the dict from parameters to their states.
             inverse_scale: what gradients must be multiplied with; None for 1.
-            only: a group's number and one of its parameters, to update that alone.
+            only: some parameters, each with the number of its group, to update these alone.
             begun: whether this goes on with an update, and does not begin one.
         """
         for device in AUTOCAST:
@@ -86,11 +86,11 @@ class Stepper:
         if self.state is not state:
             self.forget()
             self.state = state
-        chosen = range(len(groups)) if only is None else [only[0]]
+        chosen: Sequence[int] = range(len(groups)) if only is None else list(dict.fromkeys(i for i, _ in only))
         found = [self.reader.read(i, groups[i], inverse_scale) for i in chosen]
         updates = self._updates(groups, begun)
         try:
-            ready = self._prepare(found, chosen, groups, state, None if only is None else only[1])
+            ready = self._prepare(found, chosen, groups, state, only)
             self._set_numbers(ready, found, chosen, groups, updates)
         except BaseException:
             self._roll_back(state)
@@ -104,9 +104,11 @@ class Stepper:
         for bound in ready:
             bound.finish()
 
-    def keep_only(self, params: Collection[int]) -> None:
-        """Drop the batches of parameters that were removed, by their ids, since they keep tensors alive."""
-        self.bindings = {where: found for where, found in self.bindings.items() if where is None or where in params}
+    def keep_only(self, params: set[int]) -> None:
+        """Drop the batches with parameters that were removed, by their ids, since they keep tensors alive."""
+        gone = [w for w, found in self.bindings.items() if w is not None and not params >= set(map(id, found.params))]
+        for where in gone:
+            del self.bindings[where]
 
     def _updates(self, groups: list[dict[str, Any]], begun: bool) -> list[int]:
         """The number of this update for each group, which checkpoints hold; none where no random bits are drawn."""
@@ -140,13 +142,14 @@ class Stepper:
         chosen: Sequence[int],
         groups: list[dict[str, Any]],
         state: dict[Any, Any],
-        only: Tensor | None,
+        only: Sequence[tuple[int, Tensor]] | None,
     ) -> list[BoundBatch]:
         """The batches of what has a gradient in the chosen groups, each with its backend."""
         try:
             ready = self._bound(found, chosen, groups, state, only)
             if only is not None and any(bound.batch.plan.over_all for bound in ready):
-                sharding.check_alone(self.rule, groups[chosen[0]])
+                for i in chosen:
+                    sharding.check_alone(self.rule, groups[i])
             fresh = [bound for bound in ready if bound.executor is None]
             if len(fresh) > 1:
                 self._assign_in_parallel(fresh, groups)
@@ -165,11 +168,14 @@ class Stepper:
         chosen: Sequence[int],
         groups: list[dict[str, Any]],
         state: dict[Any, Any],
-        only: Tensor | None,
+        only: Sequence[tuple[int, Tensor]] | None,
     ) -> list[BoundBatch]:
-        where = None if only is None else id(only)
+        where = None if only is None else id(only[0][1])
         keys = [one.key for one in found]
-        lists = [groups[i]["params"] for i in chosen] if only is None else [[only]]
+        if only is None:
+            lists = [groups[i]["params"] for i in chosen]
+        else:
+            lists = [[p for k, p in only if k == i] for i in chosen]
         binding = self.bindings.get(where)
         if binding is None or not binding.holds(keys, lists):
             binding = self.bindings[where] = Binding(keys, list(chosen), lists)
