@@ -449,7 +449,7 @@ import sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from thalweg.runtime.backends.triton import functions
-integers = ("tensor", "begin", "sizes", "row_tensor", "row_begin", "columns", "ids")
+integers = ("tensor", "begin", "sizes", "row_tensor", "row_begin", "columns", "ids", "entry")
 for path in sys.argv[1:]:
     module = functions(open(path, encoding="utf-8").read())
     for name, stage in module.items():
