@@ -291,7 +291,7 @@ def outside(p, g, s, h):
         (of_the_rule, AttributeError, "Mine: s.exp_avg is no state that it declares; there are: mine_mean"),
         (unknown, AttributeError, "Mine: h.mini is no hyperparameter that it declares; did you mean .*mine"),
         (nothing, TypeError, "nothing gave None: expected it to return what it made"),
-        (outside, TypeError, r"test_own_transforms\.py:\d+: 'fft_fft' is not an operation"),
+        (outside, TypeError, r"test_own_transforms\.py:\d+: a rule cannot use 'fft_fft'"),
     ],
 )
 def test_what_is_wrong_in_a_function_is_said_by_the_constructor(body, error, said):
@@ -439,7 +439,7 @@ FEW = ("equals_its_reference_for_100_steps", "every_flag_changes_the_path", "eve
 
 
 def test_the_suite_takes_an_optimizer_with_it():
-    assert run(CASE, FEW) > 15
+    assert run(CASE, FEW) > 12
     assert run(LISTED, FEW) > 5
     with pytest.raises(Failure, match="leaves its reference at step"):
         run(Case(TamedAdamW, torch.optim.AdamW, drop_in=False), FEW)
