@@ -52,10 +52,29 @@ def test_a_narrow_screen_drops_no_names(width):
     row |= {**times, "backend": "triton + torch", "vs_torch": 2.08, "torch_kind": "clip_grad_norm_ + fused"}
     row |= {"first_step_cold": 1.84, "first_step_warm": 0.59, "state_bytes_per_param": 0.0257}
     console = Console(width=width, record=True, file=io.StringIO())
-    show(console, {"command": "", "machine": machine(1), "complete": True, "rows": [row], "whole_step": []})
+    show(
+        console,
+        {"command": "", "machine": machine(1), "complete": True, "rows": [row], "whole_step": [], "changing": []},
+    )
     table = console.export_text().split("gpt:")[1]
     assert "optimizer" in table
     assert "Schedule" in table
+
+
+@pytest.mark.parametrize("width", [80, 110])
+def test_steps_that_change_have_a_table_and_a_legend(width):
+    step = {"optimizer": "AdamW", "situation": "one missing", "backend": "cpu", "torch_kind": "fused", "note": "odd"}
+    step |= {"ms": 1.5, "spread": 0.25, "longest": 14.0, "torch_ms": 3.0, "torch_spread": 0.5, "torch_longest": 1.4}
+    steps = [{**step, "vs_torch": 2.0, "vs_compiled": None}]
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(
+        console,
+        {"command": "", "machine": machine(1), "complete": True, "rows": [], "whole_step": [], "changing": steps},
+    )
+    text = console.export_text()
+    for words in ("1.50 ± 0.25", "2 (fused)", "14", "one missing: of 1,000 tensors", "AdamW, one missing: odd"):
+        assert words in text
+    assert "compiled" not in text  # nobody asked
 
 
 def test_json_alone_on_standard_output():

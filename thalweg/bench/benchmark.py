@@ -10,9 +10,10 @@ import torch
 
 from thalweg._base.errors import ThalwegError, bad_argument, unknown_name
 from thalweg.bench import ceiling, entrants, peers, rows, torchs, works
+from thalweg.bench.changing import SITUATIONS, changing_step
 from thalweg.bench.first_step import first_steps
 from thalweg.bench.machine import machine
-from thalweg.bench.result import BenchResult, BenchRow, WholeStep
+from thalweg.bench.result import BenchResult, BenchRow, ChangingStep, WholeStep
 from thalweg.bench.rows import BenchCase
 from thalweg.bench.turns import reason
 from thalweg.bench.whole_step import whole_step
@@ -84,6 +85,7 @@ def bench(
     dtype: str = "float32",
     device: str = "cpu",
     scale: float = 1.0,
+    compiled: bool = False,
     command: str = "",
     tick: Tick = lambda done, total, what: None,
 ) -> BenchResult:
@@ -91,7 +93,8 @@ def bench(
 
     Args:
         optimizers: names, case aside; all by default.
-        works_: of ``gpt``, ``large``, ``small``, ``scalars``; all by default.
+        works_: of ``gpt``, ``large``, ``small``, ``scalars`` and ``changing`` (steps before which something has
+            changed); all by default.
         backends: on each work; by default ``auto`` on all and ``eager`` and ``foreach`` where the budget allows.
         with_peers: True for all peers on all works, torch.compile among them; False for none; by default the budget's.
         budget: ``"quick"``, ``"full"``, or seconds that each optimizer of a row steps (else as ``"quick"``).
@@ -99,11 +102,13 @@ def bench(
         dtype: of the parameters.
         device: ``"cpu"`` or ``"cuda"``: where the parameters are, torch's current GPU.
         scale: below 1 makes the works small, for tests.
+        compiled: whether torch's step under ``torch.compile`` takes part, which compiles for minutes; with all peers it
+            does.
         command: is kept in the result.
         tick: is told what was done, of how many, and what comes.
 
     Returns:
-        Rows, the whole step and the machine. Ctrl-C ends it early: what was measured is returned.
+        Rows, the whole step, steps that change, and the machine. Ctrl-C ends it early: what was measured is returned.
 
     Raises:
         ThalwegError: for an unknown name, with the nearest ones.
@@ -115,7 +120,8 @@ def bench(
         raise unknown_name("device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
         raise ThalwegError("device 'cuda': this torch sees no GPU (torch.cuda.is_available() is False)")
-    loads = [works.work(name, scale, device) for name in works_ or ALL]
+    loads = [works.work(name, scale, device) for name in works_ or ALL if name != works.CHANGING]
+    changing = not works_ or works.CHANGING in works_
     for backend in backends or ():
         if backend not in entrants.backends():
             raise unknown_name("backend", backend, entrants.backends())
@@ -130,10 +136,11 @@ def bench(
     try:
         result: BenchResult = {
             "command": command, "machine": machine(torch.get_num_threads(), device), "complete": False,
-            "rows": [], "whole_step": [],
+            "rows": [], "whole_step": [], "changing": [],
         }  # fmt: skip
         threads = torch.get_num_threads()
-        run = _Run(chosen, names, bool(optimizers), loads, backends, with_peers, threads, dtype, device, scale)
+        run = _Run(chosen, names, bool(optimizers), loads, changing, backends, with_peers, compiled, threads, dtype,
+                   device, scale)  # fmt: skip
         _do(run, result, tick)
         return result
     finally:
@@ -160,8 +167,10 @@ class _Run:
     names: list[str]
     named: bool
     works: list[Work]
+    changing: bool
     backends: Sequence[str] | None
     with_peers: bool | None
+    compiled: bool
     threads: int
     dtype: str
     device: str
@@ -201,8 +210,9 @@ class _Run:
             note = str(error) if isinstance(error, ThalwegError) else reason(error)
             return rows.nothing(case, note)
         wanted = self.with_peers if self.with_peers is not None else work.name in self.budget.peers
-        compiled = bool(self.with_peers) or self.budget.compiled
-        return dataclasses.replace(case, peers=tuple(peers.peers(name, compiled)) if wanted else ())
+        found = peers.peers(name, bool(self.with_peers) or self.budget.compiled) if wanted else []
+        found += [peers.COMPILED] if self.compiled and torchs.twin(name) and peers.COMPILED not in found else []
+        return dataclasses.replace(case, peers=tuple(found))
 
     def _default_backends(self, name: str, work: Work) -> tuple[str, ...]:
         slow = work.name in self.budget.slow and (self.budget.everyone or name in TIMED)
@@ -216,14 +226,21 @@ class _Run:
         return [(name, work.name) for work in self.works if work.name in self.budget.first for name in names]
 
     def whole(self) -> list[str]:
-        """Optimizers whose whole step is timed: torch has one of that name."""
+        """Optimizers whose whole step is timed, where a work is: torch has one of that name."""
+        return self._beside_torch() if self.works else []
+
+    def situations(self) -> list[tuple[str, str]]:
+        """Optimizer and situation of the steps that change; those of the whole step's optimizers."""
+        return [(name, s) for name in self._beside_torch() for s in SITUATIONS] if self.changing else []
+
+    def _beside_torch(self) -> list[str]:
         names = [name for name in self.names if torchs.twin(name) is not None]
         return names if self.budget.everyone else [n for n in TIMED if n in names][:1] or names[:1]
 
 
 def _do(run: _Run, result: BenchResult, tick: Tick) -> None:
-    cases, first, whole = list(run.cases()), run.first(), run.whole()
-    total, done = len(cases) + len(first) + len(whole), 0
+    cases, first, whole, situations = list(run.cases()), run.first(), run.whole(), run.situations()
+    total, done = len(cases) + len(first) + len(whole) + len(situations), 0
     try:
         for case in cases:
             if isinstance(case, BenchCase):
@@ -239,6 +256,10 @@ def _do(run: _Run, result: BenchResult, tick: Tick) -> None:
         for name in whole:
             tick(done, total, f"{name}, whole step")
             result["whole_step"].append(_whole(run, name))
+            done += 1
+        for name, situation in situations:
+            tick(done, total, f"{name}, {situation}")
+            result["changing"].append(_changing(run, name, situation))
             done += 1
         result["complete"] = True
     except KeyboardInterrupt:
@@ -262,3 +283,9 @@ def _whole(run: _Run, name: str) -> WholeStep:
     budget = run.budget
     # a whole step is long: as many as give a median that two optimizers can be told apart by
     return whole_step(name, 10 * budget.seconds, 3 * budget.least, budget.most, tiny=run.scale < 1, device=run.device)
+
+
+def _changing(run: _Run, name: str, situation: str) -> ChangingStep:
+    budget = run.budget
+    compiled = run.compiled or bool(run.with_peers) or budget.compiled
+    return changing_step(name, situation, budget.seconds, budget.least, budget.most, run.scale, run.device, compiled)

@@ -152,9 +152,15 @@ def ours(name: str, load: Load, backend: Any, settings: dict[str, Any]) -> Entra
     return Entrant(load, [cls(hidden, **given), optim.AdamW(rest, backend=backend)])
 
 
-def backend_of(entrant: Entrant) -> str:
+def over(name: str, params: Any) -> Any:
+    """An optimizer of the library over parameters or groups of them, as it is by default."""
+    cls: Any = optimizers()[name]
+    return cls(params, **SETTINGS.get(name, {}))
+
+
+def backend_of(optimizer: Any) -> str:
     """The backend that runs most of the elements; with what runs whole tensors between its passes."""
-    part = max(entrant.optimizers[0].plan().parts, key=lambda part: part.elements)
+    part = max(optimizer.plan().parts, key=lambda part: part.elements)
     return f"{part.backend} + torch" if part.leaves and part.backend in COMPILED else str(part.backend)
 
 

@@ -85,6 +85,10 @@ def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
         cls = optimizer_class(installed()[0][library], name)
         load = work.load(dtype)
         entrant = Entrant(load, [cls(load.params, **_settings(name, inspect.signature(cls).parameters))], library)
+    if library in COMPILING:  # at the first step, and again at the second, which has states
+        for _ in range(2):
+            entrant.prepare()
+            entrant.step()
     entrant.warm()
     return entrant
 
@@ -101,8 +105,7 @@ def _settings(name: str, takes: Mapping[str, inspect.Parameter]) -> dict[str, An
 def _compiled(name: str, work: Work, dtype: torch.dtype) -> Entrant:
     load = work.load(dtype)
     cls = torchs.twin(name)
-    kind = "foreach" if "foreach" in inspect.signature(cls).parameters else "plain"
-    optimizers = torchs.build(cls, name, load, kind)
+    optimizers = torchs.build(cls, name, load, torchs.compilable(cls))
     torch._dynamo.reset()  # the last row's kernels do not count against this one's limit
 
     def step() -> None:

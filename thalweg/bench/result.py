@@ -60,6 +60,28 @@ class WholeStep(TypedDict):
     note: str
 
 
+class ChangingStep(TypedDict):
+    """A step before which something has changed, with ours and with torch's optimizer in turn."""
+
+    optimizer: str
+    #: of :data:`thalweg.bench.changing.SITUATIONS`
+    situation: str
+    backend: str | None
+    torch_kind: str | None
+    #: milliseconds of a step, and the interquartile range; where not all steps are alike, of the mean of a period
+    ms: float | None
+    spread: float | None
+    #: the longest step of a period over its median, where not all are alike
+    longest: float | None
+    torch_ms: float | None
+    torch_spread: float | None
+    torch_longest: float | None
+    #: torch's time over ours, above 1 where ours is faster; and that of torch's under `torch.compile`, where asked for
+    vs_torch: float | None
+    vs_compiled: float | None
+    note: str
+
+
 class BenchResult(TypedDict):
     """All of it."""
 
@@ -69,3 +91,4 @@ class BenchResult(TypedDict):
     complete: bool
     rows: list[BenchRow]
     whole_step: list[WholeStep]
+    changing: list[ChangingStep]

@@ -102,7 +102,7 @@ def _ours(case: BenchCase, dtype: torch.dtype) -> tuple[dict[str, Entrant], list
         try:
             entrant = entrants.ours(case.optimizer, case.work.load(dtype), backend, case.settings)
             entrant.warm()
-            ready.setdefault(entrants.backend_of(entrant), entrant)
+            ready.setdefault(entrants.backend_of(entrant.optimizers[0]), entrant)
         except Exception as error:  # a row of its own, and the next one gets its turn
             failed.append(nothing(case, f"backend={backend!r}: {reason(error)}"))
     return ready, failed

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,8 +16,12 @@ from thalweg.bench.works import Load, Work
 
 #: torch's own clipping, of the whole gradient to this norm
 CLIP = 1.0
+#: its forms, the fastest first, and what asks for each
+FORMS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "plain": {"foreach": False}}
 #: number of tensors up to which foreach and the plain loop are both tried; above it the loop loses for certain, slowly
 BOTH = 10_000
+
+T = TypeVar("T")
 
 
 def twin(name: str) -> Any:
@@ -69,15 +74,42 @@ def build(cls: Any, name: str, load: Load, kind: str) -> list[torch.optim.Optimi
     Raises:
         TypeError: where the class has no such form.
     """
-    takes = inspect.signature(cls).parameters
-    form = {"fused": {"fused": True}, "foreach": {"foreach": True}, "plain": {"foreach": False}}[kind]
-    if kind != "plain" and kind not in takes:
-        raise TypeError(f"torch.optim.{cls.__name__} has no {kind}=")
-    given = {k: v for k, v in {**SETTINGS.get(name, {}), **form}.items() if k in takes}
+    given = arguments(cls, name, kind)
     if name != "Muon":
         return [cls(load.params, **given)]
     rest = load.rest()
     return [cls(load.matrices(), **given), *([torch.optim.AdamW(rest, fused=True)] if rest else [])]
+
+
+def arguments(cls: Any, name: str, kind: str) -> dict[str, Any]:
+    """What the class is given besides parameters.
+
+    Raises:
+        TypeError: where the class has no such form.
+    """
+    takes = inspect.signature(cls).parameters
+    if kind != "plain" and kind not in takes:
+        raise TypeError(f"torch.optim.{cls.__name__} has no {kind}=")
+    return {k: v for k, v in {**SETTINGS.get(name, {}), **FORMS[kind]}.items() if k in takes}
+
+
+def compilable(cls: Any) -> str:
+    """The form that ``torch.compile`` makes the most of."""
+    return "foreach" if "foreach" in inspect.signature(cls).parameters else "plain"
+
+
+def first_that_runs(make: Callable[[str], T]) -> tuple[str, T]:
+    """What ``make`` makes of the fastest form that it does not refuse, and which that is.
+
+    Raises:
+        Exception: the last form's, where all are refused.
+    """
+    for kind in ("fused", "foreach"):
+        try:
+            return kind, make(kind)
+        except Exception:  # torch says in many ways that it has no such form
+            pass
+    return "plain", make("plain")
 
 
 def _seconds(entrant: Entrant) -> float:

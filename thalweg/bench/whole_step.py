@@ -65,7 +65,7 @@ def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = Fa
     mine, theirs = times["ours"], times["torch"]
     return {
         **result,
-        "backend": entrants.backend_of(ours.entrant),
+        "backend": entrants.backend_of(ours.entrant.optimizers[0]),
         "torch_kind": torch_s.entrant.kind,
         "ms": mine.ms,
         "spread": mine.spread,
@@ -89,11 +89,5 @@ def _training(model: BenchGpt, tokens: Tensor, make: Any) -> _Training:
 
 def _torchs(name: str, load: Load) -> entrants.Entrant:
     """Torch's over these parameters: fused where it can, else foreach, else plain."""
-    cls, error = torchs.twin(name), None
-    for kind in ("fused", "foreach", "plain"):
-        try:
-            return entrants.Entrant(load, torchs.build(cls, name, load, kind), kind)
-        except Exception as refused:  # in many ways
-            error = refused
-    assert error is not None
-    raise error
+    kind, optimizers = torchs.first_that_runs(lambda kind: torchs.build(torchs.twin(name), name, load, kind))
+    return entrants.Entrant(load, optimizers, kind)

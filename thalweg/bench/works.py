@@ -110,6 +110,11 @@ def small_matrices(scale: float = 1.0) -> Work:
 
 WORKS: dict[str, Callable[[float], Work]] = {"gpt": _gpt, "large": _large, "small": _small, "scalars": _scalars}
 
+#: the work whose tensors are those of :mod:`thalweg.bench.changing`
+CHANGING = "changing"
+#: all that the command line takes
+NAMES = (*WORKS, CHANGING)
+
 WHAT = {
     "gpt": "a GPT-2 of 20 M parameters in 148 tensors",
     "large": "four 4096 × 4096 matrices",
@@ -125,5 +130,5 @@ def work(name: str, scale: float = 1.0, device: str = "cpu") -> Work:
         ThalwegError: for an unknown name.
     """
     if name not in WORKS:
-        raise unknown_name("work", name, WORKS)
+        raise unknown_name("work", name, NAMES)
     return replace(WORKS[name](scale), device=device)

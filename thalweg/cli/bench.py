@@ -14,11 +14,13 @@ from rich.text import Text
 
 from thalweg._base.errors import ThalwegError
 from thalweg._base.optional import require_matplotlib
-from thalweg.bench import BenchResult, BenchRow, WholeStep
+from thalweg.bench import BenchResult, BenchRow, ChangingStep, WholeStep
 from thalweg.bench import bench as measure
+from thalweg.bench.changing import SITUATIONS
 from thalweg.bench.machine import in_words
+from thalweg.bench.peers import COMPILED
 from thalweg.bench.plot import FORMATS, label, plot
-from thalweg.bench.works import WHAT, WORKS
+from thalweg.bench.works import CHANGING, NAMES, WHAT
 from thalweg.cli import files
 from thalweg.cli.console import console_of
 from thalweg.cli.typed import typed
@@ -26,13 +28,16 @@ from thalweg.cli.typed import typed
 
 @click.command()
 @click.option("--optimizers", help="Whose steps, separated by commas; all by default.")
-@click.option("--works", help=f"What they step, of {', '.join(WORKS)}; all by default.")
+@click.option("--works", help=f"What they step, of {', '.join(NAMES)}; all by default.")
 @click.option(
     "--backends",
     help="On which backends, on every work; by default auto; on gpt two of them also on eager and foreach.",
 )
 @click.option("--peers/--no-peers", default=None, help="All peers, even those that compile for minutes, or none; "
               "by default those that need not, and not on scalars.")  # fmt: skip
+@click.option(
+    "--compiled", is_flag=True, help="Beside all, torch's step under torch.compile, which compiles for minutes."
+)
 @click.option(
     "--budget", default="quick", show_default=True, help="quick, full, or seconds that each one of a row steps."
 )
@@ -47,6 +52,7 @@ def bench(
     works: str | None,
     backends: str | None,
     peers: bool | None,
+    compiled: bool,
     budget: str,
     json_path: Path | None,
     plot_path: Path | None,
@@ -80,6 +86,7 @@ def bench(
             dtype,
             device,
             scale,
+            compiled,
             command=typed(),
             tick=lambda done, total, what: progress.update(bar, completed=done, total=total, description=what),
         )
@@ -110,11 +117,13 @@ def show(console: Console, result: BenchResult) -> None:
             console.print(_table([row for row in rows if row["ms"]]))
     if result["whole_step"]:
         _show_whole(console, result["whole_step"])
+    if result["changing"]:
+        _show_changing(console, result["changing"])
     _show_notes(console, result["rows"])
 
 
 def _table(rows: list[BenchRow]) -> Table:
-    """One work; columns that say nothing are left out."""
+    """One work."""
     cells = {
         "optimizer": [label(row) for row in rows],
         "backend": [row["backend"] or "–" for row in rows],
@@ -123,7 +132,10 @@ def _table(rows: list[BenchRow]) -> Table:
         "on GPU": [number(row["device_ms"], ".3g") for row in rows],
         "ceiling": [number(row["ceiling_fraction"], ".2f") for row in rows],
         "× torch": [_against(row) for row in rows],
-        "× peers": [", ".join(f"{k} {v:.3g}" for k, v in row["vs_peers"].items()) or "–" for row in rows],
+        "× compiled": [number(row["vs_peers"].get(COMPILED), ".3g") for row in rows],
+        "× peers": [
+            ", ".join(f"{k} {v:.3g}" for k, v in row["vs_peers"].items() if k != COMPILED) or "–" for row in rows
+        ],
         "first step": [
             f"{row['first_step_cold']:.2f}, {row['first_step_warm']:.2f} s"
             if row["first_step_cold"] is not None and row["first_step_warm"] is not None
@@ -132,10 +144,15 @@ def _table(rows: list[BenchRow]) -> Table:
         ],
         "state": [f"{number(row['state_bytes_per_param'], '.3g')} B" for row in rows],
     }
+    return _columns(cells, left=("optimizer", "backend", "× torch", "× peers"))
+
+
+def _columns(cells: dict[str, list[str]], left: tuple[str, ...]) -> Table:
+    """A table of these columns, without those that say nothing."""
     shown = {name: values for name, values in cells.items() if any(value != "–" for value in values)}
     table = Table(*shown, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in table.columns:
-        column.justify = "left" if column.header in ("optimizer", "backend", "× torch", "× peers") else "right"
+        column.justify = "left" if column.header in left else "right"
         # a narrow screen breaks lines between words, and drops no column
         words = " ".join([str(column.header), *shown[str(column.header)]]).split()
         column.min_width, column.overflow = min(10, max(map(len, words))), "fold"
@@ -144,7 +161,7 @@ def _table(rows: list[BenchRow]) -> Table:
     return table
 
 
-def _against(row: BenchRow | WholeStep) -> str:
+def _against(row: BenchRow | WholeStep | ChangingStep) -> str:
     """``1.08 (fused)``."""
     return f"{row['vs_torch']:.3g} ({row['torch_kind']})" if row["vs_torch"] else "–"
 
@@ -181,6 +198,27 @@ def _show_whole(console: Console, steps: list[WholeStep]) -> None:
             _against(step),
         )
     console.print(table)
+
+
+def _show_changing(console: Console, steps: list[ChangingStep]) -> None:
+    """Times, and what each situation is."""
+    console.print(f"\n[bold]{CHANGING}[/bold]: steps before which something has changed", highlight=False)
+    several = len({step["optimizer"] for step in steps}) > 1
+    cells = {
+        "situation": [f"{step['optimizer']}, {step['situation']}" if several else step["situation"] for step in steps],
+        "ms": [spelled(step["ms"], step["spread"]) for step in steps],
+        "torch's ms": [spelled(step["torch_ms"], step["torch_spread"]) for step in steps],
+        "× torch": [_against(step) for step in steps],
+        "× compiled": [number(step["vs_compiled"], ".3g") for step in steps],
+        "longest": [number(step["longest"], ".2g") for step in steps],
+        "torch's longest": [number(step["torch_longest"], ".2g") for step in steps],
+    }
+    console.print(_columns(cells, left=("situation", "× torch")))
+    for step in steps:
+        if step["note"]:
+            console.print(f"- {step['optimizer']}, {step['situation']}: {step['note']}", highlight=False, markup=False)
+    for situation in dict.fromkeys(step["situation"] for step in steps):
+        console.print(f"{situation}: {SITUATIONS[situation].what}", style="dim", highlight=False, markup=False)
 
 
 def _show_notes(console: Console, rows: list[BenchRow]) -> None:
