@@ -115,11 +115,11 @@ class Binder:
             self.sorts[i, matrix] = key, specs
         return self.sorts[i, matrix]
 
-    def bind(self, members: Iterable[tuple[int, Tensor, _Kind]]) -> list[BoundBatch]:
+    def bind(self, given: Iterable[tuple[int, Tensor, _Kind]]) -> list[BoundBatch]:
         """The batches of these parameters, each with the number of its group."""
         same: dict[Any, list[tuple[int, Tensor, frozenset[str]]]] = defaultdict(list)
         formats: dict[_Kind, dict[str, Format]] = {}
-        for i, p, kind in members:
+        for i, p, kind in given:
             specs = self._sort(i, kind.matrix)[1]
             if kind not in formats:
                 formats[kind] = formats_of(p.dtype, specs, self.storage)
@@ -127,6 +127,9 @@ class Binder:
             mixed = self.mixes and kind.mixes
             numbers = tuple(float(self.state[p][spec.name]) for spec in specs if spec.counted and not mixed)
             same[(kind, mixed, *(() if mixed else (i, numbers, firsts)))].append((i, p, firsts))
+        order = {id(p): k for k, p in enumerate(self.state)}
+        for members in same.values():  # guards walk through the states as their dict holds them
+            members.sort(key=lambda member: order.get(id(member[1]), 0))
         return [self._batch(kind, mixed, ps) for (kind, mixed, *_), ps in same.items()]
 
     def _make_state(
@@ -137,11 +140,11 @@ class Binder:
             return frozenset()
         mine = self.state[p]
         self.undo.append((p, mine, dict(mine)))
-        firsts = frozenset(self.rule.firsts.get(spec.name, "first") for spec in specs if missing(spec, p, h, mine))
+        lacking = [spec for spec in specs if missing(spec, p, h, mine)]
         if mine:
             conform(p, formats, specs, h, mine)
-        new_state(specs, p, h, formats, mine)
-        return firsts
+        new_state(lacking, p, h, formats, mine)
+        return frozenset([self.rule.firsts.get(spec.name, "first") for spec in lacking])
 
     def _batch(self, kind: _Kind, mixed: bool, members: list[tuple[int, Tensor, frozenset[str]]]) -> BoundBatch:
         groups, owners, begin = (list(x) for x in zip(*members, strict=True))

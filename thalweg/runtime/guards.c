@@ -42,7 +42,6 @@ typedef struct {
     const FieldOffsets *fields;                    /* where a tensor has its own, or nothing */
     int64_t size, kinds, numbers;
     int64_t most;               /* dimensions of which a tensor holds sizes and strides in itself */
-    int64_t before;             /* entries of the dict before theirs */
     void *states;               /* the dict from parameters to their states, if it holds these in this order */
     void **owner, **state;      /* the parameters and their dicts */
     void **kind;                /* keys of the state's tensors, then of its other entries */
@@ -226,13 +225,15 @@ static int is_state_kept(const GuardTable *all, int64_t i, int *moved)
     return 1;
 }
 
-/* Whether the dict from parameters to their states still holds these, in their order. */
+/* Whether the dict from parameters to their states still holds these, in their order, among others. */
 static int are_states_listed(const GuardTable *all)
 {
-    int64_t at = 0, i;
+    int64_t at = 0, i = 0;
     void *key, *value;
-    for (i = -all->before; i < all->size && all->next(all->states, &at, &key, &value); i++)
-        if (i >= 0 && (key != all->owner[i] || value != all->state[i])) return 0;
+    while (i < all->size && all->next(all->states, &at, &key, &value)) {
+        if (key != all->owner[i]) continue;
+        if (value != all->state[i++]) return 0;
+    }
     return i == all->size;
 }
 

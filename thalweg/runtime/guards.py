@@ -21,7 +21,7 @@ from torch import Tensor
 from thalweg.native import compiler
 from thalweg.runtime.tensors import local, opaque, placed
 
-#: entries of a dict that may be skipped for each that is wanted, before looking each up is faster
+#: entries of a dict for each that is wanted, from which looking each up is faster than a walk
 MOST_SKIPPED = 16
 
 
@@ -204,7 +204,7 @@ class _GuardTableStruct(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("dlpack", "attribute", "release", "item", "next", "forget", "none")),
         *((name, ctypes.c_void_p) for name in ("grad", "fields")),
-        *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "most", "before")),
+        *((name, ctypes.c_int64) for name in ("size", "kinds", "numbers", "most")),
         *((name, ctypes.c_void_p) for name in ("states", "owner", "state", "kind", "order", "layout")),
         ("place", ctypes.c_void_p),
         ("words", ctypes.c_int64),
@@ -357,7 +357,7 @@ class GuardTable:
         size = len(owners)
         self = cls(functions, size)
         names = [*kept, *objects]
-        before, fields = _entries_before(owners, all_states), _offsets()
+        fields = _offsets()
         words = fields.words if fields else 0
         tensors = [*owners, *(t for ts in kept.values() for t in ts)]
         layout, self.place = self._describe(dlpack, tensors, None)
@@ -370,10 +370,11 @@ class GuardTable:
         self.struct = _GuardTableStruct(
             dlpack, *map(_address, calls),
             id(None), id(GRAD), ctypes.addressof(fields) if fields else 0,
-            size, len(kept), len(objects), FieldOffsets.MOST, before or 0,
-            0 if before is None else id(all_states), self._array(map(id, owners)), self._array(map(id, states)),
-            self._array(map(id, names)), self._array(_order(names, states)),
-            self._array(layout), _start(self.place), words, self._array(bytes(8 * words * (len(layout) + size))),
+            size, len(kept), len(objects), FieldOffsets.MOST,
+            id(all_states) if _are_listed(owners, all_states) else 0,
+            self._array(map(id, owners)), self._array(map(id, states)), self._array(map(id, names)),
+            self._array(_order(names, states)), self._array(layout), _start(self.place),
+            words, self._array(bytes(8 * words * (len(layout) + size))),
             self._array(gradient), self._array(bytes(8 * size)),
             self._array(id(x) for xs in objects.values() for x in xs),
             self._array(xs[0].data_ptr() for xs in objects.values()),
@@ -425,13 +426,12 @@ def _start(values: array[Any]) -> int:
     return values.buffer_info()[0]
 
 
-def _entries_before(owners: Sequence[Tensor], all_states: dict[Any, Any]) -> int | None:
-    """How many entries precede theirs; None if they are in another order, or so many precede that a walk takes long."""
-    keys = list(all_states)
-    before = next((i for i, p in enumerate(keys) if p is owners[0]), len(keys))
-    here = keys[before : before + len(owners)]
-    near = before <= MOST_SKIPPED * len(owners)
-    return before if near and len(here) == len(owners) and all(map(is_, here, owners)) else None
+def _are_listed(owners: Sequence[Tensor], all_states: dict[Any, Any]) -> bool:
+    """Whether the dict holds them in this order, and not too many others, so that a walk through it takes no longer."""
+    if len(all_states) > MOST_SKIPPED * len(owners):
+        return False
+    keys = iter(map(id, all_states))
+    return all(id(p) in keys for p in owners)
 
 
 def _order(names: Sequence[str], states: Sequence[dict[str, Any]]) -> list[int]:

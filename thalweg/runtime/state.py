@@ -130,7 +130,9 @@ def conform(
 def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p: Tensor) -> None:
     """Copy one state from ``source`` to ``mine``, in the format ``f`` and the strides of ``p``."""
     old, scale = source[name], source.get(f"{name}_scale")
-    if source is mine and scale is None and _is_brought(old, f, p):
+    if scale is None and _is_brought(old, f, p):
+        if source is not mine:
+            mine[name] = old.clone(memory_format=torch.preserve_format)
         return
     if old.shape != p.shape:
         raise bad_argument(f"state {name!r}", tuple(old.shape), f"the shape of the parameter, {tuple(p.shape)}")
