@@ -24,7 +24,7 @@ quick: $(STAMP)
 profile: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations 0 --durations-min 0.005 | $(BIN)/python -m tests.profile
 
-# the kernels and formulas that are kept as text, written anew; what changed is for the commit to explain
+# the kernels and formulas that are kept as text, written again; what changed is for the commit to explain
 golden: $(STAMP)
 	THALWEG_GOLDEN=write $(BIN)/python -m pytest -q tests/runtime/backends tests/explain/test_equations.py -k "golden or is_what_it_was or as_they_are_printed"
 	git --no-pager diff --stat -- tests/golden

@@ -35,7 +35,7 @@ def test_a_page_has_all_that_there_is_to_say():
     for part in (
         "shrinks the weights themselves", "pₜ = (1 − γ λ) pₜ₋₁ − γ uₜ", "exp_avg_sq: mean of squared gradients",
         "β₁, β₂  betas", "(0.9, 0.999)", "└ AdamW: weight decay outside the quotient", "AdEMAMix",
-        "8 bytes of state a parameter, 1 pass over memory, 28 bytes moved, 15 FLOP", "triton, cpu, foreach, eager",
+        "8 bytes of state per parameter, 1 pass over memory, 28 bytes moved, 15 FLOP", "triton, cpu, foreach, eager",
         "torch.optim.AdamW", "https://arxiv.org/abs/1711.05101",
     ):  # fmt: skip
         assert part in text

@@ -447,7 +447,7 @@ def backends_unknown(r):
         (clipping_for_one, "same-conditions", "warning", "clip differs: adamw None, muon 1.0"),
         (a_condition_of_its_own, "same-conditions", "warning", "cooldown differs: adamw None, muon 10"),
         (conditions_unknown, "same-conditions", "note", "Not recorded: warmup"),
-        (other_seeds, "paired-seeds", "note", "Not everyone"),
+        (other_seeds, "paired-seeds", "note", "did not meet the same verdict seeds"),
         (seeds_that_change_nothing, "paired-seeds", "warning", "losses of muon are equal on all seeds"),
         (a_run_that_does_not_repeat, "repeats", "warning", "The run of muon, made again, differs by 2e-05"),
         (repeats_unknown, "repeats", "note", "not recorded"),
@@ -543,7 +543,7 @@ def test_a_rise_of_both_losses_is_not_over_fitting(honest):
 def test_what_seeds_share_follows_what_the_task_fixes(honest, fixed, says):
     honest["protocol"]["fixed"] = fixed
     (text,) = [flag["text"] for flag in flags(honest) if flag["id"] == "paired-seeds"]
-    assert text == f"Everyone met the same verdict seeds: {says}"
+    assert text == f"All optimizers met the same verdict seeds: {says}"
 
 
 def test_equal_losses_of_diverged_runs_are_no_sign_of_a_blind_task(honest):

@@ -98,7 +98,7 @@ def bench(
         backends: on each work; by default ``auto`` on all and ``eager`` and ``foreach`` where the budget allows.
         with_peers: True for all peers on all works, torch.compile among them; False for none; by default the budget's.
         budget: ``"quick"``, ``"full"``, or seconds that each optimizer of a row steps (else as ``"quick"``).
-        threads: of everyone; torch's number by default.
+        threads: that each optimizer gets; torch's number by default.
         dtype: of the parameters.
         device: ``"cpu"`` or ``"cuda"``: where the parameters are, torch's current GPU.
         scale: below 1 makes the works small, for tests.

@@ -31,7 +31,7 @@ class BenchCase:
         work: the tensors.
         backends: what ``backend=`` is, in turn; one that ``"auto"`` has chosen already is not run again.
         dtype: of the parameters, as torch names it.
-        settings: arguments besides the defaults.
+        settings: arguments other than the defaults.
         twin: whether torch's of the same name takes part.
         peers: the libraries that take part.
         seconds, least, most: how long each steps, as :func:`thalweg.bench.turns.take_turns` takes them.

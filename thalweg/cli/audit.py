@@ -26,7 +26,7 @@ MARKS = {"warning": "[yellow]![/yellow]", "note": "·", "ok": "[green]✓[/green
 @click.option("--json", "as_json", is_flag=True, help="The flags, for programs.")
 @click.pass_context
 def audit(context: click.Context, file: tuple[Path, ...], as_json: bool) -> None:
-    """Check each race in FILE (race.json, or what --json wrote), whoever made it, from its runs.
+    """Check each race in FILE (race.json, or what --json wrote), your own or another's, from its runs.
 
     Margins, intervals and misses are computed again; seeds, trials, schedules and losses are compared with what the
     file says of them. The exit code is 1 where a reader should doubt.

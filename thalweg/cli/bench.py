@@ -27,24 +27,24 @@ from thalweg.cli.typed import typed
 
 
 @click.command()
-@click.option("--optimizers", help="Whose steps, separated by commas; all by default.")
-@click.option("--works", help=f"What they step, of {', '.join(NAMES)}; all by default.")
+@click.option("--optimizers", help="The optimizers to measure, separated by commas; all by default.")
+@click.option("--works", help=f"What they step: any of {', '.join(NAMES)}; all by default.")
 @click.option(
     "--backends",
-    help="On which backends, on every work; by default auto; on gpt two of them also on eager and foreach.",
+    help="The backends, for every work; by default auto, and for two optimizers on gpt eager and foreach, too.",
 )
-@click.option("--peers/--no-peers", default=None, help="All peers, even those that compile for minutes, or none; "
+@click.option("--peers/--no-peers", default=None, help="Measure all peers, even if they compile for minutes, or none; "
               "by default those that need not, and not on scalars.")  # fmt: skip
 @click.option(
-    "--compiled", is_flag=True, help="Beside all, torch's step under torch.compile, which compiles for minutes."
+    "--compiled", is_flag=True, help="Also measure torch's step under torch.compile, which compiles for minutes."
 )
 @click.option(
-    "--budget", default="quick", show_default=True, help="quick, full, or seconds that each one of a row steps."
+    "--budget", default="quick", show_default=True, help="quick, full, or the seconds that each optimizer steps."
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything as JSON to this file.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Write a picture: FILE.png, .svg or .pdf.")
-@click.option("--threads", type=int, help="Threads of everyone; torch's number by default.")
-@click.option("--dtype", default="float32", show_default=True, help="Of the parameters.")
+@click.option("--threads", type=int, help="Threads that each optimizer gets; torch's number by default.")
+@click.option("--dtype", default="float32", show_default=True, help="The dtype of the parameters.")
 @click.option("--device", default="cpu", show_default=True, help="Where the parameters are: cpu or cuda.")
 @click.option("--scale", type=float, default=1.0, hidden=True)
 def bench(

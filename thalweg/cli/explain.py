@@ -21,13 +21,13 @@ from thalweg.explain.page import page
 @click.command()
 @click.argument("name")
 @click.option(
-    "--with", "flags", multiple=True, metavar="NAME=VALUE", help="Of this form: nesterov=True, weight_decay=0.1."
+    "--with", "flags", multiple=True, metavar="NAME=VALUE", help="Explain this form: nesterov=True, weight_decay=0.1."
 )
-@click.option("--latex", is_flag=True, help="The formula alone, in LaTeX.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--latex", is_flag=True, help="Print only the formula, in LaTeX.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")
 @click.option("--bench", "measured", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="With what `thalweg bench --json FILE` has measured.")  # fmt: skip
-@click.option("--zh", is_flag=True, help="In Chinese.")
+              help="Add what `thalweg bench --json FILE` has measured.")  # fmt: skip
+@click.option("--zh", is_flag=True, help="Print in Chinese.")
 def explain(name: str, flags: tuple[str, ...], latex: bool, as_json: bool, measured: Path | None, zh: bool) -> None:
     """Explain an optimizer: idea, formula, lineage, strengths and weaknesses, cost, paper.
 

@@ -22,12 +22,12 @@ from thalweg.explain.catalogue import CatalogueEntry, catalogue
 
 @click.command(name="list")
 @click.argument("pattern", default="")
-@click.option("--tree", "as_tree", is_flag=True, help="As a family tree: who extends whom, and by what.")
-@click.option("--picture", "path", type=click.Path(path_type=Path), help="Draw the family tree: FILE.svg.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
-@click.option("--zh", is_flag=True, help="In Chinese.")
+@click.option("--tree", "as_tree", is_flag=True, help="Show the family tree: which extends which, and what it adds.")
+@click.option("--picture", "path", type=click.Path(path_type=Path), help="Draw the family tree into FILE.svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")
+@click.option("--zh", is_flag=True, help="Print in Chinese.")
 def list_(pattern: str, as_tree: bool, path: Path | None, as_json: bool, zh: bool) -> None:
-    """List the optimizers: what each adds to its parent, and what it keeps and moves.
+    """List the optimizers: what each adds to its parent, the state that it keeps, and the bytes that a step moves.
 
     PATTERN keeps those with this text in their name, or all of the family of that name (sgd, adam, sign); * and ? stand
     for any letters. `thalweg explain NAME` tells the rest.
@@ -93,7 +93,7 @@ def show(console: Console, found: list[CatalogueEntry], around: list[CatalogueEn
             table.add_row(one.name, say.words(one.name, one.text).idea)
         console.print(table, "")
     if found:
-        console.print(Text(say("bytes a parameter: kept as state, and moved in a step"), style="dim"))
+        console.print(Text(say("bytes per parameter: kept as state, and moved in a step"), style="dim"))
 
 
 def _columns(say: Language, widest: int, costs: bool = True) -> Table:

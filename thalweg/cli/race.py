@@ -29,21 +29,21 @@ from thalweg.lab.store import Store, is_there
 @click.argument("task", nargs=-1, required=True)
 @click.option(
     "--optimizers",
-    help=f"Who races, separated by commas: {', '.join(CONTESTANTS)}, any other of `thalweg list`, my.py:Mine, "
-    "torch.optim:NAdam; 'adamw(lr=3e-4,weight_decay=0.1)' is your present recipe, 'adamw(lr=1e-4..1e-2)' a range, "
-    "'sam(adamw)' a wrapper; twin=adamw gives a label.",
+    help=f"Which optimizers race, separated by commas: {', '.join(CONTESTANTS)}, any other of `thalweg list`, "
+    "my.py:Mine, torch.optim:NAdam; 'adamw(lr=3e-4,weight_decay=0.1)' is your present recipe, "
+    "'adamw(lr=1e-4..1e-2)' a range, 'sam(adamw)' a wrapper; twin=adamw gives a label.",
 )
-@click.option("--baseline", default="adamw", show_default=True, help="With whom the others are compared.")
+@click.option("--baseline", default="adamw", show_default=True, help="The optimizer that others are compared with.")
 @click.option("--budget", default="quick", show_default=True, help=f"How much to spend: {', '.join(BUDGETS)}.")
-@click.option("--seeds", type=int, help="Fresh seeds that the verdict rests on.")
-@click.option("--steps", type=int, help="The horizon: steps of a whole run.")
-@click.option("--margin", type=float, help="The difference that matters, in units of the loss.")
-@click.option("--jobs", type=int, help="Worker processes, of one thread each; one a core by default.")
+@click.option("--seeds", type=int, help="How many fresh seeds the verdict rests on.")
+@click.option("--steps", type=int, help="How many steps a whole run has (the horizon).")
+@click.option("--margin", type=float, help="The smallest difference that matters, in units of the loss.")
+@click.option("--jobs", type=int, help="How many worker processes, of one thread each; by default one per core.")
 @click.option(
-    "--store", default="runs/thalweg.db", show_default=True, help="Finished runs: a file, or an SQLAlchemy URL."
+    "--store", default="runs/thalweg.db", show_default=True, help="Where runs are kept: a file, or an SQLAlchemy URL."
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
-              help="Folder for report.html and its data; of several tasks index.html and a folder each.")  # fmt: skip
+              help="Folder for report.html and its data; several tasks get index.html and a folder each.")  # fmt: skip
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write everything as JSON to this file; - is stdout."
 )
@@ -69,8 +69,8 @@ def race(
 ) -> None:
     """Race optimizers on each TASK (a name from `thalweg tasks`, or your own file.py) and say which one to use.
 
-    Everyone is tuned alike, then judged on fresh seeds. Stop with Ctrl-C or SIGTERM at any time: finished runs are
-    kept, and the same command goes on.
+    All are tuned in the same way, then judged on fresh seeds. Stop with Ctrl-C or SIGTERM at any time: finished runs
+    are kept, and the same command goes on.
     """
     on_stdout = [str(path) for path in (json_path, csv_path)].count("-")
     if on_stdout > 1:

@@ -98,7 +98,7 @@ class Optimizer(Declared):
         decoupled_weight_decay: decay the weights themselves (p ← p − lr·wd·p) instead of adding wd·p to the gradient.
         independent_weight_decay: decoupled decay that follows the schedule but not the size of the learning rate
             (p ← p − wd·p·lr/initial lr).
-        transforms: what surrounds the direction besides, next to it and in this order, as in
+        transforms: what else surrounds the direction, next to it and in this order, as in
             ``[clip_global_norm(1.0), grokfast(2.0)]``: see :mod:`thalweg.transforms`. The list is one for all groups;
             what its transforms declare are hyperparameters of the groups.
         backend: ``"auto"``, ``"eager"``, ``"foreach"``, ``"cpu"`` or ``"triton"``; ``repr`` says which runs and why.

@@ -209,7 +209,7 @@ def _cost(about: Explanation, say: Language) -> str:
     cost = about.cost
     if cost is None:
         return ""
-    parts = [say("{bytes} bytes of state a parameter", bytes=f"{cost.state_bytes:.3g}")]
+    parts = [say("{bytes} bytes of state per parameter", bytes=f"{cost.state_bytes:.3g}")]
     if cost.passes is not None and cost.moved_bytes is not None:
         passes = "{passes} pass over memory" if cost.passes == 1 else "{passes} passes over memory"
         parts += [
@@ -218,7 +218,7 @@ def _cost(about: Explanation, say: Language) -> str:
             say("{flops} FLOP", flops=cost.flops),
         ]
     if cost.leaves:
-        parts.append(say("besides {leaves}", leaves=", ".join(cost.leaves)))
+        parts.append(say("and {leaves}", leaves=", ".join(cost.leaves)))
     return say(", ").join(parts)
 
 

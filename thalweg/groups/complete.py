@@ -21,7 +21,7 @@ def check(model: nn.Module, *parts: torch.optim.Optimizer | Iterable[Any]) -> No
 
     Raises:
         ValueError: for parameters that are missing, that stand in several places, or that are not the model's (as
-            after it was built anew, or a module replaced). It names them.
+            after it was built again, or a module replaced). It names them.
     """
     given = [p for part in parts for p in _parameters(part)]
     count = Counter(map(id, given))

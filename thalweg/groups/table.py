@@ -50,7 +50,7 @@ class Groups(list[dict[str, Any]]):
     """Parameter groups as ``torch.optim`` takes them: a list of dicts, that prints as a table.
 
     Parameters stand in it as (name, parameter) pairs, so that ``optimizer.state_dict()`` has their names
-    (``param_names``). An optimizer makes the dicts its own; build the groups anew for a second one.
+    (``param_names``). An optimizer makes the dicts its own; build the groups again for a second one.
 
     Attributes:
         rows: one :class:`Row` for each parameter of the model, frozen ones too, in the model's order: the outcome as

@@ -17,7 +17,7 @@ class Adam(Optimizer):
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
 
     ``amsgrad`` divides by the largest $v_t$ so far. Weight decay is coupled: it is added to the gradient, so it is
-    normalised with it. As ``torch.optim.Adam``.
+    normalised with it. It steps as ``torch.optim.Adam``.
 
     Parent: RMSprop. Adds: momentum, and a correction for averages that start at zero.
     Strength: one setting works nearly everywhere; deals with sparse gradients and layers of any scale.
@@ -57,7 +57,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam whose weight decay shrinks the weights themselves, so that it is not divided by the gradient's size.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with Adam's $u_t$. As ``torch.optim.AdamW``.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ where $u_t$ is Adam's. It steps as ``torch.optim.AdamW``.
 
     Parent: Adam. Adds: weight decay outside the quotient.
     Strength: the standard of language models: robust, well understood, its settings carry over between tasks.
@@ -78,7 +78,7 @@ class Adamax(Optimizer):
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \max(\beta_2 v_{t-1}, |g_t| + \epsilon), \quad
     u_t = \frac{m_t}{(1-\beta_1^t)\,v_t}$$
 
-    As ``torch.optim.Adamax``.
+    It steps as ``torch.optim.Adamax``.
 
     Parent: Adam. Adds: the maximum norm in place of the Euclidean one.
     Strength: steps bounded by lr, no correction of $v$; steady on embeddings with rare, large gradients.
@@ -112,7 +112,7 @@ class NAdam(Optimizer):
     $$\mu_t = \beta_1 (1 - \tfrac12\,0.96^{t\psi}), \quad u_t = \Bigl(\frac{\mu_{t+1} m_t}{1 - \prod_{i=1}^{t+1} \mu_i}
     + \frac{(1-\mu_t) g_t}{1 - \prod_{i=1}^t \mu_i}\Bigr) \Big/ \bigl(\sqrt{v_t / (1-\beta_2^t)} + \epsilon\bigr)$$
 
-    with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. As ``torch.optim.NAdam``.
+    with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. It steps as ``torch.optim.NAdam``.
 
     Parent: Adam. Adds: Nesterov's look-ahead, with a β₁ that warms up.
     Strength: often a little faster than Adam at the same cost.
@@ -195,7 +195,7 @@ class RAdam(Optimizer):
     $$u_t = \hat m_t\,r_t \frac{\sqrt{1-\beta_2^t}}{\sqrt{v_t} + \epsilon} \text{ where } \rho_t > 5,
     \text{ else } \hat m_t$$
 
-    As ``torch.optim.RAdam``.
+    It steps as ``torch.optim.RAdam``.
 
     Parent: Adam. Adds: a factor for how little is known of the squares at first.
     Strength: needs no warmup for the sake of the squares.

@@ -17,7 +17,7 @@ class Adagrad(Optimizer):
     $$G_t = G_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{G_t} + \epsilon} \cdot \frac{1}{1 + (t-1)\eta}$$
 
     ``lr_decay`` is η; the sum starts at ``initial_accumulator_value``. ε stands outside the root.
-    As ``torch.optim.Adagrad``.
+    It steps as ``torch.optim.Adagrad``.
 
     Parent: SGD. Adds: a step size for each weight, from all its past squares.
     Strength: rare features learn as fast as common ones; proofs of regret on convex losses.
@@ -52,7 +52,7 @@ class Adadelta(Optimizer):
     $$v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{v_t + \epsilon}}\,g_t,
     \quad d_t = \rho d_{t-1} + (1-\rho) u_t^2$$
 
-    ε stands inside the roots; it also sets how long the first steps are. As ``torch.optim.Adadelta``.
+    ε stands inside the roots; it also sets how long the first steps are. It steps as ``torch.optim.Adadelta``.
 
     Parent: Adagrad. Adds: forgetting, and a numerator that gives the step the unit of a weight.
     Strength: runs without a learning rate (lr = 1), blind to the scale of gradients.
@@ -86,7 +86,7 @@ class RMSprop(Optimizer):
     $$v_t = \alpha v_{t-1} + (1-\alpha) g_t^2, \qquad u_t = g_t / (\sqrt{v_t} + \epsilon)$$
 
     ``centered`` subtracts the squared running mean from $v_t$ (a variance); ``momentum`` keeps a running sum of $u_t$.
-    ε stands outside the root and there is no bias correction. As ``torch.optim.RMSprop``.
+    ε stands outside the root and there is no bias correction. It steps as ``torch.optim.RMSprop``.
 
     Parent: Adagrad. Adds: forgetting: a running mean in place of the sum.
     Strength: one state, any scale of gradients, keeps learning when the loss changes (as in reinforcement learning).
@@ -145,7 +145,7 @@ class Rprop(Optimizer):
 
     with η⁺ where $g_t g_{t-1} > 0$, η⁻ where it is negative; there the weight waits a step ($g_t$ counts as 0).
     ``lr`` is the first Δ and nothing else: the size of a gradient plays no part, nor does a schedule (0 stops it).
-    As ``torch.optim.Rprop``.
+    It steps as ``torch.optim.Rprop``.
 
     Parent: SignSGD. Adds: a length for each weight that learns from flips of its sign.
     Strength: with full batches fast and almost without tuning.

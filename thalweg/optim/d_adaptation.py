@@ -1,4 +1,4 @@
-"""D-Adaptation: the gradients tell how far away the solution at least is, and that is the learning rate."""
+"""D-Adaptation: the learning rate is a lower bound of the distance to the solution, estimated from the gradients."""
 
 from __future__ import annotations
 

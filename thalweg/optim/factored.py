@@ -113,9 +113,10 @@ class Adafactor(_Factored):
     $$u_t = \max(\epsilon_2, \mathrm{RMS}(p))\,\frac{\rho_t}{\gamma}\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
-    As ``torch.optim.Adafactor``: ε₁ bounds the mean square from below. ``added_eps=True`` adds ε₁ to g² as the paper
-    does (there 1e-30); ``relative_step=False`` keeps ρ at γ, ``scale_parameter=False`` leaves the weights' size out;
-    ``beta1`` keeps a mean of u (paper, section 8: off). The last two dimensions are factored.
+    It steps as ``torch.optim.Adafactor``: ε₁ is a floor of the mean square. ``added_eps=True`` adds ε₁ to g², as the
+    paper does (there 1e-30); ``relative_step=False`` keeps ρ at γ, and ``scale_parameter=False`` leaves the weights'
+    size out; ``beta1`` keeps a mean of u (paper, section 8: off). The last two dimensions are factored.
+
     Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
     Strength: state of m + n numbers for an m × n matrix.
     Weakness: often a little behind AdamW at equal steps; its step size rule surprises beside a schedule.

@@ -118,15 +118,15 @@ def _without_hooks(step: Any) -> Any:
 
 
 class LBFGS(Mended):
-    r"""Newton's method that knows the Hessian by what the gradient did along the last steps: for full batches.
+    r"""Newton's method with a Hessian estimated from how the gradient changed in the last steps: for full batches.
 
     $$d_k = -H_k g_k, \quad H_{k+1} = (I - \rho s y^\top) H_k (I - \rho y s^\top) + \rho s s^\top, \quad
     s = p_{k+1} - p_k, \; y = g_{k+1} - g_k, \; \rho = \frac{1}{y^\top s}$$
 
     kept as the last ``history_size`` pairs (s, y), from $H_0 = (y^\top s / y^\top y) I$. The step along $d$ is ``lr``
     or, with ``line_search_fn="strong_wolfe"``, one that lowers the loss and its slope enough (c₁ = 1e-4, c₂ = 0.9).
-    ``step(closure)`` makes up to ``max_iter`` iterations. As ``torch.optim.LBFGS``, whose state it keeps; besides, it
-    can be copied and pickled. One group, no weight decay: put that into the loss.
+    ``step(closure)`` makes up to ``max_iter`` iterations. It steps as ``torch.optim.LBFGS`` does and keeps its state;
+    in addition, it can be copied and pickled. One group, no weight decay: put that into the loss.
 
     Parent: none. Adds: curvature from differences of gradients, without a second derivative.
     Strength: on smooth losses without noise nothing here needs fewer evaluations.

@@ -122,7 +122,7 @@ def in_own_subspace(
 
 
 class GaLore(_LowRank):
-    r"""AdamW of the gradient's projection on its own leading singular vectors, which are found anew every T steps.
+    r"""AdamW of the gradient's projection on its own leading singular vectors, which are found again every T steps.
 
     $$R_t = G_t Q, \quad N_t = \mathrm{Adam}(R_t), \quad u_t = \alpha N_t Q^\top$$
 
@@ -195,7 +195,7 @@ class APOLLO(_LowRank):
     \quad u_t = \alpha\,\mathrm{diag}(s)\,G_t$$
 
     for an m × n matrix with m ≥ n (else transposed), or m slices of n elements along the first of more dimensions. P is
-    n × r normal numbers, drawn anew every T steps from ``seed``, the same for matrices of one shape.
+    n × r normal numbers, drawn again every T steps from ``seed``, the same for matrices of one shape.
     ``scale_type="tensor"`` takes one s for all: with ``rank=1`` and ``scale=128 ** 0.5`` that is APOLLO-Mini. ‖u‖ grows
     by at most γ = 1.01 a step.
     Parent: AdamW. Adds: channel-wise step sizes, estimated in a random subspace.

@@ -49,7 +49,7 @@ class Muon(Optimizer):
     ``transposed=True``: m is what a layer gives, n what it takes.
     ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
 
-    As ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one; on
+    It steps as ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one; on
     a CPU without instructions for bfloat16 in float32, from 32 rows and columns on: faster there, and more exact.
 
     Args:

@@ -1,4 +1,4 @@
-"""No schedule: a mean of the weights does what a decaying learning rate does, and gradients are taken near it."""
+"""Schedule-free: a mean of the weights replaces the schedule, and gradients are taken near that mean."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
     Parent: SGD. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: about as good as a schedule that knows when training ends, at any time; one state, as momentum has.
-    Weakness: weights are to be switched for evaluation, and statistics of batch norm taken anew at x; lr still matters.
+    Weakness: weights must be switched for evaluation, and batch norm's statistics taken again at x; lr still matters.
     Source: Defazio et al. 2024, "The road less scheduled", https://arxiv.org/abs/2405.15682, and the authors' code
     """
 
@@ -188,7 +188,7 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: about as good as a schedule that knows when training ends, at any time, in no more memory than AdamW.
-    Weakness: weights are to be switched for evaluation, and statistics of batch norm taken anew at x; β₁ matters more.
+    Weakness: weights must be switched for evaluation, and batch norm's statistics taken again at x; β₁ matters more.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
     Differs: a parameter that comes late counts its own steps in $\beta_2^t$; the authors' code counts those of the
     group.

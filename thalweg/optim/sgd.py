@@ -17,7 +17,7 @@ class SGD(Optimizer):
     $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ or, with Nesterov, $u_t = g_t + \mu b_t$.
 
     Weight decay is coupled (added to the gradient) unless ``decoupled_weight_decay``. The learning rate stays outside
-    the buffer, so a schedule acts at once. As ``torch.optim.SGD``.
+    the buffer, so a schedule acts at once. It steps as ``torch.optim.SGD``.
 
     Parent: none. Adds: the step against the gradient, from which all others come.
     Strength: no state without momentum, nothing to tune but the rate; on images often the best at the end.
@@ -103,7 +103,7 @@ class Nesterov(SGD):
 class SGDW(SGD):
     r"""SGD with momentum whose weight decay shrinks the weights themselves and never enters the buffer.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ with SGD's $u_t$.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ Here $u_t$ is SGD's.
 
     Parent: Momentum. Adds: decay that does not pass through the buffer.
     Strength: learning rate and decay can be tuned nearly one by one.
@@ -245,7 +245,7 @@ class ASGD(Optimizer):
     p_{t+1} = p_t - \eta_t (g_t + \lambda p_t), \quad \bar p_{t+1} = \bar p_t + \mu_t (p_{t+1} - \bar p_t)$$
 
     λ is ``lambd``. The mean is ``state[p]["ax"]``: it is of use when training ends, and copies the weights till $t_0$.
-    As ``torch.optim.ASGD``, which keeps the next η and μ in float32.
+    It steps as ``torch.optim.ASGD``, which keeps the next η and μ in float32.
 
     Parent: SGD. Adds: a mean of the weights, and a step size that decays by itself.
     Strength: the mean reaches the best rate that any method can on convex losses, with long steps.

@@ -27,7 +27,7 @@ class CosineRestarts(Shape):
         t_mult: $m$, an integer of at least 1: how much longer each cycle is.
         final: $f_T$, factor of the peak at the foot of every cycle, in [0, 1].
         decay: $d$, in (0, 1]: each cycle's peak as a factor of the last one's.
-        cycles: stay at ``final`` after so many; None to go on for ever.
+        cycles: stay at ``final`` after this number of them; None to go on for ever.
 
     Strength: good weights at the foot of every cycle, for ensembles or to stop at; needs no length.
     Weakness: each restart throws away progress; at equal length one plain cosine mostly ends lower.

@@ -72,7 +72,7 @@ def plot(schedules: Schedule | Mapping[str, Schedule], steps: int | None = None,
 
 
 def _levels(schedule: Schedule, end: int) -> tuple[list[int], list[float]]:
-    """Steps and values; what would begin anew at the end is not shown beginning."""
+    """Steps and values; what would begin again at the end is not shown beginning."""
     steps = sorted({round(i * end / POINTS) for i in range(POINTS + 1)}) if end > POINTS else list(range(end + 1))
     values = [schedule(step) for step in steps[:-1]]
     rests = length_of(schedule)

@@ -190,7 +190,7 @@ class Exponential(Shape):
         gamma: $\gamma$, in (0, 1].
 
     Strength: needs no length: it may be stopped, or go on, at any time.
-    Weakness: γ means little by itself (0.999 halves in 693 steps), and must be chosen anew for another length.
+    Weakness: γ means little by itself (0.999 halves in 693 steps), and must be chosen again for another length.
     Source: Ge et al. 2019, "The step decay schedule: a near optimal, geometrically decaying learning rate procedure for
     least squares", https://arxiv.org/abs/1904.12838
     Example: Exponential(0.95)

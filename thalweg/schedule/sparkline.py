@@ -20,7 +20,7 @@ POINTS = 2000
 def summary(schedule: Schedule) -> str:
     """How it is spelt; below it the curve with its start, top and end, where there is one to see."""
     span, length = span_of(schedule), length_of(schedule)
-    last = span if length is not None else (span or 0) - 1  # what never rests would begin anew at the end of the span
+    last = span if length is not None else (span or 0) - 1  # what never rests would begin again at the end of the span
     if not span or not last:
         return spelt(schedule)
     values = _sampled(schedule, last, POINTS)

@@ -64,7 +64,7 @@ class Case:
         coupled: whether a tensor's step depends on other tensors of its group; None: where groups do.
         drop_in: whether it stands for its reference, a class of torch: with the same arguments and checkpoints. None:
             where the names are the same.
-        feed: what it needs besides gradients: ``feed(optimizer, step, loss)`` is called before each step and gives the
+        feed: what it needs beyond gradients: ``feed(optimizer, step, loss)`` is called before each step and gives the
             arguments of ``step``, such as a closure; ``loss`` is None where gradients are random.
         within: how far from its reference float64 may lead in 100 steps.
         bad: values of arguments that must be refused, beside those that follow from declarations of Thalweg:

@@ -71,14 +71,14 @@ def give(params: Sequence[Tensor], step: int) -> None:
 
 
 def draw_anew(seed: int) -> None:
-    """Begin torch's own generators anew; ``torch.manual_seed`` would do it for GPUs that nobody uses, too."""
+    """Begin torch's own generators again; ``torch.manual_seed`` would do it for GPUs that nobody uses, too."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(seed)
 
 
 def advance(optimizer: Any, step: int, feed: Feed = nothing) -> None:
-    """One step with the gradients that are there. Torch's own generator begins anew, for those who draw from it."""
+    """One step with the gradients that are there. Torch's own generator begins again, for those who draw from it."""
     draw_anew(step)
     optimizer.step(**feed(optimizer, step))
 

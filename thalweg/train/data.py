@@ -32,7 +32,7 @@ class Stream:
     """An iterable read again and again, which remembers how far it has been read.
 
     Its place is what the batches themselves say, where they are :class:`Placed`; else the number of batches read since
-    the last start, with the state of the random generators at that start: it is started anew from there and read
+    the last start, with the state of the random generators at that start: it is started again from there and read
     forward. These are the global generators and the ``generator`` of the batches, of their sampler or batch sampler, or
     of the sampler within that, where a ``DataLoader`` was given one; any other that the order hangs on is the
     iterable's to reset at each start.
@@ -48,7 +48,7 @@ class Stream:
         """The next batch.
 
         Raises:
-            ThalwegError: if there is none, not even after starting anew.
+            ThalwegError: if there is none, not even after starting again.
         """
         if self.iterator is None:
             self._start()

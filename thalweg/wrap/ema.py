@@ -27,7 +27,7 @@ class EMA(Wrapper):
             evaluate(model)
 
     Buffers are not averaged: the running statistics of BatchNorm belong to the weights that saw the data. Compute them
-    anew inside ``swap()``, with ``torch.optim.swa_utils.update_bn(loader, model)``. Costs one tensor a parameter, in
+    again inside ``swap()``, with ``torch.optim.swa_utils.update_bn(loader, model)``. Costs one tensor a parameter, in
     float32 where parameters have 16 bits, since a mean with d near 1 stands still in bfloat16.
 
     Args:

@@ -225,7 +225,7 @@ class Wrapper(DeclaredWrapper):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch. What was saved without the wrapper loads too: the wrapper then begins anew.
+        """As in torch. What was saved without the wrapper loads too: the wrapper then begins again.
 
         Raises:
             TypeError, ValueError: for what is no checkpoint of these parameters, before anything changes.
@@ -254,7 +254,7 @@ class Wrapper(DeclaredWrapper):
         counted = any(group.get(f"{self.prefix}_step") for group in state_dict["param_groups"])
         if self.tensors and counted and found and not kept:
             warnings.warn(
-                f"the checkpoint counts steps of {type(self).__name__} and has none of its tensors, which begin anew: "
+                f"the checkpoint counts steps of {type(self).__name__} and has none of its tensors, which begin again: "
                 "some steps were taken without it, or the state dict is flattened (flatten_optimizer_state_dict), "
                 "which leaves them out; a nested one keeps them",
                 stacklevel=2,

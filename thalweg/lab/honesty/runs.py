@@ -26,14 +26,14 @@ def paired_seeds(record: Record) -> Flag:
         return warning("paired-seeds", text, "where seeds change nothing", still)
     seeds = {tuple(run["seed"] for run in record.runs("verdict", label)) for label in record.labels}
     if len(seeds) > 1:
-        return note("paired-seeds", "Not everyone met the same verdict seeds: pairs share no weights or data order.")
+        return note("paired-seeds", "Optimizers did not meet the same verdict seeds: pairs share no weights or order.")
     fixed = record.protocol.get("fixed", [])
     *most, last = [what for name, what in DECIDED.items() if name not in fixed]
     same = f"{', '.join(most)} and {last}" if most else last
     kept = "".join(
         f" The {DECIDED[name]} {'are' if name == 'model' else 'is'} the same for all seeds." for name in fixed
     )
-    return ok("paired-seeds", f"Everyone met the same verdict seeds: the same {same}.{kept}")
+    return ok("paired-seeds", f"All optimizers met the same verdict seeds: the same {same}.{kept}")
 
 
 def _equal_on_all_seeds(record: Record, label: str) -> bool:

@@ -107,8 +107,8 @@ def equal_choices(record: Record) -> Flag:
         offered = frozenset().union(*by_label.values()) if declared is None else frozenset(declared)
         if any(not offered <= mine for mine in by_label.values()):
             shown = ", ".join(f"{label} {listed(values)}" for label, values in by_label.items())
-            wrong.append(f"Not everyone had the same choices of {name}: {shown}")
-    fine = "Everyone chose from the same declared multipliers and weight decays."
+            wrong.append(f"The optimizers had different choices of {name}: {shown}")
+    fine = "All optimizers chose from the same declared multipliers and weight decays."
     return warn_of("equal-choices", wrong, fine, "with unequal choices")
 
 

@@ -80,7 +80,7 @@ def bad_values_in_a_group_are_refused(t: Trial) -> None:
     given = t.case.feed(optimizer, 1)
     before, kept = copies(params), copies(_tensors(optimizer))
     group = optimizer.param_groups[0]
-    hypers = t.case.declared.hypers.keys() - given.keys()  # type: ignore[union-attr]  # a step is given these anew
+    hypers = t.case.declared.hypers.keys() - given.keys()  # type: ignore[union-attr]  # a step is given these again
     in_groups = [(name, value) for name, value in _wrong(t.case) if name in hypers]
 
     def later(name: str, value: Any) -> None:

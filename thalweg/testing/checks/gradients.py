@@ -27,7 +27,7 @@ def gradients_are_left_as_they_were(t: Trial) -> None:
     for step in range(2):
         given = t.case.feed(optimizer, step)
         if "closure" in given:
-            raise NotApplicable("its closure computes gradients anew")
+            raise NotApplicable("its closure computes gradients again")
         optimizer.step(**given)
     expect(all(p.grad is g for p, g in zip(params, grads, strict=True)), "a gradient was replaced by another tensor")
     same(grads, before, "gradients have other values after a step: other code that reads them is misled")

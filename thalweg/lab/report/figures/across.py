@@ -79,7 +79,7 @@ def profile(overview: Overview, numbers: dict[str, int]) -> str:
         margins=(56, 14, room(overview["profile"]), 44),
     )
     x, y = chart.scales((1.0, TAU), (0.0, 1.0), log_x=True, log_y=False)
-    chart.axes(x, y, "τ: at most so many times the fewest steps", "share of tasks",
+    chart.axes(x, y, "τ: at most τ times the fewest steps", "share of tasks",
                [(tau, f"{tau:g}") for tau in (1.0, 1.5, 2.0, 3.0, 4.0)])  # fmt: skip
     ends = {}
     for label, factors in overview["profile"].items():
