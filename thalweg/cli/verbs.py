@@ -17,7 +17,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "race": Verb("race:race", "Race optimizers on a task and say which one to use."),
-    "audit": Verb("audit:audit", "Check the result file of a race, your own or another's, from its runs."),
+    "audit": Verb("audit:audit", "Check the result file of a race, from the runs in it."),
     "store": Verb("store:store", "List the runs, races and looks of a store, and check it."),
     "tasks": Verb("task:tasks", "List the built-in tasks, and what each is good for."),
     "task": Verb("task:task", "Make a task of your own."),
