@@ -1,0 +1,96 @@
+"""Numbers of groups: what changes is taken over, what is out of range is refused, and nothing is read twice."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import thalweg
+from tests.fixtures import tensors
+from thalweg.ir import fields
+from thalweg.ir.trace import specialize
+from thalweg.runtime.group_numbers import GroupReader
+
+values = {
+    "lr": st.sampled_from([0.0, 0.1, 0.2, 1, torch.tensor(0.3, dtype=torch.float64)]),
+    "betas": st.sampled_from([(0.9, 0.99), [0.8, 0.9], (torch.tensor(0.5, dtype=torch.float64), 0.9)]),
+    "weight_decay": st.sampled_from([0.0, 0.1, 0.2]),
+    "amsgrad": st.booleans(),
+    "maximize": st.booleans(),
+    "initial_lr": st.sampled_from([0.5, 0.7]),
+    "clip_global_norm": st.sampled_from([None, 1.0, 2.0]),
+}
+changes = st.lists(
+    st.one_of(*(st.tuples(st.just(name), value) for name, value in values.items())), min_size=1, max_size=4
+)
+
+
+def reader_and_group():
+    optimizer = thalweg.AdamW(tensors((2,)))
+    return optimizer.rule, GroupReader(optimizer.rule), optimizer.param_groups[0]
+
+
+@given(steps=st.lists(st.tuples(changes, st.sampled_from([None, 0.5, 0.25])), min_size=1, max_size=6))
+def test_it_reads_what_reading_afresh_gives(steps):
+    rule, reader, group = reader_and_group()
+    for changed, scale in steps:
+        group.update(changed)
+        found = reader.read(0, group, scale)
+        fresh = vars(fields.read(rule.hypers, group))
+        assert {name: found.numbers[name] for name in fresh} == fresh
+        assert found.key == specialize(rule, group, scale is not None)
+        assert found.numbers["inverse_scale"] == scale
+        assert found.numbers["initial_lr"] == group.get("initial_lr", fresh["lr"])
+
+
+@pytest.mark.parametrize("value", [torch.tensor(0.3, dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)])
+def test_a_tensor_that_changes_in_place_is_read_each_time(value):
+    _, reader, group = reader_and_group()
+    group["lr"] = value
+    assert reader.read(0, group, None).numbers["lr"] == 0.3
+    value.fill_(0.5)
+    assert reader.read(0, group, None).numbers["lr"] == 0.5
+
+
+def test_a_list_that_changes_in_place_is_read_each_time():
+    _, reader, group = reader_and_group()
+    group["betas"] = betas = [0.9, 0.99]
+    reader.read(0, group, None)
+    betas[0] = 0.5
+    assert reader.read(0, group, None).numbers["betas"] == (0.5, 0.99)
+
+
+def test_a_number_that_changed_before_is_not_checked_with_all_others(monkeypatch):
+    rule, reader, group = reader_and_group()
+    for lr in (0.1, 0.2):
+        group["lr"] = lr
+        reader.read(0, group, None)
+    monkeypatch.setattr(rule, "check_hypers", lambda group: pytest.fail("it checks all"))
+    for lr in (0.3, 0.4):
+        group["lr"] = lr
+        assert reader.read(0, group, None).numbers["lr"] == lr
+
+
+def test_another_number_of_the_same_specialization_is_the_same_key():
+    _, reader, group = reader_and_group()
+    key = reader.read(0, group, None).key
+    group["lr"] = 0.5
+    assert reader.read(0, group, None).key is key
+    group["weight_decay"] = 0.0
+    assert reader.read(0, group, None).key is not key
+
+
+@pytest.mark.parametrize("before", [[], [0.1, 0.2]], ids=["first change", "after others"])
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf"), "much", torch.tensor([1.0, 2.0]), None], ids=str)
+def test_a_value_out_of_range_is_refused_again_and_again_until_it_is_right(before, wrong):
+    _, reader, group = reader_and_group()
+    for lr in before:
+        group["lr"] = lr
+        reader.read(0, group, None)
+    group.update(lr=wrong, eps=1e-3)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="lr="):
+            reader.read(0, group, None)
+    group["lr"] = 0.5
+    numbers = reader.read(0, group, None).numbers
+    assert (numbers["lr"], numbers["eps"]) == (0.5, 1e-3)
