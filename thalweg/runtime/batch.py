@@ -130,6 +130,8 @@ class Batch:
     @property
     def opaque(self) -> bool:
         """Whether the memory of some tensor cannot be addressed; then only `eager` serves."""
+        if self.mixed:
+            return False
         kept = chain(*self.states.values(), *self.beside.values())
         return any(map(opaque, chain(self.params, self.grads, kept)))
 
@@ -218,10 +220,11 @@ class BoundBatch:
         formats = formats_of(params[0].dtype, specs, storage)
         tensors = {name: self._oriented([s[name] for s in states]) for name in formats if name != "p"}
         beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
-        dense = all(is_dense(p) for p in params)
-        self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
+        dense = kind.ordinary or all(is_dense(p) for p in params)
+        self.distributed = not kind.ordinary and any(hasattr(p, "_local_tensor") for p in owners)
+        sharded = not kind.ordinary and any(map(is_part, owners))
         self.batch = Batch(
-            key, formats, params, [], tensors, beside, kind.gradient, ids, dense, any(map(is_part, owners)), mixed
+            key, formats, params, [], tensors, beside, kind.gradient, ids, dense, sharded, mixed
         )  # fmt: skip
         self.host = Host.of(key)
         self.executor: Any = None
@@ -245,7 +248,9 @@ class BoundBatch:
         self.kept |= {f"{n}_{f.beside}": (beside[n], beside_name(n, f)) for n, f in formats.items() if f.beside}
         names = [*(name for _, name in self.kept.values()), *self.batch.narrow]
         sparse, listed = key.rule.takes_sparse, {} if self.stateless else all_states
-        self.guards = Guards(owners, states, names, self.objects, dense, sparse, listed, groups, self.begins)
+        self.guards = Guards(
+            owners, states, names, self.objects, dense, sparse, listed, groups, self.begins, kind.ordinary
+        )
         table = self.guards.table
         self.batch.entry = table.entry if table else array("q", bytes(8 * len(owners)))
         if table and mixed:

@@ -22,6 +22,7 @@ from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, 
 from thalweg.runtime import guards
 from thalweg.runtime.batch import BoundBatch, check_gradient
 from thalweg.runtime.formats import Format, Storage
+from thalweg.runtime.sharding import is_part
 from thalweg.runtime.state import conform, formats_of, missing, new_state
 from thalweg.runtime.tensors import is_dense, local, opaque
 
@@ -36,7 +37,7 @@ class _Kind:
     Attributes:
         key, matrix: the specialization, and whether they are what the rule takes for matrices.
         gradient: the dtype of gradients.
-        apart: what else a kernel must be told: whether memory is dense, distributed, opaque, sparse, complex.
+        apart: what else sets tensors apart: whether they are dense, distributed, opaque, sparse, complex, parts.
     """
 
     key: Specialization
@@ -47,9 +48,14 @@ class _Kind:
     apart: tuple[bool, ...]
 
     @functools.cached_property
+    def ordinary(self) -> bool:
+        """Whether parameters and gradients are real tensors without gaps, here, and in memory that can be addressed."""
+        return self.apart == (True, False, False, False, False, False)
+
+    @functools.cached_property
     def mixes(self) -> bool:
         """Whether parameters of several groups, at several updates, may run together."""
-        return self.apart == (True, False, False, False, False) and plan(self.key).mixes
+        return self.ordinary and plan(self.key).mixes
 
 
 class Binder:
@@ -97,7 +103,7 @@ class Binder:
             gradient = there.dtype
         apart = (
             is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or (g is not None and opaque(g)),
-            g is not None and g.layout != torch.strided, p.is_complex(),
+            g is not None and g.layout != torch.strided, p.is_complex(), is_part(p),
         )  # fmt: skip
         seen = i, matrix, here.device, here.dtype, gradient, apart
         kind = self.found.get(seen)

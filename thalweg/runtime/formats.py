@@ -8,6 +8,7 @@ and `backends/triton.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,12 +45,12 @@ class Format:
             PLAIN[self.name].itemsize
         )
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The dtype of the tensor that stores it."""
         return PLAIN.get(self.name) or {"int8": torch.int8, "uint8": torch.uint8}.get(self.name, torch.bfloat16)
 
-    @property
+    @cached_property
     def beside(self) -> str | None:
         """Suffix of the state's name under which a second tensor lies, if there is one."""
         return {"int8": "scale", "uint8": "scale", "split8": "bits", "split16": "bits", "product": "columns"}.get(
@@ -66,7 +67,7 @@ class Format:
         """Whether it stores float32 (float64) without rounding."""
         return self.name in ("float64", "float32", "split16")
 
-    @property
+    @cached_property
     def blocked(self) -> bool:
         """Whether elements are encoded together."""
         return self.name in ("int8", "uint8")

@@ -39,6 +39,7 @@ class Guards:
         all_states: the dict from parameters to their states.
         groups: the number of each parameter's group.
         begins: for each parameter a number that tells which of its states begin with the next step; 0 for none.
+        ordinary: whether all parameters and gradients are known to be real, here, and in memory that can be addressed.
 
     Attributes:
         addresses: where the gradients lie, as the last look found it; 0 for a parameter without one.
@@ -57,14 +58,15 @@ class Guards:
         all_states: dict[Any, Any],
         groups: Sequence[int],
         begins: array[int],
+        ordinary: bool,
     ) -> None:
         self.owners, self.states, self.objects, self.dense, self.sparse = owners, states, objects, dense, sparse
-        self.distributed = any(hasattr(p, "_local_tensor") for p in owners)
-        self.wrapped = self.distributed or any(p.is_complex() for p in owners)
+        self.distributed = not ordinary and any(hasattr(p, "_local_tensor") for p in owners)
+        self.wrapped = self.distributed or (not ordinary and any(p.is_complex() for p in owners))
         self.params = [local(p.detach()) for p in owners]
-        grads = [p.grad for p in owners if p.grad is not None]
+        grads = [g for p in owners if (g := p.grad) is not None]
         #: where the memory of such tensors is cannot be known, so their batch serves one step only
-        self.opaque = any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads)
+        self.opaque = not ordinary and (any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads))
         self.used = False
         kept = {name: [s[name] for s in states] for name in names}
         self.dtype = grads[0].dtype
@@ -74,7 +76,8 @@ class Guards:
         self.adapted: list[Tensor] = []  # gradients that could not be used as they lay; the addresses are of these
         self.table = None
         sample = next((g for g in grads if _is_strided(g)), None)
-        if not (self.wrapped or self.opaque or any(map(opaque, grads))) and dense and sample is not None:
+        described = ordinary or not (self.wrapped or self.opaque or any(map(opaque, grads)))
+        if described and dense and sample is not None:
             self.table = GuardTable.over(owners, states, kept, objects, all_states, groups, begins, sample)
         if self.table is None:
             self.layout = [_layout(p) for p in self._here(owners)]
