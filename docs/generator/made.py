@@ -15,6 +15,8 @@ from typing import Any
 
 import thalweg
 from docs.generator import by_hand, mistakes, operations
+from docs.generator.site import editions
+from thalweg.explain import ENGLISH, Language
 
 DOCS = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- made: ([^>]+?) -->\n)(.*?)(<!-- /made -->)", re.DOTALL)
@@ -31,14 +33,29 @@ def parts() -> dict[str, Callable[[], str]]:
 _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
 
 
-def filled(text: str) -> str:
-    """A page with its parts as the code makes them now.
+def filled(text: str, say: Language = ENGLISH) -> str:
+    """A page with its parts as the code makes them now; the heads of their tables in the page's language.
 
     Raises:
         KeyError: for a part that nothing makes.
     """
     known = parts()
-    return PART.sub(lambda m: f"{m[1]}{known[m[2]]().strip()}\n{m[4]}", text)
+    return PART.sub(lambda m: f"{m[1]}{_headed(known[m[2]]().strip(), say)}\n{m[4]}", text)
+
+
+def _headed(part: str, say: Language) -> str:
+    first, end, rest = part.partition("\n")
+    if not first.startswith("|"):
+        return part
+    return "| " + " | ".join(say(cell.strip()) for cell in first.strip("|").split("|")) + " |" + end + rest
+
+
+def language_of(page: Path) -> Language:
+    """That of the folder of a written page."""
+    for edition in editions():
+        if edition.name and page.is_relative_to(edition.folder):
+            return edition.say
+    return ENGLISH
 
 
 def direction(cls: Any) -> str:
@@ -58,6 +75,6 @@ def pages() -> list[Path]:
 if __name__ == "__main__":
     for page in pages():
         text = page.read_text(encoding="utf-8")
-        if (made := filled(text)) != text:
+        if (made := filled(text, language_of(page))) != text:
             page.write_text(made, encoding="utf-8")
             print(f"wrote {page}")

@@ -21,7 +21,7 @@ ROOT = DOCS.parent
 SOURCES = ROOT / "build" / "docs"
 #: what is no page
 NOT_PAGES = {"generator", "data"}
-#: the page where each language begins, by the folder of its pages below ``docs``; that of English is ``docs`` itself
+#: languages beside English, by the folder of their pages below ``docs``
 TRANSLATIONS = ("zh",)
 Nav = list[dict[str, Any]]
 
@@ -84,10 +84,30 @@ def editions(docs: Path = DOCS) -> list[Edition]:
     for name in TRANSLATIONS:
         table = docs / name / "phrases.toml"
         if table.exists():
-            own = chinese()
-            phrases = {**own.phrases, **tomllib.loads(table.read_text(encoding="utf-8"))["phrases"]}
-            made.append(Edition(replace(own, phrases=phrases), docs / name))
+            own, found = chinese(), tomllib.loads(table.read_text(encoding="utf-8"))
+            phrases = {**own.phrases, **found.get("phrases", {})}
+            texts = {**own.docs, **found.get("docs", {})}
+            made.append(Edition(replace(own, phrases=phrases, docs=texts), docs / name))
     return made
+
+
+def asked(found: dict[str, runs.Run]) -> set[str]:
+    """Every phrase that a translation of the site needs: those that making the pages asks for."""
+    said: set[str] = set()
+
+    class Listening(Language):
+        """English that writes down what it is asked."""
+
+        def __call__(self, phrase: str, **values: Any) -> str:
+            said.add(phrase)
+            return super().__call__(phrase, **values)
+
+    say = Listening()
+    optimizer_pages.files(found, say)
+    schedule_pages.files(say)
+    reference.files(say)
+    navigation(say)
+    return said
 
 
 def lay_out(found: dict[str, runs.Run], sources: Path, edition: Edition) -> None:

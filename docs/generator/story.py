@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +17,13 @@ import thalweg
 from docs.generator import charts
 from docs.generator.by_hand import five_iterations
 from docs.generator.runs import RATES
+from docs.generator.site import editions
 from docs.generator.surfaces import CAMEL, STRAIGHT, TILTED, Surface
 from docs.generator.walking import TRAIN_STEPS, Trained, train, walk
 from thalweg.explain import ENGLISH, Language
 from thalweg.linalg.newton_schulz import newton_schulz
 from thalweg.schedule import constant, linear, wsd
 
-FOLDER = Path(__file__).parents[1] / "images" / "story"
 #: the optimizers of the story: a class, and what else than its defaults
 CAST: dict[str, tuple[Any, dict[str, Any]]] = {
     "SGD": (thalweg.SGD, {}),
@@ -227,8 +226,9 @@ def _smooth(losses: list[float], share: float = 0.8) -> list[tuple[float, float]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or [*pictures()]
-    for file, draw in ((name, pictures()[name]) for name in wanted):
-        (FOLDER / f"{file}.svg").write_text(draw(), encoding="utf-8")
-        print(f"wrote {FOLDER / file}.svg", flush=True)
+    for edition in editions():
+        folder, drawn = edition.folder / "images" / "story", pictures(edition.say)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sys.argv[1:] or drawn:
+            (folder / f"{file}.svg").write_text(drawn[file](), encoding="utf-8")
+            print(f"wrote {folder / file}.svg", flush=True)

@@ -13,7 +13,7 @@ from docs.generator.check import problems
 from docs.generator.math import mathml
 from docs.generator.optimizer_pages import differences, page
 from docs.generator.schedule_pages import text_of
-from docs.generator.site import build
+from docs.generator.site import asked, build, editions, lay_out
 from docs.generator.surfaces import CAMEL, RAVINE, STRAIGHT, SURFACES, TILTED
 from docs.generator.walking import train, walk
 from tests.cases import CASES
@@ -32,6 +32,43 @@ def test_the_site_builds_and_nothing_is_wrong_with_it(tmp_path):
         assert (tmp_path / "site" / "optimizers" / f"{name.lower()}.html").exists()
     for name in schedule.schedules():
         assert (tmp_path / "site" / "schedules" / f"{name}.html").exists()
+
+
+@pytest.fixture(scope="module")
+def phrases():
+    return asked(runs.load())
+
+
+def test_another_language_is_a_folder_of_pages_and_a_table_of_phrases(tmp_path):
+    folder = tmp_path / "docs" / "zh"
+    folder.mkdir(parents=True)
+    table = '[phrases]\n"The step" = "一步"\n"Reference" = "参考"\n[docs]\n"step size" = "步长甲"\n'
+    (folder / "phrases.toml").write_text(table, encoding="utf-8")
+    (folder / "index.md").write_text("# 首页\n", encoding="utf-8")
+    english, chinese = editions(tmp_path / "docs")
+    lay_out(runs.load(), tmp_path / "zh", chinese)
+    pages = tmp_path / "zh" / "pages"
+    adamw = (pages / "optimizers" / "adamw.md").read_text(encoding="utf-8")
+    assert "## 一步" in adamw
+    assert "步长甲" in adamw
+    assert explain("adamw").text.strength not in adamw  # the words of thalweg/explain/zh.toml
+    assert (pages / "index.md").read_text(encoding="utf-8") == "# 首页\n"
+    assert (pages / "story.md").exists()  # in English, until it is translated
+    assert not (pages / "zh").exists()
+    settings = (tmp_path / "zh" / "zensical.toml").read_text(encoding="utf-8")
+    assert 'language = "zh"' in settings
+    assert '"参考"' in settings
+    assert english.say("The step") == "The step"
+
+
+@pytest.mark.parametrize("edition", editions()[1:], ids=lambda e: e.name)
+def test_every_phrase_of_the_site_is_translated(edition, phrases):
+    assert sorted(phrases - edition.say.phrases.keys()) == [], "add these to docs/zh/phrases.toml"
+
+
+def test_the_phrases_are_those_that_the_pages_ask_for(phrases):
+    assert {"The step", "Reference", "Around any optimizer", "learning rate", "**Strength:**"} <= phrases
+    assert 80 < len(phrases) < 400
 
 
 def test_formulas_become_mathml_and_code_stays():

@@ -103,7 +103,7 @@ def test_what_is_made_from_the_code_is_as_the_code_makes_it(page):
     text = page.read_text(encoding="utf-8")
     if "made: mistakes" in text and f"torch {'.'.join(torch.__version__.split('.')[:2])}" not in text:
         pytest.skip("another version of torch, whose messages are others")
-    assert made.filled(text) == text, "run make docs-pictures, or python -m docs.generator.made"
+    assert made.filled(text, made.language_of(page)) == text, "run make docs-pictures, or python -m docs.generator.made"
 
 
 def test_a_part_that_is_out_of_date_is_seen():
