@@ -124,6 +124,64 @@ def test_random_bits_look_random():
     assert ((bits ^ others) & 1).double().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
+def of_slot(slot, update=1, numel=1 << 17):
+    return counter_rng.draw(counter_rng.key(3, update), 7, slot)(numel)
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2])
+@pytest.mark.parametrize("half", [0, 16])
+def test_every_value_of_either_byte_is_as_frequent(slot, half):
+    drawn = of_slot(slot).view(-1, 32)[:, half : half + 16].flatten()
+    for byte in (drawn >> 8, drawn & 0xFF):
+        expected = len(byte) / 256
+        chi_square = ((byte.bincount(minlength=256) - expected) ** 2 / expected).sum().item()
+        assert abs(chi_square - 255) < 5 * (2 * 255) ** 0.5
+
+
+def correlation(a, b):
+    return torch.corrcoef(torch.stack([a.double(), b.double()]))[0, 1].abs().item()
+
+
+def test_neither_neighbours_nor_slots_nor_updates_follow_each_other():
+    mine = of_slot(0)
+    most = 5 / len(mine) ** 0.5  # five standard deviations
+    for lag in range(1, 70):
+        assert correlation(mine[:-lag], mine[lag:]) < most + (1 / 257 if lag == 16 else 0)
+    for other in (of_slot(1), of_slot(2), of_slot(0, update=2), of_slot(1, update=2)):
+        assert correlation(mine, other) < most
+        assert correlation(mine[:-16], other[16:]) < most + 1 / 257
+        assert correlation(mine[16:], other[:-16]) < most + 1 / 257
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8"])
+def test_steps_of_a_thousandth_of_a_code_move_a_state_as_fast_as_they_should(name):
+    of_code = 40.001  # between two codes, one in a thousand is the upper one
+    z = of_code / (127 if name == "int8" else 255)
+    x = torch.full((BLOCK * 2000,), z * (1 + z * z) / 2 if name == "int8" else z * z)
+    x[::BLOCK] = 1.0
+    f = Format(name, stochastic=True)
+    kept, draw = torch.zeros_like(x, dtype=f.dtype), counter_rng.draw(counter_rng.key(0, 1), 0, 1)
+    f.encode(x, kept, f.new_beside(kept), draw)
+    codes = kept.view(-1, BLOCK)[:, 1:].double()
+    off = 127 * 1.2e-4 if name == "int8" else 1e-4  # of the fitted inverse
+    assert codes.mean().item() == pytest.approx(of_code, abs=off + 5 * (0.02 / codes.numel()) ** 0.5)
+    if name == "uint8":
+        assert (codes == 41).double().mean().item() == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(7, 45), (5, 3, 11), (40, 129)])
+def test_rows_that_begin_anywhere_are_rounded_by_the_bits_of_their_elements(shape):
+    ours = {}
+    for backend in ("eager", "cpu"):
+        p = torch.nn.Parameter(torch.linspace(0.5, 1.5, torch.Size(shape).numel()).view(shape).bfloat16())
+        optimizer = thalweg.SGD([p], lr=1e-3, rounding="stochastic", centralize=True, backend=backend)
+        for step in range(4):
+            p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(step)).bfloat16()
+            optimizer.step()
+        ours[backend] = p.detach().float()
+    assert (ours["eager"] == ours["cpu"]).double().mean() > 0.99
+
+
 def test_no_two_streams_are_alike():
     keys = {
         counter_rng.stream(counter_rng.key(seed, update), p, slot)

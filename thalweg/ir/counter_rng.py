@@ -1,7 +1,9 @@
 """Random bits by counting: the same for a seed on every backend, for any number of threads and any cut of the work.
 
 The bits of an element are a hash of (seed, update, parameter, what is stored, position in memory); nothing is kept
-between draws.
+between draws. A hash has 32 bits and rounding takes 16, so that two stored tensors, and two elements 16 apart, share
+one: each of the four takes another two of its bytes. Two of them have at most one byte in common, which is the upper
+of the one and the lower of the other: they correlate by 1/257.
 """
 
 from __future__ import annotations
@@ -45,8 +47,15 @@ def stream(key: int, parameter: int, slot: int) -> int:
 
 
 def bits(start: int, numel: int, device: torch.device | str = "cpu") -> Tensor:
-    """The hash of each element, as int64 in [0, 2³²)."""
-    x = (torch.arange(numel, dtype=torch.int64, device=device) * 0x9E3779B9 + start) & MASK
+    """The hash that each element shares with the one 16 on, turned by a byte for the second, as int64 in [0, 2³²)."""
+    i = torch.arange(numel, dtype=torch.int64, device=device)
+    x = words(start, i // 32 * 16 + i % 16)
+    return torch.where(i & 16 == 0, x, x >> 8 | (x & 0xFF) << 24)
+
+
+def words(start: int, i: Tensor) -> Tensor:
+    """The hash of each of these numbers, as int64 in [0, 2³²)."""
+    x = (i * 0x9E3779B9 + start) & MASK
     x = x ^ (x >> 16)
     x = x * 0x21F0AAAD & MASK
     x = x ^ (x >> 15)
@@ -62,7 +71,8 @@ def draw(key: int, parameter: int, slot: int, device: torch.device | str = "cpu"
 
 def normal(key: int, parameter: int, shape: torch.Size, device: torch.device | str = "cpu") -> Tensor:
     """Standard normal numbers in float64, one for each element of one parameter (Box & Muller 1958)."""
-    pairs = bits(stream(key, parameter, NORMAL), 2 * shape.numel(), device).double().view(2, -1)
+    i = torch.arange(2 * shape.numel(), dtype=torch.int64, device=device)
+    pairs = words(stream(key, parameter, NORMAL), i).double().view(2, -1)
     radius = ((pairs[0] + 0.5) / 2**32).log().mul(-2).sqrt()
     return (radius * (pairs[1] * (2 * math.pi / 2**32)).cos()).view(shape)
 

@@ -19,6 +19,9 @@ from thalweg.runtime.tensors import is_dense
 #: elements that share one scale in the 8-bit formats
 BLOCK = 128
 
+#: a code of 8 bits is found with 16 bits behind the point, to which random bits are added
+POINT = 1 << 16
+
 PLAIN = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -131,14 +134,13 @@ class Format:
         padded = torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
         scales = padded.abs().amax(1)
         beside.copy_(scales)
-        z = padded * torch.where(scales > 0, 1 / scales, 0.0)[:, None]
-        code = z * 255 if self.name == "uint8" else companded(z) * 127
-        code = code.view(-1)[: flat.numel()]
-        up = draw(flat.numel()).to(flat.device).float() * 2.0**-16
-        code = (code + up).floor().nan_to_num(0.0)  # the scale is NaN too, and so will be what is decoded
+        units = 255 * POINT - 4 if self.name == "uint8" else 1.0  # rounded, the largest is still below 255
+        z = padded * torch.where(scales > 0, units / scales, 0.0)[:, None]
+        code = (z if self.name == "uint8" else companded(z) * (127 * POINT)).view(-1)[: flat.numel()]
+        code = code.nan_to_num(0.0).to(torch.int32)  # of a NaN the scale is NaN too, and so will be what is decoded
         if self.name == "uint8":
-            # a denominator that is not zero stays so
-            code = torch.where((flat > 0) & (code < 1), 1.0, code.clamp(max=255.0))
+            code = torch.where(flat > 0, code.clamp(min=POINT), code)  # a denominator that is not zero stays so
+        code = (code + draw(flat.numel()).to(flat.device, torch.int32)) >> 16
         kept.copy_(_like(code, kept))
 
 

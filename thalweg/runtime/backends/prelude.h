@@ -142,12 +142,28 @@ static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t pair)
 {
     return mix(key ^ mix(tensor * 8 + pair + 1));
 }
-/* 32 random bits for each of n elements, and half of them */
+/* 32 random bits for each of n elements, and half of them; there is room for whole groups of 32. Elements 16 apart share
+   a hash, which the second takes turned by a byte. */
+INLINE uint32_t turned(uint32_t x) { return x >> 8 | x << 24; }
 INLINE void draw(uint32_t stream, int64_t at, int64_t n, uint32_t *restrict bits)
 {
-    const uint32_t first = (uint32_t)at * 0x9E3779B9u + stream;
-    SIMD()
-    for (int64_t i = 0; i < n; i++) bits[i] = mix((uint32_t)i * 0x9E3779B9u + first);
+    if (at % 32 == 0) {
+        for (int64_t i = 0; i < n; i += 32) {
+            const uint32_t first = (uint32_t)((at + i) / 2) * 0x9E3779B9u + stream;
+            uint32_t *restrict const here = bits + i, *restrict const there = here + 16;
+            SIMD()
+            for (int64_t j = 0; j < 16; j++) {
+                const uint32_t x = mix((uint32_t)j * 0x9E3779B9u + first);
+                here[j] = x;
+                there[j] = turned(x);
+            }
+        }
+        return;
+    }
+    for (int64_t i = at; i < at + n; i++) {  /* rows begin anywhere */
+        const uint32_t x = mix((uint32_t)(i / 32 * 16 + i % 16) * 0x9E3779B9u + stream);
+        bits[i - at] = i & 16 ? turned(x) : x;
+    }
 }
 #define HALF(bits, shift) ((bits) >> (shift) & 0xFFFF)
 
@@ -171,7 +187,7 @@ INLINE void encode_bfloat16_at_random(const T *restrict y, int64_t n, uint16_t *
     SIMD()
     for (int64_t i = 0; i < n; i++) {
         const uint32_t u = as_bits(y[i]);
-        x[i] = y[i] != y[i] ? 0x7FC0 : (uint16_t)((u + (is_finite(u) ? HALF(bits[i], shift) : 0)) >> 16);
+        x[i] = y[i] != y[i] ? 0x7FC0 : (uint16_t)((u + HALF(bits[i], shift)) >> 16);  /* infinity has no bits to carry */
     }
 }
 /* on x86, gcc knows _Float16 from 12 on and clang from 15 on; where nothing stands in for it, kernels of float16 do not
@@ -224,9 +240,9 @@ INLINE void encode_split16(const T *restrict y, int64_t n, uint16_t *restrict hi
 {
     SIMD()
     for (int64_t i = 0; i < n; i++) {
-        const uint32_t u = as_bits(y[i]), top = y[i] != y[i] ? 0x7FC0 : (u + (is_finite(u) ? 0x8000u : 0)) >> 16;
+        const uint32_t u = y[i] != y[i] ? 0x7FC00000 : as_bits(y[i]), top = (u + 0x8000) >> 16;
         high[i] = (uint16_t)top;
-        low[i] = is_finite(u) ? (int16_t)(u - (top << 16)) : 0;
+        low[i] = (int16_t)(u - (top << 16));  /* of what is not finite 0 */
     }
 }
 /* by way of 16 bits: bytes beside numbers would make the compiler widen all of them fourfold */
@@ -243,8 +259,7 @@ INLINE void encode_split8(const T *restrict y, int64_t n, uint16_t *restrict hig
     int16_t wide[MOST];
     SIMD()
     for (int64_t i = 0; i < n; i++) {
-        const uint32_t u = as_bits(y[i]);
-        rounded[i] = is_finite(u) ? as_float((u + 0x80) & ~0xFFu) : y[i];
+        rounded[i] = y[i] != y[i] ? y[i] : as_float((as_bits(y[i]) + 0x80) & ~0xFFu);
     }
     encode_split16(rounded, n, high, wide);
     SIMD()
@@ -283,8 +298,10 @@ INLINE void decode_product(T *restrict y, int64_t n, Product *restrict x)
     }
 }
 
-/* the formats of a block with one scale, its largest element */
-static float largest(const T *restrict y, int64_t n)
+/* the formats of a block with one scale, its largest element; a code is found with 16 bits behind the point, to which
+   random bits are added: a denominator that is not zero stays so */
+#define POINT 65536.0f
+INLINE float largest(const T *restrict y, int64_t n)
 {
     uint32_t most = 0;  /* bits of |x| are ordered like it, and NaN is above all */
     SIMD(reduction(max: most))
@@ -294,16 +311,16 @@ static float largest(const T *restrict y, int64_t n)
     }
     return as_float(most);
 }
-static void decode_int8(T *restrict y, int64_t n, const int8_t *restrict code, const float *restrict scale)
+INLINE void decode_int8(T *restrict y, int64_t n, const int8_t *restrict code, const float *restrict scale)
 {
-    const float top = *scale;
+    const float linear = *scale * (0.5f / 127), cubic = *scale * (0.5f / (127 * 127 * 127));
     SIMD()
     for (int64_t i = 0; i < n; i++) {
-        const float z = code[i] * (1.0f / 127);
-        y[i] = z * (0.5f + 0.5f * z * z) * top;
+        const float z = code[i];
+        y[i] = z * (linear + cubic * (z * z));
     }
 }
-static void encode_int8_at_random(const T *restrict y, int64_t n, int8_t *restrict code, float *restrict scale,
+INLINE void encode_int8_at_random(const T *restrict y, int64_t n, int8_t *restrict code, float *restrict scale,
                                   const uint32_t *restrict bits, int shift)
 {
     const float top = largest(y, n), unit = top > 0 ? 1 / top : 0;
@@ -311,29 +328,28 @@ static void encode_int8_at_random(const T *restrict y, int64_t n, int8_t *restri
     SIMD()
     for (int64_t i = 0; i < n; i++) {
         const float z = (float)y[i] * unit, a = fabsf(z);
-        const float over = z * (2 + a * (6.2869f + 11.4696f * a)), under = 1 + a * (3.0840f + a * (10.9547f + 4.7196f * a));
-        code[i] = (int8_t)(int32_t)floorf(over / under * 127 + up(HALF(bits[i], shift)));
+        const float over = POINT * 254 + a * (POINT * 127 * 6.2869f + POINT * 127 * 11.4696f * a);
+        const float under = 1 + a * (3.0840f + a * (10.9547f + 4.7196f * a));
+        code[i] = (int8_t)(((int32_t)(z * over / under) + (int32_t)HALF(bits[i], shift)) >> 16);
     }
 }
-static void decode_uint8(T *restrict y, int64_t n, const uint8_t *restrict code, const float *restrict scale)
+INLINE void decode_uint8(T *restrict y, int64_t n, const uint8_t *restrict code, const float *restrict scale)
 {
-    const float top = *scale;
+    const float unit = *scale * (1.0f / 255);
     SIMD()
     for (int64_t i = 0; i < n; i++) {
-        const float root = code[i] * (1.0f / 255) * top;
+        const float root = code[i] * unit;
         y[i] = root * root;
     }
 }
-static void encode_uint8_at_random(const T *restrict root, int64_t n, uint8_t *restrict code, float *restrict scale,
+INLINE void encode_uint8_at_random(const T *restrict root, int64_t n, uint8_t *restrict code, float *restrict scale,
                                    const uint32_t *restrict bits, int shift)
 {
-    const float top = largest(root, n), unit = top > 0 ? 255 / top : 0;
+    const float top = largest(root, n), unit = top > 0 ? (POINT * 255 - 4) / top : 0;  /* rounded, still below 255 */
     *scale = top;
     SIMD()
     for (int64_t i = 0; i < n; i++) {
-        const int32_t least = root[i] > 0;  /* a denominator that is not zero stays so */
-        const int32_t q = (int32_t)((float)root[i] * unit + up(HALF(bits[i], shift)));
-        const int32_t some = q > least ? q : least;
-        code[i] = (uint8_t)(some > 255 ? 255 : some);
+        const int32_t q = (int32_t)((float)root[i] * unit), least = root[i] > 0 ? (int32_t)POINT : 0;
+        code[i] = (uint8_t)(((q > least ? q : least) + (int32_t)HALF(bits[i], shift)) >> 16);
     }
 }

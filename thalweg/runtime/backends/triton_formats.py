@@ -61,8 +61,9 @@ def stream(key, tensor, pair: tl.constexpr):
 
 @triton.jit
 def bits(start, i):
-    """32 bits an element."""
-    return mix(i.to(tl.uint32) * 0x9E3779B9 + start)
+    """32 bits an element; those 16 apart share a hash, which the second takes turned by a byte."""
+    x = mix((i // 32 * 16 + i % 16).to(tl.uint32) * 0x9E3779B9 + start)
+    return tl.where((i & 16) == 0, x, (x >> 8) | (x << 24))
 
 
 # -- formats --------------------------------------------------------------------------------------------------------
@@ -165,12 +166,6 @@ def from_uint8(code, scale):
 
 
 @triton.jit
-def up(random):
-    """16 bits as a number in [0, 1)."""
-    return random.to(tl.int32).to(tl.float32) * 0.0000152587890625
-
-
-@triton.jit
 def largest(x):
     """Of each row of magnitudes; bits of a positive float are ordered like it, and NaN is above all."""
     return tl.max((as_bits(x) & 0x7FFFFFFF).to(tl.int32), axis=1).to(tl.float32, bitcast=True)
@@ -186,9 +181,9 @@ def encode_int8(x, random, mask):
     a = tl.abs(z)
     over = z * (2.0 + a * (6.2869 + 11.4696 * a))
     under = 1.0 + a * (3.0840 + a * (10.9547 + 4.7196 * a))
-    q = tl.floor(tl.div_rn(over, under) * 127.0 + up(tl.reshape(random, (rows, BLOCK_8))))
-    code = tl.where(q == q, q, 0.0).to(tl.int32).to(tl.int8)
-    return tl.reshape(code, (rows * BLOCK_8,)), scale
+    q = tl.div_rn(over, under) * (127.0 * 65536.0)  # with 16 bits behind the point
+    code = (tl.where(q == q, q, 0.0).to(tl.int32) + tl.reshape(random, (rows, BLOCK_8)).to(tl.int32)) >> 16
+    return tl.reshape(code.to(tl.int8), (rows * BLOCK_8,)), scale
 
 
 @triton.jit
@@ -197,11 +192,11 @@ def encode_uint8(x, random, mask):
     rows: tl.constexpr = x.shape[0] // BLOCK_8
     root = tl.sqrt_rn(tl.reshape(tl.where(mask, x.to(tl.float32), 0.0), (rows, BLOCK_8)))
     scale = largest(root)
-    stretch = tl.where(scale > 0, tl.div_rn(255.0, tl.where(scale > 0, scale, 1.0)), 0.0)
-    q = tl.floor(root * stretch[:, None] + up(tl.reshape(random, (rows, BLOCK_8))))
-    q = tl.where(q == q, tl.minimum(q, 255.0), 0.0)
-    q = tl.where((root > 0) & (q < 1.0), 1.0, q)  # a denominator that is not zero stays so
-    return tl.reshape(q.to(tl.int32).to(tl.uint8), (rows * BLOCK_8,)), scale
+    stretch = tl.where(scale > 0, tl.div_rn(255.0 * 65536.0 - 4.0, tl.where(scale > 0, scale, 1.0)), 0.0)
+    q = root * stretch[:, None]  # with 16 bits behind the point, and rounded still below 255
+    q = tl.maximum(tl.where(q == q, q, 0.0), tl.where(root > 0, 65536.0, 0.0))  # what is not zero stays so
+    code = (q.to(tl.int32) + tl.reshape(random, (rows, BLOCK_8)).to(tl.int32)) >> 16
+    return tl.reshape(code.to(tl.uint8), (rows * BLOCK_8,)), scale
 
 
 @triton.jit
