@@ -1,6 +1,7 @@
 """The whole benchmark on tiny works: what its rows hold, and that whatever fails is a row or a note."""
 
 import json
+import sys
 from typing import get_type_hints
 
 import pytest
@@ -11,16 +12,18 @@ from tests.fixtures import needs_compiler
 from thalweg import optim
 from thalweg._base.errors import ThalwegError
 from thalweg.bench import BenchResult, BenchRow, WholeStep, bench, entrants, first_step, peers, rows, torchs, works
+from thalweg.bench.first_step import FirstStep, FirstSteps
 from thalweg.bench.turns import Times
 
 TINY = 0.002
+FIRST = FirstSteps(FirstStep(0.1, 0.5, 6.0), FirstStep(0.01, 0.25, 5.0), FirstStep(2.5, 2.6, 155.0))
 FEW = {"optimizers": ["AdamW"], "works_": ["small"], "budget": 1e-6, "scale": TINY}
 
 
 @pytest.fixture(autouse=True)
 def _without(monkeypatch):
     """No fresh processes and no installed peers."""
-    monkeypatch.setattr("thalweg.bench.benchmark.first_steps", lambda *_: (0.5, 0.25))
+    monkeypatch.setattr("thalweg.bench.benchmark.first_steps", lambda *_: FIRST)
     monkeypatch.setattr(peers, "installed", lambda: ({}, {}))
 
 
@@ -46,7 +49,10 @@ def test_rows_hold_what_they_promise():
         assert row["torch_kind"] == "fused"
         assert row["dtype"] == row["state_dtype"] == "float32"
         assert row["state_bytes_per_param"] >= 8
-    assert next(row for row in plain if row["work"] == "small")["first_step_cold"] == 0.5
+    small = next(row for row in plain if row["work"] == "small")
+    assert (small["first_step_cold"], small["first_step_warm"], small["torch_first_step"]) == (0.5, 0.25, 2.6)
+    assert (small["constructor"], small["torch_constructor"]) == (0.01, 2.5)
+    assert (small["first_step_megabytes"], small["torch_first_step_megabytes"]) == (5.0, 155.0)
     step = result["whole_step"][0]
     assert (step["optimizer"], step["torch_kind"]) == ("AdamW", "fused")
     assert step["vs_torch"] == pytest.approx(step["torch_ms"] / step["ms"], rel=0.9)
@@ -252,8 +258,10 @@ def test_ctrl_c_keeps_what_was_measured(monkeypatch):
 
 
 def test_the_first_step_is_timed_in_a_process_of_its_own(capfd):
-    cold, warm = first_step.first_steps("SGD", "small", "float32", 1, TINY)
-    assert cold > 0
-    assert warm > 0
+    steps = first_step.first_steps("SGD", "small", "float32", 1, TINY)
+    assert all(0 < step.constructor < step.seconds for step in steps)
+    if sys.platform == "linux":
+        assert steps.torch.megabytes > steps.warm.megabytes >= 0  # torch's constructor imports its compiler
+    assert first_step.first_steps("Lion", "small", "float32", 1, TINY).torch is None
     with pytest.raises(ThalwegError, match=r"the first step of NoSuch failed: .*NoSuch"):
         first_step.first_steps("NoSuch", "small", "float32", 1, TINY)

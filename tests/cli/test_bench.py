@@ -9,11 +9,13 @@ from PIL import Image
 from rich.console import Console
 
 from thalweg.bench import peers, rows, works
+from thalweg.bench.first_step import FirstStep, FirstSteps
 from thalweg.bench.machine import machine
 from thalweg.bench.rows import BenchCase
 from thalweg.cli.app import app
 from thalweg.cli.bench import show
 
+FIRST = FirstSteps(FirstStep(0.1, 0.5, 6.0), FirstStep(0.01, 0.25, 5.0), FirstStep(2.5, 2.6, 155.0))
 TINY = ["bench", "--scale", "0.002", "--budget", "1e-6", "--optimizers", "adamw,rmsprop"]
 
 
@@ -21,7 +23,7 @@ TINY = ["bench", "--scale", "0.002", "--budget", "1e-6", "--optimizers", "adamw,
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.setattr("thalweg.bench.benchmark.first_steps", lambda *_: (0.5, 0.25))
+    monkeypatch.setattr("thalweg.bench.benchmark.first_steps", lambda *_: FIRST)
     monkeypatch.setattr(peers, "installed", lambda: ({}, {"timm": "ImportError: old"}))
 
 
@@ -35,7 +37,16 @@ def test_table_json_and_picture(tmp_path):
     written = json.loads((tmp_path / "b.json").read_text())
     assert {row["optimizer"] for row in written["rows"]} == {"AdamW", "RMSprop"}
     assert written["whole_step"]
-    for words in ("gpt: a GPT-2", "scalars: 50,000", "whole step", "(fused)", "0.50, 0.25 s", "timm is installed but"):
+    for words in (
+        "gpt: a GPT-2",
+        "scalars: 50,000",
+        "whole step",
+        "(fused)",
+        "0.50, 0.25 s",
+        "0.01, 2.50 s",
+        "5, 155 MB",
+        "timm is installed but",
+    ):
         assert words in result.output
     assert max(map(len, result.output.splitlines())) <= 110
     with Image.open(tmp_path / "b.png") as picture:

@@ -272,11 +272,14 @@ def _first(run: _Run, name: str, work: str, found: list[BenchRow]) -> None:
     if row is None:
         return
     try:
-        row["first_step_cold"], row["first_step_warm"] = first_steps(
-            name, work, run.dtype, run.threads, run.scale, run.device
-        )
+        steps = first_steps(name, work, run.dtype, run.threads, run.scale, run.device)
     except (ThalwegError, ValueError) as error:
         row["note"] = "; ".join(filter(None, (row["note"], str(error))))
+        return
+    row["first_step_cold"], row["first_step_warm"] = steps.cold.seconds, steps.warm.seconds
+    row["constructor"], row["first_step_megabytes"] = steps.warm.constructor, steps.warm.megabytes
+    if steps.torch is not None:
+        row["torch_constructor"], row["torch_first_step"], row["torch_first_step_megabytes"] = steps.torch
 
 
 def _whole(run: _Run, name: str) -> WholeStep:

@@ -40,6 +40,13 @@ class BenchRow(TypedDict):
     #: seconds from constructor to the end of the first step in a fresh process: empty cache of kernels, filled cache
     first_step_cold: float | None
     first_step_warm: float | None
+    #: of these, with the filled cache, in the constructor; and megabytes by which the process grew
+    constructor: float | None
+    first_step_megabytes: float | None
+    #: the same of torch's
+    torch_first_step: float | None
+    torch_constructor: float | None
+    torch_first_step_megabytes: float | None
     state_bytes_per_param: float | None
     note: str
 

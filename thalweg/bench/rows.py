@@ -88,7 +88,9 @@ def nothing(case: BenchCase, note: str) -> BenchRow:
         "ceiling_ms": None, "ceiling_fraction": None, "bytes_per_param": None,
         "vs_torch": None, "torch_ms": None, "torch_host_ms": None, "torch_device_ms": None,
         "torch_kind": None, "vs_peers": {},
-        "first_step_cold": None, "first_step_warm": None, "state_bytes_per_param": None, "note": note,
+        "first_step_cold": None, "first_step_warm": None, "constructor": None, "first_step_megabytes": None,
+        "torch_first_step": None, "torch_constructor": None, "torch_first_step_megabytes": None,
+        "state_bytes_per_param": None, "note": note,
     }  # fmt: skip
 
 

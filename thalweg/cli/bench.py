@@ -142,6 +142,10 @@ def _table(rows: list[BenchRow]) -> Table:
             else "–"
             for row in rows
         ],
+        "constructor": [_beside(row["constructor"], row["torch_constructor"], ".2f", "s") for row in rows],
+        "memory": [
+            _beside(row["first_step_megabytes"], row["torch_first_step_megabytes"], ".0f", "MB") for row in rows
+        ],
         "state": [f"{number(row['state_bytes_per_param'], '.3g')} B" for row in rows],
     }
     return _columns(cells, left=("optimizer", "backend", "× torch", "× peers"))
@@ -159,6 +163,11 @@ def _columns(cells: dict[str, list[str]], left: tuple[str, ...]) -> Table:
     for values in zip(*shown.values(), strict=True):
         table.add_row(*values)
     return table
+
+
+def _beside(mine: float | None, theirs: float | None, form: str, unit: str) -> str:
+    """``0.01, 2.61 s``: ours, and torch's where there is one."""
+    return "–" if mine is None else ", ".join(format(x, form) for x in (mine, theirs) if x is not None) + f" {unit}"
 
 
 def _against(row: BenchRow | WholeStep | ChangingStep) -> str:
