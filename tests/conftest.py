@@ -1,5 +1,4 @@
 import os
-import shutil
 import sys
 
 import hypothesis
@@ -18,20 +17,6 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thalweg")
 # without a GPU, Triton's kernels run in its interpreter, which must be switched on before Triton is first imported
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-
-
-def _in_memory(folder="/dev/shm", room=2**30):
-    """Whether this is a folder in memory with a gigabyte free, from which libraries may be loaded."""
-    return (
-        os.access(folder, os.W_OK)
-        and not os.statvfs(folder).f_flag & os.ST_NOEXEC
-        and shutil.disk_usage(folder).free > room
-    )
-
-
-# a race commits each of its runs, and a disk may take ten milliseconds for that
-if sys.platform == "linux" and _in_memory():
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 
 @pytest.fixture(autouse=True)
