@@ -26,6 +26,8 @@ SPELLINGS = {
     r"\bigl": r"\left",
     r"\bigr": r"\right",
     r"\nolimits": "",
+    r"\Big": "",
+    r"\textstyle": "",
     r"\lvert": "|",
     r"\rvert": "|",
     r"\tfrac": r"\frac",

@@ -49,7 +49,7 @@ def page(about: Explanation, run: Run | None, say: Language = ENGLISH) -> str:
     """All that is said of an optimizer."""
     text = say.words(about.name, about.text)
     parts = [f"# {about.name}", markdown(text.idea), _lineage(about, say)]
-    parts += [f"## {say('The step')}", *_formula(about, say), *map(markdown, text.notes)]
+    parts += [f"## {say('The step')}", *_formula(about, say), *_body(about, text.body, say)]
     parts += [f"## {say('When to take it')}", _said(say("**Strength:**"), text.strength)]
     parts += [_said(say("**Weakness:**"), text.weakness)]
     parts += [f"## {say('Use it')}", f"```python\n{usage.lines(about.name, run)}```"]
@@ -62,6 +62,13 @@ def page(about: Explanation, run: Run | None, say: Language = ENGLISH) -> str:
     if text.source:
         parts += [f"## {say('Source')}", markdown(text.source)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _body(about: Explanation, body: str, say: Language) -> list[str]:
+    """The class's own words, which begin with the formula as its paper has it."""
+    if not body or about.formula is None:
+        return [markdown(body)]
+    return [say("In the notation of its paper:") if body.startswith("$$") else "", markdown(body)]
 
 
 def _said(label: str, text: str) -> str:
@@ -85,7 +92,7 @@ def _settings(about: Explanation, say: Language) -> list[str]:
 
 def _formula(about: Explanation, say: Language) -> list[str]:
     if about.formula is None:
-        return [f"$$\n{math}\n$$" for math in about.text.math]
+        return [] if say.words(about.name, about.text).body else [f"$$\n{math}\n$$" for math in about.text.math]
     said = say("This is rendered from the graph that every backend runs:")
     rows = [[symbol, markdown(meaning)] for symbol, meaning in legend(about, say)]
     vectors = [say(OF_VECTORS), f"$$\n{about.of_vectors.latex}\n$$"] if about.of_vectors else []

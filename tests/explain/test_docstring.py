@@ -53,6 +53,7 @@ def test_all_parts_are_found():
         strength="fast.",
         weakness="none: it is perfect.",
         source='A & B 2020, "Title", algorithm 1 (part), https://arxiv.org/abs/1234.56789; C 2021, https://other.example',
+        body="$$a = b$$ with more.\n\nA note.",
     )
     assert found.paper == "https://arxiv.org/abs/1234.56789"
     assert found.citation == 'A & B 2020, "Title", algorithm 1 (part)'

@@ -30,6 +30,7 @@ class Words:
         idea: the first paragraph.
         math: its displayed formulas, in LaTeX.
         notes: the paragraphs between the idea and the labelled lines, without displayed formulas and arguments.
+        body: the same paragraphs with their formulas in place, as Markdown.
         parent: name of the optimizer that it extends; empty for a root.
         adds: what it adds to that.
         strength, weakness: when to take it, and when not to.
@@ -46,6 +47,7 @@ class Words:
     weakness: str = ""
     source: str = ""
     differs: str = ""
+    body: str = ""
 
     @property
     def paper(self) -> str:
@@ -79,6 +81,7 @@ def words(cls: type) -> Words:
         weakness=labelled.get("Weakness", ""),
         source=labelled.get("Source", ""),
         differs=labelled.get("Differs", ""),
+        body=_body(body),
     )
 
 
@@ -89,6 +92,12 @@ def _labelled(text: str) -> dict[str, str]:
     for match, end in zip(_LABELLED.finditer(text), ends[1:], strict=True):
         found[match[1]] = _joined(re.split(r"\n\s*\n", text[match.end() : end])[0])
     return found
+
+
+def _body(text: str) -> str:
+    """What follows the idea; code that stands in keeps its lines."""
+    _, *paragraphs = re.split(r"\n\s*\n", text.strip()) or [""]
+    return "\n\n".join(p.rstrip() if p.startswith("    ") else _joined(p) for p in paragraphs if p.strip())
 
 
 def _joined(paragraph: str) -> str:

@@ -49,6 +49,7 @@ class Language:
         return replace(
             text,
             notes=(),
+            body="",
             idea=entry.get("idea", text.idea),
             adds=entry.get("adds", text.adds),
             strength=entry.get("strength", text.strength),

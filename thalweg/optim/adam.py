@@ -11,7 +11,7 @@ from thalweg.rule import Optimizer, count, hyper, number, ops, state
 
 
 class Adam(Optimizer):
-    r"""The mean gradient over its root mean square, both freed of their start at zero; about ±lr per weight and step.
+    r"""Adam divides the mean gradient by its root mean square, both corrected for their start: about ±lr per weight.
 
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2, \quad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
@@ -55,7 +55,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    r"""Adam whose weight decay shrinks the weights themselves, so that it is not divided by the gradient's size.
+    r"""AdamW is Adam whose weight decay shrinks the weights themselves, so it is not divided by the gradient's size.
 
     $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ where $u_t$ is Adam's. It steps as ``torch.optim.AdamW``.
 

@@ -12,7 +12,7 @@ from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 class Adagrad(Optimizer):
-    r"""The gradient over the root of the sum of all its squares: rare directions keep long steps.
+    r"""Adagrad divides the gradient by the root of the sum of all its squares: rare directions keep long steps.
 
     $$G_t = G_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{G_t} + \epsilon} \cdot \frac{1}{1 + (t-1)\eta}$$
 
@@ -81,7 +81,7 @@ class Adadelta(Optimizer):
 
 
 class RMSprop(Optimizer):
-    r"""The gradient over the root of its running mean square, so that steep and flat directions move alike.
+    r"""RMSprop divides the gradient by the root of its running mean square, so the scale of a gradient does not matter.
 
     $$v_t = \alpha v_{t-1} + (1-\alpha) g_t^2, \qquad u_t = g_t / (\sqrt{v_t} + \epsilon)$$
 

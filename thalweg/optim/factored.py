@@ -104,8 +104,8 @@ class _Factored(Optimizer):
 
 
 class Adafactor(_Factored):
-    r"""Adam without a mean, whose second moment is a product of one row and one column, and whose step goes by the
-    size of the weights. A model trains with almost no state.
+    r"""Adafactor is Adam without a mean: its second moment is a product of one row and one column, and its step goes by
+    the size of the weights. A model trains with almost no state.
 
     $$R_t = \hat\beta_t R_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{rows}}, \quad
     C_t = \hat\beta_t C_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{columns}}, \quad

@@ -38,7 +38,7 @@ def update_scale(ps: list[Tensor], adjust_lr_fn: str | None) -> list[float]:
 
 
 class Muon(Optimizer):
-    r"""Momentum whose matrix is replaced by its orthogonal factor: every direction of the layer moves equally far.
+    r"""Muon replaces a matrix of momentum by its orthogonal factor, so every direction of the layer moves equally far.
 
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
     W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$

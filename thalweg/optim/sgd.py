@@ -12,7 +12,7 @@ from thalweg.rule import Optimizer, count, hyper, number, ops, state
 
 
 class SGD(Optimizer):
-    r"""Against the gradient; with momentum, along a running sum of gradients, which averages noise out of the path.
+    r"""SGD steps against the gradient; with momentum, along a running sum of gradients, which averages out some noise.
 
     $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ or, with Nesterov, $u_t = g_t + \mu b_t$.
 
@@ -56,7 +56,7 @@ class SGD(Optimizer):
 
 
 class Momentum(SGD):
-    r"""SGD along a running sum of gradients: what points back and forth cancels, what points one way adds up.
+    r"""Momentum steps along a running sum of gradients: what points back and forth cancels, what agrees adds up.
 
     $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$
 
@@ -78,7 +78,7 @@ class Momentum(SGD):
 
 
 class Nesterov(SGD):
-    r"""Momentum that looks at the slope where the running sum is about to lead, and so corrects itself a step earlier.
+    r"""Nesterov's momentum looks at the slope where the running sum is about to lead, and so corrects itself earlier.
 
     $$b_t = \mu b_{t-1} + g_t, \qquad u_t = g_t + \mu b_t$$
 

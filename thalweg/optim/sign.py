@@ -11,7 +11,7 @@ from thalweg.rule import Optimizer, hyper, state
 
 
 class Lion(Optimizer):
-    r"""The sign of a mean that leans on the new gradient, while the mean that is kept forgets more slowly.
+    r"""Lion takes the sign of a mean that leans on the new gradient; the mean that it keeps forgets more slowly.
 
     $$u_t = \operatorname{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t), \qquad m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t$$
 

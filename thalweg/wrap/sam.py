@@ -19,7 +19,7 @@ TINY = 1e-12
 
 
 class SAM(Wrapper):
-    r"""Looks for flat minima: climbs to the worst point within ρ, and takes its gradient for the step down from w.
+    r"""SAM looks for flat minima: it climbs to the worst point within ρ, and takes its gradient for the step from w.
 
     $$\epsilon = \rho\,\frac{g}{\lVert g \rVert}, \quad g = \nabla L(w); \qquad
     w \leftarrow w - \text{the inner step with } \nabla L(w + \epsilon)$$
