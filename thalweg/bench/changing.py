@@ -210,7 +210,7 @@ def _tensor_rates(groups: list[dict[str, Any]], t: int) -> None:
 
 
 def _experts(count: int, active: int) -> Any:
-    """Two tensors each, and 40 that always have gradients."""
+    """Two tensors each, and 40 that always have gradients; at the first step all have, so that all have states."""
 
     def make(build: Build, kit: Kit) -> Changing:
         dense, experts = kit.params(40, 4096), [kit.params(2, 4096) for _ in range(kit.count(count))]
@@ -220,7 +220,7 @@ def _experts(count: int, active: int) -> Any:
         def change(t: int) -> None:
             on = set(torch.randperm(len(experts), generator=drawn)[: kit.count(active)].tolist())
             for i, (expert, own) in enumerate(zip(experts, gradients, strict=True)):
-                _give(expert, own if i in on else [None] * len(own))
+                _give(expert, own if i in on or t == 0 else [None] * len(own))
 
         return Changing([build(dense + [p for expert in experts for p in expert])], change)
 
