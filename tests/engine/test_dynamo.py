@@ -6,6 +6,7 @@ from torch import nn
 
 import thalweg
 from tests.fixtures import on_backends, same, with_rules
+from tests.processes import python
 
 
 def model():
@@ -88,3 +89,24 @@ def test_a_compiled_model_is_trained(backend):
             n(torch.ones(2, 4)).square().mean().backward()
             optimizer.step()
     assert same(net.parameters(), other.parameters(), within=1e-6)
+
+
+UNCOMPILED = """
+import sys, torch, thalweg
+net = torch.nn.Linear(3, 3)
+def loss():
+    optimizer.zero_grad()
+    loss = net(torch.ones(2, 3)).square().mean()
+    loss.backward()
+    return loss
+for make in (thalweg.AdamW, thalweg.LBFGS, lambda params: thalweg.SAM(thalweg.SGD(params))):
+    optimizer = make(net.parameters())
+    optimizer.step(loss)
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+    print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_training_that_nobody_compiles_does_not_load_the_compiler():
+    assert python(UNCOMPILED).split() == ["False"] * 3

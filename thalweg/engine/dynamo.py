@@ -30,7 +30,6 @@ def uncompiled(function: F) -> F:
     return cast(F, call)
 
 
-#: torch's own, without the wrapper that loads the compiler
-add_param_group = uncompiled(
-    getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group)
-)
+def bare(method: F) -> F:
+    """A method of torch's optimizers without the wrapper that loads the compiler when it is first called."""
+    return uncompiled(cast(F, getattr(method, "__wrapped__", method)))

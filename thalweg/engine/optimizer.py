@@ -17,7 +17,7 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks as BEFORE_ALL
 
 from thalweg._base.errors import bad_argument
 from thalweg.engine import aliasing, backward, checkpoint, docstrings, fitting, parameters
-from thalweg.engine.dynamo import add_param_group, uncompiled
+from thalweg.engine.dynamo import bare, uncompiled
 from thalweg.engine.plan_report import PlanReport
 from thalweg.ir import fields
 from thalweg.ir.fields import Hyper, StateSpec, count, hyper, number, shared, state
@@ -66,6 +66,11 @@ class Declared(torch.optim.Optimizer):
     #: the switches of those that draw random numbers; "" of one that always does
     drawing: ClassVar[tuple[str, ...]] = ()
     _arguments: ClassVar[inspect.Signature]
+
+    add_param_group = bare(torch.optim.Optimizer.add_param_group)
+    zero_grad = bare(torch.optim.Optimizer.zero_grad)
+    state_dict = bare(torch.optim.Optimizer.state_dict)
+    load_state_dict = bare(torch.optim.Optimizer.load_state_dict)
 
     def __init_subclass__(cls, transforms: Sequence[Transform] = (), **kwargs: Any) -> None:
         """Collect what the class body declares, and what its transforms do: ``class Mine(AdamW, transforms=[…])``."""
@@ -252,7 +257,7 @@ class Optimizer(Declared):
                 **param_group,
                 **{n: fields.frozen(param_group[n]) for n in self.rule.hypers if n in param_group},
             }
-        add_param_group(self, param_group)
+        super().add_param_group(param_group)
         try:
             self._check_group(self.param_groups[-1])
             if self._constructed:
