@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from thalweg._base.errors import ThalwegError
+from thalweg._base.leaving import leave_quickly
 from thalweg._base.optional import require_lab
 from thalweg.cli.signs import let_through
 
 
 def main() -> None:
     """Entry point of the ``thalweg`` command."""
+    leave_quickly()
     for stream in (sys.stdout, sys.stderr):
         let_through(stream)
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.leaving import leave_quickly
 
 #: what a worker says while it runs: (key of the run, step, loss)
 Progress = tuple[str, int, float]
@@ -46,6 +47,7 @@ def _start(progress: Any, stop: Any) -> None:
     global _progress, _stop
     _progress, _stop = progress, stop
     torch.set_num_threads(1)
+    leave_quickly()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_soon)
     if sys.platform != "win32":
