@@ -15,7 +15,7 @@ from thalweg.lab.run import Spec
 from thalweg.lab.search import Found, SearchTrial, Setting, search
 from thalweg.lab.store import Store
 
-#: about how long workers take to start: they import torch; a race starts them twice
+#: about how long workers take to start, which import torch, and to end; the newest starts beside the last runs
 START_SECONDS = 4.0
 
 
@@ -42,7 +42,7 @@ def forecast(plan: RacePlan, store: Store | None = None) -> Forecast:
     repeats = sum(3 * plan.run_seconds(repeat.short(plan, c)) + repeat.CHEAP_SECONDS / 2 for c in plan.contestants)
     timing = (plan.seeds + 1) * BLOCK * sum(plan.step_seconds.values())
     missing, every = (
-        (sum(seconds) + repeats) / plan.jobs + timing + 2 * START_SECONDS
+        (sum(seconds) + repeats) / plan.jobs + timing + START_SECONDS
         for seconds in zip(*((way.missing_seconds, way.all_seconds) for way in ways), strict=True)
     )
     return Forecast(sum(way.runs for way in ways), sum(way.stored for way in ways), missing, every)

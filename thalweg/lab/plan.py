@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from thalweg.lab.tasks import Probe, Task, check, get_task, imports
 from thalweg.lab.tasks.training import model_of
 from thalweg.lab.timing import quiet_pass, total
 
+#: blocks of steps by which a contestant's speed is known before the race
+PROBED = 2
+
 
 @dataclass(frozen=True)
 class RacePlan:
@@ -33,7 +37,7 @@ class RacePlan:
     Attributes:
         reference: what :func:`thalweg.lab.tasks.get_task` takes.
         code: hash of the user's files behind the task; empty for a built-in one.
-        step_seconds: of one step of each contestant, from a probe of some ten steps.
+        step_seconds: of one step of each contestant, from a probe of ten steps.
     """
 
     reference: str
@@ -194,11 +198,12 @@ def _timed(draft: RacePlan) -> RacePlan:
     specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
     model = model_of(draft.task, 0)
     with neighbours.busy(draft.jobs - 1):
-        blocks = quiet_pass(specs, blocks=1).blocks
+        blocks = quiet_pass(specs, blocks=PROBED).blocks
         start = time.perf_counter()
         draft.task.evaluate(model)
         seconds = time.perf_counter() - start
-    return replace(draft, step_seconds={k: total(b[0]) / 1e3 for k, b in blocks.items()}, evaluate_seconds=seconds)
+    step_seconds = {label: statistics.fmean(map(total, mine)) / 1e3 for label, mine in blocks.items()}
+    return replace(draft, step_seconds=step_seconds, evaluate_seconds=seconds)
 
 
 @contextmanager

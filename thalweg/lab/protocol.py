@@ -23,7 +23,7 @@ class Budget:
         verdict_seeds: how many fresh seeds the verdict rests on.
         horizons: shorter complete runs, as fractions of the horizon.
         horizon_seeds: on how many of the verdict seeds the shorter runs are made, at most.
-        evaluations: points of a verdict run's curve.
+        evaluations: points of a verdict run's held-out curve; one costs as much as some five steps.
         shorten: the horizon is the task's over this.
         optimizers: who races unless the user says otherwise.
         multipliers: of the learning rate of embeddings, head and vectors; the search starts at the middle one.
@@ -75,7 +75,7 @@ BUDGETS: dict[str, Budget] = {
     for b in (
         Budget(
             name="quick", lr_points=5, allowance=8, decays=(0.0,), knobs=0, tune_seeds=(0, 1), semifinalists=3,
-            finalists=3, verdict_seeds=7, horizons=(0.25, 0.5), horizon_seeds=5, evaluations=4, shorten=2,
+            finalists=3, verdict_seeds=7, horizons=(0.25, 0.5), horizon_seeds=5, evaluations=2, shorten=2,
             optimizers=("adamw", "momentum", "muon"),
         ),
         Budget(
@@ -92,7 +92,7 @@ BUDGETS: dict[str, Budget] = {
 }  # fmt: skip
 
 #: steps of a block of the quiet pass; blocks of the contestants take turns
-BLOCK = 10
+BLOCK = 5
 #: part of the horizon over which the learning rate rises linearly
 WARMUP = 0.05
 #: the first verdict seed; tuning seeds are far below

@@ -25,7 +25,7 @@ from thalweg.lab.work import Made
 #: of the short run
 STEPS = 20
 #: a whole run is made again if one takes no longer
-CHEAP_SECONDS = 5.0
+CHEAP_SECONDS = 2.5
 #: what must be equal of two runs, beside the trace: all but what a clock measures and what a run is called
 _COMPARED = ("curve", "train_curve", "final_loss", "train_loss", "steps", "status", "state_bytes")
 

@@ -43,7 +43,7 @@ class Run(TypedDict):
     conduct: Conduct
     parts: dict[str, float]  # of a loss of several parts: means over the last tenth of the batches
     metrics: dict[str, float]  # what else the task measures at the end; nothing is picked by it
-    train_curve: list[tuple[int, float]]  # (step, mean training loss since the point before), at those steps but 0
+    train_curve: list[tuple[int, float]]  # (step, mean training loss since the point before), twenty points a run
 
 
 class Conduct(TypedDict):

@@ -34,6 +34,8 @@ from thalweg.wrap.wrapper import Wrapper, layers
 DIVERGED = 2.0
 #: batches that the loss of the untrained model is the mean of: a single small one may be far below it
 UNTRAINED = 10
+#: points of the curve of the training loss, which cost nothing
+TRAIN_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ class _Observer(Watcher):
         self.rested = rested
         self.steps = self.passes = 0
         self.spec, self.limit, self.evaluate, self.curve, self.tell = spec, limit, evaluate, curve, tell
-        self.points = sorted({round(spec.steps * i / spec.evaluations) for i in range(1, spec.evaluations + 1)})
+        self.points, self.train_points = (_points(spec.steps, n) for n in (spec.evaluations, TRAIN_POINTS))
         self.warmup = warmup_steps(spec.steps)
         self.every, self.said = max(1, spec.steps // 20), 0
         self.losses: list[float] = []
@@ -329,21 +331,36 @@ class _Observer(Watcher):
         if done // self.every > self.said:
             self.said = done // self.every
             self.tell(self.spec.key, done, self.losses[-1])
+        self._note(done)
         self._look(done)
         self.since = time.perf_counter()
 
     def on_end(self, event: Event) -> None:
-        if not self.diverged:
-            self._look(self.spec.steps)  # passes may be left that were too few for another step
+        if not self.diverged:  # passes may be left that were too few for another step
+            self._note(self.spec.steps)
+            self._look(self.spec.steps)
+
+    def _note(self, done: int) -> None:
+        """Keep the mean of the training losses, if a point of their curve was reached."""
+        reached, self.train_points = _passed(self.train_points, done)
+        fresh = self.losses[self.told :] if reached else []
+        self.train_curve += [(point, statistics.fmean(fresh)) for point in reached if fresh]
+        self.told += len(fresh)
 
     def _look(self, done: int) -> None:
         """Evaluate, if a point of the curve was reached; a step of several passes may reach more than one."""
-        reached = [point for point in self.points if point <= done]
+        reached, self.points = _passed(self.points, done)
         if reached:
-            self.points = self.points[len(reached) :]
             self.rested()
             loss = self.evaluate(done)
             self.curve += [(point, loss) for point in reached]
-            fresh = self.losses[self.told :]
-            self.train_curve += [(point, statistics.fmean(fresh)) for point in reached if fresh]
-            self.told = len(self.losses)
+
+
+def _points(steps: int, count: int) -> list[int]:
+    """So many steps, evenly spaced over a run, the last being its end; fewer in a run of fewer steps."""
+    return sorted({round(steps * i / count) for i in range(1, count + 1)} - {0})
+
+
+def _passed(points: list[int], done: int) -> tuple[list[int], list[int]]:
+    """The points that were reached, and those that were not."""
+    return [point for point in points if point <= done], [point for point in points if point > done]
