@@ -6,8 +6,8 @@ from contextlib import closing
 
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
-from thalweg.lab import neighbours
-from thalweg.lab import race as racing
+from tests.processes import python
+from thalweg.lab import neighbours, workers
 from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan
 from thalweg.lab.race import race
@@ -19,7 +19,7 @@ def _plan(path, seeds=2):
 
 
 def test_runs_that_are_stored_are_not_made_again_and_take_no_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     made = _plan(write_small(tmp_path))
     with closing(Store(str(tmp_path / "runs.db"))) as store:
         before = forecast(made, store)
@@ -36,9 +36,14 @@ def test_runs_that_are_stored_are_not_made_again_and_take_no_time(tmp_path, monk
 
 
 def test_the_finalists_are_counted_once_they_are_known(tmp_path, monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     made = _plan(write_small(tmp_path))
     assert forecast(made).runs == sum(sum(made.runs(c).values()) for c in made.contestants)
+
+
+def test_no_compiler_is_loaded_to_race_what_nobody_compiles():
+    code = "import sys; from thalweg.lab.plan import plan; plan('digits', jobs=1); print('torch._dynamo' in sys.modules)"
+    assert python(code).strip() == "False"
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path):

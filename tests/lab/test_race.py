@@ -18,7 +18,7 @@ from tests.lab.tasks.small import line_of, write_small
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import race as racing
 from thalweg.lab import run as running
-from thalweg.lab import stats, timing
+from thalweg.lab import stats, timing, workers
 from thalweg.lab import work as working
 from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan
@@ -86,7 +86,7 @@ class Log(RaceWatcher):
 
 @pytest.fixture
 def inline(monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def raced(tmp_path_factory):
     made = _plan(write_small(folder), ("muon", "adamw", "momentum"), seeds=3)
     store, log = Store(str(folder / "runs.db")), Log()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(racing, "Pool", Inline)
+        patch.setattr(workers, "Pool", Inline)
         result = race(made, store, log)
     yield result, made, log, store
     store.close()
@@ -222,6 +222,14 @@ def test_shorter_horizons_are_whole_runs_of_their_own(raced):
         assert sorted(r["steps"] for r in short) == [5, 5, 5, 10, 10, 10]
         assert all(r["curve"][-1] == [r["steps"], r["final_loss"]] for r in short)
     assert result["protocol"]["horizons"] == [5, 10]
+
+
+def test_no_worker_waits_long_at_the_end_because_the_shortest_runs_come_last(raced):
+    result, _, log, _ = raced
+    steps = {r["key"]: r["steps"] for r in result["runs"] if r["role"] == "horizon"}
+    for label in ("adamw", "muon", "momentum"):
+        mine = {r["key"] for r in result["runs"] if r["optimizer"] == label}
+        assert [steps[key] for key in log.started if key in steps.keys() & mine] == [10, 10, 10, 5, 5, 5]
 
 
 def test_all_verdict_runs_are_evaluated_at_the_same_steps(raced):
@@ -352,7 +360,7 @@ def test_a_race_that_ends_before_its_verdict_has_not_looked(tmp_path, inline, st
     with pytest.raises(KeyboardInterrupt):
         race(made, store)
     monkeypatch.undo()
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     assert race(_plan(write_small(tmp_path), seeds=3), store)["protocol"]["look"] == 1
 
 
@@ -362,7 +370,7 @@ def test_a_look_is_in_the_store_before_anybody_sees_its_outcome(tmp_path, inline
     with pytest.raises(KeyboardInterrupt):
         race(made, store)
     monkeypatch.undo()
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     assert race(_plan(write_small(tmp_path), seeds=3), store)["protocol"]["look"] == 2
 
 
@@ -438,7 +446,7 @@ def test_workers_give_the_same_numbers_as_no_workers(tmp_path, monkeypatch, stor
     made = _plan(write_small(tmp_path), jobs=2)
     log = Log()
     real = race(made, store, log)
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     other = Store(str(tmp_path / "other.db"))
     assert _untimed(json.loads(json.dumps(race(made, other)))) == _untimed(json.loads(json.dumps(real)))
     other.close()

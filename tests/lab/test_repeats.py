@@ -15,8 +15,7 @@ import torch
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline, Log, _plan
 from thalweg._base.errors import ThalwegError
-from thalweg.lab import race as racing
-from thalweg.lab import repeat
+from thalweg.lab import repeat, workers
 from thalweg.lab.protocol import FIRST_VERDICT_SEED
 from thalweg.lab.race import race
 from thalweg.lab.store import Store
@@ -24,7 +23,7 @@ from thalweg.lab.store import Store
 
 @pytest.fixture
 def inline(monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
 
 
 @pytest.fixture
@@ -56,6 +55,27 @@ def test_runs_that_are_found_are_counted_dated_and_proved(tmp_path, inline, stor
     said = f"{told['found']} of {told['of']} runs were found in the store, made "
     assert any(s.startswith(said) for s in again["sentences"])
     assert any("to the last bit" in s for s in again["sentences"])
+
+
+def test_a_worker_that_has_made_no_run_of_the_race_makes_the_last_repeats(tmp_path, store, monkeypatch):
+    asked = []
+
+    class Noted(Inline):
+        def submit(self, function, *arguments):
+            asked.append((self, function.__name__, arguments))
+            return super().submit(function, *arguments)
+
+    monkeypatch.setattr(workers, "Pool", Noted)
+    made = _plan(write_small(tmp_path))
+    race(made, store)
+    pools = list(dict.fromkeys(pool for pool, *_ in asked))
+    first, newest = ([(name, arguments) for pool, name, arguments in asked if pool is one] for one in pools)
+    short = [("traced", (repeat.short(made, c),)) for c in made.contestants]
+    assert first[:2] == short
+    assert newest[:-1] == [("ready", ()), *short]
+    assert newest[-1][0] == "quiet_pass"
+    assert {name for name, _ in first[2:]} == {"work"}
+    assert len(first[2:]) == len(store.get([spec.key for _, (spec, _) in first[2:]])) + len(made.contestants)
 
 
 @pytest.mark.parametrize("where", ["at import", "in the loss"])

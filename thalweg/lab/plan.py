@@ -117,11 +117,14 @@ class RacePlan:
         }
 
     def shorter(self, contestant: Contestant, chosen: Mapping[int, Setting]) -> dict[tuple[int, int], Spec]:
-        """The complete shorter runs, each at the setting that scores its seed: (steps, index of the seed) → run."""
+        """The complete shorter runs, each at the setting that scores its seed: (steps, index of the seed) → run.
+
+        The longest first: they are the last of a race, and at its end no worker waits long for another.
+        """
         seeds = verdict_seeds(min(self.seeds, self.budget.horizon_seeds), contestant.seed_offset)
         return {
             (steps, i): self.spec(contestant, chosen[i], seed, steps)
-            for steps in self.horizons
+            for steps in reversed(self.horizons)
             for i, seed in enumerate(seeds)
         }
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
-from thalweg._base.errors import ThalwegError
 from thalweg.lab import reuse, stats
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import RacePlan
-from thalweg.lab.pool import Pool
 from thalweg.lab.repeats import Repeats
 from thalweg.lab.result import RaceResult, Role, Run
 from thalweg.lab.reuse import Tally
@@ -22,13 +19,11 @@ from thalweg.lab.search import Found, SearchTrial, Setting, search
 from thalweg.lab.sharing import Sharing
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
-from thalweg.lab.timing import QuietPass, quiet_pass
-from thalweg.lab.work import Made, ready, work
+from thalweg.lab.timing import QuietPass
+from thalweg.lab.work import Made, work
+from thalweg.lab.workers import Workers
 
 Name = TypeVar("Name")
-
-#: how often the workers are started anew after one was killed
-RESTARTS = 2
 
 
 class RaceWatcher:
@@ -66,13 +61,10 @@ class _Race:
         self.underway: dict[str, asyncio.Future[Run]] = {}
         self.sharing = Sharing(store, plan.jobs)
         self.tally = Tally()
-        self.repeats = Repeats(plan, store, self.tally, self._in_worker)
-        self.pool = self._new_pool()
-        self.quiet_pool: Pool | None = None
-        self.before_shorter = len(plan.contestants)  # contestants whose shorter runs have not begun
-
-    def _new_pool(self) -> Pool:
-        return Pool(self.plan.jobs, lambda message: self.watcher.on_progress(*message))
+        self.workers = Workers(plan.jobs, lambda message: self.watcher.on_progress(*message))
+        self.newest = Workers(1)  # for what comes last
+        self.repeats = Repeats(plan, store, self.tally, self.workers.make, self.newest.make)
+        self.before_shorter = self.unfinished = len(plan.contestants)  # contestants before their shorter runs; all runs
 
     def result(self) -> RaceResult:
         self.store.begin(self.plan.identity, {**self.plan.about(), "content": self.plan.probe.content})
@@ -80,10 +72,10 @@ class _Race:
             self.watcher.on_phase("search and verdict runs")
             campaigns = asyncio.run(self._all())
             self.watcher.on_phase("quiet pass: seconds a step")
-            timing = self._quiet(campaigns)
+            timing = asyncio.run(self._quiet(campaigns))
         finally:
-            for pool in {self.pool, self.quiet_pool or self.pool}:
-                pool.close()
+            for workers in (self.workers, self.newest):
+                workers.close()
         self.watcher.on_phase("verdict")
         return self._verdict(campaigns, timing)
 
@@ -102,9 +94,20 @@ class _Race:
     async def _all(self) -> list[Campaign]:
         await self.repeats.at_the_beginning()
         async with self.sharing.renewed():
-            campaigns = list(await asyncio.gather(*(self._campaign(c) for c in self.plan.contestants)))
-        await self.repeats.of_used_workers()
+            campaigns = list(await asyncio.gather(*(self._repeated(c) for c in self.plan.contestants)))
+        await self.repeats.compare()
+        self.tally.unchanged()
         return campaigns
+
+    async def _repeated(self, contestant: Contestant) -> Campaign:
+        """A campaign, and then what is made again; the repeats of the end go beside the last contestant's."""
+        campaign = await self._campaign(contestant)
+        self.unfinished -= 1
+        again = [self.repeats.by_used_worker(contestant)]
+        if not self.unfinished:
+            again.append(self.repeats.at_the_end())
+        await asyncio.gather(*again)
+        return campaign
 
     async def _campaign(self, contestant: Contestant) -> Campaign:
         plan = self.plan
@@ -134,13 +137,12 @@ class _Race:
         finals |= {(setting, i): verdict[i] for i, setting in chosen.items()}
         self.before_shorter -= 1
         if not self.before_shorter:
-            self._start_quiet_worker()
+            self.newest.start()
         short = await self._all_of(self.plan.shorter(contestant, chosen), "horizon")
         by_horizon: dict[int, dict[int, Run]] = {steps: {} for steps in self.plan.horizons}
         for (steps, i), run in short.items():
             by_horizon[steps][i] = run
         best = stats.best(found.losses, losses)
-        await self.repeats.by_used_worker(contestant)
         return Campaign(contestant, found, best, tune, list(finals.values()), verdict, by_horizon)
 
     async def _all_of(self, specs: Mapping[Name, Spec], role: Role) -> dict[Name, Run]:
@@ -171,38 +173,15 @@ class _Race:
 
     async def _make(self, key: str, spec: Spec, role: Role) -> Made:
         self.watcher.on_start(spec, role)
-        made = await self._in_worker(work, spec, role)
+        made = await self.workers.make(work, spec, role)
         self.store.put(key, reuse.packed(made))
         return made
 
-    async def _in_worker(self, function: Callable[..., Made], spec: Spec, *arguments: Any) -> Made:
-        """A worker's answer; workers that were killed (out of memory) are replaced, and the run is made again."""
-        for _ in range(RESTARTS + 1):
-            pool = self.pool
-            try:
-                return cast(Made, await asyncio.wrap_future(pool.submit(function, spec, *arguments)))
-            except BrokenProcessPool:
-                if pool is self.pool:
-                    pool.close()
-                    self.pool = self._new_pool()
-        raise ThalwegError(
-            f"a worker process died {RESTARTS + 1} times while {spec.contestant.label} ran with lr={spec.lr:g}, seed "
-            f"{spec.seed} (out of memory?). Finished runs are stored; try fewer workers: --jobs 1"
-        )
-
-    def _start_quiet_worker(self) -> Pool:
-        """A single new worker for what comes last; it takes seconds to start, which it does beside the last runs."""
-        self.quiet_pool = Pool(1, lambda message: None)
-        self.quiet_pool.submit(ready)
-        return self.quiet_pool
-
-    def _quiet(self, campaigns: Sequence[Campaign]) -> QuietPass:
-        self.pool.close()  # nothing of the race is under way beside the new worker
-        self.pool = self.quiet_pool or self._start_quiet_worker()
-        asyncio.run(self.repeats.at_the_end())
-        self.tally.unchanged()
+    async def _quiet(self, campaigns: Sequence[Campaign]) -> QuietPass:
+        """By the newest worker, which has made nothing but repeats; no other is there any more."""
+        self.workers.close()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
-        return cast(QuietPass, self.pool.submit(quiet_pass, specs, self.plan.seeds).result())
+        return await self.newest.timed(specs, self.plan.seeds)
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:

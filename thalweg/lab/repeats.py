@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from thalweg._base.errors import ThalwegError
@@ -20,6 +21,23 @@ from thalweg.lab.work import Made, traced, work
 Ask = Callable[..., Awaitable[Made]]
 
 
+@dataclass(frozen=True)
+class Again:
+    """A run that was made again.
+
+    Attributes:
+        ask: who has made it.
+        first: the run that it must equal.
+        role: of a whole run; None for the short one.
+    """
+
+    ask: Ask
+    spec: Spec
+    first: dict[str, Any]
+    again: dict[str, Any]
+    role: Role | None
+
+
 class Repeats:
     """Proof that all runs of a race, those found in the store too, are of one thing; see :mod:`thalweg.lab.repeat`.
 
@@ -27,13 +45,14 @@ class Repeats:
         plan: of the race.
         store: keeps the short run that was made first.
         tally: what the race has made and found so far.
-        ask: awaits what a worker makes of ``(function, spec, *arguments)``.
+        used: awaits what one of the race's workers makes of ``(function, spec, *arguments)``.
+        newest: the same of another worker, which has made no run of the race.
     """
 
-    def __init__(self, plan: RacePlan, store: Store, tally: Tally, ask: Ask) -> None:
-        self._plan, self._store, self._tally, self._ask = plan, store, tally, ask
+    def __init__(self, plan: RacePlan, store: Store, tally: Tally, used: Ask, newest: Ask) -> None:
+        self._plan, self._store, self._tally, self._used, self._newest = plan, store, tally, used, newest
         self._first: dict[str, dict[str, Any]] = {}  # label → short run
-        self._used: list[tuple[Spec, dict[str, Any], dict[str, Any], Role | None]] = []
+        self._made: list[Again] = []
         self._when: dict[str, str] = {}  # label → when that was made, if before this race
         self.told: dict[str, str] = {}
 
@@ -49,14 +68,14 @@ class Repeats:
         spec = repeat.short(self._plan, contestant)
         label = contestant.label
         where, stored = stored_now(self._store, repeat.key(spec))
-        again = repeat.record(await self._ask(traced, spec))
+        made = await self._again(self._used, spec, stored)
         if stored is None:
-            self._store.put(where, again)
-            self._first[label] = again
+            self._store.put(where, made.again)
+            self._first[label] = made.again
             return
         self._first[label] = stored
         self._when[label] = f"{self._store.finished([where])[where]:%Y-%m-%d %H:%M} UTC"
-        await self._compare(spec, stored, again)
+        await self._compare(made)
 
     async def by_used_worker(self, contestant: Contestant) -> None:
         """Make one run of a contestant again, by a worker that has made others: nothing may be left from run to run.
@@ -65,35 +84,34 @@ class Repeats:
         """
         cheap = self._tally.to_repeat(contestant.label, lambda s: self._plan.run_seconds(s) <= repeat.CHEAP_SECONDS)
         if cheap is None:
-            spec, role, first = repeat.short(self._plan, contestant), None, self._first[contestant.label]
+            await self._short(self._used, contestant)
         else:
-            spec, role, first = cheap.spec, cheap.role, {**cheap.run, "trace": None}
-        again = repeat.record(await (self._ask(work, spec, role) if role else self._ask(traced, spec)))
-        self._used.append((spec, first, again, role))
+            self._made.append(await self._again(self._used, cheap.spec, {**cheap.run, "trace": None}, cheap.role))
 
-    async def of_used_workers(self) -> None:
-        """Compare what used workers have made again, now that nothing more is made.
+    async def at_the_end(self) -> None:
+        """Make the short run of each contestant in another new process, now that all other runs are made."""
+        for contestant in self._plan.contestants:
+            await self._short(self._newest, contestant)
+
+    async def _short(self, ask: Ask, contestant: Contestant) -> None:
+        spec = repeat.short(self._plan, contestant)
+        self._made.append(await self._again(ask, spec, self._first[contestant.label]))
+
+    async def compare(self) -> None:
+        """Compare what was made again with what was made first, now that nothing more is made.
 
         Raises:
             ThalwegError: if one differs; the runs of this race are then removed from the store.
         """
-        for spec, first, again, role in self._used:
-            await self._compare(spec, first, again, role)
+        for made in self._made:
+            await self._compare(made)
 
-    async def at_the_end(self) -> None:
-        """The short run of each contestant, in another new process.
+    async def _again(self, ask: Ask, spec: Spec, first: dict[str, Any] | None, role: Role | None = None) -> Again:
+        again = repeat.record(await (ask(work, spec, role) if role else ask(traced, spec)))
+        return Again(ask, spec, first or again, again, role)
 
-        Raises:
-            ThalwegError: if it differs; the runs of this race are then removed from the store.
-        """
-        for contestant in self._plan.contestants:
-            spec = repeat.short(self._plan, contestant)
-            again = repeat.record(await self._ask(traced, spec))
-            await self._compare(spec, self._first[contestant.label], again)
-
-    async def _compare(
-        self, spec: Spec, first: dict[str, Any], again: dict[str, Any], role: Role | None = None
-    ) -> None:
+    async def _compare(self, made: Again) -> None:
+        spec, first, again = made.spec, made.first, made.again
         found = repeat.difference(self._plan.probe, first, again)
         label = spec.contestant.label
         if not found:
@@ -101,8 +119,8 @@ class Repeats:
                 self.told[label] = repeat.told(first, again)
             return
         self._tally.unchanged()  # a file whose change is seen is a better reason
-        third = repeat.record(await (self._ask(work, spec, role) if role else self._ask(traced, spec)))
-        raise self._refusal(repeat.refusal(spec, found, first, again, third, self._made_when(spec, role)))
+        third = (await self._again(made.ask, spec, first, made.role)).again
+        raise self._refusal(repeat.refusal(spec, found, first, again, third, self._made_when(spec, made.role)))
 
     def _made_when(self, spec: Spec, role: Role | None) -> str:
         return self._tally.found_when(self._store, spec) if role else self._when.get(spec.contestant.label, "")
