@@ -42,7 +42,9 @@ def test_the_finalists_are_counted_once_they_are_known(tmp_path, monkeypatch):
 
 
 def test_no_compiler_is_loaded_to_race_what_nobody_compiles():
-    code = "import sys; from thalweg.lab.plan import plan; plan('digits', jobs=1); print('torch._dynamo' in sys.modules)"
+    code = (
+        "import sys; from thalweg.lab.plan import plan; plan('digits', jobs=1); print('torch._dynamo' in sys.modules)"
+    )
     assert python(code).strip() == "False"
 
 

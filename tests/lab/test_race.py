@@ -234,9 +234,7 @@ def test_no_worker_waits_long_at_the_end_because_the_shortest_runs_come_last(rac
 
 def test_all_verdict_runs_are_evaluated_at_the_same_steps(raced):
     result, *_ = raced
-    assert {tuple(step for step, _ in r["curve"]) for r in result["runs"] if r["role"] == "verdict"} == {
-        (0, 10, 20)
-    }
+    assert {tuple(step for step, _ in r["curve"]) for r in result["runs"] if r["role"] == "verdict"} == {(0, 10, 20)}
 
 
 def test_the_training_loss_is_kept_at_twenty_steps_however_often_a_run_is_evaluated(raced):
