@@ -195,6 +195,15 @@ def test_values_on_the_way_can_be_pointed_at():
     assert "Training loss against steps" in page
 
 
+def test_a_picture_of_held_out_losses_is_not_squeezed_by_training_losses_that_it_does_not_show():
+    result = race()
+    drawn = picture(result)
+    for run in result["runs"]:
+        run["train_curve"] = [(step, loss / 1000) for step, loss in run["train_curve"]]
+    assert picture(result) == drawn
+    assert "0.001" in render(result)
+
+
 def test_a_mean_of_runs_that_trained_says_of_how_many():
     page = render(RACES["one diverged"])
     assert ">momentum, 4 of 5</text>" in page

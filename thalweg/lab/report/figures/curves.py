@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from thalweg.lab.report.figures.common import Line, is_log, mean, name_ends, room, runs_of, series
@@ -18,6 +18,7 @@ KINDS: dict[Kind, str] = {"curve": "held-out", "train_curve": "training"}
 def curves(result: RaceResult, kind: Kind = "curve", seconds: bool = False, chart: Chart | None = None) -> str | None:
     """A loss against steps, or against seconds as the timing pass priced a step; every seed, and the mean.
 
+    In a chart that is given, this loss alone sets the axis; else held-out and training loss do, each in its own figure.
     None if there is no such curve, or if seconds are asked for and nothing can be said of them: they were not measured,
     or while the machine was busy.
     """
@@ -35,16 +36,17 @@ def curves(result: RaceResult, kind: Kind = "curve", seconds: bool = False, char
         return None
     unit, name = "seconds" if seconds else "steps", KINDS[kind]
     title = f"{name.capitalize()} loss against {unit}"
+    kinds = (kind,) if chart else tuple(KINDS)
     chart = chart or Chart(title, f"{name.capitalize()} loss of every verdict run against {unit}.", height=320)
     ends = {label: result["task"]["steps"] * (times[label] if seconds else 1) for label in lines}
-    both = [loss for run in result["runs"] if run["role"] == "verdict" for loss in _late(run)]
-    draw_curves(chart, lines, series(result), unit, f"{name} loss ({result['task']['unit']})", both, ends)
+    late = [loss for run in result["runs"] if run["role"] == "verdict" for loss in _late(run, kinds)]
+    draw_curves(chart, lines, series(result), unit, f"{name} loss ({result['task']['unit']})", late, ends)
     return chart.svg()
 
 
-def _late(run: Run) -> list[float]:
-    """Held-out and training losses behind the first drop, which would flatten all else."""
-    return [loss for kind in KINDS for step, loss in run[kind] if step >= EARLY * run["steps"]]
+def _late(run: Run, kinds: Iterable[Kind]) -> list[float]:
+    """Losses behind the first drop, which would flatten all else."""
+    return [loss for kind in kinds for step, loss in run[kind] if step >= EARLY * run["steps"]]
 
 
 def draw_curves(
