@@ -195,6 +195,12 @@ def test_values_on_the_way_can_be_pointed_at():
     assert "Training loss against steps" in page
 
 
+def test_a_colour_is_never_on_another_line_than_what_it_means():
+    page = render(RACES["three"])
+    assert page.count('<span class="key"') == page.count('<span class="entry"><span class="key"') > 3
+    assert ".entry { white-space: nowrap; }" in page
+
+
 def test_a_picture_of_held_out_losses_is_not_squeezed_by_training_losses_that_it_does_not_show():
     result = race()
     drawn = picture(result)
