@@ -90,7 +90,7 @@ def over(surface: Surface, paths: Sequence[Path], width: float = 340, title: str
             f'<path class="path s{i}"{dash} d="M4,{y - 4:.1f}h28"/><text x="40" y="{y:.1f}">{escape(path.label)}</text>'
         )
     names = ", ".join(path.label for path in paths)
-    return svg(width, 26 + high + legend, f"{surface.title}: the path of {names}", parts)
+    return svg(width, 26 + high + legend, f"{title or surface.title}: {names}", parts)
 
 
 def _kept(points: Iterable[tuple[float, float]], least: float) -> Iterable[tuple[float, float]]:
@@ -169,7 +169,7 @@ def lines(
                 f'<text x="{x + 36:g}" y="{y:g}">{escape(label)}</text>'
             )
     extra = 18 * ((len(series) + 1) // 2) + 6 if several else 0
-    return svg(width, height + extra, f"{title}: {y_label} over {x_label}", parts)
+    return svg(width, height + extra, f"{title} ({x_label} → {y_label})", parts)
 
 
 def _stairs(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

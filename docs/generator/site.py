@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from docs.generator import optimizer_pages, reference, runs, schedule_pages
+from docs.generator import optimizer_pages, reference, runs, schedule_pages, translated
 from docs.generator.check import problems
 from thalweg.explain import ENGLISH, Language, chinese
 
@@ -21,8 +21,8 @@ ROOT = DOCS.parent
 SOURCES = ROOT / "build" / "docs"
 #: what is no page
 NOT_PAGES = {"generator", "data"}
-#: languages beside English, by the folder of their pages below ``docs``
-TRANSLATIONS = ("zh",)
+#: the languages other than English, each with what it calls itself; the pages of each are in a folder of ``docs``
+TRANSLATIONS = {"zh": "中文"}
 Nav = list[dict[str, Any]]
 
 
@@ -117,8 +117,8 @@ def lay_out(found: dict[str, runs.Run], sources: Path, edition: Edition) -> None
     apart = NOT_PAGES | set(TRANSLATIONS)
     shutil.copytree(DOCS, pages, ignore=lambda at, names: apart & set(names) if Path(at) == DOCS else set())
     if edition.name:
-        shutil.copytree(edition.folder, pages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("phrases.toml"))
-    made = {**optimizer_pages.files(found, say), **schedule_pages.files(say), **reference.files(say)}
+        _translate(pages, edition)
+    made = {**optimizer_pages.files(found, say), **schedule_pages.files(say), **_reference(edition)}
     for place, text in made.items():
         file = pages / place
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,10 +127,40 @@ def lay_out(found: dict[str, runs.Run], sources: Path, edition: Edition) -> None
     shutil.copytree(assets, pages, dirs_exist_ok=True)
     settings = (Path(__file__).parent / "zensical.toml").read_text(encoding="utf-8")
     nav = f"nav = {_toml(navigation(say))}\n"
-    text = settings.replace("[project]\n", f"[project]\n{nav}", 1)
+    text = settings.replace("[project]\n", f"[project]\n{nav}{_alternates(edition)}", 1)
     if edition.name:
         text = text.replace('language = "en"', f'language = "{edition.name}"')
     (sources / "zensical.toml").write_text(text, encoding="utf-8")
+
+
+def _translate(pages: Path, edition: Edition) -> None:
+    """Translated pages and pictures in the places of the English ones; a page that has none says so."""
+    english = {file.relative_to(pages): file.read_text(encoding="utf-8") for file in pages.rglob("*.md")}
+    shutil.copytree(edition.folder, pages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("phrases.toml"))
+    for place, text in english.items():
+        own = edition.folder / place
+        if own.exists():
+            made = translated.placed(own.read_text(encoding="utf-8"), text, place.as_posix(), edition.name)
+        else:
+            made = translated.untranslated(text, edition.say)
+        (pages / place).write_text(made, encoding="utf-8")
+
+
+def _reference(edition: Edition) -> dict[str, str]:
+    """Pages from docstrings; in another language they say that these are in English."""
+    made, say = reference.files(edition.say), edition.say
+    if not edition.name:
+        return made
+    said = say("What is made from docstrings is in English here.")
+    return {place: translated.noted(text, said) for place, text in made.items()}
+
+
+def _alternates(edition: Edition) -> str:
+    """The menu of languages; it leads to where each begins."""
+    top = "../" if edition.name else ""
+    links = [{"name": "English", "link": f"{top}index.html", "lang": "en"}]
+    links += [{"name": name, "link": f"{top}{code}/index.html", "lang": code} for code, name in TRANSLATIONS.items()]
+    return f"extra.alternate = {_toml(links)}\n"
 
 
 def build(found: dict[str, runs.Run], sources: Path = SOURCES, docs: Path = DOCS) -> list[str]:
@@ -144,7 +174,9 @@ def build(found: dict[str, runs.Run], sources: Path = SOURCES, docs: Path = DOCS
         lay_out(found, place, edition)
         wrong += _run(place)
         if edition.name:
-            shutil.copytree(place / "site", sources / "site" / edition.name, dirs_exist_ok=True)
+            # the page for what is not found is served from the top alone
+            own = shutil.ignore_patterns("404.html")
+            shutil.copytree(place / "site", sources / "site" / edition.name, dirs_exist_ok=True, ignore=own)
             shutil.rmtree(place)
     return wrong or problems(sources / "site")
 

@@ -1,10 +1,12 @@
 """The pictures of the story, which are runs of the library: ``make docs-pictures`` draws them in ``docs/images``.
 
-``python -m docs.generator.story NAME…`` draws some of them.
+``python -m docs.generator.story NAME…`` draws some of them. Those with words in another language are drawn beside that
+language's pages, in ``docs/zh/images``, from the same runs.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -37,6 +39,8 @@ CAST: dict[str, tuple[Any, dict[str, Any]]] = {
 SEEDS = (0, 1)
 FINE_RATES = tuple(10 ** (k / 8) for k in range(-24, 9))
 WALK_STEPS = 60
+#: runs that pictures in several languages share
+_walk, _train = functools.cache(walk), functools.cache(train)
 
 
 def pictures(say: Language = ENGLISH) -> dict[str, Callable[[], str]]:
@@ -59,7 +63,7 @@ def walks(surface: Surface, *names: str, say: Language = ENGLISH) -> str:
     paths = []
     for name in names:
         cls, options = CAST[name]
-        tried = {lr: walk(cls, surface, lr, WALK_STEPS, **options) for lr in FINE_RATES}
+        tried = {lr: _walk(cls, surface, lr, WALK_STEPS, **options) for lr in FINE_RATES}
         ends = {
             lr: float(surface.height(*torch.tensor(path[-1]))) - surface.least for lr, path in tried.items() if path
         }
@@ -73,7 +77,7 @@ def basins(*rates: float, say: Language = ENGLISH) -> str:
     """Plain SGD from one start with several rates."""
     paths = []
     for lr in rates:
-        path = walk(thalweg.SGD, CAMEL, lr, WALK_STEPS) or []
+        path = _walk(thalweg.SGD, CAMEL, lr, WALK_STEPS) or []
         end = float(CAMEL.height(*torch.tensor(path[-1]))) - CAMEL.least
         paths.append(charts.Path(_ending(say, "SGD", f"{lr:g}", end), path))
     return charts.over(CAMEL, paths, width=420, title=say(CAMEL.title))
@@ -126,9 +130,9 @@ def training(*names: str, say: Language = ENGLISH) -> str:
 
 def spectrum(say: Language = ENGLISH) -> str:
     """Singular values of a momentum matrix in mid-training, before and after Muon makes it orthogonal; scaled alike."""
-    found = train(thalweg.Muon, 0.03, seed=0, steps=TRAIN_STEPS // 2)
+    found = _train(thalweg.Muon, 0.03, seed=0, steps=TRAIN_STEPS // 2)
     buffer: Tensor = found.optimizer.state[found.optimizer.param_groups[0]["params"][0]]["momentum_buffer"]
-    adam = train(thalweg.Adam, 0.01, seed=0, steps=TRAIN_STEPS // 2)
+    adam = _train(thalweg.Adam, 0.01, seed=0, steps=TRAIN_STEPS // 2)
     state = adam.optimizer.state[adam.optimizer.param_groups[0]["params"][0]]
     quotient = state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8)
     series: Mapping[str, Tensor] = {
@@ -180,7 +184,7 @@ def schedules(say: Language = ENGLISH) -> str:
     for name, schedule in named.items():
         line = []
         for lr in RATES:
-            runs = [train(thalweg.AdamW, lr, seed, schedule=schedule).held_out for seed in SEEDS]
+            runs = [_train(thalweg.AdamW, lr, seed, schedule=schedule).held_out for seed in SEEDS]
             if all(map(math.isfinite, runs)):
                 line.append((lr, sum(runs) / len(runs)))
         series[name] = line
@@ -198,17 +202,12 @@ def schedules(say: Language = ENGLISH) -> str:
 
 def _trained(name: str, lr: float, seed: int) -> Trained:
     cls, options = CAST[name]
-    return train(cls, lr, seed, **options)
-
-
-_MEANS: dict[tuple[str, float], float] = {}
+    return _train(cls, lr, seed, **options)
 
 
 def _mean(name: str, lr: float) -> float:
     """Held-out loss over the seeds."""
-    if (name, lr) not in _MEANS:
-        _MEANS[name, lr] = sum(_trained(name, lr, seed).held_out for seed in SEEDS) / len(SEEDS)
-    return _MEANS[name, lr]
+    return sum(_trained(name, lr, seed).held_out for seed in SEEDS) / len(SEEDS)
 
 
 def _key(loss: float) -> float:

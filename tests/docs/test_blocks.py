@@ -21,7 +21,11 @@ from thalweg.registry import optimizers, wrappers
 ROOT = Path(__file__).parents[2]
 RUNS = runs.load()
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
-PAGES = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [*READMES, *sorted(DOCS.rglob("*.md"))]
+TRANSLATED = tuple(DOCS / name for name in TRANSLATIONS)
+#: of which the code runs; that of a translated page is the same
+RUN = [page for page in PAGES if not any(map(page.is_relative_to, TRANSLATED))]
 #: a comment above a block may say what is to be known of it: a file that it is, packages that it needs
 BLOCK = re.compile(r"(?:<!-- ([\w-]+)(?:: ([^>]*?))? -->\n)?```python\n(.*?)```", re.DOTALL)
 PLAIN = re.compile(r"^```(?:sh)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -35,7 +39,7 @@ MADE = {
 
 
 def blocks():
-    for page in PAGES:
+    for page in RUN:
         found = BLOCK.findall(page.read_text(encoding="utf-8"))
         files = {given: code for what, given, code in found if what == "file"}
         for i, (what, given, code) in enumerate(found):
@@ -103,10 +107,8 @@ def test_links_to_files_of_ours_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not re.match(r"https?:", target):
             there = (page.parent / target).resolve()
-            place = there.relative_to(ROOT / "docs").as_posix() if there.is_relative_to(ROOT / "docs") else ""
-            for language in TRANSLATIONS:  # a page that is not translated is shown in English
-                place = place.removeprefix(f"{language}/")
-            assert there.exists() or place in MADE or (place and (ROOT / "docs" / place).exists()), target
+            folder = next((t for t in TRANSLATED if page.is_relative_to(t)), DOCS)
+            assert there.exists() or there.relative_to(folder).as_posix() in MADE, target
 
 
 @pytest.mark.parametrize("name", [*optimizers(), *wrappers()])

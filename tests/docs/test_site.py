@@ -13,7 +13,7 @@ from docs.generator.check import problems
 from docs.generator.math import mathml
 from docs.generator.optimizer_pages import differences, page
 from docs.generator.schedule_pages import text_of
-from docs.generator.site import asked, build, editions, lay_out
+from docs.generator.site import TRANSLATIONS, asked, build, editions, lay_out
 from docs.generator.surfaces import CAMEL, RAVINE, STRAIGHT, SURFACES, TILTED
 from docs.generator.walking import train, walk
 from tests.cases import CASES
@@ -32,6 +32,12 @@ def test_the_site_builds_and_nothing_is_wrong_with_it(tmp_path):
         assert (tmp_path / "site" / "optimizers" / f"{name.lower()}.html").exists()
     for name in schedule.schedules():
         assert (tmp_path / "site" / "schedules" / f"{name}.html").exists()
+    pages = {file.relative_to(tmp_path / "site").as_posix() for file in (tmp_path / "site").rglob("*.html")}
+    for language in TRANSLATIONS:
+        assert {f"{language}/{page}" for page in pages if page.partition("/")[0] not in TRANSLATIONS} - pages == {
+            f"{language}/404.html"
+        }
+        assert f'href="./{language}/index.html"' in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +58,9 @@ def test_another_language_is_a_folder_of_pages_and_a_table_of_phrases(tmp_path):
     assert "## 一步" in adamw
     assert "步长甲" in adamw
     assert explain("adamw").text.strength not in adamw  # the words of thalweg/explain/zh.toml
-    assert (pages / "index.md").read_text(encoding="utf-8") == "# 首页\n"
-    assert (pages / "story.md").exists()  # in English, until it is translated
+    assert (pages / "index.md").read_text(encoding="utf-8") == "# 首页 { #thalweg }\n"
+    story = (pages / "story.md").read_text(encoding="utf-8")
+    assert "has not been translated yet" in story.split("\n## ")[0]
     assert not (pages / "zh").exists()
     settings = (tmp_path / "zh" / "zensical.toml").read_text(encoding="utf-8")
     assert 'language = "zh"' in settings

@@ -98,7 +98,7 @@ def test_all_six_have_a_table_and_a_plain_loop():
         assert f"<!-- made: by hand {name} -->" in STORY
 
 
-@pytest.mark.parametrize("page", made.pages(), ids=lambda p: p.name)
+@pytest.mark.parametrize("page", made.pages(), ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_what_is_made_from_the_code_is_as_the_code_makes_it(page):
     text = page.read_text(encoding="utf-8")
     if "made: mistakes" in text and f"torch {'.'.join(torch.__version__.split('.')[:2])}" not in text:
