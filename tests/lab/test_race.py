@@ -337,10 +337,10 @@ def test_whatever_else_is_changed_a_verdict_on_the_same_classes_is_a_further_loo
     assert first["outcome"] == {key: outcome[key] for key in ("verdict", "difference", "low", "high")}
     assert datetime.fromisoformat(first["when"]).tzinfo
     [flag] = [flag for flag in result["flags"] if flag["id"] == "looks"]
-    assert "muon look 5" in flag["text"]
+    assert f"muon look {len(asked)}" in flag["text"]
     again = race(asked[0], store)
     assert again["comparisons"][0]["look"] == 1
-    assert len(again["protocol"]["looks"]) == 4  # it shows the later ones too
+    assert len(again["protocol"]["looks"]) == len(asked) - 1  # it shows the later ones too
 
 
 def _differences(result, comparison):
