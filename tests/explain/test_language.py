@@ -5,21 +5,38 @@ import re
 import pytest
 
 from thalweg.explain import ENGLISH, chinese, explain
+from thalweg.explain.docstring import words
 from thalweg.explain.page import SIGNS, page
 from thalweg.registry import optimizers, wrappers
 from thalweg.rule import Optimizer, hyper
 
 ALL = {**optimizers(), **wrappers()}
+CODE = re.compile(r"``(.+?)``")
 CJK = re.compile(r"[\u4e00-\u9fff]")
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_optimizer_has_its_chinese_text(name):
-    entry = chinese().entries.get(name, {})
-    assert set(entry) - {"differs"} == {"idea", "adds", "strength", "weakness"}, (
-        f"add [optimizers.{name}] to thalweg/explain/zh.toml"
-    )
-    assert all(CJK.search(text) for text in entry.values())
+    entry, text = chinese().entries.get(name, {}), words(ALL[name])
+    said = {"idea", "adds", "strength", "weakness", *(part for part in ("notes", "differs") if getattr(text, part))}
+    assert set(entry) == said, f"complete [optimizers.{name}] in thalweg/explain/zh.toml"
+    assert all(CJK.search(chinese) for chinese in entry.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_notes_in_chinese_name_what_the_english_ones_name(name):
+    text, entry = words(ALL[name]), chinese().entries[name]
+    english = " ".join([*text.notes, text.differs])
+    translated = " ".join([entry.get("notes", ""), entry.get("differs", "")])
+    assert set(CODE.findall(english)) <= set(CODE.findall(translated))
+    assert all(code in english for code in CODE.findall(translated))
+
+
+def test_notes_stand_below_the_formulas_on_the_page_of_a_site():
+    text = chinese().words("SGD", words(ALL["SGD"]))
+    assert text.body.startswith("$$\n" + text.math[0])
+    assert text.body.endswith(text.notes[-1])
+    assert len(text.notes) == 2
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -20,7 +20,7 @@ class Language:
         phrases: headings and short phrases.
         families: what each file of optimizers is about, by its name.
         docs: of hyperparameters and states.
-        entries: idea, adds, strength, weakness and how it differs, of each optimizer, by its name.
+        entries: idea, adds, strength, weakness, notes and how it differs, of each optimizer, by its name.
     """
 
     name: str = "en"
@@ -42,14 +42,15 @@ class Language:
         return self.docs.get(text, text)
 
     def words(self, name: str, text: Words) -> Words:
-        """The text of an optimizer. Notes, and how it differs, are left out where they are not translated."""
+        """The text of an optimizer, its formulas above its notes; what is not translated of these is left out."""
         entry = self.entries.get(name)
         if not entry:
             return text
+        notes = tuple(filter(None, entry.get("notes", "").strip().split("\n\n")))
         return replace(
             text,
-            notes=(),
-            body="",
+            notes=notes,
+            body="\n\n".join((*(f"$$\n{math}\n$$" for math in text.math), *notes)),
             idea=entry.get("idea", text.idea),
             adds=entry.get("adds", text.adds),
             strength=entry.get("strength", text.strength),
