@@ -34,20 +34,23 @@ _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
 
 
 def filled(text: str, say: Language = ENGLISH) -> str:
-    """A page with its parts as the code makes them now; the heads of their tables in the page's language.
+    """A page with its parts as the code makes them now; their tables in the page's language.
 
     Raises:
         KeyError: for a part that nothing makes.
     """
     known = parts()
-    return PART.sub(lambda m: f"{m[1]}{_headed(known[m[2]]().strip(), say)}\n{m[4]}", text)
+    return PART.sub(lambda m: f"{m[1]}{_told(known[m[2]]().strip(), say)}\n{m[4]}", text)
 
 
-def _headed(part: str, say: Language) -> str:
-    first, end, rest = part.partition("\n")
-    if not first.startswith("|"):
-        return part
-    return "| " + " | ".join(say(cell.strip()) for cell in first.strip("|").split("|")) + " |" + end + rest
+def _told(part: str, say: Language) -> str:
+    """A table whose cells are in the page's language, as far as they are translated."""
+    return "\n".join(_row(line, say) if line.startswith("| ") else line for line in part.splitlines())
+
+
+def _row(line: str, say: Language) -> str:
+    cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+    return "| " + " | ".join(say.phrases.get(cell, cell) for cell in cells) + " |"
 
 
 def language_of(page: Path) -> Language:
