@@ -9,6 +9,7 @@ from thalweg.groups.by_role import multiplied, split
 from thalweg.groups.complete import check
 from thalweg.groups.decay import NoDecay
 from thalweg.groups.depth import LayerDecay
+from thalweg.groups.matrices import blocks
 from thalweg.groups.places import Kind
 from thalweg.groups.presets import layer_decay, muon, mup, no_decay
 from thalweg.groups.roles import Role, describe, roles
@@ -27,6 +28,7 @@ __all__ = [
     "Role",
     "Row",
     "Rule",
+    "blocks",
     "check",
     "describe",
     "layer_decay",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from thalweg.groups.dims import ON_THE_LEFT, ON_THE_RIGHT, Fans
 from thalweg.groups.flow import Does, Flow, Known, Operation
 from thalweg.groups.shapes import ShapesOnly, on_meta
 from thalweg.groups.twin import randomness_kept, twin, undisturbed
+
+#: what looks on while a copy runs on its input
+Watching = Callable[[nn.Module, Any], contextlib.AbstractContextManager[Any]]
 
 #: how many numbers a model has that is run with its values
 SMALL = 20_000_000
@@ -33,6 +36,10 @@ _FANS: dict[str, tuple[Fans | None, ...]] = {
     **dict.fromkeys(("Addmm", "Baddbmm"), (None, ON_THE_LEFT, ON_THE_RIGHT)),
     **dict.fromkeys(("Linear", "MkldnnLinear"), (ON_THE_LEFT, dims.LINEAR)),
 }
+
+
+def _unwatched(model: nn.Module, given: Any) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext()
 
 
 def by_running(model: nn.Module, sample: Any, known: Known, *, training: bool = False) -> Flow:
@@ -62,7 +69,14 @@ def by_running(model: nn.Module, sample: Any, known: Known, *, training: bool = 
 
 
 def on_shapes(
-    model: nn.Module, sample: Any, known: Known, source: str, *, training: bool = False, guesses: bool = False
+    model: nn.Module,
+    sample: Any,
+    known: Known,
+    source: str,
+    *,
+    training: bool = False,
+    guesses: bool = False,
+    watching: Watching = _unwatched,
 ) -> Flow | None:
     """The flow through a copy that has no values; None where no output depends on parameters.
 
@@ -70,16 +84,25 @@ def on_shapes(
         model, sample, known, training: as of :func:`by_running`; raises whatever the model raises on shapes.
         source: how the graph was seen, as a phrase.
         guesses: whether values that the pass asks for are guessed, as :class:`ShapesOnly` does.
+        watching: what looks on.
     """
     with undisturbed():
         double = twin(model, values=False).train(training)
         given = _cloned(mapped(sample, on_meta))
         with ShapesOnly(guesses):
-            returned = _call(double, given)
+            returned = _call(double, given, watching)
         return _flow(double, returned, known, source)
 
 
-def with_values(model: nn.Module, sample: Any, known: Known, source: str, *, training: bool = False) -> Flow | None:
+def with_values(
+    model: nn.Module,
+    sample: Any,
+    known: Known,
+    source: str,
+    *,
+    training: bool = False,
+    watching: Watching = _unwatched,
+) -> Flow | None:
     """The flow through a copy with all values; None where no output depends on parameters.
 
     Raises:
@@ -89,13 +112,13 @@ def with_values(model: nn.Module, sample: Any, known: Known, source: str, *, tra
     with undisturbed(), randomness_kept(model):
         double = _copy(model).train(training)
         try:
-            returned = _call(double, _cloned(sample))
+            returned = _call(double, _cloned(sample), watching)
         except Exception as error:  # whatever a user's forward may raise
             if not hooked:
                 raise _refusal(sample, error) from error
             double = _copy(model, hooks=True).train(training)  # it may need what they return
             try:
-                returned = _call(double, _cloned(sample))
+                returned = _call(double, _cloned(sample), watching)
             except Exception as again:
                 raise _refusal(sample, again) from again
         return _flow(double, returned, known, source)
@@ -126,10 +149,11 @@ def _copy(model: nn.Module, *, hooks: bool = False) -> nn.Module:
         ) from error
 
 
-def _call(model: nn.Module, given: Any) -> Any:
-    if isinstance(given, Mapping):
-        return model(**given)
-    return model(*given) if isinstance(given, (tuple, list)) else model(given)
+def _call(model: nn.Module, given: Any, watching: Watching) -> Any:
+    with watching(model, given):
+        if isinstance(given, Mapping):
+            return model(**given)
+        return model(*given) if isinstance(given, (tuple, list)) else model(given)
 
 
 def _cloned(sample: Any) -> Any:

@@ -1,0 +1,403 @@
+"""Which matrices each weight holds: a table written from the architectures, by hand."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tests.groups import hub
+from thalweg.groups import blocks
+from thalweg.groups.partition import Cut, by_fate
+
+D, H = 16, 4  # numbers of a position, heads
+HD = D // H
+
+
+def whole(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def by_hand(q, k, v):
+    return (q @ k.transpose(-2, -1) / 2).softmax(-1) @ v
+
+
+def head_by_head(q, k, v):
+    return torch.stack([by_hand(q[:, i], k[:, i], v[:, i]) for i in range(H)], 1)
+
+
+def linear_attention(q, k, v):
+    return q.softmax(-1) @ (k.softmax(-2).transpose(-2, -1) @ v)
+
+
+def halves(x):
+    """Rotary positions as in Llama."""
+    one, other = x.chunk(2, -1)
+    return x * 0.6 + torch.cat((-other, one), -1) * 0.8
+
+
+def halves_apart(x):
+    """The same as in nanogpt."""
+    one, other = x.chunk(2, -1)
+    return torch.cat((one * 0.6 + other * 0.8, one * -0.8 + other * 0.6), -1)
+
+
+def pairs(x):
+    """The same of neighbours, as in GPT-J."""
+    even, odd = x[..., ::2], x[..., 1::2]
+    return torch.stack((even * 0.6 - odd * 0.8, even * 0.8 + odd * 0.6), -1).flatten(-2)
+
+
+def complex_pairs(x):
+    """The same as in Llama's first code."""
+    z = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(z * torch.polar(torch.ones(HD // 2), torch.ones(HD // 2))).flatten(-2)
+
+
+def part_of_it(x):
+    """The same for half of the numbers, as in GPT-NeoX."""
+    turned, kept = x[..., : HD // 2], x[..., HD // 2 :]
+    return torch.cat((halves(turned), kept), -1)
+
+
+def normed(x):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+
+
+def in_place(x):
+    out = torch.empty_like(x)
+    out[..., ::2], out[..., 1::2] = -x[..., 1::2], x[..., ::2]
+    return x * 0.6 + out * 0.8
+
+
+def as_it_is(x):
+    return x
+
+
+def chunk(y):
+    return [z.unflatten(-1, (H, HD)).transpose(1, 2) for z in y.chunk(3, -1)]
+
+
+def slices(y):
+    return [y[..., i * D : (i + 1) * D].reshape(*y.shape[:2], H, HD).transpose(1, 2) for i in range(3)]
+
+
+def narrow(y):
+    return [y.narrow(-1, i * D, D).view(*y.shape[:2], H, HD).transpose(1, 2) for i in range(3)]
+
+
+def tensor_split(y):
+    return [z.view(*y.shape[:2], H, HD).transpose(1, 2) for z in torch.tensor_split(y, (D, 2 * D), -1)]
+
+
+def timm(y):
+    return y.reshape(*y.shape[:2], 3, H, HD).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def swin(y):
+    y = y.reshape(*y.shape[:2], 3, H, HD).permute(2, 0, 3, 1, 4)
+    return y[0], y[1], y[2]
+
+
+def einops(y):
+    """As ``rearrange(y, "b t (k h d) -> k b h t d")`` does it."""
+    return torch.einsum("btkhd->kbhtd", y.view(*y.shape[:2], 3, H, HD))
+
+
+def neox(y):
+    """q, k and v of each head side by side."""
+    return y.view(*y.shape[:2], H, 3 * HD).transpose(1, 2).chunk(3, -1)
+
+
+def megatron(y):
+    return y.view(*y.shape[:2], H, 3, HD).permute(0, 2, 1, 3, 4).unbind(-2)
+
+
+def turned_first(y):
+    return [z.view(*z.shape[:2], H, HD).transpose(1, 2) for z in y.transpose(0, 1).split(D, -1)]
+
+
+def after_a_norm(y):
+    return chunk(F.dropout(F.layer_norm(y, (3 * D,)), 0.1))
+
+
+def scattered(y):
+    return [y[..., i::3].unflatten(-1, (H, HD)).transpose(1, 2) for i in range(3)]
+
+
+class Attention(nn.Module):
+    def __init__(self, cut=chunk, attend=whole, turn=as_it_is, linear=nn.Linear):
+        super().__init__()
+        self.emb, self.qkv, self.out, self.head = nn.Embedding(9, D), linear(D, 3 * D), nn.Linear(D, D), nn.Linear(D, 9)
+        self.cut, self.attend, self.turn = cut, attend, turn
+
+    def forward(self, i):
+        q, k, v = self.cut(self.qkv(self.emb(i)))
+        y = self.attend(self.turn(q), self.turn(k), v)
+        return self.head(self.out(y.transpose(1, 2).reshape(*i.shape, D)))
+
+
+CUTS = (
+    *(chunk, slices, narrow, tensor_split, timm, swin, einops, neox, megatron),
+    *(turned_first, after_a_norm, scattered),
+)
+TURNS = (halves, halves_apart, pairs, complex_pairs, part_of_it, normed, in_place)
+IDS = torch.arange(6).view(2, 3) % 9
+
+
+def of(model, sample=IDS):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LSTM with projections")  # torch's
+        return blocks(model, sample)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_q_k_v_are_three_matrices_however_they_are_cut(cut):
+    assert of(Attention(cut)) == {"qkv.weight": [(D, D)] * 3, "out.weight": [(D, D)]}
+
+
+@pytest.mark.parametrize("attend", [whole, by_hand, head_by_head, linear_attention])
+def test_q_k_v_are_three_matrices_however_they_attend(attend):
+    assert of(Attention(attend=attend))["qkv.weight"] == [(D, D)] * 3
+
+
+@pytest.mark.parametrize("cut", [chunk, neox])
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_rotation_of_pairs_cuts_nothing(turn, cut):
+    for attend in (whole, by_hand):
+        assert of(Attention(cut, attend, turn))["qkv.weight"] == [(D, D)] * 3
+
+
+class Net(nn.Module):
+    """A body between an embedding and a head."""
+
+    def __init__(self, forward, d=D, **parts):
+        super().__init__()
+        self.emb, self.head, self.run = nn.Embedding(9, D), nn.Linear(d, 9), forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, i):
+        return self.head(self.run(self, self.emb(i)))
+
+
+def gated(activation):
+    return Net(lambda s, x: s.down(activation(s.up(x))), up=nn.Linear(D, 4 * D), down=nn.Linear(2 * D, D))
+
+
+def mamba(s, x):
+    y, z = s.inner(x).chunk(2, -1)
+    y = F.silu(s.conv(y.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
+    b, c = s.states(y).split([4, 4], -1)
+    return s.out((y * (b * c).sum(-1, keepdim=True)) * F.silu(z))
+
+
+def lstm_by_hand(s, x):
+    h = c = torch.zeros(x.shape[0], D)
+    for t in range(x.shape[1]):
+        i, f, g, o = (s.x(x[:, t]) + s.h(h)).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+    return h
+
+
+def restormer(s, x):
+    q, k, v = s.deep(s.qkv(x.transpose(1, 2))).chunk(3, 1)
+    return ((q @ k.transpose(1, 2)).softmax(-1) @ v).transpose(1, 2)
+
+
+def falcon(s, x):
+    """Two groups of heads, each of two q, a k and a v."""
+    y = s.qkv(x).view(*x.shape[:2], 2, 4, HD)
+    q, k, v = y[..., :-2, :].flatten(2, 3), y[..., [-2], :], y[..., [-1], :]
+    k, v = (z.expand(-1, -1, -1, 2, -1).flatten(2, 3) for z in (k, v))
+    return F.scaled_dot_product_attention(*(z.transpose(1, 2) for z in (q, k, v))).transpose(1, 2).flatten(2)
+
+
+def latent(s, x):
+    """A narrow latent and a rotary key beside it, as in DeepSeek."""
+    c, r = s.down(x).split([8, HD], -1)
+    k, v = s.up(F.layer_norm(c, (8,))).view(*x.shape[:2], H, 2 * HD).split([HD, HD], -1)
+    k = torch.cat((k, halves(r)[:, :, None].expand(-1, -1, H, -1)), -1).transpose(1, 2)
+    q = s.q(x).view(*x.shape[:2], H, 2 * HD).transpose(1, 2)
+    return whole(q, k, v.transpose(1, 2)).transpose(1, 2).flatten(2)
+
+
+def lora(s, x):
+    y = s.qkv(x) + 2 * s.b(F.dropout(s.a(x), 0.1))
+    return whole(*chunk(y)).transpose(1, 2).flatten(2)
+
+
+def stack(*shape):
+    return nn.Parameter(torch.randn(shape) / 4)
+
+
+def of_experts(up, down):
+    def forward(s, x):
+        y = torch.einsum(down, F.gelu(torch.einsum(up, x, s.up)), s.down)
+        return (y * s.router(x).softmax(-1)[..., None]).sum(-2)
+
+    return forward
+
+
+def one_by_one(s, x):
+    y = 0
+    for i in range(3):
+        gate, up = F.linear(x, s.up[i]).chunk(2, -1)
+        y = y + F.linear(F.silu(gate) * up, s.down[i]) * s.router(x)[..., i : i + 1]
+    return y
+
+
+def batched(s, x):
+    flat = x.flatten(0, 1).expand(3, -1, -1)
+    gate, up = torch.bmm(flat, s.up).chunk(2, -1)
+    y = torch.bmm(gate.relu() * up, s.down).view(3, *x.shape[:2], -1)
+    return (y * s.router(x).permute(2, 0, 1)[..., None]).sum(0)
+
+
+def heads_by_einsum(s, x):
+    q, k, v = (torch.einsum("btd,dhk->bhtk", x, w) for w in (s.q, s.k, s.v))
+    return torch.einsum("bhtk,hkd->btd", whole(q, k, v), s.out)
+
+
+N, M = 3, 2 * D  # experts, their inner width
+SQUARE, UP, DOWN, ROUTER = [(D, D)], [(M, D)], [(D, M)], [(N, D)]
+L = nn.Linear
+
+
+def along_channels(layer):
+    return Net(lambda s, x: s.c(x.transpose(1, 2)).transpose(1, 2), c=layer, d=M)
+
+
+def recurrent(layer, d=D):
+    return Net(lambda s, x: s.r(x)[0], d=d, r=layer)
+
+
+def moe(forward, up, down):
+    return Net(forward, up=stack(N, *up), down=stack(N, *down), router=L(D, N))
+
+
+GLU = {"up.weight": UP * 2, "down.weight": DOWN}
+EXPERTS = {"up": UP * N, "down": DOWN * N, "router.weight": ROUTER}
+GATED_EXPERTS = {**EXPERTS, "up": UP * 2 * N}
+TABLE = {
+    "gate and up": (gated(lambda y: F.silu(y.chunk(2, -1)[0]) * y.chunk(2, -1)[1]), GLU),
+    "gate and up in turn": (gated(lambda y: F.gelu(y[..., ::2]) * y[..., 1::2]), GLU),
+    "F.glu": (gated(lambda y: F.glu(y)), GLU),
+    "maxout": (gated(lambda y: torch.maximum(*y.chunk(2, -1))), GLU),
+    "mlp": (
+        Net(lambda s, x: s.b(F.gelu(s.a(x))), a=L(D, M), b=L(M, D)),
+        {"a.weight": UP, "b.weight": DOWN},
+    ),
+    "mamba": (
+        Net(mamba, inner=L(D, 4 * D), conv=nn.Conv1d(M, M, 3, padding=2, groups=M), states=L(M, 8), out=L(M, D)),
+        {"inner.weight": UP * 2, "states.weight": [(4, M)] * 2, "out.weight": DOWN},
+    ),
+    "lstm by hand": (
+        Net(lstm_by_hand, x=L(D, 4 * D), h=L(D, 4 * D)),
+        {"x.weight": SQUARE * 4, "h.weight": SQUARE * 4},
+    ),
+    "restormer": (
+        Net(restormer, qkv=nn.Conv1d(D, 3 * D, 1), deep=nn.Conv1d(3 * D, 3 * D, 3, padding=1, groups=3 * D)),
+        {"qkv.weight": SQUARE * 3},
+    ),
+    "falcon": (Net(falcon, qkv=L(D, 2 * D)), {"qkv.weight": [(D, D), (8, D), (8, D)]}),
+    "latent": (
+        Net(latent, down=L(D, 8 + HD), up=L(8, 2 * D), q=L(D, 2 * D)),
+        {"down.weight": [(8, D), (HD, D)], "up.weight": [(D, 8)] * 2, "q.weight": UP},
+    ),
+    "lora": (
+        Net(lora, qkv=L(D, 3 * D), a=L(D, 2), b=L(2, 3 * D)),
+        {"qkv.weight": SQUARE * 3, "a.weight": [(2, D)], "b.weight": [(D, 2)] * 3},
+    ),
+    "conv1d of GPT-2": (
+        Attention(linear=lambda i, o: hub.Conv1D(o, i)),
+        {"qkv.weight": SQUARE * 3, "out.weight": SQUARE},
+    ),
+    "mha": (
+        Net(lambda s, x: s.a(x, x, x)[0], a=nn.MultiheadAttention(D, H, batch_first=True)),
+        {"a.in_proj_weight": SQUARE * 3, "a.out_proj.weight": SQUARE},
+    ),
+    "lstm": (recurrent(nn.LSTM(D, D)), {"r.weight_ih_l0": SQUARE * 4, "r.weight_hh_l0": SQUARE * 4}),
+    "lstm with a projection": (
+        recurrent(nn.LSTM(D, D, proj_size=4), d=4),
+        {"r.weight_ih_l0": SQUARE * 4, "r.weight_hh_l0": [(D, 4)] * 4, "r.weight_hr_l0": [(4, D)]},
+    ),
+    "gru": (recurrent(nn.GRU(D, D)), {"r.weight_ih_l0": SQUARE * 3, "r.weight_hh_l0": SQUARE * 3}),
+    "rnn": (recurrent(nn.RNN(D, D)), {"r.weight_ih_l0": SQUARE, "r.weight_hh_l0": SQUARE}),
+    "gru cell": (
+        Net(lambda s, x: s.r(x[0]), r=nn.GRUCell(D, D)),
+        {"r.weight_ih": SQUARE * 3, "r.weight_hh": SQUARE * 3},
+    ),
+    "groups": (along_channels(nn.Conv1d(D, M, 3, padding=1, groups=2)), {"c.weight": [(D, 8 * 3)] * 2}),
+    "groups, turned": (along_channels(nn.ConvTranspose1d(D, M, 3, groups=2)), {"c.weight": [(D, 8 * 3)] * 2}),
+    "experts (n, in, out)": (moe(of_experts("btd,edf->btef", "btef,efd->bted"), (D, M), (M, D)), EXPERTS),
+    "experts (n, out, in)": (moe(of_experts("btd,efd->btef", "btef,edf->bted"), (M, D), (D, M)), EXPERTS),
+    "experts one by one": (moe(one_by_one, (2 * M, D), (D, M)), GATED_EXPERTS),
+    "experts in a batch": (moe(batched, (D, 2 * M), (M, D)), GATED_EXPERTS),
+    "heads by einsum": (
+        Net(heads_by_einsum, q=stack(D, H, HD), k=stack(D, H, HD), v=stack(D, H, HD), out=stack(H, HD, D)),
+        dict.fromkeys(("q", "k", "v", "out"), SQUARE),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_models_written_here(name):
+    model, expected = TABLE[name]
+    assert of(model) == expected
+
+
+def test_kernels_that_filter_each_channel_hold_no_matrix():
+    assert "conv.weight" not in of(TABLE["mamba"][0])
+
+
+def test_without_a_sample_the_model_is_run_on_what_its_layers_take():
+    assert of(Attention(neox), None)["qkv.weight"] == [(D, D)] * 3
+
+
+def test_a_model_is_watched_without_its_values(monkeypatch):
+    monkeypatch.setattr("thalweg.groups.matrices.SMALL", 0)
+    for name in ("latent", "lora", "experts in a batch", "restormer"):
+        model, expected = TABLE[name]
+        assert of(model) == expected
+
+
+def test_what_cannot_be_seen_is_said_once():
+    model = Attention(lambda y: chunk(torch.empty_like(y).index_copy_(-1, torch.arange(3 * D), y)))
+    with pytest.warns(UserWarning, match=r"each taken for one matrix, .* qkv.weight \(not followed beyond") as said:
+        assert blocks(model, IDS)["qkv.weight"] == [(3 * D, D)]
+    assert len(said) == 1
+
+
+def test_a_model_that_no_pass_can_be_made_of():
+    class Lost(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            raise RuntimeError("not today")
+
+    warnings.filterwarnings("ignore", "what makes the output")
+    with pytest.warns(UserWarning, match=r"a.weight \(no forward pass was possible\).* Pass sample="):
+        assert blocks(Lost()) == {"a.weight": [(4, 4)]}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 5), st.lists(st.integers(1, 6), min_size=2, max_size=5))
+def test_parts_of_a_view_are_found_by_their_fates(repeats, sizes):
+    kinds = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).repeat(repeats)
+    found = by_fate([kinds == i for i in range(len(sizes))], len(kinds))
+    assert found == Cut(repeats, tuple(sizes))
+    assert found.parts == [int((kinds == i).sum()) for i in range(len(sizes))]
+
+
+def test_what_is_no_part_of_a_view_is_not_taken_for_one():
+    kinds = torch.tensor([0, 1, 0, 0, 1, 1])
+    assert by_fate([kinds == 0], 6) is None
+    assert by_fate([torch.ones(6, dtype=torch.bool)], 6) == Cut(1, (6,))
+    assert by_fate([], 6) == Cut(1, (6,))

@@ -1,0 +1,55 @@
+"""Labels: for each number of a value, the index of a weight's dimension that it comes from; -1 where there is none.
+
+Labels have the shape of their value. Along dimensions where they are the same they have stride 0, and take no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+NONE = -1
+
+
+def along(dim: int, shape: Sequence[int]) -> Tensor:
+    """The labels of a weight's own dimension."""
+    sizes = [size if i == dim else 1 for i, size in enumerate(shape)]
+    return torch.arange(shape[dim], device="cpu").view(sizes).expand(tuple(shape))
+
+
+def varies(labels: Tensor, dim: int) -> bool:
+    """Whether labels differ along a dimension."""
+    small = _compact(labels, keep=dim % labels.ndim)
+    return small.shape[dim % labels.ndim] > 1 and bool((small != small.narrow(dim, 0, 1)).any())
+
+
+def members(labels: Iterable[Tensor], size: int) -> Tensor:
+    """Which of ``size`` indices stand in the labels."""
+    found = torch.zeros(size + 1, dtype=torch.bool, device="cpu")
+    for one in labels:
+        found[_compact(one).flatten()] = True  # -1 is the last
+    return found[:size]
+
+
+def distinct(labels: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The labels, those that are equal once."""
+    found: list[Tensor] = []
+    for one in labels:
+        if not any(_equal(one, other) for other in found):
+            found.append(one)
+    return tuple(found)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    small, also = _compact(one), _compact(other)
+    return one is other or (one.shape == other.shape and torch.equal(small, also))
+
+
+def _compact(labels: Tensor, keep: int | None = None) -> Tensor:
+    """The labels without the copies along dimensions of stride 0."""
+    for dim, stride in enumerate(labels.stride()):
+        if stride == 0 and labels.shape[dim] > 1 and dim != keep:
+            labels = labels.narrow(dim, 0, 1)
+    return labels

@@ -1,0 +1,217 @@
+"""The logical matrices of each weight: what a forward pass uses apart, though it is kept in one tensor."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from thalweg.groups import example
+from thalweg.groups.flow import Known
+from thalweg.groups.partition import Cut, by_fate
+from thalweg.groups.places import Place
+from thalweg.groups.running import SMALL, on_shapes, with_values
+from thalweg.groups.view import Param, View
+from thalweg.groups.watching import Side, Watch
+
+_GATES = {"LSTM": 4, "GRU": 3, "LSTMCell": 4, "GRUCell": 3}
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """The matrices that a weight holds.
+
+    Attributes:
+        shape: of the weight.
+        stack: its dimensions that number matrices, as of experts.
+        out: its dimensions that a matrix gives, the first of which is cut as ``split`` says; all others are taken.
+        split: the parts of that dimension.
+        why: how that is known.
+        unseen: what kept it from being seen; empty where it was.
+    """
+
+    shape: tuple[int, ...]
+    stack: tuple[int, ...]
+    out: tuple[int, ...]
+    split: Cut
+    why: str
+    unseen: str = ""
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(out, in) of each matrix."""
+        count = math.prod(self.shape[d] for d in self.stack)
+        gives = math.prod(self.shape[d] for d in self.out[1:])
+        takes = math.prod(n for d, n in enumerate(self.shape) if d not in (*self.stack, *self.out))
+        return [(part * gives, takes) for part in self.split.parts] * count
+
+
+def blocks(model: nn.Module, sample: Any = None) -> dict[str, list[tuple[int, int]]]:
+    """The (out, in) shapes of the matrices that each hidden weight holds, by its name.
+
+    Most weights hold one. Weights that hold several are those whose outputs a forward pass uses apart: q, k and v of
+    an attention in one weight, gate and up, the gates of a recurrent layer, the groups of a convolution. Stacks of
+    matrices, as of experts, stand beside the hidden weights: each of their matrices is one.
+
+    A copy of the model is run, and each number that a weight gives is followed through whatever moves it (views,
+    permutes, chunks, slices, copies, concatenations) and whatever changes numbers one by one (biases, activations,
+    norms, dropout), to where it meets others. What meets the same others in the same way is one matrix; a rotation of
+    pairs within a part (as of rotary positions) leaves that part whole.
+
+    Args:
+        model: any module; nothing of it is changed.
+        sample: as :func:`thalweg.groups.roles` takes it. Without one, the copy runs on what the model itself says that
+            it takes, or on an input made up for its first layers.
+
+    Raises:
+        ValueError: as :func:`thalweg.groups.roles`.
+
+    Warns:
+        UserWarning: once, for the weights whose outputs could not be followed; each counts as one matrix.
+    """
+    found = matrices(View(model, sample), sample)
+    if unseen := [f"{name} ({one.unseen})" for name, one in found.items() if one.unseen]:
+        more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
+        warnings.warn(
+            f"each taken for one matrix, since it is not seen how {type(model).__name__} uses what it gives: "
+            f"{', '.join(unseen[:3])}{more}. {_remedy(sample)}",
+            stacklevel=2,
+        )
+    return {name: one.shapes for name, one in found.items()}
+
+
+def _remedy(sample: Any) -> str:
+    if sample is None:
+        return "Pass sample=… (an input that the model runs on)"
+    return "Say how such a weight is cut where it matters, or keep its parts in weights of their own"
+
+
+def matrices(view: View, sample: Any = None) -> dict[str, Matrices]:
+    """The matrices of each trainable hidden weight, and of each stack of matrices."""
+    trained = [(param, param.kind) for param in view.params if param.parameter.requires_grad]
+    asked = [param for param, kind in trained if kind in ("hidden", "other") and _of_module(param) is None]
+    watch = _watched(view.model, sample, {param.names[0] for param in asked}) if asked else None
+    return {
+        param.name: _of_module(param) or _of_use(param, watch)
+        for param, kind in trained
+        if kind == "hidden" or (kind == "other" and _is_stack(param, watch))
+    }
+
+
+# -- a forward pass ---------------------------------------------------------------------------------------------------
+
+
+def _watched(model: nn.Module, sample: Any, names: set[str]) -> Watch | None:
+    """The pass that meets the most of the named weights; None where none was possible."""
+    best: Watch | None = None
+    for way in _ways(model, sample):
+        watches: list[Watch] = []
+        with contextlib.suppress(Exception):  # whatever a user's forward may raise
+            way(watching=partial(_watching, watches))
+            best = max([*([best] if best else []), watches[-1]], key=lambda watch: len(names & watch.met))
+            if names <= best.met:
+                break
+    return best
+
+
+def _watching(watches: list[Watch], model: nn.Module, given: Any) -> Watch:
+    watches.append(Watch(model, given))
+    return watches[-1]
+
+
+def _ways(model: nn.Module, sample: Any) -> Iterator[Any]:
+    samples = [sample] if sample is not None else [*example.of_hub(model), *example.inferred(model)]
+    size = sum(p.numel() for p in model.parameters())
+    for one in samples:
+        given = example.suited(one, model) if sample is None else one
+        shapes = partial(on_shapes, model, given, Known(), "", guesses=True)
+        values = partial(with_values, model, given, Known(), "")
+        yield from (values, shapes) if size <= SMALL else (shapes, values)
+
+
+# -- what it tells ----------------------------------------------------------------------------------------------------
+
+
+def _of_module(param: Param) -> Matrices | None:
+    """As modules of torch are known to use their weights; None for others."""
+    return next((found for place in param.places if (found := _known(param, place))), None)
+
+
+def _known(param: Param, place: Place) -> Matrices | None:
+    module, shape = place.module, tuple(param.parameter.shape)
+    if isinstance(module, nn.MultiheadAttention) and place.name == "in_proj_weight":
+        return Matrices(shape, (), (0,), _equal(shape[0], 3), "q, k and v of nn.MultiheadAttention")
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and place.name.startswith(("weight_ih", "weight_hh")):
+        kind = next((name for name in _GATES if isinstance(module, getattr(nn, name))), "")
+        gates = _GATES.get(kind, 1)
+        why = f"gates of nn.{kind}" if gates > 1 else f"a matrix of {type(module).__name__}"
+        return Matrices(shape, (), (0,), _equal(shape[0], gates), why)
+    return None
+
+
+def _equal(size: int, count: int) -> Cut:
+    return Cut(1, (size // count,) * count)
+
+
+def _sides(param: Param, watch: Watch | None) -> list[set[Side]] | None:
+    """What each dimension is for; None where it was not met, or is used in several ways."""
+    sides = watch.sides.get(param.names[0]) if watch else None
+    return sides if sides and any(sides) else None
+
+
+def _is_stack(param: Param, watch: Watch | None) -> bool:
+    """Whether a weight of three dimensions or more that is no kernel is multiplied with activations."""
+    sides = _sides(param, watch)
+    if watch is None or sides is None or param.parameter.ndim < 3 or param.names[0] in watch.groups:
+        return False
+    return any(side == {"in"} for side in sides) and any(side == {"out"} for side in sides)
+
+
+def _of_use(param: Param, watch: Watch | None) -> Matrices:
+    """As a forward pass uses them."""
+    shape, name, sides = tuple(param.parameter.shape), param.names[0], _sides(param, watch)
+    at_sight = 1 if param.transposed else 0
+    if watch is None:
+        return _one(shape, at_sight, "no forward pass was possible")
+    if sides is None:
+        return _one(shape, at_sight, "no forward pass meets it")
+    if name in watch.unseen:
+        return _one(shape, at_sight, f"not followed beyond {watch.unseen[name]}")
+    if (groups := watch.groups.get(name, 1)) > 1:
+        return _grouped(shape, at_sight, groups)
+    if any(len(side) > 1 for side in sides):
+        return _one(shape, at_sight, "it is used in several ways")
+    stack = tuple(d for d, side in enumerate(sides) if side <= {"batch", "picked"} or (name, d) in watch.beside)
+    stack = tuple(d for d in stack if shape[d] > 1)
+    out = tuple(d for d, side in enumerate(sides) if side == {"out"} and d not in stack)
+    if not out:
+        return _one(shape, at_sight, "it is not seen which dimension it gives")
+    return _cut(watch, name, shape, stack, out)
+
+
+def _cut(watch: Watch, name: str, shape: tuple[int, ...], stack: tuple[int, ...], out: tuple[int, ...]) -> Matrices:
+    fates = {dim: by_fate(watch.fates[name, dim].values(), shape[dim]) for dim in out}
+    if any(split is None for split in fates.values()):
+        return _one(shape, out[0], "what is used apart is no part of a view")
+    apart = [dim for dim, split in fates.items() if split and len(split.sizes) > 1]
+    first = apart[0] if apart else out[0]
+    out = (first, *(dim for dim in out if dim != first))
+    split = fates[first] or Cut(1, (shape[first],))
+    return Matrices(shape, stack, out, split, "used apart" if apart else "used as one")
+
+
+def _grouped(shape: tuple[int, ...], out: int, groups: int) -> Matrices:
+    """Of a convolution in groups; a transposed one has the groups along what it takes."""
+    if out == 0:
+        return Matrices(shape, (), (0,), _equal(shape[0], groups), f"{groups} groups")
+    return Matrices((groups, shape[0] // groups, *shape[1:]), (0,), (2,), Cut(1, (shape[1],)), f"{groups} groups")
+
+
+def _one(shape: tuple[int, ...], out: int, unseen: str) -> Matrices:
+    return Matrices(shape, (), (out,), Cut(1, (shape[out],)), "taken for one matrix", unseen)

@@ -1,0 +1,459 @@
+"""Follows the outputs of each weight through a forward pass, to where they meet others.
+
+The labels of a value (see :mod:`thalweg.groups.labels`) go through the same views, copies and concatenations as the
+value itself, so which way a weight's outputs are cut up need not be understood, only repeated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from thalweg.groups import labels
+from thalweg.groups.running import tensors
+
+#: a weight's name and the number of a dimension
+Axis = tuple[str, int]
+#: what an operation does with a value: its name, the value's place among its arguments, how many products lie between
+#: the weight and the latest of its arguments
+Signature = tuple[str, int, int]
+#: what a dimension of a weight is for: it is summed over; kept; runs beside one of the activations; is one index of it
+Side = Literal["in", "out", "batch", "picked"]
+#: values that carry more labels than these are not followed further
+MOST = 8
+
+_PRODUCTS: Mapping[str, tuple[int, int]] = {
+    **dict.fromkeys(("mm", "bmm", "mv", "_grouped_mm"), (0, 1)),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), (1, 2)),
+}
+#: that change numbers where they are, whatever their neighbours are
+_IN_PLACE = (
+    *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"),
+    *("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "_batch_norm_no_update", "_fused_rms_norm"),
+    *("_softmax", "_log_softmax", "native_dropout", "_to_copy", "tril", "triu", "cumsum"),
+)
+_MOVES = ("_unsafe_view", "flip", "roll", "repeat", "index_select", "index", "constant_pad_nd", "_reshape_copy")
+_SUMS = ("add", "sub", "rsub", "add_", "sub_")
+#: that write into a part of another tensor, which is not followed
+_WRITES = ("index_put", "index_put_", "index_copy", "index_copy_", "slice_scatter", "select_scatter", "scatter")
+#: that make a tensor of the same kind, without its values
+_LIKE = re.compile("_like$|^new_")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a value carries of one dimension of a weight.
+
+    Attributes:
+        labels: the indices that each number comes from, one tensor for each that met in it.
+        born: how many products lie between the input and the weight's own.
+        alone: whether no other part of the same dimension has met it, but in sums.
+    """
+
+    labels: tuple[Tensor, ...]
+    born: int = 0
+    alone: bool = True
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the pass: what it carries; whether it follows from weights alone; how many products made it."""
+
+    carried: Mapping[Axis, Carried] = field(default_factory=dict)
+    of_weights: bool = False
+    depth: int = 0
+
+
+@dataclass
+class Written:
+    """What was written, part by part, into a storage: for each place of it the labels, and how they came there."""
+
+    size: int
+    places: dict[Axis, tuple[Tensor, Carried]] = field(default_factory=dict)
+    depth: int = 0
+
+    def write(self, x: Tensor, value: Value) -> None:
+        """Values are copied into the part of the storage that ``x`` is."""
+        self.depth = max(self.depth, value.depth)
+        for axis, carried in value.carried.items():
+            places = self.places[axis][0] if axis in self.places else torch.full((self.size,), labels.NONE)
+            _part(places, x).copy_(carried.labels[0])
+            self.places[axis] = places, carried
+
+    def read(self, x: Tensor) -> Value:
+        """What the part that ``x`` is carries."""
+        found = {axis: replace(one, labels=(_part(places, x),)) for axis, (places, one) in self.places.items()}
+        return Value(found, depth=self.depth)
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is on, in this thread, the outputs of a model's weights are followed.
+
+    Attributes:
+        sizes: of each dimension of each weight.
+        fates: for each dimension, what is done with which of its indices.
+        sides: for each weight, what its dimensions are for.
+        groups: of weights that convolve, into how many groups of channels.
+        beside: dimensions whose indices meet those of another stack of weights, one each.
+        unseen: for each weight, the operation beyond which its outputs cannot be followed.
+    """
+
+    def __init__(self, model: nn.Module, given: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sizes: dict[Axis, int] = {}
+        self.fates: dict[Axis, dict[Signature, Tensor]] = defaultdict(dict)
+        self.sides: dict[str, list[set[Side]]] = {}
+        self.groups: dict[str, int] = {}
+        self.beside: set[Axis] = set()
+        self.unseen: dict[str, str] = {}
+        self._values: dict[Any, Value] = {}
+        self._kept: list[Tensor] = []  # so that no other has their storage
+        self._written: dict[int, Written] = {}
+        with torch._C.DisableTorchFunction():
+            for name, p in model.named_parameters():
+                if p.ndim > 1:
+                    self._enter(name, p)
+            for x in tensors(given, set()):
+                self._put(x, Value())
+
+    @property
+    def met(self) -> set[str]:
+        """The weights that meet activations in a product."""
+        return {name for name, sides in self.sides.items() if any(sides)}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One operation of torch, as it is."""
+        out = func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():
+            self._follow(func, args, kwargs or {}, out)
+        return out
+
+    # -- values -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, name: str, p: Tensor) -> None:
+        self.sides[name] = [set() for _ in p.shape]
+        self.sizes.update({(name, dim): size for dim, size in enumerate(p.shape)})
+        carried = {(name, dim): Carried((labels.along(dim, p.shape),)) for dim in range(p.ndim)}
+        self._put(p, Value(carried, of_weights=True))
+
+    def _put(self, x: Any, value: Value) -> None:
+        if isinstance(x, Tensor) and (key := _key(x)) is not None:
+            self._values[key] = value
+            self._kept.append(x)
+
+    def _get(self, x: Any) -> Value | None:
+        """What is known of a tensor; None for a constant, and what is no tensor."""
+        if not isinstance(x, Tensor) or (key := _key(x)) is None:
+            return None
+        if key not in self._values and (written := self._written.get(key[0])) is not None:
+            return written.read(x)
+        return self._values.get(key)
+
+    # -- operations -------------------------------------------------------------------------------------------------
+
+    def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        operands = [(i, value) for i, x in enumerate(_flat((args, kwargs))) if (value := self._get(x)) is not None]
+        name = func.overloadpacket.__name__
+        if not operands or _LIKE.search(name):
+            return
+        if name in _PRODUCTS:
+            self._multiply(name, [args[i] for i in _PRODUCTS[name]], out)
+        elif name == "convolution":
+            self._convolve(args, out)
+        elif name == "copy_":
+            self._write(args[0], args[1])
+        elif name in ("cat", "stack"):
+            self._join(func, args, operands, out)
+        elif name == "glu":
+            self._gate(operands, args[1] if len(args) > 1 else -1, out)
+        elif func.is_view or name in _MOVES:
+            self._move(func, args, kwargs, operands, out)
+        elif torch.Tag.pointwise in func.tags or name in _IN_PLACE:
+            self._meet(name, operands[:1] if name in _IN_PLACE else operands, out)
+        else:
+            self._end(func, operands, out)
+
+    def _end(self, func: Any, operands: list[tuple[int, Value]], out: Any) -> None:
+        """Outputs are mixed with others, and followed no further."""
+        name = func.overloadpacket.__name__
+        self._use(name, operands)
+        if func.namespace != "aten" or (name in _WRITES and any(value.carried for _, value in operands)):
+            self._lose(str(func), operands)
+        self._put_all(out, Value({}, all(v.of_weights for _, v in operands), 1 + _depth(operands)))
+
+    def _lose(self, what: str, operands: list[tuple[int, Value]]) -> None:
+        for _, value in operands:
+            if not value.of_weights:
+                self.unseen.update({name: what for name, _ in value.carried})
+
+    def _put_all(self, out: Any, value: Value) -> None:
+        for x in _flat(out):
+            self._put(x, value)
+
+    # -- what becomes of outputs ------------------------------------------------------------------------------------
+
+    def _use(self, name: str, operands: Sequence[tuple[int, Value]]) -> None:
+        """Note what is done with the outputs that values carry."""
+        depth = _depth(operands)
+        for place, value in operands:
+            for axis, carried in value.carried.items() if not value.of_weights else ():
+                self._note(axis, (name, place, depth - carried.born), self._members(axis, carried))
+
+    def _note(self, axis: Axis, signature: Signature, which: Tensor) -> None:
+        known = self.fates[axis].get(signature)
+        self.fates[axis][signature] = which if known is None else known | which
+
+    def _members(self, axis: Axis, carried: Carried) -> Tensor:
+        return labels.members(carried.labels, self.sizes[axis])
+
+    # -- by kind of operation ---------------------------------------------------------------------------------------
+
+    def _move(self, func: Any, args: Any, kwargs: Any, operands: list[tuple[int, Value]], out: Any) -> None:
+        """The same view or copy of the labels."""
+        value = operands[0][1]
+        several = isinstance(out, (tuple, list))
+        outs = list(out) if several else [out]
+        try:
+            moved = {
+                axis: [_moved(func, one, args[1:], kwargs, outs) for one in carried.labels]
+                for axis, carried in value.carried.items()
+            }
+        except (RuntimeError, IndexError, TypeError, NotImplementedError):  # by indices that have no values
+            self._lose(str(func), operands[:1])
+            self._end(func, operands, out)
+            return
+        for i, x in enumerate(outs):
+            carried = {
+                axis: replace(value.carried[axis], labels=labels.distinct(part for parts in each for part in parts[i]))
+                for axis, each in moved.items()
+            }
+            self._put(x, replace(value, carried=carried))
+
+    def _meet(self, name: str, operands: list[tuple[int, Value]], out: Any) -> None:
+        """Number by number: where parts of one weight's outputs meet, they are used apart."""
+        result = next(iter(_flat(out)))
+        depth = _depth(operands)
+        merged: dict[Axis, Carried] = {}
+        for axis in dict.fromkeys(axis for _, value in operands for axis in value.carried):
+            found = [(place, value.carried[axis]) for place, value in operands if axis in value.carried]
+            spread = [(i, replace(c, labels=tuple(_spread(one, result.shape) for one in c.labels))) for i, c in found]
+            if (one := self._met(axis, name, depth, spread)) is not None:
+                merged[axis] = one
+        of_weights = all(value.of_weights for _, value in operands)
+        self._put(result, Value(merged, of_weights, depth))
+
+    def _met(self, axis: Axis, name: str, depth: int, found: list[tuple[int, Carried]]) -> Carried | None:
+        """Parts that meet in one value; a sum treats its terms alike, so a rotation of pairs cuts nothing."""
+        if len(found) == 1:
+            return found[0][1]
+        which = [self._members(axis, carried) for _, carried in found]
+        alone = all(carried.alone for _, carried in found)
+        if not all(torch.equal(which[0], other) for other in which[1:]):
+            alone = alone and name in _SUMS
+            for (place, carried), one in zip(found, which, strict=True) if not alone else ():
+                self._note(axis, (name, place, depth - carried.born), one)
+        every = labels.distinct(one for _, carried in found for one in carried.labels)
+        born = min(carried.born for _, carried in found)
+        return Carried(every, born, alone) if len(every) <= MOST else None
+
+    def _write(self, to: Tensor, x: Tensor) -> None:
+        """Values are written into a tensor, or a part of one."""
+        if (value := self._get(x)) is None:
+            return
+        spread = {
+            axis: replace(one, labels=tuple(_spread(part, to.shape) for part in one.labels))
+            for axis, one in value.carried.items()
+        }
+        value = replace(value, carried=spread)
+        self._put(to, value)
+        storage = to.untyped_storage()
+        if (size := storage.nbytes() // to.element_size()) > to.numel():
+            self._written.setdefault(storage._cdata, Written(size)).write(to, value)
+
+    def _gate(self, operands: list[tuple[int, Value]], dim: int, out: Tensor) -> None:
+        """A gated linear unit: one half times a function of the other."""
+        value = operands[0][1]
+        halves = [
+            (i, replace(value, carried={
+                axis: replace(carried, labels=tuple(one.chunk(2, dim)[i] for one in carried.labels))
+                for axis, carried in value.carried.items()
+            }))
+            for i in range(2)
+        ]  # fmt: skip
+        self._meet("glu", halves, out)
+
+    def _join(self, func: Any, args: Any, operands: list[tuple[int, Value]], out: Tensor) -> None:
+        pieces = [(x, self._get(x)) for x in args[0]]
+        carried = {
+            axis: self._joined(func, args[1:], [(x, v.carried.get(axis) if v else None) for x, v in pieces])
+            for axis in dict.fromkeys(axis for _, value in operands for axis in value.carried)
+        }
+        self._put(out, Value(carried, all(value.of_weights for _, value in operands), _depth(operands)))
+
+    def _joined(self, func: Any, where: Any, pieces: list[tuple[Tensor, Carried | None]]) -> Carried:
+        found = [carried for _, carried in pieces if carried]
+        most = max(len(carried.labels) for carried in found)
+        columns = [[_label(x, carried, i) for x, carried in pieces] for i in range(most)]
+        joined = labels.distinct(func(column, *where) for column in columns)
+        alone, born = all(carried.alone for carried in found), min(carried.born for carried in found)
+        return Carried(joined, born, alone)
+
+    def _multiply(self, name: str, factors: list[Tensor], out: Tensor) -> None:
+        """A product of matrices, or of stacks of them: sums over the last dimension of the first factor."""
+        values = [self._get(x) for x in factors]
+        known = [(i, value) for i, value in enumerate(values) if value is not None]
+        if not known:  # what is added to the product
+            return
+        used = any(not value.of_weights for _, value in known)
+        self._use(name, known)
+        summed = (-1, -2 if factors[1].ndim > 1 else -1)
+        carried: dict[Axis, Carried] = {}
+        for i, value in known:
+            for axis, one in value.carried.items():
+                if value.of_weights and used:
+                    self._lay(axis, one, summed[i])
+                if not value.of_weights and (other := values[1 - i]) is not None and other.of_weights:
+                    self._pair(axis, one)
+                left = tuple(
+                    _kept(part, summed[i], i, out) for part in one.labels if not labels.varies(part, summed[i])
+                )
+                if left and (kept := [part for part in left if part is not None]):
+                    before = carried[axis].labels if axis in carried else ()
+                    born = _depth(known) if value.of_weights else one.born
+                    carried[axis] = replace(one, labels=labels.distinct([*before, *kept]), born=born)
+        self._put(out, Value(carried, not used, _depth(known) + used))
+
+    def _lay(self, axis: Axis, carried: Carried, summed: int) -> None:
+        """Note what a dimension of a weight is for, where it meets activations."""
+        first = carried.labels[0]
+        name, dim = axis
+        batch = range(-first.ndim, -2)
+        other = -3 - summed if first.ndim > 1 else summed
+        side: Side = "picked"
+        if labels.varies(first, summed):
+            side = "in"
+        elif labels.varies(first, other):
+            side = "out"
+        elif any(labels.varies(first, d) for d in batch):
+            side = "batch"
+        if side != "picked" or self.sizes[axis] > 1:
+            self.sides[name][dim].add(side)
+
+    def _pair(self, axis: Axis, carried: Carried) -> None:
+        """Note that outputs meet a stack of weights, each of them another."""
+        first = carried.labels[0]
+        if any(labels.varies(first, d) for d in range(-first.ndim, -2)) and not (
+            labels.varies(first, -1) or labels.varies(first, -2)
+        ):
+            self.beside.add(axis)
+
+    def _convolve(self, args: Any, out: Tensor) -> None:
+        values = [(i, value) for i in range(2) if (value := self._get(args[i])) is not None]
+        x, kernel = self._get(args[0]), self._get(args[1])
+        turned, groups = bool(args[6]), int(args[8])
+        depth = _depth(values)
+        depthwise = groups > 1 and args[1].shape[1] == 1
+        carried: dict[Axis, Carried] = {}
+        if x is not None and not x.of_weights:
+            carried = {
+                axis: replace(one, labels=tuple(_channels(part, out) for part in one.labels))
+                for axis, one in x.carried.items()
+                if depthwise and args[0].shape[1] == out.shape[1] and _by_channel(one)
+            }
+            rest = {axis: one for axis, one in x.carried.items() if axis not in carried}
+            self._use("convolution", [(0, replace(x, carried=rest))])
+        if kernel is not None and kernel.of_weights:
+            for axis, one in kernel.carried.items():
+                carried |= self._kernel(axis, one, 1 if turned else 0, groups, depth, out)
+        self._put(out, Value(carried, not any(not value.of_weights for _, value in values), depth + (not depthwise)))
+
+    def _kernel(self, axis: Axis, one: Carried, dim: int, groups: int, depth: int, out: Tensor) -> dict[Axis, Carried]:
+        name, mine = axis
+        first = one.labels[0]
+        kept = labels.varies(first, dim) and not any(labels.varies(first, d) for d in range(first.ndim) if d != dim)
+        self.sides[name][mine].add("out" if kept else "in")
+        self.groups[name] = groups
+        if not kept or first.shape[dim] != out.shape[1]:
+            return {}
+        shape = [-1 if d == 1 else 1 for d in range(out.ndim)]
+        index = [slice(None) if d == dim else slice(0, 1) for d in range(first.ndim)]
+        return {axis: Carried((first[tuple(index)].reshape(shape).expand(out.shape),), depth)}
+
+
+def _key(x: Tensor) -> Any:
+    """What tells the values of a tensor from others: autograd may hand on a view as another object."""
+    try:
+        return x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride(), x.dtype
+    except (RuntimeError, NotImplementedError):  # sparse ones have no storage
+        return None
+
+
+def _part(places: Tensor, x: Tensor) -> Tensor:
+    return places.as_strided(x.shape, x.stride(), x.storage_offset())
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, (tuple, list)):
+        yield from itertools.chain.from_iterable(map(_flat, value))
+    elif isinstance(value, dict):
+        yield from _flat(list(value.values()))
+    else:
+        yield value
+
+
+def _depth(operands: Sequence[tuple[int, Value]]) -> int:
+    return max((value.depth for _, value in operands), default=0)
+
+
+def _moved(func: Any, one: Tensor, rest: Any, kwargs: Any, outs: list[Tensor]) -> list[list[Tensor]]:
+    """The labels of each output, of which a complex number has two."""
+    name = func.overloadpacket.__name__
+    if name == "view_as_complex":
+        return [list(one.unbind(-1))]
+    if name == "view_as_real":
+        return [[one.unsqueeze(-1).expand(outs[0].shape)]]
+    if name in ("view", "_unsafe_view", "_reshape_copy", "_reshape_alias"):
+        return [[one.reshape(outs[0].shape)]]
+    if one.shape == outs[0].shape and name in ("alias", "detach", "lift_fresh", "_conj"):
+        return [[one]]
+    if name == "constant_pad_nd":
+        return [[func(one, rest[0], labels.NONE)]]
+    found: Any = func(one, *rest, **kwargs)
+    return [[part] for part in (found if isinstance(found, (tuple, list)) else [found])]
+
+
+def _spread(one: Tensor, shape: Sequence[int]) -> Tensor:
+    return one if one.shape == shape else one.expand(tuple(shape))
+
+
+def _label(x: Tensor, carried: Carried | None, i: int) -> Tensor:
+    if carried is None:
+        return torch.full((1,) * x.ndim, labels.NONE, device="cpu").expand(x.shape)
+    return carried.labels[min(i, len(carried.labels) - 1)]
+
+
+def _kept(part: Tensor, summed: int, place: int, out: Tensor) -> Tensor | None:
+    """The labels that a factor hands on to the product; None where only values tell which."""
+    if part.ndim == 1 or out.ndim == 0:
+        return None
+    small: Tensor = part.narrow(summed, 0, 1)
+    if out.ndim == part.ndim - 1 and place == 1:  # a stack of matrices, each for some rows of the other factor
+        return None if labels.varies(small, 0) else small[0].expand(out.shape)
+    return small.squeeze(summed).expand(out.shape) if out.ndim == part.ndim - 1 else small.expand(out.shape)
+
+
+def _by_channel(carried: Carried) -> bool:
+    return not any(labels.varies(one, d) for one in carried.labels for d in range(one.ndim) if d != 1)
+
+
+def _channels(one: Tensor, out: Tensor) -> Tensor:
+    first: Tensor = one[(slice(0, 1), slice(None), *(slice(0, 1),) * (one.ndim - 2))]
+    return first.expand(out.shape)
