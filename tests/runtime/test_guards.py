@@ -205,3 +205,51 @@ def test_a_gradient_that_moved_between_steps_is_read_where_it_is(replace):
         mine.step()
         theirs.step()
     assert same(params, others, within=1e-5)
+
+
+FREED = {
+    "params": lambda p, s: p,
+    "grad": lambda p, s: p.grad,
+    "state 'exp_avg'": lambda p, s: s["exp_avg"],
+}
+
+
+@pytest.mark.parametrize("offset", [0, 6])
+@pytest.mark.parametrize("what", FREED)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_tensor_whose_memory_was_freed_is_named_before_anything_moves(backend, what, offset, either_look):
+    """To save memory a storage may be resized to 0 and back: to read it in between would end the process."""
+    part = slice(offset, offset + 4)
+    params, others = ([torch.nn.Parameter(torch.ones(10)[part]), torch.nn.Parameter(torch.ones(3))] for _ in range(2))
+    optimizer, untouched = (thalweg.AdamW(ps, backend=b) for ps, b in ((params, backend), (others, "eager")))
+    for step in range(2):
+        for ps, o in ((params, optimizer), (others, untouched)):
+            give(ps, step)
+            ps[0].grad = torch.cat([torch.zeros(offset), ps[0].grad])[offset:]
+            if step == 0:
+                o.step()
+                o.state[ps[0]]["exp_avg"] = torch.cat([torch.zeros(offset), o.state[ps[0]]["exp_avg"]])[offset:]
+    x = FREED[what](params[0], optimizer.state[params[0]])
+    kept = x.detach().clone()
+    x.untyped_storage().resize_(0)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"{what}='a tensor of shape .4,. without memory'"):
+            optimizer.step()
+    x.untyped_storage().resize_(4 * (offset + 4))
+    x.data.copy_(kept)
+    for o in (optimizer, untouched):
+        o.step()
+    assert same(params, others, within=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_freed_memory_of_a_parameter_without_a_gradient_is_nobodys_concern(backend):
+    params = many(3)
+    optimizer = thalweg.AdamW(params, backend=backend)
+    give(params, 0)
+    optimizer.step()
+    params[1].grad = None
+    params[1].untyped_storage().resize_(0)
+    optimizer.step()
+    assert optimizer.state[params[0]]["step"] == 2
+    assert optimizer.state[params[1]]["step"] == 1

@@ -23,7 +23,7 @@ from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards
 from thalweg.runtime.sharding import is_part
 from thalweg.runtime.state import beside_name, formats_of, slots
-from thalweg.runtime.tensors import is_dense, local, opaque, oriented
+from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented
 
 #: why a batch is left to `eager`
 OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
@@ -173,6 +173,17 @@ def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
         raise bad_argument("grad.dtype", g.dtype, f"a kind of number like the parameter's, {p.dtype}")
     if hasattr(g, "_local_tensor") != hasattr(p, "_local_tensor"):
         raise bad_argument("grad", type(g).__name__, f"what the parameter is, {type(p).__name__}")
+    if g.layout == torch.strided:
+        _refuse_freed("grad", g)
+
+
+def _refuse_freed(what: str, *tensors: Tensor) -> None:
+    """Refuse tensors whose storage was resized to nothing: reading them would end the process."""
+    for x in filter(is_freed, tensors):
+        raise bad_argument(
+            what, f"a tensor of shape {tuple(x.shape)} without memory", "memory for all elements",
+            "Its storage was resized to 0: resize it back before the step, or set grad to None",
+        )  # fmt: skip
 
 
 class BoundBatch:
@@ -220,6 +231,9 @@ class BoundBatch:
         formats = formats_of(params[0].dtype, specs, storage)
         tensors = {name: self._oriented([s[name] for s in states]) for name in formats if name != "p"}
         beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
+        _refuse_freed("params", *params)
+        for name, kept in (*tensors.items(), *beside.items()):
+            _refuse_freed(f"state {name!r}", *kept)
         dense = kind.ordinary or all(is_dense(p) for p in params)
         self.distributed = not kind.ordinary and any(hasattr(p, "_local_tensor") for p in owners)
         sharded = not kind.ordinary and any(map(is_part, owners))

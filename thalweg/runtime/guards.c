@@ -22,9 +22,10 @@ typedef struct {
 } DLPackExchangeAPI;
 
 /* Where fields lie in bytes, as they were found by trying: in a Python object its type and its tensor; in a tensor its
-   storage, and its end behind sizes, strides, offset and dtype; in a storage its end behind the address of its memory. */
+   storage, and its end behind sizes, strides, offset and dtype; in a storage the address of its memory, and its end
+   behind that. */
 typedef struct {
-    int64_t type, tensor, storage, tensor_end, storage_end;
+    int64_t type, tensor, storage, memory, tensor_end, storage_end;
     const void *tensor_type, *parameter_type;  /* objects of other types are read through DLPack */
 } FieldOffsets;
 
@@ -154,13 +155,23 @@ static void record_again(const GuardTable *all, const void *object, int64_t numb
     if (all->fields && ndim <= all->most) record(all->fields, object, all->record + number * all->words);
 }
 
+/* Whether there is memory for a tensor's elements: `resize_` may have freed its storage. */
+static int has_memory(const GuardTable *all, const void *object, const DLTensor *t)
+{
+    for (int i = 0; i < t->ndim; i++)
+        if (!t->shape[i]) return 1;
+    const uint64_t *tensor = all->fields ? tensor_of(all->fields, object) : 0;
+    if (!tensor) return t->data != 0;
+    return pointer_at(pointer_at(tensor, all->fields->storage), all->fields->memory) != 0;
+}
+
 /* Whether a parameter or a state has the layout that it had; finds where it lies. */
 static int is_as_it_was(const GuardTable *all, void *object, int64_t number, int *moved)
 {
     DLTensor t;
     if (matches_record(all, object, number)) return 1;
     if (all->dlpack->read(object, &t)) return all->forget(), 0;
-    if (layout_of(&t) != all->layout[number]) return 0;
+    if (layout_of(&t) != all->layout[number] || !has_memory(all, object, &t)) return 0;
     const uint64_t place = (uint64_t)t.data + t.byte_offset;
     *moved |= place != all->place[number];
     all->place[number] = place;
@@ -176,13 +187,13 @@ static int is_usable(const GuardTable *all, void *g, int64_t i)
     if (matches_record(all, g, number)) return 1;
     if (all->fields) all->record[number * all->words] = 0;
     if (all->dlpack->read(g, &t)) return all->forget(), 0;
-    if (layout_of(&t) != all->gradient[i]) return 0;
+    /* a subclass of tensors may have its memory elsewhere */
+    if (layout_of(&t) != all->gradient[i] || !has_memory(all, g, &t)) return 0;
     const uint64_t address = (uint64_t)t.data + t.byte_offset;
     int64_t size = 1;
     for (int k = 0; k < t.ndim; k++) size *= t.shape[k];
     /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
     if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
-    if (size && !address) return 0;  /* a subclass of tensors whose memory is elsewhere */
     all->seen[i] = size ? address : 1;  /* nobody reads what has no elements, but 0 would mean that there is none */
     record_again(all, g, number, t.ndim);
     return 1;

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from thalweg.native import compiler
-from thalweg.runtime.tensors import local, opaque, placed
+from thalweg.runtime.tensors import is_freed, local, opaque, placed
 
 #: entries of a dict for each that is wanted, from which looking each up is faster than a walk
 MOST_SKIPPED = 16
@@ -127,7 +127,7 @@ class Guards:
             if g is None or g.dtype != self.dtype or g.shape != p.shape or not (self.sparse or _is_strided(g)):
                 return False
             g = g if _is_strided(g) else g.to_dense()
-            if opaque(g):
+            if opaque(g) or is_freed(g):
                 return False
             g = g.resolve_neg()  # a sign yet to be applied
             self.adapted.append(g if g.stride() == p.stride() else _like(g, self.params[i]))
@@ -159,6 +159,8 @@ class Guards:
             grads = [local(placed(g, p)) for g, p in zip(grads, owners, strict=True)]
             if not self.opaque and any(map(opaque, grads)):
                 return None
+        if any(map(is_freed, grads)):
+            return None
         # a sign yet to be applied; a view with one has gaps, and is copied below, unless it is of one number
         if self.single and any([grads[i].is_neg() for i in self.single]):
             grads = [g.resolve_neg() for g in grads]
@@ -231,7 +233,7 @@ class FieldOffsets(ctypes.Structure):
     """
 
     _fields_: ClassVar = [
-        *((name, ctypes.c_int64) for name in ("type", "tensor", "storage", "tensor_end", "storage_end")),
+        *((name, ctypes.c_int64) for name in ("type", "tensor", "storage", "memory", "tensor_end", "storage_end")),
         *((name, ctypes.c_void_p) for name in ("tensor_type", "parameter_type")),
     ]
     #: so many sizes and strides are tried; those of more dimensions may lie elsewhere
@@ -251,9 +253,10 @@ class FieldOffsets(ctypes.Structure):
         self = cls(
             _word(id(x), torch.Tensor.__basicsize__, id(torch.Tensor)),
             _word(id(x), torch.Tensor.__basicsize__, tensor),
-            _word(tensor, 64, storage), 24, 24, id(torch.Tensor), id(torch.nn.Parameter),
+            _word(tensor, 64, storage), _word(storage, cls.STORAGE, x.data_ptr()), 24, 24,
+            id(torch.Tensor), id(torch.nn.Parameter),
         )  # fmt: skip
-        if min(self.type, self.tensor, self.storage) < 0:
+        if min(self.type, self.tensor, self.storage, self.memory) < 0:
             return None
         for name, most in (("storage_end", cls.STORAGE), ("tensor_end", cls.TENSOR)):
             changes = MOVES_OF_STORAGE if name == "storage_end" else MOVES

@@ -39,6 +39,11 @@ def opaque(x: Tensor) -> bool:
     return x.is_meta or dispatch is not Tensor.__torch_dispatch__
 
 
+def is_freed(x: Tensor) -> bool:
+    """Whether a tensor has elements but no memory: its storage was resized to 0, as where memory is saved by hand."""
+    return not opaque(x) and x.data_ptr() == x.storage_offset() * x.element_size() and x.numel() > 0
+
+
 def placed(x: Any, p: Any) -> Any:
     """A tensor distributed over the devices as the parameter ``p`` is; a whole tensor is cut into shards."""
     if not hasattr(p, "_local_tensor"):
