@@ -148,6 +148,25 @@ def test_a_backward_pass_that_fails_leaves_nothing_behind():
     assert {float(s["step"]) for s in optimizer.state.values()} == {1.0}
 
 
+def test_gradients_that_a_failed_pass_left_and_the_user_dropped_are_forgotten():
+    net = model()
+    optimizer = thalweg.AdamW(net.parameters())
+    optimizer.fuse_into_backward()
+
+    def fails(g):
+        raise RuntimeError("on purpose")
+
+    hook = net[0].weight.register_hook(fails)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        net(torch.randn(8, 4)).sum().backward()
+    assert any(p.grad is not None for p in net.parameters())
+    hook.remove()
+    optimizer.zero_grad()
+    optimizer.step()
+    descend(net, optimizer, 2)
+    assert {float(s["step"]) for s in optimizer.state.values()} == {2.0}
+
+
 def test_a_pass_within_a_pass_loses_no_gradient():
     def run(fused):
         net = model()

@@ -145,6 +145,7 @@ class InBackward:
             optimizer._stepper.run(optimizer.param_groups, optimizer.state, begun=self.begun)
         for p in late:
             p.grad = None
+        self.pool, self.size = [], 0  # of a pass that failed; its gradients are among these, or were set to None
         self.done.clear()
         self.begun = False
         for i in range(len(optimizer.param_groups)):
