@@ -1,5 +1,7 @@
 """Hooks and the profiler see our steps as they see those of torch, though a step without them is not wrapped."""
 
+import threading
+
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
@@ -53,3 +55,13 @@ def test_a_subclass_with_a_step_of_its_own_is_hooked_once():
     optimizer.register_step_post_hook(lambda *given: seen.append(1))
     optimizer.step()
     assert seen[:1] == [1]
+
+
+def test_a_profiler_of_all_threads_names_a_step_of_another_thread():
+    optimizer = stepped()
+    everywhere = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    with torch.profiler.profile(experimental_config=everywhere) as profile:
+        thread = threading.Thread(target=optimizer.step)
+        thread.start()
+        thread.join()
+    assert "Optimizer.step#AdamW.step" in {event.key for event in profile.key_averages()}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import profiler
 from torch.optim.optimizer import _global_optimizer_post_hooks as AFTER_ALL
 from torch.optim.optimizer import _global_optimizer_pre_hooks as BEFORE_ALL
 
@@ -314,7 +315,8 @@ class Optimizer(Declared):
         @functools.wraps(func)
         def step(self: Any, *args: Any, **kwargs: Any) -> Any:
             hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or BEFORE_ALL or AFTER_ALL
-            return (hooked if hooks or torch._C._autograd._profiler_enabled() else func)(self, *args, **kwargs)
+            seen = hooks or profiler._is_profiler_enabled or torch._C._autograd._profiler_enabled()
+            return (hooked if seen else func)(self, *args, **kwargs)
 
         return step
 
