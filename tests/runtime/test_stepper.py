@@ -529,3 +529,22 @@ def test_a_float_out_of_range_is_refused_when_it_alone_has_changed():
         with pytest.raises(ValueError, match="lr="):
             optimizer.step()
     assert params[0].tolist() == before
+
+
+@on_backends
+@pytest.mark.parametrize("start", [np.array(0.1), torch.tensor(0.1)], ids=["numpy", "torch"])
+@pytest.mark.parametrize("name", ["lr", "initial_lr", "betas"])
+def test_whatever_may_change_in_place_is_read_at_each_step(name, start, backend):
+    def run(make):
+        params = tensors((3,), dtype=torch.float64)
+        optimizer = thalweg.AdamW(params, lr=0.1, weight_decay=0.5, independent_weight_decay=True, backend=backend)
+        given = start.copy() if isinstance(start, np.ndarray) else start.clone()
+        for step in range(3):
+            given[...] = 0.1 * (1 + step)
+            if step == 0 or make is not None:
+                value = given if make is None else make(given)
+                optimizer.param_groups[0][name] = (value, 0.9) if name == "betas" else value
+            walk(optimizer, params, [step])
+        return params
+
+    assert same(run(None), run(float), within=1e-6)

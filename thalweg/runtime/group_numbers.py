@@ -105,7 +105,8 @@ class GroupReader:
 
 def _holds(known: GroupNumbers, group: dict[str, Any], scale: float | None) -> bool:
     """Whether a group is what it was, but for numbers, which are taken over."""
-    if known.scaled != (scale is not None) or group.get("initial_lr", group.get("first_lr")) is not known.initial_lr:
+    initial = group.get("initial_lr", group.get("first_lr"))
+    if known.scaled != (scale is not None) or initial is not known.initial_lr:
         return False
     if not all(map(is_, known.rest(group), known.values)):
         return False
@@ -118,8 +119,8 @@ def _holds(known: GroupNumbers, group: dict[str, Any], scale: float | None) -> b
             numbers[name] = value
         elif not _take(numbers, moving.hyper, group[name]):
             return False
-    if known.initial_lr is None:
-        numbers["initial_lr"] = numbers["lr"]
+    if type(initial) is not float:
+        numbers["initial_lr"] = numbers["lr"] if initial is None else fields.plain(initial)
     return True
 
 
@@ -137,4 +138,6 @@ def _take(numbers: dict[str, Any], h: Hyper, value: Any) -> bool:
 
 def _is_mutable(value: Any) -> bool:
     """Whether the value of a hyperparameter may change while the object stays the same."""
-    return isinstance(value, (Tensor, list)) or (isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value))
+    if isinstance(value, tuple):
+        return any(map(_is_mutable, value))
+    return hasattr(value, "__setitem__")  # a tensor, a list, an array of numpy's
