@@ -548,3 +548,19 @@ def test_whatever_may_change_in_place_is_read_at_each_step(name, start, backend)
         return params
 
     assert same(run(None), run(float), within=1e-6)
+
+
+@on_backends
+@pytest.mark.parametrize("count", [-1.0, -5.0, float("nan"), float("inf")])
+def test_a_count_that_is_none_is_refused_before_anything_moves(count, backend):
+    params = tensors((3,), (4,))
+    optimizer = thalweg.AdamW([{"params": [p]} for p in params], backend=backend)
+    walk(optimizer, params, [0])
+    before = [p.detach().clone() for p in params]
+    optimizer.state[params[1]]["step"].fill_(count)
+    with pytest.raises(ValueError, match="state 'step'="):
+        walk(optimizer, params, [1])
+    assert same(params, before)
+    optimizer.state[params[1]]["step"].fill_(1)
+    walk(optimizer, params, [1])
+    assert {float(s["step"]) for s in optimizer.state.values()} == {2.0}

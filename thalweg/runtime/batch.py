@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -320,6 +321,8 @@ class BoundBatch:
         """What parameters have of their own: which states begin, and the numbers of the states."""
         own = {**self.beginnings[begin], **dict(zip(self.number_views, numbers, strict=True))}
         if "step" in own:
+            if not 0 <= own["step"] < math.inf:
+                raise bad_argument("state 'step'", own["step"], "how many updates there were: a number in [0, ∞)")
             own["step"] = int(own["step"]) + 1
         return own
 
