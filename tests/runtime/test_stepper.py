@@ -564,3 +564,14 @@ def test_a_count_that_is_none_is_refused_before_anything_moves(count, backend):
     optimizer.state[params[1]]["step"].fill_(1)
     walk(optimizer, params, [1])
     assert {float(s["step"]) for s in optimizer.state.values()} == {2.0}
+
+
+@on_backends
+def test_numbers_of_both_zeros_and_nan_make_no_batch_that_cannot_be(backend):
+    params = tensors(*[(3,)] * 4)
+    optimizer = thalweg.NAdam(params, backend=backend)
+    walk(optimizer, params, [0])
+    for p, x in zip(params, (0.0, -0.0, float("nan"), float("nan")), strict=True):
+        optimizer.state[p]["mu_product"] = torch.tensor(x)
+    walk(optimizer, params, [1])
+    assert {float(s["step"]) for s in optimizer.state.values()} == {2.0}

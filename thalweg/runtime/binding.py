@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ class Binder:
                 formats[kind] = formats_of(p.dtype, specs, self.storage)
             firsts = self._make_state(p, specs, formats[kind], self.h[i])
             mixed = self.mixes and kind.mixes
-            numbers = tuple(float(self.state[p][spec.name]) for spec in specs if spec.counted and not mixed)
+            numbers = array("f", [float(self.state[p][s.name]) for s in specs if s.counted and not mixed]).tobytes()
             same[(kind, mixed, *(() if mixed else (i, numbers, firsts)))].append((i, p, firsts))
         order = {id(p): k for k, p in enumerate(self.state)}
         for members in same.values():  # guards walk through the states as their dict holds them
