@@ -575,3 +575,29 @@ def test_numbers_of_both_zeros_and_nan_make_no_batch_that_cannot_be(backend):
         optimizer.state[p]["mu_product"] = torch.tensor(x)
     walk(optimizer, params, [1])
     assert {float(s["step"]) for s in optimizer.state.values()} == {2.0}
+
+
+@pytest.mark.parametrize(("owner", "name"), [(gc, "disable"), (torch._C, "_set_grad_enabled")])
+def test_an_interrupt_leaves_on_what_was_on(owner, name, monkeypatch):
+    """The signal of Ctrl-C is handled as soon as the call of a builtin function has returned."""
+    params = tensors((3,))
+    optimizer = thalweg.AdamW(params)
+    give(params, 0)
+    switch = getattr(owner, name)
+
+    def interrupted(*given):
+        monkeypatch.undo()
+        switch(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    try:
+        assert gc.isenabled()
+        assert torch.is_grad_enabled()
+    finally:
+        gc.enable()
+        torch.set_grad_enabled(True)
+    optimizer.step()
+    assert optimizer.state[params[0]]["step"] == 1

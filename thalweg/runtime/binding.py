@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
@@ -202,7 +201,13 @@ class Binding:
         failed = [b for b in self.bounds if not b.refresh(functools.partial(states_of, state, b.owners))]
         awake = [(i, p) for i, p in self.idle if p.grad is not None]
         if failed or awake:
-            self._bind_again(failed, awake, groups, state, binder)
+            collected = gc.isenabled()
+            try:  # an interrupt may come behind any call: what is switched off is switched on again in any case
+                gc.disable()  # it would walk through thousands of new states again and again
+                self._bind_again(failed, awake, groups, state, binder)
+            finally:
+                if collected:
+                    gc.enable()
         return [b for b in self.bounds if b.guards.present]
 
     def _bind_again(
@@ -214,7 +219,7 @@ class Binding:
             if p.grad is not None:
                 check_gradient(p, p.grad, binder.rule)
         # what is created now may be written by later steps, also outside of inference mode
-        with torch.inference_mode(False), torch.no_grad(), _uncollected():
+        with torch.inference_mode(False), torch.no_grad():
             binder.begin(groups, self.keys, self.numbers, state)
             binder.number(loose[0][1], len(loose) > 1)
             members = [(i, p, binder.kind(i, p)) for i, p in loose if p.grad is not None]
@@ -226,18 +231,6 @@ class Binding:
         gone = {id(p) for _, p, _ in members}
         self.bounds = [b for b in self.bounds if b not in failed and b not in joined] + bounds
         self.idle = [(i, p) for i, p in [*self.idle, *loose] if id(p) not in gone]
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's cyclic garbage collector, which would walk through thousands of new states again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def states_of(state: State, owners: list[Tensor]) -> list[Any]:
