@@ -8,6 +8,7 @@ from torch import nn
 
 import thalweg
 from tests.fixtures import give, needs_compiler, same, tensors
+from thalweg.engine import backward
 from thalweg.runtime import binding
 
 SHAPES = [(3, 4), (5,), (), (2, 3), (40, 7), (0,)]
@@ -166,6 +167,30 @@ def test_random_bits_depend_on_the_group_and_not_on_who_runs_beside(more):
         return params
 
     assert same(run("eager"), run("auto"))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_random_bits_follow_a_parameter_to_its_new_place_as_in_a_checkpoint(fused, monkeypatch):
+    monkeypatch.setattr(backward, "POOL", 1)
+
+    def run(reloaded):
+        params = tensors((64, 3), (64, 3), dtype=torch.bfloat16)
+        optimizer = thalweg.SGD(params, lr=2**-5, rounding="stochastic", seed=3)
+        for step in range(4):
+            if step == 2:
+                optimizer.param_groups[0]["params"].pop(0)
+                if reloaded:
+                    saved = optimizer.state_dict()
+                    optimizer = thalweg.SGD(params[1:], lr=1.0, rounding="stochastic")
+                    optimizer.load_state_dict(saved)
+            if fused and (step == 0 or (step == 2 and reloaded)):
+                optimizer.fuse_into_backward()
+            sum((p.float() * (1 + step)).sum() for p in optimizer.param_groups[0]["params"]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return params[1:]
+
+    assert same(run(False), run(True))
 
 
 @needs_compiler

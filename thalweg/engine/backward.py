@@ -116,14 +116,15 @@ class InBackward:
             p.grad = None
 
     def _begin(self) -> None:
-        groups = self.optimizer.param_groups
+        before, groups = list(map(id, self.groups)), self.optimizer.param_groups
         self.groups = {p: i for i, group in enumerate(groups) for p in group["params"]}
+        if list(map(id, self.groups)) != before:  # batches hold their parameters, and where each stands
+            self.optimizer._stepper.forget()
         if not self.looked:  # it may have been put around the model since
             self.looked = True
             self._refuse_averaged_later()
         for p in [p for p in self.hooks if p not in self.groups]:  # they have left
             self.hooks.pop(p).remove()
-        self.optimizer._stepper.keep_only({id(p) for p in self.groups})
 
     def _refuse_averaged_later(self) -> None:
         who = averaged_later({p for group in self.optimizer.param_groups for p in group["params"]})

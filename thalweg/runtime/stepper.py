@@ -104,12 +104,6 @@ class Stepper:
         for bound in ready:
             bound.finish()
 
-    def keep_only(self, params: set[int]) -> None:
-        """Drop the batches with parameters that were removed, by their ids, since they keep tensors alive."""
-        gone = [w for w, found in self.bindings.items() if w is not None and not params >= set(map(id, found.params))]
-        for where in gone:
-            del self.bindings[where]
-
     def _updates(self, groups: list[dict[str, Any]], begun: bool) -> list[int]:
         """The number of this update for each group, which checkpoints hold; none where no random bits are drawn."""
         if not draws(self.rule, self.storage, groups):
@@ -178,6 +172,8 @@ class Stepper:
             lists = [[p for k, p in only if k == i] for i in chosen]
         binding = self.bindings.get(where)
         if binding is None or not binding.holds(keys, lists):
+            if only is None:
+                self.binder.ids = {}  # of parameters that have left or moved
             binding = self.bindings[where] = Binding(keys, list(chosen), lists)
         return binding.refresh(groups, state, self.binder)
 
