@@ -55,7 +55,7 @@ def test_builds_over_the_races_groups(name):
     assert isinstance(optimizer, getattr(thalweg, CONTESTANTS[name].optimizer))
     assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.3]
     assert all(g["decoupled_weight_decay"] for g in optimizer.param_groups)
-    if name == "muon":
+    if name in ("muon", "normuon"):
         assert [g["use_muon"] for g in optimizer.param_groups] == [True, False]
 
 
@@ -107,6 +107,14 @@ def test_a_users_own_optimizer_must_say_where_its_search_starts(tmp_path, declar
     file.write_text(OWN.replace('lr: float = hyper(default=0.25, within="[0, ∞)")', declared))
     with pytest.raises(ThalwegError, match=f"Half does not race: found {found}; expected a default above 0"):
         parse(f"{file}:Half")
+
+
+def test_a_users_own_muon_is_told_which_matrices_are_hidden(tmp_path):
+    (tmp_path / "mine.py").write_text("import thalweg\n\nclass Mine(thalweg.Muon):\n    pass\n")
+    hidden, rest = torch.nn.Parameter(torch.randn(4, 4)), torch.nn.Parameter(torch.randn(4))
+    groups = [{"params": [hidden], "lr": 0.1, "role": "hidden"}, {"params": [rest], "lr": 0.3, "role": "rest"}]
+    optimizer = parse(f"{tmp_path / 'mine.py'}:Mine").build(groups, 0.1, {})
+    assert [g["use_muon"] for g in optimizer.param_groups] == [True, False]
 
 
 def test_muon_takes_the_kernel_of_a_conv1d():

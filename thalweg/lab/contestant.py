@@ -231,7 +231,7 @@ class Contestant:
         if not issubclass(rule, Optimizer):
             drop = {"role", *(("weight_decay",) if self.traits.decay == "none" else ())}
             return [{key: value for key, value in _unnamed(g).items() if key not in drop} for g in over], given
-        if self.optimizer == "Muon":
+        if "use_muon" in rule.hypers:
             over = [{**g, "use_muon": g["role"] == "hidden", "flatten": True} for g in over]
         if rule.hypers["decoupled_weight_decay"].init and "decoupled_weight_decay" not in self.settings:
             over = [{**g, "decoupled_weight_decay": True} for g in over]

@@ -85,14 +85,15 @@ def _groups(spec: Spec) -> list[str]:
         own = f"{{key: value for key, value in group.items() if key not in {drop}}}"
         plain = f'groups = [{{**{own}, "params": [p for _, p in group["params"]]}} for group in groups]'
         return [groups, plain, f"optimizer = {made}(groups, {lr}{extra})"]
-    if name != "Muon" or home:
-        takes = entered.rule.hypers["decoupled_weight_decay"].init  # type: ignore[attr-defined]  # AdamW's is anyway
+    hypers = entered.rule.hypers  # type: ignore[attr-defined]
+    if "use_muon" not in hypers:
+        takes = hypers["decoupled_weight_decay"].init  # AdamW's is anyway
         decoupled = ", decoupled_weight_decay=True" * (takes and "decoupled_weight_decay" not in entered.settings)
         return [groups, f"optimizer = {made}(groups, {lr}{extra}{decoupled})"]
     if rules or "head=" in seen:  # which Muon reads from groups alone
         use = 'groups = [{**group, "use_muon": group["role"] == "hidden", "flatten": True} for group in groups]'
-        return [groups, use, f"optimizer = thalweg.Muon(groups, {lr}{extra})"]
-    return [f"optimizer = thalweg.Muon(model, {lr}, lr_ratio={spec.multiplier!r}, {decay}{extra}{seen})"]
+        return [groups, use, f"optimizer = {made}(groups, {lr}{extra})"]
+    return [f"optimizer = {made}(model, {lr}, lr_ratio={spec.multiplier!r}, {decay}{extra}{seen})"]
 
 
 def _one_group(spec: Spec, made: str, arguments: str) -> list[str]:
