@@ -21,6 +21,7 @@ from tests.references import (
     low_rank,
     madgrad,
     momo,
+    muon,
     options,
     parameter_free,
     projected,
@@ -55,6 +56,8 @@ Case = functools.partial(testing.Case, feed=feed)
 
 #: of an optimizer that has two references
 TWO_ROWS = {"every_hyperparameter_is_tried": "its other row tries the rest; a test looks at both"}
+#: of one that sorts the parameters of a model
+OF_ADAMWS_PART = {"every_hyperparameter_is_tried": "betas are of AdamW's part, which a test of Muon looks at"}
 #: where weights are plays no part without decay, and each goes by itself
 WEIGHTWISE = (claims.each_weight_alone(), claims.blind_to_place(weight_decay=0.0))
 #: nor does the scale of each weight's gradient without ε
@@ -355,7 +358,14 @@ CASES = [
     ], shapes=MATRICES, complex=False, claims=(
         claims.blind_to_scale("tensor"), claims.keeps_rotations("matrix", rounding=0.05),
         claims.blind_to_order("rows", rounding=0.05), claims.memory(1),
-    ), exempt={"every_hyperparameter_is_tried": "betas are of AdamW's part, which a test of Muon looks at"}),
+    ), exempt=OF_ADAMWS_PART),
+    Case("NorMuon", muon.NorMuon, [
+        {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
+        {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"}, {"beta2": 0.5}, {"row_eps": 1.0},
+        {"beta2": 0.5, "nesterov": False, "adjust_lr_fn": "match_rms_adamw", "maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, claims=(
+        claims.blind_to_scale("tensor"), claims.blind_to_order("rows", rounding=0.05), claims.memory(1.2),
+    ), exempt=OF_ADAMWS_PART),
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import thalweg
 from docs.generator import by_hand, mistakes, operations
 from docs.generator.site import editions
 from thalweg.explain import ENGLISH, Language
+from thalweg.optim.muon import orthogonal_momentum
 
 DOCS = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- made: ([^>]+?) -->\n)(.*?)(<!-- /made -->)", re.DOTALL)
@@ -31,6 +32,8 @@ def parts() -> dict[str, Callable[[], str]]:
 
 
 _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
+#: functions that a direction shares with those of other rules
+_SHARED = {"Muon": (orthogonal_momentum,)}
 
 
 def filled(text: str, say: Language = ENGLISH) -> str:
@@ -62,12 +65,17 @@ def language_of(page: Path) -> Language:
 
 
 def direction(cls: Any) -> str:
-    """The source of a rule's direction, without what only a type checker reads."""
-    lines = textwrap.dedent(inspect.getsource(cls.direction)).splitlines()
+    """The source of a rule's direction and of what it shares, without what only a type checker reads."""
+    sources = [_plain(function) for function in (*_SHARED.get(cls.__name__, ()), cls.direction)]
+    return "```python\n{}\n```".format("\n\n\n".join(sources))
+
+
+def _plain(function: Callable[..., Any]) -> str:
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
     code = "\n".join(line for line in lines if line != "@staticmethod")
-    code = re.sub(r"def direction\([^)]*\)[^:]*:", "def direction(p, g, s, h):", code)
-    code = re.sub(r'\n    """.*?"""', "", code, flags=re.DOTALL)
-    return f"```python\n{code}\n```"
+    head = f"def {function.__name__}({', '.join(inspect.signature(function).parameters)}):"
+    code = re.sub(r"def \w+\([^)]*\)[^:]*:", head, code, count=1)
+    return re.sub(r'\n    """.*?"""', "", code, flags=re.DOTALL)
 
 
 def pages() -> list[Path]:

@@ -117,7 +117,7 @@ class Net(nn.Module):
 class Small(Task):"""
 
 
-@pytest.mark.parametrize("entry", ["adamw", "momentum", "muon"])
+@pytest.mark.parametrize("entry", ["adamw", "momentum", "muon", "normuon"])
 @pytest.mark.parametrize("way", ["sample", "head"])
 def test_the_lines_name_the_output_layer_where_the_model_does_not_show_it(tmp_path, entry, way):
     text = Path(write_small(tmp_path)).read_text().replace("class Small(Task):", BACKWARDS)

@@ -132,6 +132,7 @@ OPINIONS = [
             differs="it stands still until the rectification begins"),
     kozistr("RAdam", {**EPS, "betas": (0.9, 0.99), "degenerated_to_sgd": True}, {**EPS, "betas": (0.9, 0.99)}),
     kozistr("Muon", {"group": {"use_muon": True}}, {"weight_decay": 0.0}, shapes=MATRIX),
+    kozistr("NorMuon", {"group": {"use_muon": True}}, {"weight_decay": 0.0, "row_eps": 1e-10}, shapes=MATRIX),
     # optax
     optax("SGD", "sgd", {"momentum": 0.9}, {"momentum": 0.9}),
     optax("SGD", "sgd", {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True}),

@@ -17,5 +17,6 @@ CONTESTANTS: dict[str, Contestant] = {
         Contestant("adamw-bf16", "AdamW", 3e-3, {"betas": (0.9, 0.95), "state_dtype": "bfloat16"}, _ADAPTIVE),
         Contestant("adamw-int8", "AdamW", 3e-3, {"betas": (0.9, 0.95), "state_dtype": "int8"}, _ADAPTIVE),
         Contestant("muon", "Muon", 1e-2, {"adjust_lr_fn": "match_rms_adamw"}, {"betas": _ADAPTIVE["betas"]}),
+        Contestant("normuon", "NorMuon", 1e-2, {"adjust_lr_fn": "match_rms_adamw"}, {"betas": _ADAPTIVE["betas"]}),
     )
 }

@@ -30,6 +30,7 @@ from thalweg.optim.low_rank import APOLLO, GaLore
 from thalweg.optim.madgrad import MADGRAD
 from thalweg.optim.momo import MoMo, MoMoAdam
 from thalweg.optim.muon import Muon
+from thalweg.optim.normuon import NorMuon
 from thalweg.optim.parameter_free import COCOB
 from thalweg.optim.projected import SGDP, AdamP
 from thalweg.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
@@ -88,6 +89,7 @@ __all__ = [
     "NAdam",
     "NAdamW",
     "Nesterov",
+    "NorMuon",
     "NovoGrad",
     "Prodigy",
     "QHAdam",

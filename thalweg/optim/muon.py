@@ -37,6 +37,13 @@ def update_scale(ps: list[Tensor], adjust_lr_fn: str | None) -> list[float]:
     return [math.sqrt(max(1.0, m / n)) for m, n in shapes]
 
 
+def orthogonal_momentum(g: Tensor, s: Any, h: Any) -> Any:
+    """The orthogonal factor of the momentum, which takes in the gradient first."""
+    s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
+    N = torch.lerp(g, s.momentum_buffer, h.momentum) if h.nesterov else s.momentum_buffer
+    return orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
+
+
 class Muon(Optimizer):
     r"""Muon replaces a matrix of momentum by its orthogonal factor, so every direction of the layer moves equally far.
 
@@ -120,10 +127,7 @@ class Muon(Optimizer):
         """The orthogonal factor of the momentum, scaled; or Adam's direction."""
         if not h.use_muon:
             return Adam.direction(p, g, s, h)
-        s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
-        N = torch.lerp(g, s.momentum_buffer, h.momentum) if h.nesterov else s.momentum_buffer
-        Q = orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
-        return Q * update_scale(p, h.adjust_lr_fn)
+        return orthogonal_momentum(g, s, h) * update_scale(p, h.adjust_lr_fn)
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
         self._of_adamw = {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"]}
