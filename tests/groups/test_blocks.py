@@ -263,6 +263,54 @@ def heads_by_einsum(s, x):
     return torch.einsum("bhtk,hkd->btd", whole(q, k, v), s.out)
 
 
+def gathered(s, x):
+    """Weights of the experts that each position chose."""
+    flat = x.flatten(0, 1)
+    share, which = s.router(flat).softmax(-1).topk(2, -1)
+    y = F.gelu(torch.einsum("tkfd,td->tkf", s.up[which], flat))
+    return (torch.einsum("tkdf,tkf->tkd", s.down[which], y) * share[..., None]).sum(1).view(x.shape)
+
+
+def dispatched(s, x):
+    """Positions that each expert was chosen by."""
+    flat = x.flatten(0, 1)
+    share, which = s.router(flat).softmax(-1).topk(2, -1)
+    out = torch.zeros_like(flat)
+    for i in range(3):
+        at, place = torch.where(which == i)
+        gate, up = F.linear(flat[at], s.up[i]).chunk(2, -1)
+        out.index_add_(0, at, F.linear(F.silu(gate) * up, s.down[i]) * share[at, place, None])
+    return out.view(x.shape)
+
+
+def grouped(s, x):
+    flat, ends = x.flatten(0, 1).bfloat16(), torch.tensor([2, 4, 6], dtype=torch.int32)
+    gate, up = torch._grouped_mm(flat, s.up.bfloat16(), offs=ends).chunk(2, -1)
+    y = torch._grouped_mm(F.silu(gate) * up, s.down.bfloat16(), offs=ends).to(x.dtype).view(x.shape)
+    return y * s.router(x).softmax(-1).amax(-1, keepdim=True)
+
+
+def attended(project):
+    """Heads side by side that a function of the model and its input gives."""
+    return lambda s, x: whole(*project(s, x)).transpose(1, 2).flatten(2)
+
+
+def by_weight(s, x):
+    return [F.linear(x, w).unflatten(-1, (H, HD)).transpose(1, 2) for w in s.qkv.weight.chunk(3)]
+
+
+def by_stack(s, x):
+    return [(x @ w).unflatten(-1, (H, HD)).transpose(1, 2) for w in s.qkv]
+
+
+def palm(s, x):
+    """Attention with one key and value for all heads, and an MLP, from one weight."""
+    q, k, v, y = s.all(x).split([D, HD, HD, 2 * M], -1)
+    k, v = (z[:, None].expand(-1, H, -1, -1) for z in (k, v))
+    q = q.unflatten(-1, (H, HD)).transpose(1, 2)
+    return s.out(whole(q, k, v).transpose(1, 2).flatten(2)) + s.down(F.silu(y))
+
+
 N, M = 3, 2 * D  # experts, their inner width
 SQUARE, UP, DOWN, ROUTER = [(D, D)], [(M, D)], [(D, M)], [(N, D)]
 L = nn.Linear
@@ -338,6 +386,23 @@ TABLE = {
     "experts (n, out, in)": (moe(of_experts("btd,efd->btef", "btef,edf->bted"), (M, D), (D, M)), EXPERTS),
     "experts one by one": (moe(one_by_one, (2 * M, D), (D, M)), GATED_EXPERTS),
     "experts in a batch": (moe(batched, (D, 2 * M), (M, D)), GATED_EXPERTS),
+    "experts gathered": (moe(gathered, (M, D), (D, M)), EXPERTS),
+    "experts dispatched": (moe(dispatched, (2 * M, D), (D, M)), GATED_EXPERTS),
+    "experts in a grouped product": (moe(grouped, (D, 2 * M), (M, D)), GATED_EXPERTS),
+    "a weight cut up": (Net(attended(by_weight), qkv=L(D, 3 * D)), {"qkv.weight": SQUARE * 3}),
+    "a stack": (Net(attended(by_stack), qkv=stack(3, D, D)), {"qkv": SQUARE * 3}),
+    "a stack by einsum": (
+        Net(attended(lambda s, x: torch.einsum("btd,dchk->cbhtk", x, s.qkv)), qkv=stack(D, 3, H, HD)),
+        {"qkv": SQUARE * 3},
+    ),
+    "weight norm": (
+        Net(attended(lambda s, x: chunk(s.qkv(x))), qkv=nn.utils.parametrizations.weight_norm(L(D, 3 * D))),
+        {"qkv.parametrizations.weight.original1": SQUARE * 3},
+    ),
+    "palm": (
+        Net(palm, all=L(D, D + 2 * HD + 2 * M), out=L(D, D), down=L(2 * M, D)),
+        {"all.weight": [(D, D), (HD, D), (HD, D), (2 * M, D)], "out.weight": SQUARE, "down.weight": [(D, 2 * M)]},
+    ),
     "heads by einsum": (
         Net(heads_by_einsum, q=stack(D, H, HD), k=stack(D, H, HD), v=stack(D, H, HD), out=stack(H, HD, D)),
         dict.fromkeys(("q", "k", "v", "out"), SQUARE),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from thalweg.groups import labels
 from thalweg.groups.running import tensors
@@ -38,7 +39,7 @@ _PRODUCTS: Mapping[str, tuple[int, int]] = {
 _IN_PLACE = (
     *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"),
     *("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "_batch_norm_no_update", "_fused_rms_norm"),
-    *("_softmax", "_log_softmax", "native_dropout", "_to_copy", "tril", "triu", "cumsum"),
+    *("_softmax", "_log_softmax", "_weight_norm_interface", "native_dropout", "_to_copy", "tril", "triu", "cumsum"),
 )
 _MOVES = ("_unsafe_view", "flip", "roll", "repeat", "index_select", "index", "constant_pad_nd", "_reshape_copy")
 _SUMS = ("add", "sub", "rsub", "add_", "sub_")
@@ -161,9 +162,16 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         operands = [(i, value) for i, x in enumerate(_flat((args, kwargs))) if (value := self._get(x)) is not None]
-        name = func.overloadpacket.__name__
-        if not operands or _LIKE.search(name):
+        if not operands or _LIKE.search(func.overloadpacket.__name__):
             return
+        try:
+            self._by_kind(func, args, kwargs, operands, out)
+        except Exception:  # by indices that have no values, or to a kind of tensor that labels cannot be
+            self._lose(str(func), operands)
+            self._end(func, operands, out)
+
+    def _by_kind(self, func: Any, args: Any, kwargs: Any, operands: list[tuple[int, Value]], out: Any) -> None:
+        name = func.overloadpacket.__name__
         if name in _PRODUCTS:
             self._multiply(name, [args[i] for i in _PRODUCTS[name]], out)
         elif name == "convolution":
@@ -221,15 +229,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value = operands[0][1]
         several = isinstance(out, (tuple, list))
         outs = list(out) if several else [out]
-        try:
-            moved = {
-                axis: [_moved(func, one, args[1:], kwargs, outs) for one in carried.labels]
-                for axis, carried in value.carried.items()
-            }
-        except (RuntimeError, IndexError, TypeError, NotImplementedError):  # by indices that have no values
-            self._lose(str(func), operands[:1])
-            self._end(func, operands, out)
-            return
+        rest, kwargs = tree_map(_here, (args[1:], kwargs))
+        moved = {
+            axis: [_moved(func, one, rest, kwargs, outs) for one in carried.labels]
+            for axis, carried in value.carried.items()
+        }
         for i, x in enumerate(outs):
             carried = {
                 axis: replace(value.carried[axis], labels=labels.distinct(part for parts in each for part in parts[i]))
@@ -411,6 +415,10 @@ def _flat(value: Any) -> Iterator[Any]:
 
 def _depth(operands: Sequence[tuple[int, Value]]) -> int:
     return max((value.depth for _, value in operands), default=0)
+
+
+def _here(x: Any) -> Any:
+    return x.cpu() if isinstance(x, Tensor) else x
 
 
 def _moved(func: Any, one: Tensor, rest: Any, kwargs: Any, outs: list[Tensor]) -> list[list[Tensor]]:
