@@ -19,6 +19,7 @@ from tests.lab.test_race import Inline
 from thalweg.explain import explain
 from thalweg.ir.trace import trace
 from thalweg.lab import race as racing
+from thalweg.lab import workers
 from thalweg.lab.plan import plan
 from thalweg.lab.store import Store
 from thalweg.rule import Transform, count, hyper, number, ops, state
@@ -470,7 +471,7 @@ class Tamed(thalweg.AdamW, transforms=[Tame(2.0)]):
 
 
 def test_it_is_raced_from_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
     entries = ("adamw", f"tamed={tmp_path}/own.py:Tamed(tame=1.0)")
     made = plan(write_small(tmp_path), optimizers=entries, seeds=2, steps=20, jobs=1)

@@ -24,6 +24,7 @@ from thalweg import testing
 from thalweg.explain import explain, formula
 from thalweg.ir import ops
 from thalweg.lab import race as racing
+from thalweg.lab import workers
 from thalweg.lab.plan import plan
 from thalweg.lab.store import Store
 from thalweg.rule import Optimizer, count, hyper, state
@@ -71,7 +72,7 @@ def test_a_rule_is_a_class_which_passes_the_suite_and_explains_itself():
 
 
 def test_a_rule_in_a_file_is_raced(tmp_path, monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     (tmp_path / "mean.py").write_text(RULE, encoding="utf-8")
     store = Store(str(tmp_path / "runs.db"))
     try:
@@ -137,7 +138,7 @@ def test_a_schedule_is_a_class():
 
 
 def test_a_task_is_a_class_in_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     store = Store(str(tmp_path / "runs.db"))
     try:
         result = racing.race(plan(write_small(tmp_path), optimizers=["adamw", "sgd"], seeds=2, steps=20, jobs=1), store)

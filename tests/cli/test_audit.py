@@ -10,7 +10,7 @@ from tests.cli.test_cli import QUICKLY
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
 from thalweg.cli.app import app
-from thalweg.lab import race as racing
+from thalweg.lab import workers
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audited")
     path = write_small(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(racing, "Pool", Inline)
+        patch.setattr(workers, "Pool", Inline)
         told = ["--store", f"sqlite:///{folder}/s.db", "--out", str(folder)]
         result = CliRunner().invoke(app, ["race", path, *QUICKLY, "--seeds", "6", *told])
     assert result.exit_code == 0, result.output

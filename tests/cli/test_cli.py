@@ -21,6 +21,7 @@ from thalweg.cli import main, progress, screen
 from thalweg.cli.app import app
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
+from thalweg.lab import workers
 from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.tasks import TASKS, template
 
@@ -33,7 +34,7 @@ LEAST = 2 * (18 + 2 * 2 + 4)
 def folder(tmp_path, monkeypatch):
     """A folder of its own with the small task in it, and no worker processes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     monkeypatch.setenv("COLUMNS", "200")
     write_small(tmp_path)
     return tmp_path
@@ -45,7 +46,7 @@ def runs(tmp_path_factory):
     made = tmp_path_factory.mktemp("raced")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
-        patch.setattr(racing, "Pool", Inline)
+        patch.setattr(workers, "Pool", Inline)
         write_small(made)
         result = run("race", "small.py", *QUICKLY)
     assert result.exit_code == 0, result.output

@@ -210,8 +210,10 @@ def test_a_second_ctrl_c_does_not_wait_for_long_steps(start, tmp_path):
 
 
 SWALLOWED = """
-import time, weakref, click
+import signal, time, weakref, click
 from thalweg.cli.stopping import stoppable
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
 
 class Thing:
     pass

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.test_blocks import BLOCK, ROOT
 from tests.lab.test_race import Inline
 from thalweg._base.errors import ThalwegError
-from thalweg.lab import race as racing
+from thalweg.lab import workers
 from thalweg.lab.contestants import parse
 from thalweg.lab.plan import plan
 from thalweg.lab.race import race
@@ -61,7 +61,7 @@ def test_the_script_is_refused_and_not_run(folder):
 
 
 def test_the_recipe_of_the_script_races(folder, monkeypatch):
-    monkeypatch.setattr(racing, "Pool", Inline)
+    monkeypatch.setattr(workers, "Pool", Inline)
     entries = [f"mine={RECIPE}", "sgd(lr=0.1)"]
     made = plan(str(folder / "gpt_task.py"), optimizers=entries, baseline="mine", seeds=2, steps=20, jobs=1)
     store = Store(str(folder / "runs.db"))

@@ -514,8 +514,9 @@ def test_a_task_with_sparse_gradients_is_refused_for_who_does_not_take_them(tmp_
 
 
 @pytest.mark.parametrize("length", [12, 20], ids=["in a run", "in the quiet pass"])
-def test_batches_that_end_after_all_end_the_race_with_one_error(tmp_path, inline, store, length):
+def test_batches_that_end_after_all_end_the_race_with_one_error(tmp_path, inline, store, length, monkeypatch):
     """A look at the first batches is not enough: a slow stream, or a longer race, comes to the end later."""
+    monkeypatch.setattr(timing, "BLOCK", 10)
     path, left = Path(write_small(tmp_path)), tmp_path / "left"
     left.write_text("." * 1000)
     path.write_text(path.read_text().replace("while True:", f"for _ in range(os.path.getsize({str(left)!r})):"))
