@@ -101,7 +101,7 @@ def page(name: str, cls: type, say: Language = ENGLISH) -> str:
     parts = [
         f"# {cls.__name__}",
         markdown(say.doc(text.idea)),
-        markdown(text.body),
+        *_prose(text.body, say),
         f"![{cls.__name__}](images/{name}.svg)",
     ]
     parts += [f"```python\n{usage(cls)}```"]
@@ -150,6 +150,12 @@ def _plateau(plateau: schedule.Plateau, steps: int = 60) -> list[tuple[float, fl
         loss = loss + 0.5 * (max(state.factor, 0.05) - loss)
         state = plateau.after(round(loss, 2), state)
     return values
+
+
+def _prose(body: str, say: Language) -> list[str]:
+    """Paragraphs between an idea and its arguments; formulas are the same in all languages."""
+    paragraphs = (" ".join(p.split()) for p in re.split(r"\n\s*\n", body) if p.strip())
+    return [p if p.startswith("$$") else markdown(say.doc(p)) for p in paragraphs]
 
 
 def _picture(cls: type, say: Language) -> str:

@@ -5,10 +5,13 @@ import re
 
 import pytest
 
-from docs.generator import made
+from docs.generator import made, schedule_pages
+from docs.generator.optimizer_pages import differences
 from docs.generator.site import DOCS, TRANSLATIONS, editions
 from docs.generator.translated import FENCE, anchors_of, headings, placed, untranslated
 from tests.docs.test_blocks import BLOCK
+from thalweg.explain import ENGLISH, explain
+from thalweg.registry import optimizers
 
 TRANSLATED = [page for name in TRANSLATIONS for page in sorted((DOCS / name).rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -114,3 +117,19 @@ def test_every_phrase_of_the_generator_is_translated():
     assert len(asked) > 80
     for edition in editions()[1:]:
         assert sorted(asked - edition.say.phrases.keys()) == []
+
+
+@pytest.mark.parametrize("edition", editions()[1:], ids=lambda e: e.name)
+def test_every_text_of_the_schedules_and_of_other_libraries_is_translated(edition):
+    told = set()
+
+    class Listening(type(ENGLISH)):
+        def doc(self, text):
+            told.add(text)
+            return text
+
+    schedule_pages.files(Listening())
+    for name in optimizers():
+        differences(explain(name), Listening())
+    assert len(told) > 100
+    assert sorted(told - edition.say.docs.keys() - {""}) == [], "add these to [docs] in docs/zh/phrases.toml"
