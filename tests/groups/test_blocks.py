@@ -426,16 +426,29 @@ def test_without_a_sample_the_model_is_run_on_what_its_layers_take():
 
 def test_a_model_is_watched_without_its_values(monkeypatch):
     monkeypatch.setattr("thalweg.groups.matrices.SMALL", 0)
-    for name in ("latent", "lora", "experts in a batch", "restormer"):
+    for name in ("latent", "lora", "experts in a batch", "experts gathered", "restormer"):
         model, expected = TABLE[name]
         assert of(model) == expected
 
 
 def test_what_cannot_be_seen_is_said_once():
     model = Attention(lambda y: chunk(torch.empty_like(y).index_copy_(-1, torch.arange(3 * D), y)))
-    with pytest.warns(UserWarning, match=r"each taken for one matrix, .* qkv.weight \(not followed beyond") as said:
+    with pytest.warns(UserWarning, match=r"left uncut, .* qkv.weight \(not followed beyond") as said:
         assert blocks(model, IDS)["qkv.weight"] == [(3 * D, D)]
     assert len(said) == 1
+
+
+def test_an_index_without_values_hides_only_what_it_picks_from(monkeypatch):
+    """Rows are picked from a weight's outputs, by what only values tell, and so are columns."""
+
+    def picking(pick):
+        return Net(lambda s, x: s.b(pick(s.a(x).flatten(0, 1))), a=L(D, D), b=L(D, D))
+
+    rows, columns = picking(lambda y: y[y.sum(-1).argsort()]), picking(lambda y: y[:, y.sum(0).argsort()])
+    monkeypatch.setattr("thalweg.groups.matrices.SMALL", 0)
+    assert of(rows) == {"a.weight": SQUARE, "b.weight": SQUARE}
+    with pytest.warns(UserWarning, match=r"a.weight \(not followed beyond aten.index.Tensor\)\. "):
+        blocks(columns, IDS)
 
 
 def test_a_model_that_no_pass_can_be_made_of():

@@ -6,7 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,13 +73,13 @@ def blocks(model: nn.Module, sample: Any = None) -> dict[str, list[tuple[int, in
         ValueError: as :func:`thalweg.groups.roles`.
 
     Warns:
-        UserWarning: once, for the weights whose outputs could not be followed; each counts as one matrix.
+        UserWarning: once, for the weights whose outputs could not be followed; these are left uncut.
     """
     found = matrices(View(model, sample), sample)
     if unseen := [f"{name} ({one.unseen})" for name, one in found.items() if one.unseen]:
         more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
         warnings.warn(
-            f"each taken for one matrix, since it is not seen how {type(model).__name__} uses what it gives: "
+            f"left uncut, since it is not seen how {type(model).__name__} uses what they give: "
             f"{', '.join(unseen[:3])}{more}. {_remedy(sample)}",
             stacklevel=2,
         )
@@ -177,33 +177,33 @@ def _of_use(param: Param, watch: Watch | None) -> Matrices:
     """As a forward pass uses them."""
     shape, name, sides = tuple(param.parameter.shape), param.names[0], _sides(param, watch)
     at_sight = 1 if param.transposed else 0
-    if watch is None:
-        return _one(shape, at_sight, "no forward pass was possible")
-    if sides is None:
-        return _one(shape, at_sight, "no forward pass meets it")
-    if name in watch.unseen:
-        return _one(shape, at_sight, f"not followed beyond {watch.unseen[name]}")
+    if watch is None or sides is None:
+        return _one(shape, at_sight, "no forward pass meets it" if watch else "no forward pass was possible")
     if (groups := watch.groups.get(name, 1)) > 1:
         return _grouped(shape, at_sight, groups)
     if any(len(side) > 1 for side in sides):
         return _one(shape, at_sight, "it is used in several ways")
-    stack = tuple(d for d, side in enumerate(sides) if side <= {"batch", "picked"} or (name, d) in watch.beside)
-    stack = tuple(d for d in stack if shape[d] > 1)
-    out = tuple(d for d, side in enumerate(sides) if side == {"out"} and d not in stack)
+    apart = [side <= {"batch", "picked"} or (name, dim) in watch.beside for dim, side in enumerate(sides)]
+    stack = tuple(dim for dim, size in enumerate(shape) if apart[dim] and size > 1)
+    out = tuple(dim for dim, side in enumerate(sides) if side == {"out"} and not apart[dim])
     if not out:
         return _one(shape, at_sight, "it is not seen which dimension it gives")
-    return _cut(watch, name, shape, stack, out)
+    return _cut(watch, name, Matrices(shape, stack, out, Cut(1, (shape[out[0]],)), "used as one"))
 
 
-def _cut(watch: Watch, name: str, shape: tuple[int, ...], stack: tuple[int, ...], out: tuple[int, ...]) -> Matrices:
-    fates = {dim: by_fate(watch.fates[name, dim].values(), shape[dim]) for dim in out}
-    if any(split is None for split in fates.values()):
-        return _one(shape, out[0], "what is used apart is no part of a view")
-    apart = [dim for dim, split in fates.items() if split and len(split.sizes) > 1]
-    first = apart[0] if apart else out[0]
-    out = (first, *(dim for dim in out if dim != first))
-    split = fates[first] or Cut(1, (shape[first],))
-    return Matrices(shape, stack, out, split, "used apart" if apart else "used as one")
+def _cut(watch: Watch, name: str, whole: Matrices) -> Matrices:
+    """The same, with the dimension cut whose parts are used apart."""
+    if name in watch.unseen:
+        return replace(whole, why="left uncut", unseen=f"not followed beyond {watch.unseen[name]}")
+    cuts = {dim: by_fate(watch.fates[name, dim].values(), whole.shape[dim]) for dim in whole.out}
+    apart = [(dim, cut) for dim, cut in cuts.items() if cut is None or len(cut.sizes) > 1]
+    if not apart:
+        return whole
+    first, cut = apart[0]
+    if cut is None or len(apart) > 1:
+        return replace(whole, why="left uncut", unseen="what is used apart is no part of a view")
+    out = (first, *(dim for dim in whole.out if dim != first))
+    return replace(whole, out=out, split=cut, why="used apart")
 
 
 def _grouped(shape: tuple[int, ...], out: int, groups: int) -> Matrices:
@@ -214,4 +214,4 @@ def _grouped(shape: tuple[int, ...], out: int, groups: int) -> Matrices:
 
 
 def _one(shape: tuple[int, ...], out: int, unseen: str) -> Matrices:
-    return Matrices(shape, (), (out,), Cut(1, (shape[out],)), "taken for one matrix", unseen)
+    return Matrices(shape, (), (out,), Cut(1, (shape[out],)), "left uncut", unseen)

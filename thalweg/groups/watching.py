@@ -230,9 +230,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         several = isinstance(out, (tuple, list))
         outs = list(out) if several else [out]
         rest, kwargs = tree_map(_here, (args[1:], kwargs))
+        known = {axis: one for axis, one in value.carried.items() if value.of_weights or _knows(func, args, one)}
+        self._lose(str(func), [(0, replace(value, carried={a: c for a, c in value.carried.items() if a not in known}))])
         moved = {
-            axis: [_moved(func, one, rest, kwargs, outs) for one in carried.labels]
-            for axis, carried in value.carried.items()
+            axis: [_moved(func, one, rest, kwargs, outs) for one in carried.labels] for axis, carried in known.items()
         }
         for i, x in enumerate(outs):
             carried = {
@@ -418,7 +419,20 @@ def _depth(operands: Sequence[tuple[int, Value]]) -> int:
 
 
 def _here(x: Any) -> Any:
-    return x.cpu() if isinstance(x, Tensor) else x
+    """An index where the labels are; one that has no values points to the first place."""
+    if not isinstance(x, Tensor):
+        return x
+    return torch.zeros(x.shape, dtype=x.dtype, device="cpu") if x.is_meta else x.cpu()
+
+
+def _knows(func: Any, args: Any, carried: Carried) -> bool:
+    """Whether labels are the same along the dimensions from which an index without values picks."""
+    picked: list[int] = []
+    if func.overloadpacket.__name__ == "index":
+        picked = [dim for dim, index in enumerate(args[1]) if index is not None and index.is_meta]
+    elif func.overloadpacket.__name__ == "index_select" and args[2].is_meta:
+        picked = [args[1]]
+    return not any(labels.varies(one, dim) for one in carried.labels for dim in picked)
 
 
 def _moved(func: Any, one: Tensor, rest: Any, kwargs: Any, outs: list[Tensor]) -> list[list[Tensor]]:
