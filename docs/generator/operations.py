@@ -15,7 +15,7 @@ SIGNS = {
     "gt": "`a > b`", "ge": "`a >= b`", "lt": "`a < b`", "le": "`a <= b`", "eq": "`a == b`", "ne": "`a != b`",
     "add_scaled": "`torch.add(a, b, alpha=k)`", "addcmul": "`torch.addcmul(a, b, c, value=k)`",
     "addcdiv": "`torch.addcdiv(a, b, c, value=k)`", "and_": "`torch.logical_and(a, b)`",
-    "or_": "`torch.logical_or(a, b)`", "cbrt": "`ops.cbrt(a)`", "float32": "`ops.float32(a)`, of a number of the host",
+    "or_": "`torch.logical_or(a, b)`", "cbrt": "`ops.cbrt(a)`", "float32": "`ops.float32(a)`, which rounds a Python number",
 }  # fmt: skip
 #: what reduces a tensor or a row
 REDUCTIONS = ("tensor_sum", "tensor_mean", "tensor_norm", "row_sum", "row_mean", "row_norm", "nonzero")
@@ -31,11 +31,11 @@ def table() -> str:
 def reductions() -> str:
     """What ends a pass over memory."""
     meaning = {
-        "tensor_sum": "sum over a tensor",
-        "row_sum": "sum over each row, a slice along the first dimension; a vector is one row",
+        "tensor_sum": "Sum over a tensor",
+        "row_sum": "Sum over each row, a slice along the first dimension; a vector is one row",
     }
     rows = [[f"`ops.{name}(x)`", meaning.get(name) or _first(getattr(ops, name))] for name in REDUCTIONS]
-    rows.append(['`ops.Total("name")(x)`', "sum over all tensors of the optimizer"])
+    rows.append(['`ops.Total("name")(x)`', "Sum over all tensors of the optimizer"])
     return markdown_table(["in a rule", "what it gives"], rows)
 
 

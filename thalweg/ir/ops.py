@@ -295,7 +295,7 @@ def name_of(target: Any) -> str:
 
 
 def nonzero(x: Any) -> Any:
-    """x, or 1 where it is 0, to divide by: nothing over nothing shall be nothing."""
+    """x, or 1 where it is 0: a divisor with which 0 divided by 0 is 0."""
     return add(x, ROWS["eq"](x, 0))
 
 
