@@ -15,7 +15,8 @@ SIGNS = {
     "gt": "`a > b`", "ge": "`a >= b`", "lt": "`a < b`", "le": "`a <= b`", "eq": "`a == b`", "ne": "`a != b`",
     "add_scaled": "`torch.add(a, b, alpha=k)`", "addcmul": "`torch.addcmul(a, b, c, value=k)`",
     "addcdiv": "`torch.addcdiv(a, b, c, value=k)`", "and_": "`torch.logical_and(a, b)`",
-    "or_": "`torch.logical_or(a, b)`", "cbrt": "`ops.cbrt(a)`", "float32": "`ops.float32(a)`, which rounds a Python number",
+    "or_": "`torch.logical_or(a, b)`", "cbrt": "`ops.cbrt(a)`",
+    "float32": "`ops.float32(a)`, which rounds a Python number",
 }  # fmt: skip
 #: what reduces a tensor or a row
 REDUCTIONS = ("tensor_sum", "tensor_mean", "tensor_norm", "row_sum", "row_mean", "row_norm", "nonzero")

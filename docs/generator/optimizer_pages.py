@@ -93,7 +93,7 @@ def _settings(about: Explanation, say: Language) -> list[str]:
 def _formula(about: Explanation, say: Language) -> list[str]:
     if about.formula is None:
         return [] if say.words(about.name, about.text).body else [f"$$\n{math}\n$$" for math in about.text.math]
-    said = say("This is rendered from the graph that every backend runs:")
+    said = say("This formula is made from the code that runs:")
     rows = [[symbol, markdown(meaning)] for symbol, meaning in legend(about, say)]
     vectors = [say(OF_VECTORS), f"$$\n{about.of_vectors.latex}\n$$"] if about.of_vectors else []
     return [said, f"$$\n{about.formula.latex}\n$$", *vectors, table(["", say("meaning")], rows)]
@@ -108,7 +108,7 @@ def _lineage(about: Explanation, say: Language) -> str:
         parts.append(f"{chain}" + (say(": adds {what}", what=markdown(adds)) if adds else ""))
     children = _children(about.name)
     if children:
-        parts.append(say("Extended by {names}.", names=", ".join(map(_link, children))))
+        parts.append(say("It is extended by {names}.", names=", ".join(map(_link, children))))
     return "\n\n".join(parts)
 
 
@@ -175,7 +175,7 @@ def _runs(name: str, run: Run, say: Language) -> list[str]:
             f"![{say('Path of {name}: {surface}', name=name, surface=say(s.title))}]({s.name}/{name.lower()}.svg)"
             for s in drawn
         )
-        rates = ", ".join(f"{say(s.title)}: {run[s.name]['lr']:g}" for s in drawn)
+        rates = ", ".join(f"{run[s.name]['lr']:g} ({say(s.title)})" for s in drawn)
         course = (
             "It is constant, since the mean of the weights, which is what the picture shows, replaces a schedule."
             if averages(optimizers()[name])
@@ -185,7 +185,7 @@ def _runs(name: str, run: Run, say: Language) -> list[str]:
             f"{shown}\n{{ .surfaces }}",
             say(
                 "The pictures show {steps} steps from ○; the lowest points are marked ×. The learning rate is the "
-                "best of {rates} that were tried, judged by the mean height of the path ({found}).",
+                "best of {rates} that were tried, judged by the mean height of the path; it is {found}.",
                 steps=PATH_STEPS,
                 rates=len(RATES),
                 found=rates,

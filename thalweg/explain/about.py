@@ -155,13 +155,15 @@ def _reference(cls: type, text: Words) -> str:
 
 def _setting(h: Hyper, symbols: dict[str, str]) -> HyperInfo:
     keys = [f"{h.name}_{i}" for i in range(numbers_of(h))] if numbers_of(h) > 1 else [h.name]
-    shown = [symbols[key] for key in keys if symbols.get(key, h.name) != h.name]
+    own = symbols_in(h.doc, len(keys))
+    # one that this form of the rule has not, such as the momentum of SGD, is still in the formula of the paper
+    shown = [symbols[key] for key in keys if symbols.get(key, h.name) != h.name] or own
     return HyperInfo(
         h.name,
         ", ".join(shown),
         h.default,
         _allowed(h),
-        _meaning(h.doc, symbols_in(h.doc, len(keys))),
+        _meaning(h.doc, own),
         h.annotation == "bool",
     )
 

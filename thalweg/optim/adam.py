@@ -60,8 +60,8 @@ class AdamW(Adam):
     $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ where $u_t$ is Adam's. It steps as ``torch.optim.AdamW``.
 
     Parent: Adam. Adds: weight decay outside the quotient.
-    Strength: the standard of language models: robust, well understood, its settings carry over between tasks.
-    Weakness: two states for every weight; treats a matrix as a bag of numbers.
+    Strength: it is the standard of language models; it is well understood, and its settings carry over between tasks.
+    Weakness: it keeps two states for every weight, and it treats a matrix as a list of unrelated numbers.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
     https://arxiv.org/abs/1711.05101
     Differs: in the paper λ is multiplied by the schedule alone (``independent_weight_decay=True``); here it is also

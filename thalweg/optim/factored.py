@@ -39,8 +39,8 @@ SMALL = 1 << 14
 def root_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
-    r"""One over the root of the running mean of x² + ``added``, the mean as $R C / \bar R$ of the means of its rows and
-    columns, the last dimensions.
+    r"""1 over the root of the running mean of x² + ``added``, kept as $R C / \bar R$: R and C are the means of its rows
+    and columns, which are the last two dimensions.
 
     Gives $1 / \sqrt{R C / \bar R}$, and the new state. ``floor`` is the least of $\bar R$; None is the ε of the dtype.
     """
@@ -104,8 +104,8 @@ class _Factored(Optimizer):
 
 
 class Adafactor(_Factored):
-    r"""Adafactor is Adam without a mean: its second moment is a product of one row and one column, and its step goes by
-    the size of the weights. A model trains with almost no state.
+    r"""Adafactor is Adam without a mean of gradients. It keeps the second moment of a matrix as one row and one column,
+    so it has almost no state, and its steps are in proportion to the size of the weights.
 
     $$R_t = \hat\beta_t R_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{rows}}, \quad
     C_t = \hat\beta_t C_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{columns}}, \quad
@@ -114,12 +114,14 @@ class Adafactor(_Factored):
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
     It steps as ``torch.optim.Adafactor``: ε₁ is a floor of the mean square. ``added_eps=True`` adds ε₁ to g², as the
-    paper does (there 1e-30); ``relative_step=False`` keeps ρ at γ, and ``scale_parameter=False`` leaves the weights'
-    size out; ``beta1`` keeps a mean of u (paper, section 8: off). The last two dimensions are factored.
+    paper does (there 1e-30). With ``relative_step=False`` ρ is always γ, and with ``scale_parameter=False`` the size of
+    the weights makes no difference. ``beta1`` keeps a mean of u; it is off, as in section 8 of the paper. The last two
+    dimensions are factored.
 
     Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
-    Strength: state of m + n numbers for an m × n matrix.
-    Weakness: often a little behind AdamW at equal steps; its step size rule surprises beside a schedule.
+    Strength: it keeps only m + n numbers for an m × n matrix.
+    Weakness: it is often a little behind AdamW at equal steps, and its own rule for the step size acts next to a
+    schedule.
     Source: Shazeer & Stern 2018, "Adafactor", algorithms 4 and 5, https://arxiv.org/abs/1804.04235
     Differs: as in torch, ε₁ bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
     """

@@ -19,7 +19,7 @@ from thalweg.rule import Optimizer, count, hyper, ops, state
 
 @ops.leaf()
 def orthogonalize(Ms: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float) -> list[Tensor]:
-    """The orthogonal factor of each matrix, about; a convolution's kernel (out, in, …) counts as (out, in·…)."""
+    """The approximate orthogonal factor of each matrix; a convolution's kernel (out, in, …) counts as (out, in·…)."""
     factors = orthogonal_factors([M.flatten(1) for M in Ms], coefficients, steps, eps)
     return [Q.reshape(M.shape) for Q, M in zip(factors, Ms, strict=True)]
 
@@ -50,14 +50,16 @@ class Muon(Optimizer):
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
     W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$
 
-    ``Muon(model)`` gives Muon the hidden matrices (convolutions flattened) and AdamW the embeddings, the output head,
-    norms, biases and other vectors, in one optimizer with one ``state_dict``; ``repr`` shows the outcome, and what of
-    it was guessed. Weights that the model keeps as (in, out), as for ``x @ W``, have a group of their own, which says
-    ``transposed=True``: m is what a layer gives, n what it takes.
+    The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. ``Muon(model)`` gives Muon
+    the hidden matrices (convolutions flattened) and AdamW the embeddings, the output head, norms, biases and other
+    vectors, in one optimizer with one ``state_dict``; ``repr`` shows which rule each parameter follows, and where that
+    is a guess. Weights that the model keeps as (in, out), as for ``x @ W``, are in a group with ``transposed=True``: m is
+    the number of a layer's outputs, n that of its inputs.
     ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
 
-    It steps as ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one; on
-    a CPU without instructions for bfloat16 in float32, from 32 rows and columns on: faster there, and more exact.
+    It steps as ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one. But on
+    a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on, which is faster there and
+    more exact.
 
     Args:
         params: a model, or matrices, or parameter groups.
@@ -66,14 +68,14 @@ class Muon(Optimizer):
         sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
 
     Parent: Momentum. Adds: the orthogonal factor of a layer's momentum matrix in its place.
-    Strength: one state; in the authors' language models two thirds of AdamW's steps to the same loss, or fewer.
-    Weakness: for hidden matrices alone, the rest needs AdamW; products of matrices at every step; sharded matrices must
-    be gathered.
+    Strength: it keeps one state; the authors' language models need at most two thirds of AdamW's steps to its loss.
+    Weakness: it is for hidden matrices alone, and the rest needs AdamW; it multiplies matrices at every step; sharded
+    matrices must be gathered.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
     https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw)
     Differs: Jordan's first code has $\mu B + G$, which goes the same way. Weight decay and ``match_rms_adamw`` are
     those of Liu et al. On a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on,
-    where torch iterates in bfloat16: faster there, and more exact.
+    where torch iterates in bfloat16; this is faster there, and more exact.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")

@@ -16,12 +16,14 @@ class SGD(Optimizer):
 
     $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ or, with Nesterov, $u_t = g_t + \mu b_t$.
 
-    Weight decay is coupled (added to the gradient) unless ``decoupled_weight_decay``. The learning rate stays outside
-    the buffer, so a schedule acts at once. It steps as ``torch.optim.SGD``.
+    Weight decay is coupled (added to the gradient) unless ``decoupled_weight_decay`` is set. The learning rate is no
+    part of the buffer $b_t$, so a schedule acts at once. It steps as ``torch.optim.SGD``.
 
     Parent: none. Adds: the step against the gradient, from which all others come.
-    Strength: no state without momentum, nothing to tune but the rate; on images often the best at the end.
-    Weakness: one rate for all weights: slow where directions differ in steepness, as in transformers.
+    Strength: it has no state without momentum, and only its learning rate is tuned; on images it often ends better than
+    adaptive rules (Wilson et al. 2017, https://arxiv.org/abs/1705.08292).
+    Weakness: all weights share one learning rate, so it is slow where directions differ in steepness, as in
+    transformers.
     Source: Robbins & Monro 1951, "A stochastic approximation method", https://doi.org/10.1214/aoms/1177729586; Polyak
     1964 (momentum); Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", eq. 1-4
     (Nesterov)

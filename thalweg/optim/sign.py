@@ -11,16 +11,16 @@ from thalweg.rule import Optimizer, hyper, state
 
 
 class Lion(Optimizer):
-    r"""Lion takes the sign of a mean that leans on the new gradient; the mean that it keeps forgets more slowly.
+    r"""Lion steps by the sign of a mean in which the new gradient counts more than in the mean that it keeps.
 
     $$u_t = \operatorname{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t), \qquad m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t$$
 
-    One state, and no dependence on the gradient's scale. Weight decay is decoupled, times lr. The authors advise a
-    learning rate 3 to 10 times below AdamW's, a decay as many times above.
+    It keeps one state, and its steps do not depend on the gradient's scale. Weight decay is decoupled and multiplied by
+    the learning rate. The authors advise a learning rate 3 to 10 times below AdamW's, and a decay as many times above.
 
-    Parent: Signum. Adds: two β: the step leans on the new gradient, the mean on the past; decoupled decay.
-    Strength: half of AdamW's state, and no ε.
-    Weakness: steps do not shrink near a minimum: a schedule must; weak at small batches.
+    Parent: Signum. Adds: a second β, with which the new gradient counts more in the step; decoupled decay.
+    Strength: it needs half of AdamW's state, and has no ε.
+    Weakness: its steps do not shrink near a minimum, so the learning rate must fall to 0; it is weak at small batches.
     Source: Chen et al. 2023, "Symbolic discovery of optimization algorithms", algorithm 2,
     https://arxiv.org/abs/2302.06675
     """
