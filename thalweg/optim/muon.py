@@ -53,13 +53,13 @@ class Muon(Optimizer):
     The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. ``Muon(model)`` gives Muon
     the hidden matrices (convolutions flattened) and AdamW the embeddings, the output head, norms, biases and other
     vectors, in one optimizer with one ``state_dict``; ``repr`` shows which rule each parameter follows, and where that
-    is a guess. Weights that the model keeps as (in, out), as for ``x @ W``, are in a group with ``transposed=True``: m is
-    the number of a layer's outputs, n that of its inputs.
+    is a guess. Weights that the model keeps as (in, out), as for ``x @ W``, are in a group with ``transposed=True``:
+    m is the number of a layer's outputs, n that of its inputs.
     ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
 
     It steps as ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one. But on
-    a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on, which is faster there and
-    more exact.
+    a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on, which is faster there
+    and more exact.
 
     Args:
         params: a model, or matrices, or parameter groups.
