@@ -96,7 +96,7 @@ class Kit:
     device: str
 
     def count(self, size: int) -> int:
-        """So many, or fewer."""
+        """``size``, or less where the scale is below 1."""
         return max(2, int(size * self.scale)) if size > 1 else 1
 
     def params(self, count: int, *shape: int) -> list[nn.Parameter]:

@@ -18,7 +18,7 @@ from thalweg.bench.works import Load, Work, small_matrices
 from thalweg.engine.optimizer import Optimizer
 from thalweg.runtime.backends import select
 
-#: what an optimizer is given besides its defaults, by us and by its twin: plain SGD has no state to speak of, and some
+#: what an optimizer is given beyond its defaults, by us and by its twin: plain SGD has no state to speak of, and some
 #: libraries' LARS has no norms where there is no decay
 SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}, "LARS": {"weight_decay": 1e-4}}
 

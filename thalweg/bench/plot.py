@@ -91,6 +91,6 @@ def fastest(rows: list[BenchRow]) -> list[BenchRow]:
 
 
 def label(row: BenchRow) -> str:
-    """The optimizer, with what it was given besides its defaults and the dtype of the parameters."""
+    """The optimizer, with what it was given beyond its defaults, and the dtype of the parameters."""
     extras = ", ".join(filter(None, ("" if row["dtype"] == "float32" else row["dtype"], row["setting"])))
     return f"{row['optimizer']} ({extras})" if extras else row["optimizer"]

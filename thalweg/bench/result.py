@@ -15,7 +15,7 @@ class BenchRow(TypedDict):
     dtype: str
     #: of the largest state tensor
     state_dtype: str
-    #: arguments besides the defaults, as they are written in the constructor
+    #: arguments that are not the defaults, as they are written in the constructor
     setting: str
     #: milliseconds of a step, the interquartile range, and of how many steps
     ms: float | None

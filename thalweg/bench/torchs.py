@@ -82,7 +82,7 @@ def build(cls: Any, name: str, load: Load, kind: str) -> list[torch.optim.Optimi
 
 
 def arguments(cls: Any, name: str, kind: str) -> dict[str, Any]:
-    """What the class is given besides parameters.
+    """What the class is given in addition to the parameters.
 
     Raises:
         TypeError: where the class has no such form.

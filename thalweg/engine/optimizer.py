@@ -134,7 +134,7 @@ class Optimizer(Declared):
     takes_sparse: ClassVar[bool] = False
     #: whether the rule differs for tensors with fewer than two dimensions: ``h.matrix`` tells, and they step apart
     matrices_apart: ClassVar[bool] = False
-    #: what a subclass keeps in a parameter's state besides what it declares
+    #: what a subclass keeps in a parameter's state in addition to what it declares
     kept_besides: ClassVar[tuple[str, ...]] = ()
     standard = STANDARD
 
@@ -429,7 +429,7 @@ class Optimizer(Declared):
 
 
 def _refuse_torchs_own(given: dict[str, Any]) -> None:
-    """Of what torch's optimizers can do besides, refuse what is not done here."""
+    """Refuse the arguments of torch's optimizers that are not supported here."""
     for name in ("capturable", "differentiable"):
         if given.get(name):
             raise bad_argument(name, given[name], "False: steps are counted on the host and not differentiated")

@@ -26,7 +26,7 @@ from thalweg.runtime.tensors import is_dense, local, opaque, oriented
 
 @dataclass(frozen=True)
 class MemoryPass:
-    """One pass over memory: bytes a parameter by what is read and written."""
+    """One pass over memory: the bytes that are read and written for each parameter."""
 
     reads: dict[str, float]
     writes: dict[str, float]

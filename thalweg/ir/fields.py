@@ -267,7 +267,7 @@ def kindred(cls: Any) -> list[str]:
     return [base.__name__ for base in cls.__mro__ if getattr(base, "kin", {}).get("kin") == cls.kin["kin"]]
 
 
-#: what a rule is given besides its declarations, or what the engine keeps under this name
+#: what a rule is given in addition to its declarations, or what the engine keeps under this name
 TAKEN = {"p", "g", "params", "first", "initial_lr", "inverse_scale", "matrix"}
 
 

@@ -28,7 +28,7 @@ class Stage:
         sums: sums and totals that this pass gathers.
         stores: what is written, by name: ``p``, states, and inputs of leaves (named as their nodes).
         leaves: what torch runs after this pass, on whole tensors.
-        ends: new values of what is kept besides tensors of elements, found when this pass, the last, is over.
+        ends: new values of states that are no tensors of elements, found when this pass, the last, is over.
         finals: what is computed for them, in order.
     """
 

@@ -26,7 +26,7 @@ from thalweg.lab.tasks import Task, imports
 from thalweg.lab.tasks.fingerprint import digest
 from thalweg.train import rng
 
-#: numbers up to which all weights are compared at every step; above, at every so many steps
+#: numbers up to which all weights are compared at every step; above, at every 20th step
 OFTEN, SELDOM = 5_000_000, 20
 #: what is looked into among the attributes of a class and the names of a module
 _PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set, Tensor)

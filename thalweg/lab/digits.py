@@ -10,7 +10,7 @@ MOST = 12
 
 
 def fixed(x: float, decimals: int) -> str:
-    """A number with so many decimals and a proper minus sign; zero has none."""
+    """A number with ``decimals`` decimals and a proper minus sign; zero has no sign."""
     text = f"{x:.{decimals}f}"
     return (text if float(text) else text.lstrip("-")).replace("-", "−")
 
@@ -34,7 +34,7 @@ def of_interval(difference: float, low: float | None, high: float | None, margin
 
 
 def of_margin(margin: float, decimals: int) -> int:
-    """Decimals for a margin beside an interval that has so many: as many, or its own two digits if it is small."""
+    """Decimals for a margin beside an interval with ``decimals``: the same, or its own two digits if it is small."""
     return max(decimals, of_size(margin)) if margin else decimals
 
 

@@ -22,7 +22,7 @@ from thalweg.wrap.wrapper import layers
 
 #: weights of this size, or not finite, have diverged: what a task raises of them is no mistake in the task
 HUGE = 1e6
-#: weights so many times larger than the largest untrained one, or than 1, are not of ordinary size
+#: weights that are this many times larger than the largest untrained one, or than 1, are not of ordinary size
 ORDINARY = 100.0
 
 
@@ -93,7 +93,7 @@ class Evaluation:
                 raise raised(error, inspect.getsourcefile(type(self.task)), f"metrics, a run of {self.run}") from error
 
     def __call__(self, step: int) -> float:
-        """The loss after so many steps; not finite if the run has diverged.
+        """The loss after ``step`` steps; not finite if the run has diverged.
 
         Raises:
             ThalwegError: with the task's line and the run, if the task is to blame.

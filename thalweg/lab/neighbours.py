@@ -22,7 +22,7 @@ while True:
 
 @contextlib.contextmanager
 def busy(count: int) -> Iterator[None]:
-    """So many neighbours while the context lasts; a processor gives each core less when all of them work."""
+    """``count`` neighbours while the context lasts; a processor gives each core less when all of them work."""
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     started = [
         subprocess.Popen([sys.executable, "-c", WORK], env=alone, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)

@@ -96,7 +96,7 @@ def fit_by_passes(
     watchers: Sequence[Watcher] = (),
     within: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
-    """Train until so many passes are spent; ``Event.step`` counts passes.
+    """Train until the given number of passes is spent; ``Event.step`` counts passes.
 
     Args:
         model, batches, loss, optimizer, accumulate, clip, watchers: as :func:`thalweg.train.fit` takes them. The

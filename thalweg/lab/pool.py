@@ -74,7 +74,7 @@ def _die_with(sentinel: int) -> None:
 
 
 class Pool:
-    """As many workers as ``jobs``, started anew for each pool so that none carries the threads of the caller.
+    """As many workers as ``jobs``, newly started for each pool so that none carries the threads of the caller.
 
     Args:
         jobs: number of workers.

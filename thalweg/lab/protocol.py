@@ -19,7 +19,7 @@ class Budget:
         knobs: how many further hyperparameters are searched (β₂, ε, …), with one more value each.
         tune_seeds: of the search; the first for every trial, the others for the best ones.
         semifinalists: how many of the best of the first tuning seed meet on the others.
-        finalists: at most so many settings run on every verdict seed; at least two.
+        finalists: how many settings run on every verdict seed at most; at least two.
         verdict_seeds: how many fresh seeds the verdict rests on.
         horizons: shorter complete runs, as fractions of the horizon.
         horizon_seeds: on how many of the verdict seeds the shorter runs are made, at most.
@@ -118,7 +118,7 @@ def tuning_seeds(budget: Budget, offset: int) -> list[int]:
 
 
 def verdict_seeds(count: int, offset: int) -> list[int]:
-    """So many seeds of a contestant's verdict, which no search of the race has."""
+    """The ``count`` seeds of a contestant's verdict, which no search of the race has."""
     return [FIRST_VERDICT_SEED + offset + i for i in range(count)]
 
 

@@ -30,7 +30,7 @@ from thalweg.schedule import Schedule, constant, linear
 from thalweg.train import Event, Watcher, fit
 from thalweg.wrap.wrapper import Wrapper, layers
 
-#: a run has diverged when its smoothed training loss exceeds that of the untrained model so many times after warmup
+#: a run has diverged when its smoothed training loss exceeds this many times that of the untrained model after warmup
 DIVERGED = 2.0
 #: batches that the loss of the untrained model is the mean of: a single small one may be far below it
 UNTRAINED = 10
@@ -357,7 +357,7 @@ class _Observer(Watcher):
 
 
 def _points(steps: int, count: int) -> list[int]:
-    """So many steps, evenly spaced over a run, the last being its end; fewer in a run of fewer steps."""
+    """``count`` steps, evenly spaced over a run, the last being its end; fewer in a run of fewer steps."""
     return sorted({round(steps * i / count) for i in range(1, count + 1)} - {0})
 
 

@@ -50,7 +50,7 @@ def _schedule(spec: Spec, task: Task) -> str:
 
 
 def _hooks(task: Task) -> Iterator[str]:
-    """What the task asks for besides."""
+    """What else the task asks for."""
     if task.compile:
         yield f"model.compile({f'backend={task.compile!r}' * isinstance(task.compile, str)})"
     if task.autocast is not None:

@@ -91,7 +91,7 @@ class _Search:
         return allowed and inside and not any(_same(setting, tried) for tried in self.losses)
 
     def around(self, most: int) -> list[Setting]:
-        """So many settings around the best that have not been tried, and are not the same."""
+        """At most ``most`` settings around the best that have not been tried, and are not the same."""
         found: list[Setting] = []
         nearby = _nearby(self.best)
         while len(found) < most:
@@ -210,7 +210,7 @@ def _beyond(best: Setting, tried: Iterable[Setting], of: Coordinate) -> Setting 
 
 
 def rung(value: float, up: int) -> float:
-    """So many rungs up the ladder …, 0.3, 1, 3, 10, 30, … from the one nearest to ``value``."""
+    """``up`` rungs up the ladder …, 0.3, 1, 3, 10, 30, … from the one nearest to ``value``."""
     height = round(2 * math.log10(value)) + up
     return float(f"{(3 if height % 2 else 1) * 10.0 ** (height // 2):g}")
 

@@ -1,4 +1,4 @@
-"""What besides task, contestant and seed can change a loss: our own code, versions, the compiler, the processor."""
+"""What else than task, contestant and seed can change a loss: our own code, versions, the compiler, the processor."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from thalweg.lab.work import Made, ready
 
 Answer = TypeVar("Answer")
 
-#: how often the workers are started anew after one was killed
+#: how often the workers are started again after one was killed
 RESTARTS = 2
 
 

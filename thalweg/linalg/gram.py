@@ -23,7 +23,7 @@ ALONE = {torch.float32: 2, torch.bfloat16: 3}
 SIDE_LONG = 320
 #: bytes of a batch on a CPU: they and what is made of them stay in its cache
 BYTES = 1 << 20
-#: elements of a batch elsewhere: launches are what it saves, and memory for a few times so many is what it takes
+#: elements of a batch elsewhere: launches are what it saves, and memory for a few times this number is what it takes
 ELSEWHERE = 1 << 25
 #: shorter side from which a processor without instructions for bfloat16 iterates in float32
 SIDE_WIDE = 32
@@ -121,7 +121,7 @@ def peak(coefficients: tuple[float, float, float], steps: int) -> float:
 def segments(
     coefficients: tuple[float, float, float], steps: int, long: bool, dtype: torch.dtype = torch.bfloat16
 ) -> tuple[int, ...]:
-    r"""How many steps to take on each Gram matrix before X is formed and its Gram matrix computed anew.
+    r"""How many steps to take on each Gram matrix before X is formed and its Gram matrix computed again.
 
     A step on it is $R \leftarrow PRP$ with $P = aI + bR + cR^2$. Rounding makes eigenvalues of R that should be 0
     slightly negative, where the quintic has no fixed point: they grow by $a^2$ a step, then faster. So a segment ends

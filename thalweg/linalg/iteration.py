@@ -55,7 +55,7 @@ class GramIteration:
         return self._fused(X, left, right, beta=a, out=out)
 
     def _factor(self, X: Tensor, length: int) -> tuple[Symmetric, float]:
-        """Q, and what multiple of I is to be added to it: so many steps are their sum times X.
+        """Q, and what multiple of I is to be added to it: ``length`` steps are their sum times X.
 
         Exact factors commute, rounded ones do not quite: the later factor stands left, as in the iteration on X.
         """

@@ -236,7 +236,7 @@ class FieldOffsets(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("type", "tensor", "storage", "memory", "tensor_end", "storage_end")),
         *((name, ctypes.c_void_p) for name in ("tensor_type", "parameter_type")),
     ]
-    #: so many sizes and strides are tried; those of more dimensions may lie elsewhere
+    #: how many sizes and strides are tried; those of more dimensions may lie elsewhere
     MOST = 5
     #: bytes that a tensor and its storage may take at most
     TENSOR, STORAGE = 256, 64

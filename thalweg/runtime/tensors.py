@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: classes of tensors that are nothing else besides
+#: classes of tensors that are nothing else
 ORDINARY = (Tensor, torch.nn.Parameter)
 
 

@@ -89,7 +89,7 @@ class Transform:
 
     @staticmethod
     def step(p: Any, u: Any, q: Any, s: Any, h: Any) -> Any:
-        r"""The new parameter: $p - \gamma u$ after decoupled decay. One of the transforms may write it anew."""
+        r"""The new parameter: $p - \gamma u$ after decoupled decay. One of the transforms may replace it."""
         return torch.add(decayed(p, q, h), u, alpha=-h.lr)
 
     @classmethod

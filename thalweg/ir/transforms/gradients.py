@@ -1,4 +1,4 @@
-"""What is made of the gradient before a direction sees it, besides bounds."""
+"""What is made of the gradient before a direction sees it, apart from bounds."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from thalweg.lab.stats import Luck
 
 @dataclass(frozen=True)
 class Record:
-    """A race's result, by what the checks ask for."""
+    """A race's result, in the form that the checks need."""
 
     result: RaceResult
 

@@ -31,7 +31,7 @@ RACES = sa.Table(
     sa.Column("ended", sa.DateTime),
     sa.Column("headline", sa.Text),
 )
-#: two races cannot take the same number. A store of version 1 has a table `looks` besides, which names neither task nor
+#: two races cannot take the same number. A store of version 1 also has a table `looks`, which names neither task nor
 #: contestants
 VERDICTS = sa.Table(
     "verdicts",

@@ -1,4 +1,4 @@
-"""Two things that every task does with its model: make it anew from a seed, and evaluate it without a trace."""
+"""Two things that every task does with its model: make a new one from a seed, and evaluate it without a trace."""
 
 from __future__ import annotations
 

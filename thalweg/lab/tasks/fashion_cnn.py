@@ -21,7 +21,7 @@ from thalweg.lab.tasks.digits_cnn import cnn
 VARIABLE = "THALWEG_FASHION_MNIST"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-#: of the 10,000 test pictures, so many are evaluated
+#: how many of the 10,000 test pictures are evaluated
 HELD = 1000
 
 

@@ -14,7 +14,7 @@ if sys.platform != "win32":  # which does not fork
 class Log:
     """Lines that forked children write and their parent reads; a file that has no name any more.
 
-    Who is a child is told by the process's number. Children that were started anew (spawned) know nothing of it.
+    Who is a child is told by the process's number. Children that were spawned know nothing of it.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Curves in the manner of MNIST-1D (Greydanus & Kobak 2024, "Scaling down deep learning with MNIST-1D", section 2).
 
 Ten templates are padded, stretched, scaled, moved, covered with noise and sheared, with the paper's numbers. The
-templates are drawn anew, so losses are not those of the published set.
+templates are drawn again, so losses are not those of the published set.
 """
 
 from __future__ import annotations

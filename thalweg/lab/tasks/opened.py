@@ -31,7 +31,7 @@ _EVENTS = {"open", "sqlite3.connect", "ctypes.dlopen", "os.rename"}
 #: not data: the kernel's files, the machine's settings, our own code; what a just-in-time compiler keeps
 _NOT_DATA = ("/proc/", "/sys/", "/dev/", "/etc/", f"{Path(thalweg.__file__).parent}{os.sep}")
 _KEPT_BY_COMPILERS = ("__pycache__", ".triton", "torchinductor", "torch_extensions")
-#: besides the import system, who reads source files not as data; what is imported is found by the last one
+#: apart from the import system, who reads source files not as data; what is imported is found by the last one
 _READERS_OF_CODE = (f"{os.sep}linecache.py", f"{os.sep}tokenize.py", imports.__file__)
 
 Signature = tuple[int, ...] | str

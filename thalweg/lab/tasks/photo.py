@@ -12,7 +12,7 @@ from thalweg.lab.tasks._model import fresh
 from thalweg.lab.tasks._supervised import Split, Supervised, split
 from thalweg.lab.tasks.digits import perceptron
 
-#: a pixel of so many, each way
+#: distance of the pixels that are kept, each way
 STRIDE = 2
 #: pixels held out
 HELD = 4000

@@ -29,7 +29,7 @@ from thalweg.lab.tasks.user import inspect_task
 STEPS = 20
 #: part of its length by which each of these steps moves the vector of all weights
 STRIDE = 1e-3
-#: for at most so many seconds batches are drawn to see whether they end, and losses are computed again
+#: for how many seconds at most batches are drawn to see whether they end, and losses are computed again
 PATIENCE = 0.5
 #: two evaluations of one model may differ by this part of the loss; see :func:`check`
 EVALUATION_NOISE = 1e-3

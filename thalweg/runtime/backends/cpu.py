@@ -325,7 +325,7 @@ class _Job(ctypes.Structure):
 
 
 class CpuExecutor(StagedExecutor):
-    """A batch with its tables of pointers; only the gradients' is written anew at each step."""
+    """A batch with its tables of pointers; only the gradients' is written again at each step."""
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch)

@@ -87,7 +87,7 @@ class StagedExecutor:
         raise NotImplementedError
 
     def make_room(self, stage: Stage) -> None:
-        """Allocate memory for what the stage stores besides states."""
+        """Allocate memory for what the stage stores in addition to states."""
         for name in stage.stores:
             if name not in self.batch.formats:
                 self._lay(name, [self._empty(p) for p in self.batch.params])

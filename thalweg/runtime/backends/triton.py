@@ -556,7 +556,7 @@ def _vector(kind: str, values: Iterable[Any]) -> Tensor:
 
 
 def cut(counts: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """So many pieces of each tensor, so long: the first of each tensor, and of each piece its tensor and its start."""
+    """Pieces of tensors, ``length`` long: the first of each tensor, and of each piece its tensor and its start."""
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     tensor = torch.arange(len(counts), device="cpu").repeat_interleave(counts)
     start = torch.arange(len(tensor), device="cpu") - first[tensor]

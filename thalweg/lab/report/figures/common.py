@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from thalweg.lab.report.svg import Chart, Scale, number
 from thalweg.lab.result import RaceResult, Run
 
-#: a logarithmic axis where the largest value is so many times the smallest
+#: a logarithmic axis where the largest value is this many times the smallest
 LOG_FROM = 4.0
-#: after so many contestants the colours come again
+#: after this many contestants the colours come again
 COLOURS = 6
 #: a line of one contestant: places and values
 Line = Sequence[tuple[float, float]]

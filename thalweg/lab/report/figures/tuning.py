@@ -50,7 +50,7 @@ def _chosen(run: Run, contestant: ContestantResult) -> bool:
 
 
 def tuning_curves(result: RaceResult) -> str | None:
-    """Expected best loss after so many trials in random order: how much luck or patience each one needs.
+    """Expected best loss after each number of trials in random order: how much luck or patience each one needs.
 
     None if nobody was tuned.
     """
