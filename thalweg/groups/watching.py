@@ -10,7 +10,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from thalweg.groups import labels
+from thalweg.groups import labels, moving
+from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest
 from thalweg.groups.running import tensors
 
-#: a weight's name and the number of a dimension
-Axis = tuple[str, int]
 #: what an operation does with a value: its name, the value's place among its arguments, how many products lie between
 #: the weight and the latest of its arguments
 Signature = tuple[str, int, int]
@@ -47,52 +46,6 @@ _SUMS = ("add", "sub", "rsub", "add_", "sub_")
 _WRITES = ("index_put", "index_put_", "index_copy", "index_copy_", "slice_scatter", "select_scatter", "scatter")
 #: that make a tensor of the same kind, without its values
 _LIKE = re.compile("_like$|^new_")
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What a value carries of one dimension of a weight.
-
-    Attributes:
-        labels: the indices that each number comes from, one tensor for each that met in it.
-        born: how many products lie between the input and the weight's own.
-        alone: whether no other part of the same dimension has met it, but in sums.
-    """
-
-    labels: tuple[Tensor, ...]
-    born: int = 0
-    alone: bool = True
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value of the pass: what it carries; whether it follows from weights alone; how many products made it."""
-
-    carried: Mapping[Axis, Carried] = field(default_factory=dict)
-    of_weights: bool = False
-    depth: int = 0
-
-
-@dataclass
-class Written:
-    """What was written, part by part, into a storage: for each place of it the labels, and how they came there."""
-
-    size: int
-    places: dict[Axis, tuple[Tensor, Carried]] = field(default_factory=dict)
-    depth: int = 0
-
-    def write(self, x: Tensor, value: Value) -> None:
-        """Values are copied into the part of the storage that ``x`` is."""
-        self.depth = max(self.depth, value.depth)
-        for axis, carried in value.carried.items():
-            places = self.places[axis][0] if axis in self.places else torch.full((self.size,), labels.NONE)
-            _part(places, x).copy_(carried.labels[0])
-            self.places[axis] = places, carried
-
-    def read(self, x: Tensor) -> Value:
-        """What the part that ``x`` is carries."""
-        found = {axis: replace(one, labels=(_part(places, x),)) for axis, (places, one) in self.places.items()}
-        return Value(found, depth=self.depth)
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -146,13 +99,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._put(p, Value(carried, of_weights=True))
 
     def _put(self, x: Any, value: Value) -> None:
-        if isinstance(x, Tensor) and (key := _key(x)) is not None:
+        if isinstance(x, Tensor) and (key := key_of(x)) is not None:
             self._values[key] = value
             self._kept.append(x)
 
     def _get(self, x: Any) -> Value | None:
         """What is known of a tensor; None for a constant, and what is no tensor."""
-        if not isinstance(x, Tensor) or (key := _key(x)) is None:
+        if not isinstance(x, Tensor) or (key := key_of(x)) is None:
             return None
         if key not in self._values and (written := self._written.get(key[0])) is not None:
             return written.read(x)
@@ -195,7 +148,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._use(name, operands)
         if func.namespace != "aten" or (name in _WRITES and any(value.carried for _, value in operands)):
             self._lose(str(func), operands)
-        self._put_all(out, Value({}, all(v.of_weights for _, v in operands), 1 + _depth(operands)))
+        self._put_all(out, Value({}, all(v.of_weights for _, v in operands), 1 + latest(operands)))
 
     def _lose(self, what: str, operands: list[tuple[int, Value]]) -> None:
         for _, value in operands:
@@ -210,7 +163,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _use(self, name: str, operands: Sequence[tuple[int, Value]]) -> None:
         """Note what is done with the outputs that values carry."""
-        depth = _depth(operands)
+        depth = latest(operands)
         for place, value in operands:
             for axis, carried in value.carried.items() if not value.of_weights else ():
                 self._note(axis, (name, place, depth - carried.born), self._members(axis, carried))
@@ -229,11 +182,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value = operands[0][1]
         several = isinstance(out, (tuple, list))
         outs = list(out) if several else [out]
-        rest, kwargs = tree_map(_here, (args[1:], kwargs))
-        known = {axis: one for axis, one in value.carried.items() if value.of_weights or _knows(func, args, one)}
+        rest, kwargs = tree_map(moving.here, (args[1:], kwargs))
+        known = {axis: one for axis, one in value.carried.items() if value.of_weights or moving.knows(func, args, one)}
         self._lose(str(func), [(0, replace(value, carried={a: c for a, c in value.carried.items() if a not in known}))])
         moved = {
-            axis: [_moved(func, one, rest, kwargs, outs) for one in carried.labels] for axis, carried in known.items()
+            axis: [moving.moved(func, one, rest, kwargs, outs) for one in carried.labels]
+            for axis, carried in known.items()
         }
         for i, x in enumerate(outs):
             carried = {
@@ -245,11 +199,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _meet(self, name: str, operands: list[tuple[int, Value]], out: Any) -> None:
         """Number by number: where parts of one weight's outputs meet, they are used apart."""
         result = next(iter(_flat(out)))
-        depth = _depth(operands)
+        depth = latest(operands)
         merged: dict[Axis, Carried] = {}
         for axis in dict.fromkeys(axis for _, value in operands for axis in value.carried):
             found = [(place, value.carried[axis]) for place, value in operands if axis in value.carried]
-            spread = [(i, replace(c, labels=tuple(_spread(one, result.shape) for one in c.labels))) for i, c in found]
+            spread = [
+                (i, replace(c, labels=tuple(moving.spread(one, result.shape) for one in c.labels))) for i, c in found
+            ]
             if (one := self._met(axis, name, depth, spread)) is not None:
                 merged[axis] = one
         of_weights = all(value.of_weights for _, value in operands)
@@ -274,7 +230,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if (value := self._get(x)) is None:
             return
         spread = {
-            axis: replace(one, labels=tuple(_spread(part, to.shape) for part in one.labels))
+            axis: replace(one, labels=tuple(moving.spread(part, to.shape) for part in one.labels))
             for axis, one in value.carried.items()
         }
         value = replace(value, carried=spread)
@@ -301,12 +257,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             axis: self._joined(func, args[1:], [(x, v.carried.get(axis) if v else None) for x, v in pieces])
             for axis in dict.fromkeys(axis for _, value in operands for axis in value.carried)
         }
-        self._put(out, Value(carried, all(value.of_weights for _, value in operands), _depth(operands)))
+        self._put(out, Value(carried, all(value.of_weights for _, value in operands), latest(operands)))
 
     def _joined(self, func: Any, where: Any, pieces: list[tuple[Tensor, Carried | None]]) -> Carried:
         found = [carried for _, carried in pieces if carried]
         most = max(len(carried.labels) for carried in found)
-        columns = [[_label(x, carried, i) for x, carried in pieces] for i in range(most)]
+        columns = [[moving.labels_of(x, carried, i) for x, carried in pieces] for i in range(most)]
         joined = labels.distinct(func(column, *where) for column in columns)
         alone, born = all(carried.alone for carried in found), min(carried.born for carried in found)
         return Carried(joined, born, alone)
@@ -328,13 +284,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if not value.of_weights and (other := values[1 - i]) is not None and other.of_weights:
                     self._pair(axis, one)
                 left = tuple(
-                    _kept(part, summed[i], i, out) for part in one.labels if not labels.varies(part, summed[i])
+                    moving.kept(part, summed[i], i, out) for part in one.labels if not labels.varies(part, summed[i])
                 )
                 if left and (kept := [part for part in left if part is not None]):
                     before = carried[axis].labels if axis in carried else ()
-                    born = _depth(known) if value.of_weights else one.born
+                    born = latest(known) if value.of_weights else one.born
                     carried[axis] = replace(one, labels=labels.distinct([*before, *kept]), born=born)
-        self._put(out, Value(carried, not used, _depth(known) + used))
+        self._put(out, Value(carried, not used, latest(known) + used))
 
     def _lay(self, axis: Axis, carried: Carried, summed: int) -> None:
         """Note what a dimension of a weight is for, where it meets activations."""
@@ -364,14 +320,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values = [(i, value) for i in range(2) if (value := self._get(args[i])) is not None]
         x, kernel = self._get(args[0]), self._get(args[1])
         turned, groups = bool(args[6]), int(args[8])
-        depth = _depth(values)
+        depth = latest(values)
         depthwise = groups > 1 and args[1].shape[1] == 1
         carried: dict[Axis, Carried] = {}
         if x is not None and not x.of_weights:
             carried = {
-                axis: replace(one, labels=tuple(_channels(part, out) for part in one.labels))
+                axis: replace(one, labels=tuple(moving.of_channels(part, out) for part in one.labels))
                 for axis, one in x.carried.items()
-                if depthwise and args[0].shape[1] == out.shape[1] and _by_channel(one)
+                if depthwise and args[0].shape[1] == out.shape[1] and moving.by_channel(one)
             }
             rest = {axis: one for axis, one in x.carried.items() if axis not in carried}
             self._use("convolution", [(0, replace(x, carried=rest))])
@@ -393,18 +349,6 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return {axis: Carried((first[tuple(index)].reshape(shape).expand(out.shape),), depth)}
 
 
-def _key(x: Tensor) -> Any:
-    """What tells the values of a tensor from others: autograd may hand on a view as another object."""
-    try:
-        return x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride(), x.dtype
-    except (RuntimeError, NotImplementedError):  # sparse ones have no storage
-        return None
-
-
-def _part(places: Tensor, x: Tensor) -> Tensor:
-    return places.as_strided(x.shape, x.stride(), x.storage_offset())
-
-
 def _flat(value: Any) -> Iterator[Any]:
     if isinstance(value, (tuple, list)):
         yield from itertools.chain.from_iterable(map(_flat, value))
@@ -412,70 +356,3 @@ def _flat(value: Any) -> Iterator[Any]:
         yield from _flat(list(value.values()))
     else:
         yield value
-
-
-def _depth(operands: Sequence[tuple[int, Value]]) -> int:
-    return max((value.depth for _, value in operands), default=0)
-
-
-def _here(x: Any) -> Any:
-    """An index where the labels are; one that has no values points to the first place."""
-    if not isinstance(x, Tensor):
-        return x
-    return torch.zeros(x.shape, dtype=x.dtype, device="cpu") if x.is_meta else x.cpu()
-
-
-def _knows(func: Any, args: Any, carried: Carried) -> bool:
-    """Whether labels are the same along the dimensions from which an index without values picks."""
-    picked: list[int] = []
-    if func.overloadpacket.__name__ == "index":
-        picked = [dim for dim, index in enumerate(args[1]) if index is not None and index.is_meta]
-    elif func.overloadpacket.__name__ == "index_select" and args[2].is_meta:
-        picked = [args[1]]
-    return not any(labels.varies(one, dim) for one in carried.labels for dim in picked)
-
-
-def _moved(func: Any, one: Tensor, rest: Any, kwargs: Any, outs: list[Tensor]) -> list[list[Tensor]]:
-    """The labels of each output, of which a complex number has two."""
-    name = func.overloadpacket.__name__
-    if name == "view_as_complex":
-        return [list(one.unbind(-1))]
-    if name == "view_as_real":
-        return [[one.unsqueeze(-1).expand(outs[0].shape)]]
-    if name in ("view", "_unsafe_view", "_reshape_copy", "_reshape_alias"):
-        return [[one.reshape(outs[0].shape)]]
-    if one.shape == outs[0].shape and name in ("alias", "detach", "lift_fresh", "_conj"):
-        return [[one]]
-    if name == "constant_pad_nd":
-        return [[func(one, rest[0], labels.NONE)]]
-    found: Any = func(one, *rest, **kwargs)
-    return [[part] for part in (found if isinstance(found, (tuple, list)) else [found])]
-
-
-def _spread(one: Tensor, shape: Sequence[int]) -> Tensor:
-    return one if one.shape == shape else one.expand(tuple(shape))
-
-
-def _label(x: Tensor, carried: Carried | None, i: int) -> Tensor:
-    if carried is None:
-        return torch.full((1,) * x.ndim, labels.NONE, device="cpu").expand(x.shape)
-    return carried.labels[min(i, len(carried.labels) - 1)]
-
-
-def _kept(part: Tensor, summed: int, place: int, out: Tensor) -> Tensor | None:
-    """The labels that a factor hands on to the product; None where only values tell which."""
-    if part.ndim == 1 or out.ndim == 0:
-        return None
-    small: Tensor = part.narrow(summed, 0, 1)
-    if out.ndim == part.ndim - 1 and place == 1:  # a stack of matrices, each for some rows of the other factor
-        return None if labels.varies(small, 0) else small[0].expand(out.shape)
-    return small.squeeze(summed).expand(out.shape) if out.ndim == part.ndim - 1 else small.expand(out.shape)
-
-
-def _by_channel(carried: Carried) -> bool:
-    return not any(labels.varies(one, d) for one in carried.labels for d in range(one.ndim) if d != 1)
-
-
-def _channels(one: Tensor, out: Tensor) -> Tensor:
-    first: Tensor = one[(slice(0, 1), slice(None), *(slice(0, 1),) * (one.ndim - 2))]
-    return first.expand(out.shape)

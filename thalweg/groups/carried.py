@@ -1,0 +1,80 @@
+"""What the values of a forward pass carry of the weights that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.groups import labels
+
+#: a weight's name and the number of a dimension
+Axis = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a value carries of one dimension of a weight.
+
+    Attributes:
+        labels: the indices that each number comes from, one tensor for each that met in it.
+        born: how many products lie between the input and the weight's own.
+        alone: whether no other part of the same dimension has met it, but in sums.
+    """
+
+    labels: tuple[Tensor, ...]
+    born: int = 0
+    alone: bool = True
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the pass: what it carries; whether it follows from weights alone; how many products made it."""
+
+    carried: Mapping[Axis, Carried] = field(default_factory=dict)
+    of_weights: bool = False
+    depth: int = 0
+
+
+@dataclass
+class Written:
+    """What was written, part by part, into a storage: for each place of it the labels, and how they came there."""
+
+    size: int
+    places: dict[Axis, tuple[Tensor, Carried]] = field(default_factory=dict)
+    depth: int = 0
+
+    def write(self, x: Tensor, value: Value) -> None:
+        """Values are copied into the part of the storage that ``x`` is."""
+        self.depth = max(self.depth, value.depth)
+        for axis, carried in value.carried.items():
+            places = (
+                self.places[axis][0] if axis in self.places else torch.full((self.size,), labels.NONE, device="cpu")
+            )
+            _part(places, x).copy_(carried.labels[0])
+            self.places[axis] = places, carried
+
+    def read(self, x: Tensor) -> Value:
+        """What the part that ``x`` is carries."""
+        found = {axis: replace(one, labels=(_part(places, x),)) for axis, (places, one) in self.places.items()}
+        return Value(found, depth=self.depth)
+
+
+def latest(operands: Sequence[tuple[int, Value]]) -> int:
+    """How many products made the latest of several values."""
+    return max((value.depth for _, value in operands), default=0)
+
+
+def key_of(x: Tensor) -> Any:
+    """What tells the values of a tensor from others: autograd may hand on a view as another object."""
+    try:
+        return x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride(), x.dtype
+    except (RuntimeError, NotImplementedError):  # sparse ones have no storage
+        return None
+
+
+def _part(places: Tensor, x: Tensor) -> Tensor:
+    return places.as_strided(x.shape, x.stride(), x.storage_offset())

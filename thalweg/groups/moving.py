@@ -1,0 +1,79 @@
+"""What becomes of labels where their values are moved, repeated, or multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.groups import labels
+from thalweg.groups.carried import Carried
+
+
+def here(x: Any) -> Any:
+    """An index where the labels are; one that has no values points to the first place."""
+    if not isinstance(x, Tensor):
+        return x
+    return torch.zeros(x.shape, dtype=x.dtype, device="cpu") if x.is_meta else x.cpu()
+
+
+def knows(func: Any, args: Any, carried: Carried) -> bool:
+    """Whether labels are the same along the dimensions from which an index without values picks."""
+    picked: list[int] = []
+    if func.overloadpacket.__name__ == "index":
+        picked = [dim for dim, index in enumerate(args[1]) if index is not None and index.is_meta]
+    elif func.overloadpacket.__name__ == "index_select" and args[2].is_meta:
+        picked = [args[1]]
+    return not any(labels.varies(one, dim) for one in carried.labels for dim in picked)
+
+
+def moved(func: Any, one: Tensor, rest: Any, kwargs: Any, outs: list[Tensor]) -> list[list[Tensor]]:
+    """The labels of each output, of which a complex number has two."""
+    name = func.overloadpacket.__name__
+    if name == "view_as_complex":
+        return [list(one.unbind(-1))]
+    if name == "view_as_real":
+        return [[one.unsqueeze(-1).expand(outs[0].shape)]]
+    if name in ("view", "_unsafe_view", "_reshape_copy", "_reshape_alias"):
+        return [[one.reshape(outs[0].shape)]]
+    if one.shape == outs[0].shape and name in ("alias", "detach", "lift_fresh", "_conj"):
+        return [[one]]
+    if name == "constant_pad_nd":
+        return [[func(one, rest[0], labels.NONE)]]
+    found: Any = func(one, *rest, **kwargs)
+    return [[part] for part in (found if isinstance(found, (tuple, list)) else [found])]
+
+
+def spread(one: Tensor, shape: Sequence[int]) -> Tensor:
+    """Labels of a value that is repeated to fit a shape."""
+    return one if one.shape == shape else one.expand(tuple(shape))
+
+
+def labels_of(x: Tensor, carried: Carried | None, i: int) -> Tensor:
+    """The labels number ``i`` of a piece, or the last; of one that carries nothing, none."""
+    if carried is None:
+        return torch.full((1,) * x.ndim, labels.NONE, device="cpu").expand(x.shape)
+    return carried.labels[min(i, len(carried.labels) - 1)]
+
+
+def kept(part: Tensor, summed: int, place: int, out: Tensor) -> Tensor | None:
+    """The labels that a factor hands on to the product; None where only values tell which."""
+    if part.ndim == 1 or out.ndim == 0:
+        return None
+    small: Tensor = part.narrow(summed, 0, 1)
+    if out.ndim == part.ndim - 1 and place == 1:  # a stack of matrices, each for some rows of the other factor
+        return None if labels.varies(small, 0) else small[0].expand(out.shape)
+    return small.squeeze(summed).expand(out.shape) if out.ndim == part.ndim - 1 else small.expand(out.shape)
+
+
+def by_channel(carried: Carried) -> bool:
+    """Whether labels differ along the second dimension alone."""
+    return not any(labels.varies(one, d) for one in carried.labels for d in range(one.ndim) if d != 1)
+
+
+def of_channels(one: Tensor, out: Tensor) -> Tensor:
+    """The labels of channels, for a result that has as many."""
+    first: Tensor = one[(slice(0, 1), slice(None), *(slice(0, 1),) * (one.ndim - 2))]
+    return first.expand(out.shape)
