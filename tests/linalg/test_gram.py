@@ -148,7 +148,7 @@ def test_what_blows_up_is_computed_anew(small, monkeypatch):
     G = matrix(16, 64, decay=100.0)
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(module, "segments", lambda *_: (5,))  # no restart: fatal in bfloat16
-    wild = GramIteration(G.shape, torch.bfloat16, JORDAN, (5,), 1e-7)(G)
+    wild = GramIteration(G.shape, torch.bfloat16, (JORDAN,) * 5, (5,), 1e-7)(G)
     assert not wild.norm() <= 1.2 * peak(JORDAN, 5) * 4
     assert torch.equal(orthogonal_factors([G])[0], newton_schulz(G).float())
 

@@ -1,10 +1,31 @@
-"""Muon's kin, from the algorithm boxes; the iteration is torch's own, in bfloat16 as there."""
+"""Muon's kin, from the algorithm boxes; the iteration is in bfloat16, as there."""
 
 import numpy as np
 import torch
-from torch.optim._muon import _zeropower_via_newtonschulz as newton_schulz
 
 from tests.references._base import Reference
+
+CUBIC = (
+    (3.3656576, -3.3420992), (2.5744352, -1.4957376), (2.5368962, -1.4312570), (2.4418906, -1.2764040),
+    (2.2230472, -0.9630650),
+)  # fmt: skip
+NAMED = {
+    "cubic5": [(a, b, 0.0) for a, b in CUBIC],
+    "deepseek": [(3.4445, -4.7750, 2.0315)] * 8 + [(2.0, -1.5, 0.5)] * 2,
+}
+
+
+def newton_schulz(G, coefficients, steps, eps):
+    """Jordan's code, with a row of coefficients for each step."""
+    given = NAMED.get(coefficients, coefficients) if isinstance(coefficients, str) else coefficients
+    rows = [given] * steps if isinstance(given[0], float) else given
+    X = G.bfloat16()
+    X = X.T if len(G) > G.shape[1] else X
+    X = X / X.norm().clamp(min=eps)
+    for a, b, c in rows:
+        A = X @ X.T
+        X = torch.addmm(X, torch.addmm(A, A, A, beta=b, alpha=c) if c else b * A, X, beta=a)
+    return X.T if len(G) > G.shape[1] else X
 
 
 class NorMuon(

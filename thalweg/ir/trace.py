@@ -445,4 +445,4 @@ class _HostSource:
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else of_numpy(value)
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else of_numpy(value)

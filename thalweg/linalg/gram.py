@@ -12,7 +12,8 @@ from torch import Tensor
 
 from thalweg.linalg.batching import by_shape
 from thalweg.linalg.iteration import GramIteration
-from thalweg.linalg.newton_schulz import JORDAN, newton_schulz
+from thalweg.linalg.newton_schulz import newton_schulz
+from thalweg.linalg.polynomials import JORDAN, Coefficients, Row, peak, rows
 from thalweg.linalg.symmetric import strips
 
 #: longer side over shorter from which a step on the Gram matrix is cheaper than one on X
@@ -30,7 +31,7 @@ SIDE_WIDE = 32
 
 
 def orthogonal_factors(
-    Gs: list[Tensor], coefficients: tuple[float, float, float] = JORDAN, steps: int = 5, eps: float = 1e-7
+    Gs: list[Tensor], coefficients: Coefficients = JORDAN, steps: int = 5, eps: float = 1e-7
 ) -> list[Tensor]:
     """What :func:`newton_schulz` makes of each matrix in bfloat16, by the way that is fastest for its shape.
 
@@ -47,12 +48,13 @@ def orthogonal_factors(
     Returns:
         As many matrices, of the shapes and the dtype of ``Gs``.
     """
+    table = rows(coefficients, steps)
     top = peak(coefficients, steps)
 
     @functools.lru_cache(maxsize=1)  # those of one shape come one after the other
     def iteration(shape: torch.Size) -> GramIteration:
         dtype = _dtype(Gs[0], shape)
-        return GramIteration(shape, dtype, coefficients, segments(coefficients, steps, _is_long(shape), dtype), eps)
+        return GramIteration(shape, dtype, table, segments(coefficients, steps, _is_long(shape), dtype), eps)
 
     def standard(G: Tensor) -> Tensor:
         return newton_schulz(G, coefficients, steps, eps, _dtype(G, G.shape)).to(G.dtype)
@@ -107,32 +109,30 @@ def multiplies_bfloat16() -> bool:
     return found is not None and bool(found())
 
 
-@functools.cache
-def peak(coefficients: tuple[float, float, float], steps: int) -> float:
-    """The largest singular value that the exact polynomial makes of one in [0, 1]; inf or NaN where it diverges."""
-    a, b, c = coefficients
-    x = torch.linspace(0, 1, 2001, dtype=torch.float64)
-    for _ in range(steps):
-        x = a * x + b * x**3 + c * x**5
-    return x.abs().max().item()
-
-
-@functools.cache
 def segments(
-    coefficients: tuple[float, float, float], steps: int, long: bool, dtype: torch.dtype = torch.bfloat16
+    coefficients: Coefficients, steps: int, long: bool, dtype: torch.dtype = torch.bfloat16
 ) -> tuple[int, ...]:
     r"""How many steps to take on each Gram matrix before X is formed and its Gram matrix computed again.
 
     A step on it is $R \leftarrow PRP$ with $P = aI + bR + cR^2$. Rounding makes eigenvalues of R that should be 0
     slightly negative, where the quintic has no fixed point: they grow by $a^2$ a step, then faster. So a segment ends
     before such a value, at first the unit roundoff of ``dtype``, passes -1. For the coefficients of Jordan: three
-    steps, then two, and all five in float32; a square matrix gains nothing.
+    steps, then two, and all five in float32; a square matrix gains nothing. Rows that differ are steeper at first: in
+    16 bits each has a Gram matrix of its own.
     """
-    if not long or not steps:
-        return (1,) * steps
-    a, b, c = coefficients
-    r, most = -torch.finfo(dtype).eps / 2 * max(1.0, peak(coefficients, steps) ** 2), 1
-    while most < steps and (r := r * (a + b * r + c * r * r) ** 2) > -1:
-        most += 1
-    parts = math.ceil(steps / most)
-    return tuple(steps // parts + (i < steps % parts) for i in range(parts))
+    table = rows(coefficients, steps)
+    narrow = len(set(table)) > 1 and dtype.itemsize < 4
+    if not long or not table or narrow:
+        return (1,) * len(table)
+    r = -torch.finfo(dtype).eps / 2 * max(1.0, peak(coefficients, steps) ** 2)
+    parts = math.ceil(len(table) / min(_safe(table[i:], r, len(table)) for i in range(len(table))))
+    return tuple(len(table) // parts + (i < len(table) % parts) for i in range(parts))
+
+
+def _safe(table: tuple[Row, ...], r: float, most: int) -> int:
+    """For how many of the first steps an eigenvalue r stays above -1; ``most`` where it does to the end."""
+    for count, (a, b, c) in enumerate(table[:-1], start=1):
+        r = r * (a + b * r + c * r * r) ** 2
+        if not r > -1:
+            return count
+    return most

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: (a, b, c) of the odd quintic a·x + b·x³ + c·x⁵ with the steepest slope at 0 (Jordan et al. 2024, "Muon")
-JORDAN = (3.4445, -4.7750, 2.0315)
+from thalweg.linalg.polynomials import JORDAN, Coefficients, rows
 
 
 def newton_schulz(
     G: Tensor,
-    coefficients: tuple[float, float, float] = JORDAN,
+    coefficients: Coefficients = JORDAN,
     steps: int = 5,
     eps: float = 1e-7,
     dtype: torch.dtype | None = torch.bfloat16,
@@ -27,21 +26,20 @@ def newton_schulz(
 
     Args:
         G: one matrix (m, n) or a batch (..., m, n).
-        coefficients: a, b, c of the quintic.
-        steps: number of iterations, at least 0.
+        coefficients, steps: a, b, c of the quintic of each step, and their number, as
+            :func:`thalweg.linalg.polynomials.rows` takes them.
         eps: floor of the Frobenius norm, so that a zero matrix stays zero.
         dtype: of the iteration; None keeps that of ``G``. Bfloat16 is what the source uses.
 
     Returns:
         A tensor like ``G``, in the dtype of the iteration.
     """
-    a, b, c = coefficients
     tall = G.size(-2) > G.size(-1)
     X = G if dtype is None else G.to(dtype)
     X = X.mT if tall else X  # the smaller side makes the smaller A
     X = X / torch.linalg.matrix_norm(X, keepdim=True).clamp(min=eps)
     fused = torch.addmm if X.ndim == 2 else torch.baddbmm
-    for _ in range(steps):
+    for a, b, c in rows(coefficients, steps):
         A = X @ X.mT
         # torch's baddbmm in bfloat16 forgets beta where alpha is 0
         X = fused(X, fused(A, A, A, beta=b, alpha=c) if c else b * A, X, beta=a)

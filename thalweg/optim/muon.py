@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.by_role import routes
+from thalweg.linalg import polynomials
 from thalweg.linalg.gram import orthogonal_factors
-from thalweg.linalg.newton_schulz import JORDAN
+from thalweg.linalg.polynomials import JORDAN, Coefficients
 from thalweg.optim.adam import Adam
 from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 @ops.leaf()
-def orthogonalize(Ms: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float) -> list[Tensor]:
+def orthogonalize(Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float) -> list[Tensor]:
     """The approximate orthogonal factor of each matrix; a convolution's kernel (out, in, …) counts as (out, in·…)."""
     factors = orthogonal_factors([M.flatten(1) for M in Ms], coefficients, steps, eps)
     return [Q.reshape(M.shape) for Q, M in zip(factors, Ms, strict=True)]
@@ -82,9 +84,11 @@ class Muon(Optimizer):
     weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ, decoupled, never scaled by s(m, n)", off=0)
     momentum: float = hyper(default=0.95, within="[0, ∞)", doc="μ, share of the mean gradient that is kept")
     nesterov: bool = hyper(default=True, doc="look ahead along the buffer")
-    ns_coefficients: tuple[float, float, float] = hyper(default=JORDAN, within="(-∞, ∞)", doc="a, b, c of the quintic")
+    ns_coefficients: Coefficients = hyper(
+        default=JORDAN, doc="coefficients of the quintic in every step, rows of them (one a step), or a name"
+    )
     eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm; in AdamW's groups its own")
-    ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations")
+    ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations; rows and names say theirs")
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = hyper(
         default=None, doc="s(m, n); None is the original"
     )
@@ -149,6 +153,16 @@ class Muon(Optimizer):
 
     def __repr__(self) -> str:
         return "\n".join((super().__repr__(), *(f"  {note}" for note in self._notes)))
+
+    @classmethod
+    def check_hypers(cls, group: Mapping[str, Any]) -> None:
+        """As of any; and coefficients with which singular values grow or turn around are refused."""
+        super().check_hypers(group)
+        if "ns_coefficients" in group and "ns_steps" in group:
+            polynomials.check(group["ns_coefficients"], group["ns_steps"], "ns_coefficients")
+
+    def _check_together(self, group: dict[str, Any]) -> None:
+        self.check_hypers(group)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
