@@ -35,6 +35,17 @@ class Twins:
         for params, optimizer in zip(self.params, self.optimizers, strict=True):
             change(params, optimizer, *given)
 
+    def steps(self, walk):
+        """Take one step after another, each behind its changes."""
+        for step, changes in enumerate(walk):
+            for params in self.params:
+                give([p for p in params if p.requires_grad], step)
+            for change, k, factor in changes:
+                self.each(change, k, factor)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            yield
+
 
 def lr(params, optimizer, k, factor):
     optimizer.param_groups[k % 3]["lr"] *= factor
@@ -123,13 +134,7 @@ def test_all_that_changes_at_once_changes_as_in_torch(rule, walk):
         lambda groups: theirs(groups, **more),
         *(lambda groups, b=b: ours(groups, backend=b, **more) for b in ("eager", "auto")),
     )
-    for step, changes in enumerate(walk):
-        for params in twins.params:
-            give([p for p in params if p.requires_grad], step)
-        for change, k, factor in changes:
-            twins.each(change, k, factor)
-        for optimizer in twins.optimizers:
-            optimizer.step()
+    for _ in twins.steps(walk):
         for params in twins.params[1:]:
             assert same(twins.params[0], params, within=1e-9)
     numbers = [[float(s["step"]) for s in o.state_dict()["state"].values() if "step" in s] for o in twins.optimizers]
@@ -142,13 +147,7 @@ def test_all_that_changes_at_once_changes_as_in_torch(rule, walk):
 @given(walk=walks)
 def test_sums_over_tensors_and_over_all_count_those_that_have_a_gradient(more, walk):
     twins = Twins(*(lambda groups, b=b: thalweg.AdamW(groups, backend=b, **more) for b in ("eager", "auto")))
-    for step, changes in enumerate(walk):
-        for params in twins.params:
-            give([p for p in params if p.requires_grad], step)
-        for change, k, factor in changes:
-            twins.each(change, k, factor)
-        for optimizer in twins.optimizers:
-            optimizer.step()
+    for _ in twins.steps(walk):
         assert same(*twins.params, within=1e-9)
 
 

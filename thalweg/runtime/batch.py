@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -226,7 +226,6 @@ class BoundBatch:
         self.owners, self.states, self.groups = owners, states, groups
         self.begins, self.some_begin = array("q", begins), any(begins)
         self.beginnings: list[dict[str, Any]] = [{**begin, "matrix": key.matrix} for begin in beginnings]
-        self.all_states = all_states
         self.transposed: bool = dict(key.choices).get("transposed", False)
         params = self._oriented(owners)
         formats = formats_of(params[0].dtype, specs, storage)
@@ -244,7 +243,6 @@ class BoundBatch:
         self.host = Host.of(key)
         self.executor: Any = None
         self.backend, self.why = "", ""
-        self.stateless = not (specs or beside)
         self.lists_gradients = True  # until a backend is chosen that takes addresses alone
         self.objects: dict[str, list[Any]] = {}
         self.end_pointers: dict[str, tuple[int, int]] = {}
@@ -262,7 +260,7 @@ class BoundBatch:
         self.kept = {name: (tensors[name], name) for name in tensors}
         self.kept |= {f"{n}_{f.beside}": (beside[n], beside_name(n, f)) for n, f in formats.items() if f.beside}
         names = [*(name for _, name in self.kept.values()), *self.batch.narrow]
-        sparse, listed = key.rule.takes_sparse, {} if self.stateless else all_states
+        sparse, listed = key.rule.takes_sparse, all_states if specs or beside else None
         self.guards = Guards(
             owners, states, names, self.objects, dense, sparse, listed, groups, self.begins, kind.ordinary
         )
@@ -358,14 +356,10 @@ class BoundBatch:
             self.begins[:] = array("q", bytes(8 * len(self.begins)))
         self.some_begin = self.some_begin and any(self.begins)
 
-    def refresh(self, states: Callable[[], Sequence[Any]]) -> bool:
-        """Take the gradients of a further step; False if the batch must be made again.
-
-        Args:
-            states: gives the states of its parameters as the optimizer has them now.
-        """
+    def refresh(self) -> bool:
+        """Take the gradients of a further step; False if the batch must be made again."""
         guards, batch = self.guards, self.batch
-        grads = guards.look(None if self.stateless else states, self.lists_gradients)
+        grads = guards.look(self.lists_gradients)
         if grads is None:
             return False
         if guards.moved and not batch.mixed:

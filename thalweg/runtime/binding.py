@@ -95,21 +95,18 @@ class Binder:
         if again or id(p) not in self.ids:
             self.ids = {id(p): k for k, p in enumerate(p for g in self.groups for p in g["params"])}
 
-    def kind(self, i: int, p: Tensor, gradient: torch.dtype | None = None) -> _Kind:
-        """The kind of a parameter of group ``i``; of one without a gradient, from the dtype that it would have."""
-        matrix, g = is_matrix(self.rule, p), p.grad
-        here, there = local(p), None if g is None else local(g)
-        if there is not None:
-            gradient = there.dtype
+    def kind(self, i: int, p: Tensor, g: Tensor) -> _Kind:
+        """The kind of a parameter of group ``i`` with this gradient."""
+        matrix, here = is_matrix(self.rule, p), local(p)
         apart = (
-            is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or (g is not None and opaque(g)),
-            g is not None and g.layout != torch.strided, p.is_complex(), is_part(p),
+            is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or opaque(g),
+            g.layout != torch.strided, p.is_complex(), is_part(p),
         )  # fmt: skip
-        seen = i, matrix, here.device, here.dtype, gradient, apart
+        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart
         kind = self.found.get(seen)
         if kind is None:
             what = self._sort(i, matrix)[0], *seen[1:]
-            kind = self.found[seen] = self.kinds.setdefault(what, _Kind(*what))  # type: ignore[arg-type]
+            kind = self.found[seen] = self.kinds.setdefault(what, _Kind(*what))
         return kind
 
     def _sort(self, i: int, matrix: bool) -> tuple[Specialization, list[StateSpec]]:
@@ -163,7 +160,7 @@ class Binder:
             owners, states, specs, kind.key, self.storage, ids, self.state, groups, [kinds.index(b) for b in begin],
             beginnings, kind, mixed,
         )  # fmt: skip
-        unmoved = bound.refresh(functools.partial(states_of, self.state, owners))
+        unmoved = bound.refresh()
         assert unmoved
         return bound
 
@@ -198,7 +195,7 @@ class Binding:
 
     def refresh(self, groups: Groups, state: State, binder: Binder) -> list[BoundBatch]:
         """The batches that have gradients now; those that changed are made again."""
-        failed = [b for b in self.bounds if not b.refresh(functools.partial(states_of, state, b.owners))]
+        failed = [b for b in self.bounds if not b.refresh()]
         awake = [(i, p) for i, p in self.idle if p.grad is not None]
         if failed or awake:
             collected = gc.isenabled()
@@ -215,14 +212,14 @@ class Binding:
     ) -> None:
         """Bind what has a gradient of failed batches and idle parameters; who joins a mixed batch, with all of it."""
         loose = awake + [member for b in failed for member in zip(b.groups, b.owners, strict=True)]
-        for _, p in loose:
-            if p.grad is not None:
-                check_gradient(p, p.grad, binder.rule)
+        moving = [(i, p, g) for i, p in loose if (g := p.grad) is not None]
+        for _, p, g in moving:
+            check_gradient(p, g, binder.rule)
         # what is created now may be written by later steps, also outside of inference mode
         with torch.inference_mode(False), torch.no_grad():
             binder.begin(groups, self.keys, self.numbers, state)
             binder.number(loose[0][1], len(loose) > 1)
-            members = [(i, p, binder.kind(i, p)) for i, p in loose if p.grad is not None]
+            members = [(i, p, binder.kind(i, p, g)) for i, p, g in moving]
             kinds = {kind for _, _, kind in members}
             joined = [b for b in self.bounds if b not in failed and b.batch.mixed and b.kind in kinds]
             members += [(i, p, b.kind) for b in joined for i, p in zip(b.groups, b.owners, strict=True)]
@@ -231,10 +228,3 @@ class Binding:
         gone = {id(p) for _, p, _ in members}
         self.bounds = [b for b in self.bounds if b not in failed and b not in joined] + bounds
         self.idle = [(i, p) for i, p in [*self.idle, *loose] if id(p) not in gone]
-
-
-def states_of(state: State, owners: list[Tensor]) -> list[Any]:
-    """The state of each parameter; None where it has none."""
-    if len(state) == len(owners) and all(map(is_, state, owners)):
-        return list(state.values())  # many times faster than to look each up
-    return [state.get(p) for p in owners]

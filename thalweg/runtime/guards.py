@@ -36,7 +36,7 @@ class Guards:
             by side.
         dense: whether gradients must lie in memory as their parameters do.
         sparse: whether sparse gradients are taken, and made dense.
-        all_states: the dict from parameters to their states.
+        all_states: the dict from parameters to their states; None where the rule keeps nothing.
         groups: the number of each parameter's group.
         begins: for each parameter a number that tells which of its states begin with the next step; 0 for none.
         ordinary: whether all parameters and gradients are known to be real, here, and in memory that can be addressed.
@@ -55,12 +55,13 @@ class Guards:
         objects: Mapping[str, Sequence[Any]],
         dense: bool,
         sparse: bool,
-        all_states: dict[Any, Any],
+        all_states: dict[Any, Any] | None,
         groups: Sequence[int],
         begins: array[int],
         ordinary: bool,
     ) -> None:
         self.owners, self.states, self.objects, self.dense, self.sparse = owners, states, objects, dense, sparse
+        self.all_states = all_states
         self.distributed = not ordinary and any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or (not ordinary and any(p.is_complex() for p in owners))
         self.params = [local(p.detach()) for p in owners]
@@ -78,7 +79,7 @@ class Guards:
         sample = next((g for g in grads if _is_strided(g)), None)
         described = ordinary or not (self.wrapped or self.opaque or any(map(opaque, grads)))
         if described and dense and sample is not None:
-            self.table = GuardTable.over(owners, states, kept, objects, all_states, groups, begins, sample)
+            self.table = GuardTable.over(owners, states, kept, objects, all_states or {}, groups, begins, sample)
         if self.table is None:
             self.layout = [_layout(p) for p in self._here(owners)]
             self.pointers = list(map(Tensor.data_ptr, self._here(owners)))
@@ -87,23 +88,22 @@ class Guards:
         #: whether the table itself checks which state the optimizer keeps for which parameter
         self.checks_states = self.table is not None and bool(self.table.struct.states)
 
-    def look(self, states_now: Callable[[], Sequence[Any]] | None, listed: bool) -> list[Tensor] | None:
+    def look(self, listed: bool) -> list[Tensor] | None:
         """The gradients, here and laid out as the parameters are; None if the batch must be made again.
 
         Where some are missing the list is empty.
 
         Args:
-            states_now: gives what the optimizer keeps for the parameters now; None where the rule keeps nothing.
             listed: whether the gradients themselves are wanted; else an empty list stands for them.
         """
         if self.opaque and self.used:
             return None
         self.used = True
-        states = None if states_now is None or self.checks_states else states_now()
-        if states is not None and not all(map(is_, states, self.states)):
+        asked = self.all_states is not None and not self.checks_states
+        if asked and not all(map(is_, self._states_now(), self.states)):
             return None
         if self.table is None:
-            return self._look(states)
+            return self._look()
         self.adapted, self.moved = [], []
         if not self.table.look():
             return None
@@ -134,7 +134,7 @@ class Guards:
             self.addresses[i] = self.adapted[-1].data_ptr() or 1  # type: ignore[index]
         return True
 
-    def _look(self, states: Sequence[dict[str, Any]] | None) -> list[Tensor] | None:
+    def _look(self) -> list[Tensor] | None:
         """The same, where there is no table."""
         owners = self.owners
         here = self._here(owners)
@@ -151,7 +151,7 @@ class Guards:
                 if not self.sparse:
                     return None
                 grads = [g if _is_strided(g) else g.to_dense() for g in grads]
-            if not self._states_unchanged(states):
+            if not all(map(self._state_unchanged, range(len(owners)))):
                 return None
         except (AttributeError, KeyError, RuntimeError, TypeError):  # no gradient, a state that is no tensor any more
             return None
@@ -169,12 +169,15 @@ class Guards:
         self.addresses = list(map(Tensor.data_ptr, grads))
         return grads
 
-    def _states_unchanged(self, states: Sequence[dict[str, Any]] | None) -> bool:
-        if states is None:
-            return True
-        return all(self._state_unchanged(i, state) for i, state in enumerate(states))
+    def _states_now(self) -> list[Any]:
+        """What the optimizer keeps for each parameter now; None for one that it keeps nothing for."""
+        kept: dict[Any, Any] = self.all_states or {}
+        if len(kept) == len(self.owners) and all(map(is_, kept, self.owners)):
+            return list(kept.values())  # many times faster than to look each up
+        return [kept.get(p) for p in self.owners]
 
-    def _state_unchanged(self, i: int, state: dict[str, Any]) -> bool:
+    def _state_unchanged(self, i: int) -> bool:
+        state = self.states[i]
         try:
             tensors = all(_location(state[n]) == at[i] for n, at in self.state_locations.items())
             return tensors and all(state[name] is xs[i] for name, xs in self.objects.items())

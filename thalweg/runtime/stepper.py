@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg.ir import counter_rng
-from thalweg.ir.trace import RuleClass
+from thalweg.ir.trace import RuleClass, Specialization
 from thalweg.native.compiler import CompilerError
 from thalweg.runtime import guards, sharding
 from thalweg.runtime.backends import select
@@ -139,8 +139,13 @@ class Stepper:
         only: Sequence[tuple[int, Tensor]] | None,
     ) -> list[BoundBatch]:
         """The batches of what has a gradient in the chosen groups, each with its backend."""
+        if only is None:
+            where, lists = None, [groups[i]["params"] for i in chosen]
+        else:
+            where, lists = id(only[0][1]), [[p for k, p in only if k == i] for i in chosen]
+        binding = self._binding(where, [one.key for one in found], chosen, lists)
         try:
-            ready = self._bound(found, chosen, groups, state, only)
+            ready = binding.refresh(groups, state, self.binder)
             if only is not None and any(bound.batch.plan.over_all for bound in ready):
                 for i in chosen:
                     sharding.check_alone(self.rule, groups[i])
@@ -156,26 +161,16 @@ class Stepper:
             return self._prepare(found, chosen, groups, state, only)
         return ready
 
-    def _bound(
-        self,
-        found: Sequence[GroupNumbers],
-        chosen: Sequence[int],
-        groups: list[dict[str, Any]],
-        state: dict[Any, Any],
-        only: Sequence[tuple[int, Tensor]] | None,
-    ) -> list[BoundBatch]:
-        where = None if only is None else id(only[0][1])
-        keys = [one.key for one in found]
-        if only is None:
-            lists = [groups[i]["params"] for i in chosen]
-        else:
-            lists = [[p for k, p in only if k == i] for i in chosen]
+    def _binding(
+        self, where: int | None, keys: list[Specialization], chosen: Sequence[int], lists: list[list[Tensor]]
+    ) -> Binding:
+        """The binding of these lists; a new one if they or their specializations have changed."""
         binding = self.bindings.get(where)
         if binding is None or not binding.holds(keys, lists):
-            if only is None:
+            if where is None:
                 self.binder.ids = {}  # of parameters that have left or moved
             binding = self.bindings[where] = Binding(keys, list(chosen), lists)
-        return binding.refresh(groups, state, self.binder)
+        return binding
 
     def _roll_back(self, state: dict[Any, Any]) -> None:
         """Undo a step that was refused: with a state that it began, the next step would not be the first."""

@@ -405,12 +405,9 @@ class CpuExecutor(StagedExecutor):
 
     def _tables(self) -> None:
         batch = self.batch
-        fixed = {
-            "p": batch.params,
-            **batch.states,
-            **{f"{n}_{batch.formats[n].beside}": ts for n, ts in batch.beside.items()},
+        self.tables = {
+            n: array("Q", [t.data_ptr() for t in ts]) for n, ts in self.held().items() if n not in batch.places
         }
-        self.tables = {n: array("Q", [t.data_ptr() for t in ts]) for n, ts in fixed.items() if n not in batch.places}
         places = {**{n: table.buffer_info()[0] for n, table in self.tables.items()}, **batch.places}
         self.index = array("Q", [places.get(n, 0) for n in self.kernel.tables])
         self.job.table = self.index.buffer_info()[0]

@@ -82,6 +82,12 @@ class StagedExecutor:
         """Give kernels a table of 64-bit words, one for each tensor."""
         raise NotImplementedError
 
+    def held(self) -> dict[str, list[Tensor]]:
+        """Parameters and states by the names of their tables."""
+        batch = self.batch
+        beside = {f"{name}_{batch.formats[name].beside}": tensors for name, tensors in batch.beside.items()}
+        return {"p": batch.params, **batch.states, **beside}
+
     def moved(self) -> None:
         """Some of the parameters or states lie elsewhere."""
         raise NotImplementedError

@@ -415,9 +415,7 @@ class TritonExecutor(StagedExecutor):
 
     def moved(self) -> None:
         """Some of the parameters or states lie elsewhere."""
-        batch = self.batch
-        beside = {f"{name}_{batch.formats[name].beside}": tensors for name, tensors in batch.beside.items()}
-        for name, tensors in {"p": batch.params, **batch.states, **beside}.items():
+        for name, tensors in self.held().items():
             self.point(name, tensors)
 
     def lay_table(self, name: str, words: Sequence[int]) -> None:
