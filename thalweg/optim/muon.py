@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from thalweg._base.errors import bad_argument
-from thalweg.groups.by_role import routes
 from thalweg.linalg import polynomials
 from thalweg.linalg.gram import orthogonal_factors
 from thalweg.linalg.polynomials import JORDAN, Coefficients
 from thalweg.optim.adam import Adam
-from thalweg.rule import Optimizer, count, hyper, ops, state
+from thalweg.optim.routed import Routed
+from thalweg.rule import hyper, ops, state
 
 
 @ops.leaf()
@@ -46,7 +44,7 @@ def orthogonal_momentum(g: Tensor, s: Any, h: Any) -> Any:
     return orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
 
 
-class Muon(Optimizer):
+class Muon(Routed):
     r"""Muon replaces a matrix of momentum by its orthogonal factor, so every direction of the layer moves equally far.
 
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
@@ -92,24 +90,9 @@ class Muon(Optimizer):
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = hyper(
         default=None, doc="s(m, n); None is the original"
     )
-    lr_ratio: float = hyper(default=1.0, within="[0, ∞)", doc="lr of AdamW's part over lr", kw_only=True, setup=True)
     betas: tuple[float, float] = hyper(default=(0.9, 0.95), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True)
-    adamw_eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε of AdamW's part", kw_only=True, setup=True)
-    adamw_weight_decay: float = hyper(
-        default=0.0, within="[0, ∞)", doc="λ of AdamW's part, where Muon(model) routes", kw_only=True, setup=True
-    )
-    sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
-    head: Any = hyper(default=None, doc="the output layers of a model, where you know better", kw_only=True, setup=True)
-    hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
-    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
-    amsgrad: bool = hyper(default=False, within=(False,), init=False)
-    use_muon: bool = hyper(default=True, init=False)
-    flatten: bool = hyper(default=False, init=False)
 
-    steps: Tensor = count(when=lambda h: not h.use_muon)
     momentum_buffer: Tensor = state(doc="B, mean of gradients", when=lambda h: h.use_muon)
-    exp_avg: Tensor = state(doc="m, AdamW's mean of gradients", when=lambda h: not h.use_muon)
-    exp_avg_sq: Tensor = state(doc="v, AdamW's mean of squared gradients", when=lambda h: not h.use_muon)
 
     def _made(self) -> None:
         del self.defaults["betas"]  # OneCycleLR and CyclicLR move betas where they find them there, else momentum
@@ -119,14 +102,9 @@ class Muon(Optimizer):
 
         β₁ and β₂ of that part are by default those of the first group.
         """
-        if isinstance(param_group, dict):
-            betas = {"betas": self.param_groups[0]["betas"]} if self.param_groups else {}
-            apart = {} if param_group.get("use_muon", True) else self._of_adamw
-            param_group = {**betas, **apart, **param_group}
+        if isinstance(param_group, dict) and self.param_groups:
+            param_group = {"betas": self.param_groups[0]["betas"], **param_group}
         super().add_param_group(param_group)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_of_adamw": self._of_adamw, "_notes": self._notes}
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -134,25 +112,6 @@ class Muon(Optimizer):
         if not h.use_muon:
             return Adam.direction(p, g, s, h)
         return orthogonal_momentum(g, s, h) * update_scale(p, h.adjust_lr_fn)
-
-    def _groups(self, params: Any, given: dict[str, Any]) -> Any:
-        self._of_adamw = {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"]}
-        self._notes: tuple[str, ...] = ()
-        if not isinstance(params, nn.Module):
-            return params
-        hidden, rest, self._notes = routes(params, given["sample"], given["head"], given["hidden"])
-        if not hidden:
-            warnings.warn(
-                f"Muon finds no hidden matrix in {type(params).__name__}, and AdamW steps all of it. Hidden are the "
-                "matrices of linear, convolutional, recurrent and attention layers that do not make the output: name "
-                "the output layers if others do (head=[…], or head=() for none), or further layers: hidden=(Type,)",
-                stacklevel=3,
-            )
-        aux = {"use_muon": False, "weight_decay": given["adamw_weight_decay"]}
-        return [*({"flatten": True, **group} for group in hidden), *({**aux, **group} for group in rest)]
-
-    def __repr__(self) -> str:
-        return "\n".join((super().__repr__(), *(f"  {note}" for note in self._notes)))
 
     @classmethod
     def check_hypers(cls, group: Mapping[str, Any]) -> None:
@@ -163,19 +122,3 @@ class Muon(Optimizer):
 
     def _check_together(self, group: dict[str, Any]) -> None:
         self.check_hypers(group)
-
-    def _check_group(self, group: dict[str, Any]) -> None:
-        names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
-        for name, p in zip(names, group["params"], strict=True):
-            stack = p.ndim == 3 and not group["flatten"]
-            if group["use_muon"] and (p.ndim < 2 or stack or p.is_complex()):
-                raise bad_argument(
-                    "params",
-                    f"{name}, {p.dtype}, shape {tuple(p.shape)}",
-                    "a stack of matrices or Conv1d's kernel? (flatten=True in its group means a kernel)"
-                    if stack
-                    else "real matrices, since Muon orthogonalises them",
-                    "Pass the model itself (Muon(model) routes by itself), or put what is no hidden matrix into a "
-                    "group of its own: {'params': [...], 'use_muon': False}",
-                )
-        super()._check_group(group)

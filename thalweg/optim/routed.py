@@ -1,0 +1,90 @@
+"""What optimizers for matrices share: a model's hidden matrices take their rule, everything else AdamW's."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from thalweg._base.errors import bad_argument
+from thalweg.groups.by_role import routes
+from thalweg.rule import Optimizer, count, hyper, state
+
+
+class Routed(Optimizer):
+    """Base of rules for matrices: ``Rule(model)`` sorts a model's parameters, groups say which rule is theirs.
+
+    A group with ``use_muon=True`` takes the matrix rule, whatever its name; one with ``use_muon=False`` is AdamW's.
+    """
+
+    #: what the rule does with matrices, in the words of an error
+    of_matrices: ClassVar[str] = "orthogonalises"
+
+    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
+    lr_ratio: float = hyper(default=1.0, within="[0, ∞)", doc="lr of AdamW's part over lr", kw_only=True, setup=True)
+    adamw_eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε of AdamW's part", kw_only=True, setup=True)
+    adamw_weight_decay: float = hyper(
+        default=0.0, within="[0, ∞)", doc="λ of AdamW's part, where a model is routed", kw_only=True, setup=True
+    )
+    sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
+    head: Any = hyper(default=None, doc="the output layers of a model, where you know better", kw_only=True, setup=True)
+    hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
+    decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
+    amsgrad: bool = hyper(default=False, within=(False,), init=False)
+    use_muon: bool = hyper(default=True, init=False)
+    flatten: bool = hyper(default=False, init=False)
+
+    steps: Tensor = count(when=lambda h: not h.use_muon)
+    exp_avg: Tensor = state(doc="m, AdamW's mean of gradients", when=lambda h: not h.use_muon)
+    exp_avg_sq: Tensor = state(doc="v, AdamW's mean of squared gradients", when=lambda h: not h.use_muon)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; a group of AdamW's part has what is its own, unless it brings it."""
+        if isinstance(param_group, dict) and not param_group.get("use_muon", True):
+            param_group = {**self._of_adamw, **param_group}
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_of_adamw": self._of_adamw, "_notes": self._notes}
+
+    def _adamw(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What groups of AdamW's part have of their own, from the constructor's arguments."""
+        return {"eps": given["adamw_eps"], "lr": given["lr"] * given["lr_ratio"]}
+
+    def _groups(self, params: Any, given: dict[str, Any]) -> Any:
+        self._of_adamw = self._adamw(given)
+        self._notes: tuple[str, ...] = ()
+        if not isinstance(params, nn.Module):
+            return params
+        hidden, rest, self._notes = routes(params, given["sample"], given["head"], given["hidden"])
+        if not hidden:
+            warnings.warn(
+                f"{type(self).__name__} finds no hidden matrix in {type(params).__name__}, and AdamW steps all of it. "
+                "Hidden are the matrices of linear, convolutional, recurrent and attention layers that do not make the "
+                "output: name the output layers if others do (head=[…], or head=() for none), or further layers: "
+                "hidden=(Type,)",
+                stacklevel=3,
+            )
+        aux = {"use_muon": False, "weight_decay": given["adamw_weight_decay"]}
+        return [*({"flatten": True, **group} for group in hidden), *({**aux, **group} for group in rest)]
+
+    def __repr__(self) -> str:
+        return "\n".join((super().__repr__(), *(f"  {note}" for note in self._notes)))
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
+        name_of_rule = type(self).__name__
+        for name, p in zip(names, group["params"], strict=True):
+            stack = p.ndim == 3 and not group["flatten"]
+            if group["use_muon"] and (p.ndim < 2 or stack or p.is_complex()):
+                raise bad_argument(
+                    "params",
+                    f"{name}, {p.dtype}, shape {tuple(p.shape)}",
+                    "a stack of matrices or Conv1d's kernel? (flatten=True in its group means a kernel)"
+                    if stack
+                    else f"real matrices, since {name_of_rule} {self.of_matrices} them",
+                    f"Pass the model itself ({name_of_rule}(model) routes by itself), or put what is no hidden matrix "
+                    "into a group of its own: {'params': [...], 'use_muon': False}",
+                )
+        super()._check_group(group)
