@@ -361,7 +361,8 @@ CASES = [
     ), exempt=OF_ADAMWS_PART),
     Case("NorMuon", muon.NorMuon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
-        {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"}, {"beta2": 0.5}, {"row_eps": 1.0},
+        {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"}, {"adjust_lr_fn": "spectral_unclamped"},
+        {"adjust_lr_fn": "match_rms_beta1"}, {"beta2": 0.5}, {"row_eps": 1.0},
         {"ns_coefficients": "cubic5"}, {"ns_coefficients": "deepseek", "ns_steps": 10},
         {"ns_coefficients": ((3.0, -3.2, 1.2), (1.875, -1.25, 0.375))},
         {"beta2": 0.5, "nesterov": False, "adjust_lr_fn": "match_rms_adamw", "maximize": True},

@@ -17,7 +17,7 @@ import thalweg
 from docs.generator import by_hand, mistakes, operations
 from docs.generator.site import editions
 from thalweg.explain import ENGLISH, Language
-from thalweg.optim.muon import orthogonal_momentum
+from thalweg.optim.muon import momentum, orthogonal
 
 DOCS = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- made: ([^>]+?) -->\n)(.*?)(<!-- /made -->)", re.DOTALL)
@@ -33,7 +33,7 @@ def parts() -> dict[str, Callable[[], str]]:
 
 _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
 #: functions that a direction shares with those of other rules
-_SHARED = {"Muon": (orthogonal_momentum,)}
+_SHARED = {"Muon": (momentum, orthogonal)}
 
 
 def filled(text: str, say: Language = ENGLISH) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +36,16 @@ def formats_kept(optimizer: SteppedOptimizer) -> Iterator[None]:
         del optimizer.__dict__["_loading"]
 
 
+def without_functions(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group as it is saved: a function in it would not load with ``weights_only``, or not be there any more."""
+    return {name: value for name, value in group.items() if not callable(value)}
+
+
+def _with_functions(saved: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved group with the functions of this one, where it has nothing in their place."""
+    return {**{name: value for name, value in group.items() if callable(value)}, **saved}
+
+
 def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint in the order of the optimizer's parameters.
 
@@ -45,11 +55,15 @@ def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str,
     fitting.check_keys(state_dict)
     fitting.check_transforms(optimizer.rule, state_dict)
     state_dict = fitting.by_name(state_dict, optimizer.param_groups)
+    pairs = zip(state_dict["param_groups"], optimizer.param_groups, strict=False)
+    own = [_with_functions(*pair) for pair in pairs]
+    more = state_dict["param_groups"][len(own) :]  # which torch refuses
+    state_dict = {**state_dict, "param_groups": [*own, *more]}
     rule = optimizer.rule
     owners: dict[Any, tuple[Tensor, dict[str, Any]]] = {}
     for mine, theirs in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
-        pairs = zip(theirs["params"], mine["params"], strict=False)
-        owners |= {number: (p, {**mine, **theirs}) for number, p in pairs}
+        numbered = zip(theirs["params"], mine["params"], strict=False)
+        owners |= {number: (p, {**mine, **theirs}) for number, p in numbered}
 
     def needed(number: Any) -> list[str]:
         if number not in owners:

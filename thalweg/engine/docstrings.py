@@ -51,7 +51,7 @@ def _entry(h: Hyper) -> str:
     if isinstance(h.within, Interval):
         allowed = f"; {'each ' if 'tuple' in h.annotation else ''}in {h.within.text}"
     elif h.within is not None:
-        allowed = "; one of " + ", ".join(map(repr, h.within))
+        allowed = f"; {h.choices}"
     return _wrapped(f"{h.name}: {(h.doc or h.name) + allowed}. Default: {h.default!r}.")
 
 

@@ -370,9 +370,11 @@ class Optimizer(Declared):
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch, with the name of the rule."""
+        """As in torch, with the name of the rule; functions among the hyperparameters are left out."""
         listed = {fitting.TRANSFORMS: ", ".join(t.__name__ for t in self.rule.listed)} if self.rule.listed else {}
-        return {**super().state_dict(), fitting.RULE: {**self.kin, **listed}}
+        saved = super().state_dict()
+        groups = [checkpoint.without_functions(group) for group in saved["param_groups"]]
+        return {**saved, "param_groups": groups, fitting.RULE: {**self.kin, **listed}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch; each state is brought to this optimizer's format, whatever format it was saved in.

@@ -75,7 +75,19 @@ class Hyper:
 
         Numbers some of which may be None are a choice.
         """
-        return "float" in self.annotation and not ("tuple" in self.annotation and "None" in self.annotation)
+        kinds = _without_functions(self.annotation)
+        return "float" in kinds and not ("tuple" in kinds and "None" in kinds)
+
+    @cached_property
+    def takes_function(self) -> bool:
+        """Whether a function may stand in the place of a choice."""
+        return _without_functions(self.annotation) != self.annotation
+
+    @cached_property
+    def choices(self) -> str:
+        """What may be chosen, for an error."""
+        assert isinstance(self.within, tuple)
+        return "one of " + ", ".join(map(repr, self.within)) + (", or a function" if self.takes_function else "")
 
     def check(self, value: Any) -> None:
         """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
@@ -96,8 +108,8 @@ class Hyper:
             absent = "tuple" in self.annotation and "None" in self.annotation
             if not all((v is None and absent) or (is_number(v) and self.within.holds(float(v))) for v in values):
                 raise bad_argument(self.name, value, allowed)
-        elif self.within is not None and value not in self.within:
-            raise bad_argument(self.name, value, "one of " + ", ".join(map(repr, self.within)))
+        elif self.within is not None and value not in self.within and not (self.takes_function and callable(value)):
+            raise bad_argument(self.name, value, self.choices)
         elif self.annotation == "bool" and not isinstance(value, (bool, int)):
             raise bad_argument(self.name, value, "True or False")
 
@@ -305,10 +317,18 @@ def _spelled(annotation: Any) -> str:
     return f"{text} | None" if text.startswith("Optional") else text
 
 
+def _without_functions(annotation: str) -> str:
+    """An annotation with ``Function`` for what a function takes and gives."""
+    return re.sub(r"Callable\[\[[^\]]*\], \w+\]", "Function", annotation)
+
+
 def _choices(annotation: str) -> tuple[Any, ...] | None:
-    """What may be chosen, from ``Literal["a", "b"] | None``; None where the type says more than that."""
-    kinds = re.sub(r"Literal\[([^\]]*)\]", "Literal", annotation).split(" | ")
-    if "Literal" not in kinds or not {*kinds} <= {"Literal", "None", "bool"}:
+    """What may be chosen, from ``Literal["a", "b"] | None``; None where the type says more than that.
+
+    A function may stand beside the choices.
+    """
+    kinds = re.sub(r"Literal\[([^\]]*)\]", "Literal", _without_functions(annotation)).split(" | ")
+    if "Literal" not in kinds or not {*kinds} <= {"Literal", "None", "bool", "Function"}:
         return None
     found = ast.literal_eval(f"({', '.join(re.findall(r'Literal.([^]]*).', annotation))},)")
     return *((None,) if "None" in kinds else ()), *((False, True) if "bool" in kinds else ()), *found

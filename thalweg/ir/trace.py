@@ -155,6 +155,10 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         except TypeError as error:
             raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
 
+    def create_arg(self, a: Any) -> Any:
+        """As in torch; a function among the hyperparameters goes to a leaf as it is."""
+        return a if callable(a) and not isinstance(a, fx.Proxy) else super().create_arg(a)
+
     def _number(self, arg: Any) -> Any:
         """Replace a constant tensor of one element by its number."""
         if not isinstance(arg, Tensor):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,6 +13,7 @@ from thalweg.linalg.gram import orthogonal_factors
 from thalweg.linalg.polynomials import JORDAN, Coefficients
 from thalweg.optim.adam import Adam
 from thalweg.optim.routed import Routed
+from thalweg.optim.step_scale import check_step_scale, step_scale
 from thalweg.rule import hyper, ops, state
 
 
@@ -24,23 +24,14 @@ def orthogonalize(Ms: list[Tensor], coefficients: Coefficients, steps: int, eps:
     return [Q.reshape(M.shape) for Q, M in zip(factors, Ms, strict=True)]
 
 
-@ops.leaf(ops.PER_TENSOR)
-def update_scale(ps: list[Tensor], adjust_lr_fn: str | None) -> list[float]:
-    r"""How far to move along an orthogonal (m, n) direction: $\sqrt{\max(1, m/n)}$, or $0.2\sqrt{\max(m, n)}$.
-
-    The first is Jordan's; the second gives the weights of a full-rank update the root mean square 0.2, about that of
-    AdamW's updates, so that AdamW's learning rate carries over (Liu et al. 2025, "Muon is scalable", eq. 4).
-    """
-    shapes = [(p.shape[0], p.shape[1:].numel()) for p in ps]
-    if adjust_lr_fn == "match_rms_adamw":
-        return [0.2 * math.sqrt(max(m, n)) for m, n in shapes]
-    return [math.sqrt(max(1.0, m / n)) for m, n in shapes]
-
-
-def orthogonal_momentum(g: Tensor, s: Any, h: Any) -> Any:
-    """The orthogonal factor of the momentum, which takes in the gradient first."""
+def momentum(g: Tensor, s: Any, h: Any) -> Any:
+    """The mean of gradients, which takes in the gradient first; or what lies ahead along it."""
     s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
-    N = torch.lerp(g, s.momentum_buffer, h.momentum) if h.nesterov else s.momentum_buffer
+    return torch.lerp(g, s.momentum_buffer, h.momentum) if h.nesterov else s.momentum_buffer
+
+
+def orthogonal(N: Any, h: Any) -> Any:
+    """The approximate orthogonal factor of a matrix, by the group's polynomial."""
     return orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
 
 
@@ -56,6 +47,13 @@ class Muon(Routed):
     is a guess. Weights that the model keeps as (in, out), as for ``x @ W``, are in a group with ``transposed=True``:
     m is the number of a layer's outputs, n that of its inputs.
     ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
+
+    s(m, n) is by default Jordan's $\sqrt{\max(1, m/n)}$. ``adjust_lr_fn`` may ask for $\sqrt{m/n}$
+    (``"spectral_unclamped"``), for $0.2\sqrt{\max(m, n)}$ (``"match_rms_adamw"``), with which the weights of a
+    full-rank update have the root mean square of AdamW's, so that AdamW's learning rate suits it; for the same with
+    $\sqrt{(1-\beta_1)/(1+\beta_1)}$ in the place of 0.2 (``"match_rms_beta1"``), which is that root mean square for
+    gradients that are noise alone; or it may be a function of m and n that gives the factor. A checkpoint leaves a
+    function out: an optimizer that loads it keeps its own.
 
     It steps as ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one. But on
     a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on, which is faster there
@@ -87,9 +85,11 @@ class Muon(Routed):
     )
     eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm; in AdamW's groups its own")
     ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations; rows and names say theirs")
-    adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = hyper(
-        default=None, doc="s(m, n); None is the original"
-    )
+    adjust_lr_fn: (
+        Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
+        | Callable[[int, int], float]
+        | None
+    ) = hyper(default=None, doc="s(m, n), by name or as a function; None is the original")
     betas: tuple[float, float] = hyper(default=(0.9, 0.95), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="B, mean of gradients", when=lambda h: h.use_muon)
@@ -111,7 +111,7 @@ class Muon(Routed):
         """The orthogonal factor of the momentum, scaled; or Adam's direction."""
         if not h.use_muon:
             return Adam.direction(p, g, s, h)
-        return orthogonal_momentum(g, s, h) * update_scale(p, h.adjust_lr_fn)
+        return orthogonal(momentum(g, s, h), h) * step_scale(p, h)
 
     @classmethod
     def check_hypers(cls, group: Mapping[str, Any]) -> None:
@@ -122,3 +122,8 @@ class Muon(Routed):
 
     def _check_together(self, group: dict[str, Any]) -> None:
         self.check_hypers(group)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        if group["use_muon"]:
+            check_step_scale(group["adjust_lr_fn"], group["params"])

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from thalweg.optim.adam import Adam
-from thalweg.optim.muon import Muon, orthogonal_momentum, update_scale
+from thalweg.optim.muon import Muon, momentum, orthogonal
+from thalweg.optim.step_scale import step_scale
 from thalweg.rule import hyper, ops, state
 
 
@@ -53,9 +54,9 @@ class NorMuon(Muon):
         """The orthogonal factor of the momentum over the size of its rows, as long as before; or Adam's direction."""
         if not h.use_muon:
             return Adam.direction(p, g, s, h)
-        Q = orthogonal_momentum(g, s, h)
+        Q = orthogonal(momentum(g, s, h), h)
         S = ops.row_mean(Q * Q)
         s.second_momentum_buffer = torch.lerp(s.second_momentum_buffer, S, 1 - h.beta2)
         D = 1 / (ops.sqrt(s.second_momentum_buffer) + h.row_eps)
         r = ops.sqrt(ops.tensor_sum(S) / ops.nonzero(ops.tensor_sum(S * D * D)))  # as long as before
-        return Q * (D * (r * update_scale(p, h.adjust_lr_fn)))
+        return Q * (D * (r * step_scale(p, h)))

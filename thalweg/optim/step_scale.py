@@ -1,0 +1,62 @@
+"""How far to move along an orthogonal direction of a matrix: Muon's factor s(m, n), by name or as a function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from thalweg._base.errors import bad_argument
+from thalweg.rule import ops
+
+_Factor = Callable[[int, int], float]
+_NAMED: dict[str | None, _Factor] = {
+    None: lambda m, n: math.sqrt(max(1.0, m / n)),
+    "original": lambda m, n: math.sqrt(max(1.0, m / n)),
+    "spectral_unclamped": lambda m, n: math.sqrt(m / n),
+    "match_rms_adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
+    "match_rms_beta1": lambda m, n: math.sqrt(max(m, n)),
+}
+
+
+def step_scale(p: Any, h: Any) -> Any:
+    r"""The factor s(m, n) that ``h.adjust_lr_fn`` asks for, of a parameter with m outputs and n inputs.
+
+    ``"original"`` is Jordan's $\sqrt{\max(1, m/n)}$, ``"spectral_unclamped"`` $\sqrt{m/n}$, both of which the spectral
+    norm suggests. ``"match_rms_adamw"`` is $0.2\sqrt{\max(m, n)}$ (Liu et al. 2025, eq. 4): the weights of a full-rank
+    update have the root mean square 0.2. ``"match_rms_beta1"`` has $\sqrt{(1-\beta_1)/(1+\beta_1)}$ for 0.2: the root
+    mean square of Adam's direction for independent gradients of mean 0, with β₁ of the group's ``betas`` (Su 2025,
+    "Why is Adam's update RMS 0.2?", https://kexue.fm/archives/11267).
+    """
+    factor = update_scale(p, h.adjust_lr_fn)
+    if h.adjust_lr_fn == "match_rms_beta1":
+        return factor * ops.sqrt((1 - h.betas[0]) / (1 + h.betas[0]))
+    return factor
+
+
+@ops.leaf(ops.PER_TENSOR)
+def update_scale(ps: list[Tensor], adjust_lr_fn: str | _Factor | None) -> list[float]:
+    """How far to move along an orthogonal (m, n) direction, as ``adjust_lr_fn`` says: by default √(max(1, m/n))."""
+    return [_factor(adjust_lr_fn, p.shape[0], p.shape[1:].numel()) if p.numel() else 1.0 for p in ps]
+
+
+def check_step_scale(adjust_lr_fn: Any, ps: list[Tensor]) -> None:
+    """Refuse a function that gives no factor for one of the shapes.
+
+    Raises:
+        ValueError: then.
+    """
+    if callable(adjust_lr_fn):
+        update_scale.over(ps, adjust_lr_fn)
+
+
+def _factor(adjust_lr_fn: str | _Factor | None, m: int, n: int) -> float:
+    if not callable(adjust_lr_fn):
+        return _NAMED[adjust_lr_fn](m, n)
+    factor: Any = adjust_lr_fn(m, n)
+    if not (isinstance(factor, (int, float)) and 0 < factor < math.inf):
+        given = f"for m={m}, n={n} it gives {factor!r}"
+        raise bad_argument("adjust_lr_fn", adjust_lr_fn, f"a function that gives numbers above 0; {given}")
+    return float(factor)
