@@ -20,8 +20,9 @@ class Adam(Optimizer):
     normalised with it. It steps as ``torch.optim.Adam``.
 
     Parent: RMSprop. Adds: momentum, and a correction for averages that start at zero.
-    Strength: one setting works nearly everywhere; deals with sparse gradients and layers of any scale.
-    Weakness: two states; coupled decay acts least where gradients are large; may end worse than SGD on images.
+    Strength: One setting works nearly everywhere, and it copes with sparse gradients and with layers of any scale.
+    Weakness: It keeps two states for every weight; coupled decay acts least where gradients are large; on images it may
+    end worse than SGD.
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1,
     https://arxiv.org/abs/1412.6980; Reddi et al. 2018, "On the convergence of Adam and beyond", algorithm 2 (AMSGrad)
     Differs: coupled weight decay is torch's. AMSGrad takes the largest $v_t$ before its correction, as torch does;
@@ -60,8 +61,8 @@ class AdamW(Adam):
     $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ where $u_t$ is Adam's. It steps as ``torch.optim.AdamW``.
 
     Parent: Adam. Adds: weight decay outside the quotient.
-    Strength: it is the standard of language models; it is well understood, and its settings carry over between tasks.
-    Weakness: it keeps two states for every weight, and it treats a matrix as a list of unrelated numbers.
+    Strength: It is the standard of language models; it is well understood, and its settings carry over between tasks.
+    Weakness: It keeps two states for every weight, and it treats a matrix as a list of unrelated numbers.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
     https://arxiv.org/abs/1711.05101
     Differs: in the paper λ is multiplied by the schedule alone (``independent_weight_decay=True``); here it is also
@@ -73,7 +74,7 @@ class AdamW(Adam):
 
 
 class Adamax(Optimizer):
-    r"""Adam with the largest gradient, slowly forgotten, in place of the root mean square: bounded steps.
+    r"""Adamax is Adam with the largest recent gradient in place of the root mean square, so its steps are bounded.
 
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \max(\beta_2 v_{t-1}, |g_t| + \epsilon), \quad
     u_t = \frac{m_t}{(1-\beta_1^t)\,v_t}$$
@@ -81,8 +82,9 @@ class Adamax(Optimizer):
     It steps as ``torch.optim.Adamax``.
 
     Parent: Adam. Adds: the maximum norm in place of the Euclidean one.
-    Strength: steps bounded by lr, no correction of $v$; steady on embeddings with rare, large gradients.
-    Weakness: one outlier keeps steps short for 1/(1 − β₂) steps.
+    Strength: Its steps are bounded by lr, $v$ needs no correction, and it is steady on embeddings with rare, large
+    gradients.
+    Weakness: One outlier keeps the steps short for 1/(1 − β₂) steps.
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 2, https://arxiv.org/abs/1412.6980
     Differs: the paper has no ε; here, as in torch, ε keeps $v_t$ above 0.
     """
@@ -107,7 +109,7 @@ class Adamax(Optimizer):
 
 
 class NAdam(Optimizer):
-    r"""Adam that looks ahead along its mean, as Nesterov's momentum does, with a β₁ that warms up.
+    r"""NAdam is Adam that looks ahead along its mean, as Nesterov's momentum does, with a β₁ that warms up.
 
     $$\mu_t = \beta_1 (1 - \tfrac12\,0.96^{t\psi}), \quad u_t = \Bigl(\frac{\mu_{t+1} m_t}{1 - \prod_{i=1}^{t+1} \mu_i}
     + \frac{(1-\mu_t) g_t}{1 - \prod_{i=1}^t \mu_i}\Bigr) \Big/ \bigl(\sqrt{v_t / (1-\beta_2^t)} + \epsilon\bigr)$$
@@ -115,8 +117,8 @@ class NAdam(Optimizer):
     with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. It steps as ``torch.optim.NAdam``.
 
     Parent: Adam. Adds: Nesterov's look-ahead, with a β₁ that warms up.
-    Strength: often a little faster than Adam at the same cost.
-    Weakness: the schedule of β₁ is tied to the number of steps, and one more thing to know.
+    Strength: It is often a little faster than Adam at the same cost.
+    Weakness: The schedule of β₁ depends on the number of steps, and it is one more thing to keep in mind.
     Source: Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2 and section 3,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
     Differs: in the paper $m_t$ forgets by μ_t; here, as in torch, by β₁. The product of all μ is kept in float32, as in
@@ -148,7 +150,7 @@ class NAdam(Optimizer):
 
 
 class NAdamW(Optimizer):
-    r"""AdamW that looks ahead: the mean is mixed with the new gradient once more, as Nesterov's momentum does.
+    r"""NAdamW is AdamW that looks ahead: the mean is mixed with the new gradient once more, as in Nesterov's momentum.
 
     $$m_t, v_t \text{ as in Adam}, \quad u_t = \frac{(\beta_1 m_t + (1-\beta_1) g_t) / (1-\beta_1^t)}
     {\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
@@ -157,8 +159,8 @@ class NAdamW(Optimizer):
     it stands for the mean of the next step.
 
     Parent: AdamW. Adds: Nesterov's look-ahead.
-    Strength: costs what AdamW costs; the baseline of the AlgoPerf benchmark, where few did better.
-    Weakness: gains little where batches are so small that the newest gradient is mostly noise.
+    Strength: It costs what AdamW costs, and it is the baseline of the AlgoPerf benchmark, which few optimizers beat.
+    Weakness: It gains little where batches are so small that the newest gradient is mostly noise.
     Source: Dahl et al. 2023, "Benchmarking neural network training algorithms" (this form),
     https://arxiv.org/abs/2306.07179; Dozat 2016 (look-ahead)
     Differs: Dozat's β₁ grows during training; here, as in Dahl et al., it is constant. optax divides $m_t$ by
@@ -188,7 +190,8 @@ class NAdamW(Optimizer):
 
 
 class RAdam(Optimizer):
-    r"""Adam that knows when too few squares have been seen: till then plain momentum, then steps shortened by $r_t$.
+    r"""RAdam is Adam that knows when it has seen too few squares: until then it takes steps of plain momentum, and then
+    steps shortened by $r_t$.
 
     $$\rho_\infty = \frac{2}{1-\beta_2} - 1, \quad \rho_t = \rho_\infty - \frac{2t\beta_2^t}{1-\beta_2^t}, \quad
     r_t^2 = \frac{(\rho_t-4)(\rho_t-2)\rho_\infty}{(\rho_\infty-4)(\rho_\infty-2)\rho_t}$$
@@ -198,8 +201,8 @@ class RAdam(Optimizer):
     It steps as ``torch.optim.RAdam``.
 
     Parent: Adam. Adds: a factor for how little is known of the squares at first.
-    Strength: needs no warmup for the sake of the squares.
-    Weakness: a warmup of 2/(1 − β₂) steps does about the same; plain momentum in the first steps may jump.
+    Strength: It needs no warmup for the sake of the squares.
+    Weakness: A warmup of 2/(1 − β₂) steps does about the same, and plain momentum in the first steps may jump too far.
     Source: Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2,
     https://arxiv.org/abs/1908.03265
     Differs: in the paper the threshold is 4 (``threshold``) and there is no ε; here, as in torch, the threshold is 5

@@ -12,7 +12,8 @@ from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 class StableAdamW(Optimizer):
-    r"""AdamW that shortens the step of a tensor whose gradients have outgrown their mean square: no loss spikes.
+    r"""StableAdamW is AdamW that shortens the step of a tensor whose gradients have outgrown their mean square, which
+    prevents loss spikes.
 
     $$\hat\beta_i = \beta_i \frac{1-\beta_i^{t-1}}{1-\beta_i^t}, \quad
     m_t = \hat\beta_1 m_{t-1} + (1-\hat\beta_1) g_t, \quad v_t = \hat\beta_2 v_{t-1} + (1-\hat\beta_2) g_t^2$$
@@ -24,8 +25,8 @@ class StableAdamW(Optimizer):
     too, as the algorithm has it; ``clip_decay=False`` leaves it at γ, as AdamW has it.
 
     Parent: AdamW. Adds: Adafactor's clip of the update by its root mean square.
-    Strength: needs no clipping of gradients; rides out batches that an old mean square would answer with long steps.
-    Weakness: one more pass over memory; shortens steps a little all the time where gradients are noisy.
+    Strength: It needs no clipping of gradients, and it takes no long steps when gradients suddenly grow.
+    Weakness: It makes one more pass over memory, and where gradients are noisy it always shortens the steps a little.
     Source: Wortsman et al. 2023, "Stable and low-precision training for large-scale vision-language models",
     algorithm 2, https://arxiv.org/abs/2304.13013
     """
@@ -54,7 +55,8 @@ class StableAdamW(Optimizer):
 
 
 class AdamC(AdamW):
-    r"""AdamW whose decay follows the schedule twice, so that normalized weights keep the length they had at its peak.
+    r"""AdamC is AdamW whose decay follows the schedule twice, so that the weights before a normalization layer keep the
+    length that they had at the peak of the learning rate.
 
     $$p \leftarrow p - \gamma u_t - \frac{\gamma^2}{\gamma_{\max}}\lambda p$$
 
@@ -65,8 +67,9 @@ class AdamC(AdamW):
     schedules, warmed up or not, but not of one-cycle.
 
     Parent: AdamW. Adds: decay times the learning rate over its peak.
-    Strength: gradients do not grow at the end of a run; no new number to tune.
-    Weakness: has to be told which weights are normalized; with a constant learning rate it is AdamW.
+    Strength: Gradients do not grow at the end of a run, and there is no new number to tune.
+    Weakness: It must be told which weights are followed by a normalization layer; with a constant learning rate it is
+    AdamW.
     Source: Defazio 2025, "Why gradients rapidly increase near the end of training",
     https://arxiv.org/abs/2506.02285
     Differs: the paper corrects the decay of normalized layers alone; here every parameter of a group is corrected

@@ -20,8 +20,8 @@ class Adagrad(Optimizer):
     It steps as ``torch.optim.Adagrad``.
 
     Parent: SGD. Adds: a step size for each weight, from all its past squares.
-    Strength: rare features learn as fast as common ones; proofs of regret on convex losses.
-    Weakness: the sum only grows, so steps die out in long runs.
+    Strength: Rare features learn as fast as common ones, and on convex losses its regret is bounded by proof.
+    Weakness: The sum only grows, so the steps become ever shorter in long runs.
     Source: Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization",
     figure 1 (diagonal), https://jmlr.org/papers/v12/duchi11a.html
     Differs: ``lr_decay`` and ``initial_accumulator_value`` are torch's, not the paper's.
@@ -47,7 +47,8 @@ class Adagrad(Optimizer):
 
 
 class Adadelta(Optimizer):
-    r"""The gradient times the root mean square of past updates over that of gradients: a step in units of p.
+    r"""Adadelta multiplies the gradient by the root mean square of past updates, divided by that of past gradients, so
+    a step has the unit of a weight.
 
     $$v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{v_t + \epsilon}}\,g_t,
     \quad d_t = \rho d_{t-1} + (1-\rho) u_t^2$$
@@ -55,8 +56,8 @@ class Adadelta(Optimizer):
     ε stands inside the roots; it also sets how long the first steps are. It steps as ``torch.optim.Adadelta``.
 
     Parent: Adagrad. Adds: forgetting, and a numerator that gives the step the unit of a weight.
-    Strength: runs without a learning rate (lr = 1), blind to the scale of gradients.
-    Weakness: slow to start, since ε sets the first steps; seldom the best.
+    Strength: It runs without a learning rate (lr = 1), and the scale of gradients does not matter.
+    Weakness: It starts slowly, since ε sets the size of the first steps, and it is seldom the best choice.
     Source: Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1, https://arxiv.org/abs/1212.5701
     Differs: the paper has no learning rate, which is lr = 1, and ρ = 0.95; the defaults are torch's.
     """
@@ -89,8 +90,9 @@ class RMSprop(Optimizer):
     ε stands outside the root and there is no bias correction. It steps as ``torch.optim.RMSprop``.
 
     Parent: Adagrad. Adds: forgetting: a running mean in place of the sum.
-    Strength: one state, any scale of gradients, keeps learning when the loss changes (as in reinforcement learning).
-    Weakness: the first steps are too long, since the mean starts at zero and is not corrected.
+    Strength: It keeps one state, takes gradients of any scale, and continues to learn when the loss changes, as in
+    reinforcement learning.
+    Weakness: The first steps are too long, since the mean starts at zero and is not corrected.
     Source: Tieleman & Hinton 2012, "Lecture 6.5: rmsprop",
     https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf; Graves 2013, "Generating sequences with recurrent
     neural networks", eq. 38-45 (centered, momentum)
@@ -138,7 +140,8 @@ class RMSprop(Optimizer):
 
 
 class Rprop(Optimizer):
-    r"""A step length for each weight: longer while the gradient keeps its sign, shorter when it flips. Full batches.
+    r"""Rprop keeps a step length for each weight, which grows while the gradient keeps its sign and shrinks when the
+    sign flips. It is meant for full batches.
 
     $$\Delta_t = \operatorname{clamp}(\Delta_{t-1} \cdot (\eta^+, 1, \eta^-)), \qquad
     \gamma u_t = \Delta_t \operatorname{sign} g_t$$
@@ -148,8 +151,8 @@ class Rprop(Optimizer):
     It steps as ``torch.optim.Rprop``.
 
     Parent: SignSGD. Adds: a length for each weight that learns from flips of its sign.
-    Strength: with full batches fast and almost without tuning.
-    Weakness: the noise of small batches flips signs at random, and lengths collapse.
+    Strength: With full batches it is fast and needs almost no tuning.
+    Weakness: The noise of small batches flips signs at random, and the lengths collapse.
     Source: Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP
     algorithm", https://doi.org/10.1109/ICNN.1993.298623; Igel & Hüsken 2000 (iRprop⁻, without going back)
     Differs: this is iRprop⁻, as in torch: where a gradient changes its sign, the step is left out. Riedmiller & Braun

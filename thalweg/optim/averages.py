@@ -23,7 +23,8 @@ def warmed_beta(start: Any, end: Any, share: Any) -> Any:
 
 
 class AdaBelief(Optimizer):
-    r"""Adam that divides by how far the gradient is from its mean: long steps where the gradient is as believed.
+    r"""AdaBelief is Adam that divides by how far the gradient is from its mean, so its steps are long where the
+    gradient is as expected.
 
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{s_t / (1-\beta_2^t)} + \epsilon}$$
@@ -31,8 +32,8 @@ class AdaBelief(Optimizer):
     ε enters $s_t$ at every step, and the root. ``amsgrad`` divides by the largest $s_t$ so far.
 
     Parent: Adam. Adds: the mean taken from the gradient before it is squared.
-    Strength: long steps along steady gradients, where Adam's are no longer than elsewhere.
-    Weakness: very sensitive to ε, which also bounds the step where gradients hardly vary.
+    Strength: It takes long steps along steady gradients, where Adam's steps are no longer than elsewhere.
+    Weakness: It is very sensitive to ε, which also bounds the step where gradients hardly vary.
     Source: Zhuang et al. 2020, "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", algorithm
     2, https://arxiv.org/abs/2010.07468
     Differs: the default of ε is that of the authors' code; the paper has 1e-8. The code's rectification, which is
@@ -66,7 +67,8 @@ class AdaBelief(Optimizer):
 
 
 class AdaBound(Optimizer):
-    r"""Adam whose step size for each weight is held between two bounds that close in: Adam at first, SGD at last.
+    r"""AdaBound is Adam whose step size for each weight is held between two bounds that close in, so it begins as Adam
+    and ends as SGD.
 
     $$\eta_t = \operatorname{clamp}\Bigl(\frac{\gamma\sqrt{1-\beta_2^t}}{(1-\beta_1^t)(\sqrt{v_t} + \epsilon)},\;
     \eta^*\bigl(1 - \tfrac{1}{\kappa t+1}\bigr),\; \eta^*\bigl(1 + \tfrac{1}{\kappa t}\bigr)\Bigr), \qquad
@@ -76,8 +78,9 @@ class AdaBound(Optimizer):
     takes the largest $v_t$ so far.
 
     Parent: Adam. Adds: bounds on each step size that narrow to one rate.
-    Strength: starts as fast as Adam, may end as well as SGD.
-    Weakness: the rate of SGD must be known beforehand; when the bounds close is tied to the number of steps.
+    Strength: It starts as fast as Adam, and may end as well as SGD.
+    Weakness: The learning rate of SGD must be known beforehand, and the moment at which the bounds close depends on the
+    number of steps.
     Source: Luo et al. 2019, "Adaptive gradient methods with dynamic bound of learning rate", algorithm 2,
     https://arxiv.org/abs/1902.09843
     Differs: bias correction, ε and κ are those of the authors' code. The algorithm has a further factor $1/\sqrt t$;
@@ -114,15 +117,16 @@ class AdaBound(Optimizer):
 
 
 class Yogi(Optimizer):
-    r"""Adam whose mean square moves by at most $(1-\beta_2) g_t^2$ a step: it forgets a large past slowly.
+    r"""Yogi is Adam whose mean square moves by at most $(1-\beta_2) g_t^2$ a step, so it forgets large gradients of the
+    past slowly.
 
     $$v_t = v_{t-1} - (1-\beta_2) \operatorname{sign}(v_{t-1} - g_t^2)\,g_t^2, \; u_t = m_t / (\sqrt{v_t} + \epsilon)$$
 
     with Adam's $m_t$. ``debias`` corrects both averages for their start at 0. ε as in the paper's experiments.
 
     Parent: Adam. Adds: a bound on how fast the mean square may change.
-    Strength: a rare large gradient is not forgotten at once, so steps do not suddenly grow.
-    Weakness: recovers slowly from a large first gradient.
+    Strength: A rare large gradient is not forgotten at once, so steps do not suddenly grow.
+    Weakness: It recovers slowly from a large first gradient.
     Source: Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2,
     https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
     Differs: nothing is corrected for its start at 0, as in the paper. Most libraries correct both averages and start
@@ -154,7 +158,7 @@ class Yogi(Optimizer):
 
 
 class QHAdam(Optimizer):
-    r"""Adam that mixes the plain gradient into its mean, and its square into the mean square.
+    r"""QHAdam is Adam that mixes the plain gradient into its mean, and the square of the gradient into the mean square.
 
     $$u_t = \frac{(1-\nu_1) g_t + \nu_1 \hat m_t}{\sqrt{(1-\nu_2) g_t^2 + \nu_2 \hat v_t} + \epsilon}$$
 
@@ -162,8 +166,8 @@ class QHAdam(Optimizer):
     NAdam. The defaults are those that the authors advise.
 
     Parent: Adam. Adds: QHM's weight of the plain gradient, in numerator and denominator.
-    Strength: holds Adam, NAdam and RMSprop; ν₂ < 1 bounds the step after a sudden large gradient.
-    Weakness: two more numbers to tune for a small gain.
+    Strength: Adam, NAdam and RMSprop are special cases of it, and ν₂ < 1 bounds the step after a sudden large gradient.
+    Weakness: It has two more numbers to tune, for a small gain.
     Source: Ma & Yarats 2019, "Quasi-hyperbolic momentum and Adam for deep learning", eq. 15-19,
     https://arxiv.org/abs/1810.06801
     """
@@ -191,13 +195,14 @@ class QHAdam(Optimizer):
 
 
 class diffGrad(Adam):  # noqa: N801 - the paper's spelling
-    r"""Adam, up to half as fast where the gradient has stopped changing, which is taken for a bottom.
+    r"""diffGrad is Adam that slows down, to half at most, where the gradient has stopped changing, which it takes as a
+    sign of a minimum.
 
     $$\xi_t = \frac{1}{1 + e^{-|g_{t-1} - g_t|}}, \quad g_0 = 0; \qquad u_t = \xi_t\,u^{\text{Adam}}_t$$
 
     Parent: Adam. Adds: a friction from how much the gradient changed.
-    Strength: shorter steps near a minimum, where Adam overshoots.
-    Weakness: on noisy batches the change says nothing, and one more state is kept.
+    Strength: It takes shorter steps near a minimum, where Adam overshoots.
+    Weakness: On noisy batches the change of the gradient says little, and one more state is kept.
     Source: Dubey et al. 2020, "diffGrad: an optimization method for convolutional neural networks", eq. 6-9,
     https://arxiv.org/abs/1909.11015
     """
@@ -215,7 +220,8 @@ class diffGrad(Adam):  # noqa: N801 - the paper's spelling
 
 
 class Adan(Optimizer):
-    r"""Adam with Nesterov's look-ahead written as a third average: that of the gradient's changes.
+    r"""Adan is Adam with Nesterov's look-ahead, which it writes as a third average: that of the changes of the
+    gradient.
 
     $$d_t = g_t - g_{t-1}, \; m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \; v_t = \beta_2 v_{t-1} + (1-\beta_2) d_t, \;
     n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 d_t)^2$$
@@ -225,8 +231,8 @@ class Adan(Optimizer):
     decays by $1-\gamma\lambda$.
 
     Parent: NAdam. Adds: an average of the gradient's changes, in numerator and denominator.
-    Strength: bears large learning rates and batches; fast on vision transformers.
-    Weakness: four tensors of state and three β.
+    Strength: It allows large learning rates and batches, and it is fast on vision transformers.
+    Weakness: It keeps four tensors of state, and there are three β to choose.
     Source: Xie et al. 2022, "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", algorithm
     1, https://arxiv.org/abs/2208.06677
     Differs: the paper's β are 1 minus these. The first gradient and change enter whole, as in the paper; the authors'
@@ -265,7 +271,8 @@ class Adan(Optimizer):
 
 
 class ADOPT(Optimizer):
-    r"""Adam that normalises a gradient by the squares of those before it, and only then averages: converges for any β₂.
+    r"""ADOPT is Adam that first divides a gradient by the root mean square of those before it, and then averages; it
+    converges for any β₂.
 
     $$\tilde g_t = \operatorname{clamp}\Bigl(\frac{g_t}{\max(\sqrt{v_{t-1}}, \epsilon)}, -c_t, c_t\Bigr), \quad
     m_t = \beta_1 m_{t-1} + (1-\beta_1) \tilde g_t, \quad u_t = m_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2$$
@@ -274,8 +281,8 @@ class ADOPT(Optimizer):
     There is no correction for the start. Decoupled decay, where asked for, acts from the first step.
 
     Parent: Adam. Adds: another order: normalise by the past, then average.
-    Strength: proved to converge for every β₂, without a bound on the noise.
-    Weakness: the first gradient sets the scale of the next steps, hence the clipping.
+    Strength: It is proved to converge for every β₂, without a bound on the noise.
+    Weakness: The first gradient sets the scale of the next steps, which is why it clips.
     Source: Taniguchi et al. 2024, "ADOPT: modified Adam can converge with any β₂ with the optimal rate", algorithm 2
     (clip), algorithm 1 (no clip), https://arxiv.org/abs/2411.02853
     """
@@ -305,7 +312,8 @@ class ADOPT(Optimizer):
 
 
 class AdEMAMix(Optimizer):
-    r"""AdamW with a second, very slow mean beside the usual one: gradients stay of use for tens of thousands of steps.
+    r"""AdEMAMix is AdamW with a second, very slow mean beside the usual one, so gradients stay of use for tens of
+    thousands of steps.
 
     $$m^{(2)}_t = \beta_3 m^{(2)}_{t-1} + (1-\beta_3) g_t, \qquad
     u_t = \frac{m_t/(1-\beta_1^t) + \alpha m^{(2)}_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
@@ -314,8 +322,8 @@ class AdEMAMix(Optimizer):
     from that of β₁; 0 is no warmup.
 
     Parent: AdamW. Adds: a second mean, hundreds of times slower.
-    Strength: in the authors' long runs the loss of AdamW with half of the tokens.
-    Weakness: three tensors of state; without its warmups the slow mean may blow up early on.
+    Strength: In the authors' long runs it reached the loss of AdamW with half of the tokens.
+    Weakness: It keeps three tensors of state, and without its warmups the slow mean may make an early run diverge.
     Source: Pagliardini et al. 2024, "The AdEMAMix optimizer: better, faster, older", algorithm 1,
     https://arxiv.org/abs/2409.03137
     Differs: the paper warms α and β₃ up over the whole run; here the defaults are 0, which is no warmup.
@@ -353,7 +361,8 @@ class AdEMAMix(Optimizer):
 
 
 class SimplifiedAdEMAMix(Optimizer):
-    r"""AdEMAMix with one slow sum of gradients and the plain gradient in place of the fast mean: Adam's memory.
+    r"""Simplified AdEMAMix replaces the two means of AdEMAMix by one slow sum of gradients and the plain gradient, so
+    it needs no more memory than Adam.
 
     $$m_t = \beta_1 m_{t-1} + g_t, \qquad u_t = \frac{m_t + \alpha g_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
 
@@ -361,7 +370,7 @@ class SimplifiedAdEMAMix(Optimizer):
     ``beta1_warmup`` steps (the authors: the whole run; 0: none) β₁ grows from ``min_beta1``, linearly in $1/\ln\beta$.
 
     Parent: AdEMAMix. Adds: one sum in place of two means.
-    Strength: AdEMAMix at Adam's memory.
+    Strength: It takes much the same steps as AdEMAMix, in Adam's memory.
     Weakness: α must fit the batch size, and the learning rate is on another scale than AdamW's.
     Source: Morwani et al. 2025, "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants",
     https://arxiv.org/abs/2502.02431
@@ -398,7 +407,8 @@ class SimplifiedAdEMAMix(Optimizer):
 
 
 class LaProp(Optimizer):
-    r"""Adam the other way round: first normalise the gradient, then average; β₁ and β₂ may then be chosen freely.
+    r"""LaProp is Adam in the other order: it first normalises the gradient and then averages, so β₁ and β₂ may be
+    chosen independently.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2, \quad
     m_t = \beta_1 m_{t-1} + (1-\beta_1) \frac{g_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}, \quad
@@ -407,8 +417,9 @@ class LaProp(Optimizer):
     The paper writes μ, ν for β₁, β₂.
 
     Parent: Adam. Adds: another order: normalise, then average.
-    Strength: stable at any pair of β, where Adam needs β₁² < β₂.
-    Weakness: a large gradient is cut to size before it is averaged, so momentum knows little of sizes.
+    Strength: It is stable at any pair of β, where Adam needs β₁² < β₂.
+    Weakness: A large gradient is scaled down before it is averaged, so the momentum hardly reflects the sizes of
+    gradients.
     Source: Ziyin, Wang & Ueda 2020, "LaProp: separating momentum and adaptivity in Adam", algorithm 1,
     https://arxiv.org/abs/2002.04839
     Differs: the authors' code keeps the learning rate inside $m$; here it is outside, as in the paper.
@@ -435,7 +446,7 @@ class LaProp(Optimizer):
 
 
 class MARS(Adam):
-    r"""AdamW on a gradient whose noise is reduced by what the gradient changed since the last step.
+    r"""MARS is AdamW on a gradient whose noise is reduced by adding a part of its change since the last step.
 
     $$c_t = g_t + \gamma \frac{\beta_1}{1-\beta_1} (g_t - g_{t-1}), \qquad
     \tilde c_t = c_t / \max(1, \lVert c_t \rVert), \qquad u_t = u^{\text{Adam}}(\tilde c_t)$$
@@ -445,8 +456,8 @@ class MARS(Adam):
     $g_0 = 0$, as the authors' code does, which leaves vectors to AdamW.
 
     Parent: AdamW. Adds: variance reduction by the gradient's last change, and a clip.
-    Strength: lower loss than AdamW for the same tokens in the authors' runs on GPT-2.
-    Weakness: one more state; the change between two batches is mostly noise where batches are small.
+    Strength: In the authors' runs on GPT-2 its loss is lower than AdamW's for the same tokens.
+    Weakness: It keeps one more state, and where batches are small the change between two of them is mostly noise.
     Source: Yuan et al. 2024, "MARS: unleashing the power of variance reduction for training large models", algorithm 2
     (AdamW), https://arxiv.org/abs/2411.10438
     Differs: the approximate form of the paper, whose $g_{t-1}$ is the gradient of the last batch. The authors' code
@@ -473,15 +484,16 @@ class MARS(Adam):
 
 
 class Grams(Adam):
-    r"""How far from Adam, which way from the gradient: momentum sets a step's length alone.
+    r"""Grams takes the length of a step from Adam and its direction from the newest gradient, so momentum decides the
+    length alone.
 
     $$u_t = \operatorname{sign}(g_t)\,\lvert u^{\text{Adam}}_t \rvert$$
 
     Weight decay is decoupled.
 
     Parent: AdamW. Adds: the sign of the new gradient on the length of Adam's step.
-    Strength: never moves against the newest gradient.
-    Weakness: that is also its noise: no averaging of directions, so it wants large batches.
+    Strength: It never moves against the newest gradient.
+    Weakness: The direction is not averaged, so it has all the noise of the newest gradient and needs large batches.
     Source: Cao et al. 2024, "Grams: gradient descent with adaptive momentum scaling", algorithm 1,
     https://arxiv.org/abs/2412.17107
     """
@@ -497,7 +509,8 @@ class Grams(Adam):
 
 
 class AdaMod(Adam):
-    r"""Adam whose step size for each weight is at most its own long running mean: no long steps at the start.
+    r"""AdaMod is Adam whose step size for each weight is at most its own long running mean, so there are no long steps
+    at the start.
 
     $$\eta_t = \frac{\gamma}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}, \quad
     s_t = \beta_3 s_{t-1} + (1-\beta_3)\,\eta_t, \quad \gamma u_t = \min(\eta_t, s_t)\,\frac{m_t}{1-\beta_1^t}$$
@@ -506,8 +519,8 @@ class AdaMod(Adam):
     1/(1 − β₃) steps.
 
     Parent: Adam. Adds: a bound of each step size by its running mean.
-    Strength: no warm-up to plan; rides out sudden long step sizes.
-    Weakness: one state more; slow where gradients shrink for good.
+    Strength: It needs no warmup, and it is not disturbed by step sizes that suddenly become long.
+    Weakness: It keeps one more state, and it is slow where gradients become small and stay so.
     Source: Ding et al. 2019, "An adaptive and momental bound method for stochastic learning", algorithm 1,
     https://arxiv.org/abs/1910.12249
     Differs: the authors' code has $1-\beta_1^t$ within $\eta_t$ and adds ε before $v_t$ is corrected; here both are as

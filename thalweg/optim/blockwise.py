@@ -13,15 +13,16 @@ from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 class NovoGrad(Optimizer):
-    r"""Momentum of gradients that are each divided by a running norm of their layer's: one second moment a tensor.
+    r"""NovoGrad is momentum on gradients that are each divided by a running norm of their layer, so it keeps one second
+    moment a tensor.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\lVert g_t \rVert^2, \quad
     m_t = \beta_1 m_{t-1} + \Bigl(\frac{g_t}{\sqrt{v_t} + \epsilon} + \lambda p\Bigr), \quad u_t = m_t$$
 
     The first step takes $v_1 = \lVert g_1 \rVert^2$. ``averaged=True`` weighs the new term with $1-\beta_1$.
     Parent: Adam. Adds: a second moment for each tensor, decay within the momentum.
-    Strength: half of Adam's memory; robust to the learning rate and its warm-up.
-    Weakness: weights within a layer share a step size, so rare features learn slowly.
+    Strength: It needs half of Adam's memory, and it is not sensitive to the learning rate and its warmup.
+    Weakness: All weights of a layer share a step size, so rare features learn slowly.
     Source: Ginsburg et al. 2019, "Stochastic gradient methods with layer-wise adaptive moments", algorithm 1,
     https://arxiv.org/abs/1905.11286
     """
@@ -50,7 +51,8 @@ class NovoGrad(Optimizer):
 
 
 class AdamMini(AdamW):
-    r"""AdamW with one second moment for each row: half of its memory, and much the same steps.
+    r"""Adam-mini is AdamW with one second moment for each row, so it needs half of the memory and takes much the same
+    steps.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,\overline{g_t^2}^{\,\text{row}}, \qquad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
@@ -58,8 +60,8 @@ class AdamMini(AdamW):
     A row is a slice along the first dimension: an output neuron, a token of an embedding; a vector is one.
 
     Parent: AdamW. Adds: a mean of the second moment over each block of weights.
-    Strength: AdamW's quality on transformers with half of its state.
-    Weakness: weights of a row share a step size, which suits blocks of like curvature only.
+    Strength: It reaches the quality of AdamW on transformers with half of the state.
+    Weakness: All weights of a row share a step size, which suits only blocks whose weights have similar curvature.
     Source: Zhang et al. 2024, "Adam-mini", algorithm 1, https://arxiv.org/abs/2406.16793
     Differs: the paper takes the rows of an attention head's queries and keys together; here each row is a block of its
     own, so that no names of layers are needed.
@@ -89,7 +91,8 @@ def expected_scale(ps: list[Tensor], scale: float | None) -> list[float]:
 
 
 class Amos(Optimizer):
-    r"""Steps and decay that both go by the scale that weights are expected to reach, and both die down by themselves.
+    r"""Amos sets both the steps and the decay by the scale that the weights are expected to reach, and both become
+    smaller by themselves.
 
     $$\gamma_t = c_t\,\xi^2\,\frac{\overline{g_t^2}}{\hat v_t}, \quad
     \Delta_t = d_t\Bigl(\xi\eta\,\frac{g_t}{\sqrt{\hat v_t}} + \tfrac12\gamma_t\,p\Bigr), \quad
@@ -99,8 +102,8 @@ class Amos(Optimizer):
     ξ is ``lr``, constant: the factors c and d are the schedule. v and b are kept for each row (output unit). η is
     ``scale``, by default 1/√(fan-in) for matrices and kernels, ½ for vectors; give embeddings a group with √(2/width).
     Parent: Adam. Adds: weight decay and learning-rate decay that follow from the model's own scale.
-    Strength: no schedule and no weight decay to tune; state of one number a row.
-    Weakness: needs a fair guess of each weight's scale; little known beyond language models.
+    Strength: It has no schedule and no weight decay to tune, and its state is two numbers a row.
+    Weakness: It needs a fair guess of the scale of each weight, and little is known of it beyond language models.
     Source: Tian & Parikh 2022, "Amos", algorithm 1, https://arxiv.org/abs/2210.11693
     Differs: the paper asks for the expected scale η of every weight; here the scale of a matrix is 1/√(fan-in) and that
     of a vector ½ unless ``scale`` says otherwise.

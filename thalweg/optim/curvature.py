@@ -170,7 +170,8 @@ class Hutchinson(Curvature):
 
 
 class AdaHessian(Hutchinson):
-    r"""Adam whose squares are those of the curvature, not of the gradient: a step is long where the valley is flat.
+    r"""AdaHessian is Adam that takes its squares from the curvature instead of the gradient, so its steps are long
+    where the valley is flat.
 
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) \bar D_t^2, \quad
     u_t = \frac{m_t / (1-\beta_1^t)}{\bigl(v_t / (1-\beta_2^t)\bigr)^{k/2} + \epsilon}$$
@@ -180,8 +181,8 @@ class AdaHessian(Hutchinson):
     decoupled. Call ``optimizer.update_hessian(loss)`` before ``loss.backward()`` at each step, or every few of them.
 
     Parent: Adam. Adds: an estimate of the Hessian's diagonal in place of the gradient.
-    Strength: rescaling a weight does not change its path, so that one learning rate serves all layers.
-    Weakness: two more backward passes for each estimate, which not every layer can give.
+    Strength: Rescaling a weight does not change its path, so one learning rate serves all layers.
+    Weakness: Each estimate of the curvature costs two more backward passes, which not every layer supports.
     Source: Yao et al. 2021, "ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning", algorithm 1, eq. 10,
     https://arxiv.org/abs/2006.00719
     Differs: the paper has no ε, the authors' code has. Their code averages $\lvert D \rvert$ (``absolute``); the two
@@ -244,7 +245,8 @@ class Sophia(Curvature):
 
 
 class SophiaH(Sophia, Hutchinson):
-    r"""Momentum over curvature, no weight moving further than lr: a Newton step where trust is due, else a sign.
+    r"""SophiaH divides momentum by curvature, and no weight moves further than lr: the step is Newton's where the
+    curvature is large enough, and otherwise a sign.
 
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad h_t = \beta_2 h_{t-k} + (1-\beta_2) \hat D_t, \quad
     u_t = \operatorname{clip}\Bigl(\frac{m_t}{\max(\gamma h_t, \epsilon)}, 1\Bigr)$$
@@ -254,8 +256,9 @@ class SophiaH(Sophia, Hutchinson):
     curvature is not positive the step is lr. γ is to be such that a tenth to a half of the elements are not clipped.
 
     Parent: Signum. Adds: curvature, wherever it is large enough to matter.
-    Strength: a spike or a saddle moves no weight further than lr; the estimate costs a few per cent.
-    Weakness: γ and the interval of estimates are further numbers to tune; a Hessian-vector product must be there.
+    Strength: A spike or a saddle point moves no weight further than lr, and the estimate costs a few per cent.
+    Weakness: γ and the interval between estimates are further numbers to tune, and the model must allow Hessian-vector
+    products.
     Source: Liu et al. 2023, "Sophia: A Scalable Stochastic Second-order Optimizer for Language Model Pre-training",
     algorithms 1 and 3, https://arxiv.org/abs/2305.14342
     """
@@ -264,7 +267,8 @@ class SophiaH(Sophia, Hutchinson):
 
 
 class SophiaG(Sophia):
-    r"""Sophia with a curvature that is never negative: squares of gradients for labels that the model itself draws.
+    r"""SophiaG is Sophia with a curvature that is never negative: the squares of gradients for labels that the model
+    itself draws.
 
     $$\hat D_t = B\, \hat g \odot \hat g, \quad \hat g = \nabla \frac1B \sum_{b=1}^B
     \ell\bigl(f(p, x_b), \hat y_b\bigr), \quad \hat y_b \sim \operatorname{softmax} f(p, x_b)$$
@@ -274,8 +278,8 @@ class SophiaG(Sophia):
     steps will do.
 
     Parent: SophiaH. Adds: the Gauss-Newton-Bartlett estimate.
-    Strength: needs first derivatives only, and its curvature is never negative.
-    Weakness: for a loss that is the likelihood of a distribution to draw from.
+    Strength: It needs first derivatives only, and its curvature is never negative.
+    Weakness: It works only with a loss that is the likelihood of a distribution from which one can draw.
     Source: Liu et al. 2023, "Sophia: A Scalable Stochastic Second-order Optimizer for Language Model Pre-training",
     algorithms 2 and 3, https://arxiv.org/abs/2305.14342
     Differs: the authors' code has the batch size B in the step, where here it is in the estimate, and calls γ ρ.

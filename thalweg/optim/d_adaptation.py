@@ -45,7 +45,8 @@ class DAdaptation(Optimizer):
 
 
 class DAdaptSGD(DAdaptation):
-    r"""SGD whose step is as long as the solution is, by all gradients so far, at least away.
+    r"""DAdaptSGD is SGD that sets the length of its step from a lower bound of the distance to the solution, found from
+    all gradients so far.
 
     $$\lambda_t = \frac{\gamma_t d_t}{\lVert g_1 \rVert}, \quad s_t = s_{t-1} + \lambda_t g_t, \quad
     b_t = \beta b_{t-1} + \lambda_t g_t, \quad p \leftarrow p - (1-\beta)\,b_t$$
@@ -55,8 +56,8 @@ class DAdaptSGD(DAdaptation):
     Norms and products are over all parameters; γ is ``lr``, ρ ``growth_rate``.
 
     Parent: SGD. Adds: a learning rate from the gradients.
-    Strength: no learning rate to find; close to a tuned one where SGD serves.
-    Weakness: sums over all parameters; d never shrinks, so one bad batch may spoil it.
+    Strength: There is no learning rate to find; where SGD is suitable, it comes close to a tuned one.
+    Weakness: It sums over all parameters, and its estimate d never becomes smaller, so one bad batch may spoil a run.
     Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", SGD with D-Adaptation, as the
     authors' code, https://arxiv.org/abs/2301.07733
     Differs: the paper's momentum is a mean of p and $z = x_0 - s$; it moves p in the same way. Weight decay is in the
@@ -92,7 +93,8 @@ class DAdaptSGD(DAdaptation):
 
 
 class DAdaptAdam(DAdaptation):
-    r"""Adam whose learning rate is as large as the solution is, by all gradients so far, at least away.
+    r"""DAdaptAdam is Adam that uses as its learning rate a lower bound of the distance to the solution, found from all
+    gradients so far.
 
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1)\,\gamma_t d_t g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2, \quad
     p \leftarrow p - \frac{m_t}{\sqrt{v_t} + \epsilon}$$
@@ -106,8 +108,9 @@ class DAdaptAdam(DAdaptation):
     calls decouple.
 
     Parent: Adam. Adds: a learning rate from the gradients.
-    Strength: no learning rate to find; a schedule from 1 to 0 is all.
-    Weakness: three states; d is slow to grow where gradients are noisy, and never shrinks; Prodigy improves on it.
+    Strength: There is no learning rate to find; a schedule from 1 to 0 is enough.
+    Weakness: It keeps three states; where gradients are noisy its estimate d grows slowly, and d never becomes smaller.
+    Prodigy improves on it.
     Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", Adam with D-Adaptation, as the
     authors' code, https://arxiv.org/abs/2301.07733
     Differs: the paper has $v_t$ in r; here $v_{t-1}$, as in the authors' code. Their layer_scale is left out: give
@@ -147,7 +150,8 @@ class DAdaptAdam(DAdaptation):
 
 
 class Prodigy(DAdaptation):
-    r"""Adam with D-Adaptation that weighs late gradients more, so that its estimate of the distance grows sooner.
+    r"""Prodigy is Adam with D-Adaptation that gives later gradients more weight, so its estimate of the distance grows
+    sooner.
 
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1)\,d_t g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2)\,d_t^2 g_t^2, \quad
     p \leftarrow p - \gamma_t d_t \frac{m_t}{\sqrt{v_t} + d_t\,\epsilon}$$
@@ -160,8 +164,10 @@ class Prodigy(DAdaptation):
     ``safeguard_warmup`` leaves γ out of s. ``decoupled_weight_decay`` is what the authors' code calls decouple.
 
     Parent: DAdaptAdam. Adds: weights of d², and the distance gone instead of s.
-    Strength: no learning rate to find, near tuned Adam in many trials; c = 0.5 or 2 is what to tune, if anything.
-    Weakness: four states; in 16 bits the first steps vanish, unless rounding is stochastic or a master is kept.
+    Strength: There is no learning rate to find, and in many trials it is near tuned Adam; if anything is tuned, it is c
+    = 0.5 or 2.
+    Weakness: It keeps four states; with parameters in 16 bits the first steps vanish, unless rounding is stochastic or
+    a master is kept.
     Source: Mishchenko & Defazio 2024, "Prodigy: an expeditiously adaptive parameter-free learner", Adam version,
     https://arxiv.org/abs/2306.06101
     Differs: r and s are kept over $d_0$, as in the authors' code. That code has the new d beside ε, where here it is

@@ -15,7 +15,8 @@ GONE = ops.Total("gone")
 
 
 class DoG(Optimizer):
-    r"""SGD whose learning rate is the largest distance from the start so far, over the root of all squared gradients.
+    r"""DoG is SGD whose learning rate is the largest distance from the start so far, divided by the root of the sum of
+    all squared gradients.
 
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
     G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
@@ -24,8 +25,10 @@ class DoG(Optimizer):
     (:class:`thalweg.EMA`): the authors call that crucial.
 
     Parent: SGD. Adds: a learning rate from distance and gradients.
-    Strength: no learning rate to find; stable, and by theory nearly as good as the best constant one.
-    Weakness: one rate for all weights, so transformers want LDoG; needs the mean; a start that is never forgotten.
+    Strength: There is no learning rate to find; it is stable, and in theory nearly as good as the best constant
+    learning rate.
+    Weakness: All weights share one learning rate, so LDoG is better for transformers. The mean of the weights must be
+    kept for evaluation, and the start is never forgotten.
     Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", eq. DoG,
     https://arxiv.org/abs/2302.12022
     Differs: norms are over all parameters, as in the paper; the authors' code takes those of each group.
@@ -55,7 +58,7 @@ class DoG(Optimizer):
 
 
 class LDoG(Optimizer):
-    r"""DoG for each tensor by itself: its own distance from its own start, over its own gradients.
+    r"""LDoG applies DoG to each tensor by itself, with the tensor's own distance from its start and its own gradients.
 
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
     G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
@@ -64,8 +67,8 @@ class LDoG(Optimizer):
     (:class:`thalweg.EMA`).
 
     Parent: DoG. Adds: a rate for each tensor.
-    Strength: no learning rate to find, in transformers too, where the authors find it near tuned Adam.
-    Weakness: less stable than DoG, and without its theory; needs the mean.
+    Strength: There is no learning rate to find, in transformers too, where the authors find it near tuned Adam.
+    Weakness: It is less stable than DoG and lacks its theory, and the mean of the weights must be kept for evaluation.
     Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", section 4.1
     (L-DoG), https://arxiv.org/abs/2302.12022
     """
@@ -90,7 +93,8 @@ class LDoG(Optimizer):
 
 
 class DoWG(Optimizer):
-    r"""DoG with gradients weighted by the distance at which they were met: the early ones, near the start, count less.
+    r"""DoWG is DoG that weighs each gradient by the square of the largest distance from the start until then, so the
+    early gradients count less.
 
     $$\bar r_t^2 = \max(\bar r_{t-1}^2, \lVert p - x_0 \rVert^2), \quad \bar r_0^2 = \epsilon, \quad
     v_t = v_{t-1} + \bar r_t^2 \lVert g_t \rVert^2, \quad u_t = \frac{\bar r_t^2}{\sqrt{v_t}}\,g_t$$
@@ -98,8 +102,8 @@ class DoWG(Optimizer):
     Norms are over all parameters.
 
     Parent: DoG. Adds: weights of r̄², by which steps grow sooner.
-    Strength: no learning rate to find; adapts by theory to smooth and nonsmooth problems alike.
-    Weakness: one rate for all weights; goes to the edge of stability.
+    Strength: There is no learning rate to find, and in theory it adapts to smooth and nonsmooth losses alike.
+    Weakness: All weights share one learning rate, and it goes to the edge of stability.
     Source: Khaled et al. 2023, "DoWG unleashed: an efficient universal parameter-free gradient descent method",
     algorithm 1, https://arxiv.org/abs/2305.16284
     Differs: ε is a squared distance and nothing else, as in the paper; the authors' code also adds it to $\sqrt{v_t}$.

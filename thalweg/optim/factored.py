@@ -119,8 +119,8 @@ class Adafactor(_Factored):
     dimensions are factored.
 
     Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
-    Strength: it keeps only m + n numbers for an m × n matrix.
-    Weakness: it is often a little behind AdamW at equal steps, and its own rule for the step size acts next to a
+    Strength: It keeps only m + n numbers for an m × n matrix.
+    Weakness: It is often a little behind AdamW at equal steps, and its own rule for the step size acts on top of a
     schedule.
     Source: Shazeer & Stern 2018, "Adafactor", algorithms 4 and 5, https://arxiv.org/abs/1804.04235
     Differs: as in torch, ε₁ bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
@@ -166,7 +166,8 @@ class Adafactor(_Factored):
 
 
 class CAME(_Factored):
-    r"""Adafactor's update averaged, and divided by how far updates stray from their average: sure where they agree.
+    r"""CAME averages Adafactor's updates, and divides them by how far they stray from that average, so it takes long
+    steps where they agree.
 
     $$\hat u_t = \frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)}, \quad m_t = \beta_1 m_{t-1} + (1-\beta_1)\hat u_t, \quad
     S_t = \text{factored mean, by } \beta_3, \text{ of } (\hat u_t - m_t)^2 + \epsilon_2, \quad u_t = m_t / \sqrt{S_t}$$
@@ -174,8 +175,8 @@ class CAME(_Factored):
     $U_t = g / \sqrt{V_t}$, with $V_t$ the factored mean, by β₂, of $g^2 + \epsilon_1$. For what is no matrix S is 1, as
     in the authors' code. Decay is decoupled.
     Parent: Adafactor. Adds: a mean of updates, and a factored second moment of their deviation from it.
-    Strength: near AdamW's quality with one full state instead of two.
-    Weakness: five hyperparameters; two factored moments cost passes over memory.
+    Strength: It comes close to AdamW with one full state instead of two.
+    Weakness: It has five hyperparameters, and its two factored moments cost more passes over memory.
     Source: Luo et al. 2023, "CAME", algorithm 2, https://arxiv.org/abs/2307.02047
     Differs: for vectors S is 1, as in the authors' code; the paper speaks of matrices alone.
     """
@@ -236,7 +237,7 @@ def cover(gs: list[Tensor], covers: list[Tensor], beta: float) -> list[Any]:
 
 
 class SM3(_Factored):
-    r"""Adagrad whose sums are kept for whole rows and columns, each the largest of what it covers.
+    r"""SM3 is Adagrad that keeps its sums for whole rows and columns; each is the largest of the sums that it covers.
 
     $$\nu_t(i) = \min_{r:\,i \in S_r} \mu_{t-1}(r) + g_t(i)^2, \quad \mu_t(r) = \max_{i \in S_r} \nu_t(i), \quad
     u_t = m_t, \; m_t = \beta_1 m_{t-1} + (1-\beta_1)\,g_t/\sqrt{\nu_t}$$
@@ -245,8 +246,8 @@ class SM3(_Factored):
     moves. ``beta2`` above 0 keeps running means in place of sums. This is SM3-II, the tighter of the two bounds.
 
     Parent: Adagrad. Adds: sums over covers of slices, in place of one an element.
-    Strength: state of m + n numbers for an m × n matrix, with Adagrad's guarantee.
-    Weakness: sums only grow, as in Adagrad: it needs a large, warmed-up learning rate.
+    Strength: It keeps m + n numbers for an m × n matrix, with Adagrad's guarantee.
+    Weakness: As in Adagrad the sums only grow, so it needs a large learning rate with warmup.
     Source: Anil et al. 2019, "Memory-efficient adaptive optimization", SM3-II, https://arxiv.org/abs/1901.11150
     Differs: ``beta2`` above 0, running means in place of sums, is not in the paper.
     """

@@ -16,7 +16,8 @@ ELEMENTS = ops.Total("elements", r"\sum_{{\text{{all}}}} {0}")
 
 
 class Adai(Optimizer):
-    r"""SGD with momentum whose inertia differs: little where gradients are large against the others, much elsewhere.
+    r"""Adai is SGD with momentum that differs between weights: it is low where gradients are large compared with those
+    of other weights, and high elsewhere.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2, \quad \hat v_t = \frac{v_t}{1-\beta_2^t}, \quad
     \mu_t = \operatorname{clamp}\Bigl(1 - \beta_0 \frac{\hat v_t}{\operatorname{mean} \hat v_t}, 0, 1 - \epsilon\Bigr)$$
@@ -27,8 +28,8 @@ class Adai(Optimizer):
     learning rate that suits SGD with momentum 0.9 is here 10 times as large.
 
     Parent: SGD with momentum. Adds: a momentum for each weight, by its mean square against that of all.
-    Strength: step sizes are SGD's, and so are the minima; it leaves saddle points faster.
-    Weakness: every step waits for a sum over all weights, so updates cannot be fused into backward.
+    Strength: Its step sizes are those of SGD, and so are the minima that it finds; it leaves saddle points faster.
+    Weakness: Every step waits for a sum over all weights, so updates cannot be fused into backward.
     Source: Xie et al. 2022, "Adaptive inertia: disentangling the effects of adaptive learning rate and momentum",
     algorithm 2, https://arxiv.org/abs/2006.15815
     Differs: $1 - \prod \mu$ is kept as a mean of ones, which rounding cannot bring to 0; in exact arithmetic it is the
@@ -60,7 +61,8 @@ class Adai(Optimizer):
 
 
 class AccSGD(Optimizer):
-    r"""Two walks at once: short steps, and steps κ times as long that are averaged over a long time; then their mean.
+    r"""AccSGD walks twice at once: with short steps, and with steps κ times as long whose result is averaged over a
+    long time. The parameter is a weighted mean of the two walks.
 
     $$\alpha = 1 - \frac{c^2\xi}{\kappa}, \quad
     w_t = \alpha w_{t-1} + (1-\alpha)\Bigl(p - \frac{\gamma\kappa}{c} g_t\Bigr), \quad
@@ -69,8 +71,9 @@ class AccSGD(Optimizer):
     c is ``small_const``. $w_0 = p$. κ = ξ = c = 1 is SGD. The paper wants $\xi \le \sqrt\kappa$.
 
     Parent: SGD. Adds: a second, slow walk with long steps, and a pull toward it.
-    Strength: faster than SGD in theory where momentum is not: with noisy gradients of an ill-conditioned loss.
-    Weakness: two numbers more to tune; with deep networks and small batches little is left of the gain.
+    Strength: It is provably faster than SGD where momentum is not: with noisy gradients of an ill-conditioned quadratic
+    loss.
+    Weakness: It has two more numbers to tune, and with deep networks and small batches it gains little.
     Source: Kidambi et al. 2018, "On the insufficiency of existing momentum schemes for stochastic optimization",
     algorithm 1, https://arxiv.org/abs/1803.05591
     Differs: where the learning rate is 0 nothing moves; in the paper p would still go towards w.

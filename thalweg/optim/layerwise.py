@@ -12,7 +12,8 @@ from thalweg.rule import Optimizer, hyper, ops, state
 
 
 class LARS(Optimizer):
-    r"""Momentum of gradients that are each scaled to a share η of their tensor's norm: no layer outruns another.
+    r"""LARS is momentum on gradients that are each scaled to a share η of the norm of their tensor, so no layer moves
+    much faster than another.
 
     $$b_t = \mu b_{t-1} + \eta\,\frac{\lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon}
     \,(g + \lambda p), \qquad u_t = b_t$$
@@ -20,8 +21,8 @@ class LARS(Optimizer):
     The factor is 1 where a norm is 0. Norms and biases are usually left out by a group with ``trust_coefficient=None``.
 
     Parent: Momentum. Adds: a step for each layer in proportion to its norm.
-    Strength: trains convolutional networks at batches of tens of thousands.
-    Weakness: of little use at usual batch sizes and on transformers; needs warmup.
+    Strength: It trains convolutional networks at batches of tens of thousands.
+    Weakness: It is of little use at usual batch sizes and on transformers, and it needs warmup.
     Source: You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks", algorithm 1,
     https://arxiv.org/abs/1708.03888
     Differs: in the paper the learning rate is inside the buffer, which gives another path where it changes; here it is
@@ -53,7 +54,7 @@ class LARS(Optimizer):
 
 
 class LAMB(Adam):
-    r"""Adam whose step, with its decay, is scaled to the norm of each tensor.
+    r"""LAMB is Adam whose step, with its decay, is scaled to the norm of each tensor.
 
     $$r_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda p, \qquad
     u_t = \frac{\lVert p \rVert}{\lVert r_t \rVert}\,r_t$$
@@ -61,8 +62,8 @@ class LAMB(Adam):
     The ratio is 1 where a norm is 0, is taken at every λ, and nothing is clipped before.
 
     Parent: AdamW. Adds: a step for each layer in proportion to its norm, as LARS.
-    Strength: trained BERT at a batch of 32,000 without loss of quality.
-    Weakness: at usual batch sizes seldom better than AdamW; small layers move little.
+    Strength: It trained BERT at a batch of 32,000 without loss of quality.
+    Weakness: At usual batch sizes it is seldom better than AdamW, and layers of small norm move little.
     Source: You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes", algorithm 2,
     https://arxiv.org/abs/1904.00962
     Differs: the paper allows any function φ of the norm of a tensor; here φ is the norm itself. Nothing is clipped
@@ -76,15 +77,16 @@ class LAMB(Adam):
 
 
 class Fromage(Optimizer):
-    r"""The gradient in the size of its tensor: each layer changes by the same share, and is shrunk to stay bounded.
+    r"""Fromage scales the gradient to the norm of its tensor, so each layer changes by the same share. It then shrinks
+    each tensor a little, which keeps it bounded.
 
     $$p \leftarrow \frac{1}{\sqrt{1+\gamma^2}}\Bigl(p - \gamma \frac{\lVert p \rVert}{\lVert g \rVert}\,g\Bigr)$$
 
     γ is the learning rate, 0.01 in most of the paper.
 
     Parent: SGD. Adds: a step for each layer in the size of the layer, with no momentum.
-    Strength: one learning rate that holds from network to network; no state.
-    Weakness: noise is not averaged; a layer that starts at or near zero stays small.
+    Strength: One learning rate holds from network to network, and there is no state.
+    Weakness: Noise is not averaged, and a layer that starts at or near zero stays small.
     Source: Bernstein et al. 2020, "On the distance between two neural networks and the stability of learning",
     algorithm 1, https://arxiv.org/abs/2002.03432
     Differs: where a norm is 0, which the paper leaves open, g is taken as it is, as in the authors' code. That code's

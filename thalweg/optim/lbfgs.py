@@ -118,7 +118,8 @@ def _without_hooks(step: Any) -> Any:
 
 
 class LBFGS(Mended):
-    r"""Newton's method with a Hessian estimated from how the gradient changed in the last steps: for full batches.
+    r"""L-BFGS is Newton's method with a Hessian estimated from how the gradient changed in the last steps. It is meant
+    for full batches.
 
     $$d_k = -H_k g_k, \quad H_{k+1} = (I - \rho s y^\top) H_k (I - \rho y s^\top) + \rho s s^\top, \quad
     s = p_{k+1} - p_k, \; y = g_{k+1} - g_k, \; \rho = \frac{1}{y^\top s}$$
@@ -129,8 +130,9 @@ class LBFGS(Mended):
     in addition, it can be copied and pickled. One group, no weight decay: put that into the loss.
 
     Parent: none. Adds: curvature from differences of gradients, without a second derivative.
-    Strength: on smooth losses without noise nothing here needs fewer evaluations.
-    Weakness: the noise of small batches ruins the differences; memory for 2·history_size copies of the parameters.
+    Strength: On smooth losses without noise no other optimizer here needs fewer evaluations.
+    Weakness: The noise of small batches spoils the differences of gradients, and it keeps 2·history_size copies of the
+    parameters.
     Source: Liu & Nocedal 1989, "On the limited memory BFGS method for large scale optimization", algorithm 2.1,
     https://doi.org/10.1007/BF01589116; Nocedal & Wright 2006, algorithms 3.5 and 3.6 (line search)
     Differs: as in torch, the step along $d$ is ``lr`` unless ``line_search_fn`` is given; Liu & Nocedal search along

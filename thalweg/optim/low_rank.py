@@ -122,7 +122,8 @@ def in_own_subspace(
 
 
 class GaLore(_LowRank):
-    r"""AdamW of the gradient's projection on its own leading singular vectors, which are found again every T steps.
+    r"""GaLore is AdamW on the gradient's projection onto its own leading singular vectors, which are computed again
+    every T steps.
 
     $$R_t = G_t Q, \quad N_t = \mathrm{Adam}(R_t), \quad u_t = \alpha N_t Q^\top$$
 
@@ -130,8 +131,9 @@ class GaLore(_LowRank):
     (n × r) are the first r right singular vectors of the gradient at the last multiple of T, the largest entry of each
     positive. Moments go on from one subspace to the next.
     Parent: AdamW. Adds: a projection of each matrix's gradient to rank r.
-    Strength: Adam's states in r/n of the memory, with full-rank weights.
-    Weakness: a singular value decomposition every T steps; what lies outside of the subspace is not learned meanwhile.
+    Strength: Adam's states take r/n of the memory, while the weights have full rank.
+    Weakness: It computes a singular value decomposition every T steps, and what lies outside the subspace is not
+    learned in between.
     Source: Zhao et al. 2024, "GaLore", algorithm 2, https://arxiv.org/abs/2403.03507
     Differs: singular vectors are known up to their sign; here the largest entry of each is positive, so that a run can
     be repeated. Moments go on from one subspace to the next, as in the authors' code.
@@ -189,7 +191,8 @@ def _by_channel(x: Tensor, like: Tensor) -> ops.OuterProduct:
 
 
 class APOLLO(_LowRank):
-    r"""The gradient itself, each channel scaled as Adam would scale it, which a random projection suffices to tell.
+    r"""APOLLO scales each channel of the gradient by the factor that Adam would use, and it estimates that factor from
+    a random projection.
 
     $$R_t = G_t P, \quad N_t = \mathrm{Adam}(R_t), \quad s_i = \frac{\lVert N_t[i,:] \rVert}{\lVert R_t[i,:] \rVert},
     \quad u_t = \alpha\,\mathrm{diag}(s)\,G_t$$
@@ -199,8 +202,9 @@ class APOLLO(_LowRank):
     ``scale_type="tensor"`` takes one s for all: with ``rank=1`` and ``scale=128 ** 0.5`` that is APOLLO-Mini. ‖u‖ grows
     by at most γ = 1.01 a step.
     Parent: AdamW. Adds: channel-wise step sizes, estimated in a random subspace.
-    Strength: nearly SGD's memory, nearly AdamW's quality on language models; no singular value decomposition.
-    Weakness: noisy step sizes at low ranks; of little use where layers are not matrices.
+    Strength: It needs nearly as little memory as SGD, comes close to AdamW on language models, and computes no singular
+    value decomposition.
+    Weakness: The step sizes are noisy at low ranks, and it is of little use where layers are not matrices.
     Source: Zhu et al. 2024, "APOLLO", algorithm 1, https://arxiv.org/abs/2412.05270
     """
 

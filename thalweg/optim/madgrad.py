@@ -11,7 +11,8 @@ from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 class MADGRAD(Optimizer):
-    r"""Adagrad by dual averaging: from the start, along the sum of all gradients over a cube root; then averaged.
+    r"""MADGRAD is Adagrad by dual averaging: a point is reached from the start along the weighted sum of all gradients,
+    divided by a cube root, and then averaged.
 
     $$\lambda_t = \gamma\sqrt t, \quad s_t = s_{t-1} + \lambda_t g_t, \quad v_t = v_{t-1} + \lambda_t g_t^2, \quad
     z_t = x_0 - \frac{s_t}{\sqrt[3]{v_t} + \epsilon}, \quad p \leftarrow (1-c)\,p + c\,z_t$$
@@ -20,8 +21,8 @@ class MADGRAD(Optimizer):
     Little weight decay is needed; it is coupled unless ``decoupled_weight_decay``.
 
     Parent: Adagrad. Adds: dual averaging, weights that grow with √t, a cube root, momentum by averaging.
-    Strength: as good as SGD in vision and as Adam elsewhere, in the authors' trials; late steps do not vanish.
-    Weakness: a learning rate of its own to find; three states; a start that is never forgotten.
+    Strength: In the authors' trials it is as good as SGD on images and as Adam elsewhere; late steps do not vanish.
+    Weakness: Its learning rate is on a scale of its own, it keeps three states, and it never forgets its start.
     Source: Defazio & Jelassi 2021, "Adaptivity without compromise: a momentumized, adaptive, dual averaged gradient
     method for stochastic optimization", algorithm 1, https://arxiv.org/abs/2101.11075
     Differs: the authors' code adds ε to the learning rate. Where the learning rate is 0 nothing moves; in the paper p

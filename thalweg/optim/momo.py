@@ -111,7 +111,8 @@ class Modelled(Optimizer):
 
 
 class MoMo(Modelled):
-    r"""Momentum whose step is as long as needed to bring a model of the loss down to its floor, and lr at most.
+    r"""MoMo is momentum whose step is just long enough to bring a model of the loss down to its lower bound, and never
+    longer than lr allows.
 
     $$\bar f_k = \beta \bar f_{k-1} + (1-\beta) f_k, \; d_k = \beta d_{k-1} + (1-\beta) g_k, \;
     \Gamma_k = \beta \Gamma_{k-1} + (1-\beta) \langle g_k, p_k \rangle$$
@@ -123,8 +124,8 @@ class MoMo(Modelled):
     ``no_prox`` decays by $1-\gamma\lambda$. Give the loss: ``optimizer.step(loss=loss)``, or ``step(closure)``.
 
     Parent: Momentum. Adds: Polyak's step size, for momentum.
-    Strength: a learning rate ten times too large does no harm.
-    Weakness: reads the loss at every step, which waits for the device; sums over all parameters.
+    Strength: A learning rate that is ten times too large does no harm.
+    Weakness: It reads the loss at every step, which waits for the device, and it sums over all parameters.
     Source: Schaipp et al. 2024, "MoMo: Momentum Models for Adaptive Learning Rates", algorithm 1,
     https://arxiv.org/abs/2305.07583
     """
@@ -148,7 +149,8 @@ class MoMo(Modelled):
 
 
 class MoMoAdam(Modelled):
-    r"""Adam whose step is as long as needed to bring a model of the loss down to its floor, and lr at most.
+    r"""MoMoAdam is Adam whose step is just long enough to bring a model of the loss down to its lower bound, and never
+    longer than lr allows.
 
     $$D_k = \sqrt{v_k / (1-\beta_2^k)} + \epsilon, \quad \rho_k = 1 - \beta_1^k, \quad
     \tau_k = \min\Bigl(\frac{\gamma}{\rho_k},\; \frac{(\bar f_k + \langle d_k, p_k \rangle - \Gamma_k - \rho_k f_*)_+}
@@ -159,8 +161,8 @@ class MoMoAdam(Modelled):
     ``optimizer.step(loss=loss)``, or ``step(closure)``.
 
     Parent: Adam. Adds: MoMo's step size.
-    Strength: a learning rate ten times too large does no harm; without the cut it is Adam.
-    Weakness: reads the loss at every step, which waits for the device; sums over all parameters.
+    Strength: A learning rate that is ten times too large does no harm; where the step is not shortened, it is Adam.
+    Weakness: It reads the loss at every step, which waits for the device, and it sums over all parameters.
     Source: Schaipp et al. 2024, "MoMo: Momentum Models for Adaptive Learning Rates" (MoMo-Adam),
     https://arxiv.org/abs/2305.07583
     """

@@ -66,8 +66,8 @@ class Muon(Routed):
         sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
 
     Parent: Momentum. Adds: the orthogonal factor of a layer's momentum matrix in its place.
-    Strength: it keeps one state; the authors' language models need at most two thirds of AdamW's steps to its loss.
-    Weakness: it is for hidden matrices alone, and the rest needs AdamW; it multiplies matrices at every step; sharded
+    Strength: It keeps one state; the authors' language models need at most two thirds of AdamW's steps to its loss.
+    Weakness: It is for hidden matrices alone, and the rest needs AdamW; it multiplies matrices at every step; sharded
     matrices must be gathered.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
     https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw)

@@ -14,7 +14,7 @@ from thalweg.rule import hyper, ops, state
 
 
 class NorMuon(Muon):
-    r"""Muon whose orthogonal factor is divided, row by row, by a running root mean square of that row.
+    r"""NorMuon is Muon whose orthogonal factor is divided, row by row, by a running root mean square of that row.
 
     $$O_t = \mathrm{orthogonalize}(N_t), \quad
     v_t = \beta_2 v_{t-1} + (1-\beta_2)\,\overline{O_t^2}^{\,\text{row}}, \quad
@@ -32,9 +32,9 @@ class NorMuon(Muon):
         params: a model, or matrices, or parameter groups.
 
     Parent: Muon. Adds: a mean of squares for each row of the orthogonal factor.
-    Strength: one number a row more than Muon; the authors trained a language model of 1.1 billion weights with 11 %
-    less than Muon took.
-    Weakness: the step is no longer orthogonal, and takes one more pass over memory than Muon's.
+    Strength: It keeps only one number a row more than Muon; the authors trained a language model of 1.1 billion weights
+    with 11 % fewer steps than Muon took.
+    Weakness: The step is no longer orthogonal, and it takes one more pass over memory than Muon's.
     Source: Li et al. 2025, "NorMuon: Making Muon more efficient and scalable", algorithm 1,
     https://arxiv.org/abs/2510.05491
     Differs: the paper's step has the norm $0.2\sqrt{mn}$, and its momentum does not look ahead. Here, as in the

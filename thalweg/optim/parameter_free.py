@@ -11,7 +11,8 @@ from thalweg.rule import Optimizer, hyper, ops, state
 
 
 class COCOB(Optimizer):
-    r"""Each weight bets on its next gradient, with a share of what it won that grows as gradients are one-sided.
+    r"""COCOB lets each weight bet on its next gradient. The share of its winnings that it bets grows while the
+    gradients keep their sign.
 
     $$L_t = \max(L_{t-1}, |g_t|), \quad G_t = G_{t-1} + |g_t|, \quad \theta_t = \theta_{t-1} - g_t, \quad
     R_t = \max(R_{t-1} - (p - x_0)\,g_t, 0)$$
@@ -21,8 +22,8 @@ class COCOB(Optimizer):
     end a run.
 
     Parent: none. Adds: coin betting, a way to bound regret without a step size.
-    Strength: nothing to tune.
-    Weakness: five states; a start that is never forgotten; well-tuned Adam usually ends lower.
+    Strength: There is nothing to tune.
+    Weakness: It keeps five states and never forgets its start; well-tuned Adam usually ends lower.
     Source: Orabona & Tommasi 2017, "Training deep networks without learning rates through coin betting", algorithm 2,
     https://arxiv.org/abs/1705.07795
     Differs: the paper has no learning rate: ``lr=1`` is its step. Until a weight's first gradient $L = 0$ and it stays;

@@ -39,7 +39,8 @@ def projected(p: Tensor, g: Tensor, u: Tensor, h: Any) -> tuple[Tensor, Any]:
 
 
 class SGDP(SGD):
-    r"""SGD with momentum that does not lengthen scale-invariant weights, so their steps do not shrink for it.
+    r"""SGDP is SGD with momentum that does not lengthen scale-invariant weights, since lengthening them would shrink
+    their effective steps.
 
     $$u_t = b_t - \frac{p \cdot b_t}{\lVert p \rVert^2}\,p \text{ where } |\cos(p, g_t)| < \delta / \sqrt{\dim p},
     \text{ else } b_t$$
@@ -49,8 +50,10 @@ class SGDP(SGD):
     1 − μ.
 
     Parent: Momentum. Adds: a projection off the weights where the loss does not feel their length.
-    Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
-    Weakness: one more pass over memory; the test may take a weight for scale-invariant by chance.
+    Strength: Under batch or layer normalization the effective steps stay long for more of the run; elsewhere nothing
+    changes.
+    Weakness: It makes one more pass over memory, and its test may by chance take a weight for scale-invariant that is
+    not.
     Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
     algorithm 1, https://arxiv.org/abs/2006.08217
     Differs: weight decay is divided by 1 − μ, as in the authors' code, so that λ means what it means as SGD's L2
@@ -71,7 +74,8 @@ class SGDP(SGD):
 
 
 class AdamP(Adam):
-    r"""AdamW that does not lengthen scale-invariant weights, so that their effective steps do not shrink for it.
+    r"""AdamP is AdamW that does not lengthen scale-invariant weights, since lengthening them would shrink their
+    effective steps.
 
     $$u_t = a_t - \frac{p \cdot a_t}{\lVert p \rVert^2}\,p \text{ where } |\cos(p, g_t)| < \delta / \sqrt{\dim p},
     \text{ else } a_t$$
@@ -81,8 +85,10 @@ class AdamP(Adam):
     for $m_t$.
 
     Parent: AdamW. Adds: a projection off the weights where the loss does not feel their length.
-    Strength: effective steps under batch or layer norm last longer; changes nothing elsewhere.
-    Weakness: one more pass over memory; the test may take a weight for scale-invariant by chance.
+    Strength: Under batch or layer normalization the effective steps stay long for more of the run; elsewhere nothing
+    changes.
+    Weakness: It makes one more pass over memory, and its test may by chance take a weight for scale-invariant that is
+    not.
     Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
     algorithm 2, https://arxiv.org/abs/2006.08217
     Differs: ``nesterov`` is of the authors' code, not of the paper.

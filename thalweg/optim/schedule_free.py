@@ -142,7 +142,8 @@ def averaged(p: Any, g: Any, s: Any, h: Any, beta: Any, rate: Any, rate_of_all: 
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    r"""Plain steps z, their mean x, and gradients of a point y between the two: no momentum, no schedule.
+    r"""Schedule-Free SGD takes plain steps z, keeps their mean x, and computes gradients at a point y between the two;
+    it has no momentum and no schedule.
 
     $$y_t = (1-\beta)\,z_t + \beta x_t, \quad z_{t+1} = z_t - \gamma_t\,g(y_t), \quad
     x_{t+1} = (1-c_t)\,x_t + c_t z_{t+1}$$
@@ -153,8 +154,10 @@ class ScheduleFreeSGD(ScheduleFree):
     the gradient, at y. The learning rate is constant, and larger than one that decays.
 
     Parent: SGD. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
-    Strength: about as good as a schedule that knows when training ends, at any time; one state, as momentum has.
-    Weakness: weights must be switched for evaluation, and batch norm's statistics taken again at x; lr still matters.
+    Strength: At any time it is about as good as a schedule that knows when training ends, and it keeps one state, as
+    momentum does.
+    Weakness: The weights must be switched for evaluation, batch norm's statistics must be taken again at x, and lr
+    still matters.
     Source: Defazio et al. 2024, "The road less scheduled", https://arxiv.org/abs/2405.15682, and the authors' code
     """
 
@@ -176,7 +179,8 @@ class ScheduleFreeSGD(ScheduleFree):
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    r"""Steps z over Adam's denominator, their mean x, and gradients of a point y between the two.
+    r"""Schedule-Free AdamW takes steps z over Adam's denominator, keeps their mean x, and computes gradients at a point
+    y between the two.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,g(y_t)^2, \quad z_{t+1} = z_t - \gamma_t
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
@@ -187,8 +191,9 @@ class ScheduleFreeAdamW(ScheduleFree):
     group's.
 
     Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
-    Strength: about as good as a schedule that knows when training ends, at any time, in no more memory than AdamW.
-    Weakness: weights must be switched for evaluation, and batch norm's statistics taken again at x; β₁ matters more.
+    Strength: At any time it is about as good as a schedule that knows when training ends, in no more memory than AdamW.
+    Weakness: The weights must be switched for evaluation, batch norm's statistics must be taken again at x, and β₁
+    matters more.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
     Differs: a parameter that comes late counts its own steps in $\beta_2^t$; the authors' code counts those of the
     group.
@@ -216,7 +221,8 @@ class ScheduleFreeAdamW(ScheduleFree):
 
 
 class ScheduleFreeRAdam(ScheduleFreeAdamW):
-    r"""Schedule-Free AdamW with RAdam's factor for how little is known of the squares at first, instead of a warmup.
+    r"""Schedule-Free RAdam is Schedule-Free AdamW with RAdam's factor for how little is known of the squares at first,
+    instead of a warmup.
 
     $$\gamma_t = \gamma\,r_t \text{ where } \rho_t > 4, \text{ else } 0$$
 
@@ -224,8 +230,8 @@ class ScheduleFreeRAdam(ScheduleFreeAdamW):
     ``silent_sgd_phase=False`` z takes γ times the plain gradient instead.
 
     Parent: ScheduleFreeAdamW. Adds: RAdam's rectification.
-    Strength: no warmup to choose.
-    Weakness: that of ScheduleFreeAdamW.
+    Strength: There is no warmup to choose.
+    Weakness: Its weaknesses are those of ScheduleFreeAdamW.
     Source: Defazio et al. 2024, "The road less scheduled", https://arxiv.org/abs/2405.15682, and the authors' code;
     Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2
     """

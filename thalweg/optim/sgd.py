@@ -20,9 +20,9 @@ class SGD(Optimizer):
     part of the buffer $b_t$, so a schedule acts at once. It steps as ``torch.optim.SGD``.
 
     Parent: none. Adds: the step against the gradient, from which all others come.
-    Strength: it has no state without momentum, and only its learning rate is tuned; on images it often ends better than
+    Strength: It has no state without momentum, and only its learning rate is tuned; on images it often ends better than
     adaptive rules (Wilson et al. 2017, https://arxiv.org/abs/1705.08292).
-    Weakness: all weights share one learning rate, so it is slow where directions differ in steepness, as in
+    Weakness: All weights share one learning rate, so it is slow where directions differ in steepness, as in
     transformers.
     Source: Robbins & Monro 1951, "A stochastic approximation method", https://doi.org/10.1214/aoms/1177729586; Polyak
     1964 (momentum); Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", eq. 1-4
@@ -66,8 +66,9 @@ class Momentum(SGD):
     In a race, ``momentum`` stands for the form with Nesterov's look-ahead.
 
     Parent: SGD. Adds: a running sum of gradients, whose steps go on in the direction in which they went before.
-    Strength: one state; along a valley κ times as steep across as along it needs about √κ steps where SGD needs κ.
-    Weakness: one rate for all weights, as SGD; with a large μ the path overshoots and swings back.
+    Strength: It keeps one state; in a valley that is κ times as steep across as along, it needs about √κ steps where
+    SGD needs κ.
+    Weakness: All weights share one learning rate, as in SGD; with a large μ the path overshoots and swings back.
     Source: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", eq. 9,
     https://doi.org/10.1016/0041-5553(64)90137-5; Sutskever et al. 2013, "On the importance of initialization and
     momentum in deep learning"
@@ -87,9 +88,9 @@ class Nesterov(SGD):
     It is ``SGD(momentum=0.9, nesterov=True)`` under a name of its own, and what ``momentum`` stands for in a race.
 
     Parent: Momentum. Adds: a look ahead along the running sum.
-    Strength: swings less than momentum at the same μ; for smooth convex losses no method that sees gradients alone has
-    a better rate.
-    Weakness: one rate for all weights; with the noise of small batches little is left of the better rate.
+    Strength: It swings less than momentum at the same μ; for smooth convex losses no method that sees gradients alone
+    has a better rate.
+    Weakness: All weights share one learning rate; with the noise of small batches little is left of the better rate.
     Source: Nesterov 1983, "A method for solving the convex programming problem with convergence rate O(1/k²)",
     https://www.mathnet.ru/eng/dan46009; Sutskever et al. 2013, "On the importance of initialization and momentum in
     deep learning", eq. 3-4
@@ -103,13 +104,13 @@ class Nesterov(SGD):
 
 
 class SGDW(SGD):
-    r"""SGD with momentum whose weight decay shrinks the weights themselves and never enters the buffer.
+    r"""SGDW is SGD with momentum whose weight decay shrinks the weights themselves and never enters the buffer.
 
     $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ Here $u_t$ is SGD's.
 
     Parent: Momentum. Adds: decay that does not pass through the buffer.
-    Strength: learning rate and decay can be tuned nearly one by one.
-    Weakness: its decay is another number than that of SGD's L2 penalty: settings do not carry over.
+    Strength: Learning rate and decay can be tuned almost independently.
+    Weakness: Its decay is not the same number as SGD's L2 penalty, so settings do not carry over.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 1,
     https://arxiv.org/abs/1711.05101
     Differs: in the paper the learning rate is inside the buffer and λ is multiplied by the schedule alone; here, as in
@@ -123,13 +124,14 @@ class SGDW(SGD):
 
 
 class SignSGD(Optimizer):
-    r"""Against the sign of each gradient: every weight moves by lr, so one bit a weight tells the whole step.
+    r"""SignSGD steps against the sign of each gradient: every weight moves by lr, so one bit a weight describes the
+    whole step.
 
     $$u_t = \operatorname{sign} g_t$$ A weight whose gradient is 0 stays.
 
     Parent: SGD. Adds: the sign in place of the gradient.
-    Strength: blind to the gradient's scale; a gradient can be sent as one bit a weight.
-    Weakness: small and noisy gradients count as much as large ones, so it dances around a minimum at the width of lr.
+    Strength: The scale of the gradient does not matter, and a gradient can be sent as one bit a weight.
+    Weakness: Small and noisy gradients count as much as large ones, so near a minimum it swings to and fro by lr.
     Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 1,
     https://arxiv.org/abs/1802.04434
     Differs: the algorithm has no weight decay. It is the paper's rule for one worker.
@@ -146,15 +148,15 @@ class SignSGD(Optimizer):
 
 
 class Signum(Optimizer):
-    r"""Against the sign of the mean gradient: SignSGD whose votes are counted over time.
+    r"""Signum steps against the sign of the mean gradient: it is SignSGD whose votes are counted over time.
 
     $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
 
     The paper's majority vote, for one worker.
 
     Parent: SignSGD. Adds: a running mean before the sign.
-    Strength: one state, steps of known length, less noise than SignSGD.
-    Weakness: needs a schedule to end: steps do not shrink by themselves.
+    Strength: It keeps one state, its steps have a known length, and it has less noise than SignSGD.
+    Weakness: It needs a schedule to converge, since its steps do not shrink by themselves.
     Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 2,
     https://arxiv.org/abs/1802.04434
     Differs: the algorithm has no weight decay. It is the paper's rule for one worker, without the majority vote of
@@ -176,7 +178,8 @@ class Signum(Optimizer):
 
 
 class AggMo(Optimizer):
-    r"""The mean of three velocities: the fast one damps what the slow one, at a high β, would swing.
+    r"""AggMo is the mean of three velocities: a velocity with a high β alone would swing back and forth, and the faster
+    ones damp it.
 
     $$v^{(i)}_t = \beta_i v^{(i)}_{t-1} + g_t, \qquad u_t = \tfrac13 \sum_{i=1}^3 v^{(i)}_t$$
 
@@ -184,8 +187,8 @@ class AggMo(Optimizer):
     the middle velocity.
 
     Parent: Momentum. Adds: several velocities that are averaged.
-    Strength: stable at a β as high as 0.999, without tuning it.
-    Weakness: three states for what momentum does with one.
+    Strength: It is stable at a β as high as 0.999, without tuning it.
+    Weakness: It keeps three states where momentum keeps one.
     Source: Lucas et al. 2019, "Aggregated momentum: stability through passive damping", eq. 3,
     https://arxiv.org/abs/1804.00325
     Differs: there are three velocities; the paper allows any number of them.
@@ -211,7 +214,7 @@ class AggMo(Optimizer):
 
 
 class QHM(Optimizer):
-    r"""Quasi-hyperbolic momentum: a weighted mean of the plain gradient and of its long running mean.
+    r"""QHM, quasi-hyperbolic momentum, is a weighted mean of the plain gradient and its long running mean.
 
     $$b_t = \beta b_{t-1} + (1-\beta) g_t, \qquad u_t = (1-\nu) g_t + \nu b_t$$
 
@@ -219,8 +222,8 @@ class QHM(Optimizer):
     is here 1/(1 − μ) times as large. β and ν as the authors advise.
 
     Parent: Momentum. Adds: a weight between the plain gradient and its mean.
-    Strength: holds SGD, momentum, Nesterov and several accelerated methods as points of one plane.
-    Weakness: one more number to choose; what it gains over a tuned Nesterov is small.
+    Strength: SGD, momentum, Nesterov and several accelerated methods are special cases of it.
+    Weakness: It has one more number to choose, and it gains little over a tuned Nesterov.
     Source: Ma & Yarats 2019, "Quasi-hyperbolic momentum and Adam for deep learning", eq. 3-4,
     https://arxiv.org/abs/1810.06801
     """
@@ -241,7 +244,8 @@ class QHM(Optimizer):
 
 
 class ASGD(Optimizer):
-    r"""SGD with a step size that decays, and the running mean of its weights: the mean is better than the last.
+    r"""ASGD is SGD with a step size that decays, and it keeps the running mean of its weights, which is better than the
+    last weights.
 
     $$\eta_t = \frac{\gamma}{(1 + \lambda\gamma t)^\alpha}, \quad \mu_t = \frac{1}{\max(1, t - t_0)}; \qquad
     p_{t+1} = p_t - \eta_t (g_t + \lambda p_t), \quad \bar p_{t+1} = \bar p_t + \mu_t (p_{t+1} - \bar p_t)$$
@@ -250,8 +254,8 @@ class ASGD(Optimizer):
     It steps as ``torch.optim.ASGD``, which keeps the next η and μ in float32.
 
     Parent: SGD. Adds: a mean of the weights, and a step size that decays by itself.
-    Strength: the mean reaches the best rate that any method can on convex losses, with long steps.
-    Weakness: made for convex losses: on deep networks a mean over all steps lags far behind.
+    Strength: On convex losses the mean converges at the best possible rate although the steps are long.
+    Weakness: It was made for convex losses; on deep networks a mean over all steps lags far behind.
     Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging",
     https://doi.org/10.1137/0330046; Bottou 2012, "Stochastic gradient descent tricks" (the schedule)
     Differs: Polyak & Juditsky average from the first step on; here, as in torch, averaging begins at step ``t0``.

@@ -19,8 +19,8 @@ class Lion(Optimizer):
     the learning rate. The authors advise a learning rate 3 to 10 times below AdamW's, and a decay as many times above.
 
     Parent: Signum. Adds: a second β, with which the new gradient counts more in the step; decoupled decay.
-    Strength: it needs half of AdamW's state, and has no ε.
-    Weakness: its steps do not shrink near a minimum, so the learning rate must fall to 0; it is weak at small batches.
+    Strength: It needs half of AdamW's state, and has no ε.
+    Weakness: Its steps do not shrink near a minimum, so the learning rate must fall to 0; it is weak at small batches.
     Source: Chen et al. 2023, "Symbolic discovery of optimization algorithms", algorithm 2,
     https://arxiv.org/abs/2302.06675
     """
@@ -42,15 +42,17 @@ class Lion(Optimizer):
 
 
 class Tiger(Optimizer):
-    r"""Lion with one β: the sign of the mean gradient, made for runs that accumulate gradients in the same buffer.
+    r"""Tiger is Lion with one β: it steps by the sign of the mean gradient, and is made for runs that accumulate
+    gradients in the same buffer.
 
     $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
 
     Signum with decoupled weight decay and another β.
 
     Parent: Lion. Adds: one β for both, which lets gradients accumulate in the state itself.
-    Strength: the least memory of a method with momentum, since accumulation needs no buffer.
-    Weakness: as Lion: it stands or falls with the schedule and a large batch.
+    Strength: It needs the least memory of the methods with momentum, since gradient accumulation needs no buffer of its
+    own.
+    Weakness: As with Lion, success depends on the schedule and on a large batch.
     Source: Su 2023, "Tiger: a tight-fisted optimizer", https://kexue.fm/archives/9512
     """
 

@@ -15,7 +15,7 @@ from thalweg.wrap.wrapper import Closure, Wrapper
 
 
 class EMA(Wrapper):
-    r"""Trains as the optimizer does, and keeps a running mean of the weights: evaluate that, it is less noisy.
+    r"""EMA leaves training as it is and keeps a running mean of the weights, which is less noisy; evaluate that mean.
 
     $$\bar\theta_1 = \theta_1, \qquad \bar\theta_t = d\,\bar\theta_{t-1} + (1-d)\,\theta_t$$
 
@@ -36,8 +36,8 @@ class EMA(Wrapper):
         bias_correction: free the mean of its start.
 
     Parent: any optimizer. Adds: a running mean of the weights.
-    Strength: at any time, and for almost nothing, about as good as weights whose learning rate has decayed.
-    Weakness: one copy of the weights, and a mean that lags behind while training is fast.
+    Strength: At any time, and for almost nothing, the mean is about as good as weights whose learning rate has decayed.
+    Weakness: It keeps one more copy of the weights, and the mean lags behind while training is fast.
     Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging" (means of weights),
     https://doi.org/10.1137/0330046
     Differs: equal to ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(d)``; buffers are not averaged

@@ -13,7 +13,8 @@ from thalweg.wrap.wrapper import Closure, Wrapper
 
 
 class Lookahead(Wrapper):
-    r"""The optimizer explores for k steps; then slow weights go a part of the way, and it goes on from there.
+    r"""Lookahead lets the optimizer explore for k steps; then slow weights go a part of the way, and the optimizer
+    continues from there.
 
     $$\theta_{t,i} = \theta_{t,i-1} - \text{the inner step}, \quad i = 1 \dots k, \qquad
     \phi_t = \phi_{t-1} + \alpha\,(\theta_{t,k} - \phi_{t-1}), \qquad \theta_{t+1,0} = \phi_t$$
@@ -28,8 +29,9 @@ class Lookahead(Wrapper):
         alpha: α, share of the way that the slow weights go; in (0, 1].
 
     Parent: any optimizer. Adds: slow weights, to which the fast ones return every k steps.
-    Strength: less variance and a wider choice of inner learning rates, for one copy of the weights and next to no time.
-    Weakness: at a well tuned decaying learning rate little is left to gain.
+    Strength: It has less variance and allows a wider choice of inner learning rates, for one copy of the weights and
+    next to no time.
+    Weakness: With a well-tuned learning rate that decays, there is little left to gain.
     Source: Zhang et al. 2019, "Lookahead optimizer: k steps forward, 1 step back", algorithm 1,
     https://arxiv.org/abs/1907.08610
     Differs: the paper also tries to reset or to interpolate the inner optimizer's state; here it is kept, which is the

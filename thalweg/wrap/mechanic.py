@@ -15,7 +15,8 @@ from thalweg.wrap.wrapper import Closure, Wrapper
 
 
 class Mechanic(Wrapper):
-    r"""Learns how far to go: the way of the inner optimizer so far, times a scale that grew when going further paid.
+    r"""Mechanic learns how far to go: it multiplies the inner optimizer's path so far by a scale, which grows while
+    going further lowers the loss.
 
     $$\Delta_{t+1} = \Delta_t + u_t, \qquad h_t = \Bigl\langle \Delta_t,\; g_t + \lambda\,S_t \lVert g_t \rVert
     \frac{x_t}{\lVert x_t \rVert} \Bigr\rangle, \qquad S_t = \textstyle\sum_i s_{t,i}$$
@@ -39,8 +40,8 @@ class Mechanic(Wrapper):
         num_betas: n, how many memories of different length compete; 1 to 15.
 
     Parent: any optimizer. Adds: a learned scale of all steps.
-    Strength: no learning rate to tune, around any optimizer and schedule.
-    Weakness: two copies of the weights; the first steps are tiny, so short runs lose time.
+    Strength: There is no learning rate to tune, with any optimizer and schedule inside.
+    Weakness: It keeps two copies of the weights, and the first steps are tiny, so short runs lose time.
     Source: Cutkosky, Defazio & Mehta 2023, "Mechanic: a learning rate tuner", algorithm 1,
     https://arxiv.org/abs/2306.00144
     Differs: $|h_t|$, ε beside $\lVert x_t \rVert$, and that a parameter without a gradient stays, are as in the

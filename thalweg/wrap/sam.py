@@ -39,8 +39,9 @@ class SAM(Wrapper):
         rho: ρ, length of the ascent, in units of the weights; at least 0. 0.05 is the paper's.
 
     Parent: any optimizer. Adds: a step up before each step down.
-    Strength: flatter minima, which often generalise better, and withstand noise in labels and weights.
-    Weakness: every step costs two gradients.
+    Strength: It finds flatter minima, which often generalise better and are less sensitive to noise in labels and
+    weights.
+    Weakness: Every step costs two gradients.
     Source: Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", algorithm 1,
     https://arxiv.org/abs/2010.01412
     """
@@ -147,7 +148,7 @@ class SAM(Wrapper):
 
 
 class ASAM(SAM):
-    r"""SAM whose neighbourhood is measured relative to each weight, so that rescaling a layer changes nothing.
+    r"""ASAM is SAM whose neighbourhood is measured relative to each weight, so that rescaling a layer changes nothing.
 
     $$T_w = |w| + \eta, \qquad \epsilon = \rho\,\frac{T_w^2\, g}{\lVert T_w\, g \rVert}$$
     with SAM's step, and SAM's ways to call it.
@@ -161,8 +162,9 @@ class ASAM(SAM):
         eta: η, at least 0, or None where T is 1.
 
     Parent: SAM. Adds: a neighbourhood in proportion to the size of each weight.
-    Strength: its sharpness does not change when two layers trade scale, and ρ carries over better.
-    Weakness: every step costs two gradients, and two more lists of temporaries.
+    Strength: Its sharpness does not change when two layers trade scale, and ρ carries over better from one model to
+    another.
+    Weakness: Every step costs two gradients, and two more lists of temporary tensors.
     Source: Kwon et al. 2021, "ASAM: adaptive sharpness-aware minimization for scale-invariant learning of deep neural
     networks", algorithm 1, https://arxiv.org/abs/2102.11600
     Differs: the authors' code leaves biases as in SAM (T = 1): give them a group with ``asam_eta=None``.
