@@ -177,7 +177,7 @@ def test_a_page_says_what_the_class_says():
     assert about.formula.latex in text
     assert "[Adam](adam.md) → **AdamW**" in text
     assert "| `weight_decay` | λ | `0.01` | `[0, ∞)` | λ of the decay |" in text
-    assert about.text.strength[1:] in text
+    assert about.text.strength in text
     assert "![Sensitivity of AdamW" in text
     assert "![" not in page(about, None)
 
@@ -205,8 +205,16 @@ def test_the_library_that_steps_otherwise_is_named_with_its_reason():
 
 def test_a_schedules_text_is_taken_apart():
     text = text_of(schedule.Wsd)
-    assert text.idea.startswith("Stable, then decay")
+    assert text.idea.startswith("Warmup-stable-decay: the learning rate is stable")
     assert set(text.arguments) == {"steps", "final", "decay", "shape"}
     assert "$$f(t)" in text.body
     assert text.labelled["Example"] == 'Wsd(100, shape="1-sqrt")'
     assert text.labelled["Source"].endswith("2405.18392")
+
+
+@pytest.mark.parametrize("cls", schedule.schedules().values(), ids=lambda c: c.__name__)
+def test_what_is_said_for_and_against_a_schedule_is_a_sentence(cls):
+    text = text_of(cls)
+    for said in (text.idea, text.labelled["Strength"], text.labelled["Weakness"]):
+        assert not said[0].islower() or not said[0].isascii(), f"{said!r} begins as no sentence does"
+        assert said.endswith(".")

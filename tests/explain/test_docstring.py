@@ -73,3 +73,11 @@ def test_every_optimizer_says_everything(name):
     assert found.paper.startswith("https://")
     assert found.idea.endswith((".", "!"))
     assert len(found.idea) <= 240, "the idea is told in two sentences"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_said_for_and_against_it_is_a_sentence(name):
+    for said in (words(ALL[name]).strength, words(ALL[name]).weakness):
+        assert not said[0].islower() or not said[0].isascii(), f"{said!r} begins as no sentence does"
+        assert said.endswith(".")
+        assert len(said.split()) >= 4

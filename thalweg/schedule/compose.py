@@ -65,15 +65,16 @@ def _schedule(other: Schedule | float) -> Schedule:
 
 @dataclass(frozen=True)
 class Constant(Shape):
-    r"""Always the same: the peak, or a fixed ``factor`` of it.
+    r"""The learning rate stays the same: the peak, or a fixed ``factor`` of it.
 
     $$f(t) = c$$
 
     Args:
         factor: $c$, in [0, ∞).
 
-    Strength: nothing to tune, any length of run; the right one where weights are averaged (Schedule-Free, EMA).
-    Weakness: the noise of the gradients keeps the last weights from settling; a decay at the end gains much at once.
+    Strength: There is nothing to tune, and a run may have any length; it is the right schedule where weights are
+    averaged (Schedule-Free, EMA).
+    Weakness: The noise of the gradients keeps the last weights from settling; a decay at the end gains much at once.
     Source: Defazio et al. 2024, "The road less scheduled" (with averaging), https://arxiv.org/abs/2405.15682
     Example: Constant()
     """
@@ -92,7 +93,7 @@ class Constant(Shape):
 
 @dataclass(frozen=True)
 class Then(Shape):
-    r"""One schedule for ``after`` updates, then another, which starts counting there.
+    r"""One schedule is followed for ``after`` updates, then another, which starts counting there.
 
     $$f(t) = \begin{cases} a(t) & t < n \\ b(t - n) & t \ge n \end{cases}$$
 
@@ -104,8 +105,8 @@ class Then(Shape):
         after: $n$, in updates, at least 1.
         second: $b$.
 
-    Strength: any plan in phases, as one function that can be looked at before the run.
-    Weakness: a jump at the joint, unless you scale the second to where the first ends.
+    Strength: It makes one function of any plan in phases, which can be looked at before the run.
+    Weakness: There is a jump at the joint, unless you scale the second schedule to where the first ends.
     Source: composition of functions, as ``torch.optim.lr_scheduler.SequentialLR``,
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.SequentialLR.html
     Example: Then(Linear(60, final=0.3), 60, 0.3 * Cosine(40))
@@ -133,7 +134,7 @@ class Then(Shape):
 
 @dataclass(frozen=True)
 class Product(Shape):
-    r"""Two schedules at once, multiplied; both count the same steps.
+    r"""Two schedules act at once and are multiplied; both count the same steps.
 
     $$f(t) = a(t) \cdot b(t)$$
 
@@ -144,8 +145,9 @@ class Product(Shape):
         left: $a$.
         right: $b$.
 
-    Strength: keeps concerns apart: a warmup, a decay, and a drop at a known step.
-    Weakness: the peak may be passed before the warmup has reached it; :class:`Warmup` moves the decay behind it.
+    Strength: It keeps things apart: a warmup, a decay, and a drop at a known step.
+    Weakness: The schedule may leave the peak before the warmup has reached it; :class:`Warmup` moves the decay behind
+    the rise.
     Source: composition of functions, as ``torch.optim.lr_scheduler.ChainedScheduler``,
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ChainedScheduler.html
     Example: Product(UntunedWarmup(beta2=0.9), Cosine(100))

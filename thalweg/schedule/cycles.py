@@ -15,7 +15,8 @@ from thalweg.schedule.values import Between
 
 @dataclass(frozen=True)
 class CosineRestarts(Shape):
-    r"""Half a cosine down, and at once up again; each cycle longer, or lower, than the last.
+    r"""The learning rate falls along half a cosine and at once jumps up again; each cycle may be longer, or lower, than
+    the one before it.
 
     $$f(t) = f_T + (\max(d^i, f_T) - f_T)\,\frac{1 + \cos(\pi\,t_{cur}/T_i)}{2}, \qquad T_i = t_0\,m^i$$
 
@@ -29,8 +30,8 @@ class CosineRestarts(Shape):
         decay: $d$, in (0, 1]: each cycle's peak as a factor of the last one's.
         cycles: stay at ``final`` after this number of them; None to go on for ever.
 
-    Strength: good weights at the foot of every cycle, for ensembles or to stop at; needs no length.
-    Weakness: each restart throws away progress; at equal length one plain cosine mostly ends lower.
+    Strength: There are good weights at the foot of every cycle, for ensembles or to stop at, and it needs no length.
+    Weakness: Each restart loses progress; at equal length one plain cosine mostly ends lower.
     Source: Loshchilov & Hutter 2017, "SGDR: stochastic gradient descent with warm restarts",
     https://arxiv.org/abs/1608.03983
     Example: CosineRestarts(20, t_mult=2, decay=0.8)
@@ -93,7 +94,8 @@ class _Opposed(Shape):
 
 @dataclass(frozen=True)
 class Cyclic(_Opposed):
-    r"""A triangle, again and again: up to the peak in ``step_size_up`` steps, down in ``step_size_down``.
+    r"""The learning rate follows a triangle again and again: it rises to the peak in ``step_size_up`` steps and falls
+    in ``step_size_down``.
 
     $$f(t) = b + (1 - b)\,\Delta(t)\,s, \qquad s = 1, \quad 2^{-i} \quad\text{or}\quad \gamma^t$$
 
@@ -108,8 +110,8 @@ class Cyclic(_Opposed):
             $\gamma^t$ as high.
         gamma: $\gamma$, in (0, 1], of ``"exp_range"``.
 
-    Strength: one rise shows which learning rates are too high: a range test; needs no length.
-    Weakness: half of the time is spent going up; the last weights depend on where in a cycle you stop.
+    Strength: One rise shows which learning rates are too high (a range test), and it needs no length.
+    Weakness: Half of the time is spent going up, and the last weights depend on where in a cycle you stop.
     Source: Smith 2017, "Cyclical learning rates for training neural networks", https://arxiv.org/abs/1506.01186
     Example: Cyclic(20, base=0.1, mode="triangular2")
     """
@@ -142,7 +144,8 @@ class Cyclic(_Opposed):
 
 @dataclass(frozen=True)
 class OneCycle(_Opposed):
-    r"""Up to the peak and down far below where it began, once, in ``steps`` updates; the momentum goes the other way.
+    r"""The learning rate rises to the peak and falls far below where it began, once, in ``steps`` updates; the momentum
+    goes the other way.
 
     From ``start`` to 1 until step $pT - 1$, then to ``final`` at step $T - 1$; with ``three_phase`` to 1 until
     $pT - 1$, back to ``start`` until $2pT - 2$, and to ``final``. From $a$ to $b$ in a phase of which a share $x$ is
@@ -161,8 +164,9 @@ class OneCycle(_Opposed):
         anneal_strategy: ``"cos"`` or ``"linear"``.
         three_phase: come back symmetrically before the last fall, as in the paper.
 
-    Strength: very large learning rates for short runs, where large rates regularise: image classifiers in few epochs.
-    Weakness: peak, length and momentum are tuned together; more data or epochs gain little from it.
+    Strength: It allows very large learning rates in short runs, where they regularise, and trains image classifiers in
+    few epochs.
+    Weakness: Peak, length and momentum are tuned together, and runs with more data or epochs gain little from it.
     Source: Smith & Topin 2018, "Super-convergence: very fast training of neural networks using large learning rates",
     https://arxiv.org/abs/1708.07120
     Example: OneCycle(100)

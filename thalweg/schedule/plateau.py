@@ -29,7 +29,8 @@ class PlateauState:
 
 @dataclass(frozen=True)
 class Plateau(Checked):
-    r"""Multiplied by ``factor`` when a measurement, such as the loss on held-out data, has stopped improving.
+    r"""The learning rate is multiplied by ``factor`` when a measurement, such as the loss on held-out data, has stopped
+    improving.
 
     After each measurement $m$: better than the best so far, by more than the threshold, and it is the new best; else it
     counts as one waited for, except in the cooldown. After more than ``patience`` of them
@@ -52,8 +53,9 @@ class Plateau(Checked):
         final: $f_T$, the lowest factor, in [0, 1].
         eps: a reduction by no more than this much of a factor is not made, in [0, ∞).
 
-    Strength: needs no length, and no milestones: falls when it is time.
-    Weakness: needs evaluations that are not too noisy; patience is lost time, and the last level is often left early.
+    Strength: It needs no length and no milestones, since it falls when the measurement says so.
+    Weakness: It needs evaluations that are not too noisy; the time of waiting is lost, and the last level is often left
+    early.
     Source: He et al. 2016, "Deep residual learning for image recognition", section 3.4, by hand,
     https://arxiv.org/abs/1512.03385
     Example: Plateau(factor=0.5, patience=3)

@@ -44,7 +44,7 @@ class _Decay(Shape):
 
 @dataclass(frozen=True)
 class Linear(_Decay):
-    r"""A straight line from ``start`` to ``final``.
+    r"""The learning rate follows a straight line from ``start`` to ``final``.
 
     $$f(t) = s + (f_T - s)\,t/T$$
 
@@ -55,8 +55,8 @@ class Linear(_Decay):
         final: $f_T$, factor of the peak in [0, 1].
         start: $s$, factor of the peak in [0, 1].
 
-    Strength: to zero, hard to beat where the length of the run is known, in theory and in large comparisons.
-    Weakness: the length must be known at the start; a run that is stopped early has not decayed.
+    Strength: Where the length of the run is known, a fall to zero is hard to beat, in theory and in large comparisons.
+    Weakness: The length must be known at the start, and a run that is stopped early has not decayed.
     Source: Defazio et al. 2023, "Optimal linear decay learning rate schedules and further refinements",
     https://arxiv.org/abs/2310.07831
     Example: Linear(100)
@@ -72,7 +72,8 @@ class Linear(_Decay):
 
 @dataclass(frozen=True)
 class Cosine(_Decay):
-    r"""Half a cosine from 1 to ``final``: flat at first, steepest in the middle, flat at the end.
+    r"""The learning rate follows half a cosine from 1 to ``final``: it is flat at first, steepest in the middle, and
+    flat at the end.
 
     $$f(t) = f_T + (1 - f_T)\,\frac{1 + \cos(\pi t/T)}{2}$$
 
@@ -82,8 +83,8 @@ class Cosine(_Decay):
         steps: $T$, in updates.
         final: $f_T$, factor of the peak in [0, 1].
 
-    Strength: the default of a decade of vision and language models; hard to get badly wrong.
-    Weakness: the length must be known at the start; its last updates are so small that they gain little.
+    Strength: It has been the default of vision and language models for a decade, and it is hard to get badly wrong.
+    Weakness: The length must be known at the start, and the last updates are so small that they gain little.
     Source: Loshchilov & Hutter 2017, "SGDR: stochastic gradient descent with warm restarts", eq. 5 without restarts,
     https://arxiv.org/abs/1608.03983
     Example: Cosine(100)
@@ -96,7 +97,7 @@ class Cosine(_Decay):
 
 @dataclass(frozen=True)
 class Polynomial(_Decay):
-    r"""A power of what is left of the run.
+    r"""The learning rate is a power of the share of the run that is left.
 
     $$f(t) = f_T + (1 - f_T)\,(1 - t/T)^p$$
 
@@ -107,8 +108,8 @@ class Polynomial(_Decay):
         final: $f_T$, factor of the peak in [0, 1].
         power: $p$, in (0, ∞); below 1 it falls late, above 1 early.
 
-    Strength: one number leads from almost constant (small p) to a quick fall (large p).
-    Weakness: one more number to tune; a large p spends most of the run at small rates.
+    Strength: One number leads from an almost constant rate (small p) to a quick fall (large p).
+    Weakness: It has one more number to tune, and with a large p most of the run is spent at small rates.
     Source: Liu et al. 2015, "ParseNet: looking wider to see better", https://arxiv.org/abs/1506.04579
     Example: Polynomial(100, power=2.0)
     """
@@ -122,7 +123,7 @@ class Polynomial(_Decay):
 
 @dataclass(frozen=True)
 class Rex(_Decay):
-    r"""Reflected exponential: near the peak for long, then falls ever faster.
+    r"""The learning rate follows a reflected exponential: it stays near the peak for long, and then falls ever faster.
 
     $$f(t) = f_T + (1 - f_T)\,\frac{1 - z}{\tfrac12 + \tfrac12(1 - z)}, \quad z = t/T$$
 
@@ -130,8 +131,8 @@ class Rex(_Decay):
         steps: $T$, in updates.
         final: $f_T$, factor of the peak in [0, 1]; 0 in the paper.
 
-    Strength: holds up for short and long budgets with nothing to tune.
-    Weakness: falls steeply at the very end, so the last updates count much: no checkpoint before it is any good.
+    Strength: It does well with short and long budgets, and there is nothing to tune.
+    Weakness: It falls steeply at the very end, so the last updates count much, and no earlier checkpoint is of use.
     Source: Chen et al. 2022, "REX: revisiting budgeted training with an improved schedule",
     https://arxiv.org/abs/2107.04197
     Example: Rex(100)
@@ -145,7 +146,8 @@ class Rex(_Decay):
 
 @dataclass(frozen=True)
 class Wsd(_Decay):
-    r"""Stable, then decay over the last ``decay`` of the steps; put a :class:`Warmup` before it.
+    r"""Warmup-stable-decay: the learning rate is stable and then decays over the last ``decay`` of the steps; put a
+    :class:`Warmup` before it.
 
     With the share $x = \max(0,\, t - (1-d)T) / (dT)$ of the decay that is over,
 
@@ -158,8 +160,9 @@ class Wsd(_Decay):
         decay: $d$, share of the steps in (0, 1].
         shape: ``"linear"``, ``"cosine"`` or ``"1-sqrt"``.
 
-    Strength: one long stable run serves every length: branch off, decay, and go on from before the branch.
-    Weakness: while it is stable the loss looks bad; only the decay shows what was learned.
+    Strength: One long stable run serves every length: branch off, decay, and continue the stable run from where the
+    branch began.
+    Weakness: While the rate is stable the loss looks bad; only the decay shows what was learned.
     Source: Hu et al. 2024, "MiniCPM", section 4, https://arxiv.org/abs/2404.06395; ``"1-sqrt"``: Hägele et al. 2024,
     "Scaling laws and compute-optimal training beyond fixed training durations", https://arxiv.org/abs/2405.18392
     Example: Wsd(100, shape="1-sqrt")
@@ -180,7 +183,7 @@ class Wsd(_Decay):
 
 @dataclass(frozen=True)
 class Exponential(Shape):
-    r"""Multiplied by the same number at every step.
+    r"""The learning rate is multiplied by the same number at every step.
 
     $$f(t) = \gamma^t$$
 
@@ -189,7 +192,7 @@ class Exponential(Shape):
     Args:
         gamma: $\gamma$, in (0, 1].
 
-    Strength: needs no length: it may be stopped, or go on, at any time.
+    Strength: It needs no length: a run may be stopped, or go on, at any time.
     Weakness: γ means little by itself (0.999 halves in 693 steps), and must be chosen again for another length.
     Source: Ge et al. 2019, "The step decay schedule: a near optimal, geometrically decaying learning rate procedure for
     least squares", https://arxiv.org/abs/1904.12838
@@ -220,7 +223,7 @@ class Exponential(Shape):
 
 @dataclass(frozen=True)
 class Step(Shape):
-    r"""Multiplied by ``gamma`` after every ``step_size`` steps.
+    r"""The learning rate is multiplied by ``gamma`` after every ``step_size`` steps.
 
     $$f(t) = \gamma^{\lfloor t/n \rfloor}$$
 
@@ -230,8 +233,9 @@ class Step(Shape):
         step_size: $n$, in updates (or epochs, inside :class:`ByEpoch`).
         gamma: $\gamma$, in (0, 1].
 
-    Strength: each level may run until it has nothing more to give; needs no length.
-    Weakness: how often and how deep must be tuned together; falls late or early by a whole level.
+    Strength: A run may stay at each level until the loss no longer falls, and it needs no length.
+    Weakness: How often and how far it falls must be tuned together, and a fall that comes late or early does so by a
+    whole level.
     Source: Ge et al. 2019, "The step decay schedule: a near optimal, geometrically decaying learning rate procedure for
     least squares", https://arxiv.org/abs/1904.12838
     Example: Step(25, gamma=0.5)
@@ -252,7 +256,7 @@ class Step(Shape):
 
 @dataclass(frozen=True)
 class MultiStep(Shape):
-    r"""Multiplied by ``gamma`` at each of some steps.
+    r"""The learning rate is multiplied by ``gamma`` at each of the given steps.
 
     $$f(t) = \gamma^{\,\#\{m \in M : m \le t\}}$$
 
@@ -262,8 +266,9 @@ class MultiStep(Shape):
         milestones: $M$, increasing, in updates (or epochs, inside :class:`ByEpoch`).
         gamma: $\gamma$, in (0, 1].
 
-    Strength: the classic of image classification, with drops after 30, 60 and 90 epochs; many papers report it.
-    Weakness: the milestones are tuned for one length and one data set.
+    Strength: It is the classic of image classification, with drops after 30, 60 and 90 epochs, and many papers report
+    it.
+    Weakness: The milestones are tuned for one length and one data set.
     Source: He et al. 2016, "Deep residual learning for image recognition", section 4.2,
     https://arxiv.org/abs/1512.03385
     Example: MultiStep([30, 60, 90], gamma=0.3)
@@ -300,7 +305,8 @@ class MultiStep(Shape):
 
 @dataclass(frozen=True)
 class InverseSqrt(Shape):
-    r"""A linear rise over ``warmup`` updates, then down with the root of the step; the schedule of the Transformer.
+    r"""The learning rate rises linearly over ``warmup`` updates and then falls with the root of the step; it is the
+    schedule of the Transformer.
 
     $$f(t) = \min\left(\frac{t+1}{n},\ \sqrt{\frac{n}{t+1}}\right)$$
 
@@ -311,8 +317,8 @@ class InverseSqrt(Shape):
         warmup: $n$, in updates.
         rise: False for the peak from the first update on.
 
-    Strength: needs no length; small enough late for most runs, whenever they end.
-    Weakness: a long tail that never reaches zero: a decay to zero at the end still gains much.
+    Strength: It needs no length, and late in most runs it is small enough, whenever they end.
+    Weakness: It has a long tail that never reaches zero, so a decay to zero at the end still gains much.
     Source: Vaswani et al. 2017, "Attention is all you need", eq. 3, https://arxiv.org/abs/1706.03762; without the rise:
     Raffel et al. 2020, "Exploring the limits of transfer learning", section 3.1.2, https://arxiv.org/abs/1910.10683
     Example: InverseSqrt(20)

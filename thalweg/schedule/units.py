@@ -46,7 +46,7 @@ def share(fraction: float, of: int) -> int:
 
 @dataclass(frozen=True)
 class ByEpoch(Shape):
-    r"""A schedule that counts epochs, for a scheduler that is stepped after every update.
+    r"""This schedule counts epochs, for a scheduler that is stepped after every update.
 
     $$f(t) = g(\lfloor t/n \rfloor) \quad\text{or, smooth,}\quad g(t/n)$$
 
@@ -55,8 +55,8 @@ class ByEpoch(Shape):
         per_epoch: $n$, updates in an epoch.
         smooth: move within an epoch too; $g$ must then take fractions, as all shapes here do.
 
-    Strength: recipes that are stated in epochs can be copied as they stand.
-    Weakness: a change of the batch size changes the number of updates at each level.
+    Strength: Recipes that are stated in epochs can be copied as they stand.
+    Weakness: A change of the batch size changes the number of updates at each level.
     Source: the ``epoch + i / iters`` of ``CosineAnnealingWarmRestarts``,
     https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.html
     Example: ByEpoch(Cosine(8), 25)
@@ -84,7 +84,7 @@ class ByEpoch(Shape):
 
 @dataclass(frozen=True)
 class ByFraction(Shape):
-    r"""Any function of the fraction of the run that is over.
+    r"""The learning rate is any function of the fraction of the run that is over.
 
     $$f(t) = g\left(\min(1,\ t/T)\right)$$
 
@@ -93,8 +93,8 @@ class ByFraction(Shape):
             top level of a module pickles.
         steps: $T$, in updates.
 
-    Strength: a shape of your own in a line; stretches with the run.
-    Weakness: a lambda neither pickles nor reads back from its repr: derive from Shape where that matters.
+    Strength: It gives a shape of your own in one line, which stretches with the run.
+    Weakness: A lambda cannot be pickled or read back from its repr; derive from Shape where that matters.
     Source: the profiles of Chen et al. 2022, "REX: revisiting budgeted training with an improved schedule",
     https://arxiv.org/abs/2107.04197
     Example: ByFraction(lambda x: (1 - x**2) ** 2, 100)

@@ -12,7 +12,7 @@ from thalweg.schedule.protocol import Schedule, at, length_of, span_of
 
 @dataclass(frozen=True)
 class Between(checks.Checked, Drawn):
-    r"""The value itself, not a factor of one: ``zero`` where a schedule gives 0, ``one`` where it gives 1.
+    r"""It gives the value itself, not a factor of one: ``zero`` where a schedule gives 0, ``one`` where it gives 1.
 
     $$v(t) = v_0 + (v_1 - v_0)\,g(t)$$
 
@@ -27,8 +27,8 @@ class Between(checks.Checked, Drawn):
         one: $v_1$, a number; it may be below $v_0$.
         schedule: $g$, a schedule of factors.
 
-    Strength: says what the number is; the same for all groups.
-    Weakness: for learning rates, it levels groups that were given different ones.
+    Strength: It says what the number is, and that number is the same for all groups.
+    Weakness: Used for learning rates, it makes groups equal that were given different ones.
     Source: ``base_momentum`` and ``max_momentum`` of Smith 2018, "A disciplined approach to neural network
     hyper-parameters: part 1", section 4, https://arxiv.org/abs/1803.09820
     Example: Between(0.85, 0.95, Cosine(100))

@@ -13,7 +13,7 @@ from thalweg.schedule.protocol import Schedule, at, length_of, span_of
 
 @dataclass(frozen=True)
 class Warmup(Shape):
-    r"""A rise over ``steps`` updates, then another schedule, which starts counting there.
+    r"""The learning rate rises over ``steps`` updates and then follows another schedule, which starts counting there.
 
     $$f(t) = \begin{cases} r\!\left(\frac{t+1}{n}\right) g(0) & t < n \\ g(t - n) & t \ge n \end{cases} \qquad
     r(x) = s + (1 - s)\,x, \quad s + (1 - s)\,\frac{1 - \cos \pi x}{2} \quad\text{or}\quad s^{1 - x}$$
@@ -27,8 +27,8 @@ class Warmup(Shape):
         start: $s$, the factor that the rise sets out from, a step before the first update; in [0, 1), and above 0 for
             ``"exponential"``.
 
-    Strength: lets statistics settle and sharp first layers flatten before large steps; allows a higher peak.
-    Weakness: one more number; short runs spend much of their length below the peak.
+    Strength: Before steps become large, statistics settle and sharp first layers flatten, which allows a higher peak.
+    Weakness: It has one more number to tune, and short runs spend much of their length below the peak.
     Source: Goyal et al. 2017, "Accurate, large minibatch SGD: training ImageNet in 1 hour", section 2.2,
     https://arxiv.org/abs/1706.02677
     Example: Warmup(20, Cosine(80))
@@ -73,7 +73,8 @@ class Warmup(Shape):
 
 @dataclass(frozen=True)
 class UntunedWarmup(Shape):
-    r"""The warmup that Adam's β₂ asks for, as a factor of any schedule: ``UntunedWarmup(0.999) * Cosine(10_000)``.
+    r"""This is the warmup that Adam's β₂ asks for, as a factor of any schedule: ``UntunedWarmup(0.999) *
+    Cosine(10_000)``.
 
     $$f(t) = 1 - e^{-(1 - \beta_2)(t + 1)} \quad\text{or}\quad \min\left(1,\ \frac{1 - \beta_2}{2}(t + 1)\right)$$
 
@@ -81,8 +82,9 @@ class UntunedWarmup(Shape):
         beta2: $\beta_2$ of the optimizer, in [0, 1).
         shape: ``"exponential"`` or ``"linear"``.
 
-    Strength: nothing to tune; does for Adam what RAdam's rectification does.
-    Weakness: about the variance of v alone: large batches and sharp starts may need a longer one.
+    Strength: There is nothing to tune, and it does for Adam what RAdam's rectification does.
+    Weakness: It considers the variance of v alone; large batches and a steep loss at the start may need a longer
+    warmup.
     Source: Ma & Yarats 2021, "On the adequacy of untuned warmup for adaptive optimization",
     https://arxiv.org/abs/1910.04209
     Example: UntunedWarmup(beta2=0.95)
