@@ -34,7 +34,8 @@ PUBLISHED: dict[str, tuple[Row, ...]] = {
         (3.2866, -2.4647, 0.5074),
         (2.2737, -1.6447, 0.4162),
     ),
-    # "Relaxed cubic Newton-Schulz", https://arxiv.org/abs/2606.00371: no square of a Gram matrix
+    # Relaxed cubic Newton-Schulz, "How much orthogonalization does Muon need?", https://arxiv.org/abs/2606.00371:
+    # no square of a Gram matrix
     "cubic5": (
         (3.3656576, -3.3420992, 0.0),
         (2.5744352, -1.4957376, 0.0),

@@ -23,8 +23,8 @@ class NovoGrad(Optimizer):
     Parent: Adam. Adds: a second moment for each tensor, decay within the momentum.
     Strength: It needs half of Adam's memory, and it is not sensitive to the learning rate and its warmup.
     Weakness: All weights of a layer share a step size, so rare features learn slowly.
-    Source: Ginsburg et al. 2019, "Stochastic gradient methods with layer-wise adaptive moments", algorithm 1,
-    https://arxiv.org/abs/1905.11286
+    Source: Ginsburg et al. 2019, "Stochastic gradient methods with layer-wise adaptive moments for training of deep
+    networks", algorithm 1, https://arxiv.org/abs/1905.11286
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
@@ -62,7 +62,8 @@ class AdamMini(AdamW):
     Parent: AdamW. Adds: a mean of the second moment over each block of weights.
     Strength: It reaches the quality of AdamW on transformers with half of the state.
     Weakness: All weights of a row share a step size, which suits only blocks whose weights have similar curvature.
-    Source: Zhang et al. 2024, "Adam-mini", algorithm 1, https://arxiv.org/abs/2406.16793
+    Source: Zhang et al. 2024, "Adam-mini: use fewer learning rates to gain more", algorithm 1,
+    https://arxiv.org/abs/2406.16793
     Differs: the paper takes the rows of an attention head's queries and keys together; here each row is a block of its
     own, so that no names of layers are needed.
     """
@@ -104,7 +105,8 @@ class Amos(Optimizer):
     Parent: Adam. Adds: weight decay and learning-rate decay that follow from the model's own scale.
     Strength: It has no schedule and no weight decay to tune, and its state is two numbers a row.
     Weakness: It needs a fair guess of the scale of each weight, and little is known of it beyond language models.
-    Source: Tian & Parikh 2022, "Amos", algorithm 1, https://arxiv.org/abs/2210.11693
+    Source: Tian & Parikh 2022, "Amos: an Adam-style optimizer with adaptive weight decay towards model-oriented scale",
+    algorithm 1, https://arxiv.org/abs/2210.11693
     Differs: the paper asks for the expected scale η of every weight; here the scale of a matrix is 1/√(fan-in) and that
     of a vector ½ unless ``scale`` says otherwise.
     """

@@ -122,7 +122,8 @@ class Adafactor(_Factored):
     Strength: It keeps only m + n numbers for an m × n matrix.
     Weakness: It is often a little behind AdamW at equal steps, and its own rule for the step size acts on top of a
     schedule.
-    Source: Shazeer & Stern 2018, "Adafactor", algorithms 4 and 5, https://arxiv.org/abs/1804.04235
+    Source: Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", algorithms 4 and 5,
+    https://arxiv.org/abs/1804.04235
     Differs: as in torch, ε₁ bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
     """
 
@@ -177,7 +178,8 @@ class CAME(_Factored):
     Parent: Adafactor. Adds: a mean of updates, and a factored second moment of their deviation from it.
     Strength: It comes close to AdamW with one full state instead of two.
     Weakness: It has five hyperparameters, and its two factored moments cost more passes over memory.
-    Source: Luo et al. 2023, "CAME", algorithm 2, https://arxiv.org/abs/2307.02047
+    Source: Luo et al. 2023, "CAME: confidence-guided adaptive memory efficient optimization", algorithm 2,
+    https://arxiv.org/abs/2307.02047
     Differs: for vectors S is 1, as in the authors' code; the paper speaks of matrices alone.
     """
 

@@ -134,7 +134,8 @@ class GaLore(_LowRank):
     Strength: Adam's states take r/n of the memory, while the weights have full rank.
     Weakness: It computes a singular value decomposition every T steps, and what lies outside the subspace is not
     learned in between.
-    Source: Zhao et al. 2024, "GaLore", algorithm 2, https://arxiv.org/abs/2403.03507
+    Source: Zhao et al. 2024, "GaLore: memory-efficient LLM training by gradient low-rank projection", algorithm 2,
+    https://arxiv.org/abs/2403.03507
     Differs: singular vectors are known up to their sign; here the largest entry of each is positive, so that a run can
     be repeated. Moments go on from one subspace to the next, as in the authors' code.
     """
@@ -205,7 +206,8 @@ class APOLLO(_LowRank):
     Strength: It needs nearly as little memory as SGD, comes close to AdamW on language models, and computes no singular
     value decomposition.
     Weakness: The step sizes are noisy at low ranks, and it is of little use where layers are not matrices.
-    Source: Zhu et al. 2024, "APOLLO", algorithm 1, https://arxiv.org/abs/2412.05270
+    Source: Zhu et al. 2024, "APOLLO: SGD-like memory, AdamW-level performance", algorithm 1,
+    https://arxiv.org/abs/2412.05270
     """
 
     scale: float = hyper(default=1.0, within="(0, ∞)", doc="α, scale of the update of matrices")

@@ -66,7 +66,9 @@ class Muon(Routed):
         sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
 
     Parent: Momentum. Adds: the orthogonal factor of a layer's momentum matrix in its place.
-    Strength: It keeps one state; the authors' language models need at most two thirds of AdamW's steps to its loss.
+    Strength: It keeps one state. On a GPT of 124 million weights the authors reached a given loss in three quarters of
+    the tokens that AdamW needs. Over a tuned AdamW, Wen et al. 2025 (https://arxiv.org/abs/2509.02046) measured a
+    speedup of 1.4 for 0.1 billion weights and of 1.1 for 1.2 billion.
     Weakness: It is for hidden matrices alone, and the rest needs AdamW; it multiplies matrices at every step; sharded
     matrices must be gathered.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",

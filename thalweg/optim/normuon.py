@@ -32,8 +32,8 @@ class NorMuon(Muon):
         params: a model, or matrices, or parameter groups.
 
     Parent: Muon. Adds: a mean of squares for each row of the orthogonal factor.
-    Strength: It keeps only one number a row more than Muon; the authors trained a language model of 1.1 billion weights
-    with 11 % fewer steps than Muon took.
+    Strength: It keeps only one number a row more than Muon; for a language model of 1.1 billion weights the authors
+    report a training efficiency 11 % above that of Muon.
     Weakness: The step is no longer orthogonal, and it takes one more pass over memory than Muon's.
     Source: Li et al. 2025, "NorMuon: Making Muon more efficient and scalable", algorithm 1,
     https://arxiv.org/abs/2510.05491

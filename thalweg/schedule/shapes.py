@@ -163,8 +163,9 @@ class Wsd(_Decay):
     Strength: One long stable run serves every length: branch off, decay, and continue the stable run from where the
     branch began.
     Weakness: While the rate is stable the loss looks bad; only the decay shows what was learned.
-    Source: Hu et al. 2024, "MiniCPM", section 4, https://arxiv.org/abs/2404.06395; ``"1-sqrt"``: Hägele et al. 2024,
-    "Scaling laws and compute-optimal training beyond fixed training durations", https://arxiv.org/abs/2405.18392
+    Source: Hu et al. 2024, "MiniCPM: unveiling the potential of small language models with scalable training
+    strategies", section 4, https://arxiv.org/abs/2404.06395; ``"1-sqrt"``: Hägele et al. 2024, "Scaling laws and
+    compute-optimal training beyond fixed training durations", https://arxiv.org/abs/2405.18392
     Example: Wsd(100, shape="1-sqrt")
     """
 
@@ -320,7 +321,8 @@ class InverseSqrt(Shape):
     Strength: It needs no length, and late in most runs it is small enough, whenever they end.
     Weakness: It has a long tail that never reaches zero, so a decay to zero at the end still gains much.
     Source: Vaswani et al. 2017, "Attention is all you need", eq. 3, https://arxiv.org/abs/1706.03762; without the rise:
-    Raffel et al. 2020, "Exploring the limits of transfer learning", section 3.1.2, https://arxiv.org/abs/1910.10683
+    Raffel et al. 2020, "Exploring the limits of transfer learning with a unified text-to-text transformer", section
+    3.1.2, https://arxiv.org/abs/1910.10683
     Example: InverseSqrt(20)
     """
 
