@@ -57,6 +57,22 @@ def test_it_links_wherever_the_english_page_links(page):
 
 
 @pages
+def test_its_tables_have_the_rows_and_columns_of_the_english_page(page):
+    """A table of files is longer by a line with each new file: translate that line, too."""
+    shapes = [
+        [line.count("|") for line in read(p).splitlines() if line.lstrip().startswith("| ")]
+        for p in (page, english_of(page))
+    ]
+    assert shapes[0] == shapes[1]
+
+
+@pages
+def test_its_tables_begin_with_the_files_that_the_english_page_names(page):
+    named = [re.findall(r"^ *\| (`[\w./]+\.\w+`) \|", read(p), re.MULTILINE) for p in (page, english_of(page))]
+    assert named[0] == named[1]
+
+
+@pages
 def test_its_parts_are_made_in_its_own_language(page):
     name = page.relative_to(DOCS).parts[0]
     parts = [[found[1] for found in made.PART.findall(read(p))] for p in (page, english_of(page))]
