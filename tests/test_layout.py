@@ -14,7 +14,7 @@ from tests.processes import python
 
 ROOT = Path(thalweg.__file__).parent
 PAGES = ROOT.parent / "docs"
-ROOMS = ("ir", "ir/transforms", "native", "runtime", "runtime/backends", "engine")
+ROOMS = ("ir", "ir/transforms", "native", "shards", "runtime", "runtime/backends", "engine")
 #: where pickles and generated kernels find modules that have moved
 FORMER = {"engine/formats.py"}
 

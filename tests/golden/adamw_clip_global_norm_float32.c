@@ -27,8 +27,6 @@ void stage_0(const Job *job, const double *host)
         all_grad_squares += sum_of(sum_grad_squares, 32);
         job->partial[c * 1 + 0] = all_grad_squares;
     }
-    *job->share[0] = 0;
-    for (int64_t c = 0; c < job->chunks; c++) *job->share[0] += job->partial[c * 1 + 0];
 }
 
 /* pass 2 of 2: reads p, g, exp_avg, exp_avg_sq; writes p, exp_avg, exp_avg_sq */

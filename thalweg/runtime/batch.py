@@ -22,7 +22,7 @@ from thalweg.ir.passes import Plan, plan
 from thalweg.ir.trace import Host, Specialization
 from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards
-from thalweg.runtime.sharding import is_part
+from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import beside_name, formats_of, slots
 from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented
 
@@ -236,7 +236,8 @@ class BoundBatch:
             _refuse_freed(f"state {name!r}", *kept)
         dense = kind.ordinary or all(is_dense(p) for p in params)
         self.distributed = not kind.ordinary and any(hasattr(p, "_local_tensor") for p in owners)
-        sharded = not kind.ordinary and any(map(is_part, owners))
+        sharded = bool(kind.ranks) or (not kind.ordinary and any(map(flattened, owners)))
+        self.specs = specs
         self.batch = Batch(
             key, formats, params, [], tensors, beside, kind.gradient, ids, dense, sharded, mixed
         )  # fmt: skip
@@ -252,7 +253,7 @@ class BoundBatch:
         outputs, at = self.batch.plan.traced.outputs, {node: i for i, node in enumerate(self.host.order)}
         #: where the new value of each number stands among those of the host; None for a count
         self.new_numbers = {name: at[outputs[name]] if name in outputs else None for name in self.numbers}
-        narrow = [spec for spec in specs if spec.narrow]
+        narrow = [spec for spec in specs if spec.narrow and not sharded]
         self.asides = [spec.name for spec in specs if spec.kind == "aside"]
         for spec in narrow:
             self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join_narrow(spec)
@@ -287,16 +288,11 @@ class BoundBatch:
 
     def _join_narrow(self, spec: StateSpec) -> tuple[Tensor, list[Tensor]]:
         """Put what is kept for each tensor or row into one vector."""
-        shapes = [s[spec.name].shape for s in self.states]
-        # kernels see no rows in a tensor without elements: what is kept of such rows lies behind that of the others
         seen = [spec.kind == "per_tensor" or p.numel() > 0 for p in self.batch.params]
-        order = sorted(range(len(shapes)), key=lambda i: not seen[i])
-        home = torch.cat([self.states[i][spec.name].flatten() for i in order])
-        begin = dict(zip(order, accumulate((shapes[i].numel() for i in order), initial=0), strict=False))
-        views = [_part(home, begin[i], shape) for i, shape in enumerate(shapes)]
+        home, views = join([s[spec.name] for s in self.states], seen)
         for s, view in zip(self.states, views, strict=True):
             s[spec.name] = view
-        return home[: sum(shape.numel() for shape, here in zip(shapes, seen, strict=True) if here)], views
+        return home, views
 
     def set_numbers(self, of_groups: Mapping[int, Mapping[str, Any]]) -> None:
         """Give the batch the numbers of this step.
@@ -405,6 +401,21 @@ class BoundBatch:
             if low != high and not bool(low.isnan() & high.isnan()):
                 return False
         return True
+
+
+def join(tensors: Sequence[Tensor], seen: Sequence[bool]) -> tuple[Tensor, list[Tensor]]:
+    """Tensors side by side in one vector, and each as a part of it.
+
+    Args:
+        tensors: one for each parameter.
+        seen: whether kernels see it: they see no rows in a tensor without elements, and what is kept of such rows lies
+            behind the others, and is no part of the vector that is returned.
+    """
+    order = sorted(range(len(tensors)), key=lambda i: not seen[i])
+    home = torch.cat([tensors[i].flatten() for i in order])
+    begin = dict(zip(order, accumulate((tensors[i].numel() for i in order), initial=0), strict=False))
+    views = [_part(home, begin[i], x.shape) for i, x in enumerate(tensors)]
+    return home[: sum(x.numel() for x, here in zip(tensors, seen, strict=True) if here)], views
 
 
 def _part(home: Tensor, at: int, shape: torch.Size) -> Tensor:

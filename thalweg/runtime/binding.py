@@ -22,9 +22,10 @@ from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, 
 from thalweg.runtime import guards
 from thalweg.runtime.batch import BoundBatch, check_gradient
 from thalweg.runtime.formats import Format, Storage
-from thalweg.runtime.sharding import is_part
+from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import conform, formats_of, missing, new_state
 from thalweg.runtime.tensors import is_dense, local, opaque
+from thalweg.shards.pieces import ranks_of
 
 Groups = list[dict[str, Any]]
 State = dict[Any, Any]
@@ -37,7 +38,8 @@ class _Kind:
     Attributes:
         key, matrix: the specialization, and whether they are what the rule takes for matrices.
         gradient: the dtype of gradients.
-        apart: what else sets tensors apart: whether they are dense, distributed, opaque, sparse, complex, parts.
+        apart: what else sets tensors apart: whether they are dense, distributed, opaque, sparse, complex, flat.
+        ranks: those over which parts of each lie; empty where this process has all of them.
     """
 
     key: Specialization
@@ -46,11 +48,12 @@ class _Kind:
     dtype: torch.dtype
     gradient: torch.dtype
     apart: tuple[bool, ...]
+    ranks: tuple[int, ...]
 
     @functools.cached_property
     def ordinary(self) -> bool:
         """Whether parameters and gradients are real tensors without gaps, here, and in memory that can be addressed."""
-        return self.apart == (True, False, False, False, False, False)
+        return self.apart == (True, False, False, False, False, False) and not self.ranks
 
     @functools.cached_property
     def mixes(self) -> bool:
@@ -100,9 +103,9 @@ class Binder:
         matrix, here = is_matrix(self.rule, p), local(p)
         apart = (
             is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or opaque(g),
-            g.layout != torch.strided, p.is_complex(), is_part(p),
+            g.layout != torch.strided, p.is_complex(), flattened(p),
         )  # fmt: skip
-        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart
+        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart, ranks_of(p)
         kind = self.found.get(seen)
         if kind is None:
             what = self._sort(i, matrix)[0], *seen[1:]
@@ -174,12 +177,14 @@ class Binding:
         lists: its parameters.
         numbers: which groups these are.
         idle: parameters that are in no batch, each with the number of its group.
+        parts: those of which other ranks have parts that a step looks at, each with the number of its group.
     """
 
     keys: list[Specialization]
     numbers: list[int]
     lists: list[list[Tensor]]
     bounds: list[BoundBatch] = field(default_factory=list)
+    parts: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.idle = [(i, p) for i, params in zip(self.numbers, self.lists, strict=True) for p in params]

@@ -1,7 +1,7 @@
-"""Parameters that are parts of larger ones, or of which this process has some: what looks at wholes is refused.
+"""Parameters that are parts of larger ones, or of which this process has some: what cannot be done is refused.
 
-A shard of a DTensor and a flat parameter of FSDP hold a piece of one tensor, or several end to end; a rule that moves
-each element by itself steps them as it would the whole, and no other does.
+A flat parameter of FSDP holds pieces of several tensors end to end; a rule that moves each element by itself steps them
+as it would the whole, and no other does. Of a shard of a DTensor it is known where it belongs: see `wholes.py`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,16 @@ from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import Hyper
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import specializations, sums_over_all
+from thalweg.shards.pieces import ranks_of
 
 ZERO = "ZeroRedundancyOptimizer"
 #: how far up the stack a constructor is looked for that builds this optimizer
 FRAMES = 12
 
 
-def split_up(p: Tensor) -> bool:
-    """Whether only a part of a distributed tensor is here."""
-    mesh: Any = getattr(p, "device_mesh", None)
-    placements: Any = getattr(p, "placements", ())
-    return any(mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(placements))
-
-
 def flattened(p: Tensor) -> bool:
     """Whether it is a flat parameter of `torch.distributed.fsdp.FullyShardedDataParallel`, or lies in one."""
     return getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
-
-
-def is_part(p: Tensor) -> bool:
-    """Whether a parameter is not one whole tensor."""
-    return split_up(p) or flattened(p)
 
 
 def check(rule: Any, group: Mapping[str, Any], state_dtype: str | None) -> None:
@@ -47,23 +36,29 @@ def check(rule: Any, group: Mapping[str, Any], state_dtype: str | None) -> None:
     Raises:
         ValueError: that names the option, or the rule, and the remedy.
     """
-    part = next((p for p in group["params"] if is_part(p)), None)
-    if part is not None:
-        what = "flat parameters of FSDP" if flattened(part) else "parts of DTensors"
-        if not _blind(rule, group):
-            _refuse(rule, group, what, "whole tensors")
-        if state_dtype == "int8" and not flattened(part):
-            raise bad_argument("state_dtype", "int8", f"a plain dtype for {what}: blocks of 128 do not follow shards")
+    if any(map(flattened, group["params"])):
+        if not moves_alone(rule, group):
+            _refuse(rule, group, "flat parameters of FSDP", "whole tensors")
+    elif state_dtype == "int8" and any(map(ranks_of, group["params"])):
+        raise bad_argument(
+            "state_dtype", "int8", "a plain dtype for parts of DTensors: blocks of 128 do not follow shards",
+            'state_dtype="bfloat16" takes half of float32\'s memory, and each rank keeps its share of that',
+        )  # fmt: skip
     elif any(map(sums_over_all, specializations(rule, group))) and _within_zero():
         _refuse(rule, group, f"what {ZERO} gives it, a share of the parameters", "all parameters")
 
 
 def check_alone(rule: Any, group: Mapping[str, Any]) -> None:
-    """Refuse a group whose updates need the gradients of all parameters at once.
+    """Refuse a group whose updates need the gradients of all parameters at once, or of all ranks.
 
     Raises:
         ValueError: that names the option, or the rule.
     """
+    if any(map(ranks_of, group["params"])) and not moves_alone(rule, group):
+        raise bad_argument(
+            "optimizer", rule.__name__, "a rule that moves each element by itself, for parts of DTensors inside "
+            "backward: ranks exchange the others' together, in step()", "Call step() after backward",
+        )  # fmt: skip
     if not any(map(sums_over_all, specializations(rule, group))):
         return
     for name, off in _on(rule, group).items():
@@ -87,7 +82,7 @@ def _refuse(rule: Any, group: Mapping[str, Any], what: str, wanted: str) -> None
     )  # fmt: skip
 
 
-def _blind(rule: Any, group: Mapping[str, Any]) -> bool:
+def moves_alone(rule: Any, group: Mapping[str, Any]) -> bool:
     """Whether the step of an element depends on no other element."""
     return all(plan(key).shape_blind for key in specializations(rule, dict(group)))
 
@@ -96,9 +91,9 @@ def _options(rule: Any, group: Mapping[str, Any]) -> list[str]:
     """Options that are on and need whole tensors, though the rule without them does not."""
     on = _on(rule, group)
     plain = {**group, **on}
-    if not _blind(rule, plain):
+    if not moves_alone(rule, plain):
         return []
-    return [name for name in on if not _blind(rule, {**plain, name: group[name]})]
+    return [name for name in on if not moves_alone(rule, {**plain, name: group[name]})]
 
 
 def _on(rule: Any, group: Mapping[str, Any]) -> dict[str, Any]:

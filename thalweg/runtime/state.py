@@ -13,6 +13,7 @@ from thalweg.ir import counter_rng
 from thalweg.ir.fields import StateSpec
 from thalweg.runtime.formats import BLOCK, Format, Storage
 from thalweg.runtime.tensors import ORDINARY, is_dense, local, oriented, placed
+from thalweg.shards.pieces import is_distributed, like, ranks_of
 
 #: key of the bits below a parameter in its state
 MASTER = "master_bits"
@@ -41,7 +42,7 @@ def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage)
 
 def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | None, torch.dtype]:
     """Shape and dtype of a state that is not shaped as its parameter; no shape where this parameter has none."""
-    x = oriented(local(p), p, h.transposed)
+    x = oriented(_whole(p), p, h.transposed)
     working = torch.float64 if x.dtype == torch.float64 else torch.float32
     if spec.kind == "aside":
         assert spec.shape is not None
@@ -49,6 +50,35 @@ def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | N
     if spec.kind == "per_tensor" or x.ndim == 0:
         return (), working
     return (x.shape[0] if x.ndim > 1 else 1, *(1 for _ in x.shape[1:])), working
+
+
+def _whole(p: Any) -> Tensor:
+    """A parameter here, and of one of which parts are elsewhere the shape of the whole."""
+    if not ranks_of(p):
+        return local(p)
+    return local(torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device="meta"))
+
+
+def _full(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
+    """A state of another shape than its parameter; cut up where that is."""
+    placements = like(p, shape)
+    if placements is None:
+        return torch.full(shape, value, dtype=dtype, device=p.device)
+    from torch.distributed.tensor import full
+
+    return full(shape, value, dtype=dtype, device_mesh=p.device_mesh, placements=placements)
+
+
+def _beside(p: Any, x: Any) -> Tensor:
+    """Such a state, placed as :func:`_full` does; a whole one is cut up."""
+    placements = like(p, x.shape)
+    if placements is None:
+        return x.full_tensor() if is_distributed(x) else x  # type: ignore[no-any-return]
+    if is_distributed(x):
+        return x if x.placements == placements else x.redistribute(p.device_mesh, placements)  # type: ignore[no-any-return]
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(x, p.device_mesh, placements)
 
 
 def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool:
@@ -73,7 +103,7 @@ def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, 
             if spec.kind != "tensor":
                 shape, dtype = other_shape(spec, p, h)
                 if shape is not None:
-                    mine[spec.name] = torch.full(shape, spec.fill(h), dtype=dtype, device=p.device)
+                    mine[spec.name] = _full(p, shape, spec.fill(h), dtype)
                 continue
             f = formats[spec.name]
             dtype = f.dtype if f.blocked or not p.is_complex() else f.dtype.to_complex()
@@ -121,7 +151,7 @@ def conform(
             x = torch.as_tensor(source[spec.name])
             if x.shape != shape:
                 raise bad_argument(f"state {spec.name!r}", tuple(x.shape), f"the shape {shape}")
-            mine[spec.name] = x.to(p.device, dtype, copy=source is not mine)
+            mine[spec.name] = _beside(p, x).to(p.device, dtype, copy=source is not mine)
         elif spec.counted and source is not mine and spec.name in source:
             mine[spec.name] = torch.as_tensor(source[spec.name]).to("cpu", copy=True)
     _bring_master(source, mine, formats["p"], p)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
@@ -23,6 +22,10 @@ from thalweg.runtime.batch import BoundBatch
 from thalweg.runtime.binding import Binder, Binding
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
+from thalweg.runtime.totals import TotalSums
+from thalweg.runtime.wholes import WholeExecutor, Wholes
+from thalweg.shards.agreement import Agreement, Member
+from thalweg.shards.pieces import ranks_of
 
 #: where a training loop may have left torch.autocast on
 AUTOCAST = ("cpu", "cuda")
@@ -52,6 +55,8 @@ class Stepper:
         self.failed: dict[str, str] = {}  # backends whose compiler failed, and what it said
         self.warned_by: dict[str, BoundBatch] = {}  # the batch that warned the user of it
         self.binder = Binder(rule, storage, backend in ("auto", *MIXING) and guards.available())
+        self.agreement = Agreement()
+        self.lent: list[Tensor] = []  # parameters that have a gradient for this step alone
         self.state: dict[Any, Any] | None = None
         self.forget()
 
@@ -103,6 +108,8 @@ class Stepper:
             _store_shared(groups, ready, totals)
         for bound in ready:
             bound.finish()
+        if self.lent:
+            self._return_lent()
 
     def _updates(self, groups: list[dict[str, Any]], begun: bool) -> list[int]:
         """The number of this update for each group, which checkpoints hold; none where no random bits are drawn."""
@@ -143,7 +150,9 @@ class Stepper:
             where, lists = None, [groups[i]["params"] for i in chosen]
         else:
             where, lists = id(only[0][1]), [[p for k, p in only if k == i] for i in chosen]
-        binding = self._binding(where, [one.key for one in found], chosen, lists)
+        binding = self._binding(where, [one.key for one in found], chosen, lists, groups)
+        if binding.parts:
+            self._agree(binding, groups)
         try:
             ready = binding.refresh(groups, state, self.binder)
             if only is not None and any(bound.batch.plan.over_all for bound in ready):
@@ -161,8 +170,26 @@ class Stepper:
             return self._prepare(found, chosen, groups, state, only)
         return ready
 
+    def _agree(self, binding: Binding, groups: list[dict[str, Any]]) -> None:
+        """Find with the other ranks which parameters move; where only others have a gradient, it is 0 here."""
+        members = [Member(_name(groups[i], p), i, p) for i, p in binding.parts]
+        for member in self.agreement.moving(members):
+            if member.p.grad is None:
+                member.p.grad = torch.zeros_like(member.p)
+                self.lent.append(member.p)
+
+    def _return_lent(self) -> None:
+        """Take the gradients back that parameters have for this step alone."""
+        while self.lent:
+            self.lent.pop().grad = None
+
     def _binding(
-        self, where: int | None, keys: list[Specialization], chosen: Sequence[int], lists: list[list[Tensor]]
+        self,
+        where: int | None,
+        keys: list[Specialization],
+        chosen: Sequence[int],
+        lists: list[list[Tensor]],
+        groups: list[dict[str, Any]],
     ) -> Binding:
         """The binding of these lists; a new one if they or their specializations have changed."""
         binding = self.bindings.get(where)
@@ -170,6 +197,9 @@ class Stepper:
             if where is None:
                 self.binder.ids = {}  # of parameters that have left or moved
             binding = self.bindings[where] = Binding(keys, list(chosen), lists)
+            apart = [i for i in chosen if any(map(ranks_of, groups[i]["params"]))]
+            together = {i for i in apart if not sharding.moves_alone(self.rule, groups[i])}
+            binding.parts = [(i, p) for i, p in binding.idle if i in together and ranks_of(p)]
         return binding
 
     def _roll_back(self, state: dict[Any, Any]) -> None:
@@ -180,6 +210,7 @@ class Stepper:
             if not before:
                 state.pop(p, None)
         self.binder.undo = []
+        self._return_lent()
         self.forget()
 
     def _assign_in_parallel(self, bounds: list[BoundBatch], groups: list[dict[str, Any]]) -> None:
@@ -195,16 +226,20 @@ class Stepper:
             one.result()
 
     def _assign(self, bound: BoundBatch, groups: list[dict[str, Any]]) -> None:
-        batch = bound.batch
+        batch, wholes = bound.batch, None
         if batch.sharded:  # asked for since its group was made
             for i in set(bound.groups):
                 sharding.check(self.rule, groups[i], self.storage.state_dtype)
+            if bound.kind.ranks and not batch.plan.shape_blind:
+                wholes = Wholes(bound, self.agreement.exchange(bound.owners[0]))
+                batch = wholes.batch or batch
         while bound.executor is None:
             backend, why = select.choose(self.backend, batch, self.failed)
             if batch.mixed and backend not in MIXING:
                 raise _CannotMixError
             try:
-                bound.set_executor(backend, why, select.prepare(backend, batch))
+                executor = select.prepare(backend, batch) if wholes is None or wholes.batch else None
+                bound.set_executor(backend, why, WholeExecutor(wholes, executor) if wholes else executor)
             except CompilerError as error:
                 if self.backend != "auto":
                     raise
@@ -221,6 +256,12 @@ def draws(rule: type[RuleClass], storage: Storage, groups: list[dict[str, Any]])
     return storage.rounding == "stochastic" or storage.state_dtype not in (None, "float32")
 
 
+def _name(group: dict[str, Any], p: Tensor) -> str:
+    """How a message calls a parameter."""
+    k = next(k for k, one in enumerate(group["params"]) if one is p)
+    return str(group["param_names"][k]) if "param_names" in group else f"parameter {k}"
+
+
 def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
     """Run every stage of every batch, and return all totals.
 
@@ -234,18 +275,18 @@ def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
         return {}
     at = dict.fromkeys(range(len(bounds)), 0)
     stages = [plan.stages for plan in plans]
-    shares: dict[str, list[Any]] = defaultdict(list)
+    totals = TotalSums()
     while at:
         pending = {name for i, k in at.items() for stage in stages[i][k:] for name in stage.gives}
-        totals = {name: _sum(parts) for name, parts in shares.items() if name not in pending}
+        known = totals.complete(pending)
         runnable = [i for i, k in at.items() if not stages[i][k].needs & pending]
         for i in runnable:
-            for name, share in bounds[i].executor.run(at[i], totals).items():
-                shares[name].append(share)
+            executor = bounds[i].executor
+            totals.add(executor.run(at[i], known), getattr(executor, "exchange", None))
             at[i] += 1
             if at[i] == len(stages[i]):
                 del at[i]
-    return {name: _sum(parts) for name, parts in shares.items()}
+    return totals.complete(set())
 
 
 def _store_shared(groups: list[dict[str, Any]], bounds: list[BoundBatch], totals: dict[str, Any]) -> None:
@@ -266,9 +307,3 @@ def _store_shared(groups: list[dict[str, Any]], bounds: list[BoundBatch], totals
                 common.setdefault(name, found[group][name])
     for k, one in enumerate(groups):
         one.update(found.get(k) or {name: value for name, value in common.items() if name in one})
-
-
-def _sum(parts: list[Any]) -> Any:
-    return sum(
-        p.to(parts[0].device) if isinstance(p, Tensor) and isinstance(parts[0], Tensor) else float(p) for p in parts
-    )

@@ -260,27 +260,17 @@ class _CCodegen(Codegen):
         return variable(value) if isinstance(value, fx.Node) else _literal(value, self.double)
 
     def _gather(self, sums: list[fx.Node]) -> list[str]:
-        """After the pass: pieces to tensors, in order, in double."""
+        """After the pass: pieces to tensors, in order, in double; those of totals the step adds up."""
         lines = []
         for i, node in enumerate(sums):
-            total = isinstance(node.target, ops.Total)
-            where = (
-                f"*job->share[{self._share(node)}]" if total else f"job->sum[{self.sums.index(node)}][job->tensor[c]]"
-            )
-            if total:
-                lines.append(f"    {where} = 0;")
-            else:
-                lines.append(
-                    f"    for (int64_t t = 0; t < job->tensors; t++) job->sum[{self.sums.index(node)}][t] = 0;"
-                )
-            lines.append(
-                f"    for (int64_t c = 0; c < job->chunks; c++) {where} += job->partial[c * {len(sums)} + {i}];"
-            )
+            if not isinstance(node.target, ops.Total):
+                where = f"job->sum[{self.sums.index(node)}]"
+                lines += [
+                    f"    for (int64_t t = 0; t < job->tensors; t++) {where}[t] = 0;",
+                    f"    for (int64_t c = 0; c < job->chunks; c++) {where}[job->tensor[c]] += "
+                    f"job->partial[c * {len(sums)} + {i}];",
+                ]
         return lines
-
-    def _share(self, node: fx.Node) -> int:
-        gathered = [n for stage in self.plan.stages for n in stage.sums if isinstance(n.target, ops.Total)]
-        return gathered.index(node)
 
 
 def _literal(value: Any, double: bool) -> str:
@@ -313,7 +303,6 @@ class _Job(ctypes.Structure):
                 "table",
                 "number",
                 "sum",
-                "share",
                 "partial",
                 "columns",
                 "row",
@@ -383,10 +372,8 @@ class CpuExecutor(StagedExecutor):
         ]
         self.job.sum = self._address(array("Q", [s.buffer_info()[0] for s in self.sums] or [0]))
         most = max(len(stage.sums) for stage in batch.plan.stages)
-        self.job.partial = self._address(array("d", bytes(8 * max(1, most * len(tensor)))))
-        gathered = [total.name for stage in batch.plan.stages for n in stage.sums if (total := _total(n))]
-        self.shares = {name: array("d", [0.0]) for name in gathered}
-        self.job.share = self._address(array("Q", [self.shares[name].buffer_info()[0] for name in gathered] or [0]))
+        self.partial = array("d", bytes(8 * max(1, most * len(tensor))))
+        self.job.partial = self._address(self.partial)
         self.numbers = [self._number(n) for n in self.kernel.numbers]
         self.job.number = self._address(array("Q", [a.buffer_info()[0] for a in self.numbers] or [0]))
         vectors = zip((*sums, *self.kernel.numbers), (*self.sums, *self.numbers), strict=True)
@@ -457,7 +444,13 @@ class CpuExecutor(StagedExecutor):
             self.run_leaves(this)
             if stage == len(batch.plan.stages) - 1:
                 self.end(totals)
-        return {name: self.shares[name][0] for name in this.gives}
+        return self._shares(this)
+
+    def _shares(self, stage: Stage) -> dict[str, Any]:
+        """What each chunk adds to the totals of a stage."""
+        sums = [n for n in stage.sums if n.meta["extent"] != ROW]
+        chunks = self.now.chunks * len(sums)
+        return {t.name: self.partial[i : chunks : len(sums)] for i, n in enumerate(sums) if (t := _total(n))}
 
 
 def _total(node: fx.Node) -> ops.Total | None:

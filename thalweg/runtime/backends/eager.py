@@ -33,7 +33,7 @@ class EagerExecutor:
         gives = stages[stage].gives
         if not last and not gives:
             return {}
-        ops.totals.known, ops.totals.shares = totals, {}
+        ops.totals.known, ops.totals.shares = as_tensors(totals, batch), {}
         try:
             for i in range(len(batch.params)):
                 with torch.inference_mode(False), torch.no_grad():  # whose tensors tell when they are written
@@ -41,7 +41,7 @@ class EagerExecutor:
                 if last:
                     for name, value in new.items():
                         store(batch, name, i, value)
-            return {name: sum(ops.totals.shares[name]) for name in gives}
+            return {name: ops.totals.shares[name] for name in gives}
         finally:
             ops.totals.known, ops.totals.shares = {}, {}
 
@@ -66,6 +66,11 @@ class EagerExecutor:
 def prepare(batch: Batch) -> EagerExecutor:
     """Nothing to make ready."""
     return EagerExecutor(batch)
+
+
+def as_tensors(totals: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    """Totals as torch computes with them."""
+    return {name: torch.as_tensor(x, dtype=batch.compute, device=batch.device) for name, x in totals.items()}
 
 
 def _kept(batch: Batch, name: str, i: int) -> tuple[Tensor, Tensor | None]:

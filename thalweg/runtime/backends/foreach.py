@@ -42,6 +42,7 @@ class ForeachExecutor:
 
     def _call(self, code: Lowered, totals: dict[str, Any]) -> Any:
         batch = self.batch
+        totals = eager.as_tensors(totals, batch)
         names = ["p", *batch.states]
         numbers = {name: [eager.load(batch, name, i) for i in range(len(batch.params))] for name in names}
         grads = [g.to(batch.compute) for g in batch.grads]
@@ -233,9 +234,9 @@ def _one(name: str, *args: Any) -> Any:
     return ops.BY_NAME[name].run(*args)
 
 
-def _sum_all(xs: list[Tensor]) -> Tensor:
-    """The sum of all elements of all tensors."""
-    return torch.stack([x.sum() for x in xs]).sum()
+def _sum_all(xs: list[Tensor]) -> list[Tensor]:
+    """The sum of all elements of each tensor; the step adds these up."""
+    return [x.sum() for x in xs]
 
 
 def _parts(results: list[tuple[Any, ...]], index: int) -> list[Any]:

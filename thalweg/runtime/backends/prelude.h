@@ -20,7 +20,7 @@ typedef struct {
     const int64_t *tensor, *begin, *end, *cost;  /* of each chunk; cost adds up, to split the work evenly */
     void **table;                                /* table[k][t]: where the k-th kind of data of tensor t lies */
     double **number, **sum;                      /* number[k][t], sum[k][t]: one a tensor; sums of rows one a row */
-    double **share, *partial;                    /* this batch's part of a total; what each chunk adds to sums */
+    double *partial;                             /* what each chunk adds to sums and totals */
     const int64_t *columns, *row;                /* of each tensor: the length of a row, and the rows before it */
     const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
     const int64_t *entry;                        /* which of the entries in the table of host numbers it takes */

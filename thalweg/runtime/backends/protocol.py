@@ -18,7 +18,7 @@ class Executor(Protocol):
             totals: the sums over all tensors that are complete, by name.
 
         Returns:
-            This batch's share of the totals that the stage gathers.
+            By the name of each total that the stage gathers, numbers that add up to this batch's share.
         """
         ...
 

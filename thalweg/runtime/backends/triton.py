@@ -478,7 +478,7 @@ class TritonExecutor(StagedExecutor):
         shares = {}
         for i, node in enumerate(launch.sums):
             if isinstance(node.target, ops.Total):
-                shares[node.target.name] = partial[i::count].sum()
+                shares[node.target.name] = [partial[i::count].sum()]
             else:
                 first = self.first_row if launch.by_row else self.first_piece
                 self.add_up[(len(self.batch.params),)](partial, first, given[f"sum_{node.name}"], i, count, PIECES)  # type: ignore[index]
