@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from thalweg import train as train
     from thalweg import transforms as transforms
     from thalweg import wrap as wrap
+    from thalweg.diagnosis import check as check
     from thalweg.optim import *  # noqa: F403 - the list of optimizers stands in thalweg/optim/__init__.py
     from thalweg.registry import create as create
     from thalweg.registry import optimizers as optimizers
@@ -22,9 +23,10 @@ else:
     _HOMES = {
         **dict.fromkeys(("groups", "optim", "schedule", "train", "transforms", "wrap")),
         **dict.fromkeys(("create", "optimizers"), "registry"),
+        "check": "diagnosis",
     }
     #: what those are made of
-    _INNER = dict.fromkeys(("engine", "ir", "linalg", "native", "registry", "rule", "runtime"))
+    _INNER = dict.fromkeys(("diagnosis", "engine", "ir", "linalg", "native", "registry", "rule", "runtime"))
 
     def _homes():
         """Of every name; what optimizers and wrappers there are, their packages say."""

@@ -2,5 +2,8 @@
 
 from thalweg.diagnosis.causes import Cause, causes
 from thalweg.diagnosis.finding import Finding
+from thalweg.diagnosis.preflight.checking import check
+from thalweg.diagnosis.preflight.fine import Fine
+from thalweg.diagnosis.preflight.report import CheckReport
 
-__all__ = ["Cause", "Finding", "causes"]
+__all__ = ["Cause", "CheckReport", "Finding", "Fine", "causes", "check"]

@@ -104,15 +104,16 @@ class Stream:
         self.read = 0
 
     def _generators(self) -> dict[str, Any]:
-        return {"global": rng.capture(), "own": [g.get_state() for g in _generators_of(self.batches)]}
+        return {"global": rng.capture(), "own": [g.get_state() for g in generators_of(self.batches)]}
 
     def _restore(self, begin: dict[str, Any]) -> None:
         rng.restore(begin["global"])
-        for generator, state in zip(_generators_of(self.batches), begin["own"], strict=True):
+        for generator, state in zip(generators_of(self.batches), begin["own"], strict=True):
             generator.set_state(state)
 
 
-def _generators_of(batches: Any) -> list[torch.Generator]:
+def generators_of(batches: Any) -> list[torch.Generator]:
+    """The generators of its own that the order of batches hangs on."""
     sampler, batch_sampler = getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)
     within = getattr(batch_sampler, "sampler", None)
     within = None if within is sampler else within  # a loader that was given no batch sampler makes one around its own

@@ -1,0 +1,110 @@
+"""Who is updated: every trainable parameter once, none of another model, tied weights as one, the frozen ones meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from thalweg.diagnosis.finding import Finding, finding
+from thalweg.diagnosis.preflight.fine import Fine
+from thalweg.diagnosis.preflight.known import Preflight
+from thalweg.diagnosis.preflight.subject import Subject, modules_of
+from thalweg.groups.places import EMBEDDINGS, MATRICES
+
+
+def left_out(known: Preflight) -> Iterator[Finding | Fine]:
+    """Trainable parameters in no group, and tensors in groups that are not the model's."""
+    subject = known.subject
+    missing = [name for name, p in subject.trainable.items() if id(p) not in subject.owners]
+    mine = {id(p) for p in subject.model.parameters()}
+    foreign = sum(owner not in mine for owner in subject.owners)
+    if missing:
+        also = f", and the optimizer holds {foreign} tensors that are not the model's" if foreign else ""
+        yield finding(
+            "not_in_optimizer",
+            f"{len(missing)} of {len(subject.trainable)} trainable parameters are in no group{also}.",
+            missing,
+            numbers={"missing": len(missing), "foreign": foreign},
+        )
+    elif foreign:
+        optimizer = subject.optimizers[0]
+        yield finding(
+            "foreign_parameters",
+            f"{foreign} of {len(subject.owners)} tensors in the optimizer's groups are not the model's.",
+            optimizer=type(optimizer).__name__,
+            lr=f"{float(optimizer.param_groups[0]['lr']):g}",
+        )
+    else:
+        yield Fine("groups", f"each of {len(subject.trainable)} trainable parameters is in one")
+
+
+def twice(known: Preflight) -> Iterator[Finding | Fine]:
+    """Parameters in more than one group."""
+    names = [name for name, p in known.subject.trainable.items() if len(known.subject.owners.get(id(p), ())) > 1]
+    if names:
+        yield finding("in_two_groups", f"{len(names)} parameters are in more than one group.", names)
+
+
+def untied(known: Preflight) -> Iterator[Finding | Fine]:
+    """An embedding and an output layer that are meant to share a weight and do not."""
+    model = known.subject.model
+    if pair := _configured(model) or _alike(known.subject):
+        embedding, head, why = pair
+        yield finding(
+            "tied_weights_broken",
+            f"{why}, and the weights of {embedding} and {head} are two tensors.",
+            [f"{head}.weight"],
+            patch=f"model.{head}.weight = model.{embedding}.weight",
+        )
+
+
+def _configured(model: nn.Module) -> tuple[str, str, str] | None:
+    """What a model of `transformers` says."""
+    if not getattr(getattr(model, "config", None), "tie_word_embeddings", False):
+        return None
+    try:
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
+    except Exception:  # it has none
+        return None
+    if embedding is None or head is None or embedding.weight is head.weight:
+        return None
+    names = {id(module): name for name, module in model.named_modules()}
+    return names.get(id(embedding), "?"), names.get(id(head), "?"), "The configuration says tie_word_embeddings"
+
+
+def _alike(subject: Subject) -> tuple[str, str, str] | None:
+    """A weight that equals an embedding's to the last bit was tied with it."""
+    linears = list(modules_of(subject.model, nn.Linear))
+    for name, embedding in modules_of(subject.model, EMBEDDINGS):
+        for other, linear in linears:
+            a, b = embedding.weight, linear.weight
+            if a is not b and a.shape == b.shape and a.data_ptr() != b.data_ptr() and torch.equal(a, b) and a.any():
+                return name, other, "Their values are equal to the last bit"
+    return None
+
+
+def frozen(known: Preflight) -> Iterator[Finding | Fine]:
+    """Layers that stand still while an untrained model is trained, and are in the optimizer all the same."""
+    subject = known.subject
+    owned = {
+        f"{name}.{own}".lstrip(".")
+        for name, module in modules_of(subject.model, MATRICES)
+        for own in module._parameters
+    }
+    still = {name: p for name, p in subject.parameters.items() if not p.requires_grad}
+    held = [name for name, p in still.items() if p.ndim > 1 and name in owned and id(p) in subject.owners]
+    size = sum(p.numel() for p in subject.parameters.values())
+    if held and known.untrained and sum(p.numel() for p in still.values()) < size / 2:
+        yield finding(
+            "frozen_by_mistake",
+            f"{len(held)} matrices are frozen and stand in the optimizer's groups, while the loss before training, "
+            f"{known.losses[0]:.4g}, is that of an untrained model.",
+            held,
+        )
+    elif still:
+        yield Fine("frozen", f"{len(still)} parameters of {len(subject.parameters)}")
+
+
+CHECKS = (left_out, twice, untied, frozen)

@@ -1,0 +1,180 @@
+"""What the loss is given: its value against guessing, its shapes, labels within range, logits that are logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from torch import nn
+
+from thalweg.diagnosis.finding import Finding, finding
+from thalweg.diagnosis.preflight import limits
+from thalweg.diagnosis.preflight.fine import Fine
+from thalweg.diagnosis.preflight.known import Preflight
+from thalweg.diagnosis.preflight.losses import BINARY, DISTANCES, LossCall
+from thalweg.diagnosis.preflight.subject import modules_of
+
+#: what autograd calls an activation that must not stand before a loss which applies its own
+_ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "Relu": "ReLU", "Tanh": "tanh"}
+#: outputs for each class that there is, from which a head is another task's
+_WIDE = 5
+
+
+def in_range(known: Preflight) -> Iterator[Finding | Fine]:
+    """Labels that are no class."""
+    if known.labels_outside:
+        label, classes = known.labels_outside
+        yield finding(
+            "labels_out_of_range",
+            f"A label is {label}, and the output has {classes} classes: 0 to {classes - 1} are expected.",
+            _head(known),
+            numbers={"label": label, "classes": classes},
+            classes=max(label + 1, classes),
+        )
+
+
+def initial(known: Preflight) -> Iterator[Finding | Fine]:
+    """The loss before training against a guess that looks at no input."""
+    for call in known.first.calls[:1]:
+        if known.labels_outside or (guessed := call.guessed()) is None:
+            continue
+        value = call.value()
+        error = call.name in DISTANCES
+        limit = limits.INITIAL_ERROR * guessed if error else limits.INITIAL_LOSS * guessed + 1
+        what = "the spread of the targets" if error else f"the logarithm of {max(2, call.classes)} classes"
+        if math.isfinite(value) and value > limit and guessed > 0:
+            yield finding(
+                "initial_loss_high",
+                f"Before training the mean loss is {value:.4g}; guessing gives {guessed:.4g}, {what}.",
+                _head(known),
+                numbers={"loss": value, "guess": guessed},
+            )
+        else:
+            yield Fine("loss before training", f"{value:.4g}; guessing gives {guessed:.4g}, {what}")
+
+
+def activations(known: Preflight) -> Iterator[Finding | Fine]:
+    """Softmax or sigmoid before a loss that applies its own; logits where logarithms are expected."""
+    for call in known.first.calls[:1]:
+        if call.name in ("cross_entropy", "binary_cross_entropy_with_logits"):
+            for name, shown in _ACTIVATIONS.items():
+                if call.made_by.startswith(name) and not call.made_by.startswith("LogSoftmax"):
+                    yield finding(
+                        "activation_before_loss",
+                        f"{call.name} is given the output of {shown}, from {float(call.output.min()):.3g} to "
+                        f"{float(call.output.max()):.3g}; the output of a linear layer is expected.",
+                        activation=shown,
+                    )
+        if call.name == "nll_loss" and call.output.ndim > 1 and _total(call) > 0.05:
+            yield finding(
+                "nll_of_logits",
+                "The exponentials of nll_loss's input do not add up to 1 over the classes "
+                f"(they are off by {_total(call):.3g}).",
+            )
+
+
+def _total(call: LossCall) -> float:
+    return float((call.output.float().exp().sum(1) - 1).abs().mean())
+
+
+def shapes(known: Preflight) -> Iterator[Finding | Fine]:
+    """Output and target of different shapes."""
+    for call in known.first.calls:
+        if call.name in (*DISTANCES, *BINARY) and call.output.shape != call.target.shape:
+            if call.target.numel() == 1 or call.output.numel() == 1:
+                continue
+            yield finding(
+                "loss_broadcasts",
+                f"The output has the shape {tuple(call.output.shape)} and the target {tuple(call.target.shape)}; "
+                "the same shape is expected.",
+                _head(known),
+            )
+            return
+
+
+def head(known: Preflight) -> Iterator[Finding | Fine]:
+    """Far more classes than labels, where labels are no tokens."""
+    if any(modules_of(known.subject.model, nn.Embedding)):
+        return
+    found, classes = set(), 0
+    for seen in known.forwards:
+        for call in seen.calls[:1]:
+            labels = call.labels
+            if labels is None or call.target.ndim != 1:
+                return
+            found |= set(labels.tolist())
+            classes = call.classes
+    examples = sum(call.target.numel() for seen in known.forwards for call in seen.calls[:1])
+    there = max(found, default=0) + 1
+    if classes >= _WIDE * there and examples >= 10 * there:
+        yield finding(
+            "wrong_head",
+            f"The output has {classes} classes, and the largest of {examples} labels is {there - 1}: "
+            f"{there} classes are expected.",
+            _head(known),
+            classes=there,
+        )
+
+
+def visible(known: Preflight) -> Iterator[Finding | Fine]:
+    """Whether a language model sees what it is to predict, and how targets are shifted."""
+    answers = known.answers
+    by, change = answers.shift, answers.earlier
+    if by is None or change is None:
+        return
+    causal = change < limits.CHANGED
+    if by == 1 and not causal:
+        yield finding(
+            "label_visible",
+            f"The outputs for the first half of the positions change by {change:.2g} of their size when the tokens "
+            "after them are others; no change is expected, since each position is to predict the next token.",
+            numbers={"change": change},
+        )
+    elif by != 1 and causal:
+        where = "at the same place" if by == 0 else f"{by} places ahead"
+        yield finding(
+            "labels_shifted",
+            f"At least {limits.SHIFTED:.0%} of the targets are the input {where}; 1 place ahead is expected.",
+            numbers={"places": by},
+        )
+    elif causal:
+        yield Fine("targets", "each is the next token, and no output depends on it")
+
+
+def leak(known: Preflight) -> Iterator[Finding | Fine]:
+    """Outputs that depend on other examples, in eval mode."""
+    change = known.answers.others
+    if change is None:
+        return
+    if change > limits.CHANGED:
+        yield finding(
+            "examples_leak",
+            f"In eval mode the outputs for the other examples change by {change:.2g} of their size when the first "
+            "example is another; no change is expected.",
+            numbers={"change": change},
+        )
+    else:
+        yield Fine("examples", f"no output depends on another example ({change:.1g})")
+
+
+def nonfinite(known: Preflight) -> Iterator[Finding | Fine]:
+    """A loss that is not finite before any step."""
+    bad = [number for number, loss in enumerate(known.losses) if not math.isfinite(loss)]
+    if bad:
+        seen = known.forwards[bad[0]]
+        where = f", and {seen.nonfinite} is the first layer whose output is not finite" if seen.nonfinite else ""
+        yield finding(
+            "nonfinite_loss",
+            f"The loss of batch {bad[0]} is {known.losses[bad[0]]} before training{where}.",
+            seen.nonfinite,
+        )
+
+
+def _head(known: Preflight) -> str:
+    """The layer that makes the output; the last one with parameters where that is not known."""
+    heads = [name for name, role in known.roles.items() if role.kind == "head"]
+    names = heads or [name for name, p in known.subject.parameters.items() if p.ndim > 1]
+    return names[-1].rpartition(".")[0] if names else ""
+
+
+CHECKS = (in_range, nonfinite, initial, activations, shapes, head, visible, leak)

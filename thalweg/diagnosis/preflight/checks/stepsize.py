@@ -1,0 +1,138 @@
+"""The size of the steps: against tuned runs of the same kind of optimizer, and by what they do to the loss."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from thalweg.diagnosis.families import MARGIN, Family
+from thalweg.diagnosis.finding import Finding, finding
+from thalweg.diagnosis.preflight import limits
+from thalweg.diagnosis.preflight.fine import Fine
+from thalweg.diagnosis.preflight.known import Preflight
+from thalweg.diagnosis.preflight.rehearsal import RAMP, Rehearsal
+
+
+def size(known: Preflight) -> Iterator[Finding | Fine]:
+    """Update ratios of hidden matrices, the way that they add up to, and the loss after the steps."""
+    rehearsal = known.rehearsal
+    if rehearsal is None or not rehearsal.steps:
+        return
+    ratios = _ratios(known, rehearsal)
+    large = {name: r for name, (r, family) in ratios.items() if r > MARGIN * family.update[1]}
+    if large or _rises(rehearsal):
+        yield _too_large(known, rehearsal, ratios, large)
+    elif ratios:
+        yield from _too_small(known, ratios)
+    yield from _uneven(ratios)
+
+
+def _rises(rehearsal: Rehearsal) -> bool:
+    """Whether the loss of the batch that is trained on ends far above where it began."""
+    begin = rehearsal.losses[0]
+    return not rehearsal.end <= begin + (limits.RISEN - 1) * abs(begin)
+
+
+def _too_large(
+    known: Preflight, rehearsal: Rehearsal, ratios: dict[str, tuple[float, Family]], large: dict[str, float]
+) -> Finding:
+    way = f"the loss of one batch goes from {rehearsal.losses[0]:.4g} to {rehearsal.end:.4g} in {rehearsal.steps} steps"
+    if not large and known.warmed is not None and known.warmed.end < limits.FALLEN * known.warmed.losses[0]:
+        return finding(
+            "no_warmup",
+            f"Without a warmup {way}; with one over {RAMP} steps it ends at {known.warmed.end:.4g}.",
+            numbers={"without": rehearsal.end, "with": known.warmed.end},
+            warmup=max(RAMP, known.steps // 20),
+        )
+    worst = max(ratios, key=lambda name: ratios[name][0], default="")
+    ratio, family = ratios.get(worst, (math.nan, None))
+    against = f"a step changes {worst} by {ratio:.2g} of its norm" if worst else "its steps are too large"
+    tuned = f", in tuned runs of {family.name} by at most {family.update[1]:g}" if family else ""
+    lr = _rate(known, worst)
+    return finding(
+        "lr_too_high",
+        f"At the peak learning rate {against}{tuned}; {way}.",
+        list(large),
+        numbers={"ratio": ratio, "loss": rehearsal.end},
+        lr=f"{lr * family.update[1] / ratio / 3 if family and large else lr / 10:.1g}",
+    )
+
+
+def _too_small(known: Preflight, ratios: dict[str, tuple[float, Family]]) -> Iterator[Finding | Fine]:
+    """How far a whole run goes; only a model that begins untrained must go anywhere."""
+    factors = known.curves[0].factors(known.steps)
+    middle = statistics.median(ratio for ratio, _ in ratios.values())
+    family = next(iter(ratios.values()))[1]
+    text = f"a step at the peak rate changes hidden matrices by {middle:.2g} of their norm (the median)"
+    way = middle * sum(factors)
+    low = family.update[0]
+    far = known.subject.steps is not None and way < limits.TRAVEL
+    if known.untrained and (far or middle < low / MARGIN / 10):
+        run = f", and the whole run of {known.steps} steps by at most {way:.2g}" if known.subject.steps else ""
+        lr = _rate(known, next(iter(ratios)))
+        yield finding(
+            "lr_too_low",
+            f"At the peak learning rate {text}{run}; tuned runs of {family.name} change them by at least {low:g} a "
+            "step.",
+            numbers={"ratio": middle, "way": way},
+            lr=f"{max(lr * low * 3 / max(middle, 1e-12), lr):.1g}" if middle else f"{family.usual[0]:g}",
+        )
+    else:
+        yield Fine("size of the steps", f"{text}; tuned runs of {family.name}: {low:g} to {family.update[1]:g}")
+
+
+def _uneven(ratios: dict[str, tuple[float, Family]]) -> Iterator[Finding | Fine]:
+    """Layers whose steps are of another order than the others'."""
+    if len(ratios) < 3:
+        return
+    middle = statistics.median(ratio for ratio, _ in ratios.values())
+    apart = {name: ratio for name, (ratio, _) in ratios.items() if ratio > limits.UNEVEN * middle > 0}
+    if apart:
+        yield finding(
+            "lr_uneven",
+            f"A step changes this layer by {max(apart.values()):.2g} of its norm, and the median layer by "
+            f"{middle:.2g}; at most {limits.UNEVEN:g} times as much is expected.",
+            list(apart),
+        )
+
+
+def overfits(known: Preflight) -> Iterator[Finding | Fine]:
+    """Whether the loss of one batch falls when it alone is trained on."""
+    rehearsal = known.rehearsal
+    if rehearsal is None or not rehearsal.steps:
+        return
+    begin, low = rehearsal.losses[0], min(rehearsal.losses[1:], default=math.inf)
+    change = (begin - low) / max(abs(begin), 1e-12)
+    if rehearsal.end > begin - (1 - limits.FALLEN) * abs(begin) and change < 1 - limits.FALLEN and known.untrained:
+        yield finding(
+            "cannot_overfit",
+            f"The loss of a single batch goes from {begin:.4g} to {rehearsal.end:.4g} in {rehearsal.steps} steps on it "
+            f"at the peak learning rate; at least {1 - limits.FALLEN:.0%} less is expected.",
+            numbers={"before": begin, "after": rehearsal.end},
+        )
+    else:
+        yield Fine(
+            "one batch is learnt", f"its loss goes from {begin:.4g} to {rehearsal.end:.4g} in {rehearsal.steps} steps"
+        )
+
+
+def _ratios(known: Preflight, rehearsal: Rehearsal) -> dict[str, tuple[float, Family]]:
+    """Of hidden matrices whose optimizer is of a known kind: update ratio and kind."""
+    found = {}
+    for name, ratio in rehearsal.updates.items():
+        owner, p = known.subject.owner(name), known.subject.trainable[name]
+        role = known.roles.get(name)
+        hidden = p.ndim > 1 and (role is None or role.kind == "hidden")
+        family = owner.family if owner else None
+        if hidden and family and name not in rehearsal.silent and rehearsal.weights[name] > 0:
+            found[name] = (ratio, family)
+    return found
+
+
+def _rate(known: Preflight, name: str) -> float:
+    owner = known.subject.owner(name) if name else None
+    return known.peaks[owner.number][owner.place] if owner else max(map(max, known.peaks))
+
+
+CHECKS = (size, overfits)

@@ -1,0 +1,145 @@
+"""Questions that are put to the model itself: does an output depend on what it must not depend on?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.diagnosis.preflight import limits
+from thalweg.diagnosis.preflight.forward import Forward
+from thalweg.diagnosis.preflight.losses import LossCall
+from thalweg.diagnosis.preflight.reading import copied, tensors_of
+from thalweg.groups.running import mapped
+from thalweg.train import rng
+
+#: by how many places targets are compared with the inputs
+SHIFTS = (-2, -1, 0, 1, 2, 3)
+
+
+@dataclass
+class Answers:
+    """What was found; every number is the relative change of outputs, None where the question has no meaning.
+
+    Attributes:
+        others: of the outputs for all examples but the first, when the first is another.
+        earlier: of the outputs for the first half of the positions, when the tokens of the second half are others.
+        shift: by how many places the targets are ahead of the inputs: 1 in a language model.
+        modes: of the loss, from training to eval mode.
+        repeated: of the loss, when it is computed twice with the same random numbers.
+    """
+
+    others: float | None = None
+    earlier: float | None = None
+    shift: int | None = None
+    modes: float | None = None
+    repeated: float | None = None
+    skipped: list[str] = field(default_factory=list)
+
+
+def examples(model: nn.Module, seen: Forward) -> float | None:
+    """How much the outputs for other examples change with the first one, in eval mode."""
+    size = _batch_size(model, seen)
+    if size is None or seen.inputs is None:
+        return None
+
+    def replaced(x: Tensor) -> Tensor:
+        return torch.cat([x[1:2], x[1:]]) if x.ndim and x.shape[0] == size else x
+
+    before, after = _evaluated(model, seen.inputs), _evaluated(model, mapped(list(seen.inputs), replaced))
+    if before is None or after is None or before.shape != after.shape or before.shape[:1] != (size,):
+        return None
+    return _change(before[1:], after[1:])
+
+
+def _batch_size(model: nn.Module, seen: Forward) -> int | None:
+    """The number of examples; None where the first dimension may be another one, or rows are meant to meet."""
+    given = [x for x in tensors_of(list(seen.inputs or ())) if x.ndim]
+    sizes = {x.shape[0] for x in given}
+    if len(sizes) != 1 or (size := sizes.pop()) < 2 or any(x.shape == (size, size) for x in given[1:]):
+        return None
+    if any(getattr(module, "batch_first", True) is False for module in model.modules()):
+        return None
+    return size if all(len(call.target) % size == 0 for call in seen.calls if call.target.ndim) else None
+
+
+def tokens_of(seen: Forward) -> Tensor | None:
+    """The token numbers, (batch, places), that the model was given; None where there are none."""
+    for x in tensors_of(list(seen.inputs or ())):
+        if x.dtype in (torch.int64, torch.int32) and x.ndim == 2 and x.shape[1] >= 4:
+            return x
+    return None
+
+
+def shift(tokens: Tensor, calls: list[LossCall]) -> int | None:
+    """By how many places the targets are the tokens ahead; None where they are not, or where several places fit."""
+    for call in calls:
+        if call.name != "cross_entropy" or call.target.is_floating_point() or call.target.numel() % len(tokens):
+            continue
+        targets = call.target.reshape(len(tokens), -1)
+        fits = [by for by in SHIFTS if _fits(tokens, targets, by, call.ignored)]
+        if len(fits) == 1:
+            return fits[0]
+    return None
+
+
+def _fits(tokens: Tensor, targets: Tensor, by: int, ignored: int) -> bool:
+    places = range(max(0, -by), min(targets.shape[1], tokens.shape[1] - by))
+    if len(places) < 2:
+        return False
+    ahead = tokens[:, places.start + by : places.stop + by]
+    mine = targets[:, places.start : places.stop]
+    counts = mine != ignored
+    if counts.float().mean() < 0.5:
+        return False
+    return float((ahead == mine)[counts].float().mean()) >= limits.SHIFTED
+
+
+def earlier(model: nn.Module, seen: Forward, tokens: Tensor) -> float | None:
+    """How much the outputs for the first half of the places change with the tokens of the second half."""
+    half = tokens.shape[1] // 2
+
+    def replaced(x: Tensor) -> Tensor:
+        if x.shape != tokens.shape or not torch.equal(x, tokens):
+            return x
+        others = tokens.max() + tokens.min() - x[:, half:]
+        return torch.cat([x[:, :half], others], dim=1)
+
+    if seen.inputs is None:
+        return None
+    before, after = _evaluated(model, seen.inputs), _evaluated(model, mapped(list(seen.inputs), replaced))
+    if before is None or after is None or before.shape != after.shape or before.shape[:2] != tokens.shape:
+        return None
+    return _change(before[:, :half], after[:, :half])
+
+
+def _evaluated(model: nn.Module, inputs: Any) -> Tensor | None:
+    """The first tensor of numbers that the model gives in eval mode, without gradients."""
+    args, kwargs = copied(list(inputs))
+    with evaluating(model), torch.no_grad():
+        output = model(*args, **kwargs)
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    found = [logits] if isinstance(logits, Tensor) else tensors_of(output)
+    return next((x.detach().float() for x in found if x.is_floating_point() and x.ndim), None)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module, on: bool = True) -> Iterator[None]:
+    """Eval mode (or training mode), the same random numbers each time, and each module's mode put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    state = rng.capture()
+    model.train(not on)
+    try:
+        yield
+    finally:
+        rng.restore(state)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _change(before: Tensor, after: Tensor) -> float:
+    return float((after - before).abs().amax() / before.abs().amax().clamp_min(1e-12))
