@@ -24,6 +24,7 @@ from tests.references import (
     muon,
     options,
     parameter_free,
+    preconditioned,
     projected,
     schedule_free,
     sgd,
@@ -369,6 +370,14 @@ CASES = [
     ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, claims=(
         claims.blind_to_scale("tensor"), claims.blind_to_order("rows", rounding=0.05), claims.memory(1.2),
     ), exempt=OF_ADAMWS_PART),
+    Case("SOAP", preconditioned.SOAP, [
+        {"betas": (0.8, 0.9)}, {"shampoo_beta": 0.5, "precondition_frequency": 1}, {"eps": 0.1},
+        {"weight_decay": 0.3}, {"precondition_frequency": 3}, {"max_precond_dim": 6, "precondition_frequency": 2},
+        {"max_precond_dim": 0}, {"correct_bias": False}, {"kl": True, "precondition_frequency": 2},
+        {"kl": True, "max_precond_dim": 6}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-6, claims=(
+        claims.blind_to_scale("tensor", weight_decay=0.0, eps=1e-200), claims.memory(2, max_precond_dim=0),
+    )),
 ]  # fmt: skip
 
 

@@ -51,6 +51,7 @@ FURTHER: dict[str, dict[str, Any]] = {
     "LDoG": {"lr": 1.0},
     "Muon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
     "NorMuon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
+    "SOAP": {"lr": 0.01},
 }
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from thalweg.linalg import batching, symmetric
 from thalweg.linalg import gram as module
-from thalweg.linalg import symmetric
 from thalweg.linalg.gram import orthogonal_factors, peak, segments
 from thalweg.linalg.iteration import GramIteration
 from thalweg.linalg.newton_schulz import JORDAN, newton_schulz
@@ -73,7 +73,7 @@ def test_float32_is_exact_and_iterates_no_small_matrix(small, monkeypatch, proce
 @pytest.mark.parametrize("alone", [True, False])
 def test_lists_of_any_shapes_and_of_more_than_a_batch(alone, processor, monkeypatch):
     monkeypatch.setattr(symmetric, "ROWS", 2 if alone else 100)
-    monkeypatch.setattr(module, "BYTES", 4000)
+    monkeypatch.setattr(batching, "BYTES", 4000)
     shapes = [(8, 40), (3, 2), (40, 8), (8, 40), (8, 40), (8, 40), (1, 1), (9, 9), *[(40, 8)] * 4]
     Gs = [matrix(*shape, seed=i) for i, shape in enumerate(shapes)]
     for G, Q in zip(Gs, orthogonal_factors(Gs), strict=True):

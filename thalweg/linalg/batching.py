@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+#: bytes of a batch on a CPU: they and what is made of them stay in its cache
+BYTES = 1 << 20
+#: elements of a batch elsewhere: launches are what it saves, and memory for a few times this number is what it takes
+ELSEWHERE = 1 << 25
+
+
+def limit(X: Tensor, dtype: torch.dtype | None = None) -> int:
+    """Elements of a batch of matrices like X, computed in ``dtype``; float64 is for checking, and each goes alone."""
+    if X.dtype == torch.float64:
+        return 0
+    return BYTES // (dtype or X.dtype).itemsize if X.device.type == "cpu" else ELSEWHERE
 
 
 def by_shape(function: Callable[[Tensor], Tensor], matrices: list[Tensor], limit: int) -> list[Tensor]:
@@ -19,16 +31,31 @@ def by_shape(function: Callable[[Tensor], Tensor], matrices: list[Tensor], limit
         limit: elements beyond which a batch is split, evenly; 0 for none at all, as a product's last bits may depend on
             the size of its batch.
     """
-    same: dict[torch.Size, list[int]] = defaultdict(list)
-    for i, X in enumerate(matrices):
-        same[X.shape].append(i)
-    out: dict[int, Tensor] = {}
+    found = together(lambda X: (function(X),), [(X,) for X in matrices], limit)
+    return [X for (X,) in found]
+
+
+def together(
+    function: Callable[..., Sequence[Tensor]], items: Sequence[Sequence[Tensor]], limit: int
+) -> list[tuple[Tensor, ...]]:
+    """``[function(*item) for item in items]``, where items whose tensors have the same shapes go in batches.
+
+    Args:
+        function: of several matrices and of as many batches alike; gives several.
+        items: as many tensors each.
+        limit: elements of the first tensor beyond which a batch is split, evenly; 0 for none at all.
+    """
+    same: dict[tuple[torch.Size, ...], list[int]] = defaultdict(list)
+    for i, item in enumerate(items):
+        same[tuple(X.shape for X in item)].append(i)
+    out: dict[int, tuple[Tensor, ...]] = {}
     for indices in same.values():
-        most = max(1, limit // max(1, matrices[indices[0]].numel()))
+        most = max(1, limit // max(1, items[indices[0]][0].numel()))
         size = math.ceil(len(indices) / math.ceil(len(indices) / most))  # evenly
         for part in (indices[k : k + size] for k in range(0, len(indices), size)):
             if len(part) == 1:
-                out[part[0]] = function(matrices[part[0]])
+                out[part[0]] = tuple(function(*items[part[0]]))
             else:
-                out.update(zip(part, function(torch.stack([matrices[i] for i in part])).unbind(), strict=True))
-    return [out[i] for i in range(len(matrices))]
+                batches = (torch.stack(Xs) for Xs in zip(*(items[i] for i in part), strict=True))
+                out.update(zip(part, zip(*(Y.unbind() for Y in function(*batches)), strict=True), strict=True))
+    return [out[i] for i in range(len(items))]

@@ -10,6 +10,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
+from thalweg.linalg import batching
 from thalweg.linalg.batching import by_shape
 from thalweg.linalg.iteration import GramIteration
 from thalweg.linalg.newton_schulz import newton_schulz
@@ -22,10 +23,6 @@ LONG = 1.4
 ALONE = {torch.float32: 2, torch.bfloat16: 3}
 #: shorter side from which long matrices go by their Gram matrix in bfloat16, too
 SIDE_LONG = 320
-#: bytes of a batch on a CPU: they and what is made of them stay in its cache
-BYTES = 1 << 20
-#: elements of a batch elsewhere: launches are what it saves, and memory for a few times this number is what it takes
-ELSEWHERE = 1 << 25
 #: shorter side from which a processor without instructions for bfloat16 iterates in float32
 SIDE_WIDE = 32
 
@@ -84,10 +81,8 @@ def _way(G: Tensor) -> tuple[bool, int]:
 
 
 def _limit(G: Tensor) -> int:
-    """Of a batch of matrices like G, in elements; float64 is for checking, and each goes alone."""
-    if G.dtype == torch.float64:
-        return 0
-    return BYTES // _dtype(G, G.shape).itemsize if G.device.type == "cpu" else ELSEWHERE
+    """Of a batch of matrices like G, in elements."""
+    return batching.limit(G, _dtype(G, G.shape))
 
 
 def _is_long(shape: torch.Size) -> bool:

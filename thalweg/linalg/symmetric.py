@@ -87,3 +87,22 @@ def _multiply(
     for left, above in zip(out.left, out.above, strict=True):
         above.copy_(left)
     return out
+
+
+def running_gram(L: Tensor, X: Tensor, beta: float, weight: float) -> Tensor:
+    """``beta·L + weight·X Xᵀ`` in new memory, for L symmetric.
+
+    Args:
+        L: (n, n), or a batch (k, n, n).
+        X: (n, m), or a batch (k, n, m).
+        beta, weight: factors.
+    """
+    fused = torch.addmm if L.ndim == 2 else torch.baddbmm
+    bounds = strips(L.shape[-1]) if L.ndim == 2 else [(0, L.shape[-1])]
+    if len(bounds) == 1:
+        return fused(L, X, X.mT, beta=beta, alpha=weight)
+    out = torch.empty_like(L)
+    for start, end in bounds:
+        fused(L[start:end, :end], X[start:end], X[:end].mT, beta=beta, alpha=weight, out=out[start:end, :end])
+        out[:start, start:end] = out[start:end, :start].mT
+    return out

@@ -36,6 +36,7 @@ from thalweg.optim.projected import SGDP, AdamP
 from thalweg.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, Momentum, Nesterov, SignSGD, Signum
 from thalweg.optim.sign import Lion, Tiger
+from thalweg.optim.soap import SOAP
 
 __all__ = [
     "ADOPT",
@@ -53,6 +54,7 @@ __all__ = [
     "SGDP",
     "SGDW",
     "SM3",
+    "SOAP",
     "AccSGD",
     "AdEMAMix",
     "AdaBelief",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.optim.adam import Adam
+from thalweg.optim.vectors import vectors_apart
 from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
@@ -75,9 +76,8 @@ class _LowRank(Optimizer):
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
         """Vectors have no subspace: but for those in a group that states its rank, they go to AdamW."""
-        listed = list(super()._groups(params, given))
-        groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
-        return [part for group in groups for part in _apart(group, given["rank"])] if listed else listed
+        groups = super()._groups(params, given)
+        return groups if given["rank"] is None else vectors_apart(groups, "rank", None)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         wrong = [p for p in group["params"] if p.ndim < 2 or p.is_complex()] if group["rank"] is not None else []
@@ -91,18 +91,6 @@ def _leading(G: Tensor, rank: int) -> Tensor:
     """The first right singular vectors, with the sign that makes the largest entry of each positive."""
     basis = torch.linalg.svd(G, full_matrices=False)[2][:rank].mT
     return basis * torch.gather(basis, 0, basis.abs().argmax(0, keepdim=True)).sign()
-
-
-def _apart(group: dict[str, Any], rank: int | None) -> list[dict[str, Any]]:
-    """The matrices of a group, and what is none."""
-    if rank is None or "rank" in group or isinstance(group["params"], Tensor):
-        return [group]
-    matrices: list[Any] = []
-    others: list[Any] = []
-    for x in group["params"]:
-        (matrices if (x[1] if isinstance(x, tuple) else x).ndim > 1 else others).append(x)
-    parts = ({**group, "params": matrices}, {**group, "params": others, "rank": None})
-    return [part for part in parts if part["params"]]
 
 
 @ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE, ops.ASIDE))
