@@ -13,6 +13,7 @@ from torch import Tensor
 from thalweg.engine import fitting
 from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir import fields
+from thalweg.ir.fields import Hyper, StateSpec
 from thalweg.ir.trace import is_matrix, kept_states
 from thalweg.runtime.formats import Format
 from thalweg.runtime.state import MASTER, conform, formats_of
@@ -36,14 +37,26 @@ def formats_kept(optimizer: SteppedOptimizer) -> Iterator[None]:
         del optimizer.__dict__["_loading"]
 
 
-def without_functions(group: Mapping[str, Any]) -> dict[str, Any]:
-    """A group as it is saved: a function in it would not load with ``weights_only``, or not be there any more."""
-    return {name: value for name, value in group.items() if not callable(value)}
+def saved(group: Mapping[str, Any], hypers: Mapping[str, Hyper]) -> dict[str, Any]:
+    """A group as it is saved.
+
+    A function in it would not load with ``weights_only``, or not be there any more, and what its parameters have each
+    for itself says how they are used, which is not the checkpoint's to say.
+    """
+    plain = {name: value for name, value in group.items() if not callable(value)}
+    return {**plain, **{name: h.default for name, h in hypers.items() if h.each and name in group}}
 
 
-def _with_functions(saved: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved group with the functions of this one, where it has nothing in their place."""
-    return {**{name: value for name, value in group.items() if callable(value)}, **saved}
+def _adapted(state_dict: dict[str, Any], optimizer: SteppedOptimizer) -> dict[str, Any]:
+    """A checkpoint whose groups say how parameters are kept here, and have the functions that they have here."""
+    ours, theirs = optimizer.param_groups, state_dict["param_groups"]
+    groups = [_as_here(*pair, optimizer.rule.hypers) for pair in zip(theirs, ours, strict=False)]
+    return {**state_dict, "param_groups": [*groups, *theirs[len(groups) :]]}  # torch refuses more of them
+
+
+def _as_here(theirs: Mapping[str, Any], mine: Mapping[str, Any], hypers: Mapping[str, Hyper]) -> dict[str, Any]:
+    functions = {name: value for name, value in mine.items() if callable(value)}
+    return {**functions, **theirs, **{name: mine[name] for name, h in hypers.items() if h.layout}}
 
 
 def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -54,16 +67,13 @@ def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str,
     """
     fitting.check_keys(state_dict)
     fitting.check_transforms(optimizer.rule, state_dict)
-    state_dict = fitting.by_name(state_dict, optimizer.param_groups)
-    pairs = zip(state_dict["param_groups"], optimizer.param_groups, strict=False)
-    own = [_with_functions(*pair) for pair in pairs]
-    more = state_dict["param_groups"][len(own) :]  # which torch refuses
-    state_dict = {**state_dict, "param_groups": [*own, *more]}
     rule = optimizer.rule
+    state_dict = _adapted(fitting.by_name(state_dict, optimizer.param_groups), optimizer)
     owners: dict[Any, tuple[Tensor, dict[str, Any]]] = {}
     for mine, theirs in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
-        numbered = zip(theirs["params"], mine["params"], strict=False)
-        owners |= {number: (p, {**mine, **theirs}) for number, p in numbered}
+        numbered = enumerate(zip(theirs["params"], mine["params"], strict=False))
+        own = fields.of_one
+        owners |= {number: (p, {**mine, **theirs, **own(rule.hypers, mine, k)}) for k, (number, p) in numbered}
 
     def needed(number: Any) -> list[str]:
         if number not in owners:
@@ -85,16 +95,17 @@ def restore(optimizer: SteppedOptimizer) -> None:
     saved = _by_parameter(optimizer)
     rule = optimizer.rule
     for group in optimizer.param_groups:
-        specs_of = {matrix: kept_states(rule, group, matrix) for matrix in (True, False)}
-        formats: dict[Any, dict[str, Format]] = {}
-        h = SimpleNamespace(**group)
-        for p in group["params"]:
+        known: dict[Any, tuple[dict[str, Format], list[StateSpec], SimpleNamespace]] = {}
+        for k, p in enumerate(group["params"]):
             mine = optimizer.state.get(p)
             if mine:
-                kind = is_matrix(rule, p), p.dtype
-                if kind not in formats:
-                    formats[kind] = formats_of(p.dtype, specs_of[kind[0]], optimizer.storage)
-                conform(p, formats[kind], specs_of[kind[0]], h, mine, saved.get(id(p)))
+                own = fields.of_one(rule.hypers, group, k)
+                kind = is_matrix(rule, p), p.dtype, (*own.items(),)
+                if kind not in known:
+                    specs = kept_states(rule, {**group, **own}, kind[0])
+                    formats = formats_of(p.dtype, specs, optimizer.storage)
+                    known[kind] = formats, specs, SimpleNamespace(**group | own)
+                conform(p, *known[kind], mine, saved.get(id(p)))
 
 
 def _by_parameter(optimizer: SteppedOptimizer) -> dict[int, dict[str, Any]]:

@@ -159,7 +159,9 @@ class Optimizer(Declared):
         cautious_decay: bool = hyper(default=False, kw_only=True)
         hyperball: bool | Literal["all"] = hyper(default=False, kw_only=True)
         trust_ratio: bool = hyper(default=False, kw_only=True)
-    transposed: bool = hyper(default=False, doc="matrices are kept as (in, out, …)", kw_only=True, init=False)
+    transposed: bool = hyper(
+        default=False, doc="matrices are kept as (in, out, …)", kw_only=True, init=False, layout=True
+    )
     transforms: Sequence[Transform] = hyper(default=(), kw_only=True, setup=True)
     backend: Literal["auto", "eager", "foreach", "cpu", "triton"] = hyper(default="auto", kw_only=True, setup=True)
     state_dtype: Literal["float32", "bfloat16", "int8"] | torch.dtype | None = hyper(
@@ -370,10 +372,10 @@ class Optimizer(Declared):
     # -- checkpoints, copies, words ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch, with the name of the rule; functions among the hyperparameters are left out."""
+        """As in torch, with the name of the rule; functions among the hyperparameters and blocks are left out."""
         listed = {fitting.TRANSFORMS: ", ".join(t.__name__ for t in self.rule.listed)} if self.rule.listed else {}
         saved = super().state_dict()
-        groups = [checkpoint.without_functions(group) for group in saved["param_groups"]]
+        groups = [checkpoint.saved(group, self.rule.hypers) for group in saved["param_groups"]]
         return {**saved, "param_groups": groups, fitting.RULE: {**self.kin, **listed}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir import ops
-from thalweg.ir.fields import StateSpec
+from thalweg.ir.fields import Each, StateSpec, of_one
 from thalweg.ir.ops import ELEMENT, PER_TENSOR
 from thalweg.ir.trace import is_matrix, kept_states, specialize
 from thalweg.runtime.backends import select
@@ -79,13 +80,16 @@ class PlanReport:
     def _parts(self, i: int, group: dict[str, Any]) -> list[PlanPart]:
         opt = self.optimizer
         same: dict[Any, list[Tensor]] = defaultdict(list)
-        for p in group["params"]:
+        for k, p in enumerate(group["params"]):
             if is_lazy(p) or name_of(p.dtype) not in PLAIN:  # no shape yet; frozen codes, of a quantized model say
                 continue
             x = local(p.detach())
-            same[is_matrix(opt.rule, p), x.device, x.dtype, is_dense(x), opaque(x)].append(x)
+            own = (*of_one(opt.rule.hypers, group, k).items(),)
+            same[is_matrix(opt.rule, p), x.device, x.dtype, is_dense(x), opaque(x), own].append(x)
         parts = []
-        for (matrix, _, dtype, dense, _), params in same.items():
+        for (matrix, _, dtype, dense, _, own), params in same.items():
+            group = {**group, **dict(own)}
+            held = "".join(f", {name}={value}" for name, value in own if value is not None)
             key, specs = specialize(opt.rule, group, matrix=matrix), kept_states(opt.rule, group, matrix)
             formats = formats_of(dtype, specs, opt.storage)
             seen = [oriented(x, x, group["transposed"]) for x in params]
@@ -94,7 +98,7 @@ class PlanReport:
                 backend, why = select.choose(opt.backend, batch, opt._stepper.failed)
             except ValueError as error:
                 backend, why = opt.backend, f"which cannot run: {error}"
-            what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else "tensors"
+            what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else f"tensors{held}"
             names = {**formats, "g": Format(name_of(dtype))}
             nodes = batch.plan.traced.graph.nodes
             parts.append(PlanPart(
@@ -133,7 +137,10 @@ class PlanReport:
             lines.append(f"  group {i}: {len(group['params'])} tensors, {size:,} parameters{_names(group)}")
             always = {name for t in opt.rule.listed for name in t.hypers}
             shown = {k: group[k] for k, h in opt.rule.hypers.items() if k in always or group[k] != h.default}
-            lines.append("    " + ", ".join(f"{k}={v}" for k, v in {"lr": group["lr"], **shown}.items()))
+            own = {k: v for k, v in shown.items() if isinstance(v, Each)}
+            common = {k: v for k, v in {"lr": group["lr"], **shown}.items() if k not in own}
+            lines.append("    " + ", ".join(f"{k}={v}" for k, v in common.items()))
+            lines += [f"    {line}" for k, v in own.items() for line in _own(k, v, group)]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -153,6 +160,15 @@ class PlanReport:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def _own(name: str, values: Each, group: Mapping[str, Any]) -> Iterator[str]:
+    """What parameters have each for itself, those that have the same in one line."""
+    names = group.get("param_names") or [f"parameter {k}" for k in range(len(values))]
+    for value in dict.fromkeys(values):
+        if value is not None:
+            mine = [name for name, one in zip(names, values, strict=False) if one == value]
+            yield f"{name}={value}: {_listed(mine)}"
 
 
 def _title(optimizer: SteppedOptimizer) -> str:
@@ -178,4 +194,8 @@ def _bytes(x: float) -> str:
 def _names(group: dict[str, Any], most: int = 4) -> str:
     """The first names of a group's parameters, where they have names."""
     names = group.get("param_names", [])
-    return f": {', '.join(names[:most])}{', …' if len(names) > most else ''}" if names else ""
+    return f": {_listed(names, most)}" if names else ""
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

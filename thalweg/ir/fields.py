@@ -58,6 +58,8 @@ class Hyper:
     off: Any
     init: bool
     setup: bool
+    layout: bool = False
+    each: bool = False
 
     @property
     def constant(self) -> bool:
@@ -164,6 +166,8 @@ def hyper(
     off: Any = MISSING,
     init: bool = True,
     setup: bool = False,
+    layout: bool = False,
+    each: bool = False,
 ) -> Any:
     """Declare a hyperparameter.
 
@@ -176,9 +180,48 @@ def hyper(
             only of what declares this, since it makes being off a part of what is traced.
         init: False if a parameter group may hold it but the constructor does not take it.
         setup: the constructor alone uses it: it is no value of a parameter group, and the rule does not see it.
+        layout: it says how parameters are kept, so a checkpoint does not change it.
+        each: each parameter of a group may have its own: the group then holds them all (:class:`Each`). It is a choice
+            that checkpoints do not hold.
     """
-    options = {"kw_only": kw_only, "off": off, "init": init, "setup": setup}
+    options = {"kw_only": kw_only, "off": off, "init": init, "setup": setup, "layout": layout or each, "each": each}
     return {"default": default, "within": within, "doc": doc, **options}
+
+
+class Each(tuple[Any, ...]):
+    """What stands in a group for a choice that its parameters have each for itself, in their order."""
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Any:
+        """These values; the one that all have, where they agree."""
+        return values[0] if len({*values}) == 1 else cls(values)
+
+
+def of_one(hypers: Mapping[str, Hyper], group: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """What the parameter at this place of its group has for itself.
+
+    Raises:
+        ValueError: where the group has more parameters than values.
+    """
+    found = {}
+    for name, h in hypers.items():
+        value = group.get(name) if h.each else None
+        if isinstance(value, Each):
+            if place >= len(value):
+                raise bad_argument(
+                    name, f"{len(value)} values", f"one for each of the {len(group['params'])} parameters of the group",
+                    "Add parameters with add_param_group, not to the list of a group",
+                )  # fmt: skip
+            found[name] = value[place]
+    return found
+
+
+def kinds_of_one(hypers: Mapping[str, Hyper], group: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What parameters of a group have for themselves, each combination once; an empty one where none has."""
+    if not any(isinstance(group.get(name), Each) for name, h in hypers.items() if h.each):
+        return [{}]
+    found = [of_one(hypers, group, place) for place in range(len(group["params"]))]
+    return list({tuple(one.items()): one for one in found}.values()) or [{}]
 
 
 def always(h: Any) -> bool:
@@ -414,7 +457,7 @@ def frozen(value: Any) -> Any:
     A checkpoint with anything else in it would not load with ``weights_only``.
     """
     value = of_numpy(value)
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, Each)):
         return value if type(value) is list else tuple(map(of_numpy, value))
     return value
 
@@ -424,7 +467,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.item()
     value = frozen(value)
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)) and not isinstance(value, Each):
         return tuple(plain(v) for v in value)
     return value
 

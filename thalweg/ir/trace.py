@@ -6,7 +6,7 @@ import functools
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, ClassVar, Protocol, cast
@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from thalweg._base.locked_cache import locked_cache
 from thalweg.ir import ops
-from thalweg.ir.fields import Hyper, StateSpec, of_numpy
+from thalweg.ir.fields import Each, Hyper, StateSpec, kinds_of_one, of_numpy
 from thalweg.ir.names import Hypers, State
 from thalweg.ir.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
 from thalweg.ir.remedies import remedy
@@ -156,8 +156,8 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
             raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
 
     def create_arg(self, a: Any) -> Any:
-        """As in torch; a function among the hyperparameters goes to a leaf as it is."""
-        return a if callable(a) and not isinstance(a, fx.Proxy) else super().create_arg(a)
+        """As in torch; a function among the hyperparameters, and a record of plain values, go to a leaf as they are."""
+        return a if (callable(a) and not isinstance(a, fx.Proxy)) or is_dataclass(a) else super().create_arg(a)
 
     def _number(self, arg: Any) -> Any:
         """Replace a constant tensor of one element by its number."""
@@ -252,7 +252,9 @@ def specialize(
 
 def specializations(rule: type[RuleClass], group: Mapping[str, Any]) -> list[Specialization]:
     """Every specialization that the parameters of a group may need."""
-    return [specialize(rule, group, matrix=matrix) for matrix in ((True, False) if rule.matrices_apart else (True,))]
+    kinds = kinds_of_one(rule.hypers, group)
+    matrices = (True, False) if rule.matrices_apart else (True,)
+    return [specialize(rule, {**group, **own}, matrix=matrix) for own in kinds for matrix in matrices]
 
 
 def is_off(value: Any, off: Any) -> bool:
@@ -261,8 +263,12 @@ def is_off(value: Any, off: Any) -> bool:
 
 
 def kept_states(rule: type[RuleClass], group: Mapping[str, Any], matrix: bool = True) -> list[StateSpec]:
-    """The state that ``rule`` keeps for each matrix of a group, or for each parameter that is none."""
-    h = SimpleNamespace(**{**group, **({"matrix": matrix} if rule.matrices_apart else {})})
+    """The state that ``rule`` keeps for each matrix of a group, or for each parameter that is none.
+
+    Where parameters have values of their own, the group is one parameter's, or the first is asked.
+    """
+    first = {name: x[0] for name, x in group.items() if isinstance(x, Each)}
+    h = SimpleNamespace(**{**group, **first, **({"matrix": matrix} if rule.matrices_apart else {})})
     return [spec for spec in rule.states.values() if spec.when(h)]
 
 

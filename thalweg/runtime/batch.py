@@ -225,7 +225,8 @@ class BoundBatch:
         self.kind = kind
         self.owners, self.states, self.groups = owners, states, groups
         self.begins, self.some_begin = array("q", begins), any(begins)
-        self.beginnings: list[dict[str, Any]] = [{**begin, "matrix": key.matrix} for begin in beginnings]
+        own = {**dict(kind.own), "matrix": key.matrix}
+        self.beginnings: list[dict[str, Any]] = [{**begin, **own} for begin in beginnings]
         self.transposed: bool = dict(key.choices).get("transposed", False)
         params = self._oriented(owners)
         formats = formats_of(params[0].dtype, specs, storage)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.ir.fields import StateSpec
+from thalweg.ir.fields import StateSpec, of_one
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, specialize
 from thalweg.runtime import guards
@@ -40,6 +40,7 @@ class _Kind:
         gradient: the dtype of gradients.
         apart: what else sets tensors apart: whether they are dense, distributed, opaque, sparse, complex, flat.
         ranks: those over which parts of each lie; empty where this process has all of them.
+        own: what each of them has for itself of what their group may hold.
     """
 
     key: Specialization
@@ -49,6 +50,7 @@ class _Kind:
     gradient: torch.dtype
     apart: tuple[bool, ...]
     ranks: tuple[int, ...]
+    own: tuple[tuple[str, Any], ...]
 
     @functools.cached_property
     def ordinary(self) -> bool:
@@ -89,9 +91,12 @@ class Binder:
         self.groups, self.state = groups, state
         self.mixes = self.mixing and guards.available()
         self.keys = dict(zip(numbers, keys, strict=True))
-        self.sorts: dict[tuple[int, bool], tuple[Specialization, list[StateSpec]]] = {}
+        self.sorts: dict[tuple[int, bool, Any], tuple[Specialization, list[StateSpec], SimpleNamespace]] = {}
         self.found: dict[Any, _Kind] = {}
-        self.h = {i: SimpleNamespace(**groups[i]) for i in numbers}
+        self.owns: dict[int, tuple[tuple[str, Any], ...]] = {}
+        for i in numbers if any(h.each for h in self.rule.hypers.values()) else ():
+            params = groups[i]["params"]
+            self.owns |= {id(p): (*of_one(self.rule.hypers, groups[i], k).items(),) for k, p in enumerate(params)}
 
     def number(self, p: Tensor, again: bool) -> None:
         """Know the position of each parameter in the optimizer; the lists in the groups are the user's to change."""
@@ -105,31 +110,40 @@ class Binder:
             is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or opaque(g),
             g.layout != torch.strided, p.is_complex(), flattened(p),
         )  # fmt: skip
-        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart, ranks_of(p)
+        own = self.owns.get(id(p), ())
+        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart, ranks_of(p), own
         kind = self.found.get(seen)
         if kind is None:
-            what = self._sort(i, matrix)[0], *seen[1:]
+            what = self._sort(i, matrix, own)[0], *seen[1:]
             kind = self.found[seen] = self.kinds.setdefault(what, _Kind(*what))
         return kind
 
-    def _sort(self, i: int, matrix: bool) -> tuple[Specialization, list[StateSpec]]:
-        """The specialization and the states of a group's matrices, or of its other parameters."""
-        if (i, matrix) not in self.sorts:
-            group, key = self.groups[i], self.keys[i]
+    def _sort(
+        self, i: int, matrix: bool, own: tuple[tuple[str, Any], ...]
+    ) -> tuple[Specialization, list[StateSpec], SimpleNamespace]:
+        """The specialization, the states and the hyperparameters of a group's matrices, or of its other parameters.
+
+        Args:
+            i: number of the group.
+            matrix: whether they are matrices.
+            own: what they have for themselves.
+        """
+        if (i, matrix, own) not in self.sorts:
+            group, key = {**self.groups[i], **dict(own)}, self.keys[i]
             specs = [s for s in kept_states(self.rule, group, matrix) if s.kind != "shared"]
-            key = key if matrix else specialize(self.rule, group, key.scaled, matrix)
-            self.sorts[i, matrix] = key, specs
-        return self.sorts[i, matrix]
+            key = key if matrix and not own else specialize(self.rule, group, key.scaled, matrix)
+            self.sorts[i, matrix, own] = key, specs, SimpleNamespace(**group)
+        return self.sorts[i, matrix, own]
 
     def bind(self, given: Iterable[tuple[int, Tensor, _Kind]]) -> list[BoundBatch]:
         """The batches of these parameters, each with the number of its group."""
         same: dict[Any, list[tuple[int, Tensor, frozenset[str]]]] = defaultdict(list)
         formats: dict[_Kind, dict[str, Format]] = {}
         for i, p, kind in given:
-            specs = self._sort(i, kind.matrix)[1]
+            _, specs, h = self._sort(i, kind.matrix, kind.own)
             if kind not in formats:
                 formats[kind] = formats_of(p.dtype, specs, self.storage)
-            firsts = self._make_state(p, specs, formats[kind], self.h[i])
+            firsts = self._make_state(p, specs, formats[kind], h)
             mixed = self.mixes and kind.mixes
             numbers = array("f", [float(self.state[p][s.name]) for s in specs if s.counted and not mixed]).tobytes()
             same[(kind, mixed, *(() if mixed else (i, numbers, firsts)))].append((i, p, firsts))
@@ -154,7 +168,7 @@ class Binder:
 
     def _batch(self, kind: _Kind, mixed: bool, members: list[tuple[int, Tensor, frozenset[str]]]) -> BoundBatch:
         groups, owners, begin = (list(x) for x in zip(*members, strict=True))
-        specs = self._sort(groups[0], kind.matrix)[1]
+        specs = self._sort(groups[0], kind.matrix, kind.own)[1]
         states = [self.state[p] if specs or self.storage.master else {} for p in owners]
         kinds = list(dict.fromkeys([frozenset[str](), *begin]))
         beginnings = [{**self.no_firsts, **dict.fromkeys(firsts, 1.0)} for firsts in kinds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, cast
 
 import torch
@@ -108,6 +108,7 @@ class _Lowering:
         self.traced = trace(key)
         self.graph = fx.Graph()
         self.env: dict[fx.Node, fx.Node] = {}
+        self.constants: dict[str, Any] = {}
         kept = (*self.traced.states, *self.traced.narrow, *self.traced.asides)
         self.names = ["p", "g", *(spec.name for spec in kept)]
 
@@ -147,7 +148,8 @@ class _Lowering:
         return self._done(host, totals, stores=False)
 
     def _done(self, host: list[fx.Node], totals: list[str], stores: bool) -> Lowered:
-        return Lowered(fx.GraphModule({}, self.graph), tuple(self.names), tuple(host), tuple(totals), stores)
+        module = fx.GraphModule(self.constants, self.graph)
+        return Lowered(module, tuple(self.names), tuple(host), tuple(totals), stores)
 
     def _needed(self, roots: list[fx.Node]) -> list[fx.Node]:
         needed: set[fx.Node] = set()
@@ -171,13 +173,21 @@ class _Lowering:
             self.env[node] = self.graph.placeholder(node.name)
         return host, [n.target.name for n in totals]  # type: ignore[union-attr]
 
+    def _constant(self, arg: Any) -> Any:
+        """A record of plain values, which generated code cannot spell, as an attribute of the module."""
+        if not is_dataclass(arg):
+            return arg
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = arg
+        return self.graph.get_attr(name)
+
     def _spell(self, node: fx.Node, reuse: bool) -> tuple[fx.Node, bool]:
         """One node over lists; the second value tells whether it was written into its first list."""
         args = fx.map_arg(node.args, self.env.__getitem__)
         target: Any = node.target
         extents = [ops.extent_of(a) for a in node.args]
         if isinstance(target, ops.Leaf):
-            return self.graph.call_function(target.over, args), False
+            return self.graph.call_function(target.over, tuple(map(self._constant, args))), False
         if isinstance(target, ops.LeafOutput):
             return self.graph.call_function(_parts, (*args, target.index)), False
         if isinstance(target, ops.Sum):
