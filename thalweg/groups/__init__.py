@@ -17,8 +17,10 @@ from thalweg.groups.rules import Rule, times
 from thalweg.groups.table import Groups, Row
 from thalweg.groups.view import Param
 from thalweg.groups.width import MuP
+from thalweg.linalg.blocks import Blocks
 
 __all__ = [
+    "Blocks",
     "Groups",
     "Kind",
     "LayerDecay",

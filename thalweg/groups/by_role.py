@@ -10,9 +10,12 @@ from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import of
+from thalweg.groups.held import How, held
+from thalweg.groups.matrices import warn_unseen
 from thalweg.groups.roles import Heads, Role, Types, roles
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.view import Param, View
+from thalweg.ir.fields import Each
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -26,16 +29,24 @@ def split(model: nn.Module, sample: Any = None, **options: Any) -> tuple[Named, 
 
 
 def routes(
-    model: nn.Module, sample: Any, head: Heads, hidden: Types
+    model: nn.Module, sample: Any, head: Heads, hidden: Types, blocks: How = "none"
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, ...]]:
     """Groups of the hidden matrices, groups of everything else, and what was guessed or never met, in words.
 
-    Arguments as :func:`roles`.
+    The groups of matrices say as ``blocks`` which matrices each weight holds.
+
+    Args:
+        model, sample, head, hidden: as :func:`roles`.
+        blocks: as :func:`thalweg.groups.held.held`.
     """
     view = View(model, sample, head, hidden)
-    params = [(param, param.kind) for param in view.params if param.parameter.requires_grad]
-    parts = ([p for p, kind in params if (kind == "hidden") is here] for here in (True, False))
-    return turned(next(parts)), turned(next(parts)), view.notes
+    found = held(view, blocks, sample)
+    warn_unseen(model, {name: one.unseen for name, one in found.items() if one.unseen}, sample)
+    params = [param for param in view.params if param.parameter.requires_grad]
+    groups = turned(param for param in params if param.name in found)
+    for group in groups:
+        group["blocks"] = Each.of([found[name].blocks for name, _ in group["params"]])
+    return groups, turned(param for param in params if param.name not in found), view.notes
 
 
 def whole(model: nn.Module) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -76,20 +76,27 @@ def blocks(model: nn.Module, sample: Any = None) -> dict[str, list[tuple[int, in
         UserWarning: once, for the weights whose outputs could not be followed; these are left uncut.
     """
     found = matrices(View(model, sample), sample)
-    if unseen := [f"{name} ({one.unseen})" for name, one in found.items() if one.unseen]:
-        more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
-        warnings.warn(
-            f"left uncut, since it is not seen how {type(model).__name__} uses what they give: "
-            f"{', '.join(unseen[:3])}{more}. {_remedy(sample)}",
-            stacklevel=2,
-        )
+    warn_unseen(model, {name: one.unseen for name, one in found.items() if one.unseen}, sample)
     return {name: one.shapes for name, one in found.items()}
 
 
-def _remedy(sample: Any) -> str:
+def warn_unseen(model: nn.Module, unseen: Mapping[str, str], sample: Any) -> None:
+    """Say once of which weights it was not seen how their outputs are used, why, and what would settle it."""
+    if unseen:
+        shown = [f"{name} ({why})" for name, why in unseen.items()]
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        warnings.warn(
+            f"left uncut, since it is not seen how {type(model).__name__} uses what they give: "
+            f"{', '.join(shown[:3])}{more}. {_remedy(sample, next(iter(unseen)))}",
+            stacklevel=3,
+        )
+
+
+def _remedy(sample: Any, name: str) -> str:
+    rule = f"an optimizer for matrices takes a rule: blocks=[Rule({name!r}, blocks=3)], or blocks=None for one matrix"
     if sample is None:
-        return "Pass sample=… (an input that the model runs on)"
-    return "Say how such a weight is cut where it matters, or keep its parts in weights of their own"
+        return f"Pass sample=… (an input that the model runs on), or {rule}"
+    return f"Say how such a weight is cut ({rule})"
 
 
 def matrices(view: View, sample: Any = None) -> dict[str, Matrices]:

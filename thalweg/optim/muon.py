@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from thalweg.linalg import polynomials
+from thalweg.linalg.blocks import Blocks, over
 from thalweg.linalg.gram import orthogonal_factors
 from thalweg.linalg.polynomials import JORDAN, Coefficients
+from thalweg.optim import cutting
 from thalweg.optim.adam import Adam
 from thalweg.optim.routed import Routed
 from thalweg.optim.step_scale import check_step_scale, step_scale
@@ -18,10 +20,14 @@ from thalweg.rule import hyper, ops, state
 
 
 @ops.leaf()
-def orthogonalize(Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float) -> list[Tensor]:
-    """The approximate orthogonal factor of each matrix; a convolution's kernel (out, in, …) counts as (out, in·…)."""
-    factors = orthogonal_factors([M.flatten(1) for M in Ms], coefficients, steps, eps)
-    return [Q.reshape(M.shape) for Q, M in zip(factors, Ms, strict=True)]
+def orthogonalize(
+    Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float, blocks: Blocks | None = None
+) -> list[Tensor]:
+    """The approximate orthogonal factor of each matrix; a convolution's kernel (out, in, …) counts as (out, in·…).
+
+    With ``blocks`` a tensor holds several matrices. All go together, so that those of one shape are one batch.
+    """
+    return over(lambda matrices: orthogonal_factors(matrices, coefficients, steps, eps), Ms, blocks)
 
 
 def momentum(g: Tensor, s: Any, h: Any) -> Any:
@@ -31,8 +37,8 @@ def momentum(g: Tensor, s: Any, h: Any) -> Any:
 
 
 def orthogonal(N: Any, h: Any) -> Any:
-    """The approximate orthogonal factor of a matrix, by the group's polynomial."""
-    return orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps)
+    """The approximate orthogonal factor of each matrix, by the group's polynomial."""
+    return orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps, h.blocks)
 
 
 class Muon(Routed):
@@ -94,9 +100,12 @@ class Muon(Routed):
     ) = hyper(default=None, doc="s(m, n), by name or as a function; None is the original")
     betas: tuple[float, float] = hyper(default=(0.9, 0.95), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True)
 
+    takes_blocks = True
+
     momentum_buffer: Tensor = state(doc="B, mean of gradients", when=lambda h: h.use_muon)
 
     def _made(self) -> None:
+        super()._made()
         del self.defaults["betas"]  # OneCycleLR and CyclicLR move betas where they find them there, else momentum
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -128,4 +137,4 @@ class Muon(Routed):
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
         if group["use_muon"]:
-            check_step_scale(group["adjust_lr_fn"], group["params"])
+            check_step_scale(group["adjust_lr_fn"], {shape for one in cutting.shapes(group) for shape in one})

@@ -7,10 +7,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.linalg.blocks import WHOLE, Blocks
 from thalweg.optim.adam import Adam
 from thalweg.optim.muon import Muon, momentum, orthogonal
 from thalweg.optim.step_scale import step_scale
 from thalweg.rule import hyper, ops, state
+
+
+@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE))
+def even_rows(
+    Qs: list[Tensor], vs: list[Tensor], beta2: float, eps: float, blocks: Blocks | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Matrices with each row divided by its running size, as long as before, and the mean squares that these are from.
+
+    Args:
+        Qs: tensors.
+        vs: of each the mean squares of its matrices' rows, shaped as :func:`row_shape` says.
+        beta2: the share of these that is kept.
+        eps: added to their root.
+        blocks: how matrices lie in each tensor.
+    """
+    held = blocks or WHOLE
+    out = []
+    for Q, v in zip(Qs, vs, strict=True):
+        pairs = [_even(X, y, beta2, eps) for X, y in zip(held.matrices(Q), held.rows.matrices(v), strict=True)]
+        moved, kept = zip(*pairs, strict=True)
+        out.append((held.joined(moved, Q.shape), held.rows.joined(kept, v.shape)))
+    return out
+
+
+def _even(X: Tensor, v: Tensor, beta2: float, eps: float) -> tuple[Tensor, Tensor]:
+    """The same for a batch (k, m, n) and its mean squares (k, m, 1)."""
+    S = X.square().mean(2, keepdim=True)
+    v = torch.lerp(v, S, 1 - beta2)
+    D = 1 / (v.sqrt() + eps)
+    after = (S * D * D).sum(1, keepdim=True)
+    r = (S.sum(1, keepdim=True) / torch.where(after == 0, 1, after)).sqrt()  # as long as before
+    return X * (D * r), v
+
+
+def row_shape(p: Tensor, h: Any) -> tuple[int, ...]:
+    """A number for each row of each matrix."""
+    return (h.blocks or WHOLE).row_shape(p.shape)
 
 
 class NorMuon(Muon):
@@ -46,7 +84,7 @@ class NorMuon(Muon):
     row_eps: float = hyper(default=1e-8, within="(0, ∞)", doc="δ, added to the root of v", kw_only=True)
 
     second_momentum_buffer: Tensor = state(
-        doc="v, mean square of a row of the factor", when=lambda h: h.use_muon, per="row", signed=False
+        doc="v, mean square of a row of the factor", when=lambda h: h.use_muon, shape=row_shape
     )
 
     @staticmethod
@@ -55,8 +93,5 @@ class NorMuon(Muon):
         if not h.use_muon:
             return Adam.direction(p, g, s, h)
         Q = orthogonal(momentum(g, s, h), h)
-        S = ops.row_mean(Q * Q)
-        s.second_momentum_buffer = torch.lerp(s.second_momentum_buffer, S, 1 - h.beta2)
-        D = 1 / (ops.sqrt(s.second_momentum_buffer) + h.row_eps)
-        r = ops.sqrt(ops.tensor_sum(S) / ops.nonzero(ops.tensor_sum(S * D * D)))  # as long as before
-        return Q * (D * (r * step_scale(p, h)))
+        Q, s.second_momentum_buffer = even_rows(Q, s.second_momentum_buffer, h.beta2, h.row_eps, h.blocks)
+        return Q * step_scale(p, h)

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.by_role import routes
+from thalweg.optim import cutting
 from thalweg.rule import Optimizer, count, hyper, state
+
+#: which matrices a model's weights are taken to hold, where nothing else is asked
+DEFAULT = "none"
 
 
 class Routed(Optimizer):
@@ -20,6 +24,8 @@ class Routed(Optimizer):
 
     #: what the rule does with matrices, in the words of an error
     of_matrices: ClassVar[str] = "orthogonalises"
+    #: whether it steps each of the matrices that a weight holds by itself: its leaves read ``h.blocks``
+    takes_blocks: ClassVar[bool] = False
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
     lr_ratio: float = hyper(default=1.0, within="[0, ∞)", doc="lr of AdamW's part over lr", kw_only=True, setup=True)
@@ -32,12 +38,18 @@ class Routed(Optimizer):
     hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
+    blocks: Any = hyper(
+        default=None, doc="which matrices a weight holds: of a model, a word or rules", kw_only=True, each=True
+    )
     use_muon: bool = hyper(default=True, init=False)
-    flatten: bool = hyper(default=False, init=False)
+    flatten: bool = hyper(default=False, init=False, layout=True)
 
     steps: Tensor = count(when=lambda h: not h.use_muon)
     exp_avg: Tensor = state(doc="m, AdamW's mean of gradients", when=lambda h: not h.use_muon)
     exp_avg_sq: Tensor = state(doc="v, AdamW's mean of squared gradients", when=lambda h: not h.use_muon)
+
+    def _made(self) -> None:
+        self.defaults["blocks"] = None  # what the constructor was told of is in its groups
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; a group of AdamW's part has what is its own, unless it brings it."""
@@ -56,8 +68,10 @@ class Routed(Optimizer):
         self._of_adamw = self._adamw(given)
         self._notes: tuple[str, ...] = ()
         if not isinstance(params, nn.Module):
+            cutting.check_alone(given["blocks"], type(self).__name__)
             return params
-        hidden, rest, self._notes = routes(params, given["sample"], given["head"], given["hidden"])
+        seen = {name: given[name] for name in ("sample", "head", "hidden")}
+        hidden, rest, self._notes = routes(params, **seen, blocks=given["blocks"] or DEFAULT)
         if not hidden:
             warnings.warn(
                 f"{type(self).__name__} finds no hidden matrix in {type(params).__name__}, and AdamW steps all of it. "
@@ -75,13 +89,17 @@ class Routed(Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         names = group.get("param_names") or [f"parameter {i} of its group" for i in range(len(group["params"]))]
         name_of_rule = type(self).__name__
-        for name, p in zip(names, group["params"], strict=True):
-            stack = p.ndim == 3 and not group["flatten"]
+        group["blocks"] = cutting.resolved(group, names)
+        if group["blocks"] is not None and not self.takes_blocks:
+            raise bad_argument("blocks", group["blocks"], f"None, since {name_of_rule} takes a weight for one matrix")
+        for name, p, blocks in zip(names, group["params"], cutting.of_group(group), strict=True):
+            stack = p.ndim == 3 and not group["flatten"] and not (blocks and blocks.stacked)
             if group["use_muon"] and (p.ndim < 2 or stack or p.is_complex()):
                 raise bad_argument(
                     "params",
                     f"{name}, {p.dtype}, shape {tuple(p.shape)}",
-                    "a stack of matrices or Conv1d's kernel? (flatten=True in its group means a kernel)"
+                    "a stack of matrices or Conv1d's kernel? (in its group, flatten=True means a kernel, and "
+                    "blocks=thalweg.groups.Blocks(layout='n out in') matrices that are kept as (out, in))"
                     if stack
                     else f"real matrices, since {name_of_rule} {self.of_matrices} them",
                     f"Pass the model itself ({name_of_rule}(model) routes by itself), or put what is no hidden matrix "

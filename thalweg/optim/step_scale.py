@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg.linalg.blocks import WHOLE, Blocks, over
 from thalweg.rule import ops
 
 _Factor = Callable[[int, int], float]
@@ -24,32 +26,45 @@ _NAMED: dict[str | None, _Factor] = {
 def step_scale(p: Any, h: Any) -> Any:
     r"""The factor s(m, n) that ``h.adjust_lr_fn`` asks for, of a parameter with m outputs and n inputs.
 
+    Where a parameter holds several matrices (``h.blocks``), m and n are those of each.
     ``"original"`` is Jordan's $\sqrt{\max(1, m/n)}$, ``"spectral_unclamped"`` $\sqrt{m/n}$, both of which the spectral
     norm suggests. ``"match_rms_adamw"`` is $0.2\sqrt{\max(m, n)}$ (Liu et al. 2025, eq. 4): the weights of a full-rank
     update have the root mean square 0.2. ``"match_rms_beta1"`` has $\sqrt{(1-\beta_1)/(1+\beta_1)}$ for 0.2: the root
     mean square of Adam's direction for independent gradients of mean 0, with β₁ of the group's ``betas`` (Su 2025,
     "Why is Adam's update RMS 0.2?", https://kexue.fm/archives/11267).
     """
-    factor = update_scale(p, h.adjust_lr_fn)
+    uneven = h.blocks is not None and not h.blocks.even
+    factor = (scales_of_elements if uneven else update_scale)(p, h.adjust_lr_fn, h.blocks)
     if h.adjust_lr_fn == "match_rms_beta1":
         return factor * ops.sqrt((1 - h.betas[0]) / (1 + h.betas[0]))
     return factor
 
 
 @ops.leaf(ops.PER_TENSOR)
-def update_scale(ps: list[Tensor], adjust_lr_fn: str | _Factor | None) -> list[float]:
-    """How far to move along an orthogonal (m, n) direction, as ``adjust_lr_fn`` says: by default √(max(1, m/n))."""
-    return [_factor(adjust_lr_fn, p.shape[0], p.shape[1:].numel()) if p.numel() else 1.0 for p in ps]
+def update_scale(ps: list[Tensor], adjust_lr_fn: str | _Factor | None, blocks: Blocks | None = None) -> list[float]:
+    """How far to move along an orthogonal (m, n) direction, as ``adjust_lr_fn`` says: by default √(max(1, m/n)).
+
+    Of a tensor with ``blocks``, all of which have one shape.
+    """
+    shapes = [(blocks or WHOLE).shapes(p.shape)[0] if p.numel() else None for p in ps]
+    return [1.0 if shape is None else _factor(adjust_lr_fn, *shape) for shape in shapes]
 
 
-def check_step_scale(adjust_lr_fn: Any, ps: list[Tensor]) -> None:
-    """Refuse a function that gives no factor for one of the shapes.
+@ops.leaf()
+def scales_of_elements(ps: list[Tensor], adjust_lr_fn: str | _Factor | None, blocks: Blocks) -> list[Tensor]:
+    """The same for each element, where a tensor has blocks of several shapes."""
+    return over(lambda matrices: [torch.full_like(X, _factor(adjust_lr_fn, *X.shape)) for X in matrices], ps, blocks)
+
+
+def check_step_scale(adjust_lr_fn: Any, shapes: Iterable[tuple[int, int]]) -> None:
+    """Refuse a function that gives no factor for one of these shapes of matrices.
 
     Raises:
         ValueError: then.
     """
     if callable(adjust_lr_fn):
-        update_scale.over(ps, adjust_lr_fn)
+        for m, n in shapes:
+            _factor(adjust_lr_fn, m, n)
 
 
 def _factor(adjust_lr_fn: str | _Factor | None, m: int, n: int) -> float:
