@@ -72,11 +72,7 @@ def _body(about: Explanation, body: str, say: Language) -> list[str]:
 
 
 def _said(label: str, text: str) -> str:
-    return f"{label} {_sentence(markdown(text))}" if text else ""
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return f"{label} {markdown(text)}" if text else ""
 
 
 def _settings(about: Explanation, say: Language) -> list[str]:
@@ -135,7 +131,7 @@ def _cost(about: Explanation, say: Language) -> str:
 def differences(about: Explanation, say: Language = ENGLISH) -> list[str]:
     """From the paper, from torch, and from other libraries; what is compared with what in the tests."""
     differs = say.words(about.name, about.text).differs
-    parts = [_sentence(markdown(differs))] if differs else []
+    parts = [markdown(differs)] if differs else []
     torchs = about.reference if about.reference.startswith("torch.optim.") else ""
     if torchs:
         parts.append(

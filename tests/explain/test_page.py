@@ -34,7 +34,7 @@ def test_a_page_has_all_that_there_is_to_say():
     text = text_of(explain("adamw"), columns=100)
     for part in (
         "shrinks the weights themselves", "pₜ = (1 − γ λ) pₜ₋₁ − γ uₜ", "exp_avg_sq: mean of squared gradients",
-        "β₁, β₂  betas", "(0.9, 0.999)", "└ AdamW: weight decay outside the quotient", "AdEMAMix",
+        "β₁, β₂  betas", "(0.9, 0.999)", "└ AdamW: weight decay that is not divided by", "AdEMAMix",
         "8 bytes of state per parameter, 1 pass over memory, 28 bytes moved, 15 FLOP", "triton, cpu, foreach, eager",
         "torch.optim.AdamW", "https://arxiv.org/abs/1711.05101",
     ):  # fmt: skip
@@ -101,3 +101,11 @@ def test_defaults_are_short(x, text):
 )
 def test_mathematics_within_prose_becomes_unicode(latex, text):
     assert plain(latex) == text
+
+
+def test_a_symbol_that_a_note_begins_with_keeps_its_letter():
+    notes = {name: explain(name).text.notes for name in ("amos", "asgd", "accsgd", "qhm")}
+    assert notes["amos"][0].startswith("ξ is")
+    assert notes["asgd"][0].startswith("λ is")
+    assert notes["accsgd"][0].startswith("c is")
+    assert notes["qhm"][0].startswith("ν = 0 is SGD")

@@ -13,7 +13,7 @@ from thalweg.rule import Optimizer
     ("doc", "count", "symbols"),
     [
         ("m, mean of gradients", 1, ["m"]),
-        ("β₁, β₂: shares that are kept", 2, ["β₁", "β₂"]),
+        ("β₁, β₂: shares of the means that are kept", 2, ["β₁", "β₂"]),
         ("β₁ of the step, β₂ of the mean", 2, ["β₁", "β₂"]),
         ("β of each velocity", 3, ["β₁", "β₂", "β₃"]),
         ("a, b, c of the quintic", 3, ["a", "b", "c"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -123,7 +124,7 @@ def explain(optimizer: str | type[torch.optim.Optimizer] | torch.optim.Optimizer
         adds=plain(said.adds),
         strength=plain(said.strength),
         weakness=plain(said.weakness),
-        notes=tuple(note[:1].upper() + note[1:] for note in said.notes),
+        notes=tuple(map(_begun, said.notes)),
     )
     rule = cls if issubclass(cls, Optimizer) and cls.direction is not Optimizer.direction else None
     found = formula(rule, **flags) if rule else None
@@ -146,6 +147,11 @@ def explain(optimizer: str | type[torch.optim.Optimizer] | torch.optim.Optimizer
         flags=tuple(h.name for h in own if h.init and not h.constant and not h.setup and _shapes(h)),
         cost=None if cls in wrappers().values() else cost(cls, **given),
     )
+
+
+def _begun(note: str) -> str:
+    """A note that begins with a capital; a symbol, such as c or λ, keeps its letter."""
+    return note[:1].upper() + note[1:] if re.match(r"[a-z]{2}", note) else note
 
 
 def _reference(cls: type, text: Words) -> str:

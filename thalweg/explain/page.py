@@ -19,7 +19,7 @@ from thalweg.explain.plain import plain
 from thalweg.explain.spelling import COMPARISONS, Unicode
 from thalweg.registry import optimizers
 
-OF_VECTORS = "Of a tensor with fewer than two dimensions:"
+OF_VECTORS = "For a tensor with fewer than two dimensions:"
 #: what a formula's other signs mean, and the functions that they stand for
 SIGNS = {
     "[…]": ("1 where it holds, else 0", {*COMPARISONS, "and_", "or_", "first", "later"}),

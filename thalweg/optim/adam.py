@@ -25,12 +25,14 @@ class Adam(Optimizer):
     end worse than SGD.
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1,
     https://arxiv.org/abs/1412.6980; Reddi et al. 2018, "On the convergence of Adam and beyond", algorithm 2 (AMSGrad)
-    Differs: coupled weight decay is torch's. AMSGrad takes the largest $v_t$ before its correction, as torch does;
+    Differs: Coupled weight decay is torch's. AMSGrad takes the largest $v_t$ before its correction, as torch does;
     Reddi et al. correct neither average.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     amsgrad: bool = hyper(default=False, doc="never let the denominator shrink")
@@ -58,14 +60,14 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""AdamW is Adam whose weight decay shrinks the weights themselves, so it is not divided by the gradient's size.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ where $u_t$ is Adam's. It steps as ``torch.optim.AdamW``.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ Here $u_t$ is Adam's. It steps as ``torch.optim.AdamW``.
 
-    Parent: Adam. Adds: weight decay outside the quotient.
+    Parent: Adam. Adds: weight decay that is not divided by the gradient's size.
     Strength: It is the standard of language models; it is well understood, and its settings carry over between tasks.
     Weakness: It keeps two states for every weight, and it treats a matrix as a list of unrelated numbers.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
     https://arxiv.org/abs/1711.05101
-    Differs: in the paper λ is multiplied by the schedule alone (``independent_weight_decay=True``); here it is also
+    Differs: In the paper λ is multiplied by the schedule alone (``independent_weight_decay=True``); here it is also
     multiplied by the learning rate, as in torch.
     """
 
@@ -86,11 +88,13 @@ class Adamax(Optimizer):
     gradients.
     Weakness: One outlier keeps the steps short for 1/(1 − β₂) steps.
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 2, https://arxiv.org/abs/1412.6980
-    Differs: the paper has no ε; here, as in torch, ε keeps $v_t$ above 0.
+    Differs: The paper has no ε; here, as in torch, ε keeps $v_t$ above 0.
     """
 
     lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to a gradient's size")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
@@ -114,19 +118,21 @@ class NAdam(Optimizer):
     $$\mu_t = \beta_1 (1 - \tfrac12\,0.96^{t\psi}), \quad u_t = \Bigl(\frac{\mu_{t+1} m_t}{1 - \prod_{i=1}^{t+1} \mu_i}
     + \frac{(1-\mu_t) g_t}{1 - \prod_{i=1}^t \mu_i}\Bigr) \Big/ \bigl(\sqrt{v_t / (1-\beta_2^t)} + \epsilon\bigr)$$
 
-    with Adam's $m_t$ (by β₁) and $v_t$; ψ is ``momentum_decay``. It steps as ``torch.optim.NAdam``.
+    Here $m_t$ (with β₁) and $v_t$ are Adam's; ψ is ``momentum_decay``. It steps as ``torch.optim.NAdam``.
 
     Parent: Adam. Adds: Nesterov's look-ahead, with a β₁ that warms up.
     Strength: It is often a little faster than Adam at the same cost.
     Weakness: The schedule of β₁ depends on the number of steps, and it is one more thing to keep in mind.
     Source: Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2 and section 3,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
-    Differs: in the paper $m_t$ forgets by μ_t; here, as in torch, by β₁. The product of all μ is kept in float32, as in
+    Differs: In the paper $m_t$ forgets by μ_t; here, as in torch, by β₁. The product of all μ is kept in float32, as in
     torch.
     """
 
     lr: float = hyper(default=2e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     momentum_decay: float = hyper(default=4e-3, within="[0, ∞)", doc="ψ, pace at which the look-ahead warms up")
@@ -168,7 +174,9 @@ class NAdamW(Optimizer):
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
     next_correction: bool = hyper(default=False, doc="free the mean of its start as of the next step")
@@ -205,12 +213,14 @@ class RAdam(Optimizer):
     Weakness: A warmup of 2/(1 − β₂) steps does about the same, and plain momentum in the first steps may jump too far.
     Source: Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2,
     https://arxiv.org/abs/1908.03265
-    Differs: in the paper the threshold is 4 (``threshold``) and there is no ε; here, as in torch, the threshold is 5
+    Differs: In the paper the threshold is 4 (``threshold``) and there is no ε; here, as in torch, the threshold is 5
     and ε is added to the root.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient")

@@ -32,7 +32,9 @@ class StableAdamW(Optimizer):
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.99), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.99), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root; its square bounds v below in the RMS")
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
     clip_decay: bool = hyper(default=True, doc="shorten the decay with the step")
@@ -60,7 +62,7 @@ class AdamC(AdamW):
 
     $$p \leftarrow p - \gamma u_t - \frac{\gamma^2}{\gamma_{\max}}\lambda p$$
 
-    with Adam's $u_t$. Under decoupled decay the gradient of a weight before a normalization layer settles at about
+    Here $u_t$ is Adam's. Under decoupled decay the gradient of a weight before a normalization layer settles at about
     $\sqrt{2\lambda/\gamma}$ of its length, which grows as the learning rate falls. The paper corrects these weights
     alone: give the others a group with ``normalized=False``, which is AdamW. $\gamma_{\max}$ is the schedule's peak;
     where ``max_lr`` is None, the learning rate's initial value, as torch's schedulers note it: the peak of most
@@ -72,7 +74,7 @@ class AdamC(AdamW):
     AdamW.
     Source: Defazio 2025, "Why gradients rapidly increase near the end of training",
     https://arxiv.org/abs/2506.02285
-    Differs: the paper corrects the decay of normalized layers alone; here every parameter of a group is corrected
+    Differs: The paper corrects the decay of normalized layers alone; here every parameter of a group is corrected
     unless the group has ``normalized=False``.
     """
 

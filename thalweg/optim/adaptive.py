@@ -59,7 +59,7 @@ class Adadelta(Optimizer):
     Strength: It runs without a learning rate (lr = 1), and the scale of gradients does not matter.
     Weakness: It starts slowly, since ε sets the size of the first steps, and it is seldom the best choice.
     Source: Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1, https://arxiv.org/abs/1212.5701
-    Differs: the paper has no learning rate, which is lr = 1, and ρ = 0.95; the defaults are torch's.
+    Differs: The paper has no learning rate, which means lr = 1, and takes ρ = 0.95; the defaults here are torch's.
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
@@ -96,7 +96,7 @@ class RMSprop(Optimizer):
     Source: Tieleman & Hinton 2012, "Lecture 6.5: rmsprop",
     https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf; Graves 2013, "Generating sequences with recurrent
     neural networks", eq. 38-45 (centered, momentum)
-    Differs: the lecture does not say where ε stands; here, as in torch, it is outside the root. Graves has ε in the
+    Differs: The lecture does not say where ε stands; here, as in torch, it is outside the root. Graves has ε in the
     root (``eps_in_root``) and the learning rate in the sum (``lr_in_momentum``); so has TensorFlow 1, which starts $v$
     at 1 (``initial_accumulator_value``).
     """
@@ -146,7 +146,7 @@ class Rprop(Optimizer):
     $$\Delta_t = \operatorname{clamp}(\Delta_{t-1} \cdot (\eta^+, 1, \eta^-)), \qquad
     \gamma u_t = \Delta_t \operatorname{sign} g_t$$
 
-    with η⁺ where $g_t g_{t-1} > 0$, η⁻ where it is negative; there the weight waits a step ($g_t$ counts as 0).
+    It takes η⁺ where $g_t g_{t-1} > 0$, η⁻ where it is negative; there the weight waits a step ($g_t$ counts as 0).
     ``lr`` is the first Δ and nothing else: the size of a gradient plays no part, nor does a schedule (0 stops it).
     It steps as ``torch.optim.Rprop``.
 
@@ -155,7 +155,7 @@ class Rprop(Optimizer):
     Weakness: The noise of small batches flips signs at random, and the lengths collapse.
     Source: Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP
     algorithm", https://doi.org/10.1109/ICNN.1993.298623; Igel & Hüsken 2000 (iRprop⁻, without going back)
-    Differs: this is iRprop⁻, as in torch: where a gradient changes its sign, the step is left out. Riedmiller & Braun
+    Differs: This is iRprop⁻, as in torch: where a gradient changes its sign, the step is left out. Riedmiller & Braun
     take the last step back.
     """
 

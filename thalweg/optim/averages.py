@@ -36,12 +36,14 @@ class AdaBelief(Optimizer):
     Weakness: It is very sensitive to ε, which also bounds the step where gradients hardly vary.
     Source: Zhuang et al. 2020, "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", algorithm
     2, https://arxiv.org/abs/2010.07468
-    Differs: the default of ε is that of the authors' code; the paper has 1e-8. The code's rectification, which is
+    Differs: The default of ε is that of the authors' code; the paper has 1e-8. The code's rectification, which is
     RAdam's, is left out.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-16, within="[0, ∞)", doc="ε, added to s and to its root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     amsgrad: bool = hyper(default=False, doc="never let the denominator shrink")
@@ -83,12 +85,14 @@ class AdaBound(Optimizer):
     number of steps.
     Source: Luo et al. 2019, "Adaptive gradient methods with dynamic bound of learning rate", algorithm 2,
     https://arxiv.org/abs/1902.09843
-    Differs: bias correction, ε and κ are those of the authors' code. The algorithm has a further factor $1/\sqrt t$;
+    Differs: Bias correction, ε and κ are those of the authors' code. The algorithm has a further factor $1/\sqrt t$;
     here that is a schedule.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size at first")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     final_lr: float = hyper(default=0.1, within="(0, ∞)", doc="η, step size at last, where lr is its initial value")
     gamma: float = hyper(default=1e-3, within="(0, ∞)", doc="κ, how fast the bounds close in")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
@@ -122,19 +126,21 @@ class Yogi(Optimizer):
 
     $$v_t = v_{t-1} - (1-\beta_2) \operatorname{sign}(v_{t-1} - g_t^2)\,g_t^2, \; u_t = m_t / (\sqrt{v_t} + \epsilon)$$
 
-    with Adam's $m_t$. ``debias`` corrects both averages for their start at 0. ε as in the paper's experiments.
+    Here $m_t$ is Adam's. ``debias`` corrects both averages for their start at 0. ε is that of the paper's experiments.
 
     Parent: Adam. Adds: a bound on how fast the mean square may change.
     Strength: A rare large gradient is not forgotten at once, so steps do not suddenly grow.
     Weakness: It recovers slowly from a large first gradient.
     Source: Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2,
     https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
-    Differs: nothing is corrected for its start at 0, as in the paper. Most libraries correct both averages and start
+    Differs: Nothing is corrected for its start at 0, as in the paper. Most libraries correct both averages and start
     $v$ at 1e-6 (``debias=True, initial_accumulator=1e-6``).
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-3, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     initial_accumulator: float = hyper(default=0.0, within="[0, ∞)", doc="v₀")
@@ -162,8 +168,8 @@ class QHAdam(Optimizer):
 
     $$u_t = \frac{(1-\nu_1) g_t + \nu_1 \hat m_t}{\sqrt{(1-\nu_2) g_t^2 + \nu_2 \hat v_t} + \epsilon}$$
 
-    with Adam's $\hat m_t = m_t/(1-\beta_1^t)$ and $\hat v_t = v_t/(1-\beta_2^t)$. ν = (1, 1) is Adam, ν₁ = β₁ close to
-    NAdam. The defaults are those that the authors advise.
+    Here $\hat m_t = m_t/(1-\beta_1^t)$ and $\hat v_t = v_t/(1-\beta_2^t)$ are Adam's. ν = (1, 1) is Adam, ν₁ = β₁ close
+    to NAdam. The defaults are those that the authors advise.
 
     Parent: Adam. Adds: QHM's weight of the plain gradient, in numerator and denominator.
     Strength: Adam, NAdam and RMSprop are special cases of it, and ν₂ < 1 bounds the step after a sudden large gradient.
@@ -173,7 +179,9 @@ class QHAdam(Optimizer):
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.995, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.995, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     nus: tuple[float, float] = hyper(default=(0.7, 1.0), within="[0, 1]", doc="ν₁, ν₂: weights of the averages")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
@@ -235,7 +243,7 @@ class Adan(Optimizer):
     Weakness: It keeps four tensors of state, and there are three β to choose.
     Source: Xie et al. 2022, "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", algorithm
     1, https://arxiv.org/abs/2208.06677
-    Differs: the paper's β are 1 minus these. The first gradient and change enter whole, as in the paper; the authors'
+    Differs: The paper's β are 1 minus these. The first gradient and change enter whole, as in the paper; the authors'
     code divides by $1-\beta^t$ instead (``debias``).
     """
 
@@ -277,7 +285,7 @@ class ADOPT(Optimizer):
     $$\tilde g_t = \operatorname{clamp}\Bigl(\frac{g_t}{\max(\sqrt{v_{t-1}}, \epsilon)}, -c_t, c_t\Bigr), \quad
     m_t = \beta_1 m_{t-1} + (1-\beta_1) \tilde g_t, \quad u_t = m_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2$$
 
-    with $c_t = t^{1/4}$ if ``clip``. The first gradient sets $v_0 = g_0^2$ and moves nothing; t counts from 1 after it.
+    Here $c_t = t^{1/4}$ if ``clip``. The first gradient sets $v_0 = g_0^2$ and moves nothing; t counts from 1 after it.
     There is no correction for the start. Decoupled decay, where asked for, acts from the first step.
 
     Parent: Adam. Adds: another order: normalise by the past, then average.
@@ -288,7 +296,9 @@ class ADOPT(Optimizer):
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.9999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.9999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-6, within="(0, ∞)", doc="ε, the least that is divided by")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     clip: bool = hyper(default=True, doc="bound the normalised gradient by t^(1/4)")
@@ -318,15 +328,15 @@ class AdEMAMix(Optimizer):
     $$m^{(2)}_t = \beta_3 m^{(2)}_{t-1} + (1-\beta_3) g_t, \qquad
     u_t = \frac{m_t/(1-\beta_1^t) + \alpha m^{(2)}_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
 
-    with Adam's $m_t$, $v_t$. Over ``alpha_warmup`` steps α grows linearly from 0, over ``beta3_warmup`` $1/\ln\beta_3$
-    from that of β₁; 0 is no warmup.
+    Here $m_t$ and $v_t$ are Adam's. Over ``alpha_warmup`` steps α grows linearly from 0, over ``beta3_warmup``
+    $1/\ln\beta_3$ from that of β₁; 0 is no warmup.
 
     Parent: AdamW. Adds: a second mean, hundreds of times slower.
     Strength: In the authors' long runs it reached the loss of AdamW with half of the tokens.
     Weakness: It keeps three tensors of state, and without its warmups the slow mean may make an early run diverge.
     Source: Pagliardini et al. 2024, "The AdEMAMix optimizer: better, faster, older", algorithm 1,
     https://arxiv.org/abs/2409.03137
-    Differs: the paper warms α and β₃ up over the whole run; here the defaults are 0, which is no warmup.
+    Differs: The paper warms α and β₃ up over the whole run; here the defaults are 0, which is no warmup.
     """
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
@@ -366,7 +376,7 @@ class SimplifiedAdEMAMix(Optimizer):
 
     $$m_t = \beta_1 m_{t-1} + g_t, \qquad u_t = \frac{m_t + \alpha g_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
 
-    with Adam's $v_t$. $m$ is a sum, not a mean: a learning rate of AdamW is to be multiplied by $1-\beta_1$. Over
+    Here $v_t$ is Adam's. $m$ is a sum, not a mean: a learning rate of AdamW is to be multiplied by $1-\beta_1$. Over
     ``beta1_warmup`` steps (the authors: the whole run; 0: none) β₁ grows from ``min_beta1``, linearly in $1/\ln\beta$.
 
     Parent: AdEMAMix. Adds: one sum in place of two means.
@@ -374,7 +384,7 @@ class SimplifiedAdEMAMix(Optimizer):
     Weakness: α must fit the batch size, and the learning rate is on another scale than AdamW's.
     Source: Morwani et al. 2025, "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants",
     https://arxiv.org/abs/2502.02431
-    Differs: the authors warm β₁ up over the whole run; here the default is 0, which is no warmup.
+    Differs: The authors warm β₁ up over the whole run; here the default is 0, which is no warmup.
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size")
@@ -422,11 +432,13 @@ class LaProp(Optimizer):
     gradients.
     Source: Ziyin, Wang & Ueda 2020, "LaProp: separating momentum and adaptivity in Adam", algorithm 1,
     https://arxiv.org/abs/2002.04839
-    Differs: the authors' code keeps the learning rate inside $m$; here it is outside, as in the paper.
+    Differs: The authors' code keeps the learning rate inside $m$; here it is outside, as in the paper.
     """
 
     lr: float = hyper(default=4e-4, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-15, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
@@ -460,12 +472,14 @@ class MARS(Adam):
     Weakness: It keeps one more state, and where batches are small the change between two of them is mostly noise.
     Source: Yuan et al. 2024, "MARS: unleashing the power of variance reduction for training large models", algorithm 2
     (AdamW), https://arxiv.org/abs/2411.10438
-    Differs: the approximate form of the paper, whose $g_{t-1}$ is the gradient of the last batch. The authors' code
-    takes $g_0 = 0$ (``zero_start``) and leaves vectors to AdamW.
+    Differs: This is the approximate form of the paper, in which $g_{t-1}$ is the gradient of the last batch. The
+    authors' code takes $g_0 = 0$ (``zero_start``) and leaves vectors to AdamW.
     """
 
     lr: float = hyper(default=3e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.95, 0.99), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.95, 0.99), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     gamma: float = hyper(default=0.025, within="[0, ∞)", doc="γ, strength of the correction")
     zero_start: bool = hyper(default=False, doc="count the first gradient as a change from 0")
@@ -515,7 +529,7 @@ class AdaMod(Adam):
     $$\eta_t = \frac{\gamma}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}, \quad
     s_t = \beta_3 s_{t-1} + (1-\beta_3)\,\eta_t, \quad \gamma u_t = \min(\eta_t, s_t)\,\frac{m_t}{1-\beta_1^t}$$
 
-    with Adam's $m_t$, $v_t$; β₃ is ``gamma``. Since $s_0 = 0$ and is not corrected, a run warms up over about
+    Here $m_t$ and $v_t$ are Adam's; β₃ is ``gamma``. Since $s_0 = 0$ and is not corrected, a run warms up over about
     1/(1 − β₃) steps.
 
     Parent: Adam. Adds: a bound of each step size by its running mean.
@@ -523,7 +537,7 @@ class AdaMod(Adam):
     Weakness: It keeps one more state, and it is slow where gradients become small and stay so.
     Source: Ding et al. 2019, "An adaptive and momental bound method for stochastic learning", algorithm 1,
     https://arxiv.org/abs/1910.12249
-    Differs: the authors' code has $1-\beta_1^t$ within $\eta_t$ and adds ε before $v_t$ is corrected; here both are as
+    Differs: The authors' code has $1-\beta_1^t$ within $\eta_t$ and adds ε before $v_t$ is corrected; here both are as
     in the paper.
     """
 

@@ -28,7 +28,9 @@ class NovoGrad(Optimizer):
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.95, 0.98), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.95, 0.98), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decay within the momentum", off=0)
     averaged: bool = hyper(default=False, doc="weigh the new term with 1 − β₁")
@@ -64,8 +66,8 @@ class AdamMini(AdamW):
     Weakness: All weights of a row share a step size, which suits only blocks whose weights have similar curvature.
     Source: Zhang et al. 2024, "Adam-mini: use fewer learning rates to gain more", algorithm 1,
     https://arxiv.org/abs/2406.16793
-    Differs: the paper takes the rows of an attention head's queries and keys together; here each row is a block of its
-    own, so that no names of layers are needed.
+    Differs: The paper takes the rows of an attention head's queries and keys together; here each row is a block of its
+    own, so that the names of layers do not matter.
     """
 
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
@@ -107,7 +109,7 @@ class Amos(Optimizer):
     Weakness: It needs a fair guess of the scale of each weight, and little is known of it beyond language models.
     Source: Tian & Parikh 2022, "Amos: an Adam-style optimizer with adaptive weight decay towards model-oriented scale",
     algorithm 1, https://arxiv.org/abs/2210.11693
-    Differs: the paper asks for the expected scale η of every weight; here the scale of a matrix is 1/√(fan-in) and that
+    Differs: The paper asks for the expected scale η of every weight; here the scale of a matrix is 1/√(fan-in) and that
     of a vector ½ unless ``scale`` says otherwise.
     """
 

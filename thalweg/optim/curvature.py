@@ -185,12 +185,14 @@ class AdaHessian(Hutchinson):
     Weakness: Each estimate of the curvature costs two more backward passes, which not every layer supports.
     Source: Yao et al. 2021, "ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning", algorithm 1, eq. 10,
     https://arxiv.org/abs/2006.00719
-    Differs: the paper has no ε, the authors' code has. Their code averages $\lvert D \rvert$ (``absolute``); the two
+    Differs: The paper has no ε, the authors' code has. Their code averages $\lvert D \rvert$ (``absolute``); the two
     are the same where nothing is averaged.
     """
 
     lr: float = hyper(default=0.15, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-4, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     hessian_power: float | None = hyper(default=None, within="[0, 1]", doc="k, of the curvature; None is 1", off=None)
@@ -273,16 +275,17 @@ class SophiaG(Sophia):
     $$\hat D_t = B\, \hat g \odot \hat g, \quad \hat g = \nabla \frac1B \sum_{b=1}^B
     \ell\bigl(f(p, x_b), \hat y_b\bigr), \quad \hat y_b \sim \operatorname{softmax} f(p, x_b)$$
 
-    with $m_t$, $h_t$ and $u_t$ of SophiaH. It estimates the diagonal of the Gauss-Newton matrix of a cross-entropy. The
-    gradients $\hat g$ are those that stand in the parameters when ``optimizer.update_hessian(B)`` is called; every 10
-    steps will do.
+    Here $m_t$, $h_t$ and $u_t$ are those of SophiaH. It estimates the diagonal of the Gauss-Newton matrix of a
+    cross-entropy. The gradients $\hat g$ are those that stand in the parameters when ``optimizer.update_hessian(B)`` is
+    called; every 10 steps will do.
 
     Parent: SophiaH. Adds: the Gauss-Newton-Bartlett estimate.
     Strength: It needs first derivatives only, and its curvature is never negative.
     Weakness: It works only with a loss that is the likelihood of a distribution from which one can draw.
     Source: Liu et al. 2023, "Sophia: A Scalable Stochastic Second-order Optimizer for Language Model Pre-training",
     algorithms 2 and 3, https://arxiv.org/abs/2305.14342
-    Differs: the authors' code has the batch size B in the step, where here it is in the estimate, and calls γ ρ.
+    Differs: The authors' code has the batch size B in the step, where here it is in the estimate, and it writes ρ for
+    γ.
     """
 
     gamma: float = hyper(default=0.05, within="[0, ∞)", doc="γ, weight of h: the larger, the less is clipped")

@@ -25,7 +25,7 @@ class DAdaptation(Optimizer):
     slower steps are steps measured by a shorter yardstick. What d depends on is the same in all groups.
     """
 
-    lr: float = hyper(default=1.0, within="[0, ∞)", doc="share of d: the schedule's business alone")
+    lr: float = hyper(default=1.0, within="[0, ∞)", doc="factor of d; leave it to the schedule")
 
     top_lr: float = shared(doc="γ, the largest learning rate of all groups", fill=lambda h: h.lr)
     d: float = shared(doc="d, the least distance to the solution", fill=lambda h: h.d0)
@@ -60,7 +60,7 @@ class DAdaptSGD(DAdaptation):
     Weakness: It sums over all parameters, and its estimate d never becomes smaller, so one bad batch may spoil a run.
     Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", SGD with D-Adaptation, as the
     authors' code, https://arxiv.org/abs/2301.07733
-    Differs: the paper's momentum is a mean of p and $z = x_0 - s$; it moves p in the same way. Weight decay is in the
+    Differs: The paper's momentum is a mean of p and $z = x_0 - s$; it moves p in the same way. Weight decay is in the
     gradient, and here in $g_1$ too.
     """
 
@@ -113,11 +113,13 @@ class DAdaptAdam(DAdaptation):
     Prodigy improves on it.
     Source: Defazio & Mishchenko 2023, "Learning-rate-free learning by D-Adaptation", Adam with D-Adaptation, as the
     authors' code, https://arxiv.org/abs/2301.07733
-    Differs: the paper has $v_t$ in r; here $v_{t-1}$, as in the authors' code. Their layer_scale is left out: give
+    Differs: The paper has $v_t$ in r; here $v_{t-1}$, as in the authors' code. Their layer_scale is left out: give
     groups learning rates of their own.
     """
 
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, by γdλ, not the gradient")
@@ -163,24 +165,27 @@ class Prodigy(DAdaptation):
     Sums are over all parameters; γ is ``lr``, c ``d_coef``, ρ ``growth_rate`` (the first step above $d_0$ is free).
     ``safeguard_warmup`` leaves γ out of s. ``decoupled_weight_decay`` is what the authors' code calls decouple.
 
-    Parent: DAdaptAdam. Adds: weights of d², and the distance gone instead of s.
+    Parent: DAdaptAdam. Adds: gradients weighted by d², and the distance that was gone in the place of s.
     Strength: There is no learning rate to find, and in many trials it is near tuned Adam; if anything is tuned, it is c
     = 0.5 or 2.
     Weakness: It keeps four states; with parameters in 16 bits the first steps vanish, unless rounding is stochastic or
     a master is kept.
     Source: Mishchenko & Defazio 2024, "Prodigy: an expeditiously adaptive parameter-free learner", Adam version,
     https://arxiv.org/abs/2306.06101
-    Differs: r and s are kept over $d_0$, as in the authors' code. That code has the new d beside ε, where here it is
-    the old one as in the paper. Its slice_p, which estimates d from every so many elements, is left out.
+    Differs: Here r and s are divided by $d_0$ when they are kept, as in the authors' code. That code has the new d
+    beside ε; here it is the old one, as in the paper. Its slice_p, which estimates d from every n-th element, is left
+    out.
     """
 
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     beta3: float | None = hyper(default=None, within="[0, 1)", doc="β₃, share kept of r and s; None is √β₂", off=None)
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root, over d")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, doc="decay the weights, by γdλ, not the gradient")
     use_bias_correction: bool = hyper(default=False, doc="Adam's, as a factor of γ")
-    safeguard_warmup: bool = hyper(default=False, doc="let warmup not swell d")
+    safeguard_warmup: bool = hyper(default=False, doc="keep warmup from raising d")
     d0: float = hyper(default=1e-6, within="(0, ∞)", doc="d at first")
     d_coef: float = hyper(default=1.0, within="(0, ∞)", doc="c, multiplies the estimate")
     growth_rate: float = hyper(default=float("inf"), within="[1, ∞]", doc="ρ, the most that d grows in a step")

@@ -31,7 +31,7 @@ class DoG(Optimizer):
     kept for evaluation, and the start is never forgotten.
     Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", eq. DoG,
     https://arxiv.org/abs/2302.12022
-    Differs: norms are over all parameters, as in the paper; the authors' code takes those of each group.
+    Differs: Norms are over all parameters, as in the paper; the authors' code takes those of each group.
     """
 
     reps_rel: float = hyper(default=1e-6, within="(0, ∞)", doc="α, first distance over 1 + ‖x₀‖; 1e-4 with batch norm")
@@ -63,7 +63,7 @@ class LDoG(Optimizer):
     $$\bar r_t = \max(\bar r_{t-1}, \lVert p - x_0 \rVert), \quad \bar r_0 = \alpha\,(1 + \lVert x_0 \rVert), \quad
     G_t = \epsilon + \sum_{i \le t} \lVert g_i \rVert^2, \quad u_t = \frac{\bar r_t}{\sqrt{G_t}}\,g_t$$
 
-    with the norms of one tensor. ``reps_rel`` is α. As with DoG, judge a run by a mean of its iterates
+    Here the norms are those of one tensor. ``reps_rel`` is α. As with DoG, judge a run by a mean of its iterates
     (:class:`thalweg.EMA`).
 
     Parent: DoG. Adds: a rate for each tensor.
@@ -101,7 +101,7 @@ class DoWG(Optimizer):
 
     Norms are over all parameters.
 
-    Parent: DoG. Adds: weights of r̄², by which steps grow sooner.
+    Parent: DoG. Adds: gradients weighted by r̄², which lets the steps grow sooner.
     Strength: There is no learning rate to find, and in theory it adapts to smooth and nonsmooth losses alike.
     Weakness: All weights share one learning rate, and it goes to the edge of stability.
     Source: Khaled et al. 2023, "DoWG unleashed: an efficient universal parameter-free gradient descent method",

@@ -124,24 +124,26 @@ class Adafactor(_Factored):
     schedule.
     Source: Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", algorithms 4 and 5,
     https://arxiv.org/abs/1804.04235
-    Differs: as in torch, ε₁ bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
+    Differs: As in torch, ε₁ bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, bound of the relative step size")
     beta2_decay: float = hyper(default=-0.8, within="(-∞, 0]", doc="c, exponent of the averaging")
-    eps: tuple[float | None, float] = hyper(default=(None, 1e-3), within="[0, ∞)", doc="ε₁ (None: of the dtype), ε₂")
+    eps: tuple[float | None, float] = hyper(
+        default=(None, 1e-3), within="[0, ∞)", doc="ε₁ (None: the ε of the dtype), ε₂"
+    )
     d: float = hyper(default=1.0, within="[1, ∞)", doc="d, bound of the root mean square of U")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decoupled", off=0)
     beta1: float = hyper(default=0.0, within="[0, 1)", doc="β₁, share of a mean update", off=0, kw_only=True)
     added_eps: bool = hyper(default=False, doc="add ε₁ to g², as the paper", kw_only=True)
     relative_step: bool = hyper(default=True, doc="steps shrink as 1/√t where that is below γ", kw_only=True)
-    scale_parameter: bool = hyper(default=True, doc="steps go by the size of the weights", kw_only=True)
+    scale_parameter: bool = hyper(default=True, doc="steps in proportion to the size of the weights", kw_only=True)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     steps: Tensor = count()
     row_var: Tensor = state(doc="R, mean square of rows", shape=_rows, when=_matrix)
     col_var: Tensor = state(doc="C, mean square of columns", shape=_columns, when=_matrix)
-    variance: Tensor = state(doc="v, mean square of what is no matrix", signed=False, when=_vector)
+    variance: Tensor = state(doc="v, mean square of a tensor that is not a matrix", signed=False, when=_vector)
     exp_avg: Tensor = state(doc="m, mean of updates", when=lambda h: h.beta1)
 
     @staticmethod
@@ -180,12 +182,12 @@ class CAME(_Factored):
     Weakness: It has five hyperparameters, and its two factored moments cost more passes over memory.
     Source: Luo et al. 2023, "CAME: confidence-guided adaptive memory efficient optimization", algorithm 2,
     https://arxiv.org/abs/2307.02047
-    Differs: for vectors S is 1, as in the authors' code; the paper speaks of matrices alone.
+    Differs: For vectors S is 1, as in the authors' code; the paper speaks of matrices alone.
     """
 
     lr: float = hyper(default=2e-4, within="[0, ∞)", doc="step size")
     betas: tuple[float, float, float] = hyper(
-        default=(0.9, 0.999, 0.9999), within="[0, 1)", doc="β₁, β₂, β₃: shares that are kept"
+        default=(0.9, 0.999, 0.9999), within="[0, 1)", doc="β₁, β₂, β₃: shares of the means that are kept"
     )
     eps: tuple[float, float] = hyper(default=(1e-30, 1e-16), within="[0, ∞)", doc="ε₁, ε₂, added to squares")
     d: float = hyper(default=1.0, within="(0, ∞)", doc="d, bound of the root mean square of U")
@@ -194,7 +196,7 @@ class CAME(_Factored):
 
     row_var: Tensor = state(doc="R, mean square of rows", shape=_rows, when=_matrix)
     col_var: Tensor = state(doc="C, mean square of columns", shape=_columns, when=_matrix)
-    variance: Tensor = state(doc="v, mean square of what is no matrix", signed=False, when=_vector)
+    variance: Tensor = state(doc="v, mean square of a tensor that is not a matrix", signed=False, when=_vector)
     exp_avg: Tensor = state(doc="m, mean of updates")
     res_row: Tensor = state(doc="R of the deviations", shape=_rows, when=_matrix)
     res_col: Tensor = state(doc="C of the deviations", shape=_columns, when=_matrix)
@@ -251,7 +253,7 @@ class SM3(_Factored):
     Strength: It keeps m + n numbers for an m × n matrix, with Adagrad's guarantee.
     Weakness: As in Adagrad the sums only grow, so it needs a large learning rate with warmup.
     Source: Anil et al. 2019, "Memory-efficient adaptive optimization", SM3-II, https://arxiv.org/abs/1901.11150
-    Differs: ``beta2`` above 0, running means in place of sums, is not in the paper.
+    Differs: The paper has no ``beta2``; above 0 it gives running means in place of sums.
     """
 
     lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")
@@ -262,7 +264,7 @@ class SM3(_Factored):
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     accumulators: Tensor = state(doc="μ, one for each slice", shape=lambda p, h: (sum(p.shape),), when=_matrix)
-    sum: Tensor = state(doc="ν of what is no matrix", signed=False, when=_vector)
+    sum: Tensor = state(doc="ν of a tensor that is not a matrix", signed=False, when=_vector)
     momentum_buffer: Tensor = state(doc="m, mean of steps", when=lambda h: h.momentum)
 
     @staticmethod

@@ -76,7 +76,7 @@ class AccSGD(Optimizer):
     Weakness: It has two more numbers to tune, and with deep networks and small batches it gains little.
     Source: Kidambi et al. 2018, "On the insufficiency of existing momentum schemes for stochastic optimization",
     algorithm 1, https://arxiv.org/abs/1803.05591
-    Differs: where the learning rate is 0 nothing moves; in the paper p would still go towards w.
+    Differs: Where the learning rate is 0 nothing moves; in the paper p would still go towards w.
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="the short step")

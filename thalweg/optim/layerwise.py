@@ -25,7 +25,7 @@ class LARS(Optimizer):
     Weakness: It is of little use at usual batch sizes and on transformers, and it needs warmup.
     Source: You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks", algorithm 1,
     https://arxiv.org/abs/1708.03888
-    Differs: in the paper the learning rate is inside the buffer, which gives another path where it changes; here it is
+    Differs: In the paper the learning rate is inside the buffer, which gives another path where it changes; here it is
     outside, so that a schedule acts at once.
     """
 
@@ -66,7 +66,7 @@ class LAMB(Adam):
     Weakness: At usual batch sizes it is seldom better than AdamW, and layers of small norm move little.
     Source: You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes", algorithm 2,
     https://arxiv.org/abs/1904.00962
-    Differs: the paper allows any function φ of the norm of a tensor; here φ is the norm itself. Nothing is clipped
+    Differs: The paper allows any function φ of the norm of a tensor; here φ is the norm itself. Nothing is clipped
     before, unlike in some implementations.
     """
 
@@ -89,7 +89,7 @@ class Fromage(Optimizer):
     Weakness: Noise is not averaged, and a layer that starts at or near zero stays small.
     Source: Bernstein et al. 2020, "On the distance between two neural networks and the stability of learning",
     algorithm 1, https://arxiv.org/abs/2002.03432
-    Differs: where a norm is 0, which the paper leaves open, g is taken as it is, as in the authors' code. That code's
+    Differs: Where a norm is 0, which the paper leaves open, g is taken as it is, as in the authors' code. That code's
     bound on norms (``p_bound``) is left out.
     """
 

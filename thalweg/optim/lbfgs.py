@@ -124,10 +124,10 @@ class LBFGS(Mended):
     $$d_k = -H_k g_k, \quad H_{k+1} = (I - \rho s y^\top) H_k (I - \rho y s^\top) + \rho s s^\top, \quad
     s = p_{k+1} - p_k, \; y = g_{k+1} - g_k, \; \rho = \frac{1}{y^\top s}$$
 
-    kept as the last ``history_size`` pairs (s, y), from $H_0 = (y^\top s / y^\top y) I$. The step along $d$ is ``lr``
-    or, with ``line_search_fn="strong_wolfe"``, one that lowers the loss and its slope enough (c₁ = 1e-4, c₂ = 0.9).
-    ``step(closure)`` makes up to ``max_iter`` iterations. It steps as ``torch.optim.LBFGS`` does and keeps its state;
-    in addition, it can be copied and pickled. One group, no weight decay: put that into the loss.
+    $H_t$ is kept as the last ``history_size`` pairs (s, y), from $H_0 = (y^\top s / y^\top y) I$. The step along $d$ is
+    ``lr`` or, with ``line_search_fn="strong_wolfe"``, one that lowers the loss and its slope enough (c₁ = 1e-4, c₂ =
+    0.9). ``step(closure)`` makes up to ``max_iter`` iterations. It steps as ``torch.optim.LBFGS`` does and keeps its
+    state; in addition, it can be copied and pickled. One group, no weight decay: put that into the loss.
 
     Parent: none. Adds: curvature from differences of gradients, without a second derivative.
     Strength: On smooth losses without noise no other optimizer here needs fewer evaluations.
@@ -135,7 +135,7 @@ class LBFGS(Mended):
     parameters.
     Source: Liu & Nocedal 1989, "On the limited memory BFGS method for large scale optimization", algorithm 2.1,
     https://doi.org/10.1007/BF01589116; Nocedal & Wright 2006, algorithms 3.5 and 3.6 (line search)
-    Differs: as in torch, the step along $d$ is ``lr`` unless ``line_search_fn`` is given; Liu & Nocedal search along
+    Differs: As in torch, the step along $d$ is ``lr`` unless ``line_search_fn`` is given; Liu & Nocedal search along
     the line at every step.
     """
 

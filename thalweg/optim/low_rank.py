@@ -54,7 +54,9 @@ class _LowRank(Optimizer):
     """AdamW, whose matrices keep their state in a subspace of rank ``rank``; groups with ``rank=None`` are AdamW's."""
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     rank: Any = hyper(default=128, doc="r, dimensions of the subspace; None is AdamW")
@@ -115,20 +117,20 @@ class GaLore(_LowRank):
 
     $$R_t = G_t Q, \quad N_t = \mathrm{Adam}(R_t), \quad u_t = \alpha N_t Q^\top$$
 
-    for an m × n matrix with m ≥ n (else transposed), or m slices of n elements along the first of more dimensions; Q
-    (n × r) are the first r right singular vectors of the gradient at the last multiple of T, the largest entry of each
-    positive. Moments go on from one subspace to the next.
+    This is for an m × n matrix with m ≥ n (else transposed), or m slices of n elements along the first of more
+    dimensions; Q (n × r) are the first r right singular vectors of the gradient at the last multiple of T, the largest
+    entry of each positive. Moments go on from one subspace to the next.
     Parent: AdamW. Adds: a projection of each matrix's gradient to rank r.
     Strength: Adam's states take r/n of the memory, while the weights have full rank.
     Weakness: It computes a singular value decomposition every T steps, and what lies outside the subspace is not
     learned in between.
     Source: Zhao et al. 2024, "GaLore: memory-efficient LLM training by gradient low-rank projection", algorithm 2,
     https://arxiv.org/abs/2403.03507
-    Differs: singular vectors are known up to their sign; here the largest entry of each is positive, so that a run can
+    Differs: Singular vectors are known up to their sign; here the largest entry of each is positive, so that a run can
     be repeated. Moments go on from one subspace to the next, as in the authors' code.
     """
 
-    basis: Tensor = state(doc="Q, of the subspace", when=lambda h: h.rank is not None, shape=_basis)
+    basis: Tensor = state(doc="Q, basis of the subspace", when=lambda h: h.rank is not None, shape=_basis)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
@@ -186,8 +188,8 @@ class APOLLO(_LowRank):
     $$R_t = G_t P, \quad N_t = \mathrm{Adam}(R_t), \quad s_i = \frac{\lVert N_t[i,:] \rVert}{\lVert R_t[i,:] \rVert},
     \quad u_t = \alpha\,\mathrm{diag}(s)\,G_t$$
 
-    for an m × n matrix with m ≥ n (else transposed), or m slices of n elements along the first of more dimensions. P is
-    n × r normal numbers, drawn again every T steps from ``seed``, the same for matrices of one shape.
+    This is for an m × n matrix with m ≥ n (else transposed), or m slices of n elements along the first of more
+    dimensions. P is n × r normal numbers, drawn again every T steps from ``seed``, the same for matrices of one shape.
     ``scale_type="tensor"`` takes one s for all: with ``rank=1`` and ``scale=128 ** 0.5`` that is APOLLO-Mini. ‖u‖ grows
     by at most γ = 1.01 a step.
     Parent: AdamW. Adds: channel-wise step sizes, estimated in a random subspace.

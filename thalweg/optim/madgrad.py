@@ -25,7 +25,7 @@ class MADGRAD(Optimizer):
     Weakness: Its learning rate is on a scale of its own, it keeps three states, and it never forgets its start.
     Source: Defazio & Jelassi 2021, "Adaptivity without compromise: a momentumized, adaptive, dual averaged gradient
     method for stochastic optimization", algorithm 1, https://arxiv.org/abs/2101.11075
-    Differs: the authors' code adds ε to the learning rate. Where the learning rate is 0 nothing moves; in the paper p
+    Differs: The authors' code adds ε to the learning rate. Where the learning rate is 0 nothing moves; in the paper p
     would still go towards z.
     """
 

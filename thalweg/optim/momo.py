@@ -119,7 +119,7 @@ class MoMo(Modelled):
     $$\tau_k = \min\Bigl(\gamma,\; \frac{(\bar f_k + \langle d_k, p_k \rangle - \Gamma_k - f_*)_+}
     {\lVert d_k \rVert^2}\Bigr), \qquad p \leftarrow (p - \tau_k d_k) / (1 + \gamma\lambda)$$
 
-    where the means start at the first loss and gradient (``bias_correction``: at 0, and γ and $f_*$ are corrected for
+    The means start at the first loss and gradient (``bias_correction``: at 0, and γ and $f_*$ are corrected for
     it). The floor $f_*$ is ``lb``, that of −loss where ``maximize``; ``use_fstar`` raises it as the loss allows.
     ``no_prox`` decays by $1-\gamma\lambda$. Give the loss: ``optimizer.step(loss=loss)``, or ``step(closure)``.
 
@@ -156,9 +156,9 @@ class MoMoAdam(Modelled):
     \tau_k = \min\Bigl(\frac{\gamma}{\rho_k},\; \frac{(\bar f_k + \langle d_k, p_k \rangle - \Gamma_k - \rho_k f_*)_+}
     {\langle d_k, d_k / D_k \rangle}\Bigr), \quad p \leftarrow \frac{p - \tau_k d_k / D_k}{1 + \gamma\lambda}$$
 
-    with $\bar f$, $d$ and Γ of MoMo by β₁ from 0, and Adam's $v$. The floor $f_*$ is ``lb``, that of −loss where
-    ``maximize``; ``use_fstar`` raises it as the loss allows. ``no_prox`` decays by $1-\gamma\lambda$. Give the loss:
-    ``optimizer.step(loss=loss)``, or ``step(closure)``.
+    Here $\bar f$, $d$ and Γ are MoMo's, with β₁ and from 0, and $v$ is Adam's. The floor $f_*$ is ``lb``, that of −loss
+    where ``maximize``; ``use_fstar`` raises it as the loss allows. ``no_prox`` decays by $1-\gamma\lambda$. Give the
+    loss: ``optimizer.step(loss=loss)``, or ``step(closure)``.
 
     Parent: Adam. Adds: MoMo's step size.
     Strength: A learning rate that is ten times too large does no harm; where the step is not shortened, it is Adam.
@@ -168,7 +168,9 @@ class MoMoAdam(Modelled):
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="longest step, as Adam's")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     lb: float = hyper(default=0.0, within="(-∞, ∞)", doc="f*, a floor that the loss does not go below")

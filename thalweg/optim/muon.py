@@ -71,7 +71,7 @@ class Muon(Routed):
         head, hidden: as :func:`thalweg.groups.roles` takes them, with a model.
         sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
 
-    Parent: Momentum. Adds: the orthogonal factor of a layer's momentum matrix in its place.
+    Parent: Momentum. Adds: the orthogonal factor in the place of a layer's momentum matrix.
     Strength: It keeps one state. On a GPT of 124 million weights the authors reached a given loss in three quarters of
     the tokens that AdamW needs. Over a tuned AdamW, Wen et al. 2025 (https://arxiv.org/abs/2509.02046) measured a
     speedup of 1.4 for 0.1 billion weights and of 1.1 for 1.2 billion.

@@ -75,7 +75,7 @@ class NorMuon(Muon):
     Weakness: The step is no longer orthogonal, and it takes one more pass over memory than Muon's.
     Source: Li et al. 2025, "NorMuon: Making Muon more efficient and scalable", algorithm 1,
     https://arxiv.org/abs/2510.05491
-    Differs: the paper's step has the norm $0.2\sqrt{mn}$, and its momentum does not look ahead. Here, as in the
+    Differs: The paper's step has the norm $0.2\sqrt{mn}$, and its momentum does not look ahead. Here, as in the
     authors' code, the step has the norm of $O_t$ times Muon's $s(m, n)$, and it looks ahead unless ``nesterov=False``.
     With ``adjust_lr_fn="match_rms_adamw"`` both norms are the same where $O_t$ is exactly orthogonal.
     """

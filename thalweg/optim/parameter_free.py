@@ -26,8 +26,8 @@ class COCOB(Optimizer):
     Weakness: It keeps five states and never forgets its start; well-tuned Adam usually ends lower.
     Source: Orabona & Tommasi 2017, "Training deep networks without learning rates through coin betting", algorithm 2,
     https://arxiv.org/abs/1705.07795
-    Differs: the paper has no learning rate: ``lr=1`` is its step. Until a weight's first gradient $L = 0$ and it stays;
-    code that starts L at 1e-8 differs for gradients below that alone.
+    Differs: The paper has no learning rate: ``lr=1`` is its step. Until its first gradient a weight has $L = 0$ and
+    does not move; code that starts L at 1e-8 differs only for gradients that are smaller than that.
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="share of the way to the next bet; 1 is the paper's")
@@ -39,7 +39,7 @@ class COCOB(Optimizer):
     max_grad: Tensor = state(doc="L, largest gradient", signed=False)
     abs_grad_sum: Tensor = state(doc="G, sum of sizes of gradients", signed=False)
     grad_sum: Tensor = state(doc="−θ, sum of gradients")
-    reward: Tensor = state(doc="R, what was won", signed=False)
+    reward: Tensor = state(doc="R, what the weight has won", signed=False)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:

@@ -45,7 +45,7 @@ class SGDP(SGD):
     $$u_t = b_t - \frac{p \cdot b_t}{\lVert p \rVert^2}\,p \text{ where } |\cos(p, g_t)| < \delta / \sqrt{\dim p},
     \text{ else } b_t$$
 
-    with SGD's $b_t$ (or its Nesterov form): weights before a normalization layer are found by their gradient, see
+    Here $b_t$ (or its Nesterov form) is SGD's; weights before a normalization layer are found by their gradient, see
     :func:`projected`. Their decay is ``wd_ratio`` times that of others. Weight decay is decoupled, and divided by
     1 − μ.
 
@@ -56,7 +56,7 @@ class SGDP(SGD):
     not.
     Source: Heo et al. 2021, "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights",
     algorithm 1, https://arxiv.org/abs/2006.08217
-    Differs: weight decay is divided by 1 − μ, as in the authors' code, so that λ means what it means as SGD's L2
+    Differs: Weight decay is divided by 1 − μ, as in the authors' code, so that λ means what it means as SGD's L2
     penalty. Their code damps the first gradient too, and without Nesterov projects the buffer in place.
     """
 
@@ -80,7 +80,7 @@ class AdamP(Adam):
     $$u_t = a_t - \frac{p \cdot a_t}{\lVert p \rVert^2}\,p \text{ where } |\cos(p, g_t)| < \delta / \sqrt{\dim p},
     \text{ else } a_t$$
 
-    with Adam's $a_t$: weights before a normalization layer are found by their gradient, see :func:`projected`. Their
+    Here $a_t$ is Adam's; weights before a normalization layer are found by their gradient, see :func:`projected`. Their
     decay, which is decoupled, is ``wd_ratio`` times that of others. ``nesterov`` takes $\beta_1 m_t + (1-\beta_1) g_t$
     for $m_t$.
 

@@ -31,7 +31,7 @@ class ScheduleFree(Optimizer):
     kept_besides = ("y",)
 
     r: float = hyper(default=0.0, within="[0, ∞)", doc="power of the step in the weights of the mean", kw_only=True)
-    weight_lr_power: float = hyper(default=2.0, within="[0, ∞)", doc="power of γ in them", kw_only=True)
+    weight_lr_power: float = hyper(default=2.0, within="[0, ∞)", doc="power of γ in these weights", kw_only=True)
     train_mode: bool = hyper(default=True, init=False, doc="whether the parameters are y, not x")
     cautious: bool = hyper(default=False, within=(False,), init=False)
     cautious_decay: bool = hyper(default=False, within=(False,), init=False)
@@ -185,17 +185,17 @@ class ScheduleFreeAdamW(ScheduleFree):
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,g(y_t)^2, \quad z_{t+1} = z_t - \gamma_t
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
 
-    with x, y and $c_t$ of ScheduleFreeSGD, $\beta = \beta_1$. γ is ``lr`` after a linear warmup over ``warmup_steps``.
-    The parameters hold y; ``eval()`` puts x in their place, and ``train()`` y again: see :class:`ScheduleFree`. A
-    parameter that comes late counts its own steps in $\beta_2^t$; in the authors' code, whose checkpoints load, the
-    group's.
+    Here x, y and $c_t$ are those of ScheduleFreeSGD, with $\beta = \beta_1$. γ is ``lr`` after a linear warmup over
+    ``warmup_steps``. The parameters hold y; ``eval()`` puts x in their place, and ``train()`` y again: see
+    :class:`ScheduleFree`. A parameter that comes late counts its own steps in $\beta_2^t$; in the authors' code, whose
+    checkpoints load, the group's.
 
     Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: At any time it is about as good as a schedule that knows when training ends, in no more memory than AdamW.
     Weakness: The weights must be switched for evaluation, batch norm's statistics must be taken again at x, and β₁
     matters more.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
-    Differs: a parameter that comes late counts its own steps in $\beta_2^t$; the authors' code counts those of the
+    Differs: A parameter that comes late counts its own steps in $\beta_2^t$; the authors' code counts those of the
     group.
     """
 
@@ -226,7 +226,7 @@ class ScheduleFreeRAdam(ScheduleFreeAdamW):
 
     $$\gamma_t = \gamma\,r_t \text{ where } \rho_t > 4, \text{ else } 0$$
 
-    with RAdam's $\rho_t$ and $r_t$, and all else of ScheduleFreeAdamW. At first nothing moves, then; with
+    Here $\rho_t$ and $r_t$ are RAdam's, and all else is as in ScheduleFreeAdamW. At first nothing moves, then; with
     ``silent_sgd_phase=False`` z takes γ times the plain gradient instead.
 
     Parent: ScheduleFreeAdamW. Adds: RAdam's rectification.

@@ -94,7 +94,7 @@ class Nesterov(SGD):
     Source: Nesterov 1983, "A method for solving the convex programming problem with convergence rate O(1/k²)",
     https://www.mathnet.ru/eng/dan46009; Sutskever et al. 2013, "On the importance of initialization and momentum in
     deep learning", eq. 3-4
-    Differs: the paper takes the gradient at p − γμb; here, as in torch, the parameter that is kept is that point
+    Differs: The paper takes the gradient at p − γμb; here, as in torch, the parameter that is kept is that point
     itself, so that the gradient is taken where the model stands. μ is constant, where Nesterov lets it grow towards 1.
     """
 
@@ -113,9 +113,9 @@ class SGDW(SGD):
     Weakness: Its decay is not the same number as SGD's L2 penalty, so settings do not carry over.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 1,
     https://arxiv.org/abs/1711.05101
-    Differs: in the paper the learning rate is inside the buffer and λ is multiplied by the schedule alone; here, as in
-    SGD and AdamW, the learning rate is outside the buffer and multiplies λ. With a constant rate the paths are the
-    same, at λ over the rate.
+    Differs: In the paper the learning rate is inside the buffer and λ is multiplied by the schedule alone; here, as in
+    SGD and AdamW, the learning rate is outside the buffer and multiplies λ. With a constant rate the paths are the same
+    if λ is divided by the rate.
     """
 
     momentum: float = hyper(default=0.9, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
@@ -134,7 +134,7 @@ class SignSGD(Optimizer):
     Weakness: Small and noisy gradients count as much as large ones, so near a minimum it swings to and fro by lr.
     Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 1,
     https://arxiv.org/abs/1802.04434
-    Differs: the algorithm has no weight decay. It is the paper's rule for one worker.
+    Differs: The algorithm has no weight decay. It is the paper's rule for one worker.
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
@@ -159,7 +159,7 @@ class Signum(Optimizer):
     Weakness: It needs a schedule to converge, since its steps do not shrink by themselves.
     Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 2,
     https://arxiv.org/abs/1802.04434
-    Differs: the algorithm has no weight decay. It is the paper's rule for one worker, without the majority vote of
+    Differs: The algorithm has no weight decay. It is the paper's rule for one worker, without the majority vote of
     several.
     """
 
@@ -191,7 +191,7 @@ class AggMo(Optimizer):
     Weakness: It keeps three states where momentum keeps one.
     Source: Lucas et al. 2019, "Aggregated momentum: stability through passive damping", eq. 3,
     https://arxiv.org/abs/1804.00325
-    Differs: there are three velocities; the paper allows any number of them.
+    Differs: There are three velocities; the paper allows any number of them.
     """
 
     lr: float = hyper(default=0.1, within="[0, ∞)", doc="step size")

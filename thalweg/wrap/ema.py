@@ -40,8 +40,8 @@ class EMA(Wrapper):
     Weakness: It keeps one more copy of the weights, and the mean lags behind while training is fast.
     Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging" (means of weights),
     https://doi.org/10.1137/0330046
-    Differs: equal to ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(d)``; buffers are not averaged
-    here.
+    Differs: It equals ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(d)``; buffers are not
+    averaged here.
     """
 
     decay: float = hyper(default=0.999, within="[0, 1)", doc="d, share of the mean that is kept")

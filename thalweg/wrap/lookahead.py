@@ -34,7 +34,7 @@ class Lookahead(Wrapper):
     Weakness: With a well-tuned learning rate that decays, there is little left to gain.
     Source: Zhang et al. 2019, "Lookahead optimizer: k steps forward, 1 step back", algorithm 1,
     https://arxiv.org/abs/1907.08610
-    Differs: the paper also tries to reset or to interpolate the inner optimizer's state; here it is kept, which is the
+    Differs: The paper also tries to reset or to interpolate the inner optimizer's state; here it is kept, which is the
     paper's default.
     """
 

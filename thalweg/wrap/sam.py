@@ -24,12 +24,12 @@ class SAM(Wrapper):
     $$\epsilon = \rho\,\frac{g}{\lVert g \rVert}, \quad g = \nabla L(w); \qquad
     w \leftarrow w - \text{the inner step with } \nabla L(w + \epsilon)$$
 
-    with the norm over all parameters of all groups. A step takes two gradients, so it needs a closure that calls
+    Here the norm is over all parameters of all groups. A step takes two gradients, so it needs a closure that calls
     ``zero_grad``, computes the loss, calls ``backward`` and returns the loss, and gives back the loss at w:
 
         optimizer.step(closure)
 
-    or it is written out: ``loss(model(x)).backward(); optimizer.first_step(); optimizer.zero_grad();
+    It can also be written out: ``loss(model(x)).backward(); optimizer.first_step(); optimizer.zero_grad();
     loss(model(x)).backward(); optimizer.step()``. So it is with ``GradScaler``: scale both losses, unscale neither, and
     let SAM be the outermost wrapper. BatchNorm's running statistics see both passes; random layers (dropout) should
     draw alike in both. In weights of 16 bits a small ε is lost to rounding.
@@ -151,7 +151,7 @@ class ASAM(SAM):
     r"""ASAM is SAM whose neighbourhood is measured relative to each weight, so that rescaling a layer changes nothing.
 
     $$T_w = |w| + \eta, \qquad \epsilon = \rho\,\frac{T_w^2\, g}{\lVert T_w\, g \rVert}$$
-    with SAM's step, and SAM's ways to call it.
+    The step and the ways to call it are SAM's.
 
     η keeps weights near 0 in motion. The authors' code leaves biases as in SAM (T = 1): give them a group with
     ``asam_eta=None``.
@@ -167,7 +167,7 @@ class ASAM(SAM):
     Weakness: Every step costs two gradients, and two more lists of temporary tensors.
     Source: Kwon et al. 2021, "ASAM: adaptive sharpness-aware minimization for scale-invariant learning of deep neural
     networks", algorithm 1, https://arxiv.org/abs/2102.11600
-    Differs: the authors' code leaves biases as in SAM (T = 1): give them a group with ``asam_eta=None``.
+    Differs: The authors' code leaves biases as in SAM (T = 1): give them a group with ``asam_eta=None``.
     """
 
     rho: float = hyper(default=0.5, within="[0, ∞)", doc="ρ, length of the ascent, relative to the weights")
