@@ -65,7 +65,9 @@ class SOAP(Routed):
     of_matrices = "finds eigenvectors of"
 
     lr: float = hyper(default=3e-3, within="[0, ∞)", doc="step size")
-    betas: tuple[float, float] = hyper(default=(0.95, 0.95), within="[0, 1)", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.95, 0.95), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
+    )
     shampoo_beta: float | None = hyper(
         default=None, within="[0, 1)", doc="β₃, share of the factors that is kept; None is β₂", off=None
     )
