@@ -17,7 +17,11 @@ from markdown.inlinepatterns import InlineProcessor
 DISPLAYED = r"\$\$(.+?)\$\$"
 INLINE = r"(?<![\\$])\$(?!\s)([^$\n]+?(?:\n[^$\n]+?)?)(?<![\s\\])\$(?!\d)"
 #: a table with no other in it
-TABLE = re.compile(r"\\begin\{(aligned|cases)\}((?:(?!\\begin\{(?:aligned|cases)\}).)*?)\\end\{\1\}", re.DOTALL)
+TABLE = re.compile(
+    r"\\begin\{(aligned|cases|gathered)\}((?:(?!\\begin\{(?:aligned|cases|gathered)\}).)*?)\\end\{\1\}", re.DOTALL
+)
+#: signs that stand beside each other on a narrow screen
+NARROW = 26
 #: what the converter does not know, spelt as it does
 SPELLINGS = {
     r"\operatorname": r"\mathrm",
@@ -44,8 +48,22 @@ def mathml(latex: str, displayed: bool = False) -> str:
         latex = re.sub(re.escape(old) + r"(?![a-zA-Z])", lambda _, new=new: new, latex)
     latex = latex.replace("<", r"\lt ").replace(">", r"\gt ").strip()
     root = ElementTree.Element("math", {"display": "block" if displayed else "inline"})
-    root.extend(_parts(latex))
+    root.extend(_parts(stacked(latex) if displayed else latex))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def stacked(latex: str) -> str:
+    """Formulas that stand beside each other below each other, if they have no room on a narrow screen."""
+    lines = [part.strip() for part in _split(latex.replace(r"\qquad", r"\quad"), r"\quad")]
+    if len(lines) == 1 or _signs(latex) <= NARROW:
+        return latex
+    below = r" \\ ".join(filter(None, lines))
+    return rf"\begin{{gathered}} {below} \end{{gathered}}"
+
+
+def _signs(latex: str) -> int:
+    """About how many signs wide a formula is: a command is one, and braces, indices' marks and spaces are none."""
+    return len(re.sub(r"[{}^_\s]|\\[,;!]", "", re.sub(r"\\[a-zA-Z]+", "x", latex)))
 
 
 def _parts(latex: str) -> list[ElementTree.Element]:
@@ -59,13 +77,13 @@ def _parts(latex: str) -> list[ElementTree.Element]:
 
 
 def _table(kind: str, content: str, tables: dict[str, ElementTree.Element]) -> ElementTree.Element:
-    """Lines below each other: ``aligned`` at a sign, or ``cases`` behind a brace."""
-    table = ElementTree.Element("mtable", {"class": kind, "displaystyle": "true" if kind == "aligned" else "false"})
+    """Lines below each other: ``aligned`` at a sign, ``gathered`` as they are, or ``cases`` behind a brace."""
+    table = ElementTree.Element("mtable", {"class": kind, "displaystyle": "false" if kind == "cases" else "true"})
     for line in _split(content, r"\\"):
         row = ElementTree.SubElement(table, "mtr")
         for part in _split(line, "&"):
             ElementTree.SubElement(row, "mtd").extend(_converted(part, tables))
-    if kind == "aligned":
+    if kind != "cases":
         return table
     brace = ElementTree.Element("mrow")
     ElementTree.SubElement(brace, "mo", {"fence": "true", "form": "prefix", "stretchy": "true"}).text = "{"
@@ -91,7 +109,7 @@ def _converted(latex: str, tables: dict[str, ElementTree.Element]) -> list[Eleme
 def _split(latex: str, mark: str) -> list[str]:
     """At every mark that stands in no environment and no braces."""
     parts, depth = [""], 0
-    for token in re.findall(r"\\begin\{\w+\}|\\end\{\w+\}|\\\\|\\?.", latex, re.DOTALL):
+    for token in re.findall(r"\\begin\{\w+\}|\\end\{\w+\}|\\quad|\\\\|\\?.", latex, re.DOTALL):
         depth += (token == "{" or token.startswith(r"\begin")) - (token == "}" or token.startswith(r"\end"))
         if token == mark and not depth:
             parts.append("")

@@ -72,8 +72,8 @@ def _made(name: str, run: Run | None) -> str:
     best = best_rate(run) if run else None
     given = {**({"lr": best[1]} if best else {}), **FURTHER.get(name, {})}
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
-    said = "  # the rate suits this small network; tune it on yours" if "lr" in given else ""
-    return f'optimizer = thalweg.create("{name.lower()}", model{arguments}){said}'
+    said = "# the rate suits this small network; tune it on yours\n" if "lr" in given else ""
+    return f'{said}optimizer = thalweg.create("{name.lower()}", model{arguments})'
 
 
 def _loop(cls: Any) -> str:

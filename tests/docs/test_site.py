@@ -101,6 +101,19 @@ def test_tables_in_formulas_may_stand_in_each_other():
     assert "{</mo>" in html
 
 
+def test_formulas_beside_each_other_are_stacked_where_a_narrow_screen_would_cut_them():
+    adam = (
+        r"m \leftarrow \beta m + (1-\beta)\,g, \quad v \leftarrow \alpha v + (1-\alpha)\,g^2, \qquad p \leftarrow p - u"
+    )
+    html = mathml(adam, displayed=True)
+    assert html.count("<mtr>") == 3
+    assert "gathered" in html
+    assert "<mtr>" not in mathml(adam)  # in a line of text
+    assert "<mtr>" not in mathml(r"a = b, \quad c = d", displayed=True)
+    held = r"x = \begin{cases} 1 & y > 0, \quad \text{which is often so} \\ 0 & \text{else, and long, too} \end{cases}"
+    assert mathml(held, displayed=True).count("gathered") == 0
+
+
 def test_a_command_that_has_no_mathml_is_an_error():
     with pytest.raises(ValueError, match=r"no MathML for '\\\\nosuch'"):
         mathml(r"x + \nosuch")

@@ -47,14 +47,14 @@ class SOAP(Routed):
         params: a model, or parameters, or parameter groups.
 
     Parent: AdamW. Adds: the eigenbasis of the covariance of rows and of columns.
-    Strength: the authors' language models need 40 % fewer steps than AdamW, at large batches, and 20 % fewer than
-    Shampoo; it bears rare updates of the basis.
-    Weakness: 2 (m² + n²) numbers more for an m × n matrix; six products of matrices a step, and a QR decomposition of
-    each factor for each update of the basis.
+    Strength: It needs 40 % fewer steps than AdamW on the authors' language models at large batches, and 20 % fewer than
+    Shampoo; the basis need not be updated often.
+    Weakness: It keeps 2 (m² + n²) more numbers for an m × n matrix, and it computes six products of matrices a step and
+    a QR decomposition of each factor for each update of the basis.
     Source: Vyas et al. 2024, "SOAP: Improving and Stabilizing Shampoo using Adam", algorithm 3,
     https://arxiv.org/abs/2409.11321; Lin et al. 2025, "Understanding and Improving Shampoo and SOAP via
     Kullback-Leibler Minimization" (kl), https://arxiv.org/abs/2509.03378
-    Differs: as in the authors' code, the first step moves no matrix, since Adam in the eigenbasis of a single gradient
+    Differs: As in the authors' code, the first step moves no matrix, since Adam in the eigenbasis of a single gradient
     divides rounding by rounding, ε is added before the correction, and m is kept in the eigenbasis; it is turned where
     the basis changes, not at each step. Decay takes from the weights before the step, also at the first. Their code
     keeps a factor for each dimension of a kernel. Where a factor is singular the basis stays as it is (see
