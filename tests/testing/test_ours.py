@@ -54,7 +54,7 @@ class KnowsItsFirstGroup(Momentum):
 
 
 @pytest.mark.parametrize(("optimizer", "check", "message"), [
-    (ForgetsItsNoise, "resumes_in_every_format", "3 steps, a checkpoint and 3 steps lead elsewhere"),
+    (ForgetsItsNoise, "resumes_in_every_format", "2 steps, a checkpoint and 2 steps lead elsewhere"),
     (slow_in_few_bits, "follows_full_precision_in_every_format", "from where they end in float32"),
     (ChecksNoGroup, "bad_values_in_a_group_are_refused", "maximize='yes' was accepted"),
     (KnowsItsFirstGroup, "a_group_that_is_added_later_is_like_one_from_the_start", "moves otherwise than one that was"),

@@ -20,6 +20,8 @@ from thalweg.testing.walks import copies, draw_anew
 Over = Literal["defaults", "every", "flags"]
 #: where: the first backend; the last; all of them; the defaults on all, but flags on the first or the last alone
 On = Literal["first", "last", "all", "flags on the first", "flags on the last"]
+#: whether a set of flags can break a check of a case
+Matters = Callable[[Case, Mapping[str, Any]], bool]
 #: why a check does not apply to a case; None if it does
 Unless = Callable[[Case], "str | None"]
 #: what a check is repeated for with each set of flags, by a word
@@ -35,6 +37,7 @@ class Check:
     on: On
     unless: tuple[Unless, ...]
     variants: Variants | None
+    matters: Matters | None
 
     @property
     def name(self) -> str:
@@ -146,12 +149,20 @@ CHECKS: list[Check] = []
 
 
 def holds(
-    *, over: Over = "defaults", on: On = "first", unless: Sequence[Unless] = (), variants: Variants | None = None
+    *,
+    over: Over = "defaults",
+    on: On = "first",
+    unless: Sequence[Unless] = (),
+    variants: Variants | None = None,
+    matters: Matters | None = None,
 ) -> Callable[[Callable[[Trial], None]], Callable[[Trial], None]]:
-    """Add a function to the list of checks: its name says what is true, its docstring what is tried."""
+    """Add a function to the list of checks: its name says what is true, its docstring what is tried.
+
+    Sets of flags that do not matter to a case are left out.
+    """
 
     def add(test: Callable[[Trial], None]) -> Callable[[Trial], None]:
-        CHECKS.append(Check(test, over, on, tuple(unless), variants))
+        CHECKS.append(Check(test, over, on, tuple(unless), variants, matters))
         return test
 
     return add
@@ -182,7 +193,7 @@ def trials(case: Case, only: Sequence[str] = ()) -> Iterator[Trial]:
             continue
         sets: list[Mapping[str, Any]] = [] if check.over == "flags" else [{}]
         if check.over != "defaults":
-            sets += case.flags
+            sets += [flags for flags in case.flags if check.matters is None or check.matters(case, flags)]
         for flags in sets:
             for variant in check.variants(case, flags) if check.variants else [("", None)]:
                 for backend in _where(check.on, implementations, flags):

@@ -9,24 +9,18 @@ from typing import Any
 import torch
 
 from thalweg.testing.case import IMPLEMENTATION
-from thalweg.testing.checks.precision import through_a_file
-from thalweg.testing.checks.reasons import no_twin_in_torch
+from thalweg.testing.checks.precision import resumed, through_a_file
+from thalweg.testing.checks.reasons import changes_what_is_kept, no_twin_in_torch
 from thalweg.testing.suite import Trial, holds
 from thalweg.testing.verdicts import expect, fail, same
 from thalweg.testing.walks import distance
 
 
-@holds(over="every", on="flags on the first")
+@holds(over="every", on="flags on the first", matters=changes_what_is_kept)
 def resume_equals_no_interruption(t: Trial) -> None:
-    """Six steps are three, a checkpoint through a file into a new optimizer, and three more, to the bit."""
-    params, again = t.case.start(), t.case.start()
-    t.case.walk(t.make(params), params, 6)
-    first = t.make(again)
-    t.case.walk(first, again, 3)
-    loaded = through_a_file(first.state_dict())
-    second = t.make(again) if t.case.lr is None else t.make(again, lr=1.0)  # the checkpoint's must come back
-    second.load_state_dict(loaded)
-    t.case.walk(second, again, 3, start=3)
+    """After three steps a checkpoint goes through a file to a new optimizer; three more lead both alike, to the bit."""
+    late: dict[str, Any] = {} if t.case.lr is None else {"lr": 1.0}  # the checkpoint's must come back
+    params, again, first = resumed(t, 3, **late)
     apart = distance(params, again)
     if apart != 0:
         message = f"3 steps, a checkpoint and 3 steps lead {apart:.2g} away from where 6 steps lead"
@@ -55,7 +49,7 @@ def a_checkpoint_from_before_the_first_step_loads(t: Trial) -> None:
     same(params, again, "an optimizer that loaded the checkpoint of a new one goes elsewhere than that")
 
 
-@holds(over="every", on="all", unless=[no_twin_in_torch])
+@holds(over="every", on="flags on the last", unless=[no_twin_in_torch])
 def checkpoints_cross_to_torch_and_back(t: Trial) -> None:
     """Twenty steps, then each loads the other's checkpoint and goes on for twenty: both end at the same place."""
     ours, theirs = t.case.start(), t.case.start()
@@ -72,7 +66,7 @@ def checkpoints_cross_to_torch_and_back(t: Trial) -> None:
     same(ours, theirs, "after each has loaded the other's checkpoint they part", t.case.within)
 
 
-@holds(over="every", on="all", unless=[no_twin_in_torch])
+@holds(over="every", on="flags on the first", unless=[no_twin_in_torch])
 def a_checkpoint_looks_like_that_of_torch(t: Trial) -> None:
     """The same names, dtypes and values of states."""
     ours, theirs = t.case.start(), t.case.start()

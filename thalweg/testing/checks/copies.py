@@ -12,9 +12,12 @@ from thalweg.testing.verdicts import Failure, expect, same
 COPIERS = {"deepcopy": copy.deepcopy, "pickle": lambda pair: pickle.loads(pickle.dumps(pair))}
 
 
-@holds(on="all", variants=lambda case, flags: COPIERS.items())
+@holds(on="last", variants=lambda case, flags: COPIERS.items())
 def a_copy_goes_on_training_the_same(t: Trial) -> None:
-    """An optimizer is copied with its parameters after three steps; both go on for three and end alike, to the bit."""
+    """An optimizer is copied with its parameters after three steps; both go on for three and end alike, to the bit.
+
+    On the last backend, which keeps most for the next step.
+    """
     params = t.case.start()
     optimizer = t.make(params)
     t.case.walk(optimizer, params, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.testing.backends import ways
 from thalweg.testing.case import Case
 from thalweg.testing.checks.reasons import few_tensors, lacks
 from thalweg.testing.checks.rule import floor
@@ -88,10 +90,9 @@ def _of_many_dtypes(case: Case) -> list[torch.nn.Parameter]:
 def follows_full_precision_in_every_format(t: Trial) -> None:
     """Eight steps in each format of states and parameters end near those in float32, but for how they are stored."""
     dtype, given = t.variant[1]
-    start = copies(t.case.start(dtype=dtype))
-    exact, params = ([torch.nn.Parameter(p.to(d, copy=True)) for p in start] for d in (torch.float32, dtype))
-    for some, more in ((exact, {}), (params, given)):
-        t.case.walk(t.make(some, **more), some, FORMAT_STEPS)
+    start, exact = _in_float32(t.case, dtype, t.backend[0])
+    params = [torch.nn.Parameter(p.clone()) for p in start]
+    t.case.walk(t.make(params, **given), params, FORMAT_STEPS)
     moved, off = _apart(start, exact), _apart(params, exact)
     drift = FORMAT_STEPS if given.get("rounding") == "stochastic" else 1
     stored = torch.finfo(dtype).eps * drift**0.5 * _apart(exact, [torch.zeros_like(p) for p in exact])
@@ -99,6 +100,15 @@ def follows_full_precision_in_every_format(t: Trial) -> None:
         off <= 0.3 * moved + stored,
         f"{FORMAT_STEPS} steps in this format end {off:.2g} from where they end in float32, {moved:.2g} from the start",
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _in_float32(case: Case, dtype: torch.dtype, backend: str) -> tuple[list[Tensor], list[Tensor]]:
+    """A start in ``dtype``, and where steps in float32 lead from it: the same for several formats, tried in turn."""
+    start = copies(case.start(dtype=dtype))
+    exact = [torch.nn.Parameter(p.to(torch.float32, copy=True)) for p in start]
+    case.walk(case.make(exact, **ways(case)[backend]), exact, FORMAT_STEPS)
+    return start, copies(exact)
 
 
 def _apart(a: Iterable[Tensor], b: Iterable[Tensor]) -> float:
@@ -109,16 +119,28 @@ def _apart(a: Iterable[Tensor], b: Iterable[Tensor]) -> float:
 
 @holds(unless=[lacks("state_dtype")], variants=lambda case, flags: TOGETHER.items())
 def resumes_in_every_format(t: Trial) -> None:
-    """Six steps are three, a checkpoint through a file, and three more, to the bit: rounding at random goes on."""
+    """After two steps a checkpoint through a file; two more lead alike, to the bit: rounding at random goes on."""
     dtype, given = t.variant[1]
-    params, again = t.case.start(dtype=dtype), t.case.start(dtype=dtype)
-    t.case.walk(t.make(params, **given), params, 6)
-    first = t.make(again, **given)
-    t.case.walk(first, again, 3)
-    second = t.make(again, **given)
+    params, again, _ = resumed(t, 2, dtype, given)
+    same(params, again, "2 steps, a checkpoint and 2 steps lead elsewhere than 4 steps")
+
+
+def resumed(
+    t: Trial, steps: int, dtype: torch.dtype = torch.float64, given: Mapping[str, Any] | None = None, **late: Any
+) -> tuple[Any, Any, Any]:
+    """Where an optimizer leads that goes on after ``steps`` steps, where a new one that loads its checkpoint, and it.
+
+    ``late`` is given to the new one's constructor.
+    """
+    params = t.case.start(dtype=dtype)
+    first = t.make(params, **(given or {}))
+    t.case.walk(first, params, steps)
+    again = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    second = t.make(again, **(given or {}), **late)
     second.load_state_dict(through_a_file(first.state_dict()))
-    t.case.walk(second, again, 3, start=3)
-    same(params, again, "3 steps, a checkpoint and 3 steps lead elsewhere than 6 steps")
+    for optimizer, some in ((first, params), (second, again)):
+        t.case.walk(optimizer, some, steps, start=steps)
+    return params, again, first
 
 
 def through_a_file(state_dict: dict[str, Any]) -> dict[str, Any]:

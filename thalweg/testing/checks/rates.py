@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from thalweg.testing.checks.reasons import lacks, no_rate, no_reference
+from thalweg.testing.checks.reasons import lacks, no_rate, no_reference, undeclared
 from thalweg.testing.suite import Trial, holds
 from thalweg.testing.verdicts import expect, same
 from thalweg.testing.walks import copies, gradients
@@ -55,7 +55,7 @@ def a_learning_rate_may_be_a_tensor(t: Trial) -> None:
     same(a, b, "a tensor as lr leads elsewhere than the number")
 
 
-@holds(over="every", on="flags on the first", unless=[lacks("maximize")])
+@holds(over="every", on="flags on the first", unless=[lacks("maximize")], matters=undeclared)
 def to_maximize_is_to_minimize_the_negative(t: Trial) -> None:
     """With maximize=True and −g the path is that with g."""
     down, up = t.case.start(), t.case.start()

@@ -1,9 +1,12 @@
-"""Why a check may not apply."""
+"""Why a check may not apply, and which flags matter to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from thalweg.engine.optimizer import Optimizer
+from thalweg.ir.trace import kept_states
 from thalweg.testing.backends import ways
 from thalweg.testing.case import Case
 
@@ -40,3 +43,22 @@ def lacks(argument: str) -> Callable[[Case], str | None]:
 def few_tensors(case: Case) -> str | None:
     """For what treats tensors differently."""
     return None if len(case.shapes) > 1 else "the case has one shape only"
+
+
+def undeclared(case: Case, flags: Mapping[str, Any]) -> bool:
+    """Flags matter to an optimizer whose code is its own; a declared rule leaves this to what surrounds every rule."""
+    return not case.declared
+
+
+def without_comparison(case: Case, flags: Mapping[str, Any]) -> bool:
+    """Flags matter where there is one backend: the comparison of several tries the same with each set of flags."""
+    return one_way(case) is not None
+
+
+def changes_what_is_kept(case: Case, flags: Mapping[str, Any]) -> bool:
+    """A declared rule keeps nothing but its states: flags matter where other states are kept than by default."""
+    rule = case.declared
+    if rule is None or rule.step is not Optimizer.step:
+        return True
+    usual = {**{name: h.default for name, h in rule.hypers.items()}, "lr": case.lr, **case.options}
+    return kept_states(rule, usual) != kept_states(rule, {**usual, **case.base, **flags})

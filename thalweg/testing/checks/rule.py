@@ -68,7 +68,7 @@ def _when_they_part(t: Trial) -> str:
     return "it leaves its reference only sometimes: the same walk, taken again, agrees"
 
 
-@holds(over="flags")
+@holds(over="flags", on="last")
 def every_flag_changes_the_path(t: Trial) -> None:
     """Eight steps with and without the flags must lead to different places; else they are ignored."""
     plain, flagged = _plain(t.case, t.backend[0]), t.case.taken(8, **t.backend[1], **t.hypers)
