@@ -1,5 +1,6 @@
 import os
 import sys
+from dataclasses import replace
 
 import hypothesis
 import pytest
@@ -17,12 +18,28 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thalweg")
 # without a GPU, Triton's kernels run in its interpreter, which must be switched on before Triton is first imported
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    # for the day that there is a GPU torch keeps each seed, with a printed traceback: most of what a short run takes
+    torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = lambda seed: None
+
+# fixtures of a module run before those of a test; threads that wait for one another would take all cores
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_seed():
     torch.set_num_threads(1)
     draw_anew(0)
+
+
+@pytest.fixture(scope="module")
+def few_trials():
+    """A quick race has 8 trials instead of 18: for tests of what a race does, however many there are."""
+    from thalweg.lab import protocol
+
+    quick = replace(protocol.get_budget("quick"), lr_points=3, allowance=1, semifinalists=2, finalists=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(protocol.BUDGETS, "quick", quick)
+        yield quick
 
 
 def pytest_collection_modifyitems(items):

@@ -14,7 +14,7 @@ from thalweg.lab import workers
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, few_trials):
     """The JSON of a small race."""
     folder = tmp_path_factory.mktemp("audited")
     path = write_small(folder)

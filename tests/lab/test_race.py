@@ -28,14 +28,14 @@ from thalweg.lab.report.page import render
 from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Run, StepTime
 from thalweg.lab.store import Store
 
-TRIALS = get_budget("quick").trials
+pytestmark = pytest.mark.usefixtures("few_trials")
 
 
 def runs_of(result, label):
     """How many runs a contestant makes: its trials, each finalist on each seed, two shorter ones a seed."""
     (mine,) = (c for c in result["contestants"] if c["label"] == label)
     seeds = len(result["protocol"]["seeds"]["verdict"])
-    return TRIALS + len(mine["finalists"]) * seeds + 2 * seeds
+    return get_budget("quick").trials + len(mine["finalists"]) * seeds + 2 * seeds
 
 
 def runs_of_all(result):
@@ -101,7 +101,7 @@ def _plan(path, optimizers=("adamw", "muon"), seeds=2, steps=20, jobs=1, **more)
 
 
 @pytest.fixture(scope="module")
-def raced(tmp_path_factory):
+def raced(tmp_path_factory, few_trials):
     """A race between AdamW, momentum and Muon; with its store and what its watcher saw."""
     folder = tmp_path_factory.mktemp("raced")
     made = _plan(write_small(folder), ("muon", "adamw", "momentum"), seeds=3)
