@@ -6,13 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 
-.PHONY: race test quick profile golden check docs docs-pictures clean
+.PHONY: ranks race test quick profile golden check docs docs-pictures clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# every optimizer on many layouts of shards, over 2, 3 and 4 processes: the bits of one process
+ranks: $(STAMP)
+	$(BIN)/python -m pytest -q -n 0 -m ranks tests/shards
 
 # the heart of it while one works, in about a minute: the engine's rooms, and three optimizers beside their references
 quick: $(STAMP)

@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.distributed.tensor.placement_types import _StridedShard
 
 import thalweg
+from thalweg.shards.pieces import layout_of
 
 #: uneven and without a row on some rank, a vector, a kernel, two of one shape, and one of several chunks
 SHAPES = [(16, 24), (7, 5), (33, 5), (1, 8), (6, 2, 3, 3), (16, 24), (160, 120)]
@@ -39,11 +40,31 @@ def spread(layout):
     """A function that lays a tensor over all ranks."""
     mesh_of, placements = LAYOUTS[layout]
     mesh = init_device_mesh("cpu", mesh_of(dist.get_world_size()))
-    return lambda x: distribute_tensor(x.clone(), mesh, placements(x.ndim))
+    return lambda x: cut(x.clone(), mesh, placements(x.ndim))
+
+
+def cut(x, mesh, placements):
+    """A tensor distributed; torch itself cuts nothing into strided shards."""
+    if not any(isinstance(where, _StridedShard) for where in placements):
+        return distribute_tensor(x, mesh, placements)
+    like = DTensor.from_local(x[:0], mesh, placements, run_check=False, shape=x.shape, stride=x.stride())
+    mine = layout_of(like).pieces[mesh.mesh.flatten().tolist().index(dist.get_rank())].read(x).clone()
+    return DTensor.from_local(mine, mesh, placements, run_check=False, shape=x.shape, stride=x.stride())
 
 
 def whole(x):
-    return (x.full_tensor() if isinstance(x, DTensor) else x).detach()
+    """All of a tensor; torch itself cannot put uneven strided shards together."""
+    x = x.detach()
+    if not isinstance(x, DTensor):
+        return x
+    if not any(isinstance(where, _StridedShard) for where in x.placements):
+        return x.full_tensor()
+    parts = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, x.to_local())
+    out = torch.empty(x.shape, dtype=x.dtype)
+    for part, piece in zip(parts, layout_of(x).pieces, strict=True):
+        piece.write(out, part)
+    return out
 
 
 def build(rule, matrices, vectors, given):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +24,7 @@ from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import beside_name, formats_of, slots
-from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented
+from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented, whole_shape
 
 #: why a batch is left to `eager`
 OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
@@ -78,6 +78,7 @@ class Batch:
         mixed: whether there may be more than one of ``entries``, and gradients may be missing.
         entries: the numbers of the host of this step; ``entry`` tells for each tensor which of them it takes.
         sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
+        wholes: tensors of the shapes of these larger ones; the parameters themselves where they are whole.
     """
 
     specialization: Specialization
@@ -114,6 +115,10 @@ class Batch:
     def key(self) -> int:
         """What random bits start from, where all tensors have the same."""
         return int(self.entries[0].of_group["key"])
+
+    @cached_property
+    def wholes(self) -> list[Tensor]:
+        return self.params
 
     @cached_property
     def exact(self) -> bool:
@@ -235,13 +240,15 @@ class BoundBatch:
         _refuse_freed("params", *params)
         for name, kept in (*tensors.items(), *beside.items()):
             _refuse_freed(f"state {name!r}", *kept)
-        dense = kind.ordinary or all(is_dense(p) for p in params)
+        dense = kind.ordinary or (kind.apart[0] and all(is_dense(p) for p in params))
         self.distributed = not kind.ordinary and any(hasattr(p, "_local_tensor") for p in owners)
         sharded = bool(kind.ranks) or (not kind.ordinary and any(map(flattened, owners)))
         self.specs = specs
         self.batch = Batch(
             key, formats, params, [], tensors, beside, kind.gradient, ids, dense, sharded, mixed
         )  # fmt: skip
+        if kind.ranks:
+            self.batch.wholes = self._oriented(map(whole_shape, owners))
         self.host = Host.of(key)
         self.executor: Any = None
         self.backend, self.why = "", ""
@@ -273,7 +280,7 @@ class BoundBatch:
             self.batch.places = {name: start + k * bytes_each for k, name in enumerate(("p", *self.kept))}
         self.firsts = [0]  # of each entry the first of its parameters
 
-    def _oriented(self, tensors: Sequence[Any]) -> list[Tensor]:
+    def _oriented(self, tensors: Iterable[Any]) -> list[Tensor]:
         """The local parts of tensors, one for each parameter, oriented as the rule sees them."""
         pairs = zip(tensors, self.owners, strict=True)
         return [oriented(local(x), p, self.transposed and x.shape == p.shape) for x, p in pairs]

@@ -76,6 +76,7 @@ class Binder:
         self.rule, self.storage, self.mixing = rule, storage, mixing
         self.undo: list[tuple[Tensor, dict[str, Any], dict[str, Any]]] = []  # states as they were before this step
         self.ids: dict[int, int] = {}
+        self.gapped: set[int] = set()  # ids of parameters of which some rank's part has gaps
         self.kinds: dict[Any, _Kind] = {}
         self.no_firsts = dict.fromkeys(("first", *rule.firsts.values()), 0.0)  # what tells which states begin: none
 
@@ -105,13 +106,14 @@ class Binder:
 
     def kind(self, i: int, p: Tensor, g: Tensor) -> _Kind:
         """The kind of a parameter of group ``i`` with this gradient."""
-        matrix, here = is_matrix(self.rule, p), local(p)
+        matrix, here, ranks = is_matrix(self.rule, p), local(p), ranks_of(p)
+        dense = id(p) not in self.gapped if ranks else is_dense(here)
         apart = (
-            is_dense(here), hasattr(p, "_local_tensor"), opaque(here) or opaque(g),
+            dense, hasattr(p, "_local_tensor"), opaque(here) or opaque(g),
             g.layout != torch.strided, p.is_complex(), flattened(p),
         )  # fmt: skip
         own = self.owns.get(id(p), ())
-        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart, ranks_of(p), own
+        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart, ranks, own
         kind = self.found.get(seen)
         if kind is None:
             what = self._sort(i, matrix, own)[0], *seen[1:]

@@ -12,8 +12,8 @@ from thalweg._base.errors import bad_argument
 from thalweg.ir import counter_rng
 from thalweg.ir.fields import StateSpec
 from thalweg.runtime.formats import BLOCK, Format, Storage
-from thalweg.runtime.tensors import ORDINARY, is_dense, local, oriented, placed
-from thalweg.shards.pieces import is_distributed, like, ranks_of
+from thalweg.runtime.tensors import ORDINARY, is_dense, local, oriented, placed, whole_shape
+from thalweg.shards.pieces import is_distributed, like
 
 #: key of the bits below a parameter in its state
 MASTER = "master_bits"
@@ -42,7 +42,7 @@ def formats_of(dtype: torch.dtype, specs: Sequence[StateSpec], storage: Storage)
 
 def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | None, torch.dtype]:
     """Shape and dtype of a state that is not shaped as its parameter; no shape where this parameter has none."""
-    x = oriented(_whole(p), p, h.transposed)
+    x = oriented(whole_shape(p), p, h.transposed)
     working = torch.float64 if x.dtype == torch.float64 else torch.float32
     if spec.kind == "aside":
         assert spec.shape is not None
@@ -50,13 +50,6 @@ def other_shape(spec: StateSpec, p: Tensor, h: Any) -> tuple[tuple[int, ...] | N
     if spec.kind == "per_tensor" or x.ndim == 0:
         return (), working
     return (x.shape[0] if x.ndim > 1 else 1, *(1 for _ in x.shape[1:])), working
-
-
-def _whole(p: Any) -> Tensor:
-    """A parameter here, and of one of which parts are elsewhere the shape of the whole."""
-    if not ranks_of(p):
-        return local(p)
-    return local(torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device="meta"))
 
 
 def _full(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:

@@ -16,14 +16,13 @@ from torch import Tensor
 from thalweg.ir import counter_rng
 from thalweg.ir.trace import RuleClass, Specialization
 from thalweg.native.compiler import CompilerError
-from thalweg.runtime import guards, sharding
+from thalweg.runtime import guards, sharding, together
 from thalweg.runtime.backends import select
 from thalweg.runtime.batch import BoundBatch
 from thalweg.runtime.binding import Binder, Binding
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 from thalweg.runtime.totals import TotalSums
-from thalweg.runtime.wholes import WholeExecutor, Wholes
 from thalweg.shards.agreement import Agreement, Member
 from thalweg.shards.pieces import ranks_of
 
@@ -56,6 +55,7 @@ class Stepper:
         self.warned_by: dict[str, BoundBatch] = {}  # the batch that warned the user of it
         self.binder = Binder(rule, storage, backend in ("auto", *MIXING) and guards.available())
         self.agreement = Agreement()
+        self.binder.gapped = self.agreement.gapped
         self.lent: list[Tensor] = []  # parameters that have a gradient for this step alone
         self.state: dict[Any, Any] | None = None
         self.forget()
@@ -226,20 +226,19 @@ class Stepper:
             one.result()
 
     def _assign(self, bound: BoundBatch, groups: list[dict[str, Any]]) -> None:
-        batch, wholes = bound.batch, None
+        batch, exchange = bound.batch, None
         if batch.sharded:  # asked for since its group was made
             for i in set(bound.groups):
                 sharding.check(self.rule, groups[i], self.storage.state_dtype)
             if bound.kind.ranks and not batch.plan.shape_blind:
-                wholes = Wholes(bound, self.agreement.exchange(bound.owners[0]))
-                batch = wholes.batch or batch
+                exchange = self.agreement.exchange(bound.owners[0])
         while bound.executor is None:
             backend, why = select.choose(self.backend, batch, self.failed)
             if batch.mixed and backend not in MIXING:
                 raise _CannotMixError
             try:
-                executor = select.prepare(backend, batch) if wholes is None or wholes.batch else None
-                bound.set_executor(backend, why, WholeExecutor(wholes, executor) if wholes else executor)
+                ready = together.executor(bound, backend, exchange) if exchange else select.prepare(backend, batch)
+                bound.set_executor(backend, why, ready)
             except CompilerError as error:
                 if self.backend != "auto":
                     raise

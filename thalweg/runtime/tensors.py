@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.shards.pieces import is_dense as is_dense
+from thalweg.shards.pieces import ranks_of
+
 #: classes of tensors that are nothing else
 ORDINARY = (Tensor, torch.nn.Parameter)
 
@@ -20,6 +23,13 @@ def local(x: Tensor) -> Tensor:
     if hasattr(x, "trigger_wait"):  # what a functional collective gives
         x = x.trigger_wait()
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def whole_shape(p: Any) -> Tensor:
+    """A parameter as :func:`local` gives it; of one of which parts are elsewhere, a tensor of the whole's shape."""
+    if not ranks_of(p):
+        return local(p)
+    return local(torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device="meta"))
 
 
 def oriented(x: Tensor, p: Tensor, transposed: bool) -> Tensor:
@@ -53,15 +63,3 @@ def placed(x: Any, p: Any) -> Any:
 
         return distribute_tensor(x, p.device_mesh, p.placements)
     return x if x.placements == p.placements else x.redistribute(p.device_mesh, p.placements)
-
-
-def is_dense(x: Tensor) -> bool:
-    """Whether a tensor fills its memory without gaps or overlaps, in whatever order of dimensions."""
-    if x.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted((st, sz) for st, sz in zip(x.stride(), x.shape, strict=True) if sz != 1):
-        if stride != expected:
-            return x.numel() == 0
-        expected *= size
-    return True

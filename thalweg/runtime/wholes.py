@@ -1,11 +1,11 @@
-"""Parts of tensors put together on their owners, where the step of one process runs, and its results sent back."""
+"""Tensors of which parts lie on several ranks: their owners, and what travels between parts and wholes."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,11 +24,11 @@ ALL = Piece((), ())
 
 @dataclass(frozen=True)
 class Item:
-    """One tensor of a parameter: itself, its gradient, or what is kept of it.
+    """One tensor of a parameter: itself, its gradient, what is kept of it, or what is computed between two passes.
 
     Attributes:
         i: the parameter's position in the batch.
-        key: ``"p"``, ``"g"``, or the key in its state.
+        key: ``"p"``, ``"g"``, the key in its state, or the name of a node.
         layout: how it lies over the ranks; None for a single number, which all of them have.
     """
 
@@ -72,71 +72,99 @@ class Wholes:
     Args:
         bound: the batch of the parts.
         exchange: the collectives among the ranks.
+        needed: keys of what is to be whole; all that is kept where it is None.
 
     Attributes:
         owner: of each parameter, the rank that computes its step.
-        batch: of those that this rank owns, as one process has them; None where there are none.
+        mine: positions of those that this rank owns.
+        batch: of these, as one process has them; None where there are none.
+        parts_between, wholes_between: by the name of a node, what is computed of each between two passes.
     """
 
-    def __init__(self, bound: BoundBatch, exchange: Exchange) -> None:
+    def __init__(self, bound: BoundBatch, exchange: Exchange, needed: Iterable[str] | None = None) -> None:
         self.bound, self.exchange = bound, exchange
-        self.owner = owners.assign(costs(bound.batch, bound.owners), len(exchange.ranks), bound.batch.ids[0])
+        self.needed = None if needed is None else {*needed}
+        self.owner = owners.assign(costs(bound.batch), len(exchange.ranks), bound.batch.ids[0])
         self.mine = [i for i, rank in enumerate(self.owner) if rank == exchange.me]
+        self.at = {i: k for k, i in enumerate(self.mine)}
         self.asides = [spec.name for spec in bound.specs if spec.kind == "aside"]
         self.narrow = [spec.name for spec in bound.specs if spec.narrow]
-        self.items = [item for i in range(len(bound.owners)) for item in self._items(i)]
-        self.there, self.back = self._route_there(), self._route_back()
         self.whole: dict[tuple[int, str], Tensor] = {}
+        self.parts_between: dict[str, list[Tensor]] = {}
+        self.wholes_between: dict[str, list[Tensor]] = {}
+        self.routes: dict[tuple[bool, tuple[str, ...]], Route] = {}
         self.batch = self._batch() if self.mine else None
 
-    def assemble(self) -> None:
-        """Put the wholes together from the parts."""
-        bound, batch = self.bound, self.batch
-        if batch is not None:
-            self._make_room(batch)
-        route = self.there
-        given = [[self._here(item) for item, _ in items] for items in route.give]
+    def begin(self) -> None:
+        """A step begins: the wholes take its numbers."""
+        if self.batch is not None:
+            self.batch.entries = self.bound.batch.entries
+            self.batch.addresses = [g.data_ptr() for g in self.batch.grads]
+            self._make_room(self.batch)
+
+    def bring(self, keys: Sequence[str]) -> None:
+        """Put the wholes of these keys together from the parts."""
+        route = self._route(False, keys)
+        given = [[self._part(item) for item, _ in items] for items in route.give]
         come = self.exchange.swap(given, [[self._expected(*one) for one in items] for items in route.get])
         for items, parts in zip(route.get, come, strict=True):
             for (item, piece), part in zip(items, parts, strict=True):
-                piece.write(self.whole[item.i, item.key], part)
+                piece.write(self._whole(item), part)
         for item, piece in route.keep:
-            piece.write(self.whole[item.i, item.key], self._here(item))
-        if batch is not None:
-            batch.entries = bound.batch.entries
-            batch.addresses = [g.data_ptr() for g in batch.grads]
+            piece.write(self._whole(item), self._part(item))
 
-    def send_back(self) -> None:
-        """Write what has changed of the wholes into the parts."""
-        route = self.back
-        for name, tensors in self.batch.asides.items() if self.batch is not None else ():
-            for i, x in zip(self.mine, tensors, strict=True):
-                if x is not None:
-                    self.whole[i, name] = x
-        given = [[piece.read(self.whole[item.i, item.key]) for item, piece in items] for items in route.give]
-        come = self.exchange.swap(given, [[_like(self._here(item)) for item, _ in items] for items in route.get])
+    def send_back(self, keys: Sequence[str]) -> None:
+        """Write the wholes of these keys into the parts."""
+        route = self._route(True, keys)
+        given = [[piece.read(self._whole(item)) for item, piece in items] for items in route.give]
+        come = self.exchange.swap(given, [[_like(self._part(item)) for item, _ in items] for items in route.get])
         for items, parts in zip(route.get, come, strict=True):
             for (item, _), part in zip(items, parts, strict=True):
-                self._here(item).copy_(part)
+                self._part(item).copy_(part)
         for item, piece in route.keep:
-            self._here(item).copy_(piece.read(self.whole[item.i, item.key]))
+            self._part(item).copy_(piece.read(self._whole(item)))
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """The keys of all that a step may read."""
+        return ("p", "g", *(key for _, key in self.bound.kept.values()), *self.narrow, *self.asides)
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """The keys of what a step writes."""
+        stored = {name for stage in self.bound.batch.plan.stages for name in stage.stores}
+        return (
+            *self.with_beside(name for name in self.bound.batch.formats if name in stored),
+            *self.narrow,
+            *self.asides,
+        )
+
+    def with_beside(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The keys of these, and of the second tensors of those that have one."""
+        formats = self.bound.batch.formats
+        pairs = ((name, beside_name(name, f) if (f := formats.get(name)) and f.beside else "") for name in names)
+        return tuple(key for pair in pairs for key in pair if key)
 
     # -- what goes where --------------------------------------------------------------------------------------------
 
-    def _items(self, i: int) -> Iterator[Item]:
-        bound = self.bound
-        layout = layout_of(bound.owners[i])
-        for key in ("p", "g", *(key for _, key in bound.kept.values())):
-            yield Item(i, key, layout)
-        for name in (*self.narrow, *self.asides):
-            x = bound.states[i].get(name)
-            if x is not None:
-                yield Item(i, name, layout_of(x) if is_distributed(x) else None)
+    def _route(self, back: bool, keys: Sequence[str]) -> Route:
+        asked = back, tuple(keys)
+        if asked not in self.routes:
+            items = [item for i in range(len(self.bound.owners)) for item in self._items(i, keys)]
+            self.routes[asked] = self._route_back(items) if back else self._route_there(items)
+        return self.routes[asked]
 
-    def _route_there(self) -> Route:
+    def _items(self, i: int, keys: Sequence[str]) -> Iterator[Item]:
+        for key in keys:
+            if key not in self.asides and key not in self.narrow:
+                yield Item(i, key, layout_of(self.bound.owners[i]))
+            elif (x := self.bound.states[i].get(key)) is not None:
+                yield Item(i, key, layout_of(x) if is_distributed(x) else None)
+
+    def _route_there(self, items: Iterable[Item]) -> Route:
         """From the ranks that hold parts to the owners; each piece once."""
         route = Route.among(len(self.exchange.ranks))
-        for item in self.items:
+        for item in items:
             to = self.owner[item.i]
             if item.layout is None:
                 route.add(item, ALL, to, to, self.exchange.me)
@@ -146,30 +174,35 @@ class Wholes:
                 route.add(item, item.layout.pieces[first], source, to, self.exchange.me)
         return route
 
-    def _route_back(self) -> Route:
+    def _route_back(self, items: Iterable[Item]) -> Route:
         """From the owners to all ranks."""
-        changed = {name for stage in self.bound.batch.plan.stages for name in stage.stores}
-        formats = self.bound.batch.formats
-        changed |= {beside_name(name, f) for name, f in formats.items() if f.beside and name in changed}
-        changed |= {*self.asides, *self.narrow}
         route = Route.among(len(self.exchange.ranks))
-        for item in self.items:
-            if item.key in changed:
-                pieces = item.layout.pieces if item.layout else (ALL,) * len(self.exchange.ranks)
-                for to, piece in enumerate(pieces):
-                    if 0 not in piece.shape:
-                        route.add(item, piece, self.owner[item.i], to, self.exchange.me)
+        for item in items:
+            pieces = item.layout.pieces if item.layout else (ALL,) * len(self.exchange.ranks)
+            for to, piece in enumerate(pieces):
+                if 0 not in piece.shape:
+                    route.add(item, piece, self.owner[item.i], to, self.exchange.me)
         return route
 
-    def _here(self, item: Item) -> Tensor:
+    def _part(self, item: Item) -> Tensor:
         """The part of a tensor that is here, as the model keeps it."""
         bound, i = self.bound, item.i
-        if item.key == "g":
-            return oriented(bound.batch.grads[i], bound.owners[i], bound.transposed)
+        if item.key == "g" or item.key in self.parts_between:
+            seen = bound.batch.grads if item.key == "g" else self.parts_between[item.key]
+            return oriented(seen[i], bound.owners[i], bound.transposed)
         return local(bound.owners[i].detach() if item.key == "p" else bound.states[i][item.key])
 
+    def _whole(self, item: Item) -> Tensor:
+        """The whole of a tensor that this rank owns, as the model keeps it."""
+        batch, i = self.batch, item.i
+        if item.key in self.wholes_between:
+            return oriented(self.wholes_between[item.key][self.at[i]], self.bound.owners[i], self.bound.transposed)
+        if batch is not None and item.key in batch.asides:
+            return batch.asides[item.key][self.at[i]]  # type: ignore[return-value]
+        return self.whole[i, item.key]
+
     def _expected(self, item: Item, piece: Piece) -> Expected:
-        whole = self.whole[item.i, item.key]
+        whole = self._whole(item)
         return (*piece.shape, *whole.shape[len(piece.shape) :]), whole.dtype  # complex ones are pairs
 
     # -- the owner's ------------------------------------------------------------------------------------------------
@@ -187,6 +220,7 @@ class Wholes:
                 self.whole[i, name] = x
                 if (beside_it := f.new_beside(x) if f.beside else None) is not None:
                     self.whole[i, beside_name(name, f)] = beside_it
+        self._free_what_is_not_needed()
         states = {name: self._seen(name) for name in formats if name != "p"}
         beside = {name: self._seen(beside_name(name, f)) for name, f in formats.items() if f.beside}
         batch = Batch(
@@ -197,11 +231,15 @@ class Wholes:
         for name in self.narrow:
             like = [self.bound.states[i][name] for i in self.mine]
             empty = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in like]
-            batch.narrow[name], batch.views[name] = join(
-                empty, [not x.ndim or p.numel() > 0 for x, p in zip(empty, batch.params, strict=True)]
-            )
+            seen = [not x.ndim or p.numel() > 0 for x, p in zip(empty, batch.params, strict=True)]
+            batch.narrow[name], batch.views[name] = join(empty, seen)
             self.whole |= {(i, name): view for i, view in zip(self.mine, batch.views[name], strict=True)}
         return batch
+
+    def _free_what_is_not_needed(self) -> None:
+        for (_, key), x in self.whole.items():
+            if self.needed is not None and key not in self.needed:
+                x.untyped_storage().resize_(0)
 
     def _seen(self, key: str) -> list[Tensor]:
         """Tensors of the shape of the parameters that this rank owns, as the rule sees them."""
@@ -211,44 +249,16 @@ class Wholes:
         """New memory for what is kept in other shapes: a leaf gives other tensors in its place."""
         for name in self.asides:
             kept = [self.bound.states[i].get(name) for i in self.mine]
-            new = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in kept]
-            batch.asides[name] = new
-            self.whole |= {(i, name): x for i, x in zip(self.mine, new, strict=True) if x is not None}
+            batch.asides[name] = [
+                None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in kept
+            ]
 
 
-@dataclass
-class WholeExecutor:
-    """A batch of parts: it is stepped by the executor of the wholes.
-
-    Attributes:
-        wholes: the parameters.
-        inner: what runs those that this rank owns; None where there are none.
-    """
-
-    wholes: Wholes
-    inner: Any
-
-    @property
-    def exchange(self) -> Exchange:
-        """The collectives among the ranks that have the other parts."""
-        return self.wholes.exchange
-
-    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
-        """Do one stage of the plan; the first begins with putting wholes together, the last ends with sending back."""
-        stages = self.wholes.bound.batch.plan.stages
-        if stage == 0:
-            self.wholes.assemble()
-        shares = self.inner.run(stage, totals) if self.inner else {name: [] for name in stages[stage].gives}
-        if stage == len(stages) - 1:
-            self.wholes.send_back()
-        return shares
-
-
-def costs(batch: Batch, params: Sequence[Tensor]) -> list[float]:
+def costs(batch: Batch) -> list[float]:
     """About how much there is to compute for each parameter: of a leaf on matrices, the cost of their products."""
     targets = [n.target for n in batch.plan.traced.graph.nodes]
     multiplies = any(isinstance(target, ops.Leaf) and target.extent != ops.PER_TENSOR for target in targets)
-    return [float(p.numel() * (_shorter_side(p) if multiplies else 1)) for p in params]
+    return [float(p.numel() * (_shorter_side(p) if multiplies else 1)) for p in batch.wholes]
 
 
 def _shorter_side(p: Tensor) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.shards.exchange import Exchange
-from thalweg.shards.pieces import ranks_of
+from thalweg.shards.pieces import is_dense, ranks_of
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,14 @@ class Member:
 
 
 class Agreement:
-    """Remembers what the ranks have agreed on, and the process groups."""
+    """Remembers what the ranks have agreed on, and the process groups.
+
+    Attributes:
+        gapped: ids of parameters of which the part on some rank has gaps in its memory.
+    """
 
     def __init__(self) -> None:
+        self.gapped: set[int] = set()
         self.exchanges: dict[tuple[int, ...], Exchange] = {}
         self.known: dict[tuple[int, ...], list[Tensor]] = {}
 
@@ -60,7 +65,8 @@ class Agreement:
             alike = list(these)
             exchange = self.exchange(alike[0].p)
             if not self._is_known(ranks, alike):
-                _check_same(exchange, [member.described() for member in alike])
+                gaps = _check_same(exchange, alike)
+                self.gapped |= {id(member.p) for member, gap in zip(alike, gaps, strict=True) if gap}
                 self.known[ranks] = [member.p for member in alike]
             flags = exchange.gather([float(member.p.grad is not None) for member in alike])
             found += [member for member, some in zip(alike, map(any, zip(*flags, strict=True)), strict=True) if some]
@@ -75,8 +81,11 @@ def _ranks(member: Member) -> tuple[int, ...]:
     return ranks_of(member.p)
 
 
-def _check_same(exchange: Exchange, mine: list[tuple[str, ...]]) -> None:
-    for rank, theirs in zip(exchange.ranks, exchange.gather_objects(mine), strict=True):
+def _check_same(exchange: Exchange, members: list[Member]) -> list[bool]:
+    """Refuse parameters that are not the same on all ranks; whether the part of each has gaps on any."""
+    mine = [member.described() for member in members]
+    all_of = exchange.gather_objects((mine, [not is_dense(member.p._local_tensor) for member in members]))
+    for rank, (theirs, _) in zip(exchange.ranks, all_of, strict=True):
         if theirs == mine:
             continue
         k = next((k for k, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs)))
@@ -85,3 +94,4 @@ def _check_same(exchange: Exchange, mine: list[tuple[str, ...]]) -> None:
             "params", here, f"the same sharded parameters in the same order on all ranks: rank {rank} has {there}",
             "Build the model and its groups in the same way on each rank",
         )  # fmt: skip
+    return [any(gaps) for gaps in zip(*(gaps for _, gaps in all_of), strict=True)]

@@ -64,6 +64,18 @@ class Layout:
         return found
 
 
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps or overlaps, in whatever order of dimensions."""
+    if x.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted((st, sz) for st, sz in zip(x.stride(), x.shape, strict=True) if sz != 1):
+        if stride != expected:
+            return x.numel() == 0
+        expected *= size
+    return True
+
+
 def is_distributed(x: Any) -> bool:
     """Whether a tensor is a DTensor."""
     return hasattr(x, "_local_tensor")

@@ -384,7 +384,7 @@ class CpuExecutor(StagedExecutor):
         """One a tensor: by its shape, or room for what is kept."""
         if node.op == "placeholder":
             return array("d", bytes(8 * len(self.batch.params)))
-        return array("d", map(float, _leaf(node).over(self.batch.params, *node.args[1:])))
+        return array("d", map(float, _leaf(node).over(self.batch.wholes, *node.args[1:])))
 
     def vector(self, node: fx.Node) -> Tensor:
         """One number for each tensor or row, as the C sees it."""
@@ -426,13 +426,15 @@ class CpuExecutor(StagedExecutor):
         self.tables[name] = table
         self.index[self.kernel.tables.index(name)] = table.buffer_info()[0]
 
-    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
-        """One pass, and the leaves behind it."""
+    def start(self) -> None:
+        """Begin a step: take its gradients."""
+        self.begin()
+        self.lay_table("g", self.batch.addresses)
+        self.now = self._present() if self.batch.missing else self.job
+
+    def run_pass(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """One pass over memory."""
         batch, this = self.batch, self.batch.plan.stages[stage]
-        if stage == 0:
-            self.begin()
-            self.lay_table("g", batch.addresses)
-            self.now = self._present() if batch.missing else self.job
         if not batch.mixed:
             self.make_room(this)
             self.fold(this, totals)
@@ -440,10 +442,6 @@ class CpuExecutor(StagedExecutor):
             self.now.threads = openmp.threads((self.present if batch.missing else self.chunks)[3][self.now.chunks])
             host = self.host_table(self.picks[stage], *(float(totals[name]) for name in self.kernel.totals[stage]))
             self.functions[stage](ctypes.addressof(self.now), host.buffer_info()[0])
-        if not batch.mixed:
-            self.run_leaves(this)
-            if stage == len(batch.plan.stages) - 1:
-                self.end(totals)
         return self._shares(this)
 
     def _shares(self, stage: Stage) -> dict[str, Any]:

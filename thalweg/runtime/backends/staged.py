@@ -92,11 +92,35 @@ class StagedExecutor:
         """Some of the parameters or states lie elsewhere."""
         raise NotImplementedError
 
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """One pass, and the leaves behind it."""
+        if stage == 0:
+            self.start()
+        shares = self.run_pass(stage, totals)
+        if not self.batch.mixed:
+            stages = self.batch.plan.stages
+            self.run_leaves(stages[stage])
+            if stage == len(stages) - 1:
+                self.end(totals)
+        return shares
+
+    def start(self) -> None:
+        """Begin a step: take its gradients."""
+        raise NotImplementedError
+
+    def run_pass(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """One pass over memory, without what comes behind it; what it adds to totals."""
+        raise NotImplementedError
+
     def make_room(self, stage: Stage) -> None:
         """Allocate memory for what the stage stores in addition to states."""
         for name in stage.stores:
             if name not in self.batch.formats:
-                self._lay(name, [self._empty(p) for p in self.batch.params])
+                self.make_list(name)
+
+    def make_list(self, name: str) -> None:
+        """Allocate memory for what a leaf will give."""
+        self._lay(name, [self._empty(p) for p in self.batch.params])
 
     def run_leaves(self, stage: Stage) -> None:
         """Run the leaves of a stage on all tensors, and put their results where the next stage reads them."""

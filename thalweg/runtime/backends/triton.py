@@ -407,7 +407,7 @@ class TritonExecutor(StagedExecutor):
             if node.op == "placeholder":
                 values = [0.0] * len(batch.params)
             else:
-                values = [float(x) for x in node.target.over(batch.params, *node.args[1:])]  # type: ignore[union-attr]
+                values = [float(x) for x in node.target.over(batch.wholes, *node.args[1:])]  # type: ignore[union-attr]
             self.given[f"number_{node.name}"] = self._send(_vector("d", values))
         for node in self.kernel.sums:
             count = int(self.rows[-1]) if node.meta["extent"] == ROW else len(batch.params)
@@ -436,20 +436,22 @@ class TritonExecutor(StagedExecutor):
 
     def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
         """One pass, and the leaves behind it."""
-        this = self.batch.plan.stages[stage]
         with _on(self.batch.device):
-            if stage == 0:
-                self._begin()
-            self.make_room(this)
-            self.fold(this, totals)
-            shares = self._launch(stage, totals) if this.stores or this.sums else {}
-            self.run_leaves(this)
-            if stage == len(self.batch.plan.stages) - 1:
-                self.end(totals)
-                self.post.used()
-        return shares
+            return super().run(stage, totals)
 
-    def _begin(self) -> None:
+    def run_pass(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """One pass over memory."""
+        this = self.batch.plan.stages[stage]
+        self.make_room(this)
+        self.fold(this, totals)
+        return self._launch(stage, totals) if this.stores or this.sums else {}
+
+    def end(self, totals: dict[str, Any]) -> None:
+        """As of any; and what this step was told may be written over."""
+        super().end(totals)
+        self.post.used()
+
+    def start(self) -> None:
         """Bring what is new at each step: numbers of the host, the key of random bits, the gradients' addresses."""
         batch = self.batch
         if batch.device.type == "cuda" and torch.cuda.is_current_stream_capturing():

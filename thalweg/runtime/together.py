@@ -1,0 +1,207 @@
+"""How a batch of parts is stepped: by the owners of the wholes, or where they are, with owners for sums and leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from thalweg.ir import ops
+from thalweg.ir.ops import ASIDE, ELEMENT, PER_TENSOR
+from thalweg.ir.passes import Plan, Stage
+from thalweg.runtime.backends import select
+from thalweg.runtime.backends.staged import StagedExecutor
+from thalweg.runtime.batch import Batch, BoundBatch
+from thalweg.runtime.wholes import Wholes
+from thalweg.shards.exchange import Exchange
+
+#: backends that run one pass after the other, so that something may happen between
+STAGED = ("cpu", "triton")
+
+
+@dataclass
+class OwnersExecutor:
+    """A batch of parts, stepped by the executor of the wholes.
+
+    Attributes:
+        wholes: the parameters.
+        inner: what runs those that this rank owns; None where there are none.
+    """
+
+    wholes: Wholes
+    inner: Any
+    reads_gradients = True
+
+    @property
+    def exchange(self) -> Exchange:
+        """The collectives among the ranks that have the other parts."""
+        return self.wholes.exchange
+
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """Do one stage of the plan; the first begins with putting wholes together, the last ends with sending back."""
+        stages = self.wholes.bound.batch.plan.stages
+        if stage == 0:
+            self.wholes.begin()
+            self.wholes.bring(self.wholes.kept)
+        shares = self.inner.run(stage, totals) if self.inner else {name: [] for name in stages[stage].gives}
+        if stage == len(stages) - 1:
+            self.wholes.send_back(self.wholes.changed)
+        return shares
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the owners must be sent at one stage, by the names of slots.
+
+    Attributes:
+        before: for sums over whole tensors, what the pass reads.
+        behind: for the leaves behind it, what they read.
+        gives: what these give, which goes back.
+    """
+
+    before: tuple[str, ...]
+    behind: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+@dataclass
+class PartsExecutor:
+    """A batch of parts, each stepped where it is; the owners compute sums over whole tensors, and leaves.
+
+    Attributes:
+        wholes: the parameters.
+        here: what runs the parts.
+        inner: what runs the wholes that this rank owns; None where there are none.
+        demands: of each stage.
+    """
+
+    wholes: Wholes
+    here: StagedExecutor
+    inner: StagedExecutor | None
+    demands: tuple[Demand, ...]
+    reads_gradients = True
+
+    @property
+    def exchange(self) -> Exchange:
+        """The collectives among the ranks that have the other parts."""
+        return self.wholes.exchange
+
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """Do one stage of the plan."""
+        stages = self.wholes.bound.batch.plan.stages
+        this, demand = stages[stage], self.demands[stage]
+        if stage == 0:
+            self._start()
+        if demand.before:
+            self.wholes.bring(self.wholes.with_beside(demand.before))
+        shares: dict[str, Any] = {name: [] for name in this.gives}
+        if this.sums and self.inner:
+            shares = self.inner.run_pass(stage, totals)
+        self.here.run_pass(stage, totals)
+        self._tell_sums(this)
+        if this.leaves:
+            self._run_leaves(this, demand)
+        if stage == len(stages) - 1:
+            for executor in self._executors():
+                executor.end(totals)
+        return shares
+
+    def _executors(self) -> Iterable[StagedExecutor]:
+        return (self.here, self.inner) if self.inner else (self.here,)
+
+    def _start(self) -> None:
+        wholes = self.wholes
+        wholes.begin()
+        for executor in self._executors():
+            executor.start()
+        wholes.parts_between = self.here.lists
+        wholes.wholes_between = self.inner.lists if self.inner else {}
+
+    def _tell_sums(self, stage: Stage) -> None:
+        """Write the sums over each whole tensor, which its owner knows, to where the next pass looks."""
+        nodes = [n for n in stage.sums if n.meta["extent"] == PER_TENSOR]
+        if not nodes:
+            return
+        wholes = self.wholes
+        counts = [wholes.owner.count(rank) for rank in range(len(wholes.exchange.ranks))]
+        mine = torch.stack([self.inner.vector(n) for n in nodes]) if self.inner else None
+        given = [[] if mine is None else [mine] for _ in counts]
+        come = wholes.exchange.swap(given, [[((len(nodes), n), torch.float64)] if n else [] for n in counts])
+        for rank, found in enumerate(come):
+            at = [i for i, owner in enumerate(wholes.owner) if owner == rank]
+            for sums in found:
+                for node, values in zip(nodes, sums, strict=True):
+                    self.here.vector(node)[at] = values.to(wholes.bound.batch.device)
+
+    def _run_leaves(self, stage: Stage, demand: Demand) -> None:
+        wholes = self.wholes
+        if self.inner and not stage.sums:
+            self.inner.make_room(stage)
+        wholes.bring(wholes.with_beside(demand.behind))
+        if self.inner:
+            self.inner.run_leaves(stage)
+        for name in demand.gives:
+            self.here.make_list(name)
+        wholes.send_back(demand.gives)
+
+
+def executor(bound: BoundBatch, backend: str, exchange: Exchange) -> Any:
+    """Make a batch of parts ready for a backend."""
+    batch = bound.batch
+    if backend in STAGED and may_part(batch):
+        asked = demands(batch.plan)
+        needed = _needed(batch.plan, asked)
+        wholes = Wholes(bound, exchange)
+        wholes = Wholes(bound, exchange, wholes.with_beside(needed))
+        inner = select.prepare(backend, wholes.batch) if wholes.batch else None
+        return PartsExecutor(wholes, select.prepare(backend, batch), inner, asked)
+    wholes = Wholes(bound, exchange)
+    return OwnersExecutor(wholes, select.prepare(backend, wholes.batch) if wholes.batch else None)
+
+
+def may_part(batch: Batch) -> bool:
+    """Whether parts may be stepped where they are, and only some of what a step reads needs to be whole.
+
+    Else sums over rows, or what is kept in other shapes, must be computed where a tensor is whole, or random bits tell
+    places in the whole.
+    """
+    traced = batch.plan.traced
+    rows = batch.plan.uses_rows or any(stage.folds for stage in batch.plan.stages)
+    leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
+    plain = all(out.meta["extent"] == ELEMENT and not ops.is_product(out) for leaf in leaves for out in _outputs(leaf))
+    exact = not any(f.stochastic for f in batch.formats.values())
+    return batch.dense and exact and plain and not (rows or traced.asides or traced.narrow)
+
+
+def _outputs(leaf: fx.Node) -> list[fx.Node]:
+    return [leaf] if leaf.meta["extent"] != ASIDE else list(leaf.users)
+
+
+def demands(plan: Plan) -> tuple[Demand, ...]:
+    """What the owners must be sent at each stage: what they have not been sent, or computed, before."""
+    fresh: set[str] = set()
+    found = []
+    for stage in plan.stages:
+        loads = dict.fromkeys(_slot(plan, n) for n in stage.loads) if stage.sums else {}
+        before = tuple(name for name in loads if name not in fresh)
+        fresh |= {*before}
+        fresh = fresh | {*stage.stores} if stage.sums else fresh - {*stage.stores}
+        inputs = [n for leaf in stage.leaves for n in leaf.all_input_nodes if n.meta["extent"] == ELEMENT]
+        behind = tuple(name for name in dict.fromkeys(_slot(plan, n) for n in inputs) if name not in fresh)
+        gives = tuple(out.name for leaf in stage.leaves for out in _outputs(leaf))
+        fresh |= {*behind, *gives}
+        found.append(Demand(before, behind, gives))
+    return tuple(found)
+
+
+def _slot(plan: Plan, node: fx.Node) -> str:
+    return str(node.target) if node.op == "placeholder" else plan.home.get(node, node.name)
+
+
+def _needed(plan: Plan, asked: Iterable[Demand]) -> set[str]:
+    """What must be whole: what is sent, and what passes write that owners run."""
+    stored = {name for stage in plan.stages if stage.sums for name in stage.stores}
+    return {name for demand in asked for name in (*demand.before, *demand.behind)} | stored
