@@ -7,4 +7,4 @@ from thalweg.runtime import guards
 def either_look(request, monkeypatch):
     """Tensors are looked at in C, and in Python as where there is no compiler."""
     if request.param == "Python":
-        monkeypatch.setattr(guards, "_functions", lambda: None)
+        monkeypatch.setattr(guards, "functions", lambda: None)

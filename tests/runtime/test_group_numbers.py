@@ -9,7 +9,7 @@ import thalweg
 from tests.fixtures import tensors
 from thalweg.ir import fields
 from thalweg.ir.trace import specialize
-from thalweg.runtime.group_numbers import GroupReader
+from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 
 values = {
     "lr": st.sampled_from([0.0, 0.1, 0.2, 1, torch.tensor(0.3, dtype=torch.float64)]),
@@ -41,6 +41,83 @@ def test_it_reads_what_reading_afresh_gives(steps):
         assert found.key == specialize(rule, group, scale is not None)
         assert found.numbers["inverse_scale"] == scale
         assert found.numbers["initial_lr"] == group.get("initial_lr", fresh["lr"])
+
+
+def put_last(groups, i):
+    groups[i]["lr"] = groups[i].pop("lr")
+
+
+def copy(groups, i):
+    groups[i] = dict(groups[i])
+
+
+def begin_counting(groups, i):
+    groups[i]["updates"] = groups[i].get("updates", 0) + 1
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 2), changes), max_size=3),
+            st.lists(st.tuples(st.sampled_from([put_last, copy, begin_counting]), st.integers(0, 2)), max_size=1),
+            st.sampled_from([None, None, 0.5]),
+            st.none() | st.integers(0, 2),
+        ),
+        min_size=2,
+        max_size=8,
+    ),
+)
+def test_all_groups_are_read_as_each_alone_would_be(steps):
+    optimizer = thalweg.AdamW([{"params": [p]} for p in tensors((2,), (3,), (4,))])
+    rule, groups, reader = optimizer.rule, optimizer.param_groups, GroupReader(optimizer.rule)
+    for changed, rearranged, scale, alone in steps:
+        for i, change in changed:
+            groups[i].update(change)
+        for rearrange, i in rearranged:
+            rearrange(groups, i)
+        if alone is not None:
+            reader.read(alone, groups[alone], scale)
+        for found, group in zip(reader.read_all(groups, scale), groups, strict=True):
+            fresh = vars(fields.read(rule.hypers, group))
+            assert {name: found.numbers[name] for name in fresh} == fresh
+            assert found.key == specialize(rule, group, scale is not None)
+            assert found.numbers["inverse_scale"] == scale
+            assert found.numbers["initial_lr"] == group.get("initial_lr", fresh["lr"])
+
+
+def test_a_rate_out_of_range_is_refused_at_every_step_and_taken_when_it_is_mended(either_look):
+    groups = thalweg.AdamW([{"params": [p]} for p in tensors((2,), (3,))]).param_groups
+    reader = GroupReader(thalweg.AdamW)
+    for lr in (0.1, 0.2, 0.3):
+        groups[0]["lr"] = groups[1]["lr"] = lr
+        reader.read_all(groups, None)
+    groups[0]["lr"], groups[1]["lr"] = 0.4, -1.0
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"lr=-1\.0"):
+            reader.read_all(groups, None)
+    groups[1]["lr"] = 0.5
+    assert [found.numbers["lr"] for found in reader.read_all(groups, None)] == [0.4, 0.5]
+
+
+def test_a_look_that_was_interrupted_is_not_believed(monkeypatch):
+    groups = thalweg.AdamW([{"params": [p]} for p in tensors((2,), (3,))]).param_groups
+    reader = GroupReader(thalweg.AdamW)
+    for lr in (0.1, 0.2, 0.3):
+        groups[1]["lr"] = lr
+        reader.read_all(groups, None)
+    groups[1]["lr"] = 0.4
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupNumbers, "take", raiser(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            reader.read_all(groups, None)
+    assert reader.read_all(groups, None)[1].numbers["lr"] == 0.4
+
+
+def raiser(error):
+    def raises(*_):
+        raise error
+
+    return raises
 
 
 @pytest.mark.parametrize("value", [torch.tensor(0.3, dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)])

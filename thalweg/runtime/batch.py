@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -30,27 +30,18 @@ from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented,
 OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
 
 
-class HostNumbers:
+class HostNumbers(NamedTuple):
     """What the host tells of the parameters of one group that are at the same update.
 
     Attributes:
         of_group: hyperparameters as plain numbers, ``inverse_scale``, and the key of random bits.
         own: ``step`` (1 at the first update), ``first`` (1.0 at the first, else 0.0), and the numbers of the state.
-        values: of every number of the host that follows from these, in the order of ``host``.
+        values: of every number of the host that follows from these, in the order of ``Host``.
     """
 
-    def __init__(self, of_group: Mapping[str, Any], own: dict[str, Any], memo: dict[Any, Any], host: Host) -> None:
-        self.of_group, self.own, self.host, self.values = of_group, own, host, host.evaluate(of_group, own, memo)
-
-    @cached_property
-    def namespace(self) -> SimpleNamespace:
-        """What a rule knows as ``h``."""
-        return SimpleNamespace(**{**self.of_group, **self.own})
-
-    @cached_property
-    def by_node(self) -> dict[fx.Node, Any]:
-        """The values by their nodes."""
-        return dict(zip(self.host.order, self.values, strict=True))
+    of_group: Mapping[str, Any]
+    own: dict[str, Any]
+    values: tuple[Any, ...]
 
 
 @dataclass
@@ -77,6 +68,7 @@ class Batch:
         ids: position of each parameter in the optimizer.
         mixed: whether there may be more than one of ``entries``, and gradients may be missing.
         entries: the numbers of the host of this step; ``entry`` tells for each tensor which of them it takes.
+        by_node: those of the first entry, once they were asked for.
         sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
         wholes: tensors of the shapes of these larger ones; the parameters themselves where they are whole.
     """
@@ -100,16 +92,23 @@ class Batch:
     missing: bool = False
     entries: list[HostNumbers] = field(default_factory=list)
     entry: array[int] = field(default_factory=lambda: array("q"))
+    by_node: dict[fx.Node, Any] | None = None
 
     @property
     def h(self) -> SimpleNamespace:
         """The numbers that a rule knows as ``h``, where all tensors have the same."""
-        return self.entries[0].namespace
+        return SimpleNamespace(**{**self.entries[0].of_group, **self.entries[0].own})
 
     @property
     def values(self) -> dict[fx.Node, Any]:
         """Every number of the host, where all tensors have the same."""
-        return self.entries[0].by_node
+        if self.by_node is None:
+            self.by_node = dict(zip(Host.of(self.specialization).order, self.entries[0].values, strict=True))
+        return self.by_node
+
+    def take(self, entries: list[HostNumbers]) -> None:
+        """Take the numbers of a further step."""
+        self.entries, self.by_node = entries, None
 
     @property
     def key(self) -> int:
@@ -258,6 +257,8 @@ class BoundBatch:
         self.numbers = {spec.name: self._join_numbers(spec.name) for spec in specs if spec.counted}
         size = c_float * len(owners)
         self.number_views = {name: size.from_address(home.data_ptr()) for name, home in self.numbers.items()}
+        #: what sets parameters of one group apart: tables of one number for each
+        self.apart: list[Any] = [self.begins, *self.number_views.values()]
         outputs, at = self.batch.plan.traced.outputs, {node: i for i, node in enumerate(self.host.order)}
         #: where the new value of each number stands among those of the host; None for a count
         self.new_numbers = {name: at[outputs[name]] if name in outputs else None for name in self.numbers}
@@ -309,15 +310,17 @@ class BoundBatch:
             of_groups: what each group tells, by its number: hyperparameters as plain numbers, numbers that all its
                 parameters have in common, ``inverse_scale``, and the key of random bits.
         """
-        views = list(self.number_views.values())
-        owns: dict[Any, tuple[dict[str, Any], dict[Any, Any]]] = {}
+        firsts, evaluate = self.firsts, self.host.evaluate
+        owns: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, Any]]] = {}
         entries: list[HostNumbers] = []
-        self.batch.entries = entries
-        for i in self.firsts:
-            at = (self.begins[i], *[numbers[i] for numbers in views])
-            if at not in owns:
-                owns[at] = self._own(*at), {}  # type: ignore[arg-type]
-            entries.append(HostNumbers(of_groups[self.groups[i]], *owns[at], self.host))
+        columns = [map(of_all.__getitem__, firsts) for of_all in self.apart]
+        for i, at in zip(firsts, zip(*columns, strict=True), strict=True):
+            known = owns.get(at)
+            if known is None:
+                known = owns[at] = self._own(*at), {}
+            group, (own, memo) = of_groups[self.groups[i]], known
+            entries.append(HostNumbers(group, own, evaluate(group, own, memo)))
+        self.batch.take(entries)
 
     def _own(self, begin: int, *numbers: float) -> dict[str, Any]:
         """What parameters have of their own: which states begin, and the numbers of the states."""

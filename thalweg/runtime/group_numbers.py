@@ -13,6 +13,8 @@ from torch import Tensor
 from thalweg.ir import fields
 from thalweg.ir.fields import MISSING, Hyper, Interval
 from thalweg.ir.trace import RuleClass, Specialization, is_off, specialize
+from thalweg.runtime import guards
+from thalweg.runtime.group_guards import GroupGuards
 
 
 @dataclass
@@ -55,6 +57,18 @@ class GroupNumbers:
     rest: Callable[[dict[str, Any]], tuple[Any, ...]]
     values: tuple[Any, ...]
 
+    @property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Of what may change, what floats must lie between to be taken over as they are."""
+        return {name: (moving.low, moving.high) for name, moving in self.moving.items()}
+
+    def take(self, group: dict[str, Any]) -> None:
+        """Take over what may change: floats between their bounds."""
+        for name in self.moving:
+            self.numbers[name] = group[name]
+        if self.initial_lr is None:
+            self.numbers["initial_lr"] = self.numbers["lr"]
+
 
 class GroupReader:
     """Reads groups, and remembers what it found.
@@ -66,6 +80,40 @@ class GroupReader:
     def __init__(self, rule: type[RuleClass]) -> None:
         self.rule = rule
         self.found: dict[int, GroupNumbers] = {}
+        self.guards: GroupGuards | None = None
+
+    def read_all(self, groups: list[dict[str, Any]], scale: float | None) -> list[GroupNumbers]:
+        """The numbers of all groups; in C it is found which of them must be read.
+
+        Args:
+            groups: all of them.
+            scale: as for :meth:`read`.
+
+        Raises:
+            ValueError: for a value outside its range.
+        """
+        if len(groups) == 1:
+            return [self.read(0, groups[0], scale)]  # is as fast
+        every = range(len(groups))
+        looking, self.guards = self.guards, None  # of a look that was interrupted nothing is known
+        if looking is None or not looking.serves(groups, scale is not None):
+            library = guards.functions()
+            if library is None:
+                return [self.read(i, groups[i], scale) for i in every]
+            looking = GroupGuards(library, groups, scale is not None)
+        changed, unread = looking.look()
+        for i in changed:
+            self.found[i].take(groups[i])
+        for i in unread:
+            known = self.read(i, groups[i], scale)
+            if type(known.initial_lr) is float or known.initial_lr is None:
+                looking.record(i, known.bounds, {*self.rule.hypers, "initial_lr", "first_lr"} - known.moving.keys())
+        found = [self.found[i] for i in every]
+        if scale is not None:
+            for known in found:
+                known.numbers["inverse_scale"] = scale
+        self.guards = looking
+        return found
 
     def read(self, i: int, group: dict[str, Any], scale: float | None) -> GroupNumbers:
         """The numbers of group ``i``.
@@ -81,6 +129,8 @@ class GroupReader:
         known = self.found.get(i)
         if known is None or not _holds(known, group, scale):
             known = self.found[i] = self._read(known, group, scale)
+            if self.guards is not None:
+                self.guards.forget(i)
         if known.scaled:
             known.numbers["inverse_scale"] = scale
         return known

@@ -1,6 +1,7 @@
-/* The guard table: whether parameters, gradients and states are where they were at the last step, which parameters have
-   a gradient, and which of them take the same numbers of the host. Reading a tensor through DLPack's exchange table takes
-   some 50 ns. A tensor whose own fields in memory have not changed need not be read. */
+/* Guards: whether what a step depends on is what it was at the last one.
+   The guard table tells whether parameters, gradients and states are where they were, which parameters have a gradient,
+   and which of them take the same numbers of the host. Reading a tensor through DLPack's exchange table takes some
+   50 ns. A tensor whose own fields in memory have not changed need not be read. The group table does the same for groups. */
 #include <stdint.h>
 #include <string.h>
 
@@ -299,5 +300,66 @@ void write_numbers(GuardTable *all, const float *value)
         if (!all->address[i]) continue;
         for (int64_t k = 0; k < all->numbers; k++) all->home[k][i] = value[k * all->entries + all->entry[i]];
         all->begins[i] = 0;
+    }
+}
+
+/* A parameter group as it was when it was last read: what its dict holds, in its order. An entry is a number that may
+   change where it has a lower and an upper bound between which it must lie; else the very object that must be there; or
+   nothing, where it does not matter. */
+typedef struct {
+    void *group;
+    int64_t entries;            /* less than 0: nothing is known of it */
+    void **key, **value;
+    double *number, *low, *high;
+} GroupRecord;
+
+typedef struct {
+    int (*next)(void *dict, int64_t *at, void **key, void **value);  /* PyDict_Next */
+    void *(*type)(void *object);                   /* PyObject_Type: a new reference */
+    void (*release)(void *object);                 /* Py_DecRef */
+    double (*number)(void *object);                /* PyFloat_AsDouble */
+    void *float_type;
+    int64_t size;
+    GroupRecord *record;
+    /* found by `look_at_groups` */
+    int64_t *changed, changes;  /* groups that are what they were, but for numbers */
+    int64_t *unread, unreads;   /* groups that must be read */
+} GroupTable;
+
+/* Take over a number that may change; whether it is one, and within its bounds. */
+static int takes_over(const GroupTable *all, GroupRecord *r, int64_t e, void *value, int *changed)
+{
+    void *type = all->type(value);
+    all->release(type);  /* the object holds it */
+    if (type != all->float_type) return 0;
+    const double number = all->number(value);
+    if (!(r->low[e] < number && number < r->high[e])) return 0;
+    *changed |= number != r->number[e];
+    r->number[e] = number;
+    return 1;
+}
+
+/* Whether a group is what it was, but for numbers. */
+static int is_group_kept(const GroupTable *all, GroupRecord *r, int *changed)
+{
+    int64_t at = 0, e = 0;
+    void *key, *value;
+    if (r->entries < 0) return 0;
+    for (; all->next(r->group, &at, &key, &value); e++) {
+        if (e >= r->entries || key != r->key[e]) return 0;
+        if (r->low[e] < r->high[e] ? !takes_over(all, r, e, value, changed) : r->value[e] && value != r->value[e])
+            return 0;
+    }
+    return e == r->entries;
+}
+
+/* Look at all groups. */
+void look_at_groups(GroupTable *all)
+{
+    all->changes = all->unreads = 0;
+    for (int64_t i = 0; i < all->size; i++) {
+        int changed = 0;
+        if (!is_group_kept(all, all->record + i, &changed)) all->unread[all->unreads++] = i;
+        else if (changed) all->changed[all->changes++] = i;
     }
 }

@@ -360,11 +360,11 @@ class GuardTable:
         Args:
             sample: a gradient, for the dtype of all.
         """
-        functions, dlpack = _functions(), _exchange_table()
-        if functions is None or dlpack is None:
+        library, dlpack = functions(), _exchange_table()
+        if library is None or dlpack is None:
             return None
         size = len(owners)
-        self = cls(functions, size)
+        self = cls(library, size)
         names = [*kept, *objects]
         fields = _offsets()
         words = fields.words if fields else 0
@@ -377,7 +377,7 @@ class GuardTable:
             python.PyObject_GetAttr, python.Py_DecRef, python.PyDict_GetItem, python.PyDict_Next, python.PyErr_Clear,
         )  # fmt: skip
         self.struct = _GuardTableStruct(
-            dlpack, *map(_address, calls),
+            dlpack, *map(address_of, calls),
             id(None), id(GRAD), ctypes.addressof(fields) if fields else 0,
             size, len(kept), len(objects), FieldOffsets.MOST,
             id(all_states) if _are_listed(owners, all_states) else 0,
@@ -428,7 +428,7 @@ class GuardTable:
 
 def available() -> bool:
     """Whether tensors can be looked at in C."""
-    return _functions() is not None and _exchange_table() is not None
+    return functions() is not None and _exchange_table() is not None
 
 
 def _start(values: array[Any]) -> int:
@@ -453,7 +453,8 @@ def _order(names: Sequence[str], states: Sequence[dict[str, Any]]) -> list[int]:
 GRAD = "grad"
 
 
-def _address(function: Any) -> int:
+def address_of(function: Any) -> int:
+    """Of a function of C."""
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
@@ -472,7 +473,7 @@ def _exchange_table() -> int | None:
     return table if table and ctypes.cast(table, ctypes.POINTER(ctypes.c_uint32))[0] == 1 else None
 
 
-def _functions() -> Any:
+def functions() -> Any:
     """`guards.c`, called with the interpreter's lock held; None without a compiler."""
     if not compiler.available()[0]:
         return None
@@ -493,12 +494,13 @@ def _offsets() -> FieldOffsets | None:
 @functools.cache
 def _loaded() -> Any:
     source = files("thalweg.runtime").joinpath("guards.c").read_text(encoding="utf-8")
-    functions = ctypes.PyDLL(compiler.library(source).cdll._name)
+    loaded = ctypes.PyDLL(compiler.library(source).cdll._name)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    functions.describe.argtypes = [pointer, pointer, number, pointer, pointer, pointer]
-    functions.look.argtypes = functions.sort_by_numbers.argtypes = [pointer]
-    functions.write_numbers.argtypes = [pointer, pointer]
-    functions.record.argtypes = functions.matches.argtypes = [pointer] * 3
-    functions.describe.restype = functions.look.restype = number
-    functions.record.restype = functions.sort_by_numbers.restype = functions.write_numbers.restype = None
-    return functions
+    loaded.describe.argtypes = [pointer, pointer, number, pointer, pointer, pointer]
+    loaded.look.argtypes = loaded.sort_by_numbers.argtypes = loaded.look_at_groups.argtypes = [pointer]
+    loaded.write_numbers.argtypes = [pointer, pointer]
+    loaded.record.argtypes = loaded.matches.argtypes = [pointer] * 3
+    loaded.describe.restype = loaded.look.restype = number
+    loaded.record.restype = loaded.sort_by_numbers.restype = None
+    loaded.write_numbers.restype = loaded.look_at_groups.restype = None
+    return loaded

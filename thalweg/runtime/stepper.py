@@ -91,8 +91,12 @@ class Stepper:
         if self.state is not state:
             self.forget()
             self.state = state
-        chosen: Sequence[int] = range(len(groups)) if only is None else list(dict.fromkeys(i for i, _ in only))
-        found = [self.reader.read(i, groups[i], inverse_scale) for i in chosen]
+        chosen: Sequence[int]
+        if only is None:
+            chosen, found = range(len(groups)), self.reader.read_all(groups, inverse_scale)
+        else:
+            chosen = list(dict.fromkeys(i for i, _ in only))
+            found = [self.reader.read(i, groups[i], inverse_scale) for i in chosen]
         updates = self._updates(groups, begun)
         try:
             ready = self._prepare(found, chosen, groups, state, only)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -169,12 +170,8 @@ class StagedExecutor:
 
     def host_table(self, pick: Callable[[tuple[Any, ...]], tuple[Any, ...]], *common: float) -> array[float]:
         """The numbers of the host for a kernel: of each entry those that ``pick`` gives, the common ones, its key."""
-        table: list[float] = []
-        for entry in self.batch.entries:
-            table += pick(entry.values)
-            table += common
-            table.append(entry.of_group["key"])
-        return array("d", table)
+        rows = [(*pick(entry.values), *common, entry.of_group["key"]) for entry in self.batch.entries]
+        return array("d", [*chain.from_iterable(rows)])
 
     def end(self, totals: dict[str, Any]) -> None:
         """Store the results of the last stage, and free temporary memory."""
@@ -195,9 +192,9 @@ class StagedExecutor:
 
     def fold(self, stage: Stage, totals: dict[str, Any]) -> None:
         """Add up what is one number a row, for a stage that is about to run."""
-        for node, chain in stage.folds.items():
+        for node, nodes in stage.folds.items():
             (source,) = node.all_input_nodes
-            self.add_rows(self._vectors(chain, totals)[source].to(torch.float64), self.vector(node))
+            self.add_rows(self._vectors(nodes, totals)[source].to(torch.float64), self.vector(node))
 
     def add_rows(self, rows: Tensor, out: Tensor) -> None:
         """Add what is one number a row to one number a tensor."""
