@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg.groups.rules import Rule
 from thalweg.ir.fields import Each
 from thalweg.linalg.blocks import WHOLE, Blocks, blocks_of
 from thalweg.runtime.tensors import oriented
@@ -41,12 +40,19 @@ def check_alone(given: Any, rule: str) -> None:
     Raises:
         ValueError: for a word or rules.
     """
-    rules = isinstance(given, Rule) or (isinstance(given, list) and any(isinstance(one, Rule) for one in given))
-    if rules or (isinstance(given, str) and given != "none"):
+    if _has_rules(given) or (isinstance(given, str) and given != "none"):
         raise bad_argument(
             "blocks", given, "a number of parts, sizes, Blocks(…) or None, where params is no model",
             f"Pass the model itself, {rule}(model, blocks={given!r}): parameters do not say how they are used",
         )  # fmt: skip
+
+
+def _has_rules(given: Any) -> bool:
+    if given is None:
+        return False
+    from thalweg.groups.rules import Rule  # groups take long to import
+
+    return isinstance(given, Rule) or (isinstance(given, list) and any(isinstance(one, Rule) for one in given))
 
 
 def of_group(group: Mapping[str, Any]) -> list[Blocks | None]:

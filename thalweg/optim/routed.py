@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
-from thalweg.groups.by_role import routes
 from thalweg.optim import cutting
 from thalweg.rule import Optimizer, count, hyper, state
 
@@ -70,6 +69,8 @@ class Routed(Optimizer):
         if not isinstance(params, nn.Module):
             cutting.check_alone(given["blocks"], type(self).__name__)
             return params
+        from thalweg.groups.by_role import routes  # which takes longer to import than all optimizers together
+
         seen = {name: given[name] for name in ("sample", "head", "hidden")}
         hidden, rest, self._notes = routes(params, **seen, blocks=given["blocks"] or DEFAULT)
         if not hidden:

@@ -92,10 +92,10 @@ class GroupReader:
         Raises:
             ValueError: for a value outside its range.
         """
+        looking, self.guards = self.guards, None  # of a look that was interrupted nothing is known
         if len(groups) == 1:
             return [self.read(0, groups[0], scale)]  # is as fast
         every = range(len(groups))
-        looking, self.guards = self.guards, None  # of a look that was interrupted nothing is known
         if looking is None or not looking.serves(groups, scale is not None):
             library = guards.functions()
             if library is None:
