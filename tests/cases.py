@@ -59,6 +59,10 @@ Case = functools.partial(testing.Case, feed=feed)
 TWO_ROWS = {"every_hyperparameter_is_tried": "its other row tries the rest; a test looks at both"}
 #: of one that sorts the parameters of a model
 OF_ADAMWS_PART = {"every_hyperparameter_is_tried": "betas are of AdamW's part, which a test of Muon looks at"}
+#: of Muon, whose further options torch's has not
+MUONS_ROWS = {
+    "every_hyperparameter_is_tried": f"{OF_ADAMWS_PART['every_hyperparameter_is_tried']}; the other row the rest"
+}
 #: where weights are plays no part without decay, and each goes by itself
 WEIGHTWISE = (claims.each_weight_alone(), claims.blind_to_place(weight_decay=0.0))
 #: nor does the scale of each weight's gradient without ε
@@ -359,7 +363,13 @@ CASES = [
     ], shapes=MATRICES, complex=False, claims=(
         claims.blind_to_scale("tensor"), claims.keeps_rotations("matrix", rounding=0.05),
         claims.blind_to_order("rows", rounding=0.05), claims.memory(1),
-    ), exempt=OF_ADAMWS_PART),
+    ), exempt=MUONS_ROWS),
+    Case("Muon", muon.Muon, [
+        {"balance": "rows"}, {"balance": "columns"}, {"balance": "both"}, {"second_moment": "elements"},
+        {"second_moment": "norm"}, {"second_moment": "elements", "beta2": 0.5, "second_eps": 0.1, "balance": "rows"},
+        {"second_moment": "norm", "beta2": 0.5, "second_eps": 0.1, "weight_decay": 0.3, "nesterov": False},
+        {"adjust_lr_fn": "spectral_unclamped"}, {"maximize": True},
+    ], shapes=[(7, 5), (5, 7), (3, 2, 2, 2)], complex=False, name="Muon, further options", exempt=MUONS_ROWS),
     Case("NorMuon", muon.NorMuon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 1.0}, {"ns_steps": 3}, {"adjust_lr_fn": "match_rms_adamw"}, {"adjust_lr_fn": "spectral_unclamped"},
@@ -367,6 +377,7 @@ CASES = [
         {"ns_coefficients": "cubic5"}, {"ns_coefficients": "deepseek", "ns_steps": 10},
         {"ns_coefficients": ((3.0, -3.2, 1.2), (1.875, -1.25, 0.375))},
         {"beta2": 0.5, "nesterov": False, "adjust_lr_fn": "match_rms_adamw", "maximize": True},
+        {"balance": "rows"}, {"second_moment": "elements", "second_eps": 0.1}, {"second_moment": "norm"},
     ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, claims=(
         claims.blind_to_scale("tensor"), claims.blind_to_order("rows", rounding=0.05), claims.memory(1.2),
     ), exempt=OF_ADAMWS_PART),
@@ -378,6 +389,24 @@ CASES = [
     ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-6, claims=(
         claims.blind_to_scale("tensor", weight_decay=0.0, eps=1e-200), claims.memory(2, max_precond_dim=0),
     )),
+    Case("AdaMuon", muon.AdaMuon, [
+        {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
+        {"eps": 20.0}, {"ns_steps": 3}, {"adjust_lr_fn": None}, {"beta2": 0.5}, {"second_eps": 0.1}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, claims=(
+        claims.blind_to_scale("weight"), claims.memory(2),
+    ), exempt=OF_ADAMWS_PART),
+    Case("Dion2", muon.Dion2, [
+        {"weight_decay": 0.3}, {"momentum": 0.5}, {"ns_coefficients": (2.0, -1.5, 0.5)}, {"eps": 3.0}, {"ns_steps": 3},
+        {"adjust_lr_fn": "match_rms_adamw"}, {"fraction": 0.6}, {"fraction": 1.0}, {"row_norm": True},
+        {"row_norm": True, "beta2": 0.5, "second_eps": 0.1}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], downhill=0.1, complex=False, claims=(
+        claims.blind_to_scale("tensor"), claims.blind_to_order("rows", rounding=0.05), claims.memory(1),
+    ), exempt=OF_ADAMWS_PART),
+    Case("Mano", muon.Mano, [
+        {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": True}, {"eps": 1.0}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], downhill=0.2, learns=1.0, complex=False, claims=(
+        claims.blind_to_scale("tensor"), claims.blind_to_order("rows"), claims.memory(1),
+    ), exempt=OF_ADAMWS_PART),
 ]  # fmt: skip
 
 

@@ -17,7 +17,8 @@ import thalweg
 from docs.generator import by_hand, mistakes, operations
 from docs.generator.site import editions
 from thalweg.explain import ENGLISH, Language
-from thalweg.optim.muon import momentum, orthogonal
+from thalweg.optim.muon import by_norm, orthogonal, over_elements
+from thalweg.optim.routed_momentum import momentum
 
 DOCS = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- made: ([^>]+?) -->\n)(.*?)(<!-- /made -->)", re.DOTALL)
@@ -33,7 +34,7 @@ def parts() -> dict[str, Callable[[], str]]:
 
 _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
 #: functions that a direction shares with those of other rules
-_SHARED = {"Muon": (momentum, orthogonal)}
+_SHARED = {"Muon": (momentum, orthogonal, over_elements, by_norm)}
 
 
 def filled(text: str, say: Language = ENGLISH) -> str:

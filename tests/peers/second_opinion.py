@@ -133,6 +133,8 @@ OPINIONS = [
     kozistr("RAdam", {**EPS, "betas": (0.9, 0.99), "degenerated_to_sgd": True}, {**EPS, "betas": (0.9, 0.99)}),
     kozistr("Muon", {"group": {"use_muon": True}}, {"weight_decay": 0.0}, shapes=MATRIX),
     kozistr("NorMuon", {"group": {"use_muon": True}}, {"weight_decay": 0.0, "row_eps": 1e-10}, shapes=MATRIX),
+    kozistr("AdaMuon", {"group": {"use_muon": True}}, {"weight_decay": 0.0, "nesterov": False, "second_eps": 1e-10},
+            shapes=MATRIX, differs="it takes the momentum as it is, without the signs of the paper"),
     # optax
     optax("SGD", "sgd", {"momentum": 0.9}, {"momentum": 0.9}),
     optax("SGD", "sgd", {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True}),

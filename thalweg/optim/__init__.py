@@ -1,6 +1,7 @@
 """The optimizers, simplest first: one small file a family, math only."""
 
 from thalweg.optim.adam import Adam, Adamax, AdamW, NAdam, NAdamW, RAdam
+from thalweg.optim.adamuon import AdaMuon
 from thalweg.optim.adamw import AdamC, StableAdamW
 from thalweg.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
 from thalweg.optim.averages import (
@@ -21,6 +22,7 @@ from thalweg.optim.averages import (
 from thalweg.optim.blockwise import AdamMini, Amos, NovoGrad
 from thalweg.optim.curvature import AdaHessian, SophiaG, SophiaH
 from thalweg.optim.d_adaptation import DAdaptAdam, DAdaptSGD, Prodigy
+from thalweg.optim.dion2 import Dion2
 from thalweg.optim.dog import DoG, DoWG, LDoG
 from thalweg.optim.factored import CAME, SM3, Adafactor
 from thalweg.optim.inertia import AccSGD, Adai
@@ -28,6 +30,7 @@ from thalweg.optim.layerwise import LAMB, LARS, Fromage
 from thalweg.optim.lbfgs import LBFGS
 from thalweg.optim.low_rank import APOLLO, GaLore
 from thalweg.optim.madgrad import MADGRAD
+from thalweg.optim.mano import Mano
 from thalweg.optim.momo import MoMo, MoMoAdam
 from thalweg.optim.muon import Muon
 from thalweg.optim.normuon import NorMuon
@@ -61,6 +64,7 @@ __all__ = [
     "AdaBound",
     "AdaHessian",
     "AdaMod",
+    "AdaMuon",
     "Adadelta",
     "Adafactor",
     "Adagrad",
@@ -76,6 +80,7 @@ __all__ = [
     "Amos",
     "DAdaptAdam",
     "DAdaptSGD",
+    "Dion2",
     "DoG",
     "DoWG",
     "Fromage",
@@ -84,6 +89,7 @@ __all__ = [
     "LDoG",
     "LaProp",
     "Lion",
+    "Mano",
     "MoMo",
     "MoMoAdam",
     "Momentum",

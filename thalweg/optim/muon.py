@@ -8,40 +8,59 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.linalg import polynomials
+from thalweg.linalg.balance import Balance, balanced
 from thalweg.linalg.blocks import Blocks, over
 from thalweg.linalg.gram import orthogonal_factors
 from thalweg.linalg.polynomials import JORDAN, Coefficients
 from thalweg.optim import cutting
 from thalweg.optim.adam import Adam
-from thalweg.optim.routed import Routed
+from thalweg.optim.routed_momentum import RoutedMomentum, momentum
 from thalweg.optim.step_scale import check_step_scale, step_scale
-from thalweg.rule import hyper, ops, state
+from thalweg.rule import count, hyper, ops, state
 
 
 @ops.leaf()
 def orthogonalize(
-    Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float, blocks: Blocks | None = None
-) -> list[Tensor]:
+    Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float, blocks: Blocks | None = None,
+    balance: Balance = None,
+) -> list[Tensor]:  # fmt: skip
     """The approximate orthogonal factor of each matrix; a convolution's kernel (out, in, …) counts as (out, in·…).
 
     With ``blocks`` a tensor holds several matrices. All go together, so that those of one shape are one batch.
     """
-    return over(lambda matrices: orthogonal_factors(matrices, coefficients, steps, eps), Ms, blocks)
-
-
-def momentum(g: Tensor, s: Any, h: Any) -> Any:
-    """The mean of gradients, which takes in the gradient first; or what lies ahead along it."""
-    s.momentum_buffer = torch.lerp(s.momentum_buffer, g, 1 - h.momentum)
-    return torch.lerp(g, s.momentum_buffer, h.momentum) if h.nesterov else s.momentum_buffer
+    return over(
+        lambda matrices: orthogonal_factors([balanced(M, balance) for M in matrices], coefficients, steps, eps),
+        Ms,
+        blocks,
+    )
 
 
 def orthogonal(N: Any, h: Any) -> Any:
     """The approximate orthogonal factor of each matrix, by the group's polynomial."""
-    return orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps, h.blocks)
+    return orthogonalize(N, h.ns_coefficients, h.ns_steps, h.eps, h.blocks, h.balance)
 
 
-class Muon(Routed):
+def over_elements(N: Any, g: Tensor, s: Any, h: Any) -> Any:
+    """N over the root of a mean of squared gradients, with ``second_moment="elements"``; else N."""
+    if h.second_moment != "elements":
+        return N
+    s.elements_sq = torch.lerp(s.elements_sq, g * g, 1 - h.beta2)
+    return N / (ops.sqrt(s.elements_sq) + h.second_eps)
+
+
+def by_norm(u: Any, N: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
+    """The step, and the decay with it, as far as Adam would go for the whole matrix, with ``second_moment="norm"``."""
+    if h.second_moment != "norm":
+        return u
+    s.norm_sq = torch.lerp(s.norm_sq, ops.tensor_sum(g * g), 1 - h.beta2)
+    unbiased = ops.sqrt(1 - h.beta2**h.step) / (1 - h.momentum**h.step)
+    alpha = unbiased * ops.tensor_norm(N) / (ops.sqrt(s.norm_sq) + h.second_eps)
+    return alpha * u, alpha * p
+
+
+class Muon(RoutedMomentum):
     r"""Muon replaces a matrix of momentum by its orthogonal factor, so every direction of the layer moves equally far.
 
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
@@ -61,6 +80,12 @@ class Muon(Routed):
     gradients that are noise alone; or it may be a function of m and n that gives the factor. A checkpoint leaves a
     function out: an optimizer that loads it keeps its own.
 
+    ``balance="rows"`` first brings each row of N to length 1 (MuonEq). ``second_moment="elements"`` first divides N by
+    the root of a mean of squared gradients, $N_t / (\sqrt{v_t} + \delta)$ with $v_t = \beta_2 v_{t-1} + (1-\beta_2)
+    G_t^2$ (Muon²). ``second_moment="norm"`` keeps the orthogonal direction, and scales the step and the decay as Adam
+    would for a single number, by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$ with v the mean of $\lVert G_t \rVert^2$,
+    both corrected for their start (NAMO; its β₂ is 0.99).
+
     It steps as ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one. But on
     a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on, which is faster there
     and more exact.
@@ -78,16 +103,17 @@ class Muon(Routed):
     Weakness: It is for hidden matrices alone, and the rest needs AdamW; it multiplies matrices at every step; sharded
     matrices must be gathered.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
-    https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw)
-    Differs: Jordan's first code has $\mu B + G$, which goes the same way. Weight decay and ``match_rms_adamw`` are
-    those of Liu et al. On a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on,
-    where torch iterates in bfloat16; this is faster there, and more exact.
+    https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw);
+    Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",
+    https://arxiv.org/abs/2604.09967; Zhang et al. 2026, "Adam improves Muon" (NAMO), https://arxiv.org/abs/2602.17080
+    Differs: MuonEq has an ε beside each length, Muon² has δ within the root, and the code of NAMO bounds γ times its
+    factor by 1, also with the factor of the shape; here nothing bounds it. Jordan's first code has $\mu B + G$, which
+    goes the same way. Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for
+    bfloat16 it iterates in float32 from 32 rows and columns on, where torch iterates in bfloat16; this is faster there,
+    and more exact.
     """
 
-    lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
     weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ, decoupled, never scaled by s(m, n)", off=0)
-    momentum: float = hyper(default=0.95, within="[0, ∞)", doc="μ, share of the mean gradient that is kept")
-    nesterov: bool = hyper(default=True, doc="look ahead along the buffer")
     ns_coefficients: Coefficients = hyper(
         default=JORDAN, doc="coefficients of the quintic in every step, rows of them (one a step), or a name"
     )
@@ -98,31 +124,34 @@ class Muon(Routed):
         | Callable[[int, int], float]
         | None
     ) = hyper(default=None, doc="s(m, n), by name or as a function; None is the original")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.95), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True)
+    balance: Balance = hyper(default=None, doc="what of N gets length 1 first, as MuonEq", kw_only=True)
+    second_moment: Literal["elements", "norm"] | None = hyper(
+        default=None, doc="whose mean of squares is kept: of elements as Muon², of the norm as NAMO", kw_only=True
+    )
+    beta2: float = hyper(default=0.95, within="[0, 1)", doc="β₂, share of v that is kept", kw_only=True)
+    second_eps: float = hyper(default=1e-8, within="(0, ∞)", doc="δ, added to the root of v", kw_only=True)
 
     takes_blocks = True
 
-    momentum_buffer: Tensor = state(doc="B, mean of gradients", when=lambda h: h.use_muon)
-
-    def _made(self) -> None:
-        super()._made()
-        del self.defaults["betas"]  # OneCycleLR and CyclicLR move betas where they find them there, else momentum
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; a group of AdamW's part has its own ε and learning rate, unless it brings them.
-
-        β₁ and β₂ of that part are by default those of the first group.
-        """
-        if isinstance(param_group, dict) and self.param_groups:
-            param_group = {"betas": self.param_groups[0]["betas"], **param_group}
-        super().add_param_group(param_group)
+    steps: Tensor = count(when=lambda h: not h.use_muon or h.second_moment == "norm")
+    elements_sq: Tensor = state(
+        doc="v, mean of squared gradients", when=lambda h: h.use_muon and h.second_moment == "elements", signed=False
+    )
+    norm_sq: Tensor = state(
+        doc="v, mean of the gradient's squared norm",
+        when=lambda h: h.use_muon and h.second_moment == "norm",
+        per="tensor",
+        signed=False,
+    )
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """The orthogonal factor of the momentum, scaled; or Adam's direction."""
         if not h.use_muon:
             return Adam.direction(p, g, s, h)
-        return orthogonal(momentum(g, s, h), h) * step_scale(p, h)
+        N = momentum(g, s, h)
+        u = orthogonal(over_elements(N, g, s, h), h) * step_scale(p, h)
+        return by_norm(u, N, p, g, s, h)
 
     @classmethod
     def check_hypers(cls, group: Mapping[str, Any]) -> None:
@@ -133,6 +162,8 @@ class Muon(Routed):
 
     def _check_together(self, group: dict[str, Any]) -> None:
         self.check_hypers(group)
+        if group["second_moment"] == "norm" and group["momentum"] >= 1:
+            raise bad_argument("momentum", group["momentum"], 'a number below 1 with second_moment="norm"')
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from thalweg.linalg.blocks import WHOLE, Blocks
 from thalweg.optim.adam import Adam
-from thalweg.optim.muon import Muon, momentum, orthogonal
+from thalweg.optim.muon import Muon, by_norm, orthogonal, over_elements
+from thalweg.optim.routed_momentum import momentum
 from thalweg.optim.step_scale import step_scale
 from thalweg.rule import hyper, ops, state
 
 
 @ops.leaf(gives=(ops.ELEMENT, ops.ASIDE))
 def even_rows(
-    Qs: list[Tensor], vs: list[Tensor], beta2: float, eps: float, blocks: Blocks | None
+    Qs: list[Tensor], vs: list[Tensor], beta2: float, eps: float, blocks: Blocks | None, sparse: bool = False
 ) -> list[tuple[Tensor, Tensor]]:
     """Matrices with each row divided by its running size, as long as before, and the mean squares that these are from.
 
@@ -26,20 +27,21 @@ def even_rows(
         beta2: the share of these that is kept.
         eps: added to their root.
         blocks: how matrices lie in each tensor.
+        sparse: whether rows of zeros are none that moved by 0, and keep their mean square.
     """
     held = blocks or WHOLE
     out = []
     for Q, v in zip(Qs, vs, strict=True):
-        pairs = [_even(X, y, beta2, eps) for X, y in zip(held.matrices(Q), held.rows.matrices(v), strict=True)]
+        pairs = [_even(X, y, beta2, eps, sparse) for X, y in zip(held.matrices(Q), held.rows.matrices(v), strict=True)]
         moved, kept = zip(*pairs, strict=True)
         out.append((held.joined(moved, Q.shape), held.rows.joined(kept, v.shape)))
     return out
 
 
-def _even(X: Tensor, v: Tensor, beta2: float, eps: float) -> tuple[Tensor, Tensor]:
+def _even(X: Tensor, v: Tensor, beta2: float, eps: float, sparse: bool) -> tuple[Tensor, Tensor]:
     """The same for a batch (k, m, n) and its mean squares (k, m, 1)."""
     S = X.square().mean(2, keepdim=True)
-    v = torch.lerp(v, S, 1 - beta2)
+    v = torch.lerp(v, S, (1 - beta2) * (S > 0).to(S.dtype) if sparse else 1 - beta2)
     D = 1 / (v.sqrt() + eps)
     after = (S * D * D).sum(1, keepdim=True)
     r = (S.sum(1, keepdim=True) / torch.where(after == 0, 1, after)).sqrt()  # as long as before
@@ -80,7 +82,6 @@ class NorMuon(Muon):
     With ``adjust_lr_fn="match_rms_adamw"`` both norms are the same where $O_t$ is exactly orthogonal.
     """
 
-    beta2: float = hyper(default=0.95, within="[0, 1)", doc="β₂, share of v that is kept", kw_only=True)
     row_eps: float = hyper(default=1e-8, within="(0, ∞)", doc="δ, added to the root of v", kw_only=True)
 
     second_momentum_buffer: Tensor = state(
@@ -88,10 +89,11 @@ class NorMuon(Muon):
     )
 
     @staticmethod
-    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
+    def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
         """The orthogonal factor of the momentum over the size of its rows, as long as before; or Adam's direction."""
         if not h.use_muon:
             return Adam.direction(p, g, s, h)
-        Q = orthogonal(momentum(g, s, h), h)
+        N = momentum(g, s, h)
+        Q = orthogonal(over_elements(N, g, s, h), h)
         Q, s.second_momentum_buffer = even_rows(Q, s.second_momentum_buffer, h.beta2, h.row_eps, h.blocks)
-        return Q * step_scale(p, h)
+        return by_norm(Q * step_scale(p, h), N, p, g, s, h)

@@ -75,3 +75,14 @@ def _factor(adjust_lr_fn: str | _Factor | None, m: int, n: int) -> float:
         given = f"for m={m}, n={n} it gives {factor!r}"
         raise bad_argument("adjust_lr_fn", adjust_lr_fn, f"a function that gives numbers above 0; {given}")
     return float(factor)
+
+
+@ops.leaf()
+def as_orthogonal(Us: list[Tensor], blocks: Blocks | None) -> list[Tensor]:
+    """Each matrix (m, n) with the Frobenius norm of an orthogonal one, √(min(m, n)); 0 stays 0."""
+    return over(lambda matrices: [X * _to_norm(X, math.sqrt(min(X.shape))) for X in matrices], Us, blocks)
+
+
+def _to_norm(X: Tensor, norm: float) -> Tensor:
+    found = torch.linalg.matrix_norm(X)
+    return torch.where(found > 0, norm / found, 1.0)
