@@ -98,7 +98,7 @@ class Wholes:
     def begin(self) -> None:
         """A step begins: the wholes take its numbers."""
         if self.batch is not None:
-            self.batch.entries = self.bound.batch.entries
+            self.batch.take(self.bound.batch.entries)
             self.batch.addresses = [g.data_ptr() for g in self.batch.grads]
             self._make_room(self.batch)
 
