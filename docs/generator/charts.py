@@ -12,12 +12,15 @@ import contourpy
 import torch
 
 from docs.generator.surfaces import Surface
+from thalweg.explain.equations import width as room
 
 #: told apart by people who see colours differently too (Okabe & Ito), on light and on dark
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8558d", "#a87900", "#3b9bd1")
 ON_DARK = ("#4aa8e8", "#ff8a3d", "#2cc89b", "#e39ac4", "#e6b422", "#9ad4f5")
 DASHES = ("", "9 3", "3 3", "9 3 3 3", "14 4", "1 4")
 GRID = 161
+#: columns of text, as in a terminal, for which half of a legend has room
+HALF = 22
 _MARKS = "\n".join(f".s{i} {{ stroke: {c}; }} .f{i} {{ fill: {c}; }}" for i, c in enumerate(COLORS))
 _DARK_MARKS = " ".join(f".s{i} {{ stroke: {c}; }} .f{i} {{ fill: {c}; }}" for i, c in enumerate(ON_DARK))
 STYLE = f"""
@@ -29,6 +32,8 @@ text {{ font: 12px system-ui, sans-serif; fill: #4b5563; }}
 .path {{ fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }}
 .line {{ fill: none; stroke-width: 2.2; stroke-linejoin: round; }}
 .start {{ fill: none; stroke: #1f2933; stroke-width: 1.6; }} .goal {{ stroke: #1f2933; stroke-width: 1.6; }}
+/* a narrow screen shows the picture at two thirds of its size */
+@media (max-width: 430px) {{ .wide text {{ font-size: 15px; }} }}
 @media (prefers-color-scheme: dark) {{
   text {{ fill: #b6bec9; }} .title {{ fill: #e8ebef; }}
   .contour {{ stroke: #56667a; }} .rule {{ stroke: #363c46; }} .axis {{ stroke: #7d8794; }}
@@ -48,7 +53,7 @@ class Path:
 
 def svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:
     """A picture that says what it shows to those who cannot see it."""
-    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"' + ' class="wide"' * (width > 430)
     head = f"<title>{escape(title)}</title><style>{STYLE}</style>"
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{head}\n' + "\n".join(parts) + "\n</svg>\n"
 
@@ -137,7 +142,7 @@ def lines(
     points = [p for line in series.values() for p in line]
     to_x = _axis([x for x, _ in points], log_x, None)
     to_y = _axis([y for _, y in points], log_y, y_range)
-    left, right, top, bottom = 52.0, width - 14, 44.0, height - 40
+    left, right, top, bottom = 58.0, width - 14, 44.0, height - 40
 
     def px(x: float) -> float:
         return left + to_x.share(x) * (right - left)
@@ -156,6 +161,7 @@ def lines(
     parts.append(f'<text x="{(left + right) / 2:g}" y="{bottom + 35:g}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(f'<text x="{left:g}" y="32">{escape(y_label)}</text>')
     several = len(series) > 1
+    across = 2 if all(room(label) <= HALF for label in series) else 1
     for i, (label, line) in enumerate(series.items()):
         dash = DASHES[i] if several else ""
         drawn = _stairs(line) if stairs else line
@@ -163,12 +169,12 @@ def lines(
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(f'<polyline class="line s{i}"{dashed} points="{text}"/>')
         if several:
-            x, y = left + (i % 2) * (right - left) / 2, height + 16 + 18 * (i // 2)
+            x, y = left + (i % across) * (right - left) / 2, height + 16 + 18 * (i // across)
             parts.append(
                 f'<path class="line s{i}"{dashed} d="M{x:g},{y - 4:g}h28"/>'
                 f'<text x="{x + 36:g}" y="{y:g}">{escape(label)}</text>'
             )
-    extra = 18 * ((len(series) + 1) // 2) + 6 if several else 0
+    extra = 18 * math.ceil(len(series) / across) + 6 if several else 0
     return svg(width, height + extra, f"{title} ({x_label} → {y_label})", parts)
 
 
