@@ -17,7 +17,7 @@ import thalweg
 from docs.generator import by_hand, mistakes, operations
 from docs.generator.site import editions
 from thalweg.explain import ENGLISH, Language
-from thalweg.optim.muon import by_norm, orthogonal, over_elements
+from thalweg.optim.muon import orthogonal
 from thalweg.optim.routed_momentum import momentum
 
 DOCS = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ def parts() -> dict[str, Callable[[], str]]:
 
 _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
 #: functions that a direction shares with those of other rules
-_SHARED = {"Muon": (momentum, orthogonal, over_elements, by_norm)}
+_SHARED = {"Muon": (momentum, orthogonal)}
 
 
 def filled(text: str, say: Language = ENGLISH) -> str:
