@@ -16,7 +16,8 @@ from thalweg.rule import hyper, ops, state
 
 
 class AdaMuon(Muon):
-    r"""Muon of the momentum's signs, each element of whose factor is divided by its own running root mean square.
+    r"""AdaMuon is Muon on the signs of the momentum, and it divides each element of the orthogonal factor by the
+    running root mean square of that element.
 
     $$O_t = \mathrm{orthogonalize}(\operatorname{sign}(N_t)), \quad v_t = \beta_2 v_{t-1} + (1-\beta_2)\,O_t^2, \quad
     \hat O_t = \frac{O_t}{\sqrt{v_t} + \delta}$$
@@ -30,10 +31,11 @@ class AdaMuon(Muon):
         params: a model, or matrices, or parameter groups.
 
     Parent: Muon. Adds: signs before, and a mean of squares for each element after the orthogonal factor.
-    Strength: the authors' language models reach AdamW's loss with over 40 % less computation.
-    Weakness: two states, as AdamW; the step is no longer orthogonal. Users report it behind Muon at Muon's rate.
+    Strength: The authors' language models reach AdamW's loss with over 40 % less computation.
+    Weakness: It keeps two states, as AdamW does, and the step is no longer orthogonal. Users report that it falls
+    behind Muon at Muon's learning rate.
     Source: Si, Zhang & Shen 2025, "AdaMuon: adaptive Muon optimizer", algorithm 1, https://arxiv.org/abs/2507.11005
-    Differs: as in the authors' code, v begins at 0 and is not corrected for it, which the length of the step makes up
+    Differs: As in the authors' code, v begins at 0 and is not corrected for it, which the length of the step makes up
     for, and the momentum looks ahead unless ``nesterov=False``. There β₂ is the share of the momentum; here it is
     ``beta2``, of the same value.
     """

@@ -49,7 +49,7 @@ def _largest(M: Tensor, fraction: float, by_row: bool) -> tuple[int, Tensor]:
 
 
 class Dion2(Muon):
-    r"""Muon that orthogonalises, at each step, only the rows (or columns) whose momentum has grown largest.
+    r"""Dion2 is Muon that orthogonalises, at each step, only the rows (or columns) whose momentum has grown largest.
 
     $$M_t = M_{t-1} + G_t, \quad K_t = \text{the } \lceil \alpha m \rceil \text{ rows of } M_t \text{ with the largest }
     \lVert \cdot \rVert_1, \quad O_t = \mathrm{orthogonalize}(M_t[K_t])$$
@@ -64,12 +64,12 @@ class Dion2(Muon):
         params: a model, or matrices, or parameter groups.
 
     Parent: Muon. Adds: a part of the rows at a time, and momentum that fades where it was used.
-    Strength: a quarter of the rows is a sixteenth of the work of orthogonalising a square matrix, or less; the authors'
-    language models of 300 million and 1 billion weights come close to Muon's loss.
-    Weakness: the momentum is a sum and is not looked ahead along; rows that seldom grow wait for long.
+    Strength: With a quarter of the rows, orthogonalising a square matrix takes at most a sixteenth of the work, and the
+    authors' language models of 300 million and 1 billion weights come close to Muon's loss.
+    Weakness: Its momentum is a sum along which it does not look ahead, and rows that seldom grow wait for long.
     Source: Ahn, Amsel & Langford 2025, "Dion2: a simple method to shrink matrix in Muon", algorithm 1,
     https://arxiv.org/abs/2512.16928; https://github.com/microsoft/dion (Dion3)
-    Differs: with ``row_norm=True`` the norm that the rows keep together is that of $O_t$, as in NorMuon here. A
+    Differs: With ``row_norm=True`` the norm that the rows keep together is that of $O_t$, as in NorMuon here. A
     convolution's kernel counts as (out, in·…). There is no choice by shards of a matrix: rows are those of all of it.
     """
 

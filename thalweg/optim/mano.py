@@ -41,7 +41,8 @@ def _length(X: Tensor, dim: int) -> Tensor:
 
 
 class Mano(RoutedMomentum):
-    r"""Momentum without its part along each column of the weights, all columns of one length; rows at the next step.
+    r"""Mano takes from the momentum its part along each column of the weights, and gives all columns one length; at the
+    next step it does so with the rows.
 
     $$\hat W_t = \frac{W_{t-1}}{\lVert W_{t-1} \rVert_k}, \quad
     V_t = N_t - \hat W_t \langle N_t, \hat W_t \rangle_k, \quad
@@ -57,13 +58,13 @@ class Mano(RoutedMomentum):
         params: a model, or matrices, or parameter groups.
 
     Parent: Momentum. Adds: steps that turn each column, then each row, and all of them equally far.
-    Strength: one state, no product of matrices and no second moment; the authors' language models are ahead of Muon's
-    at the same number of tokens, and take less time for each.
-    Weakness: it is for hidden matrices alone, and young: others have not confirmed it yet. Weights get shorter by their
-    decay alone, since no step points along them.
+    Strength: It keeps one state and needs no product of matrices and no second moment; the authors' language models are
+    ahead of Muon's at the same number of tokens, and take less time for each.
+    Weakness: It is for hidden matrices alone, and it is young: others have not confirmed it yet. Weights become shorter
+    by their decay alone, since no step points along them.
     Source: Gu & Xie 2026, "Mano: restriking manifold optimization for LLM training", algorithm 1,
     https://arxiv.org/abs/2601.23000
-    Differs: the paper's momentum is a sum, which goes the same way as a mean. Where all but $10^{-5}$ of N points along
+    Differs: The paper's momentum is a sum, which goes the same way as a mean. Where all but $10^{-5}$ of N points along
     the weights, the rest counts as rounding and is not stretched. The authors' second version does not divide the
     weights by their length.
     """
