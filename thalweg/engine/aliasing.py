@@ -57,7 +57,7 @@ def check(groups: list[dict[str, Any]]) -> None:
 
 
 def _extent(x: Tensor) -> int:
-    """Elements from the first to the last."""
+    """The number of elements of memory from the first to the last element of the tensor."""
     if x.is_contiguous():
         return x.numel()
     return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))

@@ -155,7 +155,7 @@ class InBackward:
 
 @torch.no_grad()
 def _arrived(me: weakref.ref[InBackward], p: Tensor) -> None:
-    """What autograd calls; it does not keep the optimizer alive."""
+    """Autograd calls this when a gradient has arrived. It holds no reference that keeps the optimizer alive."""
     here = me()
     if here is not None:
         here.arrive(p)
@@ -163,7 +163,7 @@ def _arrived(me: weakref.ref[InBackward], p: Tensor) -> None:
 
 @torch.no_grad()
 def _ended(me: weakref.ref[InBackward]) -> None:
-    """What autograd calls when a backward pass has ended without an error."""
+    """Autograd calls this at the end of a backward pass that raised no error."""
     here = me()
     if here is not None:
         here.task = -1
@@ -171,7 +171,7 @@ def _ended(me: weakref.ref[InBackward]) -> None:
 
 
 def _refuse_scaler(optimizer: SteppedOptimizer) -> None:
-    """``GradScaler`` tells of itself only when it calls ``step``, after the first scaled gradients."""
+    """Refuse a ``GradScaler``: it shows itself only at ``step``, after the first scaled gradients have been used."""
     if hasattr(optimizer, "found_inf") or hasattr(optimizer, "grad_scale"):
         raise bad_argument(
             "scaler", "GradScaler", "none: the gradients were used, still scaled, inside backward", "Train in bfloat16"

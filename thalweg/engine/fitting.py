@@ -157,7 +157,7 @@ def _wrappers(key: Any) -> bool:
 
 @functools.cache
 def _torchs() -> dict[str, frozenset[str]]:
-    """The hyperparameters of torch's optimizers."""
+    """The names of the hyperparameters of each of torch's optimizers."""
     found = {}
     for name, cls in vars(torch.optim).items():
         if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
@@ -170,7 +170,11 @@ def _hypers_of_torch() -> frozenset[str]:
 
 
 def _likely(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which of torch's optimizers have all of theirs here, and the most; none, where that says little."""
+    """The optimizers of torch that may have saved these hyperparameters.
+
+    They are those with the most hyperparameters among the ones whose hyperparameters are all here; none where that
+    number is too small to tell them apart.
+    """
     keys = set(groups[0]) | ANYBODYS if groups else set()
     sizes = {name: len(hypers - ANYBODYS) for name, hypers in _torchs().items() if hypers <= keys}
     return [name for name, size in sizes.items() if size == max(sizes.values()) > 2]
@@ -208,7 +212,7 @@ def by_name(state_dict: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> 
 
 
 def _matching(names: Sequence[str], saved: Sequence[dict[str, Any]], theirs: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The saved group of these parameters, in this order."""
+    """The saved group that holds these parameters, with its parameters in this order."""
     for group, known in zip(saved, theirs, strict=True):
         if set(known) == set(names):
             number = dict(zip(known, group["params"], strict=True))
@@ -230,7 +234,7 @@ def _refuse_names(missing: Sequence[str], more: Sequence[str]) -> None:
 
 
 def _bare(name: str) -> str:
-    """A name without what was put around its model."""
+    """A parameter's name without the prefixes of wrappers around its model, such as ``module.``."""
     while found := next((around for around in AROUND if name.startswith(around)), None):
         name = name.removeprefix(found)
     return name.replace("._orig_mod.", ".")

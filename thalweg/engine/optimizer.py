@@ -36,7 +36,7 @@ TORCHS = ("foreach", "fused", "capturable", "differentiable")
 
 
 def _surround(cls: Any, given: Sequence[Transform]) -> None:
-    """Make transforms a part of a class: what they declare, unless it says otherwise of a name, is declared by it."""
+    """Add the declarations of transforms to a class; a declaration of its own takes precedence over theirs."""
     added = {}
     if given:
         new = listing.checked(cls, given)
@@ -218,7 +218,7 @@ class Optimizer(Declared):
     # -- construction -----------------------------------------------------------------------------------------------
 
     def _say_what_is_in_vain(self, given: dict[str, Any]) -> None:
-        """Warn of what was asked for parameters of few bits, where there are none."""
+        """Warn where ``master`` or ``rounding`` was given and no parameter has so few bits that it takes effect."""
         dtypes = {p.dtype for group in self.param_groups for p in group["params"]}
         narrow = {torch.bfloat16, torch.float16, torch.complex32}
         for name, served in (("master", {torch.bfloat16}), ("rounding", narrow)):
@@ -232,13 +232,16 @@ class Optimizer(Declared):
                 )
 
     def _check_together(self, group: dict[str, Any]) -> None:
-        """Refuse a combination of hyperparameters; for subclasses."""
+        """Refuse hyperparameters that do not go together. Subclasses override this."""
 
     def _made(self) -> None:
-        """The constructor has ended; for subclasses: one of their own would hide its arguments from type checkers."""
+        """Called at the end of the constructor, for subclasses.
+
+        An ``__init__`` of their own would hide the declared arguments from type checkers.
+        """
 
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
-        """What the user passed, as torch's base class takes it; ``given`` holds all arguments."""
+        """Convert ``params`` to what torch's base class takes; ``given`` holds all arguments of the constructor."""
         if isinstance(params, nn.Module):
             raise bad_argument("params", type(params).__name__, "parameters", "Pass model.parameters()")
         return params
@@ -275,7 +278,7 @@ class Optimizer(Declared):
         self._stepper.forget()
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        """Refuse what cannot run now, at construction: the rule is traced for this group."""
+        """Refuse at construction what could not run later; for this, the rule is traced for this group."""
         self._check_together(group)
         if group["independent_weight_decay"] and not (group["decoupled_weight_decay"] and group["lr"]):
             raise bad_argument(
@@ -294,14 +297,14 @@ class Optimizer(Declared):
             group.setdefault("first_lr", fields.plain(group["lr"]))
 
     def _begin_noise(self) -> None:
-        """What random bits depend on stands in the groups: a checkpoint keeps it, and torch's loaders pass it on."""
+        """Write seed and number of updates into the groups, where checkpoints keep what random bits depend on."""
         if draws(self.rule, self.storage, self.param_groups):
             for group in self.param_groups:
                 group.setdefault("seed", self.seed)
                 group.setdefault("updates", 0)
 
     def _begin_shared(self) -> None:
-        """Numbers that parameters have in common stand in the groups too; a new group takes over what all have."""
+        """Write the shared numbers into the groups; a new group copies those that all groups have in common."""
         first = self.param_groups[0]
         for group in self.param_groups:
             for spec in self._stepper.shared:
@@ -440,7 +443,7 @@ def _refuse_torchs_own(given: dict[str, Any]) -> None:
 
 
 def _inverse_scale(optimizer: Any) -> float | None:
-    """What gradients must be multiplied with; 0 where ``GradScaler`` found one that is not finite."""
+    """The factor that undoes the loss scale; 0 where ``GradScaler`` found a gradient that is not finite."""
     found, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
     if found is not None and bool(found):
         return 0
@@ -452,7 +455,7 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def _storage(state_dtype: Any, rounding: str, master: str | None) -> Storage:
-    """The storage that the constructor's arguments ask for."""
+    """How states and parameters are stored, from the constructor's arguments."""
     name = _dtype(state_dtype) if isinstance(state_dtype, torch.dtype) else state_dtype
     if name not in FORMATS:
         raise bad_argument("state_dtype", state_dtype, "one of " + ", ".join(map(repr, FORMATS)))

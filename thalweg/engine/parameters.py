@@ -37,7 +37,7 @@ def checked(params: Any) -> Any:
 
 
 def _check(where: str, one: Any) -> None:
-    """One parameter, or a name with one."""
+    """Refuse an element of ``params`` that is neither a parameter nor a pair of name and parameter."""
     p = one[1] if isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) else one
     if not isinstance(p, Tensor):
         raise bad_argument(where, _shown(p), "a tensor", "Pass model.parameters(), or a list of these")

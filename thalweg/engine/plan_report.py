@@ -172,13 +172,13 @@ def _own(name: str, values: Each, group: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _title(optimizer: SteppedOptimizer) -> str:
-    """The class, and what stands around it that its constructor was given or it has in its own list."""
+    """The name of the class, and the transforms that its constructor was given or its class lists."""
     listed = ", ".join(t.__name__ for t in optimizer.rule.listed)
     return type(optimizer).__name__ + (f" with {listed}" if listed else "")
 
 
 def _other_bytes(specs: list[StateSpec], params: list[Tensor], h: Any) -> float:
-    """Bytes a parameter of what is shaped unlike the parameters."""
+    """Bytes for each parameter of the states whose shape is not that of the parameters."""
     size = 0
     for spec in (spec for spec in specs if spec.narrow or spec.kind == "aside"):
         for p in params:

@@ -39,7 +39,7 @@ def extent_of(value: Any) -> Extent:
 
 
 class _Symbolic:
-    """Something callable that becomes a node of the graph when it meets a symbol."""
+    """A callable that adds a node to the graph when an argument is symbolic."""
 
     name: str
 
@@ -95,7 +95,7 @@ class Op(_Symbolic):
 
 
 def _quotient(a: float, b: float) -> float:
-    """As in IEEE 754: no exception where ``b`` is 0."""
+    """The quotient of two Python floats as IEEE 754 has it: no exception where ``b`` is 0."""
     if b:
         return a / b
     return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
@@ -106,7 +106,7 @@ def _reciprocal(x: float) -> float:
 
 
 def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``function`` for arguments some of which may be numbers, as torch's two-tensor functions do not take them."""
+    """A version of ``function`` that takes numbers too, which torch's functions of two tensors do not."""
 
     def over(*args: Any) -> Tensor:
         like = next(a for a in args if isinstance(a, Tensor) and a.dtype != torch.bool)
@@ -118,7 +118,7 @@ def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _logical(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``function`` of conditions some of which may be numbers."""
+    """A version of a logical ``function`` that takes Python booleans too."""
     return lambda a, b: function(*(_beside(x, a, b) for x in (a, b)))
 
 
@@ -230,7 +230,7 @@ def _sub(a: Any, b: Any, alpha: Any = 1) -> Any:
 
 
 def _div(a: Any, b: Any) -> Any:
-    """A quotient by a number of the host is a product: many times cheaper in a loop."""
+    """Write division by a number of the host as multiplication by its reciprocal, which is many times faster in a loop."""
     if isinstance(a, fx.Proxy) and extent_of(a) > HOST and extent_of(b) == HOST:
         return mul(a, reciprocal(b))
     return reciprocal(b) if isinstance(a, (int, float)) and a == 1 else div(a, b)

@@ -152,7 +152,7 @@ def plan(key: Specialization, exact: bool = True) -> Plan:
 
 
 def _levels(graph: fx.Graph) -> dict[fx.Node, int]:
-    """How many passes must have ended before a node can be computed."""
+    """For each node, how many passes must have ended before it can be computed."""
     level: dict[fx.Node, int] = {}
     for node in graph.nodes:
         if node.op == "output":
@@ -223,7 +223,7 @@ def _cut(
 
 
 def _between(roots: Iterable[fx.Node], order: dict[fx.Node, int]) -> list[fx.Node]:
-    """The nodes to compute for values that are numbers of tensors or rows, in order."""
+    """The nodes to compute between two passes for these values of tensors or rows, in order."""
     seen: set[fx.Node] = set()
     todo = list(roots)
     while todo:
@@ -239,7 +239,7 @@ def _tensors(leaf: fx.Node) -> list[fx.Node]:
 
 
 def _fill(stage: Stage, k: int, stored: dict[fx.Node, tuple[int, str]], order: dict[fx.Node, int]) -> None:
-    """Find what a stage must load and compute for what it sums and stores."""
+    """Find what a stage must load and compute to get its sums and the values that it stores."""
     seen: set[fx.Node] = set()
     todo = [n for root in stage.sums for n in root.all_input_nodes] + list(stage.stores.values())
     needed: list[fx.Node] = []

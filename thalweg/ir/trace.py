@@ -131,7 +131,7 @@ class _RuleSymbol(fx.Proxy):
 
 
 class _RuleTracer(fx.proxy.GraphAppendingTracer):
-    """Turns each call into rows of the table, notes the rule's line, and lets a rule ask whether a number is on."""
+    """Turns calls into nodes for rows of the table, notes the rule's lines, and answers whether a number is on."""
 
     def __init__(self, graph: fx.Graph, rule: Any) -> None:
         super().__init__(graph)
@@ -141,7 +141,7 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         return _RuleSymbol(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
-        """A node for a row; for torch's or Python's spelling of it, what the table says that it means."""
+        """A node for a row of the table; an equivalent function of torch or Python becomes that row."""
         args = fx.node.map_aggregate(args, self._number)
         if kind == "placeholder" or isinstance(target, ops._Symbolic):
             return super().create_proxy(kind, target, args, kwargs, *rest, **more)
@@ -211,7 +211,7 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "around the rule"
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Numbers that are off were traced as themselves, so a symbol that may be off is on; no other can be asked."""
+        """Whether a number is on: a symbol is, since of a number that is off the value itself is traced."""
         if obj.node.meta.get("switch"):
             return True
         raise UnsupportedOpError(
@@ -220,7 +220,7 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         )
 
     def iter(self, obj: fx.Proxy) -> Any:
-        """Refuse to iterate: a symbol is one value."""
+        """Refuse to iterate over a symbol: it is one value."""
         raise UnsupportedOpError(f"{self.line()}: {obj.node.name!r} is one value; it cannot be iterated over")
 
 

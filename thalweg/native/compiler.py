@@ -97,7 +97,7 @@ _in_work: dict[str, threading.Lock] = {}  # by source: several compile at once, 
 
 @fork.in_child
 def _new_lock() -> None:
-    """Whoever held a lock is not there in a forked child to release it."""
+    """Make new locks in a forked child, where no thread exists that would release the old ones."""
     global _lock
     _lock = threading.Lock()
     _in_work.clear()
@@ -156,7 +156,7 @@ def forget() -> None:
 
 
 def _library(source: str) -> Library:
-    """In parallel where the compiler and torch's runtime fit together, else on one thread."""
+    """The library: parallel where the compiler's OpenMP works with torch's runtime, else for one thread."""
     compiler, reason = _find(os.environ.get("CC", ""), os.environ.get("PATH"))
     if reason:
         raise CompilerError(reason)
@@ -270,7 +270,7 @@ def _toolchain(compiler: tuple[str, ...]) -> Toolchain:
 
 
 def _first_accepted(command: tuple[str, ...], choices: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], str]:
-    """``command`` with the first flags that it knows, and the macros that it then predefines.
+    """``command`` with the first of these flags that it accepts, and the macros that it then predefines.
 
     The macros tell its version and every instruction set that it may use.
     """

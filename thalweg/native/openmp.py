@@ -70,7 +70,7 @@ def share(entry: str) -> str:
 
 
 def _is_torchs(runtime: ctypes.CDLL) -> bool:
-    """Whether torch hears when this runtime is told another number of threads."""
+    """Whether this is torch's own runtime: torch's number of threads changes when this one's is set."""
     own, torchs = runtime.omp_get_max_threads(), torch.get_num_threads()
     runtime.omp_set_num_threads(torchs + 1)
     heard = torch.get_num_threads() == torchs + 1

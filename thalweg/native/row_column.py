@@ -108,7 +108,7 @@ def largest(x: Tensor, along: Sequence[Tensor], kept: float, added: float) -> li
 
 
 def _of_slices(x: Tensor) -> list[Tensor]:
-    """The largest of each slice of each dimension."""
+    """For each dimension, the largest element of each slice."""
     return [x.amax([j for j in range(x.ndim) if j != k]) if x.ndim > 1 else x for k in range(x.ndim)]
 
 
@@ -117,7 +117,7 @@ def _parts(size: int, most: int) -> int:
 
 
 def _functions(x: Tensor) -> Any:
-    """`row_column.c` for these numbers; None where there are none, they are not here, or there is no compiler."""
+    """`row_column.c` for such a tensor; None for an empty one, on another device, or without a compiler."""
     if not x.numel() or x.device.type != "cpu" or x.dtype not in C_TYPES or not compiler.available()[0]:
         return None
     return _loaded(x.dtype)

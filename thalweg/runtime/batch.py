@@ -323,7 +323,7 @@ class BoundBatch:
         self.batch.take(entries)
 
     def _own(self, begin: int, *numbers: float) -> dict[str, Any]:
-        """What parameters have of their own: which states begin, and the numbers of the states."""
+        """What one parameter has for itself: whether its states begin now, and the numbers among its states."""
         own = {**self.beginnings[begin], **dict(zip(self.number_views, numbers, strict=True))}
         if "step" in own:
             if not 0 <= own["step"] < math.inf:
@@ -398,7 +398,7 @@ class BoundBatch:
         return True
 
     def _lay_again(self, i: int) -> None:
-        """Take up the tensors of a parameter that lie elsewhere now."""
+        """Point the tables at the tensors of a parameter that were replaced or moved."""
         p, batch = self.owners[i], self.batch
         batch.params[i] = oriented(p.detach(), p, self.transposed)
         for tensors, name in self.kept.values():

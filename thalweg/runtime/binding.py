@@ -157,7 +157,7 @@ class Binder:
     def _make_state(
         self, p: Tensor, specs: list[StateSpec], formats: dict[str, Format], h: SimpleNamespace
     ) -> frozenset[str]:
-        """Create what is missing of a parameter's state, and bring the rest to its format; what begins by that."""
+        """Create missing states of a parameter, convert the others to their format; gives the names of the new ones."""
         if not (specs or self.storage.master):
             return frozenset()
         mine = self.state[p]
@@ -231,7 +231,10 @@ class Binding:
     def _bind_again(
         self, failed: list[BoundBatch], awake: list[tuple[int, Tensor]], groups: Groups, state: State, binder: Binder
     ) -> None:
-        """Bind what has a gradient of failed batches and idle parameters; who joins a mixed batch, with all of it."""
+        """Make batches of the parameters with a gradient that are in no batch or in one that must be made again.
+
+        Where a parameter can join a mixed batch, that batch is made again as a whole, with it.
+        """
         loose = awake + [member for b in failed for member in zip(b.groups, b.owners, strict=True)]
         moving = [(i, p, g) for i, p in loose if (g := p.grad) is not None]
         for _, p, g in moving:

@@ -154,7 +154,7 @@ class GroupReader:
 
 
 def _holds(known: GroupNumbers, group: dict[str, Any], scale: float | None) -> bool:
-    """Whether a group is what it was, but for numbers, which are taken over."""
+    """Whether nothing but numbers has changed in a group; changed numbers are copied."""
     initial = group.get("initial_lr", group.get("first_lr"))
     if known.scaled != (scale is not None) or initial is not known.initial_lr:
         return False
@@ -175,7 +175,7 @@ def _holds(known: GroupNumbers, group: dict[str, Any], scale: float | None) -> b
 
 
 def _take(numbers: dict[str, Any], h: Hyper, value: Any) -> bool:
-    """Take over the value of a hyperparameter; False if another specialization may follow from it."""
+    """Copy the new value of a hyperparameter; False if the specialization may change with it."""
     old, new = numbers[h.name], fields.plain(value)
     if type(new) is not type(old) or not isinstance(new, (float, tuple)) or not h.symbolic:
         return bool(type(new) is type(old) and new == old)

@@ -135,7 +135,7 @@ class Guards:
         return True
 
     def _look(self) -> list[Tensor] | None:
-        """The same, where there is no table."""
+        """The same check in Python, where there is no compiled table."""
         owners = self.owners
         here = self._here(owners)
         grads: list[Any] = [p.grad for p in owners]
@@ -170,7 +170,7 @@ class Guards:
         return grads
 
     def _states_now(self) -> list[Any]:
-        """What the optimizer keeps for each parameter now; None for one that it keeps nothing for."""
+        """The state of each parameter in the optimizer now; None for a parameter that has none."""
         kept: dict[Any, Any] = self.all_states or {}
         if len(kept) == len(self.owners) and all(map(is_, kept, self.owners)):
             return list(kept.values())  # many times faster than to look each up
@@ -292,7 +292,7 @@ def _word(start: int, size: int, wanted: int) -> int:
 
 
 def _data(make: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
-    """A change of a tensor's data to what is made of it."""
+    """A function that replaces a tensor's data by what ``make`` gives for it."""
 
     def change(x: Tensor) -> None:
         x.data = make(x.data)
@@ -436,7 +436,7 @@ def _start(values: array[Any]) -> int:
 
 
 def _are_listed(owners: Sequence[Tensor], all_states: dict[Any, Any]) -> bool:
-    """Whether the dict holds them in this order, and not too many others, so that a walk through it takes no longer."""
+    """Whether the dict holds these keys in this order, and so few others that iterating over it is as fast."""
     if len(all_states) > MOST_SKIPPED * len(owners):
         return False
     keys = iter(map(id, all_states))
@@ -444,7 +444,7 @@ def _are_listed(owners: Sequence[Tensor], all_states: dict[Any, Any]) -> bool:
 
 
 def _order(names: Sequence[str], states: Sequence[dict[str, Any]]) -> list[int]:
-    """The numbers of the names, in the order in which the states hold them."""
+    """The indices of the names, in the order of the keys of the state dicts."""
     held = {name: i for i, name in enumerate(states[0])} if states else {}
     return sorted(range(len(names)), key=lambda i: held.get(names[i], len(held)))
 

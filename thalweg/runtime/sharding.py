@@ -88,7 +88,7 @@ def moves_alone(rule: Any, group: Mapping[str, Any]) -> bool:
 
 
 def _options(rule: Any, group: Mapping[str, Any]) -> list[str]:
-    """Options that are on and need whole tensors, though the rule without them does not."""
+    """The options in use that need whole tensors, where the rule without them does not."""
     on = _on(rule, group)
     plain = {**group, **on}
     if not moves_alone(rule, plain):
@@ -97,7 +97,7 @@ def _options(rule: Any, group: Mapping[str, Any]) -> list[str]:
 
 
 def _on(rule: Any, group: Mapping[str, Any]) -> dict[str, Any]:
-    """What is on and may be off, with the value at which it is."""
+    """The hyperparameters in use that can be switched off, each with the value that does it."""
     found = {n: _off(h) for n, h in rule.hypers.items() if h.init and not h.constant and _may_be_off(h)}
     return {name: off for name, off in found.items() if group[name] != off}
 

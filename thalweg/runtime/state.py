@@ -181,7 +181,7 @@ def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p
 
 
 def _is_brought(x: Any, f: Format, p: Tensor) -> bool:
-    """Whether an ordinary state is as it should be: a quick answer for most."""
+    """A fast check whether an ordinary state already has the right format, device and layout."""
     if type(x) is not Tensor or type(p) not in ORDINARY or f.blocked or x.dtype != f.dtype:
         return False
     return x.shape == p.shape and x.stride() == p.stride() and x.device == p.device

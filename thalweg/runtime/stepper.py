@@ -33,7 +33,7 @@ MIXING = ("cpu", "triton")
 
 
 class _CannotMixError(Exception):
-    """A backend was chosen that wants batches in which all tensors take the same numbers."""
+    """The chosen backend needs batches in which all tensors take the same numbers."""
 
 
 class Stepper:
@@ -116,7 +116,7 @@ class Stepper:
             self._return_lent()
 
     def _updates(self, groups: list[dict[str, Any]], begun: bool) -> list[int]:
-        """The number of this update for each group, which checkpoints hold; none where no random bits are drawn."""
+        """Count this update in each group, where checkpoints keep it. Empty where no random bits are drawn."""
         if not draws(self.rule, self.storage, groups):
             return []
         return [group.get("updates", 0) + (not begun) for group in groups]
@@ -149,7 +149,7 @@ class Stepper:
         state: dict[Any, Any],
         only: Sequence[tuple[int, Tensor]] | None,
     ) -> list[BoundBatch]:
-        """The batches of what has a gradient in the chosen groups, each with its backend."""
+        """The batches of the parameters with a gradient in the chosen groups, each with its backend."""
         if only is None:
             where, lists = None, [groups[i]["params"] for i in chosen]
         else:
@@ -195,7 +195,7 @@ class Stepper:
         lists: list[list[Tensor]],
         groups: list[dict[str, Any]],
     ) -> Binding:
-        """The binding of these lists; a new one if they or their specializations have changed."""
+        """The binding of these parameters; a new one if they or their specializations have changed."""
         binding = self.bindings.get(where)
         if binding is None or not binding.holds(keys, lists):
             if where is None:

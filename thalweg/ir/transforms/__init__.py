@@ -77,7 +77,7 @@ def update(rule: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
 
 
 def _given(function: Any, value: Any) -> Any:
-    """What a function of a transform gave.
+    """The result of a transform's function.
 
     Raises:
         TypeError: where it gave nothing.

@@ -113,7 +113,7 @@ class Transform:
 
 
 def _kept_while_on(cls: type[Transform], spec: StateSpec) -> StateSpec:
-    """Its states are there while it is on, and where they say ``when`` themselves, while that holds too."""
+    """Its states, which exist while the transform is on and a ``when`` of their own holds."""
     return replace(spec, when=lambda h: cls.is_on(h) and spec.when(h))
 
 

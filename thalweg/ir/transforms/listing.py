@@ -51,7 +51,7 @@ def checked(rule: Any, listed: Any) -> tuple[Transform, ...]:
 
 
 def _check_free(rule: Any, one: Transform, listed: Any) -> None:
-    """Refuse a built-in one that the rule has as a part of itself, or cannot have."""
+    """Refuse a built-in transform that is part of the rule already or that it cannot have."""
     for name, value in one.given.items():
         fixed = rule.hypers[name]
         if fixed.constant:
@@ -61,7 +61,7 @@ def _check_free(rule: Any, one: Transform, listed: Any) -> None:
 
 
 def _names(declaring: Any) -> Mapping[str, str]:
-    """What stands in a group or in a parameter's state because of a class, and the name of the class."""
+    """The names that a class puts into groups and states, and its own name."""
     kept = [name for spec in declaring.states.values() for name in (spec.name, f"{spec.name}_scale")]
     return dict.fromkeys([*declaring.hypers, *declaring.states, *kept], declaring.__name__)
 
@@ -96,7 +96,7 @@ def declared(rule: Any, listed: Iterable[Transform]) -> dict[str, Hyper | StateS
 
 
 def _by_default(rule: Any, kind: type[Transform]) -> Transform:
-    """One with the values that are declared, though it may be off."""
+    """The transform with its declared default values; it may be off."""
     one = kind.__new__(kind)
     one.given = {name: rule.hypers.get(name, h).default for name, h in kind.hypers.items()}
     return one

@@ -28,7 +28,7 @@ def pointer(name: str) -> str:
 
 
 def _kept(f: Format, name: str) -> list[str]:
-    """Where a stretch of it lies."""
+    """The C expressions for where a stretch of these data lies, and for what is kept beside it."""
     beside = [f"{pointer(name)}_{f.beside} + at" + (f" / {BLOCK}" if f.blocked else "")] if f.beside else []
     return [f"{pointer(name)} + at", *beside]
 

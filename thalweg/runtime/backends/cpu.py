@@ -77,7 +77,7 @@ class _CCodegen(Codegen):
     """Writes one function for each stage."""
 
     def write(self) -> CKernel:
-        """All stages."""
+        """Write the source of all stages."""
         bodies, host, totals = [], [], []
         for k, stage in enumerate(self.plan.stages):
             hosts, known = self.host(stage), sorted(stage.needs)
@@ -131,7 +131,10 @@ class _CCodegen(Codegen):
         return "\n".join(line for line in lines if line)
 
     def _host(self, hosts: list[fx.Node], known: list[str], random: list[str]) -> list[str]:
-        """The numbers of the host that a tensor takes: an entry of their table has these, the totals and a key."""
+        """Write the lines that load the host's numbers of a tensor.
+
+        An entry of their table holds these numbers, then the totals, then a key.
+        """
         if not (hosts or known or random):
             return []
         return [
@@ -195,11 +198,11 @@ class _CCodegen(Codegen):
         ]
 
     def _streams(self, used: Iterable[str]) -> list[str]:
-        """What a loop walks through; a product's factors are few, and read again and again."""
+        """The data that a loop reads or writes one element after the other; factors of a product are not among them."""
         return [name for name in used if self.formats[name].name != "product"]
 
     def _root(self, stage: Stage, name: str) -> str:
-        """The root of what is stored: most rules have taken it already."""
+        """The square root of the stored value, which most rules have computed already."""
         node = stage.stores[name]
         roots = [n for n in stage.per_element if getattr(n.target, "name", "") == "sqrt" and n.args[0] is node]
         return variable(roots[0]) if roots else f"sqrtf({variable(node)})"
@@ -233,7 +236,7 @@ class _CCodegen(Codegen):
         return "\n".join(lines)
 
     def _shape(self, name: str) -> str:
-        """The matrices of a product: the length of a row, and the elements."""
+        """The number of elements in a row, and in a matrix, of a product."""
         width, area = (f"((int64_t *)job->table[{self.tables.index(f'{name}_{end}')}])[t]" for end in SHAPE)
         return f"        const int64_t width_{name} = {width}, area_{name} = {area};"
 
@@ -334,7 +337,7 @@ class CpuExecutor(StagedExecutor):
         self._tables()
 
     def _cut(self) -> None:
-        """Cut the tensors into chunks of about equal size, on borders of rows and blocks."""
+        """Cut the tensors into chunks of about equal size that end where a row or a block ends."""
         batch = self.batch
         by_row = batch.plan.uses_rows
         tensor, begin, end, cost = array("q"), array("q"), array("q"), array("q", [0])
@@ -381,7 +384,7 @@ class CpuExecutor(StagedExecutor):
         self.vectors = {n: torch.frombuffer(v, dtype=torch.float64)[: count[n.meta["extent"]]] for n, v in vectors}
 
     def _number(self, node: fx.Node) -> array[float]:
-        """One a tensor: by its shape, or room for what is kept."""
+        """One number for each tensor: computed from its shape, or room for a state that is one number."""
         if node.op == "placeholder":
             return array("d", bytes(8 * len(self.batch.params)))
         return array("d", map(float, _leaf(node).over(self.batch.wholes, *node.args[1:])))
@@ -400,7 +403,7 @@ class CpuExecutor(StagedExecutor):
         self.job.table = self.index.buffer_info()[0]
 
     def _present(self) -> _Job:
-        """The job without the tensors that have no gradient."""
+        """A copy of the job that leaves out the chunks of tensors without a gradient."""
         if not self.present:
             self.present = tuple(array("q", bytes(8 * len(values))) for values in self.chunks)
         now = _Job.from_buffer_copy(self.job)

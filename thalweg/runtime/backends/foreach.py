@@ -102,7 +102,7 @@ def gathering(key: Specialization, stage: int) -> Lowered:
 
 
 class _Lowering:
-    """Spells a graph over lists, in place wherever nobody reads the old value again."""
+    """Rewrites a graph to operations over lists, in place wherever the old value is not read again."""
 
     def __init__(self, key: Specialization) -> None:
         self.traced = trace(key)
@@ -113,7 +113,7 @@ class _Lowering:
         self.names = ["p", "g", *(spec.name for spec in kept)]
 
     def update(self, roots: dict[str, fx.Node]) -> Lowered:
-        """Compute each root and store it in the list of its name; what is kept aside is given back."""
+        """Write how parameters and states get their new values; those of another shape are returned, not stored."""
         order = self._needed(list(roots.values()))
         last = {n: user for user in order for n in user.all_input_nodes}
         kept = set(roots.values())
@@ -163,7 +163,7 @@ class _Lowering:
         return [n for n in self.traced.graph.nodes if n in needed]
 
     def _placeholders(self, order: list[fx.Node]) -> tuple[list[fx.Node], list[str]]:
-        """Lists first, then the host's numbers, then totals."""
+        """Create the inputs: the lists, then the numbers of the host, then the totals."""
         tensors = {n.target: n for n in self.traced.graph.nodes if n.op == "placeholder"}
         for name in self.names:
             self.env[tensors[name]] = self.graph.placeholder(name)
@@ -182,7 +182,7 @@ class _Lowering:
         return self.graph.get_attr(name)
 
     def _spell(self, node: fx.Node, reuse: bool) -> tuple[fx.Node, bool]:
-        """One node over lists; the second value tells whether it was written into its first list."""
+        """Write one node over lists. The second value tells whether its result is written into its first argument."""
         args = fx.map_arg(node.args, self.env.__getitem__)
         target: Any = node.target
         extents = [ops.extent_of(a) for a in node.args]
@@ -233,14 +233,14 @@ def _is_list(arg: Any) -> bool:
 
 
 def _each(name: str, lists: int, *args: Any) -> list[Any]:
-    """A row of the table over lists, tensor by tensor; bit i of ``lists`` tells whether argument i is a list."""
+    """Apply an operation to lists, tensor by tensor; bit i of ``lists`` tells whether argument i is a list."""
     run = ops.BY_NAME[name].run
     size = next(len(a) for i, a in enumerate(args) if lists >> i & 1)
     return [run(*(a[k] if lists >> i & 1 else a for i, a in enumerate(args))) for k in range(size)]
 
 
 def _one(name: str, *args: Any) -> Any:
-    """A row of the table on single numbers."""
+    """Apply an operation to single numbers."""
     return ops.BY_NAME[name].run(*args)
 
 
@@ -250,7 +250,7 @@ def _sum_all(xs: list[Tensor]) -> list[Tensor]:
 
 
 def _parts(results: list[tuple[Any, ...]], index: int) -> list[Any]:
-    """One of the results of a leaf, for each parameter."""
+    """Output number ``index`` of a leaf, for each parameter."""
     return [ops.whole(result[index]) for result in results]
 
 

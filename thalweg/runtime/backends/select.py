@@ -62,7 +62,7 @@ def choose(asked: str, batch: Batch, failed: Mapping[str, str]) -> tuple[str, st
 
 
 def _obvious(name: str, batch: Batch) -> bool:
-    """Whether nobody would expect it to serve: a GPU's backend for tensors of the CPU, and the other way round."""
+    """Whether a refusal needs no mention: a GPU's backend for tensors on the CPU, or the other way round."""
     return (name == "triton") != (batch.device.type != "cpu") and name in ("triton", "cpu")
 
 

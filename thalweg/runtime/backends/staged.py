@@ -201,7 +201,7 @@ class StagedExecutor:
         out.copy_(torch.segment_reduce(rows, "sum", lengths=self.row_counts, initial=0))
 
     def _vectors(self, nodes: list[fx.Node], totals: dict[str, Any]) -> dict[fx.Node, Any]:
-        """What is one number a tensor or row, computed over all of them at once."""
+        """Compute the values that are one number for each tensor or row, for all tensors at once."""
         values: dict[fx.Node, Any] = {}
 
         def value(arg: Any, extent: ops.Extent) -> Any:
@@ -220,7 +220,7 @@ class StagedExecutor:
         return values
 
     def _spread(self, value: Any, extent: ops.Extent, over: ops.Extent) -> Any:
-        """One number a tensor as one number a row, where those are wanted."""
+        """Repeat one number for each tensor over its rows, where a number for each row is needed."""
         if (extent, over) != (PER_TENSOR, ROW):
             return value
         return value.repeat_interleave(self.row_counts, output_size=self.row_total)

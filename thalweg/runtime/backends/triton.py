@@ -112,7 +112,7 @@ class _TritonCodegen(Codegen):
     """Writes one kernel for each stage."""
 
     def kernel(self) -> TritonKernel:
-        """All stages."""
+        """Write the source of all stages."""
         stages = self.plan.stages
         self.hosts = list(dict.fromkeys(n for stage in stages for n in self.host(stage)))
         self.called: set[str] = set()
@@ -243,7 +243,7 @@ class _TritonCodegen(Codegen):
     # -- one line each ------------------------------------------------------------------------------------------
 
     def _addresses(self, tables: list[str]) -> str:
-        """The bits that are set in any of a tensor's addresses, of what is read as it lies."""
+        """An expression: the bitwise or of a tensor's addresses, whose lowest bits tell how they are aligned."""
         return " | ".join(f"tl.load({n}_table + t)" for n in tables if n not in self.factors)
 
     def _pointer(self, table: str, fast: str) -> str:
@@ -259,7 +259,7 @@ class _TritonCodegen(Codegen):
         return f"{table}_at = {self._call('pointer')}({table}_table + t, tl.{kind}, {fast})"
 
     def _sum(self, node: fx.Node) -> str:
-        """What the elements at hand add; those that do not exist add nothing, whatever was computed of them."""
+        """The sum over this program's elements; positions beyond the end of the tensor count as 0."""
         return f"tl.sum(tl.where(mask, {variable(node.args[0])}, 0.0)).to(tl.float64)"
 
     def _loads(self, stage: Stage) -> list[str]:
@@ -312,7 +312,7 @@ class _TritonCodegen(Codegen):
         return lines
 
     def _found(self, node: fx.Node) -> str:
-        """The argument that holds a value which an earlier pass, or the shape, made known."""
+        """The argument that holds a value from an earlier pass or from the shape."""
         target: Any = node.target
         by_sum = isinstance(target, ops.Sum) or node in self.sums
         kind = "total" if isinstance(target, ops.Total) else "sum" if by_sum else "number"
@@ -334,7 +334,7 @@ class _TritonCodegen(Codegen):
         return variable(value) if isinstance(value, fx.Node) else _literal(value, self.double)
 
     def _call(self, name: str) -> str:
-        """A name of `triton_formats.py`, which the source then imports."""
+        """Use a function of `triton_formats.py`: note that the source must import it."""
         self.called.add(name)
         return name
 
@@ -431,7 +431,7 @@ class TritonExecutor(StagedExecutor):
         self.add_up[(len(out),)](rows, self.first_row, out, 0, 1, PIECES)  # type: ignore[index]
 
     def _send(self, x: Tensor) -> Tensor:
-        """To the device, without waiting: torch keeps the pinned memory until the copy is done."""
+        """Copy to the device without waiting. Torch keeps the pinned memory until the copy is done."""
         return x if self.batch.device.type == "cpu" else x.pin_memory().to(self.batch.device, non_blocking=True)
 
     def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
@@ -452,7 +452,7 @@ class TritonExecutor(StagedExecutor):
         self.post.used()
 
     def start(self) -> None:
-        """Bring what is new at each step: numbers of the host, the key of random bits, the gradients' addresses."""
+        """Copy what changes at each step: the numbers of the host, the key of random bits, the gradients' addresses."""
         batch = self.batch
         if batch.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise ThalwegError(
@@ -551,7 +551,7 @@ class Letter:
 
 
 def _vector(kind: str, values: Iterable[Any]) -> Tensor:
-    """On the CPU; ``kind`` is array's ``q`` or ``d``."""
+    """A tensor on the CPU with these values; ``kind`` is the type code ``q`` or ``d`` of :class:`array.array`."""
     return torch.frombuffer(array(kind, values), dtype=torch.int64 if kind == "q" else torch.float64)
 
 
