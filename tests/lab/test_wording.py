@@ -224,7 +224,7 @@ def test_not_tested_names_the_limits():
 
 
 def trial(label, decay=0.0, **settings):
-    return {"role": "tune", "optimizer": label, "weight_decay": decay, "settings": settings}
+    return {"role": "tune", "seed": 0, "optimizer": label, "weight_decay": decay, "settings": settings}
 
 
 def test_what_was_not_tuned_is_the_last_word():

@@ -157,3 +157,9 @@ class RaceResult(TypedDict):
     warnings: list[str]  # the texts of all flags that are warnings; they stand under the headline
     headline: str  # one line
     sentences: list[str]  # the verdict in full, then what was not tested
+
+
+def runs_of(result: RaceResult, role: Role, label: str | None = None) -> list[Run]:
+    """The runs of a role, of one contestant or of all, by seed; the order of verdict seeds is the pairing."""
+    chosen = [run for run in result["runs"] if run["role"] == role and label in (None, run["optimizer"])]
+    return sorted(chosen, key=lambda run: run["seed"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from thalweg.lab import finals
 from thalweg.lab.diverged import trained_losses
-from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Ratio, Role, Run
+from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Ratio, Role, Run, runs_of
 from thalweg.lab.stats import Luck
 
 
@@ -41,9 +41,8 @@ class Record:
         return label
 
     def runs(self, role: Role, label: str | None = None) -> list[Run]:
-        """The runs of a role, of one contestant or of all, by seed; the order of verdict seeds is the pairing."""
-        chosen = [r for r in self.result["runs"] if r["role"] == role and label in (None, r["optimizer"])]
-        return sorted(chosen, key=lambda run: run["seed"])
+        """:func:`thalweg.lab.result.runs_of` the race."""
+        return runs_of(self.result, role, label)
 
     def tuning_luck(self, label: str) -> Luck:
         """What repeated searches would add to the variance of a contestant's mean loss."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from thalweg.lab.digits import fixed, halves, of_interval, of_spreads, size
 from thalweg.lab.names import shown_class
 from thalweg.lab.overview import Overview
-from thalweg.lab.report.figures.common import runs_of
 from thalweg.lab.report.svg import number
-from thalweg.lab.result import Comparison, ContestantResult, Finalist, RaceResult, Ratio, Run
+from thalweg.lab.result import Comparison, ContestantResult, Finalist, RaceResult, Ratio, Run, runs_of
 from thalweg.lab.wording import WORDS
 
 
@@ -56,7 +55,7 @@ def leaderboard(result: RaceResult) -> Table:
 def _contestant(result: RaceResult, c: ContestantResult, mine: Comparison | None, digits: int) -> list[Cell]:
     notes = [shown_class(c), *["baseline"] * (mine is None), *["present recipe, not tuned"] * (not c["tuned"])]
     some_diverged = any(other["diverged"] for other in result["contestants"])
-    verdict_runs = len(runs_of(result, c["label"], "verdict"))
+    verdict_runs = len(runs_of(result, "verdict", c["label"]))
     return [
         Cell(c["label"], " · ".join(notes)),
         Cell(loss(result, c, digits), value=repr(c["mean_loss"])),
@@ -77,7 +76,7 @@ def _contestant(result: RaceResult, c: ContestantResult, mine: Comparison | None
 
 def loss(result: RaceResult, c: ContestantResult, decimals: int) -> str:
     """``1.8590 ± 0.0076``: the mean and standard deviation over the verdict seeds, of one that trained."""
-    runs = runs_of(result, c["label"], "verdict")
+    runs = runs_of(result, "verdict", c["label"])
     if c["diverged"] == len(runs):
         return "did not train"
     spread = "" if c["sd_loss"] is None else f" ± {fixed(c['sd_loss'], decimals)}"
@@ -125,7 +124,7 @@ def finalists(result: RaceResult) -> Table | None:
     if all(len(c["finalists"]) < 2 for c in result["contestants"]):
         return None
     digits = of_spreads(c["sd_loss"] for c in result["contestants"])
-    seeds = len(runs_of(result, result["contestants"][0]["label"], "verdict"))
+    seeds = len(runs_of(result, "verdict", result["contestants"][0]["label"]))
     loss_head, seeds_head = f"mean held-out loss ({result['task']['unit']})", f"scores, of {seeds} seeds"
     heads = ["optimizer", "lr", "× rest", "decay", "settings", loss_head, seeds_head]
     return Table(heads, [_finalist(c["label"], one, digits) for c in result["contestants"] for one in c["finalists"]])

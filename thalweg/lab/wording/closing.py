@@ -6,7 +6,7 @@ from typing import Any
 
 from thalweg.lab.digits import count
 from thalweg.lab.names import join
-from thalweg.lab.result import RaceResult
+from thalweg.lab.result import RaceResult, runs_of
 
 
 def sentences(result: RaceResult) -> list[str]:
@@ -51,7 +51,7 @@ def _not_tested(result: RaceResult) -> str:
 
 def _not_tuned(result: RaceResult) -> str:
     """What the search left as it was for all of them."""
-    trials = [run for run in result["runs"] if run["role"] == "tune"]
+    trials = runs_of(result, "tune")
     decays = sorted({run["weight_decay"] for run in trials})
     tuned = [c["label"] for c in result["contestants"] if c["tuned"]]
     each = [{repr(run["settings"]) for run in trials if run["optimizer"] == label} for label in tuned]

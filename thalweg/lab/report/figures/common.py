@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from thalweg.lab.report.svg import Chart, Scale, number
-from thalweg.lab.result import RaceResult, Run
+from thalweg.lab.result import RaceResult
 
 #: a logarithmic axis where the largest value is this many times the smallest
 LOG_FROM = 4.0
@@ -20,11 +20,6 @@ Line = Sequence[tuple[float, float]]
 def series(result: RaceResult) -> dict[str, int]:
     """Each contestant's number, which gives its colour and dash throughout the report."""
     return {c["label"]: i % COLOURS for i, c in enumerate(result["contestants"])}
-
-
-def runs_of(result: RaceResult, label: str, role: str) -> list[Run]:
-    """A contestant's runs of one role."""
-    return [run for run in result["runs"] if run["optimizer"] == label and run["role"] == role]
 
 
 def mean(lines: Sequence[Line]) -> list[tuple[float, float]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from thalweg.lab.report.figures.common import Line, is_log, mean, name_ends, room, runs_of, series
+from thalweg.lab.report.figures.common import Line, is_log, mean, name_ends, room, series
 from thalweg.lab.report.svg import Chart, Scale, number, padded
-from thalweg.lab.result import RaceResult, Run
+from thalweg.lab.result import RaceResult, Run, runs_of
 
 #: part of the horizon whose losses do not set the axis
 EARLY = 0.1
@@ -28,7 +28,7 @@ def curves(result: RaceResult, kind: Kind = "curve", seconds: bool = False, char
     lines = {
         label: {
             f"seed {run['seed']}": [(step * (times[label] if seconds else 1), loss) for step, loss in run[kind] if step]
-            for run in runs_of(result, label, "verdict")
+            for run in runs_of(result, "verdict", label)
         }
         for label in series(result)
     }
@@ -39,7 +39,7 @@ def curves(result: RaceResult, kind: Kind = "curve", seconds: bool = False, char
     kinds = (kind,) if chart else tuple(KINDS)
     chart = chart or Chart(title, f"{name.capitalize()} loss of every verdict run against {unit}.", height=320)
     ends = {label: result["task"]["steps"] * (times[label] if seconds else 1) for label in lines}
-    late = [loss for run in result["runs"] if run["role"] == "verdict" for loss in _late(run, kinds)]
+    late = [loss for run in runs_of(result, "verdict") for loss in _late(run, kinds)]
     draw_curves(chart, lines, series(result), unit, f"{name} loss ({result['task']['unit']})", late, ends)
     return chart.svg()
 

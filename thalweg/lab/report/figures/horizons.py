@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from thalweg.lab.report.figures.common import Line, is_log, mean, name_ends, room, runs_of, series
+from thalweg.lab.report.figures.common import Line, is_log, mean, name_ends, room, series
 from thalweg.lab.report.svg import Chart, Scale, number, padded
-from thalweg.lab.result import RaceResult
+from thalweg.lab.result import RaceResult, runs_of
 
 
 def horizons(result: RaceResult) -> str | None:
     """Final loss of complete runs against their length, those that trained; None if there were no shorter ones."""
     lines = {label: _by_seed(result, label) for label in series(result)}
     points = [point for mine in lines.values() for line in mine for point in line]
-    if not points or not any(run["role"] == "horizon" for run in result["runs"]):
+    if not points or not runs_of(result, "horizon"):
         return None
     chart = Chart(
         "Loss of complete runs against their length",
@@ -34,7 +34,7 @@ def horizons(result: RaceResult) -> str | None:
 def _by_seed(result: RaceResult, label: str) -> list[list[tuple[float, float]]]:
     """Of each seed: parts of the horizon and final losses, of the runs that trained."""
     by_seed: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for run in [*runs_of(result, label, "horizon"), *runs_of(result, label, "verdict")]:
+    for run in [*runs_of(result, "horizon", label), *runs_of(result, "verdict", label)]:
         if run["status"] == "finished":
             by_seed[run["seed"]].append((run["steps"] / result["task"]["steps"], run["final_loss"]))
     return [sorted(points) for points in by_seed.values()]

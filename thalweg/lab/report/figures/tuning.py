@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 
-from thalweg.lab.report.figures.common import is_log, runs_of, series
+from thalweg.lab.report.figures.common import is_log, series
 from thalweg.lab.report.figures.curves import draw_curves
 from thalweg.lab.report.svg import Chart, number, padded
-from thalweg.lab.result import ContestantResult, RaceResult, Run
+from thalweg.lab.result import ContestantResult, RaceResult, Run, runs_of
 
 
 def sensitivity(result: RaceResult, contestant: ContestantResult) -> str:
     """Final loss of each trial against its learning rate; the multiplier as colour, a square where there is decay."""
-    runs = runs_of(result, contestant["label"], "tune")
-    everyone = [run for run in result["runs"] if run["role"] == "tune" and run["status"] == "finished"]
+    runs = runs_of(result, "tune", contestant["label"])
+    everyone = [run for run in runs_of(result, "tune") if run["status"] == "finished"]
     initial = result["task"]["initial_loss"]
     losses = [min(run["final_loss"], initial) for run in everyone] or [initial]
     chart = Chart(

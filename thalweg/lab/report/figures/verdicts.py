@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from thalweg.lab.digits import fixed, of_interval
 from thalweg.lab.names import named
-from thalweg.lab.report.figures.common import bottom_axis, runs_of, series
+from thalweg.lab.report.figures.common import bottom_axis, series
 from thalweg.lab.report.svg import Chart, Scale, padded
-from thalweg.lab.result import Comparison, RaceResult, Run
+from thalweg.lab.result import Comparison, RaceResult, Run, runs_of
 from thalweg.lab.wording.qualify import entry
 
 #: pixels of one challenger
@@ -37,9 +37,7 @@ class Pair:
 
 def pairs(result: RaceResult, c: Comparison) -> list[Pair]:
     """The verdict runs of a comparison, paired as they were for the verdict: in the order of their seeds."""
-    ours, theirs = (
-        sorted(runs_of(result, c[side], "verdict"), key=lambda run: run["seed"]) for side in ("challenger", "baseline")
-    )
+    ours, theirs = (runs_of(result, "verdict", c[side]) for side in ("challenger", "baseline"))
     return [Pair(a, b) for a, b in zip(ours, theirs, strict=False)]
 
 
