@@ -20,6 +20,8 @@ from thalweg.lab.protocol import FIRST_VERDICT_SEED
 from thalweg.lab.race import race
 from thalweg.lab.store import Store
 
+pytestmark = pytest.mark.usefixtures("few_trials")
+
 
 @pytest.fixture
 def inline(monkeypatch):
@@ -40,7 +42,7 @@ def _write(folder, in_loss, head="", **changes):
 
 
 def _losses(result):
-    return {(r["optimizer"], r["role"], r["seed"], r["lr"]): r["final_loss"] for r in result["runs"]}
+    return {(r["optimizer"], r["role"], r["seed"], r["lr"], r["multiplier"]): r["final_loss"] for r in result["runs"]}
 
 
 def test_runs_that_are_found_are_counted_dated_and_proved(tmp_path, inline, store):
@@ -253,7 +255,7 @@ def test_a_file_of_one_seed_was_edited_and_the_runs_of_that_seed_are_new(tmp_pat
     edited.write_text("2.0")
     second = race(made, store)
     changed = {k for k, loss in _losses(second).items() if _losses(first).get(k, loss) != loss}
-    assert {seed for *_, seed, _ in changed} == {SEEDS[1]}
+    assert {seed for _, _, seed, _, _ in changed} == {SEEDS[1]}
     of = second["protocol"]["reused"]["of"]
     # the whole run and two shorter ones of each; and what the same worker ran later, which may have kept what it read
     assert of / 4 < second["protocol"]["reused"]["found"] <= of - 2 * 2
