@@ -1,8 +1,9 @@
 """What each kind of extension costs: each is defined here as a stranger would, and the package is not touched.
 
 The files that it takes within the project: a rule three (its class, a line in `optim/__init__.py`, a row in
-`tests/cases.py`), an operation one, a schedule two (its class, a line in `schedule/catalog.py`), a task two (its class,
-a line in `lab/tasks/__init__.py`; of a user's own one, its file), a backend three (its module, its name in
+`tests/cases.py`), a transform two (its class in a file of its family, a row in `tests/ir/test_transforms.py`), an
+operation one, a schedule two (its class, its name in `schedule/__init__.py`), a task two (its class, a line in
+`lab/tasks/__init__.py`; of a user's own one, its file), a backend three (its module, its name in
 `runtime/backends/select.py` and in the annotation of `Optimizer.backend`, which type checkers read).
 """
 
@@ -27,9 +28,9 @@ from thalweg.lab import race as racing
 from thalweg.lab import workers
 from thalweg.lab.plan import plan
 from thalweg.lab.store import Store
-from thalweg.rule import Optimizer, count, hyper, state
+from thalweg.rule import Optimizer, Transform, count, hyper, state
 from thalweg.runtime.backends import eager, select
-from thalweg.schedule import Scheduler, Shape, cosine
+from thalweg.schedule import Scheduler, Shape, cosine, schedules
 
 
 class Promised(Optimizer):
@@ -83,6 +84,29 @@ def test_a_rule_in_a_file_is_raced(tmp_path, monkeypatch):
         store.close()
 
 
+class halve(Transform):  # noqa: N801 - it reads as a word in a list
+    """A share of the gradient."""
+
+    share: float = hyper(default=0.5, within="(0, ∞)", doc="ρ, share")
+
+    @staticmethod
+    def before(p, g, s, h):
+        return h.share * g
+
+
+@pytest.mark.parametrize("backend", ["eager", "foreach", pytest.param("cpu", marks=needs_compiler)])
+def test_a_transform_is_a_class(backend):
+    ends = []
+    for lr, listed in ((0.5, []), (1.0, [halve()])):
+        p = torch.nn.Parameter(torch.linspace(-2, 2, 12))
+        p.grad = p.detach().flip(0)
+        optimizer = thalweg.SGD([p], lr=lr, transforms=listed, backend=backend)
+        optimizer.step()
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends)
+    assert "ρ" in explain(optimizer).formula.unicode
+
+
 SOFTPLUS = ops.Op(
     "softplus", torch.nn.functional.softplus, lambda x: math.log1p(math.exp(x)), "log1p{f}(EXP({0}))",
     "log1p(tl.exp({0}))", r"\operatorname{{softplus}}({0})", flops=20,
@@ -124,7 +148,10 @@ class Halving(Shape):
         return 0.5 ** (step // self.every)
 
 
-def test_a_schedule_is_a_class():
+def test_a_schedule_is_a_class(monkeypatch):
+    assert "halving" not in schedules()  # a stranger's
+    monkeypatch.setattr(Halving, "__module__", "thalweg.schedule.halving")
+    assert schedules()["halving"] is Halving  # the project's: it is in the list where it is defined
     optimizer = thalweg.SGD([torch.nn.Parameter(torch.zeros(2))], lr=1.0)
     scheduler = Scheduler(optimizer, cosine(4).then(Halving(2)))
     rates = []
