@@ -256,7 +256,7 @@ def _try(known: Preflight, kept: Snapshot) -> None:
         if math.isfinite(rehearsal.end):
             rehearsal.silent = silent_on(known.subject, known.read, rehearsal.silent)
         known.losses_after = _losses(known)
-    if not ramp and rehearsal.steps and not rehearsal.end <= rehearsal.losses[0]:
+    if not ramp and rehearsal.steps and not rehearsal.nonfinite:
         kept.restore()
         known.warmed = rehearse(known.subject, batch, known.peaks, True)
 

@@ -6,8 +6,8 @@ They are chosen so that healthy runs stay well inside; what depends on the kind 
 
 #: a mean loss over classes above this many guesses plus one: outputs of twice the usual size still pass
 INITIAL_LOSS = 2.0
-#: a mean squared error above this many variances of the targets: a mean five deviations away, or outputs of that size
-INITIAL_ERROR = 30.0
+#: a mean squared error above this many variances of the targets: a mean ten deviations away, or outputs of that size
+INITIAL_ERROR = 100.0
 #: root mean square of inputs; pixels from 0 to 255 have about 100, normalized data 1
 INPUT_SIZE = 30.0
 #: share that dropout drops; the strongest in use are 0.5 to 0.7
@@ -26,8 +26,10 @@ CLIPPED = 20.0
 SWALLOWED = 0.1
 #: loss after the rehearsal over the loss before
 RISEN, FALLEN = 1.5, 0.98
-#: how far a whole run at this schedule would move the weights, Σ ‖Δw‖ / ‖w‖, for a model that begins untrained
-TRAVEL = 0.05
+#: its highest loss, in losses before it
+BURST = 20.0
+#: the share of the loss that a rehearsal with a warmup takes off at least, and how many times as much as without
+WARMED, BETTER = 0.5, 2.5
 #: as much of a guess's loss as an untrained model has at least
 UNTRAINED = 0.7
 #: a layer's update ratio against the median layer of the same optimizer, beyond which it is another's step

@@ -50,8 +50,13 @@ class LossCall:
         return self.target[self.target != self.ignored].flatten()
 
     def value(self) -> float:
-        """The mean loss, without weights and smoothing, so that it is comparable with what guessing gives."""
+        """The mean loss, without weights and smoothing, so that it is comparable with what guessing gives.
+
+        NaN where output and target would be broadcast against each other.
+        """
         output, target = self.output.float(), self.target
+        if self.name not in WITH_CLASSES and output.shape != target.shape:
+            return math.nan
         if self.name in WITH_CLASSES:
             return float(getattr(F, self.name)(output, target, ignore_index=self.ignored))
         return float(getattr(F, self.name)(output, target.to(output.dtype)))

@@ -23,6 +23,8 @@ def z_scores(inputs: list[Tensor], labels: list[Tensor], shifts: tuple[int, ...]
         labels: for each batch, (examples,), class numbers.
         shifts: label of the example that stands so many places further on.
     """
+    if not inputs:
+        return {}
     x = torch.cat([part.detach().flatten(1).double().cpu() for part in inputs])[:MOST]
     if len(x) < LEAST or x.shape[1] > MOST * 16:
         return {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from thalweg.diagnosis import measures
+from thalweg.diagnosis.families import ADAPTIVE, UNCORRECTED
 from thalweg.diagnosis.preflight.reading import Read, copied
 from thalweg.diagnosis.preflight.subject import Owner, Subject
 from thalweg.schedule.per_group import put
@@ -25,6 +26,9 @@ STEPS, RAMP = 24, 12
 SECONDS, LEAST = 20.0, 6
 #: the step at which ε is compared with √v: the averages hold something, and nothing is learnt yet
 EARLY = 2
+
+#: steps that count as the first ones
+FIRST = 5
 
 #: rates of the groups of each optimizer
 Rates = Sequence[Sequence[float]]
@@ -39,7 +43,8 @@ class Rehearsal:
         gradients: norm of all gradients together, at each step, before clipping.
         sizes: ‖g‖ at the first step.
         weights: ‖w‖ before it.
-        updates: ‖Δw‖ / ‖w‖ of a step at the peak rate, against the weights at the beginning; the median over steps.
+        updates: ‖Δw‖ / ‖w‖ of a step at the peak rate, against the weights at the beginning; the median over
+            all steps. early: over the first :data:`FIRST`, before the gradients have answered.
         silent: trainable parameters without a gradient, or with zeros only, at every step and on every batch.
         nonfinite: the first one whose gradient was not finite; empty if there was none.
         lively: share of the gradient's elements that were not zero, at the last step.
@@ -57,6 +62,7 @@ class Rehearsal:
     sizes: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     updates: dict[str, float] = field(default_factory=dict)
+    early: dict[str, float] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     nonfinite: str = ""
     lively: dict[str, float] = field(default_factory=dict)
@@ -117,7 +123,9 @@ class _Walk:
         for name, x in everything.items():
             if not torch.equal(x, first[name]):
                 (found.moved if name in self.subject.parameters else found.buffers).add(name)
-        found.updates = {name: statistics.median(seen) for name, seen in self.ratios.items() if seen}
+        seen = {name: ratios for name, ratios in self.ratios.items() if ratios}
+        found.updates = {name: statistics.median(ratios) for name, ratios in seen.items()}
+        found.early = {name: statistics.median(ratios[:FIRST]) for name, ratios in seen.items()}
         return found
 
     def _step(self, step: int) -> bool:
@@ -256,7 +264,8 @@ def _below_eps(subject: Subject, masks: dict[str, Tensor]) -> list[tuple[str, fl
         owner, mask = subject.owner(name), masks[name]
         eps = owner.group.get("eps") if owner else None
         v = second_moment(owner, p) if owner else None
-        if isinstance(eps, float) and v is not None and v.shape == p.shape and mask.any():
+        known = owner is not None and owner.family in (ADAPTIVE, UNCORRECTED)
+        if known and isinstance(eps, float) and v is not None and v.shape == p.shape and mask.any():
             found.append((name, float(((v < eps**2) & mask).sum() / mask.sum())))
     return found
 

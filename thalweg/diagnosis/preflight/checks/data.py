@@ -89,7 +89,7 @@ def paired(known: Preflight) -> Iterator[Finding | Fine]:
 def independent(known: Preflight) -> Iterator[Finding | Fine]:
     """Whether the loss depends on which batch it is, also after some steps: before them, the output may be zero."""
     batches = known.read.batches
-    if len(batches) < 2 or all(same(b, batches[0]) for b in batches[1:]):
+    if len(known.losses) < 2 or all(same(b, batches[0]) for b in batches[1:]):
         return
     alike = len(set(known.losses)) == 1
     if alike and (not known.losses_after or len(set(known.losses_after)) == 1):

@@ -71,7 +71,7 @@ def _wrong(curve: Curve, scheduler: Any, left: int | None, steps: int) -> Iterat
         return
     factors = curve.factors()
     inside, beyond = factors[:left], factors[left:]
-    top = inside.index(max(inside))
+    top = _top(inside)
     if max(inside) <= limits.ENDED:
         yield finding(
             "lr_zero", f"The learning rate stays below {max(inside):.2g} of its peak in all {left} steps.", lr="1e-3"
@@ -122,7 +122,7 @@ def _is_exponential(factors: list[float]) -> bool:
 
 def _end(inside: list[float]) -> int | None:
     """The step at which it has ended too early: it stays at its end, or turns smoothly and rises."""
-    top = inside.index(max(inside))
+    top = _top(inside)
     low = next((i for i in range(top, len(inside)) if inside[i] <= limits.ENDED), None)
     if low is None or low >= (1 - limits.REST) * len(inside):
         return None
@@ -130,6 +130,11 @@ def _end(inside: list[float]) -> int | None:
     stays = max(rest) <= 2 * limits.ENDED
     jumps = max(b - a for a, b in itertools.pairwise(rest)) > 0.5
     return low if stays or (max(rest) > 0.5 and not jumps) else None
+
+
+def _top(factors: list[float]) -> int:
+    """Where the peak is first reached; a later one may be higher by rounding."""
+    return next(i for i, factor in enumerate(factors) if factor >= max(factors) - 1e-6)
 
 
 def _argument(scheduler: Any) -> str:

@@ -10,6 +10,7 @@ from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.groups import blocks
+from thalweg.groups.places import RECURRENT
 
 
 def orthogonal(known: Preflight) -> Iterator[Finding | Fine]:
@@ -22,7 +23,7 @@ def orthogonal(known: Preflight) -> Iterator[Finding | Fine]:
     if not names:
         return
     wrong = [n for n in names if n in known.roles and known.roles[n].kind in ("embedding", "head")]
-    if wrong:
+    if wrong and any(role.kind == "hidden" for role in known.roles.values()):
         kinds = ", ".join(f"{n}: {known.roles[n].kind}" for n in wrong)
         owner = known.subject.owner(wrong[0])
         assert owner is not None
@@ -32,16 +33,18 @@ def orthogonal(known: Preflight) -> Iterator[Finding | Fine]:
             wrong,
             lr=f"{known.peaks[owner.number][owner.place]:g}",
         )
-    fused = {n: shapes for n, shapes in _cut(known).items() if n in names and len(shapes) > 1}
-    if fused and not any(_cuts(known, name) for name in fused):
-        name, shapes = next(iter(fused.items()))
-        yield finding(
-            "fused_matrix",
-            f"{name} of shape {tuple(known.subject.parameters[name].shape)} holds {len(shapes)} matrices, of shapes "
-            f"{', '.join(map(str, shapes[:4]))}, and is orthogonalized as one.",
-            list(fused),
-        )
     yield Fine("Muon", f"orthogonalizes {len(names)} of {len(known.subject.trainable)} parameters")
+    fused = {n: shapes for n, shapes in _cut(known).items() if n in names and _is_attention(known, n, shapes)}
+    if fused:
+        name, shapes = next(iter(fused.items()))
+        text = (
+            f"{name} of shape {tuple(known.subject.parameters[name].shape)} holds {len(shapes)} matrices, of shapes "
+            f"{', '.join(map(str, shapes[:4]))}, and is orthogonalized as one"
+        )
+        if _is_ours(known, name):
+            yield Fine("fused matrices", text, note=True)
+        else:
+            yield finding("fused_matrix", f"{text}.", list(fused))
 
 
 def _cut(known: Preflight) -> dict[str, list[tuple[int, int]]]:
@@ -54,10 +57,16 @@ def _cut(known: Preflight) -> dict[str, list[tuple[int, int]]]:
             return {}
 
 
-def _cuts(known: Preflight, name: str) -> bool:
-    """Whether the optimizer itself says that it cuts such weights."""
+def _is_attention(known: Preflight, name: str, shapes: list[tuple[int, int]]) -> bool:
+    """Whether it holds q, k and v; of the gates of a recurrent layer no race has shown that it matters."""
+    owner = known.subject.model.get_submodule(name.rpartition(".")[0])
+    return len(shapes) > 1 and not isinstance(owner, RECURRENT)
+
+
+def _is_ours(known: Preflight, name: str) -> bool:
+    """Whether the optimizer is one of ours, which cuts weights where it was told to."""
     owner = known.subject.owner(name)
-    return owner is not None and bool(owner.group.get("blocks"))
+    return owner is not None and type(owner.optimizer).__module__.startswith("thalweg.")
 
 
 CHECKS = (orthogonal,)

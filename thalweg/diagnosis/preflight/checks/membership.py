@@ -95,8 +95,11 @@ def frozen(known: Preflight) -> Iterator[Finding | Fine]:
     }
     still = {name: p for name, p in subject.parameters.items() if not p.requires_grad}
     held = [name for name, p in still.items() if p.ndim > 1 and name in owned and id(p) in subject.owners]
-    size = sum(p.numel() for p in subject.parameters.values())
-    if held and known.untrained and sum(p.numel() for p in still.values()) < size / 2:
+    if (
+        held
+        and known.untrained
+        and 2 * len(held) < sum(name in owned and p.ndim > 1 for name, p in subject.parameters.items())
+    ):
         yield finding(
             "frozen_by_mistake",
             f"{len(held)} matrices are frozen and stand in the optimizer's groups, while the loss before training, "

@@ -13,6 +13,8 @@ from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.diagnosis.preflight.subject import modules_of
 
+#: share of the norm of all gradients below which one is no more than rounding
+SLIGHT = 1e-5
 _NARROW = (torch.bfloat16, torch.float16)
 
 
@@ -26,7 +28,12 @@ def moving(known: Preflight) -> Iterator[Finding | Fine]:
     ]
     narrow = [n for n in expected if known.subject.trainable[n].dtype in _NARROW and not _keeps_bits(known, n)]
     yield from _swallowed(known, narrow)
-    still = [n for n in expected if n not in rehearsal.moved and n not in narrow and _peak(known, n) > 0]
+    slight = SLIGHT * rehearsal.gradients[0]  # of a bias before a batch norm the gradient is rounding alone
+    still = [
+        n
+        for n in expected
+        if n not in rehearsal.moved and n not in narrow and _peak(known, n) > 0 and rehearsal.sizes.get(n, 0.0) > slight
+    ]
     if still:
         yield finding(
             "does_not_move",

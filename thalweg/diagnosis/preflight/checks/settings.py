@@ -57,8 +57,8 @@ def betas(known: Preflight) -> Iterator[Finding | Fine]:
 
 def _memory(known: Preflight, group: dict[str, Any], told: set[str]) -> Iterator[Finding]:
     steps = known.subject.steps
-    pair = group.get("betas") or ()
-    named = {f"β{'₁₂₃'[i]}": float(beta) for i, beta in enumerate(pair[:3]) if beta is not None}
+    pair = group.get("betas") or ()  # three of them are averages of different lengths on purpose
+    named = {f"β{'₁₂'[i]}": float(beta) for i, beta in enumerate(pair) if len(pair) == 2 and beta is not None}
     if isinstance(group.get("momentum"), float):
         named["momentum"] = group["momentum"]
     for name, beta in named.items():

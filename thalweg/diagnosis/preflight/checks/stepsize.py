@@ -19,32 +19,60 @@ def size(known: Preflight) -> Iterator[Finding | Fine]:
     rehearsal = known.rehearsal
     if rehearsal is None or not rehearsal.steps:
         return
-    ratios = _ratios(known, rehearsal)
-    large = {name: r for name, (r, family) in ratios.items() if r > MARGIN * family.update[1]}
-    if large or _rises(rehearsal):
-        yield _too_large(known, rehearsal, ratios, large)
+    ratios, early = _ratios(known, rehearsal.updates), _ratios(known, rehearsal.early)
+    large = {name: r for name, (r, family) in early.items() if r > MARGIN * family.update[1]}
+    if _needs_warmup(known, rehearsal) and not large:
+        yield _no_warmup(known, rehearsal)
+    elif large or _rises(rehearsal):
+        yield _too_large(known, rehearsal, early, large)
     elif ratios:
         yield from _too_small(known, ratios)
     yield from _uneven(ratios)
 
 
 def _rises(rehearsal: Rehearsal) -> bool:
-    """Whether the loss of the batch that is trained on ends far above where it began."""
+    """Whether the loss of the batch that is trained on ends far above where it began, or was beyond all bounds."""
+    begin, size = rehearsal.losses[0], abs(rehearsal.losses[0])
+    return not (
+        rehearsal.end <= limits.RISEN * size + begin - size and max(rehearsal.losses) <= begin + limits.BURST * size
+    )
+
+
+def _needs_warmup(known: Preflight, rehearsal: Rehearsal) -> bool:
+    """Whether the same steps with a warmup lower the loss by much, and without it by little."""
+    warmed = known.warmed
+    if warmed is None or len(warmed.losses) < len(rehearsal.losses):
+        return False
+    return _fall(warmed) > limits.WARMED and _fall(warmed) > limits.BETTER * _fall(rehearsal)
+
+
+def _fall(rehearsal: Rehearsal) -> float:
+    """By how much of itself the loss falls; negative where it rises."""
     begin = rehearsal.losses[0]
-    return not rehearsal.end <= begin + (limits.RISEN - 1) * abs(begin)
+    return (begin - rehearsal.end) / max(abs(begin), 1e-12)
+
+
+def _no_warmup(known: Preflight, rehearsal: Rehearsal) -> Finding:
+    warmed = known.warmed
+    assert warmed is not None
+    return finding(
+        "no_warmup",
+        f"Without a warmup the loss of one batch goes from {rehearsal.losses[0]:.4g} to {rehearsal.end:.4g} in "
+        f"{rehearsal.steps} steps; with one over {RAMP} of them it ends at {warmed.end:.4g}.",
+        numbers={"without": rehearsal.end, "with": warmed.end},
+        warmup=max(RAMP, known.steps // 20),
+    )
 
 
 def _too_large(
     known: Preflight, rehearsal: Rehearsal, ratios: dict[str, tuple[float, Family]], large: dict[str, float]
 ) -> Finding:
-    way = f"the loss of one batch goes from {rehearsal.losses[0]:.4g} to {rehearsal.end:.4g} in {rehearsal.steps} steps"
-    if not large and known.warmed is not None and known.warmed.end < limits.FALLEN * known.warmed.losses[0]:
-        return finding(
-            "no_warmup",
-            f"Without a warmup {way}; with one over {RAMP} steps it ends at {known.warmed.end:.4g}.",
-            numbers={"without": rehearsal.end, "with": known.warmed.end},
-            warmup=max(RAMP, known.steps // 20),
-        )
+    top = max(rehearsal.losses)
+    by_way_of = f" by way of {top:.3g}" if top > limits.RISEN * max(rehearsal.losses[0], rehearsal.end) else ""
+    way = (
+        f"the loss of one batch goes from {rehearsal.losses[0]:.4g}{by_way_of} to {rehearsal.end:.4g} in "
+        f"{rehearsal.steps} steps"
+    )
     worst = max(ratios, key=lambda name: ratios[name][0], default="")
     ratio, family = ratios.get(worst, (math.nan, None))
     against = f"a step changes {worst} by {ratio:.2g} of its norm" if worst else "its steps are too large"
@@ -55,7 +83,7 @@ def _too_large(
         f"At the peak learning rate {against}{tuned}; {way}.",
         list(large),
         numbers={"ratio": ratio, "loss": rehearsal.end},
-        lr=f"{lr * family.update[1] / ratio / 3 if family and large else lr / 10:.1g}",
+        lr=f"{lr * family.update[1] / ratio / MARGIN if family and large else lr / 10:.1g}",
     )
 
 
@@ -67,16 +95,15 @@ def _too_small(known: Preflight, ratios: dict[str, tuple[float, Family]]) -> Ite
     text = f"a step at the peak rate changes hidden matrices by {middle:.2g} of their norm (the median)"
     way = middle * sum(factors)
     low = family.update[0]
-    far = known.subject.steps is not None and way < limits.TRAVEL
-    if known.untrained and (far or middle < low / MARGIN / 10):
-        run = f", and the whole run of {known.steps} steps by at most {way:.2g}" if known.subject.steps else ""
+    if known.untrained and way < family.too_little * family.travel:
+        run = f", and a run of {known.steps} steps by at most {way:.2g} in all"
         lr = _rate(known, next(iter(ratios)))
         yield finding(
             "lr_too_low",
             f"At the peak learning rate {text}{run}; tuned runs of {family.name} change them by at least {low:g} a "
-            "step.",
+            f"step and {family.travel:g} in all.",
             numbers={"ratio": middle, "way": way},
-            lr=f"{max(lr * low * 3 / max(middle, 1e-12), lr):.1g}" if middle else f"{family.usual[0]:g}",
+            lr=f"{lr * 3 * low / max(middle, 1e-12):.1g}",
         )
     else:
         yield Fine("size of the steps", f"{text}; tuned runs of {family.name}: {low:g} to {family.update[1]:g}")
@@ -117,10 +144,12 @@ def overfits(known: Preflight) -> Iterator[Finding | Fine]:
         )
 
 
-def _ratios(known: Preflight, rehearsal: Rehearsal) -> dict[str, tuple[float, Family]]:
+def _ratios(known: Preflight, updates: dict[str, float]) -> dict[str, tuple[float, Family]]:
     """Of hidden matrices whose optimizer is of a known kind: update ratio and kind."""
-    found = {}
-    for name, ratio in rehearsal.updates.items():
+    found: dict[str, tuple[float, Family]] = {}
+    rehearsal = known.rehearsal
+    assert rehearsal is not None
+    for name, ratio in updates.items():
         owner, p = known.subject.owner(name), known.subject.trainable[name]
         role = known.roles.get(name)
         hidden = p.ndim > 1 and (role is None or role.kind == "hidden")
