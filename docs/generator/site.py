@@ -50,6 +50,7 @@ def navigation(say: Language = ENGLISH) -> Nav:
         {
             say("The race"): [
                 {say("How to read a verdict"): "race.md"},
+                {say("On several machines"): "guides/cluster.md"},
                 {say("Results"): "results.md"},
             ]
         },

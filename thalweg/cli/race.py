@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,11 +18,14 @@ from thalweg.cli.typed import typed
 from thalweg.lab import entries as entering
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
+from thalweg.lab.cluster.address import Cluster, Resources
+from thalweg.lab.cluster.on_ray import RayCluster
 from thalweg.lab.contestants import CONTESTANTS
 from thalweg.lab.forecast import Forecast, forecast
 from thalweg.lab.protocol import BUDGETS
 from thalweg.lab.report import as_csv, as_json, write_overview, write_report
 from thalweg.lab.result import RaceResult
+from thalweg.lab.setting import setting
 from thalweg.lab.store import Store, is_there
 
 
@@ -50,6 +54,13 @@ from thalweg.lab.store import Store, is_there
 @click.option(
     "--csv", "csv_path", type=click.Path(path_type=Path), help="Write the runs as CSV to this file; - is stdout."
 )
+@click.option(
+    "--cluster",
+    help="Where runs are made instead: auto, ray://HOST:PORT or HOST:PORT is a Ray cluster; local:3 starts one of 3 "
+    "nodes here.",
+)
+@click.option("--cpus", type=float, default=1.0, show_default=True, help="Cores of each run on a cluster.")
+@click.option("--gpus", type=float, default=0.0, show_default=True, help="GPUs of each run there; 0.25 is a share.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and the time it will take, and stop.")
 @stoppable
 def race(
@@ -65,6 +76,9 @@ def race(
     out: Path,
     json_path: Path | None,
     csv_path: Path | None,
+    cluster: str | None,
+    cpus: float,
+    gpus: float,
     dry_run: bool,
 ) -> None:
     """Race optimizers on each TASK (a name from `thalweg tasks`, or your own file.py) and say which one to use.
@@ -79,30 +93,19 @@ def race(
     entries = entering.split(optimizers) if optimizers else None
     for path in (json_path, csv_path):
         files.writable_file(path, made=out)
-    plans = [
-        planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
-                      margin=margin, jobs=jobs)
-        for one in task
-    ]  # fmt: skip
-    names = [plan.task.name for plan in plans]
-    for name in names:
-        if names.count(name) > 1:
-            raise ThalwegError(f"TASK: {names.count(name)} tasks are called {name!r}; each needs a name of its own")
-    results = []
-    for plan in plans:
-        folder = out / plan.task.name if len(task) > 1 else out
-        if not dry_run:
-            files.writable_folder(folder)
-        ahead = _ahead(plan, store, dry_run)
-        screen.show_plan(console, plan, ahead)
-        if dry_run:
-            continue
-        result = _run(console, plan, store, ahead)
-        result["protocol"]["command"] = typed()
-        report = write_report(result, folder)
-        results.append(result)
-        screen.show_result(console, result)
-        console.print(f"report: {report}", soft_wrap=True)
+    with _made_at(cluster, Resources(cpus, gpus)) as at:
+        slots, on = (at.slots, at.on) if at else (None, setting)
+        plans = [
+            planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
+                          margin=margin, jobs=slots if jobs is None else jobs, on=on)
+            for one in task
+        ]  # fmt: skip
+        for note in at.notes if at else ():
+            console.print(note, highlight=False, markup=False)
+        _refuse_one_name([plan.task.name for plan in plans])
+        folders = [out / plan.task.name if len(task) > 1 else out for plan in plans]
+        each = zip(plans, folders, strict=True)
+        results = [found for plan, folder in each if (found := _raced(console, plan, folder, store, dry_run, at))]
     if len(results) > 1:
         screen.show_overview(console, results)
         pages = [f"{quote(result['task']['name'])}/report.html" for result in results]
@@ -113,6 +116,30 @@ def race(
         _write(csv_path, as_csv(results))
 
 
+def _refuse_one_name(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ThalwegError(f"TASK: {names.count(name)} tasks are called {name!r}; each needs a name of its own")
+
+
+def _raced(
+    console: Console, plan: planning.RacePlan, folder: Path, store: str, dry_run: bool, at: Cluster | None
+) -> RaceResult | None:
+    """One task's result, shown and reported; None where only the plan was asked for."""
+    if not dry_run:
+        files.writable_folder(folder)
+    ahead = _ahead(plan, store, dry_run)
+    screen.show_plan(console, plan, ahead)
+    if dry_run:
+        return None
+    result = _run(console, plan, store, ahead, at)
+    result["protocol"]["command"] = typed()
+    report = write_report(result, folder)
+    screen.show_result(console, result)
+    console.print(f"report: {report}", soft_wrap=True)
+    return result
+
+
 def _ahead(plan: planning.RacePlan, url: str, dry_run: bool) -> Forecast:
     """What the race will take; a store that is not there yet is not made to look into it."""
     if dry_run and not is_there(url):
@@ -121,11 +148,22 @@ def _ahead(plan: planning.RacePlan, url: str, dry_run: bool) -> Forecast:
         return forecast(plan, store)
 
 
-def _run(console: Console, plan: planning.RacePlan, url: str, ahead: Forecast) -> RaceResult:
+@contextmanager
+def _made_at(cluster: str | None, resources: Resources) -> Iterator[Cluster | None]:
+    """The cluster on which runs are made; None for worker processes of this machine."""
+    if cluster is None:
+        yield None
+        return
+    at: Cluster = RayCluster(cluster, resources)
+    with closing(at):
+        yield at
+
+
+def _run(console: Console, plan: planning.RacePlan, url: str, ahead: Forecast, at: Cluster | None) -> RaceResult:
     store = Store(url)
     try:
         with progress.Live(console, plan, ahead) as live:
-            return racing.race(plan, store, live)
+            return racing.race(plan, store, live, at)
     except KeyboardInterrupt as stop:
         kept = f"finished runs are kept in {store.url}. The same command goes on there: {typed()}"
         lost = f"{store.url} is in memory alone, so its runs are gone; --store runs/thalweg.db would keep them"

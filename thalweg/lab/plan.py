@@ -6,12 +6,9 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import torch
 
 from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.lab import neighbours
@@ -24,6 +21,7 @@ from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
 from thalweg.lab.tasks import Probe, Task, check, get_task, imports
 from thalweg.lab.tasks.training import model_of
+from thalweg.lab.threads import one_thread
 from thalweg.lab.timing import quiet_pass, total
 
 #: blocks of steps by which a contestant's speed is known before the race
@@ -38,6 +36,7 @@ class RacePlan:
         reference: what :func:`thalweg.lab.tasks.get_task` takes.
         code: hash of the user's files behind the task; empty for a built-in one.
         step_seconds: of one step of each contestant, from a probe of ten steps.
+        on: versions and hardware of the workers; part of each run's key.
     """
 
     reference: str
@@ -53,6 +52,7 @@ class RacePlan:
     jobs: int
     step_seconds: dict[str, float]
     evaluate_seconds: float
+    on: Mapping[str, str] = field(default_factory=setting)
 
     @property
     def horizons(self) -> list[int]:
@@ -72,7 +72,7 @@ class RacePlan:
     @property
     def identity(self) -> str:
         """Hash of the whole question: what the same command asks again."""
-        content = [self.probe.fingerprint, self.about(), setting()]
+        content = [self.probe.fingerprint, self.about(), dict(self.on)]
         return hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
@@ -105,6 +105,7 @@ class RacePlan:
             evaluations=evaluations,
             code=self.code,
             files=self.probe.files,
+            on=self.on,
         )
 
     def finals(self, contestant: Contestant, finalists: Iterable[Setting]) -> dict[tuple[Setting, int], Spec]:
@@ -139,6 +140,7 @@ def plan(
     steps: int | None = None,
     margin: float | None = None,
     jobs: int | None = None,
+    on: Callable[[str], Mapping[str, str]] = setting,
 ) -> RacePlan:
     """Check everything and probe the speed; run nothing else.
 
@@ -151,6 +153,7 @@ def plan(
         steps: the horizon; the task's (``quick``: half of it) if None; at least 20.
         margin: of what matters, in units of the loss; what 5 % more steps buys the baseline if None.
         jobs: worker processes; one a core if None.
+        on: versions and hardware of the workers, as a function of the task's device; those of this machine.
 
     Raises:
         ThalwegError, ValueError: for whatever is wrong with the task or an argument, before anything runs.
@@ -169,7 +172,7 @@ def plan(
     if margin is not None and not 0 <= margin < float("inf"):
         raise bad_argument("margin", margin, "a number in [0, ∞), in units of the loss")
     the_task = get_task(task)
-    with _one_thread():
+    with one_thread():
         draft = RacePlan(
             reference=task,
             code=imports.code(task) if the_task.home else "",
@@ -184,6 +187,7 @@ def plan(
             jobs=jobs or default_jobs(),
             step_seconds={},
             evaluate_seconds=0.0,
+            on=on(the_task.device),
         )
         return _timed(draft)
 
@@ -200,21 +204,10 @@ def _timed(draft: RacePlan) -> RacePlan:
     """The plan with the seconds of a step and of an evaluation, as they are while the other workers are at work."""
     specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
     model = model_of(draft.task, 0)
-    with neighbours.busy(draft.jobs - 1):
+    with neighbours.busy(min(draft.jobs, default_jobs()) - 1):
         blocks = quiet_pass(specs, blocks=PROBED).blocks
         start = time.perf_counter()
         draft.task.evaluate(model)
         seconds = time.perf_counter() - start
     step_seconds = {label: statistics.fmean(map(total, mine)) / 1e3 for label, mine in blocks.items()}
     return replace(draft, step_seconds=step_seconds, evaluate_seconds=seconds)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As the workers run: the last bits of a loss depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
-from thalweg.lab import reuse, stats
+from thalweg.lab import reuse, stats, workers
+from thalweg.lab.cluster import away
+from thalweg.lab.cluster.away import Abroad, RunExecutor
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
 from thalweg.lab.looks import Ledger
@@ -21,7 +23,6 @@ from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
 from thalweg.lab.timing import QuietPass
 from thalweg.lab.work import Made, work
-from thalweg.lab.workers import Workers
 
 Name = TypeVar("Name")
 
@@ -45,37 +46,53 @@ class RaceWatcher:
         """A run is finished and stored, or was found in the store."""
 
 
-def race(plan: RacePlan, store: Store, watcher: RaceWatcher | None = None) -> RaceResult:
+def race(
+    plan: RacePlan, store: Store, watcher: RaceWatcher | None = None, executor: RunExecutor | None = None
+) -> RaceResult:
     """Run a plan to its verdict. Finished runs are in the store at once; the same plan goes on where it stopped.
+
+    Args:
+        plan: what to run; its ``jobs`` says how many runs are asked for at the same time.
+        store: where finished runs are kept.
+        watcher: is told how it goes.
+        executor: makes the runs, in the shape of ``concurrent.futures.Executor`` (a pool of processes or threads,
+            Ray's, Dask's, MPI's). It is the caller's, and is not shut down. None: worker processes of this machine.
 
     Raises:
         ThalwegError: if the store cannot be written, a task fails, or workers keep dying.
         KeyboardInterrupt: on Ctrl-C, after a clean stop.
     """
-    return _Race(plan, store, watcher or RaceWatcher()).result()
+    return _Race(plan, store, watcher or RaceWatcher(), executor).result()
 
 
 class _Race:
-    def __init__(self, plan: RacePlan, store: Store, watcher: RaceWatcher) -> None:
+    def __init__(self, plan: RacePlan, store: Store, watcher: RaceWatcher, executor: RunExecutor | None) -> None:
         self.plan, self.store, self.watcher = plan, store, watcher
         self.underway: dict[str, asyncio.Future[Run]] = {}
         self.sharing = Sharing(store, plan.jobs)
         self.tally = Tally()
-        self.workers = Workers(plan.jobs, lambda message: self.watcher.on_progress(*message))
-        self.newest = Workers(1)  # for what comes last
+        self.executor, self.abroad = executor, Abroad()
+        if executor is None:
+            self.workers = workers.here(plan.jobs, lambda message: self.watcher.on_progress(*message))
+            self.newest = workers.here(1)  # for what comes last
+        else:
+            self.workers = away.workers(executor, plan, self.abroad)
+            self.newest = away.workers(executor, plan, self.abroad, alone=True)
         self.repeats = Repeats(plan, store, self.tally, self.workers.make, self.newest.make)
         self.before_shorter = self.unfinished = len(plan.contestants)  # contestants before their shorter runs; all runs
 
     def result(self) -> RaceResult:
         self.store.begin(self.plan.identity, {**self.plan.about(), "content": self.plan.probe.content})
         try:
+            if self.executor is not None:
+                away.check(self.executor, self.plan)
             self.watcher.on_phase("search and verdict runs")
             campaigns = asyncio.run(self._all())
             self.watcher.on_phase("quiet pass: seconds a step")
             timing = asyncio.run(self._quiet(campaigns))
         finally:
-            for workers in (self.workers, self.newest):
-                workers.close()
+            for hired in (self.workers, self.newest):
+                hired.close()
         self.watcher.on_phase("verdict")
         return self._verdict(campaigns, timing)
 
@@ -85,7 +102,7 @@ class _Race:
         proof = {"reused": self.tally.told(self.store), "repeats": self.repeats.told}
         while True:
             ledger = Ledger(content, self.store.looks(content))
-            result = summarise(self.plan, campaigns, timing, ledger, proof)
+            result = summarise(self.plan, campaigns, timing, ledger, proof, self.abroad.told)
             if self.store.take(ledger.taken(result["comparisons"], self.plan.steps)):
                 break  # else another race was first: this look is one later, and pays more
         self.store.end(self.plan.identity, result["headline"])

@@ -54,6 +54,7 @@ class Spec:
     evaluations: int
     code: str = ""  # hash of the files behind the user's task; empty for a built-in one
     files: tuple[opened.File, ...] = field(default=(), repr=False)  # that it opens; their content is in the fingerprint
+    on: Mapping[str, str] = field(default_factory=setting, repr=False)  # versions and hardware of the workers
 
     @property
     def point(self) -> Point:
@@ -70,7 +71,7 @@ class Spec:
             "files": (),
             "contestant": c.identity,
             "warmup": warmup_steps(self.steps),
-            "on": setting(),
+            "on": dict(self.on),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 

@@ -25,8 +25,12 @@ SOURCES = ("*.py", "*.c", "*.h")
 
 
 @functools.cache
-def setting() -> dict[str, str]:
-    """Our own code, the versions beneath it, the compiler of its kernels and the kind of processor."""
+def setting(device: str = "cpu") -> dict[str, str]:
+    """Our own code, the versions beneath it, the compiler of its kernels and the kind of processor.
+
+    Args:
+        device: of the task; of a GPU, its name and what torch was built for are part of it.
+    """
     return {
         "code": _code(),
         "torch": f"{torch.__version__} {torch.version.git_version or ''}".strip(),
@@ -34,7 +38,17 @@ def setting() -> dict[str, str]:
         "compiler": compiler.identity(),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": "1",
+        **_accelerator(torch.device(device)),
     }
+
+
+def _accelerator(device: torch.device) -> dict[str, str]:
+    """The GPU, where one is computed on."""
+    if device.type != "cuda":
+        return {}
+    if not torch.cuda.is_available():
+        return {"accelerator": "none"}
+    return {"accelerator": f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda or torch.version.hip}"}
 
 
 def _code() -> str:

@@ -21,7 +21,6 @@ from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, verdict
 from thalweg.lab.result import ContestantResult, RaceResult, Run
 from thalweg.lab.run import set_up
 from thalweg.lab.search import Found, Setting
-from thalweg.lab.setting import setting
 from thalweg.lab.tasks import training
 from thalweg.lab.terms import terms
 from thalweg.lab.timing import QuietPass, step_time, total
@@ -57,12 +56,18 @@ class Campaign:
 
 
 def summarise(
-    plan: RacePlan, campaigns: Sequence[Campaign], timing: QuietPass, ledger: Ledger, proof: Mapping[str, Any]
+    plan: RacePlan,
+    campaigns: Sequence[Campaign],
+    timing: QuietPass,
+    ledger: Ledger,
+    proof: Mapping[str, Any],
+    abroad: Mapping[str, str],
 ) -> RaceResult:
     """The whole result; the baseline's campaign comes first, and the ledger is told what is compared.
 
     Args:
         proof: that the runs are of one thing: what was ``reused``, and what the ``repeats`` gave.
+        abroad: which nodes made the runs, for the record.
     """
     diverged.count(run for c in campaigns for run in c.runs)
     baseline, *challengers = campaigns
@@ -87,7 +92,7 @@ def summarise(
         runs=[run for c in campaigns for run in c.runs],
         comparisons=comparisons,
         flags=[],
-        environment=environment(),
+        environment={**environment(plan), **abroad},
         warnings=[],
         headline="",
         sentences=[],
@@ -112,11 +117,11 @@ def finite(result: RaceResult) -> RaceResult:
     return clean(result)  # type: ignore[return-value]
 
 
-def environment() -> dict[str, str]:
+def environment(plan: RacePlan) -> dict[str, str]:
     """The machine and the versions, for the record."""
     return {
         "thalweg": thalweg.__version__,
-        **setting(),
+        **plan.on,
         "system": platform.platform(),
         "cores": str(os.cpu_count()),
         "load": f"{os.getloadavg()[0]:.1f} when the race ended" if hasattr(os, "getloadavg") else "not known",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from concurrent.futures import BrokenExecutor, Future
+from typing import Any, Protocol, TypeVar
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.pool import Pool, Progress
@@ -19,24 +19,31 @@ Answer = TypeVar("Answer")
 RESTARTS = 2
 
 
+class Hands(Protocol):
+    """What does the work: a :class:`~thalweg.lab.pool.Pool`, or somebody's executor (:mod:`thalweg.lab.cluster`)."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Have a worker call ``function(*arguments)``; ``BrokenExecutor`` says that it was lost on the way."""
+
+    def close(self) -> None:
+        """Stop what runs, drop what waits."""
+
+
 class Workers:
-    """A pool that outlives its processes.
+    """What outlives the processes that do its work.
 
     Args:
-        jobs: number of workers.
-        on_progress: called in a thread of its own with what they tell.
+        hire: begins with new ones.
+        attempts: how often one call is made whose workers are lost.
     """
 
-    def __init__(self, jobs: int, on_progress: Callable[[Progress], None] = lambda message: None) -> None:
-        self._jobs, self._on_progress = jobs, on_progress
-        self._pool = self._started()
-
-    def _started(self) -> Pool:
-        return Pool(self._jobs, self._on_progress)
+    def __init__(self, hire: Callable[[], Hands], attempts: int) -> None:
+        self._hire, self._attempts = hire, attempts
+        self._hands = hire()
 
     def start(self) -> None:
         """Begin now with what takes a new worker seconds, instead of at the first question."""
-        self._pool.submit(ready)
+        self._hands.submit(ready)
 
     async def make(self, function: Callable[..., Made], spec: Spec, *arguments: Any) -> Made:
         """A worker's answer to ``function(spec, *arguments)``.
@@ -52,19 +59,31 @@ class Workers:
         return await self._answer("steps were timed", quiet_pass, specs, blocks)
 
     async def _answer(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
-        for _ in range(RESTARTS + 1):
-            pool = self._pool
+        why = ""
+        for _ in range(self._attempts):
+            hands = self._hands
             try:
-                return await asyncio.wrap_future(pool.submit(function, *arguments))
-            except BrokenProcessPool:
-                if pool is self._pool:
-                    pool.close()
-                    self._pool = self._started()
+                return await asyncio.wrap_future(hands.submit(function, *arguments))
+            except BrokenExecutor as error:
+                why = str(error)
+                if hands is self._hands:
+                    hands.close()
+                    self._hands = self._hire()
         raise ThalwegError(
-            f"a worker process died {RESTARTS + 1} times while {what} (out of memory?). Finished runs are stored; try "
-            "fewer workers: --jobs 1"
+            f"a worker process died {self._attempts} times while {what} (out of memory?). Finished runs are stored; "
+            f"try fewer workers: --jobs 1 (the last one: {why.rstrip('.')})"
         )
 
     def close(self) -> None:
         """Stop what runs at its next step, and end them; a second time does nothing."""
-        self._pool.close()
+        self._hands.close()
+
+
+def here(jobs: int, on_progress: Callable[[Progress], None] = lambda message: None) -> Workers:
+    """Processes of this machine.
+
+    Args:
+        jobs: number of workers.
+        on_progress: called in a thread of its own with what they tell.
+    """
+    return Workers(lambda: Pool(jobs, on_progress), RESTARTS + 1)

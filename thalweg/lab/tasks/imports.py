@@ -95,15 +95,21 @@ def behind(file: str, name: str = "") -> dict[str, bytes]:
 
     They are looked for, not imported: what a function imports may not be meant to run yet.
     """
+    return {path: text for path, (_, text) in modules_behind(file, name).items()}
+
+
+def modules_behind(file: str, name: str = "") -> dict[str, tuple[str, bytes]]:
+    """The same, each with the name by which it is imported; that of ``file`` is as given."""
     folder = str(Path(file).parent)
-    found: dict[str, bytes] = {}
+    found: dict[str, tuple[str, bytes]] = {}
     todo = [(name, file)]
     while todo:
         name, file = todo.pop()
         if file not in found:
-            found[file] = _text(file)
+            text = _text(file)
+            found[file] = name, text
             package = name if Path(file).stem == "__init__" else name.rpartition(".")[0]
-            for other in _imported(found[file], package):
+            for other in _imported(text, package):
                 place, _ = _find(other, folder)
                 if place and own(other, place):
                     todo.append((other, place))

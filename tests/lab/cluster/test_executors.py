@@ -1,0 +1,129 @@
+"""A race whose runs somebody else's executor makes: the same result as that of its own workers."""
+
+import json
+import os
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+
+from tests.lab.tasks.small import write_small
+from tests.lab.test_race import Inline, _untimed
+from thalweg._base.errors import ThalwegError
+from thalweg.lab import workers
+from thalweg.lab.cluster import alone, away
+from thalweg.lab.cluster.away import Abroad
+from thalweg.lab.plan import plan
+from thalweg.lab.race import race
+from thalweg.lab.search import Setting
+from thalweg.lab.store import Store
+from thalweg.lab.work import work
+
+#: no search, few runs
+RECIPES = ("adamw(lr=1e-2)", "momentum(lr=0.1)")
+
+
+class AtOnce(Inline):
+    """An executor that calls at once, in the thread that asks."""
+
+    def __init__(self):
+        super().__init__(1, None)
+        self.asked = 0
+
+    def submit(self, function, /, *arguments):
+        self.asked += 1
+        return super().submit(function, *arguments)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(str(tmp_path / "runs.db"))
+    yield store
+    store.close()
+
+
+def planned(path, optimizers=RECIPES, **more):
+    return plan(path, optimizers=optimizers, **{"baseline": optimizers[0], "seeds": 2, "steps": 20, "jobs": 2, **more})
+
+
+def plain(result):
+    return {k: v for k, v in _untimed(json.loads(json.dumps(result))).items() if k != "environment"}
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """New processes are not needed where nothing depends on them."""
+    monkeypatch.setattr(alone, "once", lambda function, *arguments: function(*arguments))
+
+
+def test_an_executor_gives_the_result_of_the_races_own_workers(tmp_path, store, monkeypatch, here):
+    made = planned(write_small(tmp_path))
+    other = Store(str(tmp_path / "other.db"))
+    monkeypatch.setattr(workers, "Pool", Inline)
+    executor = AtOnce()
+    assert plain(race(made, store, executor=executor)) == plain(race(made, other))
+    assert executor.asked > 15
+    other.close()
+
+
+def _told(path):
+    """Who makes a run, and the loss at its end."""
+    made = planned(path)
+    spec = made.spec(made.contestants[0], Setting(3e-3), seed=5, steps=20)
+    return made, [spec, "tune"], work(spec, "tune").run["final_loss"]
+
+
+def _worked(*arguments):
+    return os.getpid(), threading.current_thread() is threading.main_thread(), work(*arguments).run["final_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_threads_and_forked_processes_make_their_runs_in_processes_of_their_own(tmp_path, kind):
+    made, arguments, loss = _told(write_small(tmp_path))
+    with kind(1) as executor:
+        asked = away.Away(executor, made, Abroad())
+        given = executor.submit(os.getpid).result()
+        found = [asked.submit(_worked, *arguments).result() for _ in range(2)]
+        alone_ = away.Away(executor, made, Abroad(), alone=True).submit(_worked, *arguments).result()
+    processes = [process for process, *_ in found]
+    assert len({*processes, given, os.getpid()} - {os.getpid()}) == (1 if kind is ThreadPoolExecutor else 2)
+    assert alone_[0] not in processes
+    assert {tuple(rest) for _, *rest in (*found, alone_)} == {(True, loss)}
+
+
+def test_what_an_executor_loses_is_asked_for_again_and_counted(tmp_path, store, monkeypatch, here):
+    executor, lost = AtOnce(), []
+
+    def losing(function, /, *arguments):
+        future = AtOnce.submit(executor, function, *arguments)
+        if executor.asked % 7 == 0:
+            lost.append(future)
+            future = Future()
+            future.set_exception(OSError("the node is gone"))
+        return future
+
+    monkeypatch.setattr(executor, "submit", losing)
+    result = race(planned(write_small(tmp_path)), store, executor=executor)
+    assert result["environment"]["lost"] == f"{len(lost)} calls, which were made again"
+    assert len(lost) > 1
+
+
+def test_an_executor_that_loses_all_ends_the_race_with_one_error(tmp_path, store, monkeypatch, here):
+    executor = AtOnce()
+    gone = Future()
+    gone.set_exception(OSError("the node is gone"))
+    monkeypatch.setattr(away, "check", lambda *_: None)
+    monkeypatch.setattr(executor, "submit", lambda *_: gone)
+    with pytest.raises(ThalwegError, match=r"died 6 times .*the last one: OSError: the node is gone"):
+        race(planned(write_small(tmp_path)), store, executor=executor)
+
+
+def test_an_executor_that_was_shut_down_or_is_none_is_one_error(tmp_path, store):
+    made = planned(write_small(tmp_path))
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(ThalwegError, match=r"takes no more runs: cannot schedule"):
+        race(made, store, executor=executor)
+    with pytest.raises(ValueError, match=r"^executor='eight': expected an object with submit"):
+        race(made, store, executor="eight")

@@ -1,0 +1,143 @@
+"""Workers of somebody else's executor: what they are handed goes with all that it needs, and is asked for again."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future
+from typing import Any, Protocol
+
+from thalweg._base.errors import ThalwegError, bad_argument
+from thalweg.lab.cluster import errand
+from thalweg.lab.cluster.errand import Answer, Header, answer
+from thalweg.lab.cluster.luggage import packed
+from thalweg.lab.plan import RacePlan
+from thalweg.lab.workers import Workers
+
+#: how often a run is asked for whose workers were lost; elsewhere nodes go for other reasons than the run
+ATTEMPTS = 6
+
+
+class RunExecutor(Protocol):
+    """What a race asks of an executor: that of :class:`concurrent.futures.Executor`.
+
+    A process of its own for each call is not asked for: a worker that has none starts one.
+    """
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Call ``function(*arguments)`` in a worker; both pickle."""
+
+
+class Abroad:
+    """What the workers of one race elsewhere have done.
+
+    Attributes:
+        runs: how many calls each node has answered.
+        lost: how many calls were lost with their workers, and made again.
+    """
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        self.lost = 0
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the report says of it; nothing where the race had workers of its own."""
+        if not self.runs:
+            return {}
+        nodes = ", ".join(f"{host} ({count} calls)" for host, count in sorted(self.runs.items()))
+        return {"nodes": nodes, "lost": f"{self.lost} calls, which were made again"}
+
+
+class Away:
+    """What :class:`~thalweg.lab.workers.Workers` ask, by way of an executor that belongs to the caller.
+
+    Args:
+        executor: whose workers have this version of Thalweg, and the packages that the task needs.
+        plan: of the race.
+        abroad: is told who answered.
+        alone: whether each call is made in a new process.
+
+    Raises:
+        ValueError: if it is no executor.
+    """
+
+    def __init__(self, executor: RunExecutor, plan: RacePlan, abroad: Abroad, *, alone: bool = False) -> None:
+        if not callable(getattr(executor, "submit", None)):
+            raise bad_argument("executor", executor, "an object with submit(function, *arguments) → Future")
+        self._executor, self._abroad, self._alone = executor, abroad, alone
+        self._header, self._luggage = Header.of(plan), packed(plan)
+        self._waiting: set[Future[Any]] = set()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Have a worker call ``function(*arguments)``."""
+        told: Future[Any] = Future()
+        [asked] = self._handed(lambda *call: [self._executor.submit(*call)], function, arguments)
+        self._waiting.add(asked)
+        asked.add_done_callback(lambda done: self._pass_on(done, told))
+        return told
+
+    def check(self) -> None:
+        """Before the first run: each node, as far as the executor tells of them, has what the race needs.
+
+        Raises:
+            ThalwegError: for the first one that has not.
+        """
+        everywhere = getattr(self._executor, "everywhere", lambda *call: [self._executor.submit(*call)])
+        for asked in self._handed(everywhere, errand.check, ()):
+            try:
+                found: Answer = asked.result()
+            except Exception as error:
+                raise ThalwegError(f"the workers do not answer: {_lost(error)}") from error
+            found.value()
+
+    def close(self) -> None:
+        """Drop what waits; the executor itself is the caller's."""
+        for asked in list(self._waiting):
+            asked.cancel()
+
+    def _handed(self, submit: Callable[..., list[Future[Any]]], function: Any, arguments: Any) -> list[Future[Any]]:
+        try:
+            return submit(answer, self._header, self._luggage, pickle.dumps((function, arguments)), self._alone)
+        except BrokenExecutor:
+            raise
+        except RuntimeError as error:  # it was shut down
+            raise ThalwegError(f"the executor takes no more runs: {error}. Finished runs are stored") from error
+
+    def _pass_on(self, done: Future[Answer], told: Future[Any]) -> None:
+        self._waiting.discard(done)
+        if done.cancelled() or not told.set_running_or_notify_cancel():
+            told.cancel()
+        elif (error := done.exception()) is not None:
+            self._abroad.lost += 1
+            told.set_exception(_lost(error))
+        else:
+            self._abroad.runs[done.result().host] += 1
+            _answered(done.result(), told)
+
+
+def _answered(found: Answer, told: Future[Any]) -> None:
+    try:
+        value = found.value()
+    except Exception as error:
+        told.set_exception(error)
+    else:
+        told.set_result(value)
+
+
+def _lost(error: BaseException) -> BaseException:
+    """What an executor raises, and not the run, is that a worker was lost; but for one that can never answer."""
+    if isinstance(error, ModuleNotFoundError):
+        return ThalwegError(f"the workers have no package {error.name!r}: install there what is installed here")
+    return BrokenExecutor(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def workers(executor: RunExecutor, plan: RacePlan, abroad: Abroad, *, alone: bool = False) -> Workers:
+    """Those of an executor; see :class:`Away`."""
+    return Workers(lambda: Away(executor, plan, abroad, alone=alone), ATTEMPTS)
+
+
+def check(executor: RunExecutor, plan: RacePlan) -> None:
+    """See :meth:`Away.check`."""
+    Away(executor, plan, Abroad()).check()
