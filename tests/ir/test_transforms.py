@@ -161,6 +161,69 @@ def test_trust_ratio_is_lambs(backend):
     by_hand(backend, after, trust_ratio=True)
 
 
+def by_hand_of_matrices(backend, step, listed, **flags):
+    """As ``by_hand``, where ``step`` makes the whole step of a matrix from its direction."""
+    by_hand(
+        backend,
+        lambda p, g, u: step(p, u) if p.ndim > 1 and p.numel() else p * 0.999 - 0.01 * u,
+        transforms=listed,
+        **flags,
+    )
+
+
+@BACKENDS
+@pytest.mark.parametrize("shares", [(0.5, 1.0), (0.0, 0.3)])
+def test_radial_brake(backend, shares):
+    """The rescaling of its author's page, around AdamW, whose decay comes first."""
+
+    def step(p, u):
+        p = p * 0.999
+        new = p - 0.01 * u
+        share = shares[0] if new.norm() > p.norm() else shares[1]
+        return new * (p.norm() + share * (new.norm() - p.norm())) / new.norm()
+
+    by_hand_of_matrices(backend, step, [transforms.radial_brake(shares[0], radial_brake_inward=shares[1])])
+
+
+@BACKENDS
+def test_a_full_brake_keeps_the_norm(backend):
+    (p,) = parameters([(6, 4)])
+    optimizer = thalweg.SGD(
+        [p], lr=0.3, transforms=[transforms.radial_brake(0.0, radial_brake_inward=0.0)], backend=backend
+    )
+    before = p.detach().norm().item()
+    for step in range(3):
+        (p.grad,) = gradients([p], step)
+        optimizer.step()
+    assert p.detach().norm().item() == pytest.approx(before, rel=1e-12)
+
+
+@BACKENDS
+@pytest.mark.parametrize("rows", [False, True])
+def test_update_floor(backend, rows):
+    """What is below the floor is raised to it; what is above is left."""
+
+    def step(p, u):
+        flat, weights = u.flatten(1), p.flatten(1)
+        lengths = (flat.norm(dim=1, keepdim=True), weights.norm(dim=1, keepdim=True)) if rows else (u.norm(), p.norm())
+        flat = flat * (0.9 * lengths[1] / lengths[0]).clamp(min=1)
+        return p * 0.999 - 0.01 * flat.reshape(u.shape)
+
+    by_hand_of_matrices(backend, step, [transforms.update_floor(0.9, update_floor_rows=rows)])
+
+
+@BACKENDS
+def test_nothing_is_raised_from_zero_or_at_zero(backend):
+    params = [torch.nn.Parameter(torch.zeros(3, 2)), torch.nn.Parameter(torch.ones(3, 2))]
+    optimizer = thalweg.SGD(
+        params, lr=1.0, transforms=[transforms.update_floor(), transforms.radial_brake()], backend=backend
+    )
+    params[0].grad, params[1].grad = torch.ones(3, 2), torch.zeros(3, 2)
+    optimizer.step()
+    torch.testing.assert_close(params[0].detach(), torch.full((3, 2), -0.5))  # half as far: its norm was 0
+    assert torch.equal(params[1].detach(), torch.ones(3, 2))
+
+
 @BACKENDS
 def test_gradient_noise(backend):
     steps = itertools.count(1)
@@ -450,7 +513,7 @@ ROWS = [
     transforms.maximize(), transforms.clip_value(0.5), transforms.clip_norm(0.5), transforms.clip_global_norm(0.5),
     transforms.clip_adaptive(0.1), transforms.centralize(), transforms.gradient_noise(0.3), transforms.grokfast(2.0),
     transforms.orthograd(), transforms.cautious(), transforms.cautious_decay(), transforms.hyperball(),
-    transforms.trust_ratio(),
+    transforms.trust_ratio(), transforms.radial_brake(0.3, radial_brake_inward=0.6), transforms.update_floor(9.0),
 ]  # fmt: skip
 
 
@@ -491,7 +554,15 @@ def test_every_transform_changes_the_trajectory(make, row):
     assert distance(*ends) > 1e-6
 
 
-PAIRS = list(itertools.combinations(ROWS, 2))
+#: each makes the step itself, so that they do not go together
+STEPS = (transforms.hyperball, transforms.radial_brake)
+PAIRS = [pair for pair in itertools.combinations(ROWS, 2) if not all(isinstance(one, STEPS) for one in pair)]
+
+
+def test_two_that_make_the_step_are_refused():
+    listed = [transforms.hyperball(), transforms.radial_brake()]
+    with pytest.raises(ValueError, match="hyperball and radial_brake: expected one of them"):
+        thalweg.AdamW(parameters([(3, 3)]), transforms=listed)
 
 
 @pytest.mark.parametrize(("one", "two"), PAIRS, ids=repr)

@@ -94,8 +94,11 @@ class Transform:
 
     @classmethod
     def is_on(cls, h: Any) -> bool:
-        """Whether it does anything with these hyperparameters."""
-        return not cls.switch or bool(getattr(h, cls.switch))
+        """Whether it does anything with these hyperparameters: 0 is a number like any other where None is off."""
+        if not cls.switch:
+            return True
+        value, main = getattr(h, cls.switch), cls.hypers[cls.switch]
+        return True if main.off is None and isinstance(value, (int, float)) else bool(value)
 
     def __repr__(self) -> str:
         shown = [

@@ -12,7 +12,7 @@ from thalweg.ir import ops
 from thalweg.ir.fields import hyper, state
 from thalweg.ir.transforms.base import Transform, decayed, decays
 
-__all__ = ["cautious", "cautious_decay", "hyperball", "trust_ratio"]
+__all__ = ["cautious", "cautious_decay", "hyperball", "radial_brake", "trust_ratio", "update_floor"]
 
 
 class cautious(Transform):
@@ -87,6 +87,54 @@ class hyperball(Transform):
 def _fixed(p: Any, radius: Any, h: Any) -> Any:
     """1 where the norm is kept, 0 where the step is an ordinary one."""
     return ops.where(radius > 0, 1.0 if h.hyperball == "all" else ops.is_matrix(p), 0.0)
+
+
+class radial_brake(Transform):
+    r"""A step that makes a matrix longer makes it longer by a share s only; its direction is as without the brake.
+
+    $$\lVert p_{\text{new}} \rVert = \lVert p \rVert + s\,(\lVert p - \gamma u \rVert - \lVert p \rVert)$$
+
+    A step that makes it shorter is damped by ``radial_brake_inward``, which is 1: not at all. The norm is that of all
+    of a tensor with two dimensions or more, after decoupled decay; vectors take ordinary steps. With s = 0 and an
+    inward share of 0 the norm stays.
+
+    Source: Lindgren 2026, "Radial brake", https://nilin.github.io/radial-brake/
+    """
+
+    radial_brake: float | None = hyper(default=0.5, within="[0, 1]", doc="s, share that ‖p‖ grows by", off=None)
+    radial_brake_inward: float = hyper(default=1.0, within="[0, 1]", doc="share that ‖p‖ shrinks by")
+    of_rows = True
+
+    @staticmethod
+    def step(p: Any, u: Any, q: Any, s: Any, h: Any) -> Any:
+        p = decayed(p, q, h)
+        new = torch.add(p, u, alpha=-h.lr)
+        before, after = ops.tensor_norm(p), ops.tensor_norm(new)
+        longer = after - before
+        length = before + ops.where(longer > 0, h.radial_brake * longer, h.radial_brake_inward * longer)
+        return new * ops.where(ops.is_matrix(p) * after > 0, length / after, 1.0)
+
+
+class update_floor(Transform):
+    r"""Raise the direction of a matrix to a length of at least c times that of the matrix, before the learning rate.
+
+    $u \max(1, c\,\lVert p \rVert / \lVert u \rVert)$ for tensors with two dimensions or more. It takes the place of
+    weight decay: as a matrix grows, its steps grow with it. With ``update_floor_rows=True`` each row is raised to c
+    times the length of that row.
+
+    Source: records 9 and 46 of the optimization track of modded-nanogpt (c = 0.35 and 0.3825),
+    https://github.com/KellerJordan/modded-nanogpt/tree/master/records/track_3_optimization
+    """
+
+    update_floor: float | None = hyper(default=0.35, within="(0, ∞)", doc="c, least ‖u‖/‖p‖", off=None)
+    update_floor_rows: bool = hyper(default=False, doc="of each row by itself")
+    of_rows = True
+
+    @staticmethod
+    def after(p: Any, g: Any, u: Any, q: Any, s: Any, h: Any) -> Any:
+        norm = ops.row_norm if h.update_floor_rows else ops.tensor_norm
+        length, least = norm(u), h.update_floor * norm(p) * ops.is_matrix(p)
+        return u * ops.where(length > 0, ops.maximum(least / ops.nonzero(length), 1.0), 1.0)
 
 
 class trust_ratio(Transform):
