@@ -386,7 +386,7 @@ CASES = [
         {"weight_decay": 0.3}, {"precondition_frequency": 3}, {"max_precond_dim": 6, "precondition_frequency": 2},
         {"max_precond_dim": 0}, {"correct_bias": False}, {"kl": True, "precondition_frequency": 2},
         {"kl": True, "max_precond_dim": 6}, {"maximize": True},
-    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-6, claims=(
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-7, claims=(
         claims.blind_to_scale("tensor", weight_decay=0.0, eps=1e-200), claims.memory(2, max_precond_dim=0),
     )),
     Case("AdaMuon", muon.AdaMuon, [
@@ -407,6 +407,28 @@ CASES = [
     ], shapes=[*MATRICES, (3, 2, 2, 2)], downhill=0.2, learns=1.0, complex=False, claims=(
         claims.blind_to_scale("tensor"), claims.blind_to_order("rows"), claims.memory(1),
     ), exempt=OF_ADAMWS_PART),
+    Case("SOAPMuon", preconditioned.SOAPMuon, [
+        {"ns_coefficients": (2.0, -1.5, 0.5)}, {"ns_steps": 3}, {"adjust_lr_fn": None},
+        {"adjust_lr_fn": "spectral_unclamped", "maximize": True}, {"kl": True, "precondition_frequency": 2},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-3, downhill=0.5, claims=(
+        claims.memory(2, max_precond_dim=0),
+    ),
+       exempt={"every_hyperparameter_is_tried": "SOAP's row tries what the two have in common"}),
+    Case("Shampoo", preconditioned.Shampoo, [
+        {"betas": (0.5, 0.9)}, {"betas": (0.9, 1.0), "grafting": None}, {"eps": 0.1}, {"weight_decay": 0.3},
+        {"weight_decay": 0.3, "decoupled_weight_decay": False}, {"precondition_frequency": 1},
+        {"start_preconditioning_step": 3, "precondition_frequency": 4}, {"max_preconditioner_dim": 4},
+        {"exponent": 2.0}, {"grafting": "rmsprop"}, {"grafting": "adagrad"}, {"grafting": "sgd"}, {"grafting": None},
+        {"grafting_eps": 0.1}, {"correct_bias": False}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-7, base={"precondition_frequency": 3}, claims=(
+        claims.blind_to_scale("tensor", weight_decay=0.0, eps=1e-200, grafting_eps=1e-200),
+    )),
+    Case("PSGDKron", preconditioned.PSGDKron, [
+        {"beta": 0.5}, {"weight_decay": 0.3}, {"precond_lr": 0.3}, {"max_size_triangular": 4},
+        {"max_size_triangular": 0}, {"min_probability": 0.5, "flat_steps": 2.0, "probability_decay": 1.0},
+        {"flat_steps": 2.0, "probability_decay": 0.5}, {"trust_region": 0.3}, {"probe_seed": 7}, {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-9, claims=[claims.memory(1.2, max_size_triangular=0)],
+       exempt={"every_hyperparameter_is_tried": "betas are of AdamW's part, which a test looks at"}),
 ]  # fmt: skip
 
 

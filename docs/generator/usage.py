@@ -52,6 +52,9 @@ FURTHER: dict[str, dict[str, Any]] = {
     "Muon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
     "NorMuon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
     "SOAP": {"lr": 0.01},
+    "SOAPMuon": {"lr": 0.01},
+    "Shampoo": {"lr": 0.01},
+    "PSGDKron": {"lr": 0.01},
 }
 
 

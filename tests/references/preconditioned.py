@@ -1,8 +1,11 @@
 """Optimizers that precondition both sides of a matrix, from the algorithm boxes."""
 
 import numpy as np
+import torch
 
 from tests.references._base import Reference
+from tests.references.muon import newton_schulz
+from thalweg.optim import psgd
 
 
 def eigenbasis(A):
@@ -90,3 +93,101 @@ class SOAP(
                 s["V"] = np.take(s["V"], order, axis=side)
                 if "values" in s:
                     s["values"][side] = s["values"][side][order]
+
+
+class SOAPMuon(
+    SOAP, **{**SOAP.hypers, "ns_coefficients": (3.4445, -4.7750, 2.0315), "ns_steps": 5,
+             "adjust_lr_fn": "match_rms_adamw"},
+):  # fmt: skip
+    """SOAP's step through Jordan's iteration, with Muon's scales."""
+
+    def preconditioned(self, G, s, h):
+        U = super().preconditioned(G, s, h)
+        O = newton_schulz(torch.from_numpy(U), h["ns_coefficients"], h["ns_steps"], h["eps"])  # noqa: E741
+        m, n = G.shape
+        scale = {
+            None: np.sqrt(max(1, m / n)),
+            "match_rms_adamw": 0.2 * np.sqrt(max(m, n)),
+            "spectral_unclamped": np.sqrt(m / n),
+        }[h["adjust_lr_fn"]]
+        return scale * O.double().numpy()
+
+
+class Shampoo(
+    Reference,
+    betas=(0.9, 0.999), eps=1e-12, precondition_frequency=10, start_preconditioning_step=None,
+    max_preconditioner_dim=1024, exponent=None, grafting="adam", grafting_eps=1e-8, correct_bias=True,
+    decoupled_weight_decay=True,
+):  # fmt: skip
+    """Shi et al. 2023, algorithms 2 and 3: each block is a matrix of its own."""
+
+    def update(self, x, g, s, h):
+        X, G, d = x.reshape(len(x), -1), g.reshape(len(x), -1), h["max_preconditioner_dim"]
+        for i in range(0, X.shape[0], d):
+            for j in range(0, X.shape[1], d):
+                block = slice(i, i + d), slice(j, j + d)
+                mine = s.setdefault((i, j), {})
+                X[block] -= h["lr"] * self.step_of(G[block], mine, s["t"], h)
+        return X.reshape(x.shape)
+
+    def step_of(self, G, s, t, h):
+        (b1, b2), f, graft = h["betas"], h["precondition_frequency"], h["grafting"]
+        start = h["start_preconditioning_step"] or f
+        share, c2 = (1, 1) if b2 == 1 else (1 - b2, 1 - b2**t)
+        c1, c2 = (1 - b1**t, c2) if h["correct_bias"] else (1, 1)
+        s["A"] = [b2 * old + share * new for old, new in zip(s.get("A", [0, 0]), (G @ G.T, G.T @ G), strict=True)]
+        s["m"] = b1 * s.get("m", 0) + (1 - b1) * G
+        N = D = s["m"] / c1
+        if graft in ("adam", "rmsprop", "adagrad"):
+            kept, new = (1, 1) if graft == "adagrad" else (b2, 1 - b2)
+            s["v"] = kept * s.get("v", 0) + new * G**2
+            D = N / (np.sqrt(s["v"] / (c2 if graft == "adam" else 1)) + h["grafting_eps"])
+        if t < start:
+            return D
+        if t == start or t % f == 0:
+            s["roots"] = [self.root(A / c2, h) for A in s["A"]]
+        U = s["roots"][0] @ N @ s["roots"][1]
+        return U if graft is None or not U.any() else U * np.linalg.norm(D) / np.linalg.norm(U)
+
+    def root(self, A, h):
+        values, Q = np.linalg.eigh(A)
+        return Q @ np.diag((values - min(values[0], 0) + h["eps"]) ** (-1 / (h["exponent"] or 4))) @ Q.T
+
+
+class PSGDKron(
+    Reference,
+    beta=0.9, precond_lr=0.1, max_size_triangular=8192, min_probability=0.03, probability_decay=0.001,
+    flat_steps=250.0, trust_region=1.5, probe_seed=0, decoupled_weight_decay=True,
+):  # fmt: skip
+    """Walters et al., kron_torch, for matrices."""
+
+    def update(self, x, g, s, h):
+        if not x.size:
+            return x
+        G, t, seed = g.reshape(len(g), -1), s["t"], h["probe_seed"]
+        s["m"] = h["beta"] * s.get("m", 0) + (1 - h["beta"]) * G
+        N = s["m"] / (1 - h["beta"] ** t)
+        if t == 1:
+            s["Q"] = [np.ones(n) if n == 1 or n > h["max_size_triangular"] else np.eye(n) for n in N.shape]
+        wanted = np.clip(np.exp(-h["probability_decay"] * (t - 1 - h["flat_steps"])), h["min_probability"], 1)
+        if psgd.chance(seed, t, psgd.UPDATE) < wanted:
+            if psgd.chance(seed, t, psgd.BALANCE) < psgd.BALANCED:
+                P, Q = s["Q"]
+                ratio = np.sqrt(np.abs(Q).max() / np.abs(P).max())
+                s["Q"] = [P * ratio, Q / ratio]
+            V = psgd.probe(seed, t, torch.from_numpy(N)).numpy()
+            P, Q = (F if F.ndim == 2 else np.diag(F) for F in s["Q"])
+            A, B = P @ N @ Q.T, np.linalg.solve(P.T, V) @ np.linalg.inv(Q)
+            s["Q"] = [self.moved(F, *pair, h) for F, pair in zip(s["Q"], ((A, B), (A.T, B.T)), strict=True)]
+        P, Q = (F if F.ndim == 2 else np.diag(F) for F in s["Q"])
+        X = P.T @ P @ N @ Q.T @ Q / h["trust_region"]
+        held = 0.1 * np.sign(X) * np.log1p(np.abs(X)) + 0.9 * np.tanh(X)
+        return x - h["lr"] * h["trust_region"] * held.reshape(x.shape)
+
+    def moved(self, F, A, B, h):
+        S, D = A @ A.T + B @ B.T, A @ A.T - B @ B.T
+        if F.ndim == 1:
+            return F - h["precond_lr"] * np.diag(D) / np.diag(S).max() * F
+        column = S[:, np.argmax((S**2).sum(axis=0))]
+        x = S @ column
+        return F - h["precond_lr"] / np.linalg.norm(S @ x / np.linalg.norm(x)) * np.triu(D) @ F

@@ -2,5 +2,6 @@
 
 from thalweg.linalg.eigenbasis import eigenbasis, followed
 from thalweg.linalg.polynomials import coefficients
+from thalweg.linalg.roots import inverse_root
 
-__all__ = ["coefficients", "eigenbasis", "followed"]
+__all__ = ["coefficients", "eigenbasis", "followed", "inverse_root"]

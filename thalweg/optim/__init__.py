@@ -36,10 +36,13 @@ from thalweg.optim.muon import Muon
 from thalweg.optim.normuon import NorMuon
 from thalweg.optim.parameter_free import COCOB
 from thalweg.optim.projected import SGDP, AdamP
+from thalweg.optim.psgd import PSGDKron
 from thalweg.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, Momentum, Nesterov, SignSGD, Signum
+from thalweg.optim.shampoo import Shampoo
 from thalweg.optim.sign import Lion, Tiger
 from thalweg.optim.soap import SOAP
+from thalweg.optim.soap_muon import SOAPMuon
 
 __all__ = [
     "ADOPT",
@@ -99,14 +102,17 @@ __all__ = [
     "Nesterov",
     "NorMuon",
     "NovoGrad",
+    "PSGDKron",
     "Prodigy",
     "QHAdam",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SOAPMuon",
     "ScheduleFreeAdamW",
     "ScheduleFreeRAdam",
     "ScheduleFreeSGD",
+    "Shampoo",
     "SignSGD",
     "Signum",
     "SimplifiedAdEMAMix",
