@@ -53,11 +53,11 @@ def cut(x, mesh, placements):
 
 
 def whole(x):
-    """All of a tensor; torch itself cannot put uneven strided shards together."""
+    """All of a tensor; torch itself cannot put uneven strided shards together, nor gloo gather numbers of 16 bits."""
     x = x.detach()
     if not isinstance(x, DTensor):
         return x
-    if not any(isinstance(where, _StridedShard) for where in x.placements):
+    if x.dtype != torch.int16 and not any(isinstance(where, _StridedShard) for where in x.placements):
         return x.full_tensor()
     parts = [None] * dist.get_world_size()
     dist.all_gather_object(parts, x.to_local())

@@ -22,7 +22,9 @@ from thalweg.runtime.backends import select
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import PLAIN, Format, name_of
 from thalweg.runtime.state import formats_of, other_shape
-from thalweg.runtime.tensors import is_dense, local, opaque, oriented
+from thalweg.runtime.tensors import is_dense, local, opaque, oriented, whole_shape
+from thalweg.runtime.traffic import Forecast, Traffic
+from thalweg.shards.pieces import ranks_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class PlanPart:
         leaves: functions of whole tensors between the passes.
         flops: floating-point operations a parameter, leaves apart.
         state_bytes: kept for each parameter.
+        traffic: what goes between ranks, where parts of the tensors lie on several and a step looks at wholes.
     """
 
     group: int
@@ -64,6 +67,7 @@ class PlanPart:
     leaves: tuple[str, ...]
     flops: int
     state_bytes: float
+    traffic: Traffic | None = None
 
 
 class PlanReport:
@@ -85,15 +89,18 @@ class PlanReport:
                 continue
             x = local(p.detach())
             own = (*of_one(opt.rule.hypers, group, k).items(),)
-            same[is_matrix(opt.rule, p), x.device, x.dtype, is_dense(x), opaque(x), own].append(x)
+            same[is_matrix(opt.rule, p), x.device, x.dtype, is_dense(x), opaque(x), own, ranks_of(p)].append(p)
         parts = []
-        for (matrix, _, dtype, dense, _, own), params in same.items():
+        for (matrix, _, dtype, dense, _, own, ranks), owners in same.items():
+            params = [local(p.detach()) for p in owners]
             group = {**group, **dict(own)}
             held = "".join(f", {name}={value}" for name, value in own if value is not None)
             key, specs = specialize(opt.rule, group, matrix=matrix), kept_states(opt.rule, group, matrix)
             formats = formats_of(dtype, specs, opt.storage)
             seen = [oriented(x, x, group["transposed"]) for x in params]
-            batch = Batch(key, formats, seen, seen, {}, {}, dtype, [], dense)
+            batch = Batch(key, formats, seen, seen, {}, {}, dtype, [], dense, bool(ranks))
+            if ranks:
+                batch.wholes = [oriented(whole_shape(p), p, group["transposed"]) for p in owners]
             try:
                 backend, why = select.choose(opt.backend, batch, opt._stepper.failed)
             except ValueError as error:
@@ -102,14 +109,22 @@ class PlanReport:
             names = {**formats, "g": Format(name_of(dtype))}
             nodes = batch.plan.traced.graph.nodes
             parts.append(PlanPart(
-                i, backend, why, name_of(dtype), what, len(params), sum(p.numel() for p in params),
+                i, backend, why, name_of(dtype), what, len(params), sum(x.numel() for x in batch.wholes),
                 tuple(self._passes(batch, names)),
                 tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
                 sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
                 sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize)
-                + _other_bytes(specs, params, SimpleNamespace(**group)),
+                + _other_bytes(specs, owners, SimpleNamespace(**group)),
+                self._traffic(group, batch, backend, owners, specs) if ranks and not batch.plan.shape_blind else None,
             ))  # fmt: skip
         return parts
+
+    def _traffic(
+        self, group: dict[str, Any], batch: Batch, backend: str, params: list[Tensor], specs: Sequence[StateSpec]
+    ) -> Traffic:
+        order = (p for one in self.optimizer.param_groups for p in one["params"])
+        first = next(k for k, p in enumerate(order) if p is params[0])
+        return Forecast(batch, params, first, specs, SimpleNamespace(**group)).traffic(backend)
 
     @staticmethod
     def _passes(batch: Batch, formats: dict[str, Format]) -> list[MemoryPass]:
@@ -154,6 +169,7 @@ class PlanReport:
                 lines.append(f"    pass {k + 1}: {_bytes(one.bytes)} bytes a parameter; reads {reads}; writes {writes}")
             if part.leaves:
                 lines.append(f"    between passes, on whole tensors: {', '.join(part.leaves)}")
+            lines += _between_ranks(part.traffic) if part.traffic else []
             lines.append(
                 f"    {part.flops} FLOP a parameter; keeps {_bytes(part.state_bytes)} bytes of state a parameter"
             )
@@ -185,6 +201,19 @@ def _other_bytes(specs: list[StateSpec], params: list[Tensor], h: Any) -> float:
             shape, dtype = other_shape(spec, p, h)
             size += math.prod(shape) * dtype.itemsize if shape is not None else 0
     return size / max(1, sum(p.numel() for p in params))
+
+
+def _between_ranks(traffic: Traffic) -> list[str]:
+    """What goes between ranks, in words."""
+    ranks, lines = len(traffic.work), []
+    for leg in traffic.legs:
+        way = "back from owners" if leg.back else "to owners"
+        when = f"{'behind' if leg.behind else 'before'} pass {leg.stage + 1}"
+        lines.append(f"    {when}, {way}: {', '.join(leg.names)}; a rank sends at most {max(leg.sent):,.0f} bytes")
+    most = f"a rank sends at most {max(traffic.sent):,.0f} bytes a step"
+    least = f"if all had equal parts and equally much to compute, {traffic.least:,.0f}"
+    work = f"the busiest owner has {max(traffic.work):.0%} of the owners' work (an equal share is {1 / ranks:.0%})"
+    return [*lines, f"    between {ranks} ranks: {most}; {least}; {work}"]
 
 
 def _bytes(x: float) -> str:

@@ -100,6 +100,14 @@ def layout_of(x: Any) -> Layout:
     return _layout(tuple(x.shape), tuple(x.device_mesh.mesh.shape), tuple(x.placements))
 
 
+def layout_of_state(p: Any, shape: Sequence[int] | None) -> Layout:
+    """How something of another shape lies that is kept for a DTensor; what every rank has lies nowhere."""
+    placements = None if shape is None else like(p, shape)
+    if placements is None:
+        return Layout((), ())
+    return _layout(tuple(shape or ()), tuple(p.device_mesh.mesh.shape), placements)
+
+
 @functools.lru_cache(maxsize=1 << 14)
 def _layout(shape: tuple[int, ...], mesh: tuple[int, ...], placements: tuple[Any, ...]) -> Layout:
     cut: dict[tuple[int, ...], list[Tensor]] = {(): [torch.arange(n) for n in shape]}

@@ -1,0 +1,279 @@
+"""What goes wrong with shards: it works all the same, or every rank is told at once, and nothing hangs."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+import thalweg
+from tests.shards.layouts import differing, spread, train, values, whole
+from tests.shards.models import fsdp, learn, net, optimizer_of, repeat, words
+from tests.shards.test_bits import RULES
+
+CHOSEN = ("LAMB", "Muon", "Adafactor", "Prodigy")
+
+
+def equal(one, many):
+    return [k for k, (p, q) in enumerate(zip(one, many, strict=True)) if not torch.equal(whole(p), whole(q))]
+
+
+def run_missing(rule):
+    """A gradient that no rank has at some steps."""
+    return differing(rule, RULES[rule], "Shard(0)", missing=lambda step, k: (step + k) % 3 == 0)
+
+
+@pytest.mark.parametrize("rule", ["LAMB", "Muon"])
+def test_gradients_that_no_rank_has(two, rule):
+    assert two.run(run_missing, rule) == [[], []]
+
+
+def run_missing_here(rule):
+    """A gradient that only the first rank has: that of the others is 0."""
+    wrap = spread("Shard(0)")
+    shapes = [(8, 6), (12, 5)]
+    many = [nn.Parameter(wrap(v)) for v in values(0, shapes)]
+    one = [nn.Parameter(v) for v in values(0, shapes)]
+    a, b = getattr(thalweg, rule)(many, **RULES[rule]), getattr(thalweg, rule)(one, **RULES[rule])
+    for step in range(1, 5):
+        for k, (p, q, g) in enumerate(zip(many, one, values(step, shapes), strict=True)):
+            alone = (step + k) % 2 == 0
+            if alone:
+                g[len(g) // dist.get_world_size() :] = 0
+            p.grad = None if alone and dist.get_rank() else wrap(g) if not alone else _local(g, p)
+            q.grad = g
+        a.step()
+        b.step()
+        if [p.grad is None for p in many] != [(step + k) % 2 == 0 and dist.get_rank() > 0 for k in range(2)]:
+            return "a gradient was left behind"
+    return equal(one, many)
+
+
+def _local(g, p):
+    return DTensor.from_local(g[: p.to_local().shape[0]], p.device_mesh, p.placements, run_check=False)
+
+
+@pytest.mark.parametrize("rule", ["LAMB", "Muon"])
+def test_gradients_that_one_rank_has(two, rule):
+    assert two.run(run_missing_here, rule) == [[], []]
+
+
+def run_other_order():
+    wrap = spread("Shard(0)")
+    params = [nn.Parameter(wrap(v)) for v in values(0, [(8, 6), (12, 5)])]
+    named = list(zip(["first", "second"], params, strict=True))
+    optimizer = thalweg.LAMB(named if dist.get_rank() else named[::-1])
+    before = [p.to_local().clone() for p in params]
+    for p in params:
+        p.grad = torch.ones_like(p.detach())
+    try:
+        optimizer.step()
+    except ValueError as error:
+        return str(error), all(map(torch.equal, before, (p.to_local() for p in params))), len(optimizer.state)
+    return None
+
+
+def test_another_order_on_another_rank_is_told_by_name(two):
+    for said, unchanged, kept in two.run(run_other_order):
+        assert "first" in said
+        assert "second" in said
+        assert "rank" in said
+        assert unchanged
+        assert kept == 0
+
+
+def run_two_meshes():
+    """Parameters on the mesh of all ranks, on a mesh of one's own, whole ones and replicated ones in one group."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    alone = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("each", "one"))["one"]
+    ways = [
+        lambda x: distribute_tensor(x.clone(), mesh, [Shard(0)]),
+        torch.clone,
+        lambda x: distribute_tensor(x.clone(), alone, [Shard(0)]),
+        lambda x: distribute_tensor(x.clone(), mesh, [Replicate()]),
+        lambda x: distribute_tensor(x.clone(), mesh, [Shard(1)]),
+    ]
+    shapes = [(7, 5)] * len(ways)
+    found = {}
+    for rule, given in (("LAMB", {}), ("Prodigy", {}), ("AdamW", {"clip_global_norm": 0.5}), ("Muon", {})):
+        one = [nn.Parameter(v) for v in values(0, shapes)]
+        many = [nn.Parameter(wrap(v)) for wrap, v in zip(ways, values(0, shapes), strict=True)]
+        groups = [[{"params": ps[:3], "lr": 0.02}, {"params": ps[3:], "lr": 0.05}] for ps in (one, many)]
+        a, b = (getattr(thalweg, rule)(g, **given) for g in groups)
+        for step in range(1, 4):
+            for p, q, wrap, g in zip(one, many, ways, values(step, shapes), strict=True):
+                p.grad, q.grad = g.clone(), wrap(g)
+            a.step()
+            b.step()
+        if bad := equal(one, many):
+            found[rule] = bad
+    return found
+
+
+def test_two_meshes_and_plain_tensors_in_groups_of_their_own_rates(two):
+    assert two.run(run_two_meshes) == [{}, {}]
+
+
+def run_hypers():
+    """Rates, clipping and decay that change between steps; clip_grad_norm_ before; a closure; accumulation."""
+    model = fsdp(net())
+    optimizer = optimizer_of("Muon", model, {"lr": 0.02})
+    alone = net()
+    other = optimizer_of("Muon", alone, {"lr": 0.02})
+    for step in range(1, 6):
+        for one in (optimizer, other):
+            one.param_groups[0]["lr"] = 0.02 / step
+            one.param_groups[0]["weight_decay"] = 0.1 * (step % 2)
+            for group in one.param_groups:
+                group["clip_global_norm"] = 1.0 if step > 2 else None
+        gradients = []
+
+        def closure(step=step, gradients=gradients):
+            for half in (0, 1):
+                x = words(10 * step + half)
+                loss = nn.functional.cross_entropy(model(x).flatten(0, 1), x.flatten())
+                loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.3)
+            gradients.append([whole(p.grad) for p in model.parameters()])
+            return loss
+
+        optimizer.step(closure)
+        optimizer.zero_grad()
+        repeat(alone, other, gradients)
+    return equal(alone.parameters(), model.parameters())
+
+
+def test_hyperparameters_that_change_and_gradients_that_are_clipped_and_accumulated(two):
+    assert two.run(run_hypers) == [[], []]
+
+
+def run_scaler(fused, bad):
+    """GradScaler, with a gradient that is not finite on one rank at the second step."""
+    model = fsdp(net())
+    optimizer = thalweg.LAMB(model.parameters(), lr=0.01, fused=fused or None)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    alone = net()
+    other = thalweg.LAMB(alone.parameters(), lr=0.01)
+    for step in range(1, 4):
+        x = words(step)
+        loss = nn.functional.cross_entropy(model(x).flatten(0, 1), x.flatten())
+        scaler.scale(loss).backward()
+        gradients = [whole(p.grad) / scaler.get_scale() for p in model.parameters()]
+        if step == 2 and bad and dist.get_rank() == 0:
+            next(model.parameters()).grad._local_tensor[0, 0] = float("inf")
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if not (step == 2 and bad):
+            repeat(alone, other, [gradients])
+    return equal(alone.parameters(), model.parameters())
+
+
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_scaler_of_gradients(two, fused, bad):
+    assert two.run(run_scaler, fused, bad) == [[], []]
+
+
+def run_refused():
+    said = []
+    model = fsdp(net())
+    for make in (
+        lambda: thalweg.LAMB(model.parameters(), state_dtype="int8"),
+        lambda: thalweg.AdamW(model.parameters(), state_dtype="int8"),
+        lambda: thalweg.LAMB(model.parameters()).fuse_into_backward(),
+    ):
+        try:
+            make()
+            said.append("")
+        except ValueError as error:
+            said.append(str(error))
+    return said
+
+
+def test_what_is_refused(two):
+    for int8, again, inside in two.run(run_refused):
+        assert "state_dtype='int8'" in int8
+        assert "bfloat16" in int8
+        assert int8 == again
+        assert "LAMB" in inside
+
+
+def run_tied():
+    """A weight that two modules share, one of them wrapped alone."""
+    torch.manual_seed(0)
+    models = [net(), net()]
+    for model in models:
+        model.head.weight = model.embed.weight
+    many = fsdp(models[0])
+    a, b = (thalweg.Adafactor(model.parameters()) for model in (many, models[1]))
+    repeat(models[1], b, learn(many, a, range(1, 4)))
+    return equal(models[1].parameters(), many.parameters())
+
+
+@pytest.mark.ranks
+def test_tied_weights(two):
+    assert two.run(run_tied) == [[], []]
+
+
+def run_formats(rule, given, dtype):
+    bad = differing(rule, {**RULES[rule], **given}, "Shard(0)", dtype=getattr(torch, dtype))
+    return [one for one in bad if one]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(
+    ("rule", "given", "dtype"),
+    [
+        ("LAMB", {"master": "split16"}, "bfloat16"),
+        ("LAMB", {}, "bfloat16"),
+        ("Adafactor", {}, "float64"),
+        ("Muon", {}, "float64"),
+        ("LAMB", {"state_dtype": "bfloat16"}, "float32"),
+        ("LAMB", {"rounding": "stochastic"}, "bfloat16"),
+    ],
+)
+def test_formats(two, rule, given, dtype):
+    assert two.run(run_formats, rule, given, dtype) == [[], []]
+
+
+def run_backends(backend):
+    bad = {}
+    for rule in CHOSEN:
+        if found := differing(rule, {**RULES[rule], "backend": backend}, "Shard(0)"):
+            bad[rule] = found
+    return bad
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("backend", ["eager", "foreach"])
+def test_backends(two, backend):
+    assert two.run(run_backends, backend) == [{}, {}]
+
+
+def run_transforms():
+    bad = {}
+    for name, value in (
+        ("clip_norm", 0.5), ("clip_adaptive", 0.01), ("centralize", True), ("gradient_noise", 0.1), ("orthograd", True),
+        ("trust_ratio", True), ("cautious", True), ("hyperball", True), ("grokfast", 2.0),
+    ):  # fmt: skip
+        if found := differing("AdamW", {"lr": 0.01, name: value}, "Shard(0)"):
+            bad[name] = found
+    return bad
+
+
+@pytest.mark.ranks
+def test_what_surrounds_a_rule(two):
+    assert two.run(run_transforms) == [{}, {}]
+
+
+@pytest.mark.ranks
+def test_training_is_not_trivial(two):
+    assert all(len(found) == 7 for found in two.run(run_moves))
+
+
+def run_moves():
+    shapes = [(8, 6)] * 7
+    params, _ = train("Muon", {}, spread("Shard(0)"), shapes=shapes, vectors=[])
+    return equal(values(0, shapes), params)
