@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import thalweg
 from tests.groups import hub
-from thalweg.groups import blocks
-from thalweg.groups.partition import Cut, by_fate
+from thalweg.groups import Blocks, Rule, blocks
+from thalweg.groups.partition import Cut, by_fate, equal_parts
+from thalweg.optim.cutting import shapes
 
 D, H = 16, 4  # numbers of a position, heads
 HD = D // H
@@ -290,6 +292,53 @@ def grouped(s, x):
     return y * s.router(x).softmax(-1).amax(-1, keepdim=True)
 
 
+def in_rows(s, x):
+    """Experts in one weight, one below the other, each picked by its number, as in DBRX."""
+    flat = x.flatten(0, 1)
+    share, which = s.router(flat).softmax(-1).topk(2, -1)
+    out = torch.zeros_like(flat)
+    for i in (0, 2):  # as if nothing had chosen the others
+        y = F.silu(flat @ s.gate.view(N, M, D)[i].t()) * (flat @ s.up.view(N, M, D)[i].t())
+        out = out + y @ s.down.view(N, M, D)[i] * (share * (which == i)).sum(-1, keepdim=True)
+    return out.view(x.shape)
+
+
+def relative(s, x):
+    """Scores by content and by position, which a table of its own holds, as in DeBERTa."""
+    q, k, v = chunk(s.qkv(x))
+    places = s.place(s.table.weight).unflatten(-1, (H, HD)).transpose(0, 1)
+    scores = q @ k.transpose(-2, -1) + (q @ places.transpose(-2, -1))[..., : x.shape[1]]
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def coordinates(s, x):
+    """A bias of the scores that follows from where positions are, as in Swin v2."""
+    q, k, v = chunk(s.qkv(x))
+    t = x.shape[1]
+    where = torch.arange(float(t))
+    bias = s.b(F.relu(s.a((where[:, None] - where)[..., None]))).permute(2, 0, 1)
+    return ((q @ k.transpose(-2, -1) + bias).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def masked_router(s, x):
+    scores = s.router(x)
+    best = scores.argmax(-1, keepdim=True)
+    second = torch.scatter(scores, -1, best, float("-inf")).softmax(-1)
+    return x * second.amax(-1, keepdim=True) + scores.amax(-1, keepdim=True)
+
+
+def written(s, x):
+    """Keys whose parts are written into a tensor, one of them turned, as in DeepSeek-V2."""
+    c, r = s.down(x).split([8, HD], -1)
+    z = torch.view_as_complex(r.reshape(*r.shape[:-1], -1, 2)) * torch.polar(torch.ones(HD // 2), torch.ones(HD // 2))
+    k = x.new_empty(*x.shape[:2], H, 2 * HD)
+    k[..., :HD] = s.up(F.layer_norm(c, (8,))).unflatten(-1, (H, HD))
+    k[..., HD:] = torch.view_as_real(z).flatten(-2)[:, :, None]
+    q = s.q(x).unflatten(-1, (H, 2 * HD)).transpose(1, 2)
+    k = k.transpose(1, 2)
+    return s.out(((q @ k.transpose(-2, -1)).softmax(-1) @ k).transpose(1, 2).flatten(2))
+
+
 def attended(project):
     """Heads side by side that a function of the model and its input gives."""
     return lambda s, x: whole(*project(s, x)).transpose(1, 2).flatten(2)
@@ -403,6 +452,27 @@ TABLE = {
         Net(palm, all=L(D, D + 2 * HD + 2 * M), out=L(D, D), down=L(2 * M, D)),
         {"all.weight": [(D, D), (HD, D), (HD, D), (2 * M, D)], "out.weight": SQUARE, "down.weight": [(D, 2 * M)]},
     ),
+    "experts in rows": (
+        Net(in_rows, gate=stack(N * M, D), up=stack(N * M, D), down=stack(N * M, D), router=L(D, N)),
+        {"gate": UP * N, "up": UP * N, "down": DOWN * N, "router.weight": ROUTER},
+    ),
+    "relative positions": (
+        Net(relative, qkv=L(D, 3 * D), place=L(D, D), table=nn.Embedding(9, D)),
+        {"qkv.weight": SQUARE * 3, "place.weight": SQUARE},
+    ),
+    "coordinates": (
+        Net(coordinates, qkv=L(D, 3 * D), a=L(1, M), b=L(M, H)),
+        {"qkv.weight": SQUARE * 3, "a.weight": [(M, 1)], "b.weight": [(H, M)]},
+    ),
+    "a router that is masked": (Net(masked_router, router=L(D, N)), {"router.weight": ROUTER}),
+    "a gate of one number": (
+        Net(lambda s, x: s.a(x) * s.gate(x).sigmoid(), a=L(D, D), gate=L(D, 1)),
+        {"a.weight": SQUARE, "gate.weight": [(1, D)]},
+    ),
+    "keys that are written": (
+        Net(written, down=L(D, 8 + HD), up=L(8, D), q=L(D, 2 * D), out=L(2 * D, D)),
+        {"down.weight": [(8, D), (HD, D)], "up.weight": [(D, 8)], "q.weight": UP, "out.weight": DOWN},
+    ),
     "heads by einsum": (
         Net(heads_by_einsum, q=stack(D, H, HD), k=stack(D, H, HD), v=stack(D, H, HD), out=stack(H, HD, D)),
         dict.fromkeys(("q", "k", "v", "out"), SQUARE),
@@ -479,3 +549,51 @@ def test_what_is_no_part_of_a_view_is_not_taken_for_one():
     assert by_fate([kinds == 0], 6) is None
     assert by_fate([torch.ones(6, dtype=torch.bool)], 6) == Cut(1, (6,))
     assert by_fate([], 6) == Cut(1, (6,))
+
+
+def by_head(model):
+    """The matrices of each weight, by head too, as Muon takes them."""
+    optimizer = thalweg.Muon(model, sample=IDS, blocks="heads")
+    groups = [group for group in optimizer.param_groups if group["use_muon"]]
+    return {name: found for g in groups for name, found in zip(g["param_names"], shapes(g), strict=True)}
+
+
+HEADS = [(HD, D)] * H
+OUTPUTS = [(D, HD)] * H
+
+
+@pytest.mark.parametrize("attend", [whole, by_hand, linear_attention])
+@pytest.mark.parametrize("cut", [chunk, neox, einops, slices])
+def test_heads_are_matrices_of_what_they_use_and_give(cut, attend):
+    for turn in (as_it_is, halves):
+        assert by_head(Attention(cut, attend, turn)) == {"qkv.weight": HEADS * 3, "out.weight": OUTPUTS}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("falcon", {"qkv.weight": [(HD, D)] * 8}),  # four of queries, two of keys, two of values
+        ("mha", {"a.in_proj_weight": HEADS * 3, "a.out_proj.weight": OUTPUTS}),
+        ("conv1d of GPT-2", {"qkv.weight": HEADS * 3, "out.weight": OUTPUTS}),
+        ("heads by einsum", {**dict.fromkeys("qkv", HEADS), "out": OUTPUTS}),
+        ("gate and up", GLU),
+        ("lstm", TABLE["lstm"][1]),
+        ("experts in a batch", GATED_EXPERTS),
+    ],
+)
+def test_heads_of_other_models(name, expected):
+    assert by_head(TABLE[name][0]) == expected
+
+
+def test_heads_of_some_weights():
+    rule = Rule("out.*", blocks="heads")
+    group = thalweg.Muon(Attention(chunk), sample=IDS, blocks=rule).param_groups[0]
+    assert group["blocks"] == (Blocks(3), Blocks(H, along="in"))
+
+
+def test_parts_that_are_multiplied_apart():
+    first, third = torch.arange(12) < 3, (torch.arange(12) >= 6) & (torch.arange(12) < 9)
+    assert equal_parts([first, third]) == 4
+    assert equal_parts([first, ~first]) == 1
+    assert equal_parts([torch.arange(12) % 2 == 0]) == 1
+    assert equal_parts([]) == 1

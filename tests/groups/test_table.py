@@ -81,6 +81,7 @@ def test_the_rows_are_data():
         "group": 0, "name": "model.embed_tokens.weight", "aliases": ("lm_head.weight",), "shape": (32, 16),
         "numel": 512, "settings": {"lr": 0.0625}, "factors": {"lr": 0.0625}, "why": "depth 0 of 4",
         "transposed": False,
+        "blocks": "",
     }  # fmt: skip
     assert "model.embed_tokens.weight = lm_head.weight" in str(groups)
 

@@ -215,7 +215,7 @@ class TestWords:
     @pytest.mark.parametrize(
         ("how", "message"),
         [
-            ("al", r"blocks='al': expected one of 'auto', 'none'"),
+            ("al", r"blocks='al': expected one of 'auto', 'heads', 'none'"),
             (3, r"blocks=3: expected a word, or rules that set blocks"),
             (Rule("*", lr=1.0), r"rules that set blocks and nothing else"),
             (Rule("qk*", blocks=5), r"parts that make up the 48 outputs of qkv.weight, \(48, 16\)"),

@@ -10,12 +10,10 @@ from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import of
-from thalweg.groups.held import How, held
-from thalweg.groups.matrices import warn_unseen
+from thalweg.groups.held import How, cut_by, told
 from thalweg.groups.roles import Heads, Role, Types, roles
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.view import Param, View
-from thalweg.ir.fields import Each
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -40,13 +38,26 @@ def routes(
         blocks: as :func:`thalweg.groups.held.held`.
     """
     view = View(model, sample, head, hidden)
-    found = held(view, blocks, sample)
-    warn_unseen(model, {name: one.unseen for name, one in found.items() if one.unseen}, sample)
+    found = told(view, blocks, sample)
     params = [param for param in view.params if param.parameter.requires_grad]
     groups = turned(param for param in params if param.name in found)
-    for group in groups:
-        group["blocks"] = Each.of([found[name].blocks for name, _ in group["params"]])
+    cut_by(groups, found)
     return groups, turned(param for param in params if param.name not in found), view.notes
+
+
+def cut(
+    groups: Sequence[dict[str, Any]], model: nn.Module, blocks: How, sample: Any = None, **options: Any
+) -> Sequence[dict[str, Any]]:
+    """The same groups; those of hidden weights say as ``blocks`` which matrices each of them holds.
+
+    Args:
+        groups: of (name, parameter) pairs.
+        model: whose parameters these are.
+        blocks: as :func:`thalweg.groups.held.held`.
+        sample, options: as :func:`roles`.
+    """
+    cut_by(groups, told(View(model, sample, **options), blocks, sample))
+    return groups
 
 
 def whole(model: nn.Module) -> list[dict[str, Any]]:

@@ -44,22 +44,26 @@ class Written:
     """What was written, part by part, into a storage: for each place of it the labels, and how they came there."""
 
     size: int
-    places: dict[Axis, tuple[Tensor, Carried]] = field(default_factory=dict)
+    places: dict[Axis, tuple[list[Tensor], Carried]] = field(default_factory=dict)
     depth: int = 0
 
     def write(self, x: Tensor, value: Value) -> None:
         """Values are copied into the part of the storage that ``x`` is."""
         self.depth = max(self.depth, value.depth)
         for axis, carried in value.carried.items():
-            places = (
-                self.places[axis][0] if axis in self.places else torch.full((self.size,), labels.NONE, device="cpu")
-            )
-            _part(places, x).copy_(carried.labels[0])
-            self.places[axis] = places, carried
+            tables = self.places[axis][0] if axis in self.places else []
+            while len(tables) < len(carried.labels):  # as many as meet in one number
+                tables.append(tables[0].clone() if tables else torch.full((self.size,), labels.NONE, device="cpu"))
+            for i, table in enumerate(tables):
+                _part(table, x).copy_(carried.labels[min(i, len(carried.labels) - 1)])
+            self.places[axis] = tables, carried
 
     def read(self, x: Tensor) -> Value:
         """What the part that ``x`` is carries."""
-        found = {axis: replace(one, labels=(_part(places, x),)) for axis, (places, one) in self.places.items()}
+        found = {
+            axis: replace(one, labels=labels.distinct(_part(table, x) for table in tables))
+            for axis, (tables, one) in self.places.items()
+        }
         return Value(found, depth=self.depth)
 
 

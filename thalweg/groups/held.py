@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import assign
-from thalweg.groups.matrices import Matrices, matrices
+from thalweg.groups.matrices import Matrices, matrices, warn_unseen
 from thalweg.groups.rules import Rule
+from thalweg.groups.table import Groups, Row
 from thalweg.groups.view import Param, View
+from thalweg.ir.fields import Each
 from thalweg.linalg.blocks import Blocks, blocks_of
 
-#: what a word asks for: the matrices that the weights' use tells, or none within a weight
-WORDS = ("auto", "none")
+#: what a word asks for: the matrices that the weights' use tells, those of each head apart, or none within a weight
+WORDS = ("auto", "heads", "none")
 _EXAMPLE = "Rule('*.qkv.*', blocks=3)"
 #: what an optimizer or a rule says of blocks
 How = str | Rule | Iterable[Rule]
@@ -51,7 +53,35 @@ def held(view: View, how: How, sample: Any = None) -> dict[str, Held]:
     rules = _rules(how)
     word = how if isinstance(how, str) else "auto"
     found = _by_word(view, word, sample)
-    return {**found, **_by_rules(view, rules, found)} if rules else found
+    return {**found, **_by_rules(view, rules, found, sample)} if rules else found
+
+
+def told(view: View, how: How, sample: Any = None) -> dict[str, Held]:
+    """The same; of weights whose use was not seen it is said once, with the argument that would settle it."""
+    found = held(view, how, sample)
+    warn_unseen(view.model, {name: one.unseen for name, one in found.items() if one.unseen}, sample)
+    return found
+
+
+def cut_by(groups: Iterable[dict[str, Any]], found: Mapping[str, Held]) -> None:
+    """Say in groups of (name, parameter) pairs, where all are weights with matrices, which these are."""
+    for group in groups:
+        if all(name in found for name, _ in group["params"]):
+            group["blocks"] = Each.of([found[name].blocks for name, _ in group["params"]])
+
+
+def with_blocks(groups: Groups, found: Mapping[str, Held]) -> Groups:
+    """The same groups and their table, where Muon's say which matrices each weight holds; unless none holds several."""
+    if any(one.blocks is not None for one in found.values()):
+        cut_by([group for group in groups if group.get("use_muon")], found)
+        groups.rows = tuple(_told_row(row, found.get(row.name)) for row in groups.rows)
+    return groups
+
+
+def _told_row(row: Row, one: Held | None) -> Row:
+    if one is None or one.blocks is None or not row.settings.get("use_muon"):
+        return row
+    return replace(row, blocks=str(one.blocks), why=f"{row.why}; {one.why}")
 
 
 def _rules(how: How) -> list[Rule]:
@@ -72,7 +102,8 @@ def _by_word(view: View, word: str, sample: Any) -> dict[str, Held]:
         return {p.name: Held(None, "one matrix, as asked") for p in _trained(view) if p.kind == "hidden"}
     by_name = {param.name: param for param in view.params}
     return {
-        name: Held(_as_blocks(one, by_name[name]), one.why, one.unseen) for name, one in matrices(view, sample).items()
+        name: Held(_as_blocks(one, by_name[name]), one.why, one.unseen)
+        for name, one in matrices(view, sample, by_head=word == "heads").items()
     }
 
 
@@ -80,15 +111,19 @@ def _trained(view: View) -> list[Param]:
     return [param for param in view.params if param.parameter.requires_grad]
 
 
-def _by_rules(view: View, rules: list[Rule], found: Mapping[str, Held]) -> dict[str, Held]:
-    words = {"auto": found, "none": dict.fromkeys(found, Held(None, "one matrix"))}
+def _by_rules(view: View, rules: list[Rule], found: Mapping[str, Held], sample: Any) -> dict[str, Held]:
+    known = {"auto": found}
     out = {}
     for given in assign(view, rules, {}):
         param = given.param
         if "blocks" not in given.values or not (param.name in found or _may_be_stack(param)):
             continue
         value = given.values["blocks"]
-        blocks = words[value][param.name].blocks if value in words else _fitted(value, param)
+        if isinstance(value, str) and value in WORDS:
+            known[value] = known.get(value) or _by_word(view, value, sample)
+            blocks = known[value][param.name].blocks if param.name in known[value] else None
+        else:
+            blocks = _fitted(value, param)
         out[param.name] = Held(blocks, given.why[-1])
     for rule in rules:
         if not any(rule.bind(view)(param) for param in _trained(view) if param.name in out):
@@ -125,6 +160,12 @@ def _as_blocks(one: Matrices, param: Param) -> Blocks | None:
         before *= one.shape[dim]
     if param.transposed:
         words[:2] = words[1::-1]
-    layout = "out in" if words == ["out", *["in"] * (len(words) - 1)] else " ".join(words)
-    blocks = Blocks(one.split.sizes, one.split.repeats * before, layout=layout).lowest
+    if one.taken > 1:
+        return Blocks(one.taken, along="in", layout=_layout(words))
+    blocks = Blocks(one.split.sizes, one.split.repeats * before, layout=_layout(words)).lowest
     return None if blocks.one else blocks
+
+
+def _layout(words: list[str]) -> str:
+    """The words of a tensor's dimensions; a kernel's are as those of a matrix."""
+    return "out in" if words == ["out", *["in"] * (len(words) - 1)] else " ".join(words)

@@ -5,7 +5,7 @@ Labels have the shape of their value. Along dimensions where they are the same t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,15 +21,21 @@ def along(dim: int, shape: Sequence[int]) -> Tensor:
 
 def varies(labels: Tensor, dim: int) -> bool:
     """Whether labels differ along a dimension."""
-    small = _compact(labels, keep=dim % labels.ndim)
+    small = compact(labels, keep=(dim % labels.ndim,))
     return small.shape[dim % labels.ndim] > 1 and bool((small != small.narrow(dim, 0, 1)).any())
+
+
+def line(labels: Tensor, dim: int) -> Tensor:
+    """The labels along a dimension, at the first place of all others."""
+    dim %= labels.ndim
+    return labels[tuple(slice(None) if d == dim else 0 for d in range(labels.ndim))]
 
 
 def members(labels: Iterable[Tensor], size: int) -> Tensor:
     """Which of ``size`` indices stand in the labels."""
     found = torch.zeros(size + 1, dtype=torch.bool, device="cpu")
     for one in labels:
-        found[_compact(one).flatten()] = True  # -1 is the last
+        found[compact(one).flatten()] = True  # -1 is the last
     return found[:size]
 
 
@@ -43,13 +49,13 @@ def distinct(labels: Iterable[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    small, also = _compact(one), _compact(other)
+    small, also = compact(one), compact(other)
     return one is other or (one.shape == other.shape and torch.equal(small, also))
 
 
-def _compact(labels: Tensor, keep: int | None = None) -> Tensor:
-    """The labels without the copies along dimensions of stride 0."""
+def compact(labels: Tensor, keep: Collection[int] = ()) -> Tensor:
+    """The labels without the copies along dimensions of stride 0, but for those to keep."""
     for dim, stride in enumerate(labels.stride()):
-        if stride == 0 and labels.shape[dim] > 1 and dim != keep:
+        if stride == 0 and labels.shape[dim] > 1 and dim not in keep:
             labels = labels.narrow(dim, 0, 1)
     return labels

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from thalweg.groups import example
+from thalweg.groups.carried import Axis
 from thalweg.groups.flow import Known
-from thalweg.groups.partition import Cut, by_fate
+from thalweg.groups.partition import Cut, by_fate, equal_parts
 from thalweg.groups.places import Place
 from thalweg.groups.running import SMALL, on_shapes, with_values
 from thalweg.groups.view import Param, View
@@ -34,6 +35,7 @@ class Matrices:
         split: the parts of that dimension.
         why: how that is known.
         unseen: what kept it from being seen; empty where it was.
+        taken: into how many equal parts the first dimension that is taken is cut.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +44,7 @@ class Matrices:
     split: Cut
     why: str
     unseen: str = ""
+    taken: int = 1
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -49,7 +52,7 @@ class Matrices:
         count = math.prod(self.shape[d] for d in self.stack)
         gives = math.prod(self.shape[d] for d in self.out[1:])
         takes = math.prod(n for d, n in enumerate(self.shape) if d not in (*self.stack, *self.out))
-        return [(part * gives, takes) for part in self.split.parts] * count
+        return [(part * gives, takes // self.taken) for part in self.split.parts] * (count * self.taken)
 
 
 def blocks(model: nn.Module, sample: Any = None) -> dict[str, list[tuple[int, int]]]:
@@ -99,36 +102,62 @@ def _remedy(sample: Any, name: str) -> str:
     return f"Say how such a weight is cut ({rule})"
 
 
-def matrices(view: View, sample: Any = None) -> dict[str, Matrices]:
-    """The matrices of each trainable hidden weight, and of each stack of matrices."""
+def matrices(view: View, sample: Any = None, by_head: bool = False) -> dict[str, Matrices]:
+    """The matrices of each trainable hidden weight, and of each stack of matrices.
+
+    Args:
+        view: of a model.
+        sample: an input that it runs on.
+        by_head: whether a matrix that gives what several heads use apart, or takes what they give, is several.
+    """
     trained = [(param, param.kind) for param in view.params if param.parameter.requires_grad]
-    asked = [param for param, kind in trained if kind in ("hidden", "other") and _of_module(param) is None]
-    watch = _watched(view.model, sample, {param.names[0] for param in asked}) if asked else None
-    return {
-        param.name: _of_module(param) or _of_use(param, watch)
+    asked = [p for p, kind in trained if kind in ("hidden", "other") and (by_head or _of_module(p) is None)]
+    tables = {param.names[0] for param in view.params if param.at_sight[0] == "embedding"}
+    watch = _watched(view.model, sample, {param.names[0] for param in asked}, tables) if asked else None
+    found = {
+        param.name: (_of_module(param) or _of_use(param, watch), param.names[0])
         for param, kind in trained
         if kind == "hidden" or (kind == "other" and _is_stack(param, watch))
     }
+    if by_head and watch is not None:
+        return {name: _by_head(watch, inner, one) for name, (one, inner) in found.items()}
+    return {name: one for name, (one, _) in found.items()}
 
 
 # -- a forward pass ---------------------------------------------------------------------------------------------------
 
 
-def _watched(model: nn.Module, sample: Any, names: set[str]) -> Watch | None:
-    """The pass that meets the most of the named weights; None where none was possible."""
+def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -> Watch | None:
+    """The pass that meets the most of the named weights; None where none was possible.
+
+    Weights that it does not meet may be multiplied with constants, as coordinates are, which is seen apart: constants
+    also stand in what makes a weight of others.
+    """
     best: Watch | None = None
-    for way in _ways(model, sample):
-        watches: list[Watch] = []
-        with contextlib.suppress(Exception):  # whatever a user's forward may raise
-            way(watching=partial(_watching, watches))
-            best = max([*([best] if best else []), watches[-1]], key=lambda watch: len(names & watch.met))
+    ways = list(_ways(model, sample))
+    for way in ways:
+        if (watch := _run(way, tables, constants=False)) is not None:
+            best = max([*([best] if best else []), watch], key=lambda watch: len(names & watch.met))
             if names <= best.met:
                 break
+    for way in ways:
+        if best is not None and not names <= best.met and (watch := _run(way, tables, constants=True)) is not None:
+            best.adopt(watch, names - best.met)
     return best
 
 
-def _watching(watches: list[Watch], model: nn.Module, given: Any) -> Watch:
-    watches.append(Watch(model, given))
+def _run(way: Any, tables: set[str], constants: bool) -> Watch | None:
+    """What is seen of one pass; None where it fails."""
+    watches: list[Watch] = []
+
+    def watching(model: nn.Module, given: Any) -> Watch:
+        watches.append(Watch(model, given, tables, constants))
+        return watches[-1]
+
+    try:
+        way(watching=watching)
+    except Exception:  # whatever a user's forward may raise
+        return None
     return watches[-1]
 
 
@@ -193,6 +222,8 @@ def _of_use(param: Param, watch: Watch | None) -> Matrices:
     apart = [side <= {"batch", "picked"} or (name, dim) in watch.beside for dim, side in enumerate(sides)]
     stack = tuple(dim for dim, size in enumerate(shape) if apart[dim] and size > 1)
     out = tuple(dim for dim, side in enumerate(sides) if side == {"out"} and not apart[dim])
+    if not out:  # labels do not tell a dimension of one index
+        out = tuple(dim for dim, size in enumerate(shape) if size == 1)[:1]
     if not out:
         return _one(shape, at_sight, "it is not seen which dimension it gives")
     return _cut(watch, name, Matrices(shape, stack, out, Cut(1, (shape[out[0]],)), "used as one"))
@@ -202,15 +233,56 @@ def _cut(watch: Watch, name: str, whole: Matrices) -> Matrices:
     """The same, with the dimension cut whose parts are used apart."""
     if name in watch.unseen:
         return replace(whole, why="left uncut", unseen=f"not followed beyond {watch.unseen[name]}")
-    cuts = {dim: by_fate(watch.fates[name, dim].values(), whole.shape[dim]) for dim in whole.out}
+    dims = [dim for dim in range(len(whole.shape)) if dim not in whole.stack]
+    cuts = {dim: by_fate(_masks(watch, (name, dim), dim in whole.out), whole.shape[dim]) for dim in dims}
     apart = [(dim, cut) for dim, cut in cuts.items() if cut is None or len(cut.sizes) > 1]
     if not apart:
         return whole
     first, cut = apart[0]
     if cut is None or len(apart) > 1:
         return replace(whole, why="left uncut", unseen="what is used apart is no part of a view")
-    out = (first, *(dim for dim in whole.out if dim != first))
-    return replace(whole, out=out, split=cut, why="used apart")
+    if first in whole.out:
+        out = (first, *(dim for dim in whole.out if dim != first))
+        return replace(whole, out=out, split=cut, why="used apart")
+    if first != min(set(dims) - {*whole.out}) or cut.repeats > 1 or len({*cut.sizes}) > 1:
+        return replace(whole, why="left uncut", unseen="parts of what it takes that are not equal")
+    return replace(whole, taken=len(cut.sizes), why="takes in apart")
+
+
+def _by_head(watch: Watch, name: str, whole: Matrices) -> Matrices:
+    """The same matrices, cut by head where that is a view."""
+    if whole.unseen:
+        return whole
+    taken = [dim for dim in range(len(whole.shape)) if dim not in (*whole.stack, *whole.out)][:1]
+    given = _heads(watch, name, whole.out[0], whole.shape, whole.split.masks)
+    takes = _heads(watch, name, taken[0], whole.shape, []) if taken else None
+    if given is not None and takes is None:
+        return replace(whole, split=given, why="by head")
+    if takes is None or given is not None or takes.repeats > 1 or len({*takes.sizes}) > 1:
+        return whole
+    alone = len(whole.split.sizes) == whole.taken == 1
+    return replace(whole, taken=len(takes.sizes), why="by head, of what it takes") if alone else whole
+
+
+def _heads(watch: Watch, name: str, dim: int, shape: Sequence[int], parts: Sequence[Tensor]) -> Cut | None:
+    """The parts of a dimension by head; None where it has no heads, or these are no parts of a view."""
+    heads = watch.heads.get((name, dim), [])
+    if not heads or len(heads[0]) != shape[dim]:  # a weight that is seen in another shape than it is kept in
+        return None
+    found = by_fate([*parts, *heads], shape[dim])
+    return found if found is not None and len(found.sizes) > 1 else None
+
+
+def _masks(watch: Watch, axis: Axis, gives: bool) -> list[Tensor]:
+    """Which indices of a dimension have the same fate, or are multiplied together where others are apart."""
+    parts, fates = watch.parts[axis], list(watch.fates[axis].values()) if gives else []
+    count = equal_parts(parts)
+    if count == 1:
+        return [*parts, *fates]
+    size = watch.sizes[axis]
+    every = torch.arange(size) // (size // count)
+    alike = [mask.view(count, -1).any(0).repeat(count) for mask in fates]  # not every expert may have been chosen
+    return [*(every == i for i in range(count)), *alike]
 
 
 def _grouped(shape: tuple[int, ...], out: int, groups: int) -> Matrices:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,12 @@ class Cut:
         """How many indices each part has."""
         return [self.repeats * size for size in self.sizes]
 
+    @property
+    def masks(self) -> list[Tensor]:
+        """Which of the indices each part has."""
+        kinds = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes)).repeat(self.repeats)
+        return [kinds == i for i in range(len(self.sizes))]
+
 
 def by_fate(fates: Iterable[Tensor], size: int) -> Cut | None:
     """The parts whose indices have the same fates; None where these are no parts of a view.
@@ -46,3 +52,19 @@ def by_fate(fates: Iterable[Tensor], size: int) -> Cut | None:
 def _repeats(kinds: Tensor, times: int) -> bool:
     rows = kinds.view(times, -1)
     return bool((rows == rows[0]).all())
+
+
+def equal_parts(parts: Sequence[Tensor]) -> int:
+    """Into how many equal parts, one behind the other, a dimension falls of which these are some; 1 where it does not.
+
+    Args:
+        parts: of each, which of the indices it has.
+    """
+    if not parts:
+        return 1
+    sizes = {int(part.sum()) for part in parts}
+    size, whole = sizes.pop(), parts[0].numel()
+    if sizes or not size or whole % size:
+        return 1
+    rows = torch.stack(list(parts)).view(len(parts), whole // size, size)
+    return whole // size if bool((rows.all(2) == rows.any(2)).all()) else 1

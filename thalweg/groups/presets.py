@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -12,6 +12,7 @@ from thalweg.groups import keys
 from thalweg.groups.assign import assign, check_keys, gather, of, orient
 from thalweg.groups.decay import NoDecay
 from thalweg.groups.depth import LayerDecay
+from thalweg.groups.held import How, told, with_blocks
 from thalweg.groups.roles import Heads, Types
 from thalweg.groups.rules import Effect, Rule
 from thalweg.groups.table import Groups
@@ -80,6 +81,7 @@ def muon(
     muon: Mapping[str, Any],
     adamw: Mapping[str, Any],
     kernels: bool = True,
+    blocks: How = "none",
     optimizer: keys.Optimizers = None,
     sample: Any = None,
     head: Heads = None,
@@ -103,6 +105,8 @@ def muon(
         muon: hyperparameters of the hidden matrices.
         adamw: hyperparameters of the rest; without ``weight_decay``, it is 0.
         kernels: whether the kernels of convolutions count as hidden matrices.
+        blocks: which matrices each weight holds, for one of our optimizers: ``"auto"`` as their use tells, ``"heads"``
+            by head too, or rules that set ``blocks``; see :class:`thalweg.Muon`. The table says it.
         optimizer: what the groups are for, to refuse misspelt hyperparameters: ``thalweg.Muon``, or the two classes.
         sample, head, hidden: as :func:`roles` takes them.
 
@@ -119,11 +123,13 @@ def muon(
     for settings, one in zip((muon, adamw), classes, strict=True):
         for key, value in settings.items():
             keys.check(key, value, one, _ROUTE)
-    sides = _Side(True, kernels, {"flatten": True, **muon}), _Side(False, kernels, {"weight_decay": 0.0, **adamw})
     view = View(model, sample, head, hidden)
-    assigned = assign(view, (*rules, *sides), {})
+    found = {} if blocks == "none" else told(view, blocks, sample)  # which asks what each parameter is
+    mine = _Side(True, kernels, {"flatten": True, **muon}, found)
+    rest = _Side(False, kernels, {"weight_decay": 0.0, **adamw}, found)
+    assigned = assign(view, (*rules, mine, rest), {})
     orient(assigned, optimizer)
-    return gather(view, assigned)
+    return with_blocks(gather(view, assigned), found)
 
 
 class _Side(Rule):
@@ -131,9 +137,9 @@ class _Side(Rule):
 
     optional = True
 
-    def __init__(self, use_muon: bool, kernels: bool, settings: Mapping[str, Any]) -> None:
+    def __init__(self, use_muon: bool, kernels: bool, settings: Mapping[str, Any], held: Container[str]) -> None:
         super().__init__("*", use_muon=use_muon, **settings)
-        self.use_muon, self.kernels = use_muon, kernels
+        self.use_muon, self.kernels, self.held = use_muon, kernels, held
 
     def bind(self, view: View) -> Callable[[Param], Effect]:
         """This rule for one model."""
@@ -142,6 +148,7 @@ class _Side(Rule):
     def _effect(self, param: Param) -> Effect:
         chosen = param.settings.get("use_muon")
         kind = param.kind if chosen is None else "by rule"
-        to_muon = kind == "hidden" and (self.kernels or param.parameter.ndim == 2) if chosen is None else bool(chosen)
+        matrix = kind == "hidden" and (self.kernels or param.parameter.ndim == 2)
+        to_muon = matrix or (kind == "other" and param.name in self.held) if chosen is None else bool(chosen)
         name = "Muon" if self.use_muon else "AdamW"
         return (self.settings, f"{kind}: {name}") if to_muon == self.use_muon else None

@@ -33,6 +33,7 @@ class Row:
         factors: what was multiplied in, by hyperparameter.
         why: the rules that decided.
         transposed: whether it is a matrix or kernel that is kept as (in, out, …).
+        blocks: which matrices it holds, in words; empty where it is one.
     """
 
     group: int | None
@@ -44,6 +45,7 @@ class Row:
     factors: Mapping[str, float]
     why: str
     transposed: bool = False
+    blocks: str = ""
 
 
 class Groups(list[dict[str, Any]]):
@@ -175,4 +177,4 @@ def _shape(row: Row) -> str:
     sizes = list(map(str, row.shape))
     if row.transposed:  # the way that most are kept, (out, in, …), goes without saying
         sizes[:2] = [f"in {sizes[0]}", f"out {sizes[1]}"]
-    return f"({', '.join(sizes)})" if sizes else "scalar"
+    return (f"({', '.join(sizes)})" if sizes else "scalar") + (f", {row.blocks}" if row.blocks else "")

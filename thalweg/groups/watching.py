@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from thalweg.groups import labels, moving
+from thalweg.groups import by_head, labels, moving
 from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest
 from thalweg.groups.running import tensors
 
@@ -43,7 +43,10 @@ _IN_PLACE = (
 _MOVES = ("_unsafe_view", "flip", "roll", "repeat", "index_select", "index", "constant_pad_nd", "_reshape_copy")
 _SUMS = ("add", "sub", "rsub", "add_", "sub_")
 #: that write into a part of another tensor, which is not followed
-_WRITES = ("index_put", "index_put_", "index_copy", "index_copy_", "slice_scatter", "select_scatter", "scatter")
+_WRITES = (
+    *("index_put", "index_put_", "index_copy", "index_copy_", "slice_scatter", "select_scatter", "scatter"),
+    *("scatter_", "index_fill", "index_fill_", "masked_scatter", "masked_scatter_"),
+)
 #: that make a tensor of the same kind, without its values
 _LIKE = re.compile("_like$|^new_")
 
@@ -51,17 +54,29 @@ _LIKE = re.compile("_like$|^new_")
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, in this thread, the outputs of a model's weights are followed.
 
+    Args:
+        model: a model.
+        given: its input.
+        tables: embeddings, of which what is looked up, or the whole, is an activation.
+        constants: whether a tensor that is neither a weight nor follows from the input is an activation where it is
+            multiplied with a weight, as coordinates are.
+
     Attributes:
         sizes: of each dimension of each weight.
         fates: for each dimension, what is done with which of its indices.
         sides: for each weight, what its dimensions are for.
         groups: of weights that convolve, into how many groups of channels.
         beside: dimensions whose indices meet those of another stack of weights, one each.
+        parts: of dimensions that are multiplied part by part, the indices of each part.
+        heads: of dimensions whose indices stand apart in products of activations, the indices of each head.
         unseen: for each weight, the operation beyond which its outputs cannot be followed.
     """
 
-    def __init__(self, model: nn.Module, given: Any) -> None:
+    def __init__(self, model: nn.Module, given: Any, tables: Collection[str] = (), constants: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.constants = constants
+        self.parts: dict[Axis, list[Tensor]] = defaultdict(list)
+        self.heads: dict[Axis, list[Tensor]] = defaultdict(list)
         self.sizes: dict[Axis, int] = {}
         self.fates: dict[Axis, dict[Signature, Tensor]] = defaultdict(dict)
         self.sides: dict[str, list[set[Side]]] = {}
@@ -73,7 +88,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._written: dict[int, Written] = {}
         with torch._C.DisableTorchFunction():
             for name, p in model.named_parameters():
-                if p.ndim > 1:
+                if name in tables:
+                    self._put(p, Value())
+                elif p.ndim > 1:
                     self._enter(name, p)
             for x in tensors(given, set()):
                 self._put(x, Value())
@@ -82,6 +99,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def met(self) -> set[str]:
         """The weights that meet activations in a product."""
         return {name for name, sides in self.sides.items() if any(sides)}
+
+    def adopt(self, other: Watch, names: set[str]) -> None:
+        """Take over what another pass has seen of these weights."""
+        for name in names & other.met:
+            axes = [(name, dim) for dim in range(len(other.sides[name]))]
+            self.sides[name] = other.sides[name]
+            self.fates.update({axis: other.fates[axis] for axis in axes})
+            self.parts.update({axis: other.parts[axis] for axis in axes})
+            self.heads.update({axis: other.heads[axis] for axis in axes})
+            self.beside |= other.beside & {*axes}
+            self.groups.update({name: other.groups[name]} if name in other.groups else {})
+            self.unseen.update({name: other.unseen[name]} if name in other.unseen else {})
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operation of torch, as it is."""
@@ -133,6 +162,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._write(args[0], args[1])
         elif name in ("cat", "stack"):
             self._join(func, args, operands, out)
+        elif name in _WRITES and not any(value.carried for i, value in operands if i):
+            self._meet(name, operands[:1], out)
         elif name == "glu":
             self._gate(operands, args[1] if len(args) > 1 else -1, out)
         elif func.is_view or name in _MOVES:
@@ -149,6 +180,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.namespace != "aten" or (name in _WRITES and any(value.carried for _, value in operands)):
             self._lose(str(func), operands)
         self._put_all(out, Value({}, all(v.of_weights for _, v in operands), 1 + latest(operands)))
+        if "scaled_dot_product" in name:
+            result = next(iter(_flat(out)))
+            factors = [(i, value) for i, value in operands if i < 3]
+            heads = self._by_head(factors, [result], result)
+            self._put(result, Value(heads or {}, depth=1 + latest(operands)))
 
     def _lose(self, what: str, operands: list[tuple[int, Value]]) -> None:
         for _, value in operands:
@@ -273,8 +309,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = [(i, value) for i, value in enumerate(values) if value is not None]
         if not known:  # what is added to the product
             return
-        used = any(not value.of_weights for _, value in known)
+        used = any(not value.of_weights for _, value in known) or (self.constants and len(known) < len(factors))
         self._use(name, known)
+        heads = None if any(value.of_weights for _, value in known) else self._by_head(known, factors, out)
         summed = (-1, -2 if factors[1].ndim > 1 else -1)
         carried: dict[Axis, Carried] = {}
         for i, value in known:
@@ -283,6 +320,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._lay(axis, one, summed[i])
                 if not value.of_weights and (other := values[1 - i]) is not None and other.of_weights:
                     self._pair(axis, one)
+                    if axis[0].startswith(by_head.MARK):
+                        self._take_heads(one.labels[0], summed[i], other, summed[1 - i])
                 left = tuple(
                     moving.kept(part, summed[i], i, out) for part in one.labels if not labels.varies(part, summed[i])
                 )
@@ -290,12 +329,42 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     before = carried[axis].labels if axis in carried else ()
                     born = latest(known) if value.of_weights else one.born
                     carried[axis] = replace(one, labels=labels.distinct([*before, *kept]), born=born)
-        self._put(out, Value(carried, not used, latest(known) + used))
+        self._put(out, Value({**carried, **(heads or {})}, not used, latest(known) + used))
+
+    def _by_head(
+        self, known: Sequence[tuple[int, Value]], factors: Sequence[Tensor], out: Tensor
+    ) -> dict[Axis, Carried] | None:
+        """Note which indices of weights stand together in products of activations; the heads of the result."""
+        batch = factors[0].ndim - 2
+        place: Tensor | None = None
+        for _, value in known if batch > 0 else ():
+            for axis, one in value.carried.items():
+                if axis[0].startswith(by_head.MARK) or (found := by_head.sets(one, batch)) is None:
+                    continue
+                self.heads[axis] += by_head.masks(found[0], self.sizes[axis])
+                if place is None or int(found[1].max()) > int(place.max()):  # keys may serve several heads
+                    place = found[1]
+        if place is None:
+            return None
+        axis = f"{by_head.MARK}{len(self.sizes)}", 0
+        self.sizes[axis] = int(place.max()) + 1
+        return {axis: Carried((by_head.side_by_side(place, factors[0].shape[:batch], out),))}
+
+    def _take_heads(self, heads: Tensor, summed: int, weight: Value, along: int) -> None:
+        """Note which indices of a weight's inputs come from which head."""
+        for axis, one in weight.carried.items():
+            if labels.varies(heads, summed) and labels.varies(one.labels[0], along):
+                heads, taken = labels.line(heads, summed), labels.line(one.labels[0], along)
+                found = [labels.members([taken[heads == i]], self.sizes[axis]) for i in torch.unique(heads)]
+                self.heads[axis] += found
 
     def _lay(self, axis: Axis, carried: Carried, summed: int) -> None:
         """Note what a dimension of a weight is for, where it meets activations."""
         first = carried.labels[0]
         name, dim = axis
+        which = self._members(axis, carried)
+        if not which.all():
+            self.parts[axis].append(which)
         batch = range(-first.ndim, -2)
         other = -3 - summed if first.ndim > 1 else summed
         side: Side = "picked"

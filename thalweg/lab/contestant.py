@@ -12,7 +12,9 @@ from torch import nn
 from thalweg import groups, wrap
 from thalweg.engine.optimizer import Optimizer
 from thalweg.groups import Rule
+from thalweg.groups.by_role import cut
 from thalweg.lab import classes
+from thalweg.optim.routed import DEFAULT
 from thalweg.wrap.wrapper import Wrapper, layers
 
 #: AdamW's centre; decay is stated at this learning rate (see `Contestant.decay`)
@@ -210,6 +212,9 @@ class Contestant:
         extra, seen = dict(at.extra), {"sample": sample, "head": head}
         if self.multiplies or (rules and self.takes_model):
             by_role = groups.multiplied(model, at.lr, at.multiplier, at.weight_decay, rules=rules, **seen)
+            if getattr(self.rule, "takes_blocks", False):
+                hidden = [group for group in by_role if group["role"] == "hidden"]
+                cut(hidden, model, {**self.settings, **extra}.get("blocks") or DEFAULT, **seen)
             return self._over(by_role, at.lr, extra, backend)
         settings = {**self.settings, **extra, "lr": at.lr}
         if self.traits.decay != "none":
@@ -228,6 +233,7 @@ class Contestant:
     ) -> tuple[Any, dict[str, Any]]:
         """What the constructor is given for the race's groups: the keys that the class knows, and no others."""
         rule, given = self.rule, {"lr": lr, **self.settings, **settings}
+        given.pop("blocks", None)  # the groups say which matrices each weight holds
         if not issubclass(rule, Optimizer):
             drop = {"role", *(("weight_decay",) if self.traits.decay == "none" else ())}
             return [{key: value for key, value in _unnamed(g).items() if key not in drop} for g in over], given

@@ -15,6 +15,8 @@ from thalweg._base.errors import bad_argument
 
 #: what a dimension of a tensor may be: it numbers matrices, or belongs to what a matrix gives, or to what it takes
 WORDS = ("n", "out", "in")
+#: of how many parts the sizes are shown
+_SHOWN = 6
 
 
 def _is_count(value: Any) -> bool:
@@ -148,7 +150,8 @@ class Blocks:
     def __str__(self) -> str:
         one = self.lowest.parts == 1
         equal = isinstance(self.parts, int)
-        sizes = f"{self.parts} equal parts" if equal else "parts " + ":".join(map(str, self._terms))
+        shown = [*map(str, self._terms[:_SHOWN]), *(["…"] if len(self._terms) > _SHOWN else [])]
+        sizes = f"{self.parts} equal parts" if equal else f"{len(self._terms)} parts {':'.join(shown)}"
         words = [] if one else [f"{sizes} of {self.along}"]
         words += [f"{self.repeats} times"] if self.repeats > 1 else []
         words += [f"({self.layout.replace(' ', ', ')})"] if self.layout != "out in" else []
