@@ -12,7 +12,11 @@ race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not cluster"
+
+# a race on a cluster whose workers, coordinator and database are killed at random moments: two to three minutes
+cluster: $(STAMP)
+	$(BIN)/python -m pytest -q -m cluster tests/lab/cluster
 
 # every optimizer on many layouts of shards, over 2, 3 and 4 processes: the bits of one process
 ranks: $(STAMP)

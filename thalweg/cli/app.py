@@ -26,7 +26,7 @@ class _OneLineErrors(Verbs):
 
 def _is_ours(error: ValueError) -> bool:
     """Whether it was raised by `bad_argument` for something that the user typed."""
-    return str(error).startswith(("seeds=", "steps=", "jobs=", "margin=", "budget=", "threads="))
+    return str(error).startswith(("--", "seeds=", "steps=", "jobs=", "margin=", "budget=", "threads="))
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -106,6 +106,10 @@ class Live(RaceWatcher):
             text = "another race on this store makes some of these runs; they are waited for, not made twice"
             self.console.print(text, highlight=False)
 
+    def on_note(self, text: str) -> None:
+        """Say it, above what moves."""
+        self.console.print(text, highlight=False, markup=False)
+
     def on_progress(self, key: str, step: int, loss: float) -> None:
         """Draw the run's loss."""
         with self.lock:

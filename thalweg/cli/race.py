@@ -20,6 +20,7 @@ from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.cluster.address import Cluster, Resources
 from thalweg.lab.cluster.on_ray import RayCluster
+from thalweg.lab.cluster.on_slurm import SlurmCluster, options
 from thalweg.lab.contestants import CONTESTANTS
 from thalweg.lab.forecast import Forecast, forecast
 from thalweg.lab.protocol import BUDGETS
@@ -57,8 +58,9 @@ from thalweg.lab.store import Store, is_there
 @click.option(
     "--cluster",
     help="Where runs are made instead: auto, ray://HOST:PORT or HOST:PORT is a Ray cluster; local:3 starts one of 3 "
-    "nodes here.",
+    "nodes here; slurm queues a job for each run.",
 )
+@click.option("--slurm", default="", help="What sbatch is told: partition=gpu,time=30 (minutes).")
 @click.option("--cpus", type=float, default=1.0, show_default=True, help="Cores of each run on a cluster.")
 @click.option("--gpus", type=float, default=0.0, show_default=True, help="GPUs of each run there; 0.25 is a share.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and the time it will take, and stop.")
@@ -77,6 +79,7 @@ def race(
     json_path: Path | None,
     csv_path: Path | None,
     cluster: str | None,
+    slurm: str,
     cpus: float,
     gpus: float,
     dry_run: bool,
@@ -93,7 +96,7 @@ def race(
     entries = entering.split(optimizers) if optimizers else None
     for path in (json_path, csv_path):
         files.writable_file(path, made=out)
-    with _made_at(cluster, Resources(cpus, gpus)) as at:
+    with _made_at(cluster, slurm, Resources(cpus, gpus), out) as at:
         slots, on = (at.slots, at.on) if at else (None, setting)
         plans = [
             planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
@@ -149,12 +152,17 @@ def _ahead(plan: planning.RacePlan, url: str, dry_run: bool) -> Forecast:
 
 
 @contextmanager
-def _made_at(cluster: str | None, resources: Resources) -> Iterator[Cluster | None]:
+def _made_at(cluster: str | None, slurm: str, resources: Resources, out: Path) -> Iterator[Cluster | None]:
     """The cluster on which runs are made; None for worker processes of this machine."""
+    given = options(slurm)
+    if given and cluster != "slurm":
+        raise ThalwegError(f"--slurm {slurm}: expected --cluster slurm beside it")
     if cluster is None:
         yield None
         return
-    at: Cluster = RayCluster(cluster, resources)
+    at: Cluster = (
+        SlurmCluster(given, resources, out / "slurm") if cluster == "slurm" else RayCluster(cluster, resources)
+    )
     with closing(at):
         yield at
 

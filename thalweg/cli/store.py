@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,8 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from thalweg._base.errors import ThalwegError
+from thalweg.cli import files
 from thalweg.cli.console import console_of
 from thalweg.lab import digits
+from thalweg.lab.report.data import table
 from thalweg.lab.store import Store
 from thalweg.lab.store.contents import Contents, Race
 from thalweg.lab.wording.looks import in_words
@@ -24,25 +30,101 @@ NAMED = 10
 
 
 @click.command()
-@click.option("--store", "url", default="runs/thalweg.db", show_default=True, help="A file, or an SQLAlchemy URL.")
+@click.argument("place", required=False, metavar="[URL]")
+@click.option(
+    "--store",
+    "url",
+    default="runs/thalweg.db",
+    show_default=True,
+    help="A file, or an SQLAlchemy URL; as the argument.",
+)
+@click.option("--runs", "list_runs", is_flag=True, help="List the runs too.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the runs to this file; - is stdout.")
+@click.option(
+    "--remove",
+    multiple=True,
+    metavar="WHAT",
+    help="Remove runs: those of a task by its name, or by 8 letters of a key.",
+)
+@click.option("--merge", multiple=True, metavar="URL", help="Add all that another store holds; it stays as it is.")
 @click.option("--drop-damaged", is_flag=True, help="Remove the runs that do not match their checksum, or have none.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
-def store(url: str, drop_damaged: bool, as_json: bool) -> None:
+def store(
+    place: str | None,
+    url: str,
+    list_runs: bool,
+    csv_path: Path | None,
+    remove: tuple[str, ...],
+    merge: tuple[str, ...],
+    drop_damaged: bool,
+    as_json: bool,
+) -> None:
     """List what a store holds: runs, races with their verdicts, and every look at each pair of classes.
 
     All runs are checked. A race refuses one that was edited or damaged after it was stored; once removed, it is made
-    again.
+    again. Looks are never removed, since they were taken.
     """
-    opened = Store(url, new=False)
-    try:
+    files.writable_file(csv_path)
+    console = console_of(stderr=as_json or str(csv_path) == "-")
+    with closing(Store(place or url, new=bool(merge))) as opened:
+        for other in merge:
+            _merge(console, opened, other)
+        for what in remove:
+            console.print(Text(f"{_removed(opened, what)} of {what} removed"))
+        if csv_path is not None:
+            _export(opened, csv_path)
         found = opened.contents()
         dropped = opened.remove(found.unusable) if drop_damaged else None
         if as_json:
-            click.echo(json.dumps({**_as_dict(opened, found), "dropped": dropped}, indent=1, ensure_ascii=False))
-        else:
-            _show(console_of(), opened, found, dropped)
-    finally:
-        opened.close()
+            runs = {"every": list(opened.runs())} if list_runs else {}
+            click.echo(
+                json.dumps({**_as_dict(opened, found), "dropped": dropped, **runs}, indent=1, ensure_ascii=False)
+            )
+        elif str(csv_path) != "-":
+            _show(console, opened, found, dropped)
+            if list_runs:
+                _list(console, opened)
+
+
+def _merge(console: Console, into: Store, url: str) -> None:
+    with closing(Store(url, new=False)) as other:
+        merged = into.merge(other)
+        parts = [_count(merged.runs, "run"), _count(merged.races, "race"), _count(merged.looks, "look")]
+        left = f"; {_count(merged.damaged, 'run')} edited or damaged there left out" if merged.damaged else ""
+        console.print(Text(f"added from {other.url}: {', '.join(parts)}{left}"), soft_wrap=True)
+
+
+def _removed(opened: Store, what: str) -> str:
+    keys = [run["key"] for run in opened.runs() if what == run.get("task") or _begins(run["key"], what)]
+    if not keys:
+        tasks = sorted({str(run.get("task")) for run in opened.runs()})
+        raise ThalwegError(
+            f"--remove {what}: no run is of a task of that name or has a key that begins so; there are runs of: "
+            f"{', '.join(tasks) or 'nothing'}"
+        )
+    return _count(opened.remove(keys), "run")
+
+
+def _begins(key: str, what: str) -> bool:
+    """Fewer letters may be those of many keys by chance."""
+    return len(what) >= 8 and key.startswith(what)
+
+
+def _export(opened: Store, path: Path) -> None:
+    text = table(list(opened.runs()))
+    if str(path) == "-":
+        click.echo(text, nl=False)
+    else:
+        files.write(path, text)
+
+
+def _list(console: Console, opened: Store) -> None:
+    rows = _columns(5)
+    for run in sorted(opened.runs(), key=lambda run: (str(run.get("task")), str(run["finished"]))):
+        setting = [f"{run.get('lr', math.nan):.3g}", f"seed {run.get('seed')}", f"{run.get('steps')} steps"]
+        loss = f"{run.get('final_loss', math.nan):.5g}"
+        rows.add_row(run["key"][:12], str(run.get("task")), *setting, f"{run.get('optimizer')} {loss}")
+    console.print(Text("\nruns", style="bold"), rows, sep="\n")
 
 
 def _show(console: Console, store: Store, found: Contents, dropped: int | None) -> None:

@@ -11,6 +11,7 @@ from thalweg.lab.cluster import away
 from thalweg.lab.cluster.away import Abroad, RunExecutor
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
+from thalweg.lab.keeping import Place
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import RacePlan
 from thalweg.lab.repeats import Repeats
@@ -45,6 +46,9 @@ class RaceWatcher:
     def on_finish(self, spec: Spec, run: Run, reused: bool) -> None:
         """A run is finished and stored, or was found in the store."""
 
+    def on_note(self, text: str) -> None:
+        """Something is otherwise than one would think; told once."""
+
 
 def race(
     plan: RacePlan, store: Store, watcher: RaceWatcher | None = None, executor: RunExecutor | None = None
@@ -72,6 +76,7 @@ class _Race:
         self.sharing = Sharing(store, plan.jobs)
         self.tally = Tally()
         self.executor, self.abroad = executor, Abroad()
+        self.said: set[str] = set()
         if executor is None:
             self.workers = workers.here(plan.jobs, lambda message: self.watcher.on_progress(*message))
             self.newest = workers.here(1)  # for what comes last
@@ -190,9 +195,20 @@ class _Race:
 
     async def _make(self, key: str, spec: Spec, role: Role) -> Made:
         self.watcher.on_start(spec, role)
-        made = await self.workers.make(work, spec, role)
-        self.store.put(key, reuse.packed(made))
+        if self.store.address is None:
+            made = await self.workers.make(work, spec, role)
+        else:
+            made = await self.workers.make_and_keep(Place(self.store.address, key), spec, role)
+            if not made.kept:
+                self._say_once(f"the workers do not reach the store {self.store.url}; their runs are stored from here")
+        if not made.kept:
+            self.store.put(key, reuse.packed(made))
         return made
+
+    def _say_once(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            self.watcher.on_note(text)
 
     async def _quiet(self, campaigns: Sequence[Campaign]) -> QuietPass:
         """By the newest worker, which has made nothing but repeats; no other is there any more."""

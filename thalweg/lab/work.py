@@ -27,11 +27,13 @@ class Made:
         files: path → SHA-256 of what was opened beyond the files that the race was planned with, such as one for each
             seed.
         trace: what it went through; None unless it was asked for.
+        kept: whether the worker has stored it by itself.
     """
 
     run: Run
     files: dict[str, str] = field(default_factory=dict)
     trace: dict[str, Any] | None = None
+    kept: bool = False
 
 
 def ready() -> None:

@@ -8,7 +8,9 @@ from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Protocol, TypeVar
 
 from thalweg._base.errors import ThalwegError
+from thalweg.lab.keeping import Place, work_and_keep
 from thalweg.lab.pool import Pool, Progress
+from thalweg.lab.result import Role
 from thalweg.lab.run import Spec
 from thalweg.lab.timing import QuietPass, quiet_pass
 from thalweg.lab.work import Made, ready
@@ -19,11 +21,20 @@ Answer = TypeVar("Answer")
 RESTARTS = 2
 
 
+class CallLostError(Exception):
+    """A call came to nothing with the worker that made it; the other workers are there still."""
+
+
 class Hands(Protocol):
     """What does the work: a :class:`~thalweg.lab.pool.Pool`, or somebody's executor (:mod:`thalweg.lab.cluster`)."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
-        """Have a worker call ``function(*arguments)``; ``BrokenExecutor`` says that it was lost on the way."""
+        """Have a worker call ``function(*arguments)``.
+
+        Raises:
+            CallLostError: by way of the future, if it was lost on the way.
+            BrokenExecutor: if all workers are gone with one of them.
+        """
 
     def close(self) -> None:
         """Stop what runs, drop what waits."""
@@ -51,8 +62,11 @@ class Workers:
         Raises:
             ThalwegError: if the workers that are asked are killed again and again (out of memory).
         """
-        what = f"{spec.contestant.label} ran with lr={spec.lr:g}, seed {spec.seed}"
-        return await self._answer(what, function, spec, *arguments)
+        return await self._answer(_ran(spec), function, spec, *arguments)
+
+    async def make_and_keep(self, place: Place, spec: Spec, role: Role) -> Made:
+        """A run that the worker stores by itself, where it can."""
+        return await self._answer(_ran(spec), work_and_keep, place, spec, role)
 
     async def timed(self, specs: list[Spec], blocks: int) -> QuietPass:
         """The quiet pass, by one of them."""
@@ -64,6 +78,8 @@ class Workers:
             hands = self._hands
             try:
                 return await asyncio.wrap_future(hands.submit(function, *arguments))
+            except CallLostError as error:
+                why = str(error)
             except BrokenExecutor as error:
                 why = str(error)
                 if hands is self._hands:
@@ -77,6 +93,10 @@ class Workers:
     def close(self) -> None:
         """Stop what runs at its next step, and end them; a second time does nothing."""
         self._hands.close()
+
+
+def _ran(spec: Spec) -> str:
+    return f"{spec.contestant.label} ran with lr={spec.lr:g}, seed {spec.seed}"
 
 
 def here(jobs: int, on_progress: Callable[[Progress], None] = lambda message: None) -> Workers:

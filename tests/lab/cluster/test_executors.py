@@ -1,7 +1,9 @@
 """A race whose runs somebody else's executor makes: the same result as that of its own workers."""
 
+import asyncio
 import json
 import os
+import pickle
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.lab import workers
 from thalweg.lab.cluster import alone, away
 from thalweg.lab.cluster.away import Abroad
+from thalweg.lab.cluster.errand import Answer
 from thalweg.lab.plan import plan
 from thalweg.lab.race import race
 from thalweg.lab.search import Setting
@@ -107,6 +110,32 @@ def test_what_an_executor_loses_is_asked_for_again_and_counted(tmp_path, store, 
     result = race(planned(write_small(tmp_path)), store, executor=executor)
     assert result["environment"]["lost"] == f"{len(lost)} calls, which were made again"
     assert len(lost) > 1
+
+
+def test_a_lost_call_leaves_those_beside_it_alone(tmp_path):
+    """Both are under way when one is lost."""
+    asked = []
+
+    class Later:
+        def submit(self, *call):
+            asked.append(Future())
+            asked[-1].set_running_or_notify_cancel()
+            return asked[-1]
+
+    async def both():
+        workers = away.workers(Later(), made, abroad)
+        calls = [asyncio.ensure_future(workers.make(work, spec)) for _ in range(2)]
+        await asyncio.sleep(0)
+        asked[0].set_exception(OSError("the node is gone"))
+        while len(asked) < 3:
+            await asyncio.sleep(0.01)
+        for number, future in enumerate(asked[1:]):
+            future.set_result(Answer("there", pickle.dumps(number)))
+        return await asyncio.gather(*calls)
+
+    abroad, (made, [spec, _], _) = Abroad(), _told(write_small(tmp_path))
+    assert asyncio.run(both()) == [1, 0]
+    assert (abroad.lost, abroad.runs) == (1, {"there": 2})
 
 
 def test_an_executor_that_loses_all_ends_the_race_with_one_error(tmp_path, store, monkeypatch, here):

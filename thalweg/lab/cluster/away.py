@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from thalweg._base.errors import ThalwegError, bad_argument
@@ -13,7 +13,7 @@ from thalweg.lab.cluster import errand
 from thalweg.lab.cluster.errand import Answer, Header, answer
 from thalweg.lab.cluster.luggage import packed
 from thalweg.lab.plan import RacePlan
-from thalweg.lab.workers import Workers
+from thalweg.lab.workers import CallLostError, Workers
 
 #: how often a run is asked for whose workers were lost; elsewhere nodes go for other reasons than the run
 ATTEMPTS = 6
@@ -100,9 +100,7 @@ class Away:
     def _handed(self, submit: Callable[..., list[Future[Any]]], function: Any, arguments: Any) -> list[Future[Any]]:
         try:
             return submit(answer, self._header, self._luggage, pickle.dumps((function, arguments)), self._alone)
-        except BrokenExecutor:
-            raise
-        except RuntimeError as error:  # it was shut down
+        except RuntimeError as error:  # it was shut down, or broke
             raise ThalwegError(f"the executor takes no more runs: {error}. Finished runs are stored") from error
 
     def _pass_on(self, done: Future[Answer], told: Future[Any]) -> None:
@@ -130,7 +128,7 @@ def _lost(error: BaseException) -> BaseException:
     """What an executor raises, and not the run, is that a worker was lost; but for one that can never answer."""
     if isinstance(error, ModuleNotFoundError):
         return ThalwegError(f"the workers have no package {error.name!r}: install there what is installed here")
-    return BrokenExecutor(f"{type(error).__name__}: {error}".splitlines()[0])
+    return CallLostError(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def workers(executor: RunExecutor, plan: RacePlan, abroad: Abroad, *, alone: bool = False) -> Workers:

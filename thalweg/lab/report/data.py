@@ -6,7 +6,8 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from thalweg.lab.overview import overview
 from thalweg.lab.result import RaceResult
@@ -29,9 +30,14 @@ def as_json(results: Sequence[RaceResult], indent: int | None = 1) -> str:
 
 def as_csv(results: Sequence[RaceResult]) -> str:
     """One line for each run, without its curves."""
-    rows = [{k: v for k, v in run.items() if not k.endswith("curve")} for result in results for run in result["runs"]]
+    return table([run for result in results for run in result["runs"]])
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Runs as CSV, a line for each, without their curves; what only some of them have is empty in the others."""
+    rows = [{k: v for k, v in run.items() if not k.endswith("curve")} for run in runs]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

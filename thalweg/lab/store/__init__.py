@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from thalweg.lab.store.database import is_there
-from thalweg.lab.store.store import Store
+from thalweg.lab.store.store import Store, keep
 
-__all__ = ["Store", "is_there"]
+__all__ = ["Store", "is_there", "keep"]

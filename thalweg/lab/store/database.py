@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
 from thalweg._base.errors import ThalwegError
 from thalweg._base.secrets import hidden
-from thalweg.lab.store import tables, trouble
+from thalweg.lab.store import server, tables, trouble
+
+T = TypeVar("T")
 
 #: so long another process may keep an SQLite file to itself before this one gives up
 PATIENCE_SECONDS = 60
@@ -35,17 +37,21 @@ class Database:
     Args:
         url: an SQLAlchemy URL; a plain path means SQLite in that file.
         new: whether a file that is not there is made.
+        brief: whether a server is asked once and then left; its tables are known to be there.
 
     Raises:
         ThalwegError: if it cannot be opened or written, is damaged, another program's, or from a newer version.
     """
 
-    def __init__(self, url: str, *, new: bool = True) -> None:
-        full = url if "://" in url else f"sqlite:///{url}"
+    def __init__(self, url: str, *, new: bool = True, brief: bool = False) -> None:
+        full = server.driver(url) if "://" in url else f"sqlite:///{url}"
         self.url = hidden(url)  # as it may be shown
+        self._opened = False
         with self.clear_errors("open"):
             self.url = hidden(sa.make_url(full).render_as_string())
-            self.engine = _engine(full)
+            self.engine = _engine(full, brief)
+            if brief:
+                return
             if not new and self.file and not Path(self.file).exists():
                 raise ThalwegError(
                     f"there is no store {self.url}; `thalweg race` makes it, or name another with --store"
@@ -57,6 +63,13 @@ class Database:
         if refusal is not None:
             self.close()
             raise ThalwegError(f"the store {self.url} {refusal}, or name another with --store")
+        self._opened = True
+
+    @property
+    def address(self) -> str | None:
+        """Its URL with the password, for workers; never to be shown. None where only this machine reaches it."""
+        url = self.engine.url
+        return None if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=False)
 
     @property
     def file(self) -> str | None:
@@ -74,26 +87,42 @@ class Database:
 
     def read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         """All rows of a query."""
-        with self.clear_errors("read"), self.engine.connect() as connection:
-            try:
+
+        def rows() -> Sequence[sa.Row[Any]]:
+            with self.engine.connect() as connection:
                 return connection.execute(query).all()
-            except ValueError as error:  # a time that is none
-                raise trouble.damaged(str(error), self.url) from error
+
+        try:
+            return self._tried("read", rows)
+        except ValueError as error:  # a time that is none
+            raise trouble.damaged(str(error), self.url) from error
 
     def insert(self, table: sa.Table, *rows: dict[str, Any]) -> bool:
         """Add rows, all or none; False if one of their keys is there already: another was first."""
-        with self.clear_errors("write"):
+
+        def added() -> bool:
             try:
                 with self.engine.begin() as connection:
                     connection.execute(table.insert(), list(rows))
             except IntegrityError:
                 return False
-        return True
+            return True
+
+        return self._tried("write", added)
 
     def change(self, statement: sa.Update | sa.Delete) -> int:
         """Change or remove rows; how many."""
-        with self.clear_errors("write"), self.engine.begin() as connection:
-            return connection.execute(statement).rowcount
+
+        def changed() -> int:
+            with self.engine.begin() as connection:
+                return connection.execute(statement).rowcount
+
+        return self._tried("write", changed)
+
+    def _tried(self, action: str, attempt: Callable[[], T]) -> T:
+        """A server that was there is waited for."""
+        with self.clear_errors(action):
+            return server.patiently(attempt) if self._opened and self.address else attempt()
 
     def close(self) -> None:
         """Let go of it."""
@@ -129,9 +158,9 @@ class Database:
             raise trouble.damaged(str(found), self.url)
 
 
-def _engine(url: str) -> sa.Engine:
+def _engine(url: str, brief: bool) -> sa.Engine:
     if not url.startswith("sqlite"):
-        return sa.create_engine(url)
+        return server.engine(url, brief)
     engine = sa.create_engine(url, connect_args={"timeout": PATIENCE_SECONDS})
     sa.event.listen(engine, "connect", _read_any_text)
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.looks import Look
-from thalweg.lab.store import looks, runs, trouble
+from thalweg.lab.store import looks, merging, runs, trouble
 from thalweg.lab.store.contents import Contents, contents
 from thalweg.lab.store.database import Database
 from thalweg.lab.store.leases import Leases
@@ -41,6 +42,11 @@ class Store:
     def lasts(self) -> bool:
         """Whether what is stored is there when the command has ended; SQLite can keep it in memory."""
         return self._database.lasts
+
+    @property
+    def address(self) -> str | None:
+        """Its URL with the password, for workers; never to be shown. None where only this machine reaches it."""
+        return self._database.address
 
     def get(self, keys: list[str]) -> dict[str, dict[str, Any]]:
         """The finished runs among ``keys``.
@@ -101,6 +107,18 @@ class Store:
         parts = [keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE)]
         return sum(self._database.change(sa.delete(RUNS).where(RUNS.c.key.in_(part))) for part in parts)
 
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """All runs that match their checksum, with the time at which each was ``finished``, by key."""
+        keys = sorted(row.key for row in self._database.read(sa.select(RUNS.c.key)))
+        for row in self._rows(keys, *RUNS.c):
+            with contextlib.suppress(runs.DamagedError):
+                when = row.finished and row.finished.replace(tzinfo=UTC).isoformat(timespec="seconds")
+                yield {**runs.unpacked(row), "key": row.key, "finished": when}
+
+    def merge(self, other: Store) -> merging.Merged:
+        """Add all that another store holds."""
+        return merging.merge(self._database, other._database)
+
     @property
     def bytes(self) -> int | None:
         """Size of the file; None if it is not in one."""
@@ -125,3 +143,16 @@ class Store:
             "after it was stored, and is not used. `thalweg store --drop-damaged` (with the same --store) removes such "
             "runs, and the same race makes them again"
         )
+
+
+def keep(address: str, key: str, run: dict[str, Any]) -> None:
+    """Keep a finished run in a store that is known to be there, with a connection for this one time.
+
+    Raises:
+        ThalwegError: if it cannot be reached or written.
+    """
+    database = Database(address, brief=True)
+    try:
+        database.insert(RUNS, runs.packed(key, run))
+    finally:
+        database.close()

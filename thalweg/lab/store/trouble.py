@@ -32,6 +32,22 @@ _ADVICE = {
     sqlite3.SQLITE_READONLY_DBMOVED: "Its file was moved or deleted after it was opened; put it back and the same "
     "command goes on, or start again without the runs in it",
 }
+#: PostgreSQL's codes → the same
+_SERVER = {
+    "53100": "Finished runs in it are kept; make room on the server's disk, and the same command goes on",
+    "53300": "It has no connection left; raise max_connections there, or start fewer races at once",
+    "25006": "It takes no changes, as a standby does not; name the primary with --store",
+    "42501": "Its owner must grant this user to read and write it: GRANT ALL ON SCHEMA public TO …",
+}
+#: what a connection that fails says, which has no code → the same
+_SAID = {
+    "password authentication failed": "Look at user and password: postgresql://USER:PASSWORD@HOST/DATABASE",
+    "no password supplied": "Put it into the URL, postgresql://USER:PASSWORD@HOST/DATABASE, or into ~/.pgpass",
+    "does not exist": "Make it there with `createdb`, or look at the name at the end of the URL",
+    "Connection refused": "No server listens there: start it, or look at host and port",
+    "resolve host": "There is no such host: look at its name in the URL",
+    "timeout": "Nobody answers there: look at host, port and firewall",
+}
 _ANY = "Look whether the database is there and may be written, or name another with --store"
 
 
@@ -45,9 +61,22 @@ def explained(error: Exception, action: str, url: str) -> ThalwegError:
     """
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     code = getattr(cause, "sqlite_errorcode", 0)
-    advice = _ADVICE.get(code) or _ADVICE.get(code & 0xFF, _ANY)
-    reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
+    advice = _ADVICE.get(code) or _ADVICE.get(code & 0xFF) or _of_a_server(cause)
+    reason = _reason(str(cause)) or type(cause).__name__
     return ThalwegError(f"cannot {action} the store {url}: {hidden(reason)}. {advice}")
+
+
+def _of_a_server(cause: BaseException) -> str:
+    """What to do about what a server says, or about one that says nothing."""
+    code, text = getattr(cause, "sqlstate", None), str(cause)
+    return _SERVER.get(code or "") or next((advice for part, advice in _SAID.items() if part in text), _ANY)
+
+
+def _reason(text: str) -> str:
+    """The line that says what happened; psycopg puts the address that it tried in front of it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line.partition("FATAL:")[2].strip() for line in lines if "FATAL:" in line]
+    return (said or lines or [""])[0].rstrip(".")
 
 
 def damaged(reason: str, url: str) -> ThalwegError:
