@@ -23,7 +23,7 @@ from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import PLAIN, Format, name_of
 from thalweg.runtime.state import formats_of, other_shape
 from thalweg.runtime.tensors import is_dense, local, opaque, oriented, whole_shape
-from thalweg.runtime.traffic import Forecast, Traffic
+from thalweg.runtime.traffic import TrafficForecast, Traffic
 from thalweg.shards.pieces import ranks_of
 
 
@@ -124,7 +124,7 @@ class PlanReport:
     ) -> Traffic:
         order = (p for one in self.optimizer.param_groups for p in one["params"])
         first = next(k for k, p in enumerate(order) if p is params[0])
-        return Forecast(batch, params, first, specs, SimpleNamespace(**group)).traffic(backend)
+        return TrafficForecast(batch, params, first, specs, SimpleNamespace(**group)).traffic(backend)
 
     @staticmethod
     def _passes(batch: Batch, formats: dict[str, Format]) -> list[MemoryPass]:

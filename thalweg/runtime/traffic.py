@@ -61,7 +61,7 @@ class Traffic:
         return sum(leg.size for leg in self.legs) * (len(self.work) - 1) / len(self.work) ** 2
 
 
-class Forecast:
+class TrafficForecast:
     """Foretells the traffic of tensors that run alike.
 
     Args:
