@@ -10,6 +10,7 @@ from docs.generator.runs import Run, best_rate
 from docs.generator.walking import averages
 from thalweg.optim.curvature import Hutchinson, SophiaG
 from thalweg.registry import find, wrappers
+from thalweg.wrap.shown import Shown
 
 TASK = """\
 import torch
@@ -49,6 +50,9 @@ FURTHER: dict[str, dict[str, Any]] = {
     "DAdaptSGD": {"lr": 1.0, "d0": 0.01, "growth_rate": 1.02},
     "DoG": {"lr": 1.0},
     "LDoG": {"lr": 1.0},
+    "AdaMuon": {"lr": 0.01},
+    "Dion2": {"lr": 0.05},
+    "Mano": {"lr": 0.03},
     "Muon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
     "NorMuon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
     "SOAP": {"lr": 0.01},
@@ -97,8 +101,8 @@ def _loop(cls: Any) -> str:
 def _after(cls: Any) -> str:
     if averages(cls):
         return "optimizer.eval()  # the mean of the weights, which is to be used, is in the model now\n" + _last("")
-    if issubclass(cls, thalweg.EMA):
-        return "with optimizer.swap():  # the mean of the weights is in the model here\n" + _last("    ")
+    if issubclass(cls, Shown):
+        return "with optimizer.swap():  # the weights to use are in the model here\n" + _last("    ")
     return 'print(f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last")\n'
 
 

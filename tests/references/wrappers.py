@@ -102,6 +102,47 @@ def ema(xs: Arrays, inner: Step, steps: int, decay: float, bias_correction: bool
     return xs, [sum(w * h[i] for w, h in zip(weights, history, strict=True)) for i in range(len(xs))]
 
 
+def gpa(xs: Arrays, inner: Step, steps: int, mu_x: float, mu_y: float) -> tuple[Arrays, Arrays]:
+    """Defazio et al. 2025, algorithm 1: y at the end, and the mean x."""
+    zs, means = [x.copy() for x in xs], [x.copy() for x in xs]
+    for t in range(steps):
+        ys = [mu_y * x + (1 - mu_y) * z for x, z in zip(means, zs, strict=True)]
+        zs = inner(zs, gradient(ys, t))
+        means = [mu_x * x + (1 - mu_x) * z for x, z in zip(means, zs, strict=True)]
+    return [mu_y * x + (1 - mu_y) * z for x, z in zip(means, zs, strict=True)], means
+
+
+def ema_nesterov(
+    xs: Arrays, inner: Step, steps: int, beta: float, decay: float, begin: int = 0, end: int = 10**9
+) -> tuple[Arrays, Arrays]:
+    """Yau et al. 2026, eq. 4: the point ahead at the end, and θ."""
+    thetas, ms = [x.copy() for x in xs], [np.zeros_like(x) for x in xs]
+    for t in range(steps + 1):
+        ahead = [x + (beta if begin <= t < end else 0.0) * m for x, m in zip(thetas, ms, strict=True)]
+        if t == steps:
+            break
+        new = inner(ahead, gradient(ahead, t))
+        ms = [decay * m + (1 - decay) * (n - x) for m, n, x in zip(ms, new, thetas, strict=True)]
+        thetas = new
+    return ahead, thetas
+
+
+def snoo(xs: Arrays, inner: Step, steps: int, k: int, lr: float, mu: float) -> Arrays:
+    """Kallusky et al. 2025, algorithm 1; what is left over of the last loop is fast."""
+    slow, b, t = [x.copy() for x in xs], [np.zeros_like(x) for x in xs], 0
+    while t < steps:
+        fast = [x.copy() for x in slow]
+        for _ in range(min(k, steps - t)):
+            fast = inner(fast, gradient(fast, t))
+            t += 1
+        if t % k:
+            return fast
+        s = [w - f for w, f in zip(slow, fast, strict=True)]
+        b = [mu * old + new for old, new in zip(b, s, strict=True)]
+        slow = [w - lr * (new + mu * old) for w, new, old in zip(slow, s, b, strict=True)]
+    return slow
+
+
 def mechanic(
     xs: Arrays, inner: Step, steps: int, decay: float = 1e-2, s_init: float = 1e-8, eps: float = 1e-8, n: int = 6
 ) -> tuple[Arrays, np.ndarray]:

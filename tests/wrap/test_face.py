@@ -23,6 +23,9 @@ WRAPPERS = {
     "ASAM": lambda inner: thalweg.ASAM(inner),
     "EMA": lambda inner: thalweg.EMA(inner, decay=0.7),
     "Mechanic": lambda inner: thalweg.Mechanic(inner, s_init=1e-2),
+    "GPA": lambda inner: thalweg.GPA(inner, mu_x=0.7),
+    "EMANesterov": lambda inner: thalweg.EMANesterov(inner, beta=0.5, decay=0.5),
+    "SNOO": lambda inner: thalweg.SNOO(inner, k=2),
     "nested": lambda inner: thalweg.EMA(thalweg.Lookahead(thalweg.SAM(inner), k=2), decay=0.7),
 }
 INNER = {
@@ -161,7 +164,7 @@ def test_a_closure_gives_its_loss_and_has_gradients_on(wrap, make):
     assert value.item() == pytest.approx(before)
 
 
-@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic", "GPA", "EMANesterov", "SNOO"])
 @around
 def test_without_a_closure_it_uses_the_gradients_that_are_there(name, make):
     called, given = start(), start()
@@ -210,7 +213,7 @@ def test_groups_have_their_own_values():
     assert far(params[1:], plain[1:]) == 0
 
 
-@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic", "GPA", "EMANesterov", "SNOO"])
 def test_a_scaled_step_is_the_step_and_one_that_is_not_finite_is_skipped(name):
     scaled, plain = start(), start()
     a, b = (WRAPPERS[name](thalweg.AdamW(ps, lr=0.1)) for ps in (scaled, plain))
@@ -296,7 +299,7 @@ def test_bits_below_a_parameter_do_not_outlive_what_they_belong_to():
 
 @around
 def test_parameters_without_gradients_are_left_alone(make):
-    for wrap in (WRAPPERS["Lookahead"], WRAPPERS["EMA"], WRAPPERS["Mechanic"]):
+    for wrap in (WRAPPERS[name] for name in ("Lookahead", "EMA", "Mechanic", "GPA", "EMANesterov", "SNOO")):
         params = start()
         optimizer = wrap(make(params))
         before = params[1].detach().clone()
@@ -366,7 +369,7 @@ def test_within_sam_the_loss_is_that_of_the_point_whose_gradient_is_taken(name, 
     assert far(called, given) == 0
 
 
-@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic", "GPA", "EMANesterov", "SNOO"])
 def test_what_the_inner_step_does_not_take_is_refused(name):
     params = start()
     optimizer = WRAPPERS[name](torch.optim.SGD(params, lr=0.1))
@@ -561,7 +564,7 @@ def test_gradients_may_be_clipped_within_sams_closure(fused):
     assert optimizer._step_supports_amp_scaling
 
 
-@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic"])
+@pytest.mark.parametrize("name", ["Lookahead", "EMA", "Mechanic", "GPA", "EMANesterov", "SNOO"])
 @pytest.mark.parametrize("after", ["step", "state_dict", "copy"])
 def test_tensors_of_parameters_that_have_left_are_let_go(name, after):
     params = start()

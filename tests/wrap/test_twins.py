@@ -59,6 +59,74 @@ def test_ema(make, twin, decay, bias_correction):
 
 
 @around_each
+@pytest.mark.parametrize(("mu_x", "mu_y"), [(0.9, 0.7), (0.5, 0.0), (0.0, 0.3), (0.8, 1.0)])
+def test_gpa(make, twin, mu_x, mu_y):
+    params = start()
+    expected, means = wrappers.gpa(arrays(params), twin(0.1), 20, mu_x, mu_y)
+    optimizer = thalweg.GPA(make(params, 0.1), mu_x=mu_x, mu_y=mu_y)
+    walk(optimizer, params, range(20))
+    assert far(params, expected) < 1e-10
+    with optimizer.swap():
+        assert far(params, means) < 1e-10
+    assert far(params, expected) < 1e-10
+
+
+@around_each
+@pytest.mark.parametrize("flags", [{"beta": 0.6, "decay": 0.8}, {"beta": 3.0, "decay": 0.9, "begin": 4, "end": 15}])
+def test_ema_nesterov(make, twin, flags):
+    params = start()
+    expected, points = wrappers.ema_nesterov(arrays(params), twin(0.1), 20, **flags)
+    optimizer = thalweg.EMANesterov(make(params, 0.1), **flags)
+    walk(optimizer, params, range(20))
+    assert far(params, expected) < 1e-10
+    with optimizer.swap():
+        assert far(params, points) < 1e-10
+
+
+@around_each
+@pytest.mark.parametrize(("k", "lr", "mu"), [(5, 0.7, 0.5), (3, 1.3, 0.9), (1, 0.5, 0.2)])
+def test_snoo(make, twin, k, lr, mu):
+    params = start()
+    expected = wrappers.snoo(arrays(params), twin(0.1), 23, k, lr, mu)
+    walk(thalweg.SNOO(make(params, 0.1), k=k, outer_lr=lr, outer_momentum=mu), params, range(23))
+    assert far(params, expected) < 1e-10
+
+
+def test_snoo_without_momentum_is_lookahead():
+    a, b = start(), start()
+    walk(thalweg.SNOO(thalweg.AdamW(a, lr=0.1), k=3, outer_lr=0.6, outer_momentum=0.0), a, range(8))
+    walk(thalweg.Lookahead(thalweg.AdamW(b, lr=0.1), k=3, alpha=0.6), b, range(8))
+    assert far(a, b) < 1e-12
+
+
+def test_gpa_without_the_mean_is_the_inner_optimizer():
+    a, b = start(), start()
+    walk(thalweg.GPA(thalweg.AdamW(a, lr=0.1), mu_x=0.0, mu_y=0.3), a, range(8))
+    walk(thalweg.AdamW(b, lr=0.1), b, range(8))
+    assert far(a, b) < 1e-12
+
+
+def test_the_look_ahead_follows_the_learning_rate():
+    """As far as before at the first rate, half as far at half of it."""
+    reached = []
+    for factor in (1.0, 0.5):
+        params = start()
+        optimizer = thalweg.EMANesterov(thalweg.SGD(params, lr=0.1), beta=2.0, decay=0.5)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step, by=factor: by if step > 2 else 1.0)
+        for t in range(3):
+            walk(optimizer, params, [t])
+            scheduler.step()
+        optimizer.param_groups[0]["lr"] *= 1.0
+        loss(params, 3).backward()
+        for p in params:
+            p.grad.zero_()
+        optimizer.step()
+        kept = [optimizer.kept[p] for p in params]
+        reached.append([p.detach() - k["point"] for p, k in zip(params, kept, strict=True)])
+        assert far(reached[-1], [2.0 * factor * k["mean_step"] for k in kept]) < 1e-12
+
+
+@around_each
 @pytest.mark.parametrize("flags", [{}, {"s_decay": 0.0}, {"s_init": 1e-3}, {"s_init": 1e-2, "num_betas": 3}])
 def test_mechanic(make, twin, flags):
     params = start()

@@ -17,7 +17,7 @@ from thalweg.lab.tasks import Task, seeding
 from thalweg.lab.tasks._model import evaluating
 from thalweg.lab.tasks.blame import place, raised
 from thalweg.lab.tasks.training import trained
-from thalweg.wrap import EMA
+from thalweg.wrap.shown import Shown
 from thalweg.wrap.wrapper import layers
 
 #: weights of this size, or not finite, have diverged: what a task raises of them is no mistake in the task
@@ -134,7 +134,7 @@ def _as_evaluated(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
     """The weights that the optimizer stands for, which are not always those that it trains."""
     with ExitStack() as back:
         for layer in layers(optimizer) if optimizer else ():
-            if isinstance(layer, EMA):
+            if isinstance(layer, Shown):
                 back.enter_context(layer.swap())
             elif hasattr(layer, "eval"):
                 layer.eval()

@@ -14,6 +14,8 @@ from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.run import Spec
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.training import model_of, sample_of
+from thalweg.registry import find
+from thalweg.wrap.shown import Shown
 
 #: one step of an optimizer that asks for the loss itself
 _CLOSURE = """\
@@ -116,7 +118,7 @@ def _wraps(entered: Contestant) -> Iterator[str]:
 def _evaluation(entered: Contestant) -> Iterator[str]:
     if entered.without_schedule:
         yield "# optimizer.eval() before evaluation, optimizer.train() after"
-    if any(one.name == "EMA" for one in entered.wraps):
+    if any(issubclass(find(one.name), Shown) for one in entered.wraps):
         yield "# evaluate within optimizer.swap()"
 
 

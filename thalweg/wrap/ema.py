@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
 
 from thalweg.engine.dynamo import uncompiled
 from thalweg.ir.fields import hyper
-from thalweg.wrap.lists import assign, copies, wide
-from thalweg.wrap.wrapper import Closure, Wrapper
+from thalweg.wrap.lists import copies, wide
+from thalweg.wrap.shown import Shown
+from thalweg.wrap.wrapper import Closure
 
 
-class EMA(Wrapper):
+class EMA(Shown):
     r"""EMA leaves training as it is and keeps a running mean of the weights, which is less noisy; evaluate that mean.
 
     $$\bar\theta_1 = \theta_1, \qquad \bar\theta_t = d\,\bar\theta_{t-1} + (1-d)\,\theta_t$$
@@ -48,15 +47,8 @@ class EMA(Wrapper):
     bias_correction: bool = hyper(default=False, doc="free the mean of its start")
 
     tensors: ClassVar[tuple[str, ...]] = ("mean",)
+    shown: ClassVar[str] = "mean"
     counts: ClassVar[dict[str, int]] = {"step": 0}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._swapped = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._refuse_between("a copy")
-        return super().__getstate__()
 
     @uncompiled
     @torch.no_grad()
@@ -75,37 +67,3 @@ class EMA(Wrapper):
             for p, mean in zip(new, copies(new), strict=True):
                 self.kept[p]["mean"] = mean
         return loss
-
-    @contextlib.contextmanager
-    def swap(self) -> Iterator[None]:
-        """Let the parameters hold their means for a while; what they held before comes back, bit for bit.
-
-        Raises:
-            RuntimeError: within another ``swap``; and within this one from ``step``, ``state_dict``,
-                ``load_state_dict`` and copies: the weights that are trained would be lost in them.
-        """
-        self._refuse_between("swap")
-        self._forget_departed()
-        params = list(self.kept)
-        held = [p.detach().clone() for p in params]
-        with torch.no_grad():
-            assign(params, [self.kept[p]["mean"] for p in params])
-        self._swapped = True
-        try:
-            yield
-        finally:
-            self._swapped = False
-            with torch.no_grad():
-                assign(params, held)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch; refused within ``swap``, whose end would overwrite what a model has loaded."""
-        self._refuse_between("load_state_dict")
-        super().load_state_dict(state_dict)
-
-    def _refuse_between(self, what: str) -> None:
-        if self._swapped:
-            raise RuntimeError(
-                f"{what} within swap(): the parameters hold their means now, and what they held would be lost. "
-                "Leave the context first; model.state_dict() within it saves the means"
-            )

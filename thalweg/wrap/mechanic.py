@@ -69,11 +69,7 @@ class Mechanic(Wrapper):
         ``closure`` is called once; the inner step gets ``more``, such as MoMo's ``loss``.
         """
         self._check_step()
-        loss, told = None, {}
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-            told = self._told(loss)
+        loss, told = self._evaluated(closure)
         params = [p for group in self.param_groups for p in self._moving(group)]
         if not params:
             return loss

@@ -109,6 +109,14 @@ class Wrapper(DeclaredWrapper):
         """What the inner step is given where the wrapper has called the closure itself."""
         return {"loss": loss} if looks_at_loss(self.optimizer) else {}
 
+    def _evaluated(self, closure: Closure | None) -> tuple[Any, dict[str, Any]]:
+        """The loss that a closure gives, called with gradients on, and what the inner step is then told of it."""
+        if closure is None:
+            return None, {}
+        with torch.enable_grad():
+            loss = closure()
+        return loss, self._told(loss)
+
     # -- what stands in the groups ----------------------------------------------------------------------------------
 
     def _beginning(self) -> dict[str, Any]:
