@@ -23,7 +23,7 @@ from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import PLAIN, Format, name_of
 from thalweg.runtime.state import formats_of, other_shape
 from thalweg.runtime.tensors import is_dense, local, opaque, oriented, whole_shape
-from thalweg.runtime.traffic import TrafficForecast, Traffic
+from thalweg.runtime.traffic import Traffic, TrafficForecast
 from thalweg.shards.pieces import ranks_of
 
 
