@@ -1,6 +1,5 @@
 import os
 import sys
-from dataclasses import replace
 
 import hypothesis
 import pytest
@@ -34,12 +33,12 @@ def _one_thread_and_a_seed():
 @pytest.fixture(scope="module")
 def few_trials():
     """A quick race has 8 trials instead of 18: for tests of what a race does, however many there are."""
-    from thalweg.lab import protocol
+    from tests.lab.few import FEW
+    from thalweg.lab.protocol import BUDGETS
 
-    quick = replace(protocol.get_budget("quick"), lr_points=3, allowance=1, semifinalists=2, finalists=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(protocol.BUDGETS, "quick", quick)
-        yield quick
+        patch.setitem(BUDGETS, "quick", FEW)
+        yield FEW
 
 
 def pytest_collection_modifyitems(items):

@@ -15,7 +15,9 @@ import torch
 from tests.testing.strangers import FLAGS, IgnoresNesterov, Momentum, torchs
 from thalweg.testing import Case, claims, conformance
 
-test_mine = conformance(Case(Momentum, torchs, FLAGS, claims=[claims.blind_to_place()]))
+test_mine = conformance(Case(Momentum, torchs, FLAGS, claims=[claims.blind_to_place()]), only=[
+    "equals_its_reference_for_100_steps", "has_the_property_that_it_claims", "follows_full_precision_in_every_format",
+])
 test_theirs = conformance([Case(IgnoresNesterov, torchs, [{"nesterov": True}])], only=["every_flag_changes_the_path"])
 """
 
