@@ -2,7 +2,7 @@
 
 import math
 
-from thalweg.lab import diverged
+from thalweg.lab import diverged, finals
 
 
 def run(role, loss, initial=2.3, status="finished", seed=100, steps=40):
@@ -17,6 +17,15 @@ def test_a_diverged_run_is_worse_than_any_that_trained():
     diverged.count(runs)
     assert bad["final_loss"] == math.nextafter(8.5, math.inf) > 8.5
     assert [r["final_loss"] for r in runs if r is not bad] == [7.0, 8.5, 60.0]
+
+
+def test_a_choice_between_settings_is_against_one_that_diverged():
+    """Whatever loss is written beside it, such as one of an untrained model that is below those that trained."""
+    common = {"lr": 0.1, "multiplier": 1.0, "weight_decay": 0.0, "settings": {}}
+    lost = {**run("verdict", 0.1, status="diverged"), **common}
+    kept = {**run("verdict", 7.0), **common, "lr": 0.01}
+    assert finals.judged_by(lost) == math.inf
+    assert list(finals.losses([lost, kept]).values()) == [{100: math.inf}, {100: 7.0}]
 
 
 def test_it_is_worse_than_an_untrained_model():

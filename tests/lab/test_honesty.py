@@ -142,6 +142,13 @@ def test_an_honest_race_raises_nothing_but_that_it_is_one_task(honest):
     assert raised(honest) == {"one-task": "note"}
 
 
+def test_the_order_of_the_runs_in_the_file_says_nothing(honest):
+    before = flags(honest)
+    honest["runs"].sort(key=lambda run: run["seed"] if run["optimizer"] == "adamw" else -run["seed"])
+    assert [r["seed"] for r in pick(honest, "muon", "verdict")] != [r["seed"] for r in pick(honest, "adamw", "verdict")]
+    assert flags(honest) == before
+
+
 def test_every_check_gives_one_flag_of_its_own_with_a_sentence(honest):
     found = flags(honest)
     assert len({flag["id"] for flag in found}) == len(found) == len(CHECKS)
