@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import thalweg
-from docs.generator import by_hand, mistakes, operations
+from docs.generator import by_hand, left_out, mistakes, operations
 from docs.generator.site import editions
 from thalweg.explain import ENGLISH, Language
 from thalweg.optim.muon import orthogonal
@@ -29,7 +29,7 @@ def parts() -> dict[str, Callable[[], str]]:
     rules = {f"direction {name}": partial(direction, getattr(thalweg, name)) for name in ("SGD", *_OWN_DIRECTION)}
     hands = {f"by hand {name}": partial(by_hand.table, name) for name in by_hand.RULES}
     tables = {"operations": operations.table, "reductions": operations.reductions, "leaves": operations.leaves}
-    return {**rules, **hands, **tables, "mistakes": mistakes.table}
+    return {**rules, **hands, **tables, "mistakes": mistakes.table, "not here": left_out.table}
 
 
 _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")

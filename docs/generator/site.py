@@ -58,6 +58,7 @@ def navigation(say: Language = ENGLISH) -> Nav:
         {say("Design"): "design.md"},
         {say("Where things are"): "layout.md"},
         {say("Performance"): "performance.md"},
+        {say("Not here"): "not-here.md"},
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from thalweg.cli.console import console_of
 from thalweg.cli.named import named
 from thalweg.explain import ENGLISH, Explanation, chinese
 from thalweg.explain import explain as about
+from thalweg.explain.not_here import LeftOut, find_left_out
 from thalweg.explain.page import page
 
 
@@ -32,8 +34,15 @@ def explain(name: str, flags: tuple[str, ...], latex: bool, as_json: bool, measu
     """Explain an optimizer: idea, formula, lineage, strengths and weaknesses, cost, paper.
 
     NAME is one of `thalweg list`, or of `thalweg race --optimizers` such as momentum, or a class of yours:
-    my_file.py:MyRule, my_package.my_module:MyRule. The formula is rendered from the graph that runs.
+    my_file.py:MyRule, my_package.my_module:MyRule. The formula is rendered from the graph that runs. Of a method that
+    is left out, such as dion, it says why, and what to use instead.
     """
+    missing = find_left_out(name)
+    if missing:
+        click.echo(
+            json.dumps(asdict(missing), indent=1, ensure_ascii=False) if as_json else _why_not(missing, zh), color=False
+        )
+        return
     try:
         meant = named(name)
         found = about(meant.cls, **{**meant.flags, **dict(map(_flag, flags))})
@@ -56,6 +65,14 @@ def explain(name: str, flags: tuple[str, ...], latex: bool, as_json: bool, measu
             console.print(Text(line.text, style="bold" if line.heading else ""), soft_wrap=True)
         for row in _measured(measured, found.name):
             console.print(Text(language("measured") + "  " + row), soft_wrap=True)
+
+
+def _why_not(one: LeftOut, zh: bool) -> str:
+    """Why a method is left out, and what to use."""
+    say = chinese() if zh else ENGLISH
+    rows = ((say("why it is not here"), say(one.why)), (say("use instead"), one.instead), (say("source"), one.source))
+    told = "\n".join(f"  {head}{'：' if zh else ': '}{text}" for head, text in rows)
+    return f"{say('{name} is not here: {what}', name=one.name, what=say(one.what))}\n{told}"
 
 
 def as_dict(found: Explanation) -> dict[str, Any]:

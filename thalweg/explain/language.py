@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
+from thalweg.explain import not_here
 from thalweg.explain.docstring import Words
 
 
@@ -64,7 +65,8 @@ ENGLISH = Language()
 
 @functools.cache
 def chinese() -> Language:
-    """The catalogue in ``zh.toml``."""
+    """The catalogue in ``zh.toml``, with what ``not_here.toml`` says."""
     text = resources.files("thalweg.explain").joinpath("zh.toml").read_text(encoding="utf-8")
     found = tomllib.loads(text)
-    return Language("zh", found["phrases"], found["families"], found["docs"], found["optimizers"])
+    phrases = {**found["phrases"], **not_here.in_chinese()}
+    return Language("zh", phrases, found["families"], found["docs"], found["optimizers"])
