@@ -63,6 +63,8 @@ OF_ADAMWS_PART = {"every_hyperparameter_is_tried": "betas are of AdamW's part, w
 MUONS_ROWS = {
     "every_hyperparameter_is_tried": f"{OF_ADAMWS_PART['every_hyperparameter_is_tried']}; the other row the rest"
 }
+#: of one that steps several matrices in one weight
+OF_SEVERAL = {"every_hyperparameter_is_tried": "the row tries all but blocks, which a test of all such rules looks at"}
 #: where weights are plays no part without decay, and each goes by itself
 WEIGHTWISE = (claims.each_weight_alone(), claims.blind_to_place(weight_decay=0.0))
 #: nor does the scale of each weight's gradient without ε
@@ -388,7 +390,7 @@ CASES = [
         {"kl": True, "max_precond_dim": 6}, {"maximize": True},
     ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-7, claims=(
         claims.blind_to_scale("tensor", weight_decay=0.0, eps=1e-200), claims.memory(2, max_precond_dim=0),
-    )),
+    ), exempt=OF_SEVERAL),
     Case("AdaMuon", muon.AdaMuon, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": False}, {"ns_coefficients": (2.0, -1.5, 0.5)},
         {"eps": 20.0}, {"ns_steps": 3}, {"adjust_lr_fn": None}, {"beta2": 0.5}, {"second_eps": 0.1}, {"maximize": True},
@@ -422,7 +424,7 @@ CASES = [
         {"grafting_eps": 0.1}, {"correct_bias": False}, {"maximize": True},
     ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-7, base={"precondition_frequency": 3}, claims=(
         claims.blind_to_scale("tensor", weight_decay=0.0, eps=1e-200, grafting_eps=1e-200),
-    )),
+    ), exempt=OF_SEVERAL),
     Case("PSGDKron", preconditioned.PSGDKron, [
         {"beta": 0.5}, {"weight_decay": 0.3}, {"precond_lr": 0.3}, {"max_size_triangular": 4},
         {"max_size_triangular": 0}, {"min_probability": 0.5, "flat_steps": 2.0, "probability_decay": 1.0},

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.ir import counter_rng
-from thalweg.linalg.batching import limit, together
-from thalweg.linalg.precision import full_float32
+from thalweg.linalg.blocks import Blocks
 from thalweg.optim.adam import Adam
-from thalweg.optim.kronecker import matrix
+from thalweg.optim.kronecker import over_matrices
 from thalweg.optim.routed import Routed
 from thalweg.optim.soap import of_matrix
+from thalweg.optim.tiles import Kept, room
 from thalweg.optim.vectors import vectors_apart
 from thalweg.rule import count, hyper, ops, state
 
@@ -24,16 +24,22 @@ UPDATE, BALANCE = 1, 2
 BALANCED = 0.01
 
 
-def _side(n: int, h: Any) -> tuple[int, ...]:
-    return (n,) if n == 1 or n > h.max_size_triangular else (n, n)
+def _factor(side: int, most: int) -> Kept:
+    """A triangular factor of a side; of one that is long, or 1, the diagonal of one."""
+
+    def shape(*sides: int) -> tuple[int, ...]:
+        n = sides[side]
+        return (n,) if n == 1 or n > most else (n, n)
+
+    return shape
 
 
-def _rows(p: Tensor, h: Any) -> tuple[int, ...]:
-    return _side(p.shape[0], h)
+def _rows(p: Tensor, h: Any) -> tuple[int]:
+    return room(p, h, _factor(0, h.max_size_triangular))
 
 
-def _columns(p: Tensor, h: Any) -> tuple[int, ...]:
-    return _side(p.shape[1:].numel(), h)
+def _columns(p: Tensor, h: Any) -> tuple[int]:
+    return room(p, h, _factor(1, h.max_size_triangular))
 
 
 def chance(seed: int, step: int, what: int) -> float:
@@ -50,6 +56,7 @@ def probe(seed: int, step: int, X: Tensor) -> Tensor:
 def whitened(
     Ns: list[Tensor], lefts: list[Tensor], rights: list[Tensor],
     step: int, rate: float, least: float, decay: float, flat: float, seed: int,
+    most: int, blocks: Blocks | None,
 ) -> list[Any]:  # fmt: skip
     r"""$P^\top P N Q^\top Q$ for the factors P and Q, and these; they take a step of their own with a probability that
     falls.
@@ -61,14 +68,13 @@ def whitened(
         if step == 1:
             P, Q = (_begun(F, N) for F in (P, Q))
         P, Q = _balanced(P, Q, N) if balanced else (P, Q)
-        if updated and N.numel():
+        if updated:
             V = probe(seed, step, N if N.ndim == 2 else N[0])
             P, Q = _learned(N, V.expand(N.shape), P, Q, rate)
         return _from_left(P, _from_left(P, _from_right(_from_right(N, Q), Q, turned=True)), turned=True), P, Q
 
-    with full_float32():
-        found = together(turned, list(zip(map(matrix, Ns), lefts, rights, strict=True)), limit(Ns[0]))
-    return [(U.reshape(N.shape), P.clone(), Q.clone()) for N, (U, P, Q) in zip(Ns, found, strict=True)]
+    kept = [(x, _factor(side, most)) for side, x in enumerate((lefts, rights))]
+    return over_matrices(turned, Ns, kept, blocks, (0, 1))
 
 
 def _diagonal(F: Tensor, N: Tensor) -> bool:
@@ -175,6 +181,7 @@ class PSGDKron(Routed):
     """
 
     of_matrices = "has factors for the sides of"
+    takes_blocks = True
 
     beta: float = hyper(default=0.9, within="[0, 1)", doc="β, share of the mean that is kept")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
@@ -201,8 +208,9 @@ class PSGDKron(Routed):
         s.exp_avg = torch.lerp(s.exp_avg, g, 1 - h.beta)
         N = s.exp_avg / (1 - h.beta**h.step)
         U, s.left, s.right = whitened(
-            N, s.left, s.right, h.step, h.precond_lr, h.min_probability, h.probability_decay, h.flat_steps, h.probe_seed
-        )
+            N, s.left, s.right, h.step, h.precond_lr, h.min_probability, h.probability_decay, h.flat_steps,
+            h.probe_seed, h.max_size_triangular, h.blocks,
+        )  # fmt: skip
         x = U / h.trust_region
         return h.trust_region * (0.1 * torch.sign(x) * torch.log1p(torch.abs(x)) + 0.9 * torch.tanh(x))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 import torch
@@ -9,23 +10,27 @@ from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
 from thalweg.linalg.batching import by_shape, limit, together
+from thalweg.linalg.blocks import Blocks
 from thalweg.linalg.precision import full_float32
 from thalweg.linalg.roots import inverse_root
 from thalweg.linalg.symmetric import running_gram
 from thalweg.optim.adam import Adam
 from thalweg.optim.routed import Routed
 from thalweg.optim.soap import of_matrix
-from thalweg.optim.tiles import Tiles, sides
+from thalweg.optim.tiles import Tiles, room, square
 from thalweg.optim.vectors import vectors_apart
 from thalweg.rule import count, hyper, ops, state
 
+#: factors of rows and of columns; a side that is too long is cut
+ROWS, COLUMNS = square(0, sys.maxsize), square(1, sys.maxsize)
+
 
 def _rows(p: Tensor, h: Any) -> tuple[int]:
-    return (sum(m * m for m, _ in sides(p, h.max_preconditioner_dim)),)
+    return room(p, h, ROWS, h.max_preconditioner_dim)
 
 
 def _columns(p: Tensor, h: Any) -> tuple[int]:
-    return (sum(n * n for _, n in sides(p, h.max_preconditioner_dim)),)
+    return room(p, h, COLUMNS, h.max_preconditioner_dim)
 
 
 def _squares(h: Any) -> bool:
@@ -37,13 +42,13 @@ def _squares(h: Any) -> bool:
 def inverse_roots(
     gs: list[Tensor], lefts: list[Tensor], rights: list[Tensor], left_roots: list[Tensor], right_roots: list[Tensor],
     kept: float, weight: float, missing: float, eps: float, exponent: float,
-    step: int, start: int, gap: int, most: int,
+    step: int, start: int, gap: int, most: int, blocks: Blocks | None,
 ) -> list[Any]:  # fmt: skip
     r"""$\beta L + w\,G G^\top$ and $\beta R + w\,G^\top G$ of each block, and $(L / c + \epsilon I)^{-1/p}$ of both.
 
     The roots are new at step ``start``, and from there whenever the step is a multiple of ``gap``.
     """
-    blocks = Tiles(gs, most)
+    tiles = Tiles(gs, blocks, most)
 
     def taken(G: Tensor, L: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
         return running_gram(L, G, kept, weight), running_gram(R, G.mT, kept, weight)
@@ -52,26 +57,26 @@ def inverse_roots(
         return inverse_root(A / missing, exponent, eps)
 
     with full_float32():
-        items = list(zip(blocks.of(gs), blocks.apart(lefts, 0), blocks.apart(rights, 1), strict=True))
-        new = [list(side) for side in zip(*together(taken, items, limit(gs[0])), strict=True)] or [[], []]
-        means = [blocks.joined(x, side, old) for side, (x, old) in enumerate(zip(new, (lefts, rights), strict=True))]
-        if step < start or (step > start and step % gap):
-            return list(zip(*means, left_roots, right_roots, strict=True))
-        old_roots = left_roots, right_roots
-        new = [by_shape(root, x, limit(gs[0])) for x in new]
-        found = [blocks.joined(x, side, old) for side, (x, old) in enumerate(zip(new, old_roots, strict=True))]
-    return list(zip(*means, *found, strict=True))
+        items = list(zip(tiles.of(gs), tiles.apart(lefts, ROWS), tiles.apart(rights, COLUMNS), strict=True))
+        both = together(taken, items, limit(gs[0]))
+        means = [[item[side] for item in both] for side in (0, 1)]
+        old = [left_roots, right_roots]
+        if step == start or (step > start and step % gap == 0):
+            roots = [by_shape(root, x, limit(gs[0])) for x in means]
+            old = [tiles.joined(x, vectors) for x, vectors in zip(roots, old, strict=True)]
+    new = [tiles.joined(x, vectors) for x, vectors in zip(means, (lefts, rights), strict=True)]
+    return list(zip(*new, *old, strict=True))
 
 
 @ops.leaf()
 def between(
     Ns: list[Tensor], Ds: list[Tensor], left_roots: list[Tensor], right_roots: list[Tensor],
-    active: bool, grafted: bool, most: int,
+    active: bool, grafted: bool, most: int, blocks: Blocks | None,
 ) -> list[Tensor]:  # fmt: skip
     r"""$L^{-1/p} N R^{-1/p}$ of each block, as long as D where that is asked; D itself before there are roots."""
     if not active:
         return Ds
-    blocks = Tiles(Ns, most)
+    tiles = Tiles(Ns, blocks, most)
 
     def multiplied(N: Tensor, D: Tensor, P: Tensor, Q: Tensor) -> tuple[Tensor]:
         U = P @ N @ Q
@@ -81,9 +86,9 @@ def between(
         return (U * torch.where(length > 0, wanted / length, 0.0),)
 
     with full_float32():
-        kept = blocks.apart(left_roots, 0), blocks.apart(right_roots, 1)
-        items = list(zip(blocks.of(Ns), blocks.of(Ds), *kept, strict=True))
-        return blocks.whole([U for (U,) in together(multiplied, items, limit(Ns[0]))])
+        kept = tiles.apart(left_roots, ROWS), tiles.apart(right_roots, COLUMNS)
+        items = list(zip(tiles.of(Ns), tiles.of(Ds), *kept, strict=True))
+        return tiles.whole([U for (U,) in together(multiplied, items, limit(Ns[0]))])
 
 
 class Shampoo(Routed):
@@ -120,8 +125,11 @@ class Shampoo(Routed):
     """
 
     of_matrices = "takes roots of the covariances of"
+    takes_blocks = True
 
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="[0, 1]", doc="β₁, β₂: shares that are kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="[0, 1]", doc="β₁, β₂: shares of the means that are kept"
+    )
     eps: float = hyper(default=1e-12, within="(0, ∞)", doc="ε, added to eigenvalues; in AdamW's groups its own")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     precondition_frequency: int = hyper(default=10, within="[1, ∞)", doc="steps between two roots")
@@ -158,25 +166,13 @@ class Shampoo(Routed):
         weight = ops.where(beta2 == 1, 1.0, 1 - beta2)
         missing = ops.where(beta2 == 1, 1.0, 1 - beta2**t) if h.correct_bias else 1.0
         s.left, s.right, s.left_root, s.right_root = inverse_roots(
-            g,
-            s.left,
-            s.right,
-            s.left_root,
-            s.right_root,
-            beta2,
-            weight,
-            missing,
-            h.eps,
-            h.exponent or 4.0,
-            t,
-            start,
-            gap,
-            most,
-        )
+            g, s.left, s.right, s.left_root, s.right_root, beta2, weight, missing, h.eps, h.exponent or 4.0,
+            t, start, gap, most, h.blocks,
+        )  # fmt: skip
         s.exp_avg = torch.lerp(s.exp_avg, g, 1 - beta1)
         N = s.exp_avg / (1 - beta1**t) if h.correct_bias else s.exp_avg
         D = N / _size(g, s, h) if h.grafting in ("adam", "rmsprop", "adagrad") else N
-        return between(N, D, s.left_root, s.right_root, t >= start, h.grafting is not None, most)
+        return between(N, D, s.left_root, s.right_root, t >= start, h.grafting is not None, most, h.blocks)
 
     def _adamw(self, given: dict[str, Any]) -> dict[str, Any]:
         return {**super()._adamw(given), "betas": given["adamw_betas"], "decoupled_weight_decay": True}

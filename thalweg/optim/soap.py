@@ -63,6 +63,7 @@ class SOAP(Routed):
     """
 
     of_matrices = "finds eigenvectors of"
+    takes_blocks = True
 
     lr: float = hyper(default=3e-3, within="[0, ∞)", doc="step size")
     betas: tuple[float, float] = hyper(
@@ -81,8 +82,8 @@ class SOAP(Routed):
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m′, mean of gradients in the eigenbasis; of AdamW's part, as they are")
     exp_avg_sq: Tensor = state(doc="v, mean of their squares", signed=False)
-    left: Tensor = state(doc="L, mean of G Gᵀ", when=of_matrix, shape=kronecker.rows)
-    right: Tensor = state(doc="R, mean of Gᵀ G", when=of_matrix, shape=kronecker.columns)
+    left: Tensor = state(doc="L, mean of G Gᵀ, of each matrix", when=of_matrix, shape=kronecker.rows)
+    right: Tensor = state(doc="R, mean of Gᵀ G, of each matrix", when=of_matrix, shape=kronecker.columns)
     left_basis: Tensor = state(doc="U, eigenvectors of L", when=of_matrix, shape=kronecker.rows)
     right_basis: Tensor = state(doc="W, eigenvectors of R", when=of_matrix, shape=kronecker.columns)
     left_values: Tensor = state(doc="l, eigenvalues of L", when=of_kl, shape=kronecker.rows_values)
@@ -104,18 +105,19 @@ def preconditioned(g: Tensor, s: Any, h: Any) -> Any:
     """The mean gradient over its root mean square, both in the eigenbasis."""
     (beta1, beta2), moves = h.betas, h.step > 1
     beta3 = beta2 if h.shampoo_beta is None else h.shampoo_beta
+    cut = h.max_precond_dim, h.blocks
     m, s.left_basis, s.right_basis = kronecker.in_new_basis(
-        s.exp_avg, s.left, s.right, s.left_basis, s.right_basis, h.step, h.precondition_frequency
+        s.exp_avg, s.left, s.right, s.left_basis, s.right_basis, h.step, h.precondition_frequency, *cut
     )
     if h.kl:
         G, s.left, s.right, s.left_values, s.right_values = kronecker.rotated_kl(
-            g, s.left, s.right, s.left_basis, s.right_basis, s.left_values, s.right_values, h.step, beta3
+            g, s.left, s.right, s.left_basis, s.right_basis, s.left_values, s.right_values, h.step, beta3, *cut
         )
     else:
-        G, s.left, s.right = kronecker.rotated(g, s.left, s.right, s.left_basis, s.right_basis, h.step, beta3)
+        G, s.left, s.right = kronecker.rotated(g, s.left, s.right, s.left_basis, s.right_basis, h.step, beta3, *cut)
     s.exp_avg = torch.lerp(m, G, (1 - beta1) * moves)
     s.exp_avg_sq = torch.lerp(s.exp_avg_sq, G * G, (1 - beta2) * moves)
-    u = kronecker.rotated_back(s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps), s.left_basis, s.right_basis)
+    u = kronecker.rotated_back(s.exp_avg / (torch.sqrt(s.exp_avg_sq) + h.eps), s.left_basis, s.right_basis, *cut)
     if not h.correct_bias:
         return u
     t = ops.maximum(h.step - 1, 1)
