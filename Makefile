@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 
-.PHONY: ranks race test quick profile golden check docs docs-pictures clean
+.PHONY: faults ranks race test quick profile golden check docs docs-pictures clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
@@ -21,6 +21,11 @@ cluster: $(STAMP)
 # every optimizer on many layouts of shards, over 2, 3 and 4 processes: the bits of one process
 ranks: $(STAMP)
 	$(BIN)/python -m pytest -q -n 0 -m ranks tests/shards
+
+# every fault and 50 healthy runs, what check finds in them beside what others would say; docs/data/faults.json has it
+faults: $(STAMP)
+	$(BIN)/python -m pytest -q -n 0 -m faults tests/diagnosis
+	$(BIN)/python -m tests.diagnosis.suite --write
 
 # the heart of it while one works, in about a minute: the engine's rooms, and three optimizers beside their references
 quick: $(STAMP)

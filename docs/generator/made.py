@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import thalweg
-from docs.generator import by_hand, left_out, mistakes, operations
+from docs.generator import by_hand, diagnosing, left_out, mistakes, operations
 from docs.generator.site import editions
 from thalweg.explain import ENGLISH, Language
 from thalweg.optim.muon import orthogonal
@@ -29,7 +29,9 @@ def parts() -> dict[str, Callable[[], str]]:
     rules = {f"direction {name}": partial(direction, getattr(thalweg, name)) for name in ("SGD", *_OWN_DIRECTION)}
     hands = {f"by hand {name}": partial(by_hand.table, name) for name in by_hand.RULES}
     tables = {"operations": operations.table, "reductions": operations.reductions, "leaves": operations.leaves}
-    return {**rules, **hands, **tables, "mistakes": mistakes.table, "not here": left_out.table}
+    diagnosis = {f"causes {pillar}": partial(diagnosing.causes_of, pillar) for pillar in diagnosing.PILLARS}
+    tables = {**tables, "mistakes": mistakes.table, "not here": left_out.table, "faults": diagnosing.faults}
+    return {**rules, **hands, **tables, **diagnosis}
 
 
 _OWN_DIRECTION = ("RMSprop", "Adam", "Lion", "Muon")
@@ -48,8 +50,8 @@ def filled(text: str, say: Language = ENGLISH) -> str:
 
 
 def _told(part: str, say: Language) -> str:
-    """A table whose cells are in the page's language, as far as they are translated."""
-    return "\n".join(_row(line, say) if line.startswith("| ") else line for line in part.splitlines())
+    """Cells of tables, and lines of text, in the page's language, as far as they are translated."""
+    return "\n".join(_row(line, say) if line.startswith("| ") else say.doc(line) for line in part.splitlines())
 
 
 def _row(line: str, say: Language) -> str:

@@ -31,6 +31,7 @@ def navigation(say: Language = ENGLISH) -> Nav:
     return [
         {"Thalweg": "index.md"},
         {say("Start in five minutes"): "start.md"},
+        {say("My run does not learn"): "my-run-does-not-learn.md"},
         {say("The story of optimizers"): "story.md"},
         {say("Optimizers"): optimizer_pages.navigation(say)},
         {say("Schedules"): schedule_pages.navigation(say)},

@@ -17,7 +17,7 @@ def words_of(cause):
 
 @pytest.mark.parametrize("cause", causes().values(), ids=lambda c: c.name)
 def test_a_cause_becomes_a_finding(cause):
-    words = dict.fromkeys(words_of(cause) - {"layer", "first", "cause"}, "7")
+    words = dict.fromkeys(words_of(cause) - {"layer", "first", "module", "cause"}, "7")
     found = finding(cause.name, "measured 1 against 2.", ["block.weight", "block.bias", "head.weight"], step=3, **words)
     assert (found.cause, found.pillar, found.layer) == (cause.name, cause.pillar, "block, head.weight")
     assert cause.pillar in PILLARS
@@ -32,6 +32,14 @@ def test_a_cause_becomes_a_finding(cause):
 def test_a_cause_that_is_not_there_is_refused_with_the_nearest():
     with pytest.raises(ThalwegError, match="no cause 'lr_to_high'; did you mean lr_too_high"):
         cause_of("lr_to_high")
+
+
+def test_a_patch_gets_at_the_module_as_python_does():
+    found = finding("not_in_optimizer", "2 of 4.", ["blocks.0.up.weight", "blocks.0.up.bias"])
+    assert found.patch == 'optimizer.add_param_group({"params": model.blocks[0].up.parameters()})'
+    found = finding("no_gradient", "1 of 4.", ["blocks.0.up.weight"])
+    assert found.patch == "model.blocks[0].up.requires_grad_(False)"
+    assert finding("mode_eval", "1.", "drop").patch == "model.train()"
 
 
 def test_layers_are_named_by_module_and_the_others_counted():

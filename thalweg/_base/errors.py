@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import re
 from collections.abc import Iterable
 
 
@@ -16,11 +17,11 @@ def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> Va
 
     Args:
         name: the argument, as the user spells it.
-        value: what was given; its ``repr`` is shown, cut at 200 characters.
+        value: what was given; its ``repr`` is shown in one line, cut at 200 characters.
         allowed: what would be right, as a noun phrase.
         remedy: a sentence that says what to do instead; may be empty.
     """
-    shown = repr(value)
+    shown = re.sub(r"\n\s*", " ", repr(value))
     shown = shown if len(shown) <= 200 else shown[:197] + "..."
     return ValueError(f"{name}={shown}: expected {allowed}" + (f". {remedy}" if remedy else ""))
 

@@ -46,18 +46,23 @@ MARGIN = 3.0
 
 _KINDS = {
     ADAPTIVE: (
-        *("Adam", "AdamW", "NAdam", "NAdamW", "RAdam", "Adamax", "AdamP", "AdaBelief", "AdEMAMix", "ADOPT", "Adan"),
-        *("Adagrad", "SparseAdam", "AMSGrad", "AdamMini", "StableAdamW", "AdamWScheduleFree"),
-        *("FusedAdam", "DeepSpeedCPUAdam", "Adam8bit", "AdamW8bit", "PagedAdamW8bit", "LaProp", "Yogi"),
+        *("Adam", "AdamW", "NAdam", "NAdamW", "RAdam", "Adamax", "AdamP", "AdamC", "AdaBelief", "AdEMAMix", "ADOPT"),
+        *("Adan", "Adagrad", "SparseAdam", "AdamMini", "StableAdamW", "ScheduleFreeAdamW", "ScheduleFreeRAdam", "MARS"),
+        *("LaProp", "Yogi", "QHAdam", "AdaBound", "AdaMod", "diffGrad", "Grams", "SOAP", "AdamWScheduleFree"),
+        *("FusedAdam", "DeepSpeedCPUAdam", "Adam8bit", "AdamW8bit", "PagedAdamW8bit", "PagedAdamW32bit"),
     ),
     UNCORRECTED: ("RMSprop", "RMSProp"),
     SIGN: ("Lion", "Tiger", "Signum", "SignSGD"),
-    ORTHOGONAL: ("Muon", "NorMuon", "Dion"),
-    GRADIENT: ("SGD", "Momentum", "Nesterov", "ASGD", "SGDW"),
+    ORTHOGONAL: ("Muon", "NorMuon", "AdaMuon", "Dion2", "Dion"),
+    GRADIENT: ("SGD", "Momentum", "Nesterov", "ASGD", "SGDW", "SGDP", "QHM", "AccSGD", "AggMo", "ScheduleFreeSGD"),
 }
 _BY_NAME = {name: kind for kind, names in _KINDS.items() for name in names}
-#: whose learning rate they find themselves, or is one of a trust ratio, a line search or a relative step
-_APART = {"LBFGS", "Rprop", "Adadelta", "Adafactor", "Prodigy", "Mechanic", "LAMB", "LARS", "Lamb", "Lars"}
+#: whose learning rate is no size of a step: they find it themselves, or it multiplies a trust ratio or a relative step
+_APART = {
+    *("LBFGS", "Rprop", "Adadelta", "Adafactor", "CAME", "LAMB", "LARS", "Lamb", "Lars", "Fromage", "NovoGrad", "Amos"),
+    *("Prodigy", "DAdaptAdam", "DAdaptSGD", "DoG", "LDoG", "DoWG", "COCOB", "MoMo", "MoMoAdam", "Mechanic", "Mano"),
+    *("AdaHessian", "SophiaG", "SophiaH", "GaLore", "APOLLO", "SM3", "SimplifiedAdEMAMix", "MADGRAD", "Adai"),
+}
 
 
 def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

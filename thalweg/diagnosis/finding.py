@@ -69,15 +69,19 @@ def finding(
         layer: a name, or the names of several layers or parameters.
         step: as of :class:`Finding`.
         numbers: as of :class:`Finding`.
-        words: what stands in the braces of the table's remedy and patch; ``layer`` and ``cause`` are known.
+        words: what stands in the braces of the table's remedy and patch. Known are ``cause``, ``layer``, and of the
+            first layer ``first``, its name, and ``module``, how a script gets at the module.
 
     Raises:
         KeyError: for a cause that the table does not have, or a word that its texts need.
     """
     about = cause_of(cause)
+    layer = layer if isinstance(layer, str) else tuple(layer)
     where = layer if isinstance(layer, str) else layers(layer)
     first = where.partition(",")[0].partition(" and ")[0]
-    known = {"cause": cause, "layer": where, "first": first, **words}
+    names = [] if isinstance(layer, str) else list(layer)
+    owner = names[0].rpartition(".")[0] if names and names[0].startswith(first) else first
+    known = {"cause": cause, "layer": where, "first": first, "module": spelt(owner), **words}
     return Finding(
         cause,
         where,
@@ -89,6 +93,11 @@ def finding(
         about.pillar,
         about.link,
     )
+
+
+def spelt(name: str) -> str:
+    """A module's dotted name as Python: ``blocks.0.up`` as ``model.blocks[0].up``."""
+    return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in name.split(".") if part)
 
 
 def layers(names: Iterable[str], most: int = LAYERS) -> str:

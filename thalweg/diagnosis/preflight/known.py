@@ -251,12 +251,14 @@ def _try(known: Preflight, kept: Snapshot) -> None:
     batch = known.read.batches[0]
     ramp = known.warms_up
     rehearsal = known.rehearsal = rehearse(known.subject, batch, known.peaks, ramp)
+    if rehearsal.raised:
+        known.answers.skipped.append(f"steps of the optimizer: {rehearsal.raised}")
     known.state_bytes = bytes_of_states(known.subject.optimizers)
     if not rehearsal.nonfinite:
         if math.isfinite(rehearsal.end):
             rehearsal.silent = silent_on(known.subject, known.read, rehearsal.silent)
         known.losses_after = _losses(known)
-    if not ramp and rehearsal.steps and not rehearsal.nonfinite:
+    if not ramp and rehearsal.whole and not rehearsal.nonfinite:
         kept.restore()
         known.warmed = rehearse(known.subject, batch, known.peaks, True)
 

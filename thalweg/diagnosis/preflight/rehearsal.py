@@ -53,7 +53,7 @@ class Rehearsal:
         moved: parameters that are not what they were, frozen ones too.
         buffers: buffers that are not what they were.
         below: share of the elements with a gradient whose √v was below ε.
-        seconds: of forward, backward and optimizer, of a step.
+        seconds: of forward, backward and optimizer in a step, the medians.
         raised: what the optimizer's step raised; empty if it did not.
     """
 
@@ -72,6 +72,12 @@ class Rehearsal:
     buffers: set[str] = field(default_factory=set)
     below: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    raised: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether steps were taken, and none of them failed."""
+        return bool(self.gradients) and not self.raised
 
     @property
     def steps(self) -> int:
@@ -107,6 +113,7 @@ class _Walk:
         self.found = Rehearsal(silent=set(self.names))
         self.draws = rng.capture()
         self.ratios: dict[str, list[float]] = {name: [] for name in self.names}
+        self.laps: dict[str, list[float]] = {}
 
     def run(self, limit: int) -> Rehearsal:
         found = self.found
@@ -123,6 +130,7 @@ class _Walk:
         for name, x in everything.items():
             if not torch.equal(x, first[name]):
                 (found.moved if name in self.subject.parameters else found.buffers).add(name)
+        found.seconds = {name: statistics.median(laps) for name, laps in self.laps.items()}
         seen = {name: ratios for name, ratios in self.ratios.items() if ratios}
         found.updates = {name: statistics.median(ratios) for name, ratios in seen.items()}
         found.early = {name: statistics.median(ratios[:FIRST]) for name, ratios in seen.items()}
@@ -149,11 +157,11 @@ class _Walk:
             _dense(p.grad) != 0 if p.grad is not None else torch.zeros_like(p, dtype=torch.bool) for p in self.tensors
         ]
         clock.lap("")
-        for optimizer in self.subject.optimizers:
-            self._update(optimizer)
+        if not self._update():
+            return False
         clock.lap("optimizer")
-        if step:  # the first one allocates and compiles
-            self.found.seconds = clock.seconds
+        for name, passed in clock.seconds.items() if step else ():  # the first one allocates and compiles
+            self.laps.setdefault(name, []).append(passed)
         self._look_at_update(step, factor, before, masks)
         return True
 
@@ -167,11 +175,17 @@ class _Walk:
         self.found.losses.append(float(loss.detach()))
         return loss.reshape(())
 
-    def _update(self, optimizer: torch.optim.Optimizer) -> None:
-        if needs_closure(optimizer):
-            optimizer.step(self._closure)
-        else:
-            update(optimizer, self.found.losses[-1])
+    def _update(self) -> bool:
+        """The optimizers' steps; False where one raises, such as for a call that the user's loop makes before."""
+        try:
+            for optimizer in self.subject.optimizers:
+                if needs_closure(optimizer):
+                    optimizer.step(self._closure)
+                else:
+                    update(optimizer, self.found.losses[-1])
+        except Exception as error:  # whatever a stranger's optimizer may raise
+            self.found.raised = f"{type(error).__name__}: {error}"
+        return not self.found.raised
 
     def _closure(self) -> Any:
         self._clear()

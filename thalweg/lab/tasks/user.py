@@ -62,17 +62,33 @@ def defined_in(path: str, name: str, kind: type) -> Any:
     Raises:
         ThalwegError: with the file, where it cannot be read or run, or has no such class.
     """
+    wanted = f"a subclass of {kind.__module__}.{kind.__name__}"
+    return _found_in(path, name, wanted, lambda found: isinstance(found, type) and issubclass(found, kind))
+
+
+def function_in(path: str, name: str) -> Callable[[], Any]:
+    """The function ``name`` that a user's file defines.
+
+    Raises:
+        ThalwegError: with the file, where it cannot be read or run, or has no such function.
+    """
+    found: Callable[[], Any] = _found_in(path, name, "a function without arguments", callable)
+    return found
+
+
+def _found_in(path: str, name: str, wanted: str, fits: Callable[[Any], bool]) -> Any:
+    """What a name of a user's file is; the file is not run where its text shows that it has no such name."""
     file = Path(path).expanduser().resolve()
     try:
         source = imports.source(file)
     except OSError as error:
         raise ThalwegError(f"cannot read {path}: {error.strerror}") from error
-    wanted = f"{file}:1: found no {name}; expected a subclass of {kind.__module__}.{kind.__name__}"
+    refusal = ThalwegError(f"{file}:1: found no {name}; expected {wanted}")
     if not binds(source, name):
-        raise ThalwegError(wanted)
+        raise refusal
     found = vars(_module(str(file), source, _times_stale(str(file), source))).get(name)
-    if not isinstance(found, type) or not issubclass(found, kind):
-        raise ThalwegError(wanted)
+    if not fits(found):
+        raise refusal
     return found
 
 

@@ -63,10 +63,10 @@ def saturated() -> Setup:
     return setup
 
 
-@fault("initial_loss_high", "gradients_explode", incident="tied embeddings at nn.Embedding's own N(0, 1)")
+@fault("initial_loss_high", "gradients_explode", layer="head", incident="tied embeddings at nn.Embedding's own N(0, 1)")
 def large_embeddings() -> Setup:
     """Embeddings of unit variance serve as the head."""
-    return writing(lambda: tasks.Transformer(tied=True, std=2.0))
+    return writing(lambda: tasks.Transformer(tied=True, std=1.0))
 
 
 @fault("frozen_by_mistake", layer="2")

@@ -58,7 +58,7 @@ def horizon(known: Preflight) -> Iterator[Finding | Fine]:
         if not wrong:
             inside = curve.factors(left or known.steps)
             picture = drawn(inside[:: max(1, len(inside) // 40)])
-            yield Fine("schedule", f"{picture} {inside[0]:.2g} at first, {inside[-1]:.2g} at the end of the peak")
+            yield Fine("schedule", f"{picture} of its peak {inside[0]:.2g} at first, {inside[-1]:.2g} at the end")
 
 
 def _wrong(curve: Curve, scheduler: Any, left: int | None, steps: int) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ _NARROW = (torch.bfloat16, torch.float16)
 def moving(known: Preflight) -> Iterator[Finding | Fine]:
     """Parameters with gradients that no step has changed."""
     rehearsal = known.rehearsal
-    if rehearsal is None or not rehearsal.steps:
+    if rehearsal is None or not rehearsal.whole:
         return
     expected = [
         n for n, p in known.subject.trainable.items() if n not in rehearsal.silent and id(p) in known.subject.owners

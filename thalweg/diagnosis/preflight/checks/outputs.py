@@ -173,8 +173,13 @@ def nonfinite(known: Preflight) -> Iterator[Finding | Fine]:
 def _head(known: Preflight) -> str:
     """The layer that makes the output; the last one with parameters where that is not known."""
     heads = [name for name, role in known.roles.items() if role.kind == "head"]
-    names = heads or [name for name, p in known.subject.parameters.items() if p.ndim > 1]
-    return names[-1].rpartition(".")[0] if names else ""
+    if heads:
+        return heads[-1].rpartition(".")[0]
+    modules = known.subject.model.named_modules()  # with a tied head, whose weight stands under the embedding's name
+    owners = [
+        name for name, module in modules if any(p is not None and p.ndim > 1 for p in module._parameters.values())
+    ]
+    return owners[-1] if owners else ""
 
 
 CHECKS = (in_range, nonfinite, initial, activations, shapes, head, visible, leak)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from thalweg.diagnosis.families import ADAPTIVE, ORTHOGONAL, family_of
+from thalweg.diagnosis.families import ADAPTIVE, ORTHOGONAL, SIGN, Family, family_of, innermost
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight import limits
 from thalweg.diagnosis.preflight.fine import Fine
@@ -100,11 +100,11 @@ def _on_vectors(known: Preflight) -> Iterator[Finding | Fine]:
     owner = next(owner for owner, _ in decayed.values())
     in_a_run = max(lost(known, owner, strength) for owner, strength in decayed.values())
     text = f"λ = {strongest:g} acts on {len(decayed)} vectors"
-    if hit and strongest >= limits.DECAY and (subject.steps is None or in_a_run >= limits.DECAY_IN_A_RUN):
-        run = f" and takes {in_a_run:.1%} off them in a run" if subject.steps else ""
+    if hit and strongest >= limits.DECAY and in_a_run >= limits.DECAY_IN_A_RUN:
         yield finding(
             "decay_on_norms",
-            f"{text}, {len(hit)} of them gains and biases of norms,{run}; 0 is expected.",
+            f"{text}, {len(hit)} of them of norms, and takes {in_a_run:.1%} off them in {known.steps} steps; λ = 0 is "
+            "expected.",
             hit,
             numbers={"decay": strongest, "in a run": in_a_run},
             optimizer=type(owner.optimizer).__name__,
@@ -136,7 +136,7 @@ def _dominating(known: Preflight) -> Iterator[Finding | Fine]:
         if owner is None or p.ndim < 2 or name in rehearsal.silent or not rehearsal.sizes.get(name):
             continue
         family, strength = family_of(owner.optimizer, owner.group), _decay(owner)
-        if family in (ADAPTIVE, ORTHOGONAL) and _is_decoupled(owner):
+        if family is not None and _is_decoupled(owner, family):
             lr = known.peaks[owner.number][owner.place]
             shares[name] = lr * strength / max(rehearsal.updates.get(name, math.inf), 1e-30)
         elif family is not None:
@@ -154,8 +154,11 @@ def _dominating(known: Preflight) -> Iterator[Finding | Fine]:
         )
 
 
-def _is_decoupled(owner: Owner) -> bool:
-    return type(owner.optimizer).__name__ != "Adam" or bool(owner.group.get("decoupled_weight_decay"))
+def _is_decoupled(owner: Owner, family: Family) -> bool:
+    """Whether decay shrinks the weights, and is no part of the gradient; where the group does not say, by the name."""
+    stated = owner.group.get("decoupled_weight_decay")
+    by_name = family in (ORTHOGONAL, SIGN) or type(innermost(owner.optimizer)).__name__.endswith("W")
+    return by_name if stated is None else bool(stated)
 
 
 CHECKS = (eps, betas, decay)

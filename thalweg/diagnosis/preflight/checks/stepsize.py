@@ -17,7 +17,7 @@ from thalweg.diagnosis.preflight.rehearsal import RAMP, Rehearsal
 def size(known: Preflight) -> Iterator[Finding | Fine]:
     """Update ratios of hidden matrices, the way that they add up to, and the loss after the steps."""
     rehearsal = known.rehearsal
-    if rehearsal is None or not rehearsal.steps:
+    if rehearsal is None or not rehearsal.whole:
         return
     ratios, early = _ratios(known, rehearsal.updates), _ratios(known, rehearsal.early)
     large = {name: r for name, (r, family) in early.items() if r > MARGIN * family.update[1]}
@@ -127,7 +127,7 @@ def _uneven(ratios: dict[str, tuple[float, Family]]) -> Iterator[Finding | Fine]
 def overfits(known: Preflight) -> Iterator[Finding | Fine]:
     """Whether the loss of one batch falls when it alone is trained on."""
     rehearsal = known.rehearsal
-    if rehearsal is None or not rehearsal.steps:
+    if rehearsal is None or not rehearsal.whole:
         return
     begin, low = rehearsal.losses[0], min(rehearsal.losses[1:], default=math.inf)
     change = (begin - low) / max(abs(begin), 1e-12)
