@@ -34,11 +34,11 @@ def detached() -> Setup:
 def root_of_zero() -> Setup:
     """The root of a square that may be zero, whose derivative is infinite there."""
 
-    class Root(nn.Module):
+    class SquareRoot(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return (x * (x > 0)).square().sqrt()
 
-    return classifying(lambda: nn.Sequential(nn.Linear(16, 64), Root(), nn.Linear(64, tasks.CLASSES)))
+    return classifying(lambda: nn.Sequential(nn.Linear(16, 64), SquareRoot(), nn.Linear(64, tasks.CLASSES)))
 
 
 @fault("dead_relus", layer="2")
