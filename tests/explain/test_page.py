@@ -109,3 +109,18 @@ def test_a_symbol_that_a_note_begins_with_keeps_its_letter():
     assert notes["asgd"][0].startswith("λ is")
     assert notes["accsgd"][0].startswith("c is")
     assert notes["qhm"][0].startswith("ν = 0 is SGD")
+
+
+def test_a_long_product_is_cut_between_its_factors_and_not_within_one():
+    lines = [line.text for line in page(explain("adafactor"), columns=80)]
+    cut = next(i for i, line in enumerate(lines) if line.lstrip().startswith("uₜ ="))
+    assert lines[cut].endswith("min(1, d / √mean((gₜ rₜ)²))")
+    assert lines[cut + 1].strip().startswith("max(0.001, √mean(pₜ₋₁²)) / ")
+
+
+def test_where_little_room_is_left_beside_a_long_default_the_meaning_stands_below():
+    lines = [line.text for line in page(explain("muon"), columns=80)]
+    rows = [i for i, line in enumerate(lines) if "ns_coefficients" in line]
+    assert lines[rows[0]].endswith("2.0315)")
+    assert lines[rows[0] + 1].strip().startswith("coefficients of the quintic in every step")
+    assert any("ns_coefficients" in line.text and "quintic" in line.text for line in page(explain("muon"), columns=110))

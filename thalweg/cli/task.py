@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -15,23 +16,40 @@ from thalweg.lab.tasks import task_table, template
 @click.command()
 def tasks() -> None:
     """List the built-in tasks: size, time of a run, and what each is good for."""
+    console = Console()
+    console.print(_wide(task_table()) if console.width >= WIDE else _narrow(task_table()))
+
+
+#: columns in which what a task is and what it is good for have room beside its numbers
+WIDE = 140
+
+
+def _wide(rows: list[dict[str, Any]]) -> Table:
     table = Table("task", "what", "parameters", "steps", "batch", "a run", "good for", box=None, pad_edge=False)
     for column in (2, 3, 4, 5):
         table.columns[column].justify = "right"
     table.columns[0].no_wrap = True
-    for row in task_table():
-        size = f"{row['parameters']:,}" if row["parameters"] else "–"
-        seconds = f"{row['seconds_per_run']:.1f} s"
-        table.add_row(
-            f"[bold]{row['name']}",
-            row["title"],
-            size,
-            str(row["steps"]),
-            str(row["batch_size"]),
-            seconds,
-            row["good_for"],
-        )
-    Console().print(table)
+    for row in rows:
+        size, seconds = _numbers(row)
+        steps, batch = str(row["steps"]), str(row["batch_size"])
+        table.add_row(f"[bold]{row['name']}", row["title"], size, steps, batch, seconds, row["good_for"])
+    return table
+
+
+def _narrow(rows: list[dict[str, Any]]) -> Table:
+    """The same in sentences beside the name."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True, style="bold")
+    for row in rows:
+        size, seconds = _numbers(row)
+        numbers = f"{size} parameters, {row['steps']} steps, batch {row['batch_size']}, {seconds} a run."
+        table.add_row(row["name"], f"{row['title']} {numbers}\nGood for {row['good_for']}.")
+    return table
+
+
+def _numbers(row: dict[str, Any]) -> tuple[str, str]:
+    """Parameters, and the time of a run."""
+    return f"{row['parameters']:,}" if row["parameters"] else "–", f"{row['seconds_per_run']:.1f} s"
 
 
 @click.group()

@@ -116,21 +116,30 @@ def _equations(found: Formula, columns: int) -> Iterator[Line]:
 
 
 def _broken(text: str, room: int) -> list[str]:
-    """A right side that is too long goes on below: from the operator in the fewest parentheses, the last of these."""
+    """A right side that is too long goes on below: from the operator in the fewest parentheses, the last of these.
+
+    Between factors in fewer parentheses than any operator it is cut there.
+    """
     lines = []
     while width(text) > room:
         depth, cuts = 0, []
         for i, c in enumerate(text):
             depth += (c in "([") - (c in ")]")
             at_operator = text.startswith((" + ", " − ", " / ", " if ", " else "), i)
-            if at_operator and i > room // 3 and width(text[:i]) <= room:
-                cuts.append((-depth, i))
+            if (at_operator or _between_factors(text, i)) and i > room // 3 and width(text[:i]) <= room:
+                cuts.append((-depth, at_operator, i))
         if not cuts:
             break
-        _, at = max(cuts)
+        *_, at = max(cuts)
         lines.append(text[:at])
         text = "  " + text[at + 1 :]
     return [*lines, text]
+
+
+def _between_factors(text: str, i: int) -> bool:
+    """Whether a space stands for a product."""
+    before, after = text[:i].rpartition(" ")[2], text[i + 1 :].partition(" ")[0]
+    return text[i] == " " and not {before, after} & {*"+−/<>=≤≥≠", "if", "else", ""} and not before.endswith(",")
 
 
 def legend(about: Explanation, say: Language = ENGLISH) -> list[tuple[str, str]]:
@@ -267,13 +276,14 @@ def _table(rows: list[list[str]], columns: int, indent: int = 2) -> list[Line]:
     widths = [max(width(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     used = [i for i, w in enumerate(widths) if w]
     left = indent + sum(widths[i] + 2 for i in used)
-    narrow = columns - left < 20
+    narrow = columns - left < 28
     lines = []
     for row in rows:
         begin = " " * indent + "".join(row[i] + " " * (widths[i] + 2 - width(row[i])) for i in used)
         if narrow and row[-1]:
+            below = indent + 4 + (widths[used[0]] + 2) * (len(used) > 1)
             lines.append(Line(begin.rstrip()))
-            lines += [Line(" " * (indent + 4) + part) for part in fit(row[-1], columns - indent - 4)]
+            lines += [Line(" " * below + part) for part in fit(row[-1], columns - below)]
             continue
         for i, part in enumerate(fit(row[-1], columns - left)):
             lines.append(Line((begin if i == 0 else " " * left) + part))

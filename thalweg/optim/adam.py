@@ -1,4 +1,4 @@
-"""Adam and its nearest: momentum over a step size for each weight."""
+"""Adam and its close relatives: momentum, divided by a scale of each weight's own."""
 
 from __future__ import annotations
 

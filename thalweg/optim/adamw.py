@@ -1,4 +1,4 @@
-"""AdamW's kin: its decay after the schedule's shape, its steps held to a length."""
+"""Relatives of AdamW: decay that follows the schedule, and steps of bounded length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step size for each layer: how far a tensor moves goes by how large it is. For large batches."""
+"""A step size for each layer: a tensor moves in proportion to its own size. For large batches."""
 
 from __future__ import annotations
 
