@@ -146,7 +146,8 @@ def _over(x: Tensor, F: Tensor) -> Tensor:
 
 
 class PSGDKron(Routed):
-    r"""A mean gradient times a learned preconditioner, one factor for the rows of a matrix and one for its columns.
+    r"""PSGD Kron multiplies the mean gradient by a learned preconditioner, which has one factor for the rows of a
+    matrix and one for its columns.
 
     $$N_t = \frac{m_t}{1-\beta^t}, \quad m_t = \beta m_{t-1} + (1-\beta) g_t, \quad
     u_t = \tau f\bigl(P^\top P\, N_t\, Q^\top Q / \tau\bigr), \quad
@@ -170,13 +171,13 @@ class PSGDKron(Routed):
         params: a model, or parameters, or parameter groups.
 
     Parent: Momentum. Adds: a preconditioner of triangular factors that is trained with the model.
-    Strength: no eigendecomposition and no root, and m² + n² numbers for an m × n matrix, half of SOAP's.
-    Weakness: triangular systems are solved at each update of the factors, which are most at first; the preconditioner
-    lags behind, by how much depends on η.
+    Strength: It needs no eigendecomposition and no root, and keeps m² + n² numbers for an m × n matrix, half of SOAP's.
+    Weakness: It solves triangular systems at each update of the factors, and updates are most frequent at first; the
+    preconditioner lags behind by an amount that depends on η.
     Source: Li 2015, "Preconditioned Stochastic Gradient Descent", https://arxiv.org/abs/1512.04202; Pooladzandi & Li
     2024, "Curvature-Informed SGD via General Purpose Lie-Group Preconditioners", https://arxiv.org/abs/2402.04553;
     Walters et al. 2024, kron_torch, https://github.com/evanatyourservice/kron_torch
-    Differs: it steps as the code of Walters et al., which draws from a generator, once for all parameters, and has
+    Differs: It steps as the code of Walters et al., which draws from a generator, once for all parameters, and has
     factors for each dimension of a kernel and for vectors.
     """
 

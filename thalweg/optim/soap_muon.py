@@ -18,7 +18,8 @@ from thalweg.rule import hyper
 
 
 class SOAPMuon(SOAP):
-    r"""Muon whose matrix is not the momentum but SOAP's step, which is nearly white before it is made orthogonal.
+    r"""SOAPMuon is Muon on SOAP's step in place of the momentum; that step is nearly white before it is made
+    orthogonal.
 
     $$W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(u_t)$$
 
@@ -31,12 +32,12 @@ class SOAPMuon(SOAP):
         params: a model, or parameters, or parameter groups.
 
     Parent: SOAP. Adds: the orthogonal factor of SOAP's step in its place.
-    Strength: in the optimization track of modded-nanogpt it took 2,750 steps where tuned Muon took 3,250.
-    Weakness: the cost of SOAP and of Muon in one; in that track the basis changes at each step.
+    Strength: In the optimization track of modded-nanogpt it took 2,750 steps where tuned Muon took 3,250.
+    Weakness: It has the cost of SOAP and of Muon together, and in that track the basis changes at each step.
     Source: Vyas et al. 2025, "Improving SOAP using Iterative Whitening and Muon",
     https://nikhilvyas.github.io/SOAP_Muon.pdf; Jordan et al. 2026, "NanoGPT-Small Optimization Benchmark",
     https://github.com/KellerJordan/modded-nanogpt/tree/master/records/track_3_optimization
-    Differs: it is the plain composition, as in that track, whose entries add a basis that changes at each step
+    Differs: It is the plain composition, as in that track, whose entries add a basis that changes at each step
     (``precondition_frequency=1``, ``betas=(0.95, 0.9)``). The code of Vyas et al. also takes roots of the elements of
     the factor. Without ``kl`` the factors are SOAP's.
     """
