@@ -107,7 +107,7 @@ def test_a_host_where_nobody_is_is_one_sentence():
 
 
 def test_a_worker_keeps_its_run_by_itself_and_its_password_is_not_shown(tmp_path, store):
-    place = keeping.Place(store.address, "key")
+    place = keeping.StorePlace(store.address, "key")
     assert "s3cr3t" not in repr(place)
     assert pickle.loads(pickle.dumps(place)) == place
     made = planned(write_small(tmp_path))

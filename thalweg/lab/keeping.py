@@ -13,7 +13,7 @@ from thalweg.lab.work import Made, work
 
 
 @dataclass(frozen=True)
-class Place:
+class StorePlace:
     """Where a run is kept.
 
     Attributes:
@@ -25,7 +25,7 @@ class Place:
     key: str
 
 
-def work_and_keep(place: Place, spec: Spec, role: Role) -> Made:
+def work_and_keep(place: StorePlace, spec: Spec, role: Role) -> Made:
     """A whole run, which is in the store when this returns; or not, if the store cannot be reached from here."""
     made = work(spec, role)
     try:

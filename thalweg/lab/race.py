@@ -11,7 +11,7 @@ from thalweg.lab.cluster import away
 from thalweg.lab.cluster.away import Abroad, RunExecutor
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
-from thalweg.lab.keeping import Place
+from thalweg.lab.keeping import StorePlace
 from thalweg.lab.looks import Ledger
 from thalweg.lab.plan import RacePlan
 from thalweg.lab.repeats import Repeats
@@ -198,7 +198,7 @@ class _Race:
         if self.store.address is None:
             made = await self.workers.make(work, spec, role)
         else:
-            made = await self.workers.make_and_keep(Place(self.store.address, key), spec, role)
+            made = await self.workers.make_and_keep(StorePlace(self.store.address, key), spec, role)
             if not made.kept:
                 self._say_once(f"the workers do not reach the store {self.store.url}; their runs are stored from here")
         if not made.kept:

@@ -8,7 +8,7 @@ from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Protocol, TypeVar
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.keeping import Place, work_and_keep
+from thalweg.lab.keeping import StorePlace, work_and_keep
 from thalweg.lab.pool import Pool, Progress
 from thalweg.lab.result import Role
 from thalweg.lab.run import Spec
@@ -64,7 +64,7 @@ class Workers:
         """
         return await self._answer(_ran(spec), function, spec, *arguments)
 
-    async def make_and_keep(self, place: Place, spec: Spec, role: Role) -> Made:
+    async def make_and_keep(self, place: StorePlace, spec: Spec, role: Role) -> Made:
         """A run that the worker stores by itself, where it can."""
         return await self._answer(_ran(spec), work_and_keep, place, spec, role)
 

@@ -19,7 +19,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.lab import workers
 from thalweg.lab.cluster import alone
 from thalweg.lab.cluster.address import Resources
-from thalweg.lab.cluster.on_slurm import Again, SlurmCluster, _pass_on, options
+from thalweg.lab.cluster.on_slurm import RequeuedCall, SlurmCluster, _pass_on, options
 from thalweg.lab.race import race
 from thalweg.lab.setting import setting
 from thalweg.lab.store import Store
@@ -134,7 +134,7 @@ def test_a_job_answers_from_another_process_and_asks_for_what_was_said(tmp_path,
 
 def test_a_run_that_slurm_stops_is_queued_again():
     """What submitit does on a signal: it pickles what `checkpoint` gives, and has the job run once more."""
-    assert Again(divmod).checkpoint(7, 2).result() == (3, 1)
+    assert RequeuedCall(divmod).checkpoint(7, 2).result() == (3, 1)
 
 
 def test_a_job_that_fails_is_a_lost_run():

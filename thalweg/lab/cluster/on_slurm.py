@@ -86,7 +86,7 @@ class SlurmCluster:
         """Queue a job that calls it."""
         future: Future[Any] = Future()
         try:
-            job = self._submitit.submit(Again(function), *arguments)
+            job = self._submitit.submit(RequeuedCall(function), *arguments)
         except Exception as error:
             raise ThalwegError(f"--cluster slurm: sbatch refuses the job: {_said(error)}") from error
         future.set_running_or_notify_cancel()
@@ -126,7 +126,7 @@ class SlurmCluster:
                     _pass_on(job, future)
 
 
-class Again:
+class RequeuedCall:
     """A call that SLURM may stop and queue again, with what it began with."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
