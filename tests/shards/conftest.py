@@ -1,40 +1,42 @@
+import sys
+
 import pytest
 import torch.distributed as dist
 
-from tests.shards.ranks import Ranks
+from thalweg.testing import ranks
 
 
 def pytest_collection_modifyitems(config, items):
     """The wide matrix runs where it is asked for: ``make ranks``."""
     if "ranks" in config.option.markexpr:
         return
-    kept = [item for item in items if not item.get_closest_marker("ranks")]
-    if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("ranks")])
-        items[:] = kept
+    left_out = [item for item in items if item.get_closest_marker("ranks")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
-def _ranks(size, tmp_path_factory):
+def _shared(size):
     if not dist.is_available():
         pytest.skip("torch without torch.distributed")
-    ranks = Ranks(size, tmp_path_factory.mktemp("ranks"))
-    yield ranks
-    ranks.close()
+    if sys.platform == "win32":
+        pytest.skip("gloo that meets in a file")
+    return ranks.shared(size)
 
 
 @pytest.fixture(scope="session")
-def two(tmp_path_factory):
+def two():
     """Two processes that all tests of a session share."""
-    yield from _ranks(2, tmp_path_factory)
+    return _shared(2)
 
 
 @pytest.fixture(scope="session")
-def three(tmp_path_factory):
+def three():
     """Three of them."""
-    yield from _ranks(3, tmp_path_factory)
+    return _shared(3)
 
 
 @pytest.fixture(scope="session")
-def four(tmp_path_factory):
+def four():
     """Four of them."""
-    yield from _ranks(4, tmp_path_factory)
+    return _shared(4)
