@@ -45,7 +45,17 @@ class GaLore(torch.optim.AdamW):
         super().__init__([{"params": list(params), **group}], lr=lr)
 
 
+class SOAP(torch.optim.SGD):
+    """A peer's that calls things otherwise."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.1, 0.2), max_precondition_dim=7, precondition_frequency=7):
+        super().__init__(params, lr=lr)
+        given = {"max_precondition_dim": max_precondition_dim, "precondition_frequency": precondition_frequency}
+        self.param_groups[0] |= {"betas": betas, **given}
+
+
 PEER = SimpleNamespace(
+    SOAP=SOAP,
     Lion=Lion,
     AdamW=AdamW,
     rms_prop=RMSprop,

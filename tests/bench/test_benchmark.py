@@ -167,6 +167,21 @@ def test_a_peer_does_the_same_work(monkeypatch):
     }
 
 
+def test_a_peer_is_given_the_settings_of_the_row_and_numbers_under_its_own_names(monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda: ({"theirs": PEER}, {}))
+    given = {"precondition_frequency": 1}
+    theirs = peers.peer("theirs", "SOAP", works.work("small", TINY), torch.float32, given).optimizers[0]
+    found = {k: theirs.param_groups[0][k] for k in ("betas", "max_precondition_dim", "precondition_frequency")}
+    assert found == {"betas": (0.95, 0.95), "max_precondition_dim": 10000, "precondition_frequency": 1}
+
+
+def test_what_decomposes_matrices_has_a_row_for_each_step(monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda: ({"theirs": PEER}, {}))
+    result = bench(["SOAP"], ["gpt"], ["eager"], with_peers=True, budget=1e-6, scale=TINY)
+    assert [row["setting"] for row in result["rows"]] == ["", "precondition_frequency=1"]
+    assert all(set(row["vs_peers"]) == {"theirs"} for row in result["rows"])
+
+
 def test_the_version_of_a_library():
     assert peers.version("torch").startswith(torch.__version__.split("+")[0])
     assert peers.version("no_such_library") == ""

@@ -62,6 +62,10 @@ def optax(rule, name, theirs=None, ours=None, differs="", **more):
 
 
 MATRIX = ((7, 5),)
+#: whose covariances have no null space, where eigenvectors are anyone's
+SQUARE = ((6, 6),)
+THIRD = {"precondition_frequency": 3}
+SUMS = {"betas": (0.0, 1.0), "grafting": None}
 QH = {**EPS, "betas": (0.9, 0.99), "nus": (0.7, 0.9)}
 OPINIONS = [
     # papers' authors
@@ -135,6 +139,11 @@ OPINIONS = [
     kozistr("NorMuon", {"group": {"use_muon": True}}, {"weight_decay": 0.0, "row_eps": 1e-10}, shapes=MATRIX),
     kozistr("AdaMuon", {"group": {"use_muon": True}}, {"weight_decay": 0.0, "nesterov": False, "second_eps": 1e-10},
             shapes=MATRIX, differs="it takes the momentum as it is, without the signs of the paper"),
+    kozistr("SOAP", {"weight_decay": 0.0}, {"weight_decay": 0.0}, shapes=SQUARE),
+    kozistr("SOAP", {**THIRD, "weight_decay": 0.0}, {**THIRD, "weight_decay": 0.0}, shapes=SQUARE),
+    kozistr("SOAP", {}, {}, shapes=SQUARE, differs="it decays what the step has moved, and not at the first"),
+    kozistr("Shampoo", {"matrix_eps": 1e-6}, {**SUMS, "eps": 1e-6, "precondition_frequency": 1}, shapes=MATRIX),
+    kozistr("PSGDKron", name="Kron", shapes=MATRIX, differs="it draws its own random numbers"),
     # optax
     optax("SGD", "sgd", {"momentum": 0.9}, {"momentum": 0.9}),
     optax("SGD", "sgd", {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True}),

@@ -72,6 +72,12 @@ VARIANTS: tuple[tuple[str | None, dict[str, object]], ...] = (
     ("bfloat16", {"master": "split"}),
 )
 
+#: further rows, beside the peers: what decomposes matrices, at each step
+AT_EACH_STEP: dict[str, dict[str, object]] = {
+    "SOAP": {"precondition_frequency": 1},
+    "Shampoo": {"precondition_frequency": 1},
+}
+
 Tick = Callable[[int, int, str], None]
 
 
@@ -181,6 +187,8 @@ class _Run:
         for work in self.works:
             for name in self.names:
                 yield self._case(name, work)
+                if name in AT_EACH_STEP and work.name in self.budget.variants:
+                    yield self._case(name, work, AT_EACH_STEP[name])
         if "AdamW" in self.names:
             for work in self.works:
                 if work.name in self.budget.variants:
@@ -194,9 +202,9 @@ class _Run:
         return BenchCase(name, work, backends, dtype, settings, seconds=b.seconds, least=b.least, most=b.most,
                     threads=self.threads)  # fmt: skip
 
-    def _case(self, name: str, work: Work) -> BenchCase | BenchRow:
+    def _case(self, name: str, work: Work, settings: dict[str, object] | None = None) -> BenchCase | BenchRow:
         asked = tuple(self.backends) if self.backends else self._default_backends(name, work)
-        case = self._base(name, work, self.dtype, {}, asked)
+        case = self._base(name, work, self.dtype, settings or {}, asked)
         try:
             case = dataclasses.replace(case, work=entrants.work_for(name, work, self.scale))
             slow = name in entrants.DECOMPOSING or not entrants.takes_vectors(name)

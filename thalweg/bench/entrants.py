@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}, "LARS": {"weigh
 COMPILED = ("cpu", "triton")
 
 #: what decomposes whole matrices now and then, which takes minutes for large ones
-DECOMPOSING = frozenset({"GaLore"})
+DECOMPOSING = frozenset({"GaLore", "SOAP", "SOAPMuon", "Shampoo", "PSGDKron"})
 
 #: seconds of a step above which one warm-up must do
 SLOW = 1.0

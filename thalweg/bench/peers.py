@@ -27,6 +27,9 @@ COMPILING = (COMPILED, "heavyball")
 #: the most tensors that those are given: their time grows with them, to many minutes at 2,000
 COMPILE_AT_MOST = 500
 
+#: what peers call an argument of ours
+CALLED = {"precondition_frequency": ("preconditioning_compute_steps",), "max_precond_dim": ("max_precondition_dim",)}
+
 #: what pytorch_optimizer reads in the groups of GaLore and APOLLO, which are AdamW where it is missing
 RANKED = ("rank", "update_proj_gap", "scale")
 
@@ -71,8 +74,8 @@ def peers(name: str, compiled: bool) -> list[str]:
     return [library for library in found if compiled or library not in COMPILING]
 
 
-def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
-    """The peer's optimizer over a fresh load, warm.
+def peer(library: str, name: str, work: Work, dtype: torch.dtype, settings: Mapping[str, Any] | None = None) -> Entrant:
+    """The peer's optimizer over a fresh load, warm; ``settings`` are arguments of ours beyond the defaults.
 
     Raises:
         Exception: whatever the peer raises; ValueError where it would compile for too long.
@@ -84,7 +87,9 @@ def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
     else:
         cls = optimizer_class(installed()[0][library], name)
         load = work.load(dtype)
-        entrant = Entrant(load, [cls(load.params, **_settings(name, inspect.signature(cls).parameters))], library)
+        entrant = Entrant(
+            load, [cls(load.params, **_settings(name, inspect.signature(cls).parameters, settings or {}))], library
+        )
     if library in COMPILING:  # at the first step, and again at the second, which has states
         for _ in range(2):
             entrant.prepare()
@@ -93,13 +98,27 @@ def peer(library: str, name: str, work: Work, dtype: torch.dtype) -> Entrant:
     return entrant
 
 
-def _settings(name: str, takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+def _settings(name: str, takes: Mapping[str, inspect.Parameter], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a peer do our work: our numbers where it takes them, no momentum or decay where ours has none."""
     cls: Any = optimizers()[name]
-    ours = {h.name: h.default for h in cls.hypers.values() if is_number(h.default)}
-    given = {"momentum": 0.0, "weight_decay": 0.0, **ours, "lr": 1e-3, **SETTINGS.get(name, {})}
-    by_name = {k: v for k, v in given.items() if k == "lr" or (k in takes and is_number(takes[k].default))}
+    ours = {h.name: h.default for h in cls.hypers.values() if _is_numbers(h.default)}
+    given = {"momentum": 0.0, "weight_decay": 0.0, **ours, "lr": 1e-3, **SETTINGS.get(name, {}), **settings}
+    called = {theirs: given[k] for k, names in CALLED.items() if k in given for theirs in names}
+    by_name = {
+        k: v for k, v in {**called, **given}.items() if k == "lr" or (k in takes and _alike(takes[k].default, v))
+    }
     return {**by_name, **{k: given[k] for k in RANKED}, "projection_type": "std"} if "rank" in given else by_name
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether it is a number, or several."""
+    return is_number(value) or (isinstance(value, (tuple, list)) and bool(value) and all(map(is_number, value)))
+
+
+def _alike(theirs: Any, ours: Any) -> bool:
+    """Whether both are a number, or as many numbers."""
+    several = isinstance(theirs, (tuple, list)), isinstance(ours, (tuple, list))
+    return _is_numbers(theirs) and several[0] == several[1] and (not several[0] or len(theirs) == len(ours))
 
 
 def _compiled(name: str, work: Work, dtype: torch.dtype) -> Entrant:

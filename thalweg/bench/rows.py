@@ -148,7 +148,7 @@ def _others(case: BenchCase, dtype: torch.dtype, notes: list[str]) -> dict[str, 
         notes.append(f"torch: {reason(error)}")
     for library in case.peers:
         try:
-            found[library] = peers.peer(library, case.optimizer, case.work, dtype)
+            found[library] = peers.peer(library, case.optimizer, case.work, dtype, case.settings)
         except Exception as error:
             notes.append(f"{library}: {reason(error)}")
     return found
