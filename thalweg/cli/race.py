@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
 from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
-from thalweg.cli import files, progress, screen
+from thalweg.cli import climbing, files, progress, screen
 from thalweg.cli.console import console_of
 from thalweg.cli.stopping import StoppedError, stoppable
 from thalweg.cli.typed import typed
@@ -60,6 +61,11 @@ from thalweg.lab.store import Store, is_there
     help="Where runs are made instead: auto, ray://HOST:PORT or HOST:PORT is a Ray cluster; local:3 starts one of 3 "
     "nodes here; slurm queues a job for each run.",
 )
+@click.option("--sizes", help="Climb: a race at each multiple of the parameters, such as 1,2,4,8,16.")
+@click.option("--batches", help="The same along the batch: multiples of its examples.")
+@click.option("--horizons", help="The same along the horizon: multiples of its steps.")
+@click.option("--fixed-horizon", is_flag=True, help="With --sizes: as many steps at each; else as many a parameter.")
+@click.option("--predict", help="With one of these: what a race at this place is expected to find, such as 124M.")
 @click.option("--slurm", default="", help="What sbatch is told: partition=gpu,time=30 (minutes).")
 @click.option("--cpus", type=float, default=1.0, show_default=True, help="Cores of each run on a cluster.")
 @click.option("--gpus", type=float, default=0.0, show_default=True, help="GPUs of each run there; 0.25 is a share.")
@@ -79,6 +85,11 @@ def race(
     json_path: Path | None,
     csv_path: Path | None,
     cluster: str | None,
+    sizes: str | None,
+    batches: str | None,
+    horizons: str | None,
+    fixed_horizon: bool,
+    predict: str | None,
     slurm: str,
     cpus: float,
     gpus: float,
@@ -96,20 +107,30 @@ def race(
     entries = entering.split(optimizers) if optimizers else None
     for path in (json_path, csv_path):
         files.writable_file(path, made=out)
+    climbed = climbing.asked(task, sizes, batches, horizons, fixed_horizon, predict)
     with _made_at(cluster, slurm, Resources(cpus, gpus), out) as at:
         slots, on = (at.slots, at.on) if at else (None, setting)
-        plans = [
-            planning.plan(one, optimizers=entries, baseline=baseline, budget=budget, seeds=seeds, steps=steps,
-                          margin=margin, jobs=slots if jobs is None else jobs, on=on)
-            for one in task
-        ]  # fmt: skip
-        for note in at.notes if at else ():
-            console.print(note, highlight=False, markup=False)
-        _refuse_one_name([plan.task.name for plan in plans])
-        folders = [out / plan.task.name if len(task) > 1 else out for plan in plans]
-        each = zip(plans, folders, strict=True)
-        results = [found for plan, folder in each if (found := _raced(console, plan, folder, store, dry_run, at))]
-    if len(results) > 1:
+        settings = {"optimizers": entries, "baseline": baseline, "budget": budget, "seeds": seeds, "margin": margin,
+                    "jobs": slots if jobs is None else jobs, "on": on}  # fmt: skip
+        settings = {name: value for name, value in settings.items() if value is not None}
+
+        def make(one: str, **more: Any) -> planning.RacePlan:
+            made = planning.plan(one, **{"steps": steps, **settings, **more})
+            for note in at.notes if at else ():
+                console.print(note, highlight=False, markup=False)
+            return made
+
+        def raced(plan: planning.RacePlan, folder: Path) -> RaceResult | None:
+            return _raced(console, plan, folder, store, dry_run, at)
+
+        if climbed:
+            results = climbing.climb(console, climbed, make, raced, out, steps, budget)
+        else:
+            plans = [make(one) for one in task]
+            _refuse_one_name([plan.task.name for plan in plans])
+            folders = [out / plan.task.name if len(task) > 1 else out for plan in plans]
+            results = [found for plan, folder in zip(plans, folders, strict=True) if (found := raced(plan, folder))]
+    if len(results) > 1 and not climbed:
         screen.show_overview(console, results)
         pages = [f"{quote(result['task']['name'])}/report.html" for result in results]
         console.print(f"overview: {write_overview(results, out, pages)}", soft_wrap=True)

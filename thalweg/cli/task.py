@@ -59,11 +59,12 @@ def task() -> None:
 
 @task.command()
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="my_task.py")
-def new(path: Path) -> None:
+@click.option("--scalable", is_flag=True, help="One whose model takes a size, for thalweg race --sizes.")
+def new(path: Path, scalable: bool) -> None:
     """Write a commented example to PATH; it runs as it is: thalweg race PATH."""
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(template())
+            file.write(template(scalable))
     except FileExistsError:
         raise ThalwegError(f"{path} exists; name another file, it is not overwritten") from None
     except OSError as error:

@@ -19,7 +19,7 @@ from thalweg.lab.protocol import LARGEST_OFFSET, Budget, get_budget, tuning_seed
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
-from thalweg.lab.tasks import Probe, Task, check, get_task, imports
+from thalweg.lab.tasks import AS_IT_IS, Probe, Task, TaskScale, check, get_task, imports
 from thalweg.lab.tasks.training import model_of
 from thalweg.lab.threads import one_thread
 from thalweg.lab.timing import quiet_pass, total
@@ -37,6 +37,7 @@ class RacePlan:
         code: hash of the user's files behind the task; empty for a built-in one.
         step_seconds: of one step of each contestant, from a probe of ten steps.
         on: versions and hardware of the workers; part of each run's key.
+        scale: of the task.
     """
 
     reference: str
@@ -53,6 +54,7 @@ class RacePlan:
     step_seconds: dict[str, float]
     evaluate_seconds: float
     on: Mapping[str, str] = field(default_factory=setting)
+    scale: TaskScale = AS_IT_IS
 
     @property
     def horizons(self) -> list[int]:
@@ -106,6 +108,7 @@ class RacePlan:
             code=self.code,
             files=self.probe.files,
             on=self.on,
+            scale=self.scale,
         )
 
     def finals(self, contestant: Contestant, finalists: Iterable[Setting]) -> dict[tuple[Setting, int], Spec]:
@@ -141,6 +144,7 @@ def plan(
     margin: float | None = None,
     jobs: int | None = None,
     on: Callable[[str], Mapping[str, str]] = setting,
+    scale: TaskScale = AS_IT_IS,
 ) -> RacePlan:
     """Check everything and probe the speed; run nothing else.
 
@@ -154,6 +158,7 @@ def plan(
         margin: of what matters, in units of the loss; what 5 % more steps buys the baseline if None.
         jobs: worker processes; one a core if None.
         on: versions and hardware of the workers, as a function of the task's device; those of this machine.
+        scale: with how many times its parameters, and examples in a batch, the task is raced on.
 
     Raises:
         ThalwegError, ValueError: for whatever is wrong with the task or an argument, before anything runs.
@@ -171,7 +176,7 @@ def plan(
             )
     if margin is not None and not 0 <= margin < float("inf"):
         raise bad_argument("margin", margin, "a number in [0, ∞), in units of the loss")
-    the_task = get_task(task)
+    the_task = get_task(task, scale)
     with one_thread():
         draft = RacePlan(
             reference=task,
@@ -188,6 +193,7 @@ def plan(
             step_seconds={},
             evaluate_seconds=0.0,
             on=on(the_task.device),
+            scale=scale,
         )
         return _timed(draft)
 

@@ -24,7 +24,7 @@ from thalweg.lab.passes import fit_by_passes
 from thalweg.lab.protocol import warmup_steps
 from thalweg.lab.result import Role, Run
 from thalweg.lab.setting import setting
-from thalweg.lab.tasks import Task, examples, get_task, imports, opened, seeding, training
+from thalweg.lab.tasks import AS_IT_IS, Task, TaskScale, examples, get_task, imports, opened, seeding, training
 from thalweg.lab.tasks.fingerprint import digest
 from thalweg.schedule import Schedule, constant, linear
 from thalweg.train import Event, Watcher, fit
@@ -55,6 +55,7 @@ class Spec:
     code: str = ""  # hash of the files behind the user's task; empty for a built-in one
     files: tuple[opened.File, ...] = field(default=(), repr=False)  # that it opens; their content is in the fingerprint
     on: Mapping[str, str] = field(default_factory=setting, repr=False)  # versions and hardware of the workers
+    scale: TaskScale = AS_IT_IS
 
     @property
     def point(self) -> Point:
@@ -162,8 +163,8 @@ def execute(
         tell: called now and then with (key, step, training loss).
         trace: filled with the first weights, every batch and every loss.
     """
-    task = get_task(spec.task)
-    untrained = _untrained(spec.task, spec.fingerprint, spec.seed)
+    task = get_task(spec.task, spec.scale)
+    untrained = _untrained(spec.task, spec.scale, spec.fingerprint, spec.seed)
     limit = untrained.limit
     model = made(spec, task)
     watch = _watch(spec, task, model)
@@ -235,9 +236,9 @@ class Untrained:
 
 
 @functools.lru_cache(maxsize=256)
-def _untrained(reference: str, fingerprint: str, seed: int) -> Untrained:
+def _untrained(reference: str, scale: TaskScale, fingerprint: str, seed: int) -> Untrained:
     """Of one seed of a task; the size of a training loss is the mean of the first batches, or the first if larger."""
-    task = get_task(reference)
+    task = get_task(reference, scale)
     with seeding.seeded(seed):
         model, stream = training.model_of(task, seed), training.stream_of(task, seed)
         weights = digest(model.state_dict())

@@ -35,7 +35,7 @@ def lines(spec: Spec) -> str:
     need = ["# sample: an input that the model takes"] if any("sample=sample" in line for line in built) else []
     if entered.without_schedule:
         built.append("optimizer.train()")
-    task = get_task(spec.task)
+    task = get_task(spec.task, spec.scale)
     built.append(f"scheduler = thalweg.schedule.Scheduler(optimizer, {_schedule(spec, task)})")
     need += ["# task: the task of this race"] if any("task." in line for line in built) else []
     built += [*_evaluation(entered), *_hooks(task)]
@@ -77,10 +77,10 @@ def _groups(spec: Spec) -> list[str]:
     made = name if home else f"thalweg.{name}"
     extra = _arguments({**entered.settings, **dict(spec.extra)})
     lr, decay = f"lr={spec.lr!r}", f"weight_decay={spec.weight_decay!r}"
-    if not entered.multiplies and not (entered.takes_model and get_task(spec.task).groups()):
+    if not entered.multiplies and not (entered.takes_model and get_task(spec.task, spec.scale).groups()):
         return _one_group(spec, made, f"{lr}{f', {decay}' * (entered.traits.decay != 'none')}{extra}")
     seen = _seen(spec)
-    rules = ", rules=task.groups()" * bool(get_task(spec.task).groups())
+    rules = ", rules=task.groups()" * bool(get_task(spec.task, spec.scale).groups())
     groups = f"groups = thalweg.groups.multiplied(model, {lr}, multiplier={spec.multiplier!r}, {decay}{seen}{rules})"
     if not entered.ours:
         drop = '("role",)' if entered.traits.decay != "none" else '("role", "weight_decay")'
@@ -103,7 +103,7 @@ def _one_group(spec: Spec, made: str, arguments: str) -> list[str]:
     entered = spec.contestant
     if entered.takes_model:
         return [f"optimizer = {made}(model, {arguments}{_seen(spec)})"]
-    if not get_task(spec.task).groups():
+    if not get_task(spec.task, spec.scale).groups():
         return [f"optimizer = {made}([p for p in model.parameters() if p.requires_grad], {arguments})"]
     groups = f"groups = thalweg.groups.of(model, *task.groups(), lr={spec.lr!r}{_seen(spec)})"
     plain = 'groups = [{**group, "params": [p for _, p in group["params"]]} for group in groups]'
@@ -128,7 +128,7 @@ def _arguments(settings: Mapping[str, Any]) -> str:
 
 def _seen(spec: Spec) -> str:
     """The further argument that makes the roles in the user's script those of the race; empty if none is needed."""
-    task = get_task(spec.task)
+    task = get_task(spec.task, spec.scale)
     model = model_of(task, spec.seed)
     raced, alone = roles(model, sample_of(task), head=task.head), certain(model)
     if alone is not None and _judged(alone) == _judged(raced):

@@ -58,7 +58,7 @@ def quiet_pass(specs: list[Spec], blocks: int) -> QuietPass:
     """
     for spec in specs:
         unchanged(spec)
-    task = get_task(specs[0].task)
+    task = get_task(specs[0].task, specs[0].scale)
     walkers = {spec.contestant.label: _steps(spec, task) for spec in specs}
     measured: dict[str, list[dict[str, float]]] = {label: [] for label in walkers}
     wall, busy = time.perf_counter(), time.process_time()

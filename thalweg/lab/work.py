@@ -52,7 +52,7 @@ def traced(spec: Spec) -> Made:
 
 def _made(spec: Spec, role: Role, trace: Trace | None) -> Made:
     unchanged(spec)
-    task = get_task(spec.task)
+    task = get_task(spec.task, spec.scale)
     what = opened.afresh(f"a run of {task.module}")
     with blaming(task, f"a run of {spec.contestant.label}, lr={spec.lr:g}, seed {spec.seed}"), opened.watching(what):
         run = execute(spec, role, report, trace)

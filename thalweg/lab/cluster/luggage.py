@@ -25,7 +25,7 @@ FOLDER = "luggage"
 
 
 @dataclass(frozen=True)
-class Root:
+class GivenFile:
     """A file that a race was given.
 
     Attributes:
@@ -48,7 +48,7 @@ class Luggage:
         files: place, with ``/`` → text; modules lie where an import from the luggage's folder finds them.
     """
 
-    roots: tuple[Root, ...] = ()
+    roots: tuple[GivenFile, ...] = ()
     files: tuple[tuple[str, bytes], ...] = ()
 
     @functools.cached_property
@@ -59,13 +59,13 @@ class Luggage:
 
 def packed(plan: RacePlan) -> Luggage:
     """What the runs of a race need of the user's files."""
-    roots: list[Root] = []
+    roots: list[GivenFile] = []
     files: dict[str, bytes] = {}
     for given, file, module in _given(plan):
         behind = imports.modules_behind(file, module)
         places = {path: _place(path, name) for path, (name, _) in behind.items()}
         files |= {places[path]: text for path, (_, text) in behind.items()}
-        roots.append(Root(given, imports.of_meanings(text for _, text in behind.values()), places[file]))
+        roots.append(GivenFile(given, imports.of_meanings(text for _, text in behind.values()), places[file]))
     return Luggage(tuple(roots), tuple(sorted(files.items())))
 
 
@@ -121,7 +121,7 @@ def unpacked(luggage: Luggage) -> Places:
     return Places({root.path: _at(luggage, root) for root in luggage.roots})
 
 
-def _at(luggage: Luggage, root: Root) -> str:
+def _at(luggage: Luggage, root: GivenFile) -> str:
     is_module = not root.path.endswith(".py")
     if not is_module and Path(root.path).is_file() and imports.code(root.path) == root.code:
         return root.path

@@ -104,12 +104,12 @@ class RayCluster:
     def _connect(self, address: str, count: int) -> None:
         import ray
 
-        if count:
-            self._here = _started(count)
-            address = self._here.address
-        elif address != "auto":
+        if not count and address != "auto":
             addresses.reachable(address)
         with _signals_kept():
+            if count:
+                self._here = _started(count)
+                address = self._here.address
             try:
                 ray.init(address=address, logging_level="ERROR", log_to_driver=False)
             except (ConnectionError, RuntimeError, ImportError, TimeoutError) as error:

@@ -6,6 +6,16 @@
 
 from thalweg.lab.report.data import as_csv, as_json
 from thalweg.lab.report.figures import picture
+from thalweg.lab.report.ladder import write_ladder
 from thalweg.lab.report.page import render, render_overview, write_overview, write_report
 
-__all__ = ["as_csv", "as_json", "picture", "render", "render_overview", "write_overview", "write_report"]
+__all__ = [
+    "as_csv",
+    "as_json",
+    "picture",
+    "render",
+    "render_overview",
+    "write_ladder",
+    "write_overview",
+    "write_report",
+]

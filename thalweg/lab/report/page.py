@@ -33,10 +33,10 @@ def write_report(result: RaceResult, folder: Path) -> Path:
         ThalwegError: if one cannot be written; the runs themselves are in the store.
     """
     page = folder / "report.html"
-    _write_whole(folder / "race.svg", figures.picture(result))
-    _write_whole(folder / "race.json", data.as_json([result]))
-    _write_whole(folder / "runs.csv", data.as_csv([result]))
-    _write_whole(page, render(result))
+    write_whole(folder / "race.svg", figures.picture(result))
+    write_whole(folder / "race.json", data.as_json([result]))
+    write_whole(folder / "runs.csv", data.as_csv([result]))
+    write_whole(page, render(result))
     return page
 
 
@@ -55,13 +55,13 @@ def write_overview(results: Sequence[RaceResult], folder: Path, pages: Sequence[
         ThalwegError: as :func:`write_report`.
     """
     page = folder / "index.html"
-    _write_whole(folder / "races.json", data.as_json(results))
-    _write_whole(folder / "runs.csv", data.as_csv(results))
-    _write_whole(page, render_overview(results, pages))
+    write_whole(folder / "races.json", data.as_json(results))
+    write_whole(folder / "runs.csv", data.as_csv(results))
+    write_whole(page, render_overview(results, pages))
     return page
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ to the same loss), `margin` (what matters), `tuning` (what a search cost and how
 setting each seed is scored by, and what another search would have changed).
 """
 
-from thalweg.lab.stats.interval import NO_LUCK, Luck, MeanInterval, log_ratio, paired
+from thalweg.lab.stats.interval import NO_LUCK, Luck, MeanInterval, log_ratio, paired, t_quantile
 from thalweg.lab.stats.margin import Margin, margin
 from thalweg.lab.stats.permutation import sign_flip_p
 from thalweg.lab.stats.power import alpha_at_look, detectable, more_seeds, power, unbiased_sd
@@ -19,10 +19,12 @@ from thalweg.lab.stats.ratios import (
     not_stated,
     seconds_ratio,
 )
+from thalweg.lab.stats.trend import LEAST, Trend, trend
 from thalweg.lab.stats.tuned import best, cross_fit, residual_sd, tuning_luck
 from thalweg.lab.stats.tuning import expected_best, lr_sensitivity
 
 __all__ = [
+    "LEAST",
     "NOT_MEASURED",
     "NO_LUCK",
     "Luck",
@@ -30,6 +32,7 @@ __all__ = [
     "MeanInterval",
     "Sign",
     "StepRatios",
+    "Trend",
     "across",
     "alpha_at_look",
     "best",
@@ -48,6 +51,8 @@ __all__ = [
     "residual_sd",
     "seconds_ratio",
     "sign_flip_p",
+    "t_quantile",
+    "trend",
     "tuning_luck",
     "unbiased_sd",
 ]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from thalweg.lab.tasks._model import fresh
 from thalweg.lab.tasks.corpus import VOCABULARY, NextByte
+from thalweg.lab.tasks.scaled import width
 
 
 class BytesLstm(NextByte):
@@ -16,9 +17,10 @@ class BytesLstm(NextByte):
     good_for = "the recurrent case, gates stacked in two matrices: Muon ahead of AdamW, then momentum"
     seconds_per_run = 3.5
 
-    def model(self, seed: int) -> nn.Module:
-        """Some 0.15 M parameters."""
-        return fresh(seed, Lstm)
+    def model(self, seed: int, size: float = 1) -> nn.Module:
+        """Some 0.15 M parameters; of another size it is wider."""
+        d = width(lambda d: Lstm(d, 2 * d), 64, size)
+        return fresh(seed, lambda: Lstm(d, 2 * d))
 
 
 class Lstm(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from thalweg.lab.tasks._model import fresh
 from thalweg.lab.tasks._supervised import Split, Supervised, split
+from thalweg.lab.tasks.scaled import width
 
 SOURCE = "scikit-learn load_digits (UCI, optical recognition of handwritten digits)"
 #: pictures held out of the 1,797
@@ -46,9 +47,10 @@ class Digits(Supervised):
         """1,297 to train on, 500 held out."""
         return flat()
 
-    def model(self, seed: int) -> nn.Module:
-        """Some 26,000 parameters."""
-        return fresh(seed, lambda: perceptron(64, 128, 128, 10))
+    def model(self, seed: int, size: float = 1) -> nn.Module:
+        """Some 26,000 parameters; of another size its hidden layers are wider."""
+        hidden = width(lambda h: perceptron(64, h, h, 10), 128, size)
+        return fresh(seed, lambda: perceptron(64, hidden, hidden, 10))
 
 
 def perceptron(*sizes: int) -> nn.Sequential:

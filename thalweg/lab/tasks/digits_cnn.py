@@ -9,6 +9,7 @@ from torch import nn
 from thalweg.lab.tasks._model import fresh
 from thalweg.lab.tasks._supervised import Split, Supervised, split
 from thalweg.lab.tasks.digits import HELD, SOURCE, pictures
+from thalweg.lab.tasks.scaled import width
 
 
 @functools.cache
@@ -31,16 +32,21 @@ class DigitsCnn(Supervised):
         """1,297 to train on, 500 held out."""
         return grey()
 
-    def model(self, seed: int) -> nn.Module:
-        """Some 15,000 parameters."""
-        return fresh(seed, lambda: cnn(8))
+    def model(self, seed: int, size: float = 1) -> nn.Module:
+        """Some 15,000 parameters; of another size it has more channels."""
+        channels = width(lambda c: cnn(8, c), 16, size)
+        return fresh(seed, lambda: cnn(8, channels))
 
 
-def cnn(size: int) -> nn.Sequential:
-    """Three 3×3 convolutions (16, 32, 32 channels), two poolings, one linear layer, for grey pictures size×size."""
+def cnn(size: int, channels: int = 16) -> nn.Sequential:
+    """Three 3×3 convolutions, two poolings, one linear layer, for grey pictures size×size.
+
+    The convolutions have ``channels``, and then twice as many.
+    """
+    twice = 2 * channels
     return nn.Sequential(
-        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Flatten()),
-        nn.Linear(32 * (size // 4) ** 2, 10),
+        *(nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(channels, twice, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(twice, twice, 3, padding=1), nn.ReLU(), nn.Flatten()),
+        nn.Linear(twice * (size // 4) ** 2, 10),
     )

@@ -1,0 +1,188 @@
+"""A ladder from races to its sentences; simulated ones with a known truth, and a small real one."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.lab.tasks.small import write_small
+from tests.lab.test_race import Inline
+from thalweg._base.errors import ThalwegError
+from thalweg.cli.app import app
+from thalweg.lab import climb, workers
+from thalweg.lab.ladder import Rung, ladder
+from thalweg.lab.report.ladder import picture
+
+PLACES = (100_000, 200_000, 400_000, 800_000, 1_600_000)
+RULE = "At each place the same."
+
+
+def stated(value, half=0.05):
+    return {"value": value, "low": value * math.exp(-half), "high": value * math.exp(half), "text": ""}
+
+
+NONE = {"value": None, "low": None, "high": None, "text": "> 1.0 (not reached in 8 of 8)"}
+
+
+def raced(ratios):
+    """A race in which each challenger takes so many times the baseline's steps; None is more than can be said."""
+    common = {"verdict": "better", "difference": -0.1, "low": -0.2, "high": -0.05, "sd": 0.02, "seeds": 8}
+    comparisons = [
+        {"baseline": "adamw", "challenger": label, **common, "steps_ratio": stated(r) if r else NONE,
+         "inverse_steps_ratio": NONE}
+        for label, r in ratios.items()
+    ]  # fmt: skip
+    contestants = [
+        {"label": one, "optimizer": one, "settings": {}, "diverged": 0, "tuned": True} for one in ("adamw", *ratios)
+    ]
+    return {
+        "task": {"name": "bytes-gpt", "steps": 400}, "comparisons": comparisons, "contestants": contestants,
+        "protocol": {"horizons": [100, 200, 300], "horizon_seeds": 8, "seeds": {"verdict": list(range(8))}}, "runs": [],
+    }  # fmt: skip
+
+
+def climbed(curves, places=PLACES, at=None):
+    rungs = [Rung(place, raced({label: curve[i] for label, curve in curves.items()})) for i, place in enumerate(places)]
+    return ladder("bytes-gpt", "size", rungs, RULE, at)
+
+
+def test_a_lead_that_shrinks_is_followed_predicted_and_checked():
+    curve = [
+        0.5 * (place / PLACES[0]) ** 0.1 * factor
+        for place, factor in zip(PLACES, (1, 1.01, 0.99, 1.01, 1), strict=True)
+    ]
+    found = climbed({"muon": curve}, at=124_000_000)
+    [muon] = found["challengers"]
+    line = muon["ratio"]
+    assert line["slope"] == pytest.approx(2**0.1, rel=0.02)
+    assert line["low"] < 0.5 * 1240**0.1 < line["high"]
+    assert line["beyond"] == pytest.approx(77.5)
+    assert line["left_out"]["place"] == PLACES[-1]
+    assert line["left_out"]["held"]
+    assert found["held"] == [2, 2]
+    assert "muon falls behind as it grows" in found["headline"]
+    text = " ".join(found["sentences"])
+    assert "this extrapolates 77.5-fold" in text
+    assert "2 of 2 such intervals from the others held" in text
+    json.dumps(found, allow_nan=False)
+    assert picture(found).startswith("<svg")
+
+
+def test_a_lead_that_holds_has_no_trend_and_one_that_grows_gains():
+    wobble = (1.0, 1.02, 0.99, 1.01, 0.98)
+    found = climbed({
+        "a": [0.6 * w for w in wobble],
+        "b": [0.9 * (p / PLACES[0]) ** -0.2 * w for p, w in zip(PLACES, wobble, strict=True)],
+    })  # fmt: skip
+    assert found["headline"].endswith("a has no trend that these places show; b gains as it grows")
+
+
+def test_where_only_a_bound_is_known_the_difference_of_the_losses_is_followed():
+    found = climbed({"muon": [0.5, None, 0.6, 0.6, 0.7]})
+    [muon] = found["challengers"]
+    assert muon["ratio"] is None
+    assert muon["gap"]["slope"] == pytest.approx(0.0)
+    assert "only a bound of the ratio is known" in muon["sentence"]
+    assert picture(found)
+
+
+@pytest.mark.parametrize(("places", "lines", "left"), [(2, False, False), (3, True, False), (4, True, True)])
+def test_few_places_say_little_and_it_is_said(places, lines, left):
+    found = climbed({"muon": [0.5] * places}, PLACES[:places], at=10**7)
+    [muon] = found["challengers"]
+    assert (muon["ratio"] is not None) is lines
+    assert (found["held"][1] > 0) is left
+    assert ("no place can be left out" in " ".join(found["sentences"])) is not left
+
+
+def test_of_simulated_ladders_the_largest_place_is_predicted_95_in_100_times():
+    draw, held, count = np.random.default_rng(1), [0, 0], 400
+    for _ in range(count):
+        slope, noise = draw.uniform(-0.2, 0.2), draw.uniform(0.005, 0.02)
+        curve = [0.5 * math.exp(slope * math.log(p / PLACES[0]) + noise * draw.standard_normal()) for p in PLACES]
+        left = climbed({"muon": curve})["challengers"][0]["ratio"]["left_out"]
+        held[0] += left["held"]
+    assert held[0] / count >= 0.93
+
+
+@pytest.mark.parametrize(("text", "found"), [("124M", 124_000_000), ("1.5B", 1_500_000_000), ("64", 64), ("3k", 3000)])
+def test_a_place_to_predict(text, found):
+    assert climb.amount(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "M", "-3", "nan", "infB", "0", "1e400"])
+def test_a_place_that_is_none(text):
+    with pytest.raises(ValueError, match=r"^--predict='"):
+        climb.amount(text)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,1", "0,2", "2,x", "1,inf", "nan,1"])
+def test_multiples_that_are_none(text):
+    with pytest.raises(ValueError, match=r"^--sizes='.*two or more different multiples"):
+        climb.multiples("--sizes", text)
+
+
+def test_horizons_grow_with_the_parameters_or_stay():
+    def of(along, factors, steps=None, per_parameter=False):
+        return climb.places("digits", along, factors, steps, 2, per_parameter)
+
+    grown = of("size", [1, 4], 100, per_parameter=True)
+    assert grown[0].steps == 100
+    assert grown[1].steps == pytest.approx(400, rel=0.05)
+    assert [place.steps for place in of("size", [1, 4], 100)] == [100, 100]
+    assert [place.place for place in of("batch", [0.5, 2])] == [32, 128]
+    assert [place.steps for place in of("horizon", [1, 2])] == [250, 500]
+
+
+def test_a_size_for_which_there_is_no_memory_is_refused_before_the_first_run():
+    found = climb.places("digits", "size", [1, 3000], 20, 2, per_parameter=False)
+    with pytest.raises(ThalwegError, match=r"--sizes: [\d,]+ parameters take \d+ GiB .* in 4000 workers"):
+        climb.refuse_without_memory(found, 4000)
+
+
+def told(*arguments):
+    done = CliRunner().invoke(app, ["race", *map(str, arguments)])
+    return done.exit_code, done.output
+
+
+SIZED = "def model(self, seed, size=1):\n        h = round(8 * size)"
+
+
+def test_the_command_climbs(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "Pool", Inline)
+    path = tmp_path / "small.py"
+    write_small(tmp_path)
+    text = path.read_text().replace("def model(self, seed):", SIZED)
+    path.write_text(text.replace("nn.Linear(2, 8)", "nn.Linear(2, h)").replace("nn.Linear(8, 8)", "nn.Linear(h, 8)"))
+    common = (path, "--optimizers", "adamw(lr=1e-2),momentum(lr=0.1)", "--baseline", "adamw(lr=1e-2)", "--seeds", 2,
+              "--steps", 20, "--jobs", 1, "--store", tmp_path / "runs.db", "--out", tmp_path / "out")  # fmt: skip
+    code, shown = told(*common, "--sizes", "1,2,4,8", "--fixed-horizon", "--predict", "10K")
+    assert code == 0, shown
+    found = json.loads((tmp_path / "out" / "ladder.json").read_text())
+    assert found["places"] == [105, 193, 369, 721]
+    assert all((tmp_path / "out" / f"size-{place}" / "report.html").exists() for place in found["places"])
+    assert (tmp_path / "out" / "ladder.svg").read_text().startswith("<svg")
+    assert "10,000 parameters" in " ".join(found["sentences"])
+    assert found["headline"] in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ravine", "--sizes", "1,2"), "ravine cannot be scaled"),
+        (("digits", "--predict", "1M"), "--predict: expected --sizes, --batches or --horizons beside it"),
+        (("digits", "--sizes", "1,2", "--batches", "1,2"), "a ladder goes one way"),
+        (("digits", "photo", "--sizes", "1,2"), "a ladder goes one way"),
+        (("digits", "--sizes", "2"), "two or more different multiples"),
+        (("digits", "--slurm", "time=3"), "expected --cluster slurm beside it"),
+        (("digits", "--cluster", "nowhere"), "--cluster='nowhere': expected auto"),
+        (("digits", "--cluster", "local:2", "--cpus", "0"), "--cpus=0.0: expected cores"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(arguments, said, tmp_path):
+    code, shown = told(*arguments, "--out", tmp_path / "out")
+    assert code == 1
+    assert said in shown
+    assert len(shown.strip().splitlines()) == 1

@@ -1,0 +1,127 @@
+"""`thalweg race --sizes`: the races of a ladder, one after the other, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from thalweg._base.errors import ThalwegError
+from thalweg.cli.tables import Column, print_table
+from thalweg.lab import climb as planning
+from thalweg.lab.ladder import PLACES, Along, Followed, Ladder, Rung, ladder
+from thalweg.lab.plan import RacePlan
+from thalweg.lab.pool import default_jobs
+from thalweg.lab.protocol import get_budget
+from thalweg.lab.report import write_ladder
+from thalweg.lab.result import RaceResult
+
+
+@dataclass(frozen=True)
+class Climb:
+    """What was asked.
+
+    Attributes:
+        task: its name or file.
+        along: what grows.
+        factors: multiples, rising.
+        per_parameter: whether the horizon grows with the parameters.
+        at: the place to predict, if any.
+    """
+
+    task: str
+    along: Along
+    factors: list[float]
+    per_parameter: bool
+    at: int | None
+
+
+def asked(
+    tasks: Sequence[str],
+    sizes: str | None,
+    batches: str | None,
+    horizons: str | None,
+    fixed_horizon: bool,
+    predict: str | None,
+) -> Climb | None:
+    """The ladder that the options ask for, if they do.
+
+    Raises:
+        ThalwegError, ValueError: where they do not go together.
+    """
+    given: dict[Along, str | None] = {"size": sizes, "batch": batches, "horizon": horizons}
+    ways: list[tuple[Along, str]] = [(along, text) for along, text in given.items() if text is not None]
+    if not ways:
+        for name, value in (("--predict", predict), ("--fixed-horizon", fixed_horizon)):
+            if value:
+                raise ThalwegError(f"{name}: expected --sizes, --batches or --horizons beside it")
+        return None
+    if len(ways) > 1 or len(tasks) > 1:
+        raise ThalwegError("a ladder goes one way: expected one TASK, and one of --sizes, --batches, --horizons")
+    [(along, text)] = ways
+    factors = planning.multiples({"size": "--sizes", "batch": "--batches", "horizon": "--horizons"}[along], text)
+    return Climb(tasks[0], along, factors, not fixed_horizon, planning.amount(predict) if predict else None)
+
+
+def climb(
+    console: Console,
+    climb: Climb,
+    make: Callable[..., RacePlan],
+    raced: Callable[[RacePlan, Path], RaceResult | None],
+    out: Path,
+    steps: int | None,
+    budget: str,
+) -> list[RaceResult]:
+    """Race at each place, then say what the ladder says.
+
+    Args:
+        console: where to.
+        climb: what was asked.
+        make: a plan from a task and settings.
+        raced: the result of a plan, reported in a folder; None where only the plan was asked for.
+        out: folder of all.
+        steps: the horizon at multiple 1, if the user says.
+        budget: its name.
+
+    Raises:
+        ThalwegError: if the task cannot be scaled, or the largest model has no room.
+    """
+    places = planning.places(
+        climb.task, climb.along, climb.factors, steps, get_budget(budget).shorten, climb.per_parameter
+    )
+    if climb.along == "size":
+        planning.refuse_without_memory(places, default_jobs())
+    rungs, name = [], ""
+    for place, plan in planning.plans(places, partial(make, climb.task)):
+        name = name or plan.task.name.removesuffix(plan.scale.name)
+        if result := raced(plan, out / f"{climb.along}-{place}"):
+            rungs.append(Rung(place, result))
+    if rungs and len(rungs[0].result["contestants"]) > 1:
+        found = ladder(name, climb.along, rungs, planning.rule(climb.along, climb.per_parameter), climb.at)
+        _show(console, found)
+        console.print(f"ladder: {write_ladder(found, out)}", soft_wrap=True)
+    return [rung.result for rung in rungs]
+
+
+def _show(console: Console, found: Ladder) -> None:
+    console.print()
+    heads = [f"{place:,}" for place in found["places"]]
+    names = [one["challenger"] for one in found["challengers"]]
+    columns = [Column(PLACES[found["along"]], names, left=True)]
+    columns += [Column(head, [_cell(one, i) for one in found["challengers"]]) for i, head in enumerate(heads)]
+    print_table(console, columns)
+    console.print()
+    console.print(Text(found["headline"], style="bold"))
+    for sentence in found["sentences"]:
+        console.print(sentence, highlight=False, markup=False)
+
+
+def _cell(one: Followed, place: int) -> str:
+    step = one["steps"][place]
+    if step["ratio"] is None:
+        return "–"
+    return f"{'' if step['sign'] == '=' else step['sign'] + ' '}{step['ratio']:.2f}"

@@ -1,0 +1,77 @@
+"""The picture of a ladder, and its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from thalweg.lab.ladder import PLACES, Followed, Ladder, TrendLine
+from thalweg.lab.report.figures.picture import style
+from thalweg.lab.report.page import write_whole
+from thalweg.lab.report.svg import Chart, Scale, number, padded
+
+#: contestants have one of so many colours
+COLOURS = 6
+
+
+def write_ladder(found: Ladder, folder: Path) -> Path:
+    """Write ``ladder.json`` and the picture ``ladder.svg``.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        ThalwegError: if one cannot be written.
+    """
+    write_whole(folder / "ladder.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_whole(folder / "ladder.svg", picture(found))
+    return folder / "ladder.svg"
+
+
+def picture(found: Ladder) -> str:
+    """Steps to the same loss against size, both logarithmic, with each line and its interval at the size asked for."""
+    chart = Chart(f"The ladder of {found['task']}", " ".join(found["sentences"]), 640, 380, (64, 18, 130, 48))
+    ends = [one["ratio"] for one in found["challengers"] if one["ratio"]]
+    at = [line["at"] for line in ends if line["at"]]
+    x, y = chart.scales(
+        padded([*found["places"], *at], log=True), padded([1.0, *_heights(found)], log=True), log_x=True, log_y=True
+    )
+    chart.box(0, 0, chart.width, chart.height, "paper")
+    chart.axes(x, y, PLACES[found["along"]], f"steps to the same loss over {found['baseline']}'s")
+    chart.line([(x.start, y(1.0)), (x.end, y(1.0))], "axis")
+    for i, one in enumerate(found["challengers"], 1):
+        _draw(chart, x, y, one, i % COLOURS)
+    return chart.svg(style())
+
+
+def _heights(found: Ladder) -> Iterable[float]:
+    for one in found["challengers"]:
+        yield from (step["ratio"] for step in one["steps"] if step["ratio"])
+        line = one["ratio"]
+        if line and line["low"] and line["high"]:
+            yield from (line["low"], line["high"])
+
+
+def _draw(chart: Chart, x: Scale, y: Scale, one: Followed, colour: int) -> None:
+    steps = [step for step in one["steps"] if step["ratio"]]
+    for step in steps:
+        draw = chart.dot if step["sign"] == "=" else chart.cross
+        title = f"{one['challenger']}, {step['place']:,}: {step['sign']} {number(step['ratio'] or 0)}"
+        draw(x(step["place"]), y(step["ratio"] or 1), f"fill s{colour}", 4, title)
+    chart.line([(x(step["place"]), y(step["ratio"] or 1)) for step in steps], f"thick s{colour}")
+    if steps:
+        chart.text(x.end + 6, y(steps[-1]["ratio"] or 1) + 4, one["challenger"], f"name s{colour}t")
+    if one["ratio"]:
+        _prediction(chart, x, y, one["ratio"], colour)
+
+
+def _prediction(chart: Chart, x: Scale, y: Scale, line: TrendLine, colour: int) -> None:
+    """The interval at the place that was asked for."""
+    at, value, low, high = line["at"], line["value"], line["low"], line["high"]
+    if at is None or value is None or low is None or high is None:
+        return
+    chart.line(
+        [(x(at), y(low)), (x(at), y(high))], f"bar s{colour}", f"{number(value)} [{number(low)}, {number(high)}]"
+    )
+    chart.dot(x(at), y(value), f"fill s{colour}", 3)
