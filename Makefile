@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 
-.PHONY: faults ranks race test quick profile golden check docs docs-pictures clean
+.PHONY: faults models ranks race test quick profile golden check docs docs-pictures clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
@@ -26,6 +26,11 @@ ranks: $(STAMP)
 faults: $(STAMP)
 	$(BIN)/python -m pytest -q -n 0 -m faults tests/diagnosis
 	$(BIN)/python -m tests.diagnosis.suite --write
+
+# real architectures (transformers, timm, peft; installed here) against a table of what each weight is and holds
+models: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[models]' -c constraints.txt
+	$(BIN)/python -m pytest -q -n 0 tests/groups/test_zoo.py
 
 # the heart of it while one works, in about a minute: the engine's rooms, and three optimizers beside their references
 quick: $(STAMP)
