@@ -470,7 +470,7 @@ class Tamed(thalweg.AdamW, transforms=[Tame(2.0)]):
 """
 
 
-def test_it_is_raced_from_a_file(tmp_path, monkeypatch):
+def test_it_is_raced_from_a_file(tmp_path, monkeypatch, few_trials):
     monkeypatch.setattr(workers, "Pool", Inline)
     (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
     entries = ("adamw", f"tamed={tmp_path}/own.py:Tamed(tame=1.0)")

@@ -72,7 +72,7 @@ def test_a_rule_is_a_class_which_passes_the_suite_and_explains_itself():
     assert "exp_avg" in {kept.name for kept in told.kept}
 
 
-def test_a_rule_in_a_file_is_raced(tmp_path, monkeypatch):
+def test_a_rule_in_a_file_is_raced(tmp_path, monkeypatch, few_trials):
     monkeypatch.setattr(workers, "Pool", Inline)
     (tmp_path / "mean.py").write_text(RULE, encoding="utf-8")
     store = Store(str(tmp_path / "runs.db"))
@@ -164,7 +164,7 @@ def test_a_schedule_is_a_class(monkeypatch):
         Halving(0)
 
 
-def test_a_task_is_a_class_in_a_file(tmp_path, monkeypatch):
+def test_a_task_is_a_class_in_a_file(tmp_path, monkeypatch, few_trials):
     monkeypatch.setattr(workers, "Pool", Inline)
     store = Store(str(tmp_path / "runs.db"))
     try:

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import thalweg
+from tests.lab.few import FEW
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
 from thalweg.cli import main, progress, screen
@@ -26,8 +27,9 @@ from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.tasks import TASKS, template
 
 QUICKLY = ["--optimizers", "adamw,momentum", "--seeds", "2", "--steps", "20", "--jobs", "1"]
-#: runs of these two: 18 trials, two finalists or more on each seed, and two shorter runs a seed
-LEAST = 2 * (18 + 2 * 2 + 4)
+#: runs of these two: trials, two finalists on each seed, and two shorter runs a seed
+LEAST = 2 * (FEW.trials + 2 * 2 + 4)
+pytestmark = pytest.mark.usefixtures("few_trials")
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, few_trials):
     """A store with every run of the race that most tests ask for."""
     made = tmp_path_factory.mktemp("raced")
     with pytest.MonkeyPatch.context() as patch:
@@ -179,7 +181,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing_behind(folder, monkeypatch)
     result = run("race", "small.py", *QUICKLY, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "adamw (baseline)" in result.stdout
-    assert "about 54 runs; about" in result.stdout
+    assert f"about {LEAST} runs; about" in result.stdout
     assert sorted(folder.iterdir()) == before
 
 
