@@ -27,6 +27,7 @@ from tests.references import (
     preconditioned,
     projected,
     schedule_free,
+    scion,
     sgd,
     sign,
 )
@@ -431,6 +432,13 @@ CASES = [
         {"flat_steps": 2.0, "probability_decay": 0.5}, {"trust_region": 0.3}, {"probe_seed": 7}, {"maximize": True},
     ], shapes=[*MATRICES, (3, 2, 2, 2)], complex=False, within=1e-9, claims=[claims.memory(1.2, max_size_triangular=0)],
        exempt={"every_hyperparameter_is_tried": "betas are of AdamW's part, which a test looks at"}),
+    Case("Scion", scion.Scion, [
+        {"momentum": 0.5}, {"weight_decay": 0.0}, {"norm": "sign"}, {"norm": "column"}, {"norm": "row"},
+        {"norm": "rms"}, {"radius": 3.0}, {"ns_coefficients": (2.0, -1.5, 0.5)}, {"ns_steps": 3}, {"eps": 3.0},
+        {"maximize": True},
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], learns=0.01, options={"radius": 8.0}, complex=False, claims=(
+        claims.blind_to_scale("tensor"), claims.blind_to_order("rows", rounding=0.05), claims.memory(1),
+    )),
 ]  # fmt: skip
 
 

@@ -53,6 +53,7 @@ FURTHER: dict[str, dict[str, Any]] = {
     "AdaMuon": {"lr": 0.01},
     "Dion2": {"lr": 0.05},
     "Mano": {"lr": 0.03},
+    "Scion": {"lr": 0.01, "radius": 8.0, "head_ratio": 16.0},
     "Muon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
     "NorMuon": {"lr": 0.01, "adjust_lr_fn": "match_rms_adamw"},
     "SOAP": {"lr": 0.01},

@@ -66,6 +66,7 @@ MATRIX = ((7, 5),)
 SQUARE = ((6, 6),)
 THIRD = {"precondition_frequency": 3}
 SUMS = {"betas": (0.0, 1.0), "grafting": None}
+SCION = {"momentum": 0.1, "constraint": True}
 QH = {**EPS, "betas": (0.9, 0.99), "nus": (0.7, 0.9)}
 OPINIONS = [
     # papers' authors
@@ -144,6 +145,10 @@ OPINIONS = [
     kozistr("SOAP", {}, {}, shapes=SQUARE, differs="it decays what the step has moved, and not at the first"),
     kozistr("Shampoo", {"matrix_eps": 1e-6}, {**SUMS, "eps": 1e-6, "precondition_frequency": 1}, shapes=MATRIX),
     kozistr("PSGDKron", name="Kron", shapes=MATRIX, differs="it draws its own random numbers"),
+    *(kozistr("Scion", {**SCION, "norm_type": kind}, {"norm": norm}, "SCION", shapes=MATRIX)
+      for norm, kind in (("sign", 4), ("column", 6), ("row", 7))),
+    kozistr("Scion", {**SCION, "norm_type": 2}, {"norm": "spectral"}, "SCION", shapes=MATRIX,
+            differs="it scales the factor in bfloat16"),
     # optax
     optax("SGD", "sgd", {"momentum": 0.9}, {"momentum": 0.9}),
     optax("SGD", "sgd", {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True}),

@@ -38,6 +38,7 @@ from thalweg.optim.parameter_free import COCOB
 from thalweg.optim.projected import SGDP, AdamP
 from thalweg.optim.psgd import PSGDKron
 from thalweg.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
+from thalweg.optim.scion import Scion
 from thalweg.optim.sgd import ASGD, QHM, SGD, SGDW, AggMo, Momentum, Nesterov, SignSGD, Signum
 from thalweg.optim.shampoo import Shampoo
 from thalweg.optim.sign import Lion, Tiger
@@ -112,6 +113,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeRAdam",
     "ScheduleFreeSGD",
+    "Scion",
     "Shampoo",
     "SignSGD",
     "Signum",
