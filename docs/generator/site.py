@@ -44,6 +44,7 @@ def navigation(say: Language = ENGLISH) -> Nav:
                 {say("Schedules"): "guides/schedules.md"},
                 {say("Around any optimizer"): "guides/wrappers.md"},
                 {say("Memory and formats"): "guides/formats.md"},
+                {say("Sharded training"): "scaling.md"},
                 {say("Logging"): "guides/logging.md"},
                 {say("Error messages"): "guides/errors.md"},
             ]
