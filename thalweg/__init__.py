@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from thalweg import transforms as transforms
     from thalweg import wrap as wrap
     from thalweg.diagnosis import check as check
+    from thalweg.diagnosis import watch as watch
     from thalweg.optim import *  # noqa: F403 - the list of optimizers stands in thalweg/optim/__init__.py
     from thalweg.registry import create as create
     from thalweg.registry import optimizers as optimizers
@@ -23,7 +24,7 @@ else:
     _HOMES = {
         **dict.fromkeys(("groups", "optim", "schedule", "train", "transforms", "wrap")),
         **dict.fromkeys(("create", "optimizers"), "registry"),
-        "check": "diagnosis",
+        **dict.fromkeys(("check", "watch"), "diagnosis"),
     }
     #: what those are made of
     _INNER = dict.fromkeys(("diagnosis", "engine", "ir", "linalg", "native", "registry", "rule", "runtime"))

@@ -1,0 +1,66 @@
+"""A few elements of each tensor, as one vector: what an update does to them stands for what it does to all.
+
+A copy of all weights would double a model's memory. The elements lie at equal distances in memory, so that taking them
+reads few lines of it, and they are the same at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from thalweg.runtime.tensors import is_dense, local
+
+#: of a tensor one element in so many is looked at, and at least so many
+EVERY, LEAST = 256, 64
+
+
+class Elements:
+    """The chosen elements of some tensors on one device.
+
+    Args:
+        tensors: parameters; their shapes, strides and devices are kept, not they themselves.
+
+    Attributes:
+        counts: how many elements of each are looked at, float32.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        parts = [local(x.detach()) for x in tensors]
+        device = parts[0].device if parts else torch.device("cpu")
+        self.strides = [max(1, x.numel() // max(LEAST, x.numel() // EVERY)) for x in parts]
+        lengths = [len(range(0, x.numel(), stride)) for x, stride in zip(parts, self.strides, strict=True)]
+        self.layouts = [x.stride() for x in parts]
+        self.owner = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(lengths, dtype=torch.int64)).to(
+            device
+        )
+        self.counts = torch.tensor(lengths, dtype=torch.float32, device=device)
+
+    def of(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """The elements of these tensors, which have the shapes of the first ones; zeros for None."""
+        return torch.cat([self._one(i, x) for i, x in enumerate(tensors)]) if tensors else torch.zeros(0)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """The sum over the elements of each tensor, float32."""
+        return torch.zeros_like(self.counts).index_add_(0, self.owner, values.float())
+
+    def _one(self, i: int, x: Tensor | None) -> Tensor:
+        if x is None:
+            return torch.zeros(int(self.counts[i]), device=self.counts.device)
+        x = local(x.detach())
+        if x.layout is not torch.strided:
+            x = x.to_dense()
+        if x.stride() != self.layouts[i]:
+            x = _laid(x, self.layouts[i])
+        return in_memory_order(x)[:: self.strides[i]]
+
+
+def in_memory_order(x: Tensor) -> Tensor:
+    """All elements as a vector, without a copy where there are no gaps between them."""
+    return x.as_strided((x.numel(),), (1,)) if is_dense(x) else x.reshape(-1)
+
+
+def _laid(x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)

@@ -1,0 +1,167 @@
+"""What is known of one step that was looked at, and of the steps before it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from thalweg.diagnosis.families import Family
+
+#: samples that are kept besides the first ones
+KEPT = 256
+#: the first samples, which are kept for good: what a learning rate does shows best at the beginning
+FIRST = 32
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One parameter, and who updates it.
+
+    Attributes:
+        name: in the model.
+        trainable: whether it asked for a gradient when the watch began.
+        optimizer: the number of its optimizer; None where it is in none.
+        group: the number of its group there.
+        family: what kind of steps that takes, where it is known.
+        shape: of the whole tensor.
+        low_precision: whether it is kept in 16 bits or fewer.
+    """
+
+    name: str
+    trainable: bool
+    optimizer: int | None
+    group: int
+    family: Family | None
+    shape: tuple[int, ...]
+    low_precision: bool = False
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it has the shape of a hidden matrix."""
+        return len(self.shape) >= 2 and min(self.shape[0], math.prod(self.shape[1:])) > 1
+
+
+@dataclass
+class Sample:
+    """One update that was looked at. Lists have an entry for each watched parameter; NaN where there is no number.
+
+    Attributes:
+        step: updates made before this one.
+        seconds: since the watch began.
+        rates: learning rate of each group of each optimizer.
+        absent: parameters without a gradient.
+        gradient: norm of the gradient, as the optimizer got it; infinite or NaN where an element is.
+        weight: norm before the update.
+        update: ‖Δw‖ / ‖w‖, from some of the elements.
+        cosine: of the angle between −gradient and update, in [-1, 1].
+        changed: share of the elements with a gradient that the update changed.
+        small: share of the elements with √v below ε, of optimizers that have both.
+        backwards: backward passes since the update before; None where they cannot be counted.
+        scheduler: how often each scheduler has been stepped.
+        training: whether the model is in training mode.
+        parts: seconds of the step that went before it, by part.
+        memory: bytes that are allocated on the device, or that the process takes.
+    """
+
+    step: int
+    seconds: float
+    rates: list[list[float]]
+    absent: list[bool]
+    backwards: int | None
+    scheduler: list[int | None]
+    training: bool
+    gradient: list[float] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    update: list[float] = field(default_factory=list)
+    cosine: list[float] = field(default_factory=list)
+    changed: list[float] = field(default_factory=list)
+    small: list[float] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)
+    memory: int = 0
+
+    @property
+    def norm(self) -> float:
+        """The norm of all gradients together."""
+        return math.sqrt(sum(g * g for g in self.gradient if g == g)) if self.is_finite else math.inf
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all gradients are."""
+        return all(math.isfinite(g) for g, gone in zip(self.gradient, self.absent, strict=True) if not gone)
+
+    def rate(self, at: Watched) -> float:
+        """The learning rate of a parameter."""
+        return self.rates[at.optimizer][at.group] if at.optimizer is not None else math.nan
+
+
+@dataclass
+class History:
+    """All that a watch has seen.
+
+    Attributes:
+        watched: the parameters.
+        steps: of the run, where they were told.
+        first: the first samples.
+        recent: the latest.
+        losses: of each update, where it was told, by its step.
+        updates: how many there were.
+        skipped: backward passes that no update followed, one after the other.
+        batches: number and hash of the batch of a loss that is a spike, by step.
+    """
+
+    watched: Sequence[Watched]
+    steps: int | None = None
+    first: list[Sample] = field(default_factory=list)
+    recent: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
+    losses: dict[int, float] = field(default_factory=dict)
+    updates: int = 0
+    skipped: int = 0
+    batches: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, sample: Sample) -> None:
+        """Take in a further sample."""
+        if len(self.first) < FIRST:
+            self.first.append(sample)
+        self.recent.append(sample)
+
+    @property
+    def last(self) -> Sample:
+        """The latest sample."""
+        return self.recent[-1]
+
+    def latest(self, count: int) -> list[Sample]:
+        """The latest ``count`` samples, or fewer, in order."""
+        return list(self.recent)[-count:]
+
+    def trainable(self) -> Iterator[tuple[int, Watched]]:
+        """The parameters that ask for a gradient, by number."""
+        return ((i, one) for i, one in enumerate(self.watched) if one.trainable)
+
+    def peak(self, at: Watched) -> float:
+        """The highest rate that a parameter has had in a sample."""
+        rates = [sample.rate(at) for sample in (*self.first, *self.recent)]
+        return max((rate for rate in rates if rate == rate), default=0.0)
+
+    def recent_losses(self, count: int) -> list[float]:
+        """The latest losses, in order."""
+        return list(self.losses.values())[-count:]
+
+
+def as_line(sample: Sample, losses: dict[int, float]) -> dict[str, Any]:
+    """A sample as a line of a record: numbers that JSON does not have are null."""
+    loss = losses.get(sample.step)
+    line = {"step": sample.step, "loss": loss, "norm": sample.norm, **vars(sample)}
+    return {key: _plain(value) for key, value in line.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

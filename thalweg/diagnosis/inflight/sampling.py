@@ -1,0 +1,155 @@
+"""One update measured: norms of all tensors, and what it does to some of their elements.
+
+Everything is computed on the tensors' device, before and after the update, and is one vector of numbers there. It is
+moved to the host when the next step is looked at, so that a GPU is not waited for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.diagnosis import measures
+from thalweg.diagnosis.inflight.elements import Elements
+from thalweg.shards.pieces import ranks_of
+
+#: what a sampler gives for each parameter, in this order
+NUMBERS = ("gradient", "weight", "update", "cosine", "changed", "small")
+
+
+class Sampler:
+    """Looks at the update of some parameters.
+
+    Args:
+        parameters: all, in one order.
+        eps_of: for a parameter, ε and β₂ of the optimizer that divides its step by √v + ε, its v and the number of
+            updates that v has seen; None where there is no such thing.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], eps_of: Callable[[int], _Second | None]) -> None:
+        by_device: dict[torch.device, list[int]] = defaultdict(list)
+        for i, p in enumerate(parameters):
+            by_device[p.device].append(i)
+        self.parameters, self.eps_of = parameters, eps_of
+        self.devices = [(at, Elements([parameters[i] for i in at])) for at in by_device.values()]
+        self.before: list[dict[str, Tensor]] = []
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Look at gradients and weights; the update follows."""
+        self.before = [self._before(at, elements) for at, elements in self.devices]
+
+    @torch.no_grad()
+    def end(self) -> Callable[[], dict[str, list[float]]]:
+        """Look at the weights after the update.
+
+        Returns:
+            What moves the numbers to the host, when they are asked for.
+        """
+        given = [
+            self._after(at, elements, known) for (at, elements), known in zip(self.devices, self.before, strict=True)
+        ]
+        self.before = []
+        return lambda: self._collected(given)
+
+    @torch.no_grad()
+    def sums(self) -> Tensor:
+        """The sum over some elements of each parameter, float32, on the first device."""
+        found = torch.zeros(len(self.parameters), device=self.parameters[0].device)
+        for at, elements in self.devices:
+            found[at] = elements.sums(elements.of([self.parameters[i] for i in at])).to(found.device)
+        return found
+
+    def _before(self, at: Sequence[int], elements: Elements) -> dict[str, Tensor]:
+        weights = [self.parameters[i] for i in at]
+        grads = [self.parameters[i].grad for i in at]
+        sparse = [None if g is None or g.layout is not torch.strided else g for g in grads]
+        norms = torch.zeros_like(elements.counts)
+        present = [k for k, g in enumerate(sparse) if g is not None]
+        if present:
+            norms[present] = measures.norms([g for g in sparse if g is not None]).to(norms.device)
+        return {
+            "gradient": _over_ranks(norms.square(), weights).sqrt(),
+            "weight": _over_ranks(measures.norms(weights).square(), weights).sqrt(),
+            "g": elements.of(sparse),
+            "w": elements.of(weights),
+        }
+
+    def _after(self, at: Sequence[int], elements: Elements, known: dict[str, Tensor]) -> Tensor:
+        weights = [self.parameters[i] for i in at]
+        g, w = known["g"], known["w"]
+        moved = elements.of(weights) - w
+        has_gradient = (g != 0).float()
+        sums = torch.stack(
+            [
+                elements.sums(x)
+                for x in (moved.square(), w.square(), g.square(), -g * moved, has_gradient * (moved != 0), has_gradient)
+            ]
+        )
+        distance, size, slope, product, changed, asked = _over_ranks(sums, weights)
+        return torch.stack(
+            [
+                known["gradient"],
+                known["weight"],
+                measures.ratios(distance.sqrt(), size.sqrt()),
+                measures.ratios(product, (slope * distance).sqrt()),
+                measures.ratios(changed, asked),
+                self._small(at, elements),
+            ]
+        )
+
+    def _small(self, at: Sequence[int], elements: Elements) -> Tensor:
+        """The share of elements with √v below ε."""
+        seconds = [self.eps_of(i) for i in at]
+        if not any(seconds):
+            return torch.full_like(elements.counts, torch.nan)
+        least = torch.tensor([one.least if one else torch.nan for one in seconds], device=elements.counts.device)
+        below = elements.of([one.v if one else None for one in seconds]) < least[elements.owner]
+        shares = elements.sums(below) / elements.counts.clamp_min(1)
+        return torch.where(least.isnan(), torch.nan, shares)
+
+    def _collected(self, given: Sequence[Tensor]) -> dict[str, list[float]]:
+        table = torch.full((len(NUMBERS), len(self.parameters)), torch.nan)
+        for (at, _), numbers in zip(self.devices, given, strict=True):
+            table[:, at] = numbers.cpu()
+        return {name: row.tolist() for name, row in zip(NUMBERS, table, strict=True)}
+
+
+class _Second:
+    """A mean of squared gradients, and below which number its root is below ε."""
+
+    def __init__(self, v: Tensor, eps: float, beta: float, updates: float) -> None:
+        self.v, self.least = v, eps * eps * (1 - beta**updates if beta < 1 and updates > 0 else 1.0)
+
+
+def second(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: Tensor) -> _Second | None:
+    """The mean of squared gradients of a parameter under Adam and its kin; None for other optimizers."""
+    state = optimizer.state.get(p) or {}
+    v, eps, betas = state.get("exp_avg_sq"), group.get("eps"), group.get("betas")
+    if not isinstance(v, Tensor) or v.shape != p.shape or not v.is_floating_point():
+        return None
+    if not isinstance(eps, float) or not isinstance(betas, (tuple, list)) or len(betas) < 2:
+        return None
+    return _Second(v, eps, float(betas[1]), float(state.get("step", 0)))
+
+
+def _over_ranks(sums: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Sums of the parts that are here, added up over the ranks that hold the others."""
+    apart = [k for k, p in enumerate(weights) if ranks_of(p)]
+    if not apart:
+        return sums
+    import torch.distributed as dist
+
+    mesh: Any = weights[apart[0]].device_mesh  # type: ignore[attr-defined]
+    placements: Any = weights[apart[0]].placements  # type: ignore[attr-defined]
+    parts = sums[..., apart].contiguous()
+    for dim, placement in enumerate(placements):
+        if placement.is_shard():
+            dist.all_reduce(parts, group=mesh.get_group(dim))
+    sums = sums.clone()
+    sums[..., apart] = parts
+    return sums
