@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
 from thalweg._base.version import __version__
+from thalweg.diagnosis.families import ADAPTIVE
 from thalweg.diagnosis.finding import Finding
 from thalweg.diagnosis.inflight import batches, replicas
 from thalweg.diagnosis.inflight.batches import Batches
@@ -79,14 +80,13 @@ def watch(
     """
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise bad_argument("every", every, "a number of updates, an integer of at least 1")
+    about = subject(model, optimizer, _no_loss, scheduler, steps)
     bare = unwrapped(model)
     other = _WATCHED.get(bare)
     if other is not None and (known := other()) is not None and not known.closed:
         remedy = "Close it first: w.close(), or use it as `with thalweg.watch(...) as w:`"
-        raise bad_argument(
-            "model", f"a {type(bare).__name__} that is watched", "one that no other watch looks at", remedy
-        )
-    found = Watch(subject(model, optimizer, _no_loss, scheduler, steps), every, log, sinks)
+        raise bad_argument("model", f"a watched {type(bare).__name__}", "one that no other watch looks at", remedy)
+    found = Watch(about, every, log, sinks)
     _WATCHED[bare] = weakref.ref(found)
     return found
 
@@ -211,7 +211,7 @@ class Watch:
 
     def _second(self, i: int) -> Any:
         one = self.history.watched[i]
-        if one.optimizer is None:
+        if one.optimizer is None or one.family is not ADAPTIVE:  # elsewhere ε has another unit
             return None
         optimizer = self.about.optimizers[one.optimizer]
         return second(optimizer, optimizer.param_groups[one.group], self.params[i])
@@ -391,12 +391,16 @@ class Watch:
                 )
 
     def _write(self, line: dict[str, Any]) -> None:
+        record = self.record
+        if record is None:
+            return
         try:
-            assert self.record is not None
-            self.record.write(line)
+            record.write(line)
         except OSError as error:
-            where, self.record = self.record.path, None  # type: ignore[union-attr]
-            self._say(f"{where} cannot be written ({error}); the record ends here, and training goes on")
+            self.record = None
+            with contextlib.suppress(OSError):
+                record.close()
+            self._say(f"{record.path} cannot be written ({error}); the record ends here, and training goes on")
 
     def _say(self, text: str) -> None:
         if text not in self.told:
