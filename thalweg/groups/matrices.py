@@ -19,7 +19,7 @@ from thalweg.groups.partition import Cut, by_fate, equal_parts
 from thalweg.groups.places import Place
 from thalweg.groups.running import SMALL, on_shapes, with_values
 from thalweg.groups.view import Param, View
-from thalweg.groups.watching import Side, Watch
+from thalweg.groups.watching import PassWatch, Side
 
 _GATES = {"LSTM": 4, "GRU": 3, "LSTMCell": 4, "GRUCell": 3}
 
@@ -127,13 +127,13 @@ def matrices(view: View, sample: Any = None, by_head: bool = False) -> dict[str,
 # -- a forward pass ---------------------------------------------------------------------------------------------------
 
 
-def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -> Watch | None:
+def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -> PassWatch | None:
     """The pass that meets the most of the named weights; None where none was possible.
 
     Weights that it does not meet may be multiplied with constants, as coordinates are, which is seen apart: constants
     also stand in what makes a weight of others.
     """
-    best: Watch | None = None
+    best: PassWatch | None = None
     ways = list(_ways(model, sample))
     for way in ways:
         if (watch := _run(way, tables, constants=False)) is not None:
@@ -146,12 +146,12 @@ def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -
     return best
 
 
-def _run(way: Any, tables: set[str], constants: bool) -> Watch | None:
+def _run(way: Any, tables: set[str], constants: bool) -> PassWatch | None:
     """What is seen of one pass; None where it fails."""
-    watches: list[Watch] = []
+    watches: list[PassWatch] = []
 
-    def watching(model: nn.Module, given: Any) -> Watch:
-        watches.append(Watch(model, given, tables, constants))
+    def watching(model: nn.Module, given: Any) -> PassWatch:
+        watches.append(PassWatch(model, given, tables, constants))
         return watches[-1]
 
     try:
@@ -195,13 +195,13 @@ def _equal(size: int, count: int) -> Cut:
     return Cut(1, (size // count,) * count)
 
 
-def _sides(param: Param, watch: Watch | None) -> list[set[Side]] | None:
+def _sides(param: Param, watch: PassWatch | None) -> list[set[Side]] | None:
     """What each dimension is for; None where it was not met, or is used in several ways."""
     sides = watch.sides.get(param.names[0]) if watch else None
     return sides if sides and any(sides) else None
 
 
-def _is_stack(param: Param, watch: Watch | None) -> bool:
+def _is_stack(param: Param, watch: PassWatch | None) -> bool:
     """Whether a weight of three dimensions or more that is no kernel is multiplied with activations."""
     sides = _sides(param, watch)
     if watch is None or sides is None or param.parameter.ndim < 3 or param.names[0] in watch.groups:
@@ -209,7 +209,7 @@ def _is_stack(param: Param, watch: Watch | None) -> bool:
     return any(side == {"in"} for side in sides) and any(side == {"out"} for side in sides)
 
 
-def _of_use(param: Param, watch: Watch | None) -> Matrices:
+def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
     """As a forward pass uses them."""
     shape, name, sides = tuple(param.parameter.shape), param.names[0], _sides(param, watch)
     at_sight = 1 if param.transposed else 0
@@ -229,7 +229,7 @@ def _of_use(param: Param, watch: Watch | None) -> Matrices:
     return _cut(watch, name, Matrices(shape, stack, out, Cut(1, (shape[out[0]],)), "used as one"))
 
 
-def _cut(watch: Watch, name: str, whole: Matrices) -> Matrices:
+def _cut(watch: PassWatch, name: str, whole: Matrices) -> Matrices:
     """The same, with the dimension cut whose parts are used apart."""
     if name in watch.unseen:
         return replace(whole, why="left uncut", unseen=f"not followed beyond {watch.unseen[name]}")
@@ -249,7 +249,7 @@ def _cut(watch: Watch, name: str, whole: Matrices) -> Matrices:
     return replace(whole, taken=len(cut.sizes), why="takes in apart")
 
 
-def _by_head(watch: Watch, name: str, whole: Matrices) -> Matrices:
+def _by_head(watch: PassWatch, name: str, whole: Matrices) -> Matrices:
     """The same matrices, cut by head where that is a view."""
     if whole.unseen:
         return whole
@@ -264,7 +264,7 @@ def _by_head(watch: Watch, name: str, whole: Matrices) -> Matrices:
     return replace(whole, taken=len(takes.sizes), why="by head, of what it takes") if alone else whole
 
 
-def _heads(watch: Watch, name: str, dim: int, shape: Sequence[int], parts: Sequence[Tensor]) -> Cut | None:
+def _heads(watch: PassWatch, name: str, dim: int, shape: Sequence[int], parts: Sequence[Tensor]) -> Cut | None:
     """The parts of a dimension by head; None where it has no heads, or these are no parts of a view."""
     heads = watch.heads.get((name, dim), [])
     if not heads or len(heads[0]) != shape[dim]:  # a weight that is seen in another shape than it is kept in
@@ -273,7 +273,7 @@ def _heads(watch: Watch, name: str, dim: int, shape: Sequence[int], parts: Seque
     return found if found is not None and len(found.sizes) > 1 else None
 
 
-def _masks(watch: Watch, axis: Axis, gives: bool) -> list[Tensor]:
+def _masks(watch: PassWatch, axis: Axis, gives: bool) -> list[Tensor]:
     """Which indices of a dimension have the same fate, or are multiplied together where others are apart."""
     parts, fates = watch.parts[axis], list(watch.fates[axis].values()) if gives else []
     count = equal_parts(parts)

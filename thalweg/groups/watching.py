@@ -51,7 +51,7 @@ _WRITES = (
 _LIKE = re.compile("_like$|^new_")
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, in this thread, the outputs of a model's weights are followed.
 
     Args:
@@ -100,7 +100,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The weights that meet activations in a product."""
         return {name for name, sides in self.sides.items() if any(sides)}
 
-    def adopt(self, other: Watch, names: set[str]) -> None:
+    def adopt(self, other: PassWatch, names: set[str]) -> None:
         """Take over what another pass has seen of these weights."""
         for name in names & other.met:
             axes = [(name, dim) for dim in range(len(other.sides[name]))]

@@ -25,7 +25,7 @@ CLIPPED_AFTER = 10
 STUCK_FOR = 3
 #: share of the elements that a 16-bit update changes, below which most of it is rounded away
 SWALLOWED = 0.02
-#: the first samples, one of which shows steps that are too large; and of how many all must show too small ones
+#: the first samples, one of which shows steps that are too large; and those from which a run's way is reckoned
 OUTSIDE_FOR, SMALL_FOR = 3, 12
 #: share of a layer's entries with √v below ε, and samples in a row
 EPS, EPS_FOR = 0.7, 5

@@ -17,7 +17,7 @@ FIRST = 32
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedParameter:
     """One parameter, and who updates it.
 
     Attributes:
@@ -92,7 +92,7 @@ class Sample:
         """Whether all gradients are."""
         return all(math.isfinite(g) for g, gone in zip(self.gradient, self.absent, strict=True) if not gone)
 
-    def rate(self, at: Watched) -> float:
+    def rate(self, at: WatchedParameter) -> float:
         """The learning rate of a parameter."""
         return self.rates[at.optimizer][at.group] if at.optimizer is not None else math.nan
 
@@ -112,7 +112,7 @@ class History:
         batches: number and hash of the batch of a loss that is a spike, by step.
     """
 
-    watched: Sequence[Watched]
+    watched: Sequence[WatchedParameter]
     steps: int | None = None
     first: list[Sample] = field(default_factory=list)
     recent: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -136,11 +136,11 @@ class History:
         """The latest ``count`` samples, or fewer, in order."""
         return list(self.recent)[-count:]
 
-    def trainable(self) -> Iterator[tuple[int, Watched]]:
+    def trainable(self) -> Iterator[tuple[int, WatchedParameter]]:
         """The parameters that ask for a gradient, by number."""
         return ((i, one) for i, one in enumerate(self.watched) if one.trainable)
 
-    def peak(self, at: Watched) -> float:
+    def peak(self, at: WatchedParameter) -> float:
         """The highest rate that a parameter has had in a sample."""
         rates = [sample.rate(at) for sample in (*self.first, *self.recent)]
         return max((rate for rate in rates if rate == rate), default=0.0)

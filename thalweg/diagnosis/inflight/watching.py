@@ -25,7 +25,7 @@ from thalweg.diagnosis.inflight.detectors import DETECTORS
 from thalweg.diagnosis.inflight.detectors.gradients import unstepped
 from thalweg.diagnosis.inflight.detectors.loss import is_spike
 from thalweg.diagnosis.inflight.memory import allocated
-from thalweg.diagnosis.inflight.record import History, Sample, Watched, as_line
+from thalweg.diagnosis.inflight.record import History, Sample, WatchedParameter, as_line
 from thalweg.diagnosis.inflight.sampling import Sampler, second
 from thalweg.diagnosis.inflight.sinks import JsonLines, Sink
 from thalweg.diagnosis.preflight.subject import Subject, subject
@@ -198,16 +198,16 @@ class Watch:
             header = {"thalweg": __version__, "names": names, "shapes": shapes, "steps": about.steps}
             self._write({**header, "optimizers": [type(one).__name__ for one in about.optimizers]})
 
-    def _watched(self) -> list[Watched]:
+    def _watched(self) -> list[WatchedParameter]:
         return [self._one(name, p) for name, p in self.about.parameters.items()]
 
-    def _one(self, name: str, p: nn.Parameter) -> Watched:
+    def _one(self, name: str, p: nn.Parameter) -> WatchedParameter:
         owner = self.about.owner(name)
         low = p.dtype in (torch.bfloat16, torch.float16)
         plain = name.replace("_orig_mod.", "").removeprefix("module.").replace("_fsdp_wrapped_module.", "")
         if owner is None:
-            return Watched(plain, p.requires_grad, None, 0, None, tuple(p.shape), low)
-        return Watched(plain, p.requires_grad, owner.number, owner.place, owner.family, tuple(p.shape), low)
+            return WatchedParameter(plain, p.requires_grad, None, 0, None, tuple(p.shape), low)
+        return WatchedParameter(plain, p.requires_grad, owner.number, owner.place, owner.family, tuple(p.shape), low)
 
     def _second(self, i: int) -> Any:
         one = self.history.watched[i]

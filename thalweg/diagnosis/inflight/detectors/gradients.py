@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator
 
+from thalweg.diagnosis.families import GRADIENT
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.inflight import limits
 from thalweg.diagnosis.inflight.record import History
@@ -84,7 +85,7 @@ def clipped(history: History) -> Iterator[Finding]:
 
 
 def _follows_gradient(history: History) -> bool:
-    return any(one.family is not None and one.family.follows_gradient for _, one in history.trainable())
+    return any(one.family is GRADIENT for _, one in history.trainable())
 
 
 def unstepped(history: History) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from thalweg.diagnosis.families import MARGIN, Family
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.inflight import limits
-from thalweg.diagnosis.inflight.record import History, Sample, Watched
+from thalweg.diagnosis.inflight.record import History, Sample, WatchedParameter
 
 
 def left_out(history: History) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def swallowed(history: History) -> Iterator[Finding]:
     if len(latest) < limits.STUCK_FOR:
         return
 
-    def stuck(i: int, one: Watched) -> bool:
+    def stuck(i: int, one: WatchedParameter) -> bool:
         limit = limits.SWALLOWED if one.low_precision else 0.0
         return all(s.rate(one) > 0 and s.gradient[i] > 0 and s.changed[i] <= limit for s in latest)
 
@@ -66,35 +66,43 @@ def swallowed(history: History) -> Iterator[Finding]:
 
 def outside(history: History) -> Iterator[Finding]:
     """Early updates of hidden matrices that are far larger, or smaller, than those of tuned runs."""
-    kinds: dict[Family, list[tuple[int, Watched]]] = {}
+    kinds: dict[Family, list[tuple[int, WatchedParameter]]] = {}
     for i, one in _updated(history):
         if one.hidden and one.family is not None:
             kinds.setdefault(one.family, []).append((i, one))
     for kind, members in kinds.items():
         moves = [_median([s.update[i] for i, _ in members]) for s in history.first[: limits.OUTSIDE_FOR]]
-        peak = history.peak(members[0][1])
-        high = any(move > MARGIN * kind.update[1] for move in moves)
-        if high or _too_small(history, kind, members, peak):
-            move = max(moves) if high else _median([history.last.update[i] for i, _ in members])
+        move, rate = max(moves), history.peak(members[0][1])
+        if move > MARGIN * kind.update[1]:
             yield finding(
-                "lr_too_high" if high else "lr_too_low",
+                "lr_too_high",
                 f"An update moves hidden matrices by {move:.2g} of their norm; tuned runs of {kind.name} move them by "
-                f"{kind.update[0]:g} to {kind.update[1]:g} in the first steps.",
+                f"{kind.update[0]:g} to {kind.update[1]:g}.",
                 [one.name for _, one in members],
                 step=history.first[0].step,
                 numbers={"update": move},
-                lr=f"{peak * (0.1 if high else 10):.1e}",
+                lr=f"{rate / 10:.1e}",
+            )
+        elif (travel := _travel(history, members)) < kind.travel * kind.too_little:
+            yield finding(
+                "lr_too_low",
+                f"At this rate the whole run moves hidden matrices by {travel:.2g} of their norm, step by step; "
+                f"tuned runs of {kind.name} move them by {kind.travel:g} at least.",
+                [one.name for _, one in members],
+                step=history.first[0].step,
+                numbers={"travel": travel},
+                lr=f"{rate * 10:.1e}",
             )
 
 
-def _too_small(history: History, kind: Family, members: Sequence[tuple[int, Watched]], peak: float) -> bool:
-    """Whether the first samples at the peak of the rate all move little."""
-    first = history.first[: limits.SMALL_FOR]
-    if len(first) < limits.SMALL_FOR or history.last is not first[-1]:
-        return False
-    at_peak = [s for s in first if s.rate(members[0][1]) >= 0.9 * peak]
-    moves = [_median([s.update[i] for i, _ in members]) for s in at_peak]
-    return len(at_peak) >= limits.OUTSIDE_FOR and all(move < kind.update[0] / MARGIN for move in moves)
+def _travel(history: History, members: Sequence[tuple[int, WatchedParameter]]) -> float:
+    """How far a run goes at the rate that it had when it was highest; infinite where that cannot be told."""
+    first, one = history.first, members[0][1]
+    if len(first) < limits.SMALL_FOR or history.last is not first[limits.SMALL_FOR - 1] or history.steps is None:
+        return math.inf
+    peak = history.peak(one)
+    moves = [_median([s.update[i] for i, _ in members]) for s in first if s.rate(one) >= 0.9 * peak]
+    return _median(moves) * history.steps if len(moves) >= limits.OUTSIDE_FOR else math.inf
 
 
 def eps(history: History) -> Iterator[Finding]:
@@ -146,13 +154,13 @@ def growth(history: History) -> Iterator[Finding]:
         )
 
 
-def _updated(history: History) -> Iterator[tuple[int, Watched]]:
+def _updated(history: History) -> Iterator[tuple[int, WatchedParameter]]:
     return ((i, one) for i, one in history.trainable() if one.optimizer is not None)
 
 
 def _all_of(
     history: History, latest: Sequence[Sample], count: int, holds: Callable[[Sample, int], bool]
-) -> list[tuple[int, Watched]]:
+) -> list[tuple[int, WatchedParameter]]:
     if len(latest) < count:
         return []
     return [(i, one) for i, one in _updated(history) if all(holds(s, i) for s in latest)]
