@@ -12,13 +12,14 @@ import click
 from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
-from thalweg.cli import climbing, files, progress, screen
+from thalweg.cli import climbing, files, fitting, progress, screen
 from thalweg.cli.console import console_of
 from thalweg.cli.stopping import StoppedError, stoppable
 from thalweg.cli.typed import typed
 from thalweg.lab import entries as entering
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
+from thalweg.lab import within
 from thalweg.lab.cluster.address import Cluster, Resources
 from thalweg.lab.cluster.on_ray import RayCluster
 from thalweg.lab.cluster.on_slurm import SlurmCluster, options
@@ -61,6 +62,9 @@ from thalweg.lab.store import Store, is_there
     help="Where runs are made instead: auto, ray://HOST:PORT or HOST:PORT is a Ray cluster; local:3 starts one of 3 "
     "nodes here; slurm queues a job for each run.",
 )
+@click.option(
+    "--within", "hours", help="Choose budget and seeds that fit into a time, such as 8h, and say what they show."
+)
 @click.option("--sizes", help="Climb: a race at each multiple of the parameters, such as 1,2,4,8,16.")
 @click.option("--batches", help="The same along the batch: multiples of its examples.")
 @click.option("--horizons", help="The same along the horizon: multiples of its steps.")
@@ -85,6 +89,7 @@ def race(
     json_path: Path | None,
     csv_path: Path | None,
     cluster: str | None,
+    hours: str | None,
     sizes: str | None,
     batches: str | None,
     horizons: str | None,
@@ -107,6 +112,9 @@ def race(
     entries = entering.split(optimizers) if optimizers else None
     for path in (json_path, csv_path):
         files.writable_file(path, made=out)
+    limit = within.seconds(hours) if hours else None
+    if limit and seeds is not None:
+        raise ThalwegError("--within chooses the number of seeds: expected no --seeds beside it")
     climbed = climbing.asked(task, sizes, batches, horizons, fixed_horizon, predict)
     with _made_at(cluster, slurm, Resources(cpus, gpus), out) as at:
         slots, on = (at.slots, at.on) if at else (None, setting)
@@ -116,6 +124,8 @@ def race(
 
         def make(one: str, **more: Any) -> planning.RacePlan:
             made = planning.plan(one, **{"steps": steps, **settings, **more})
+            if limit:
+                made = fitting.fitted(console, made, limit, planning.plan, settings | more, dry_run)
             for note in at.notes if at else ():
                 console.print(note, highlight=False, markup=False)
             return made

@@ -60,10 +60,10 @@ class TrendLine(TypedDict):
     low: float | None  # of what a race there would measure
     high: float | None
     beyond: float | None  # how many times the largest place it is
-    left_out: LeftOut | None
+    left_out: Foretold | None
 
 
-class LeftOut(TypedDict):
+class Foretold(TypedDict):
     """The largest place as the others predict it."""
 
     place: int
@@ -197,11 +197,11 @@ def _line(
 
 def _left_out(
     places: Sequence[int], values: Sequence[float], errors: Sequence[float], comparisons: int, back: Any
-) -> LeftOut | None:
+) -> Foretold | None:
     if len(places) <= stats.LEAST:
         return None
     value, low, high = stats.trend(places[:-1], values[:-1], errors[:-1], comparisons=comparisons).at(places[-1])
-    return LeftOut(
+    return Foretold(
         place=places[-1],
         value=back(value),
         low=back(low),

@@ -35,9 +35,9 @@ pytestmark = [
 ROOT = Path(__file__).parents[3]
 KILLS = 20
 #: of these, how many hit the coordinator, and after how many the database is started again
-COORDINATORS, RESTART = 5, 10
-OPTIMIZERS, SEEDS, STEPS = ("adamw", "momentum"), 4, 20
-SLOW = "time.sleep(0.02)"
+COORDINATORS, RESTART = 4, 10
+OPTIMIZERS, SEEDS, STEPS = ("adamw", "momentum"), 3, 20
+SLOW = "time.sleep(0.005)"
 
 
 def processes(beginning):
@@ -82,6 +82,7 @@ def test_twenty_kills_lose_no_finished_run_and_change_no_digit(tmp_path, monkeyp
     address = cluster._here.address
     path, url = write_small(tmp_path, SLOW), server.database("races")
     Store(url).close()
+    start = time.monotonic()
     killed = {"worker": 0, "coordinator": 0}
     before, wanted = {}, 2  # a kill comes after so many more runs: else no worker would get beyond its start
     coordinator = Coordinator(tmp_path, path, url, address)
@@ -114,7 +115,7 @@ def test_twenty_kills_lose_no_finished_run_and_change_no_digit(tmp_path, monkeyp
         coordinator.kill()
         cluster.close()
         server.close()
-    print(f"killed {killed}; {len(after)} runs")
+    print(f"killed {killed}; {len(after)} runs; {time.monotonic() - start:.0f} s")
     monkeypatch.setattr(workers, "Pool", Inline)
     made, store = plan(path, optimizers=OPTIMIZERS, seeds=SEEDS, steps=STEPS), Store(str(tmp_path / "here.db"))
     here = race(made, store)
