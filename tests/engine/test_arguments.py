@@ -140,3 +140,18 @@ def test_lbfgs_without_a_closure_says_what_it_needs():
     optimizer = thalweg.LBFGS(tensors((3,)))
     with pytest.raises(ValueError, match=r"closure=None: expected a function .* Write optimizer.step\(closure\)"):
         optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr": "1e-3"}, r"lr='1e-3': expected a number in \[0, ∞\)\. Write 1e-3 without quotes"),
+        ({"lr": None}, r"lr=None: .*\. Leave it out for the default, 0\.001"),
+        ({"lr": -0.1}, r"lr=-0\.1: .*\. The default is 0\.001"),
+        ({"betas": 0.9}, r"betas=0\.9: expected 2 numbers in \[0, 1\)\. The default is \(0\.9, 0\.999\)"),
+        ({"amsgrad": "True"}, r"amsgrad='True': expected True or False\. Write True without quotes"),
+    ],
+)
+def test_a_value_that_is_not_allowed_comes_with_what_to_write_instead(given, message):
+    with pytest.raises(ValueError, match=message):
+        thalweg.AdamW([torch.nn.Parameter(torch.ones(2))], **given)

@@ -95,7 +95,8 @@ class Hyper:
         """Raise ``ValueError`` that names the argument, the value and the range unless ``value`` is allowed."""
         value = frozen(of_numpy(value))
         if self.annotation == "int" and (not isinstance(value, int) or isinstance(value, bool)):
-            raise bad_argument(self.name, value, "an integer")
+            within = f" in {self.within.text}" if isinstance(self.within, Interval) else ""
+            raise bad_argument(self.name, value, f"an integer{within}", self._remedy(value))
         if isinstance(self.within, Interval):
             allowed = f"a number in {self.within.text}"
             values = value if isinstance(value, (tuple, list)) and "tuple" in self.annotation else (value,)
@@ -106,14 +107,24 @@ class Hyper:
                 count = self.annotation.count("float")
                 allowed = f"{count} numbers in {self.within.text}"
                 if not isinstance(value, (tuple, list)) or len(value) != count:
-                    raise bad_argument(self.name, value, allowed)
+                    raise bad_argument(self.name, value, allowed, self._remedy(value))
             absent = "tuple" in self.annotation and "None" in self.annotation
             if not all((v is None and absent) or (is_number(v) and self.within.holds(float(v))) for v in values):
-                raise bad_argument(self.name, value, allowed)
+                raise bad_argument(self.name, value, allowed, self._remedy(value))
         elif self.within is not None and value not in self.within and not (self.takes_function and callable(value)):
             raise bad_argument(self.name, value, self.choices)
         elif self.annotation == "bool" and not isinstance(value, (bool, int)):
-            raise bad_argument(self.name, value, "True or False")
+            raise bad_argument(self.name, value, "True or False", self._remedy(value))
+
+    def _remedy(self, value: Any) -> str:
+        """What to write instead of a value that is not allowed."""
+        if isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]+([eE][-+]?\d+)?\s*|True|False", value):
+            return f"Write {value.strip()} without quotes"
+        if self.default is MISSING:
+            return ""
+        return (
+            f"Leave it out for the default, {self.default!r}" if value is None else f"The default is {self.default!r}"
+        )
 
 
 Kind = Literal["tensor", "per_tensor", "row", "aside", "number", "count", "shared"]
