@@ -38,7 +38,7 @@ def _even(M: Tensor) -> Tensor:
 
 
 class Scion(Optimizer):
-    r"""Every step has size 1 in the norm of its layer, and points where the mean gradient falls fastest in that norm.
+    r"""Scion makes each step of size 1 in the norm of its layer, in the direction of steepest descent in that norm.
 
     $$m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad p_t = (1 - \gamma\lambda)\,p_{t-1} - \gamma\rho\,\mathrm{lmo}(m_t)$$
 

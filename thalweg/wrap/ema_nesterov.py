@@ -14,7 +14,7 @@ from thalweg.wrap.wrapper import Closure
 
 
 class EMANesterov(Shown):
-    r"""Each step begins ahead of the weights, along a running mean of how they have moved.
+    r"""EMANesterov begins each step ahead of the weights, along a running mean of how they have moved.
 
     $$\theta_{t+1} = A(\theta_t + \beta_t m_t), \qquad m_{t+1} = \gamma m_t + (1-\gamma)(\theta_{t+1} - \theta_t)$$
 

@@ -14,7 +14,7 @@ from thalweg.wrap.wrapper import Closure
 
 
 class GPA(Shown):
-    r"""The optimizer steps one sequence z of weights, whose mean x is used; gradients are taken between the two, at y.
+    r"""GPA lets the optimizer step one sequence z of weights, and uses its mean x; gradients are taken between, at y.
 
     $$y_t = \mu_y x_t + (1-\mu_y) z_t, \qquad z_{t+1} = z_t - \text{the inner step, with the gradient at } y_t, \qquad
     x_{t+1} = \mu_x x_t + (1-\mu_x) z_{t+1}$$

@@ -12,7 +12,7 @@ from thalweg.runtime.state import beside_name, formats_of
 POINTWISE = [
     case
     for case in CASES
-    if not isinstance(case.optimizer, type) or not issubclass(case.optimizer, thalweg.Muon)
+    if not isinstance(case.optimizer, type) or not issubclass(case.optimizer, (thalweg.Muon, thalweg.Scion))
     if case.within <= 1e-10
 ]  # their products have a precision of their own, or lead to decompositions: see tests/linalg
 MODIFIERS = [{}, {}, {}, {"clip_global_norm": 0.5}, {"trust_ratio": True}, {"cautious": True},
