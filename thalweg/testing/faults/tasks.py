@@ -93,7 +93,7 @@ def convolutions() -> nn.Sequential:
     )  # fmt: skip
 
 
-class Attention(nn.Module):
+class TinyAttention(nn.Module):
     """Causal self-attention, with q, k and v in one weight or in three."""
 
     def __init__(self, width: int, heads: int = 2, fused: bool = False, causal: bool = True) -> None:
@@ -120,7 +120,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.after = after
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, **options)
+        self.attention = TinyAttention(width, **options)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
