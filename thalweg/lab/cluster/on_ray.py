@@ -107,17 +107,15 @@ class RayCluster:
         if not count and address != "auto":
             addresses.reachable(address)
         with _signals_kept():
-            if count:
-                self._here = _started(count)
-                address = self._here.address
             try:
+                if count:
+                    self._here = _started(count)
+                    address = self._here.address
                 ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-            except (ConnectionError, RuntimeError, ImportError, TimeoutError) as error:
-                why = str(error).splitlines()[0].rstrip(".")
-                raise ThalwegError(
-                    f"--cluster {address}: Ray does not connect ({why}). `ray start --head` starts a cluster and says "
-                    "its address; --cluster local:2 starts two nodes here"
-                ) from error
+            except Exception as error:  # Ray raises plain ones too
+                if not isinstance(error, ConnectionError | RuntimeError | ImportError | TimeoutError) and not count:
+                    raise
+                raise ThalwegError(_not_there(address, count, error)) from error
 
     def _nodes(self) -> dict[str, int]:
         """How many runs each living node has room for."""
@@ -181,6 +179,16 @@ def setting_of(device: str) -> dict[str, str]:
 def _unlike(chosen: Mapping[str, str], other: Mapping[str, str]) -> str:
     names = [name for name in sorted(chosen.keys() | other.keys()) if chosen.get(name) != other.get(name)]
     return ", ".join(f"{name} is {other.get(name)}, not {chosen.get(name)}" for name in names)
+
+
+def _not_there(address: str, count: int, error: Exception) -> str:
+    why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    if count:
+        return f"--cluster local:{count}: the nodes did not start ({why}). Try fewer, or when this machine does less"
+    return (
+        f"--cluster {address}: Ray does not connect ({why}). `ray start --head` starts a cluster and says its address; "
+        "--cluster local:2 starts two nodes here"
+    )
 
 
 def _require_ray() -> None:
