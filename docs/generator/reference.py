@@ -26,6 +26,7 @@ MODULES = {
     "testing": ("thalweg.testing", "../write-your-own.md#it-is-tested"),
     "claims": ("thalweg.testing.claims", "../write-your-own.md#it-is-tested"),
     "rule": ("thalweg.rule", "../write-your-own.md"),
+    "linalg": ("thalweg.linalg", "../guides/matrices.md"),
 }
 COMMANDS = "command-line"
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples):\s*$", re.MULTILINE)

@@ -45,6 +45,7 @@ def navigation(say: Language = ENGLISH) -> Nav:
                 {say("Around any optimizer"): "guides/wrappers.md"},
                 {say("Memory and formats"): "guides/formats.md"},
                 {say("Sharded training"): "scaling.md"},
+                {say("Functions of matrices"): "guides/matrices.md"},
                 {say("Logging"): "guides/logging.md"},
                 {say("Error messages"): "guides/errors.md"},
             ]

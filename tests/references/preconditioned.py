@@ -11,7 +11,7 @@ from thalweg.optim import psgd
 def eigenbasis(A):
     """Of falling eigenvalues; a slope along the diagonal, as documented, decides between equal ones."""
     n = len(A)
-    return np.linalg.eigh(A + 1e-7 * np.trace(A) * np.diag(np.arange(n, 0, -1) / n))[1][:, ::-1]
+    return np.linalg.eigh(A + 1e-7 * np.linalg.norm(A) * np.diag(np.arange(n, 0, -1) / n))[1][:, ::-1]
 
 
 def followed(A, Q):

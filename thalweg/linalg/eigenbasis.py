@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: of the trace: a slope along the diagonal by which equal eigenvalues have a basis of their own
+#: of the norm: a slope along the diagonal by which equal eigenvalues have a basis of their own
 SLOPE = {torch.float32: 3e-4, torch.float64: 1e-7}
 #: of the largest eigenvalue: what is below it counts as equal, and keeps the basis that it has
 LIFT = 1e-6
@@ -14,7 +14,7 @@ LIFT = 1e-6
 def eigenbasis(A: Tensor) -> Tensor:
     r"""The eigenvectors of a symmetric matrix without negative eigenvalues, as columns, the largest eigenvalue first.
 
-    $$A + \sigma\,\mathrm{tr}(A)\,\mathrm{diag}(1, \tfrac{n-1}{n}, \dots, \tfrac1n) = Q \Lambda Q^\top$$
+    $$A + \sigma\,\lVert A \rVert\,\mathrm{diag}(1, \tfrac{n-1}{n}, \dots, \tfrac1n) = Q \Lambda Q^\top$$
 
     with $\sigma = 10^{-7}$, or $3\cdot10^{-4}$ in float32: about the root of what rounding leaves. The slope settles
     what A leaves open: in a space of equal eigenvalues, such as the null space of a product of few vectors, any basis
@@ -28,8 +28,8 @@ def eigenbasis(A: Tensor) -> Tensor:
     """
     n = A.shape[-1]
     falling = torch.arange(n, 0, -1, dtype=A.dtype, device=A.device) / max(n, 1)
-    trace = A.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return decomposed(A + torch.diag_embed(SLOPE[A.dtype] * trace[..., None] * falling))[1].flip(-1)
+    norm = torch.linalg.matrix_norm(A)[..., None]
+    return decomposed(A + torch.diag_embed(SLOPE[A.dtype] * norm * falling))[1].flip(-1)
 
 
 def decomposed(S: Tensor) -> tuple[Tensor, Tensor]:
