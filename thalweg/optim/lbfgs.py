@@ -13,6 +13,8 @@ from thalweg.engine import fitting
 from thalweg.engine.optimizer import Declared
 from thalweg.ir import fields
 from thalweg.rule import hyper
+from thalweg.runtime.tensors import local
+from thalweg.shards.pieces import is_distributed, piece_here
 
 
 class Mended(Declared, torch.optim.LBFGS):
@@ -98,6 +100,15 @@ class Mended(Declared, torch.optim.LBFGS):
         flat = torch.cat([_flat(p) for p in self._params])
         return -flat if self.param_groups[0]["maximize"] else flat
 
+    def _add_grad(self, step_size: float, update: Tensor) -> None:
+        """Move along ``update``, a vector over all parameters: of a DTensor the part that is here."""
+        offset = 0
+        for p in self._params:
+            shape = torch.view_as_real(p).shape if p.is_complex() else p.shape
+            whole = update[offset : offset + shape.numel()].view(shape)
+            local(p).add_(piece_here(p).read(whole) if is_distributed(p) else whole, alpha=step_size)
+            offset += shape.numel()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         group = self.param_groups[0]
@@ -108,7 +119,8 @@ class Mended(Declared, torch.optim.LBFGS):
 
 def _flat(p: Tensor) -> Tensor:
     """The gradient as one vector of real numbers, whatever its layout."""
-    g = torch.zeros_like(p) if p.grad is None else p.grad.to_dense() if p.grad.is_sparse else p.grad
+    g: Any = torch.zeros_like(p) if p.grad is None else p.grad.to_dense() if p.grad.is_sparse else p.grad
+    g = g.full_tensor() if is_distributed(g) else g
     return (torch.view_as_real(g.resolve_conj()) if g.is_complex() else g).reshape(-1)
 
 
@@ -127,7 +139,8 @@ class LBFGS(Mended):
     $H_t$ is kept as the last ``history_size`` pairs (s, y), from $H_0 = (y^\top s / y^\top y) I$. The step along $d$ is
     ``lr`` or, with ``line_search_fn="strong_wolfe"``, one that lowers the loss and its slope enough (c₁ = 1e-4, c₂ =
     0.9). ``step(closure)`` makes up to ``max_iter`` iterations. It steps as ``torch.optim.LBFGS`` does and keeps its
-    state; in addition, it can be copied and pickled. One group, no weight decay: put that into the loss.
+    state; in addition, it can be copied and pickled. One group, no weight decay: put that into the loss. Of DTensors
+    each rank keeps the history of the whole, and the closure must return the same loss on all ranks.
 
     Parent: none. Adds: curvature from differences of gradients, without a second derivative.
     Strength: On smooth losses without noise no other optimizer here needs fewer evaluations.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 #: positions along one dimension: a range, or where a strided shard is not one, a vector
@@ -98,6 +99,11 @@ def _ranks(mesh: Any) -> tuple[int, ...]:
 def layout_of(x: Any) -> Layout:
     """How a DTensor lies over the ranks of its mesh."""
     return _layout(tuple(x.shape), tuple(x.device_mesh.mesh.shape), tuple(x.placements))
+
+
+def piece_here(x: Any) -> Piece:
+    """The piece of a DTensor that this rank holds."""
+    return layout_of(x).pieces[_ranks(x.device_mesh).index(dist.get_rank())]
 
 
 def layout_of_state(p: Any, shape: Sequence[int] | None) -> Layout:

@@ -8,7 +8,7 @@ import torch
 
 from thalweg.engine.dynamo import uncompiled
 from thalweg.ir.fields import hyper
-from thalweg.wrap.lists import copies
+from thalweg.wrap.lists import assign, copies
 from thalweg.wrap.shown import Shown
 from thalweg.wrap.wrapper import Closure
 
@@ -70,7 +70,7 @@ class EMANesterov(Shown):
                 points, means = ([self.kept[p][name] for p in params] for name in self.tensors)
                 now = copies(params)
                 torch._foreach_lerp_(means, torch._foreach_sub(now, points), 1 - self._of(group, "decay"))
-                torch._foreach_copy_(points, now)
+                assign(points, now)
                 if ahead:
                     self._write(params, torch._foreach_add(points, means, alpha=ahead))
         return loss

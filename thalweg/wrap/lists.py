@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from thalweg.shards.pieces import is_distributed
+
 NARROW = (torch.bfloat16, torch.float16)
 
 
@@ -41,7 +43,10 @@ def scaled(xs: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
 
 def assign(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     """Write values into tensors, of whatever dtype."""
-    if targets:
+    if any(map(is_distributed, targets)):  # for which torch has no function over lists
+        for target, value in zip(targets, values, strict=True):
+            target.copy_(value)
+    elif targets:
         torch._foreach_copy_(list(targets), list(values))
 
 
