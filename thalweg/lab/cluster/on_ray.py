@@ -22,10 +22,17 @@ from thalweg.lab.setting import setting
 
 #: so long a node may take to say what it is: its first worker imports torch
 ANSWER_SECONDS = 300.0
+#: how often nodes are started here: Ray waits half a minute for each, which a busy machine may exceed
+START_ATTEMPTS = 3
 #: of a node that is started here; runs leave next to nothing in it
 OBJECT_STORE_BYTES = 80 * 2**20
-#: before Ray is imported: nothing is sent to anybody, and the environment of a run without a GPU stays as it is
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+#: before Ray is imported: nothing is sent to anybody, the environment of a run without a GPU stays as it is, and a busy
+#: machine has a minute to start a node
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_raylet_start_wait_time_s": "60",
+}
 
 
 class RayCluster:
@@ -199,19 +206,30 @@ def _require_ray() -> None:
 
 
 def _started(count: int) -> Any:
-    """Nodes on this machine, which share its cores."""
+    """Nodes on this machine, which share its cores; again where one took longer than Ray waits."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(shutdown_at_exit=True)
-    cores = max(1, default_jobs() // count)
-    for number in range(count):
-        cluster.add_node(
-            num_cpus=cores,
-            num_gpus=0 if number else torch.cuda.device_count(),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-        )
+    for attempt in range(1, START_ATTEMPTS + 1):
+        cluster = Cluster(shutdown_at_exit=True)
+        try:
+            for number in range(count):
+                cluster.add_node(**_node(number, count))
+        except Exception:
+            cluster.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise
+        else:
+            break
     return cluster
+
+
+def _node(number: int, count: int) -> dict[str, Any]:
+    return {
+        "num_cpus": max(1, default_jobs() // count),
+        "num_gpus": 0 if number else torch.cuda.device_count(),
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }
 
 
 @contextlib.contextmanager
