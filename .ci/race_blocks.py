@@ -72,15 +72,20 @@ class BytesGqa(BytesGpt):
         return fresh(seed, GroupedGpt)
 
 
+def over(task, model: nn.Module, way: str, factor: float) -> list[dict]:
+    """The groups of a race; Muon's say which matrices each weight holds."""
+    lr, multiplier, decay = TUNED[task.name]
+    sample = task.sample()
+    found = groups.multiplied(model, lr * factor, multiplier, decay, sample=sample)
+    found = [{**group, "use_muon": group["role"] == "hidden", "flatten": True} for group in found]
+    return cut(found, model, way, sample)
+
+
 def train(task, way: str, factor: float, seed: int, steps: int) -> float:
     """The held-out loss of one run, with warmup over 5 % of the steps and linear decay, as races have it."""
-    lr, multiplier, decay = TUNED[task.name]
     seeding.seed(seed)
     model = task.model(seed)
-    sample = task.sample()
-    over = groups.multiplied(model, lr * factor, multiplier, decay, sample=sample)
-    over = [{**group, "use_muon": group["role"] == "hidden", "flatten": True} for group in over]
-    optimizer = thalweg.Muon(cut(over, model, way, sample), lr=lr * factor, adjust_lr_fn="match_rms_adamw")
+    optimizer = thalweg.Muon(over(task, model, way, factor), adjust_lr_fn="match_rms_adamw")
     peaks = [group["lr"] for group in optimizer.param_groups]
     batches = iter(task.batches(seed))
     warmup = math.ceil(0.05 * steps)
@@ -107,20 +112,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="that judge")
     parser.add_argument("--search-seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument(
+        "--grid", type=float, nargs="+", default=list(GRID), help="multiples of the tuned learning rate"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.tasks:
         task = BytesGqa() if name == BytesGqa.name else get_task(name)
-        losses, best = {}, {}
+        losses, best, same = {}, {}, {}
         for way in WAYS:
+            cuts = str([group["blocks"] for group in over(task, task.model(0), way, 1.0) if "blocks" in group])
+            if cuts in same:
+                losses[way], best[way] = losses[same[cuts]], best[same[cuts]]
+                print(f"{name}: {way} is {same[cuts]}")
+                continue
+            same[cuts] = way
             started = time.time()
             searched = {
                 factor: statistics.mean(
                     train(task, way, factor, 1000 + s, given.steps) for s in range(given.search_seeds)
                 )
-                for factor in GRID
+                for factor in (given.grid if len(given.grid) > 1 else [])
             }
-            best[way] = min(searched, key=searched.get)
+            best[way] = min(searched, key=searched.get) if searched else given.grid[0]
             losses[way] = [train(task, way, best[way], 2000 + s, given.steps) for s in range(given.seeds)]
             took = time.time() - started
             print(json.dumps({"task": name, "blocks": way, "search": searched, "losses": losses[way], "s": took}))

@@ -72,7 +72,7 @@ def test_a_tied_output_of_which_nothing_is_seen_is_a_guess_too():
 
 def test_a_guess_is_said_once_and_stands_in_repr_and_table():
     with pytest.warns(UserWarning, match="guessed") as said:
-        optimizer = thalweg.Muon(hub.Blind(), lr=0.01)
+        optimizer = thalweg.Muon(hub.Blind(), lr=0.01, blocks="none")
     assert len(said) == 1
     assert "guessed to make the output: lm_head.weight" in repr(optimizer)
     assert "sample=… or head=… settles it" in repr(optimizer)
@@ -81,7 +81,7 @@ def test_a_guess_is_said_once_and_stands_in_repr_and_table():
     assert len(said) == 1
     assert str(groups).splitlines()[-1].startswith("guessed to make the output: lm_head.weight")
     assert groups.by("use_muon")[True].notes == groups.notes
-    assert "guessed" not in repr(thalweg.Muon(hub.Blind(), lr=0.01, head="lm_head"))
+    assert "guessed" not in repr(thalweg.Muon(hub.Blind(), lr=0.01, head="lm_head", blocks="none"))
 
 
 def test_state_spaces_do_not_decay_and_depthwise_kernels_do_not_go_to_muon():

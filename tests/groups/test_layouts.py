@@ -123,7 +123,7 @@ def test_where_two_uses_disagree_nothing_is_said():
 
 def test_what_no_use_tells_is_said():
     model = models.unseen(nn.Sequential(models.Own(4, 6), nn.Linear(6, 2)))
-    optimizer = thalweg.Muon(model, lr=0.1, hidden=models.Own, head="1")
+    optimizer = thalweg.Muon(model, lr=0.1, hidden=models.Own, head="1", blocks="none")
     assert "taken to be kept as (out, in), which no use tells: 0.kernel" in repr(optimizer)
     assert "taken to be" not in repr(thalweg.Muon(nn.Sequential(models.Own(4, 6), nn.Linear(6, 2)), lr=0.1))
 

@@ -56,10 +56,25 @@ def test_a_block_steps_as_in_a_tensor_of_its_own(cls, name):
         torch.testing.assert_close(X, p.detach(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("cls", [cls for cls in ROUTED if not cls.takes_blocks])
-def test_others_say_that_they_take_a_weight_for_one_matrix(cls):
-    with pytest.raises(ValueError, match=f"None, since {cls.__name__} takes a weight for one matrix"):
-        cls([nn.Parameter(torch.ones(6, 3))], blocks=3)
+class Own(thalweg.Muon):
+    """A rule of a user's own, which knows of no blocks.
+
+    Parent: Muon. Adds: nothing.
+    """
+
+    @staticmethod
+    def direction(p, g, s, h):
+        return thalweg.Muon.direction(p, g, s, h)
+
+
+def test_a_rule_of_ones_own_takes_a_weight_for_one_matrix():
+    with pytest.raises(ValueError, match="None, since Own takes a weight for one matrix"):
+        Own([nn.Parameter(torch.ones(6, 3))], blocks=3)
+    assert Own(Attention(neox), sample=IDS).param_groups[0]["blocks"] is None
+
+
+def test_muon_cuts_a_model_by_use_where_nothing_else_is_asked():
+    assert thalweg.Muon(Attention(neox), sample=IDS).param_groups[0]["blocks"] == (Blocks(3, repeats=4), None)
 
 
 @pytest.mark.parametrize("scale", [None, "match_rms_adamw", lambda m, n: 1 + m / n])
@@ -147,7 +162,16 @@ class TestCheckpoints:
         assert ours.param_groups[0]["lr"] == 0.1
         assert torch.equal(ours.state[params[0]]["momentum_buffer"], theirs.state[params[0]]["momentum_buffer"])
 
-    @pytest.mark.parametrize("cls", FAMILY)
+    @pytest.mark.parametrize("cls", [cls for cls in FAMILY if "left" in cls.states])
+    def test_factors_fit_the_matrices_that_they_are_of(self, cls):
+        params = self.params()
+        before = cls([{"params": params}])
+        self.step(before, params)
+        after = cls([{"params": params, "blocks": 2}])
+        with pytest.raises(ValueError, match=r"expected the shape .* Give the blocks"):
+            after.load_state_dict(before.state_dict())
+
+    @pytest.mark.parametrize("cls", [cls for cls in FAMILY if "left" not in cls.states])
     def test_the_cut_may_change_between_runs(self, cls):
         params = self.params()
         before = cls([{"params": params}])

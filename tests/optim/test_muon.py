@@ -35,7 +35,7 @@ def test_is_torchs_muon_and_torchs_adamw_side_by_side(backend):
     ours, theirs = models.Gpt().double(), models.Gpt().double()
     theirs.load_state_dict(ours.state_dict())
     flags = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
-    mine = thalweg.Muon(ours, **flags, lr_ratio=0.5, betas=(0.8, 0.98), backend=backend)
+    mine = thalweg.Muon(ours, **flags, lr_ratio=0.5, betas=(0.8, 0.98), backend=backend, blocks="none")
     hidden, rest = thalweg.groups.split(theirs)
     pair = [
         torch.optim.Muon([p for _, p in hidden], **flags),
@@ -55,7 +55,9 @@ def test_is_torchs_muon_and_torchs_adamw_side_by_side(backend):
 def test_the_user_may_say_what_is_head_and_what_is_hidden():
     hidden, _ = thalweg.Muon(models.HeadFirst(), head="head").param_groups
     assert hidden["param_names"] == ["body.weight"]
-    hidden, _ = thalweg.Muon(models.OwnMatrix(branches=True), hidden=models.OwnMatrix, head="out").param_groups
+    hidden, _ = thalweg.Muon(
+        models.OwnMatrix(branches=True), hidden=models.OwnMatrix, head="out", blocks="none"
+    ).param_groups
     assert "weight" in hidden["param_names"]
 
 
@@ -106,7 +108,7 @@ def test_a_kernel_is_the_matrix_that_it_multiplies_patches_with():
 
 def test_convolutions_of_a_model_are_hidden_matrices():
     model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
-    hidden, rest = thalweg.Muon(model).param_groups
+    hidden, rest = thalweg.Muon(model, blocks="none").param_groups
     assert hidden["param_names"] == ["0.weight", "2.weight"]
     assert "5.weight" in rest["param_names"]
 

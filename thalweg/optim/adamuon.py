@@ -40,6 +40,8 @@ class AdaMuon(Muon):
     ``beta2``, of the same value.
     """
 
+    takes_blocks = True
+
     adjust_lr_fn: (
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]

@@ -73,6 +73,8 @@ class Dion2(Muon):
     convolution's kernel counts as (out, in·…). There is no choice by shards of a matrix: rows are those of all of it.
     """
 
+    takes_blocks = True
+
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
     weight_decay: float = hyper(default=0.01, within="[0, ∞)", doc="λ, decoupled, never scaled by s(m, n)", off=0)
     momentum: float = hyper(default=0.95, within="[0, ∞)", doc="μ, share that is kept of momentum that was used")

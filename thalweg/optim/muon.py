@@ -95,6 +95,9 @@ class Muon(RoutedMomentum):
         lr_ratio: learning rate of AdamW's part over ``lr``; a schedule moves both.
         head, hidden: as :func:`thalweg.groups.roles` takes them, with a model.
         sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
+        blocks: which matrices each weight of a model holds: ``"auto"`` as its use tells, ``"heads"`` by head too,
+            ``"none"`` for one, or rules that set ``blocks`` (see :class:`thalweg.groups.Blocks`); with parameters, or
+            in a group of them, a number of equal parts, sizes, ``Blocks``, or a function of a parameter that gives one.
 
     Parent: Momentum. Adds: the orthogonal factor in the place of a layer's momentum matrix.
     Strength: It keeps one state. On a GPT of 124 million weights the authors reached a given loss in three quarters of

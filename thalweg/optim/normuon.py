@@ -82,6 +82,8 @@ class NorMuon(Muon):
     With ``adjust_lr_fn="match_rms_adamw"`` both norms are the same where $O_t$ is exactly orthogonal.
     """
 
+    takes_blocks = True
+
     row_eps: float = hyper(default=1e-8, within="(0, ∞)", doc="δ, added to the root of v", kw_only=True)
 
     second_momentum_buffer: Tensor = state(

@@ -12,7 +12,7 @@ from thalweg.optim import cutting
 from thalweg.rule import Optimizer, count, hyper, state
 
 #: which matrices a model's weights are taken to hold, where nothing else is asked
-DEFAULT = "none"
+DEFAULT = "auto"
 
 
 class Routed(Optimizer):
@@ -47,6 +47,12 @@ class Routed(Optimizer):
     exp_avg: Tensor = state(doc="m, AdamW's mean of gradients", when=lambda h: not h.use_muon)
     exp_avg_sq: Tensor = state(doc="v, AdamW's mean of squared gradients", when=lambda h: not h.use_muon)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with a rule of its own takes a weight for one matrix, unless it says otherwise."""
+        if "direction" in cls.__dict__ and "takes_blocks" not in cls.__dict__:
+            cls.takes_blocks = False
+        super().__init_subclass__(**kwargs)
+
     def _made(self) -> None:
         self.defaults["blocks"] = None  # what the constructor was told of is in its groups
 
@@ -72,7 +78,8 @@ class Routed(Optimizer):
         from thalweg.groups.by_role import routes  # which takes longer to import than all optimizers together
 
         seen = {name: given[name] for name in ("sample", "head", "hidden")}
-        hidden, rest, self._notes = routes(params, **seen, blocks=given["blocks"] or DEFAULT)
+        how = given["blocks"] or (DEFAULT if self.takes_blocks else "none")
+        hidden, rest, self._notes = routes(params, **seen, blocks=how)
         if not hidden:
             warnings.warn(
                 f"{type(self).__name__} finds no hidden matrix in {type(params).__name__}, and AdamW steps all of it. "

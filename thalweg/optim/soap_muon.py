@@ -42,6 +42,8 @@ class SOAPMuon(SOAP):
     the factor. Without ``kl`` the factors are SOAP's.
     """
 
+    takes_blocks = True
+
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root, and floor of the matrix norm")
     ns_coefficients: Coefficients = hyper(
         default=JORDAN, doc="coefficients of the quintic in every step, rows of them (one a step), or a name"

@@ -143,7 +143,8 @@ def conform(
             shape, dtype = other_shape(spec, p, h)
             x = torch.as_tensor(source[spec.name])
             if x.shape != shape:
-                raise bad_argument(f"state {spec.name!r}", tuple(x.shape), f"the shape {shape}")
+                remedy = "Give the blocks of the run that saved it" if hasattr(h, "blocks") else ""
+                raise bad_argument(f"state {spec.name!r}", tuple(x.shape), f"the shape {shape}", remedy)
             mine[spec.name] = _beside(p, x).to(p.device, dtype, copy=source is not mine)
         elif spec.counted and source is not mine and spec.name in source:
             mine[spec.name] = torch.as_tensor(source[spec.name]).to("cpu", copy=True)
