@@ -289,6 +289,7 @@ class TestWords:
             "for matrices takes a rule: blocks=[Rule('a.weight', blocks=3)], or blocks=None for one matrix"
         ]
         assert optimizer.param_groups[0]["blocks"] is None
+        assert "left uncut, since it is not seen how Lost" in repr(thalweg.Muon(Lost(), head=()))
 
 
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "int8"])

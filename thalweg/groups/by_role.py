@@ -10,7 +10,8 @@ from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import of
-from thalweg.groups.held import How, cut_by, told
+from thalweg.groups.held import How, cut_by, held, told
+from thalweg.groups.matrices import unseen_words
 from thalweg.groups.roles import Heads, Role, Types, roles
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.view import Param, View
@@ -27,7 +28,7 @@ def split(model: nn.Module, sample: Any = None, **options: Any) -> tuple[Named, 
 
 
 def routes(
-    model: nn.Module, sample: Any, head: Heads, hidden: Types, blocks: How = "none"
+    model: nn.Module, sample: Any, head: Heads, hidden: Types, blocks: How = "none", asked: bool = True
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, ...]]:
     """Groups of the hidden matrices, groups of everything else, and what was guessed or never met, in words.
 
@@ -36,17 +37,26 @@ def routes(
     Args:
         model, sample, head, hidden: as :func:`roles`.
         blocks: as :func:`thalweg.groups.held.held`.
+        asked: whether somebody asked for them; then what cannot be seen is warned of, else it is in the words.
     """
     view = View(model, sample, head, hidden)
-    found = told(view, blocks, sample)
+    found = told(view, blocks, sample) if asked else held(view, blocks, sample)
+    unseen = {} if asked else {name: one.unseen for name, one in found.items() if one.unseen}
     params = [param for param in view.params if param.parameter.requires_grad]
     groups = turned(param for param in params if param.name in found)
     cut_by(groups, found)
-    return groups, turned(param for param in params if param.name not in found), view.notes
+    words = unseen_words(model, unseen, sample)
+    rest = turned(param for param in params if param.name not in found)
+    return groups, rest, (*view.notes, *([words] if words else []))
 
 
 def cut(
-    groups: Sequence[dict[str, Any]], model: nn.Module, blocks: How, sample: Any = None, **options: Any
+    groups: Sequence[dict[str, Any]],
+    model: nn.Module,
+    blocks: How,
+    sample: Any = None,
+    asked: bool = True,
+    **options: Any,
 ) -> Sequence[dict[str, Any]]:
     """The same groups; those of hidden weights say as ``blocks`` which matrices each of them holds.
 
@@ -54,9 +64,11 @@ def cut(
         groups: of (name, parameter) pairs.
         model: whose parameters these are.
         blocks: as :func:`thalweg.groups.held.held`.
+        asked: whether what cannot be seen is warned of.
         sample, options: as :func:`roles`.
     """
-    cut_by(groups, told(View(model, sample, **options), blocks, sample))
+    view = View(model, sample, **options)
+    cut_by(groups, told(view, blocks, sample) if asked else held(view, blocks, sample))
     return groups
 
 

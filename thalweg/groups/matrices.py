@@ -85,14 +85,20 @@ def blocks(model: nn.Module, sample: Any = None) -> dict[str, list[tuple[int, in
 
 def warn_unseen(model: nn.Module, unseen: Mapping[str, str], sample: Any) -> None:
     """Say once of which weights it was not seen how their outputs are used, why, and what would settle it."""
-    if unseen:
-        shown = [f"{name} ({why})" for name, why in unseen.items()]
-        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-        warnings.warn(
-            f"left uncut, since it is not seen how {type(model).__name__} uses what they give: "
-            f"{', '.join(shown[:3])}{more}. {_remedy(sample, next(iter(unseen)))}",
-            stacklevel=3,
-        )
+    if text := unseen_words(model, unseen, sample):
+        warnings.warn(text, stacklevel=3)
+
+
+def unseen_words(model: nn.Module, unseen: Mapping[str, str], sample: Any) -> str:
+    """The same in words; none where all was seen."""
+    if not unseen:
+        return ""
+    shown = [f"{name} ({why})" for name, why in unseen.items()]
+    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+    return (
+        f"left uncut, since it is not seen how {type(model).__name__} uses what they give: "
+        f"{', '.join(shown[:3])}{more}. {_remedy(sample, next(iter(unseen)))}"
+    )
 
 
 def _remedy(sample: Any, name: str) -> str:

@@ -214,7 +214,8 @@ class Contestant:
             by_role = groups.multiplied(model, at.lr, at.multiplier, at.weight_decay, rules=rules, **seen)
             if getattr(self.rule, "takes_blocks", False):
                 hidden = [group for group in by_role if group["role"] == "hidden"]
-                cut(hidden, model, {**self.settings, **extra}.get("blocks") or DEFAULT, **seen)
+                how = {**self.settings, **extra}.get("blocks")
+                cut(hidden, model, how or DEFAULT, asked=bool(how), **seen)
             return self._over(by_role, at.lr, extra, backend)
         settings = {**self.settings, **extra, "lr": at.lr}
         if self.traits.decay != "none":

@@ -79,7 +79,7 @@ class Routed(Optimizer):
 
         seen = {name: given[name] for name in ("sample", "head", "hidden")}
         how = given["blocks"] or (DEFAULT if self.takes_blocks else "none")
-        hidden, rest, self._notes = routes(params, **seen, blocks=how)
+        hidden, rest, self._notes = routes(params, **seen, blocks=how, asked=bool(given["blocks"]))
         if not hidden:
             warnings.warn(
                 f"{type(self).__name__} finds no hidden matrix in {type(params).__name__}, and AdamW steps all of it. "
