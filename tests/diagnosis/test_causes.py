@@ -5,6 +5,7 @@ import string
 
 import pytest
 
+from docs.generator.site import editions
 from thalweg._base.errors import ThalwegError
 from thalweg.diagnosis.causes import PILLARS, cause_of, causes
 from thalweg.diagnosis.finding import finding, layers
@@ -46,3 +47,9 @@ def test_layers_are_named_by_module_and_the_others_counted():
     names = ["a.weight", "a.bias", "b.c.weight", "d.weight", "e.weight", "f.weight", "scale"]
     assert layers(names) == "a, b.c.weight, d.weight, e.weight and 2 more"
     assert layers(["scale"]) == "scale"
+
+
+@pytest.mark.parametrize("edition", editions()[1:], ids=lambda e: e.name)
+def test_every_cause_is_translated(edition):
+    texts = {text for cause in causes().values() for text in (cause.meaning, cause.remedy)}
+    assert sorted(texts - edition.say.docs.keys()) == [], "add these to [docs] in docs/zh/phrases.toml"

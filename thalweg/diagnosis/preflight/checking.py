@@ -36,12 +36,21 @@ CHECKS: tuple[Callable[[Preflight], Iterable[Finding | Fine]], ...] = tuple(
 #: what explains the causes after it: they are left out where one of those was found
 EXPLAINED = {
     "cannot_overfit": set[str](),
-    "lr_too_low": {"clip_always", "update_swallowed", "lr_zero", "does_not_move", "no_gradient", "eps_dominates"},
+    "lr_too_low": {
+        "clip_always",
+        "horizon_too_short",
+        "update_swallowed",
+        "lr_zero",
+        "does_not_move",
+        "no_gradient",
+        "eps_dominates",
+    },
     "does_not_move": {"lr_zero", "update_swallowed"},
     "lr_too_high": {"nonfinite_gradient", "inputs_not_scaled", "initial_loss_high", "gradients_explode"},
     "no_warmup": {"nonfinite_gradient", "inputs_not_scaled", "initial_loss_high", "gradients_explode"},
     "no_gradient": {"dead_relus"},
     "eps_dominates": {"gradients_vanish"},
+    "loss_ignores_batch": {"dead_relus", "gradients_vanish"},
     "not_shuffled": {"loss_ignores_batch"},
     "gradients_explode": {"inputs_not_scaled"},
     "initial_loss_high": {"inputs_not_scaled", "loss_broadcasts"},

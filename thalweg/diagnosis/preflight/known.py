@@ -16,7 +16,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.diagnosis.curve import MOST, Curve, draw
 from thalweg.diagnosis.preflight import limits, pairing, probes
 from thalweg.diagnosis.preflight.forward import Forward, observe
-from thalweg.diagnosis.preflight.losses import scalar_of
+from thalweg.diagnosis.preflight.losses import BINARY, scalar_of
 from thalweg.diagnosis.preflight.reading import Read, copied, read, tensors_of
 from thalweg.diagnosis.preflight.rehearsal import Rates, Rehearsal, rehearse, silent_on
 from thalweg.diagnosis.preflight.snapshot import Snapshot
@@ -41,13 +41,14 @@ class Preflight:
         read: its first batches.
         forwards: what the loss has shown on each of them, before any step.
         losses: on each of them; losses_after: after the rehearsal.
+        after: what the loss has shown on the first batch after the rehearsal.
         answers: what the model answered to probes.
         curves: of each optimizer, from the present step to :data:`AHEAD` lengths of the run.
         rehearsal: at the rates of the schedule; None where the loss does not depend on the parameters.
         warmed: the same with a warmup, where the first one ended badly without.
         roles: what each parameter is, by name; empty where that could not be told.
         paired: z-scores of labels against inputs, by their shift within the batch.
-        modes_changed: modules that were in another mode after the loss than before.
+        modes_changed: modules that the loss has put into eval mode.
         labels_outside: a label that is no class, and the number of classes.
         state_bytes: of the optimizers' states after the rehearsal.
         seconds: that all of it took.
@@ -59,6 +60,7 @@ class Preflight:
     forwards: list[Forward] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     losses_after: list[float] = field(default_factory=list)
+    after: Forward | None = None
     answers: probes.Answers = field(default_factory=probes.Answers)
     rehearsal: Rehearsal | None = None
     warmed: Rehearsal | None = None
@@ -146,7 +148,8 @@ def _look(known: Preflight) -> None:
             raise _refusal(subject, batch, number, error) from error
         known.forwards.append(seen)
         known.losses.append(float(value.detach()))
-    known.modes_changed = [name for name, module in model.named_modules() if module.training != modes.get(name)]
+        known.labels_outside = known.labels_outside or _outside(seen)
+    known.modes_changed = [name for name, module in model.named_modules() if modes[name] and not module.training]
     seen_value = scalar_of(known.first.value)
     known.rehearsal = Rehearsal() if seen_value.requires_grad else None
 
@@ -157,6 +160,8 @@ def _outside(seen: Forward) -> tuple[int, int] | None:
         labels = call.labels
         if labels is not None and labels.numel() and (labels.max() >= call.classes or labels.min() < 0):
             return int(labels.max() if labels.max() >= call.classes else labels.min()), call.classes
+        if call.name in BINARY and call.target.numel() and (call.target.max() > 1 or call.target.min() < 0):
+            return int(call.target.max() if call.target.max() > 1 else call.target.min()), 2
     return None
 
 
@@ -258,6 +263,8 @@ def _try(known: Preflight, kept: Snapshot) -> None:
         if math.isfinite(rehearsal.end):
             rehearsal.silent = silent_on(known.subject, known.read, rehearsal.silent)
         known.losses_after = _losses(known)
+        known.after = Forward()
+        observe(known.subject.model, known.subject.loss, copied(batch), known.after)
     if not ramp and rehearsal.whole and not rehearsal.nonfinite:
         kept.restore()
         known.warmed = rehearse(known.subject, batch, known.peaks, True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight import limits
 from thalweg.diagnosis.preflight.fine import Fine
+from thalweg.diagnosis.preflight.forward import Forward
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.diagnosis.preflight.losses import finite
 from thalweg.diagnosis.preflight.reading import same, tensors_of
@@ -89,6 +92,15 @@ def paired(known: Preflight) -> Iterator[Finding | Fine]:
 def independent(known: Preflight) -> Iterator[Finding | Fine]:
     """Whether the loss depends on which batch it is, also after some steps: before them, the output may be zero."""
     batches = known.read.batches
+    if not all(map(math.isfinite, known.losses)):
+        return
+    if known.after is not None and _constant(known.first) and _constant(known.after):
+        yield finding(
+            "loss_ignores_batch",
+            f"The model gives the same output for each of {len(known.first.calls[0].output)} examples, to the last "
+            "bit; different ones are expected.",
+        )
+        return
     if len(known.losses) < 2 or all(same(b, batches[0]) for b in batches[1:]):
         return
     alike = len(set(known.losses)) == 1
@@ -102,6 +114,17 @@ def independent(known: Preflight) -> Iterator[Finding | Fine]:
     elif not alike:
         low, high = min(known.losses), max(known.losses)
         yield Fine("the loss depends on the batch", f"{low:.4g} to {high:.4g} over {len(batches)} batches")
+
+
+def _constant(seen: Forward) -> bool:
+    """Whether the outputs for the examples of a batch are all equal, though their inputs are not."""
+    outputs = [call.output for call in seen.calls[:1] if call.output.ndim > 1 and len(call.output) > 1]
+    given = [x for x in tensors_of(list(seen.inputs or ())) if x.ndim > 1 and len(x) > 1]
+    return bool(outputs) and bool(given) and _equal_rows(outputs[0])
+
+
+def _equal_rows(x: Tensor) -> bool:
+    return bool((x == x[:1]).all())
 
 
 CHECKS = (not_finite, repeated, one_class_each, scaled, paired, independent)

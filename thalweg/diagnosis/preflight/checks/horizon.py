@@ -76,7 +76,7 @@ def _wrong(curve: Curve, scheduler: Any, left: int | None, steps: int) -> Iterat
         yield finding(
             "lr_zero", f"The learning rate stays below {max(inside):.2g} of its peak in all {left} steps.", lr="1e-3"
         )
-    elif _goes_on(inside[top:], beyond) and not _is_exponential(factors):
+    elif (_goes_on(inside[top:], beyond) or _rises_on(inside, beyond)) and not _is_exponential(factors):
         yield finding(
             "horizon_too_long",
             f"At the end of the run, step {left}, the learning rate is at {inside[-1]:.2g} of its peak, and it would "
@@ -84,7 +84,7 @@ def _wrong(curve: Curve, scheduler: Any, left: int | None, steps: int) -> Iterat
             numbers={"at the end": inside[-1], "ends at": left + beyond.index(min(beyond))},
             **words,
         )
-    elif inside[0] < 0.9 and top >= limits.WARMUP * left and inside[-1] > 0.5:
+    elif inside[0] < 0.9 * inside[top] and top >= limits.WARMUP * left:
         yield finding(
             "warmup_too_long",
             f"The learning rate rises until step {top} of {left}; the warmup is expected to be over by step "
@@ -111,6 +111,12 @@ def _goes_on(after_top: list[float], beyond: list[float]) -> bool:
     low = min(beyond)
     ends_there = beyond.index(low) < 0.95 * len(beyond) or low <= limits.ENDED
     return low < 0.5 * after_top[-1] and ends_there
+
+
+def _rises_on(inside: list[float], beyond: list[float]) -> bool:
+    """Whether the run ends within a warmup, behind which a decay to zero is to come."""
+    rising = inside[-1] >= max(inside) - 1e-6 and inside[0] < 0.9 * inside[-1]
+    return rising and bool(beyond) and min(beyond) <= limits.ENDED < max(beyond)
 
 
 def _is_exponential(factors: list[float]) -> bool:

@@ -18,14 +18,14 @@ _DROPOUTS = nn.modules.dropout._DropoutNd
 def training(known: Preflight) -> Iterator[Finding | Fine]:
     """A model in eval mode, where that makes a difference, or one that the loss leaves in eval mode."""
     model, change = known.subject.model, known.answers.modes
-    left = known.modes_changed and not model.training
+    left = bool(known.modes_changed)
     if model.training and not left:
         yield Fine("mode", "training")
         return
     depends = [name for name, module in modules_of(model, (_DROPOUTS, nn.modules.batchnorm._BatchNorm))
                if getattr(module, "p", 1.0) > 0]  # fmt: skip
     if depends or (change or 0.0) > limits.CHANGED:
-        how = "after loss(model, batch) " if left else ""
+        how = "after loss(model, batch) " if model.training else ""
         what = f"{len(depends)} layers of dropout or batch norm" if depends else "the loss"
         number = f", and the loss changes by {change:.2g} of its value with it" if change is not None else ""
         yield finding(
