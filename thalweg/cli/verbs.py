@@ -18,6 +18,7 @@ class Verb(NamedTuple):
 VERBS = {
     "race": Verb("race:race", "Race optimizers on a task and say which one to use."),
     "check": Verb("check:check", "Look for what is wrong with a run before it starts."),
+    "watch": Verb("watch:watch", "Show the record of a watched run, as a page or as it grows."),
     "audit": Verb("audit:audit", "Check the result file of a race, from the runs in it."),
     "store": Verb("store:store", "List the runs, races and looks of a store, and check it."),
     "tasks": Verb("task:tasks", "List the built-in tasks, and what each is good for."),

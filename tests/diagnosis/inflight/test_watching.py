@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import thalweg
 from tests.diagnosis.inflight.runs import batches, loss_of, net, watched
-from thalweg.diagnosis import WatchWarning
+from thalweg.diagnosis import FitWatch, WatchWarning
+from thalweg.train import fit
 
 
 def causes(w):
@@ -346,3 +347,12 @@ def test_a_closed_watch_leaves_nothing_behind():
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+def test_fit_is_watched():
+    model = net()
+    seen = FitWatch(every=5)
+    fit(model, batches(40), loss_of, adamw(model), steps=40, watchers=[seen])
+    assert seen.watch.closed
+    assert seen.watch.history.updates == len(seen.watch.history.losses) == 40
+    assert not seen.watch.findings

@@ -75,7 +75,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def render(result: RaceResult) -> str:
     """The report as one HTML text that loads nothing."""
-    return _rendered(
+    return rendered(
         "report.html.j2",
         result=result,
         figures=_markup(_figures(result)),
@@ -97,7 +97,7 @@ def render_overview(results: Sequence[RaceResult], pages: Sequence[str]) -> str:
     """The page over several tasks as one HTML text that loads nothing."""
     seen = overview(results)
     names = {c["label"]: named(c) for c in results[0]["contestants"]}
-    return _rendered(
+    return rendered(
         "overview.html.j2",
         overview=seen,
         results=list(zip(results, pages, strict=True)),
@@ -108,7 +108,8 @@ def render_overview(results: Sequence[RaceResult], pages: Sequence[str]) -> str:
     )
 
 
-def _rendered(template: str, **content: Any) -> str:
+def rendered(template: str, **content: Any) -> str:
+    """A template, filled in."""
     environment = Environment(
         loader=PackageLoader(__package__, "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,0 +1,121 @@
+"""The page of a watched run: what was found, the four pillars over time, and every parameter at the last look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from thalweg.lab.report import data
+from thalweg.lab.report.figures.common import is_log
+from thalweg.lab.report.page import rendered, write_whole
+from thalweg.lab.report.record import Line, WatchRecord, read_record
+from thalweg.lab.report.svg import Chart, number, padded
+from thalweg.lab.report.tables import Cell, Table
+
+#: rows of the table of looks; of more, some between the first and the last are left out
+ROWS = 40
+#: points of a line; a screen shows no more
+POINTS = 400
+PARTS = ("data", "forward", "backward", "optimizer")
+
+
+def write_watched(record: Path, page: Path) -> WatchRecord:
+    """Write the page of a record, whole or not at all.
+
+    Raises:
+        ThalwegError: where the record cannot be read or the page not be written.
+    """
+    seen = read_record(record)
+    write_whole(page, render_watched(seen, record.name, record.read_text(encoding="utf-8")))
+    return seen
+
+
+def render_watched(seen: WatchRecord, name: str, text: str) -> str:
+    """The page as one HTML text that loads nothing.
+
+    Args:
+        seen: the record.
+        name: of its file.
+        text: in it, which the page offers to take along; left out beyond a megabyte.
+    """
+    links = [("the record", name, data.link(text, "application/jsonl"))] if len(text) < 1_000_000 else []
+    return rendered(
+        "watched.html.j2",
+        headline=headline(seen),
+        findings=seen.findings,
+        figures={key: Markup(svg) for key, svg in _figures(seen).items() if svg},
+        looks=_looks(seen),
+        layers=_layers(seen) if seen.samples else None,
+        links=links,
+    )
+
+
+def headline(seen: WatchRecord) -> str:
+    """The run in one line."""
+    last = seen.samples[-1]["step"] + 1 if seen.samples else 0
+    of = f" of {seen.steps:,}" if seen.steps else ""
+    count = len(seen.findings)
+    found = f"{count} finding{'' if count == 1 else 's'}" if count else "nothing found"
+    return f"{', '.join(seen.optimizers)}: {last:,}{of} steps, {found}"
+
+
+def _figures(seen: WatchRecord) -> dict[str, str | None]:
+    return {
+        "loss": _chart("Loss", "loss", {"loss": seen.series("loss")}, seen.findings),
+        "gradients": _chart("Gradients", "norm of all", {"norm": seen.series("norm")}, seen.findings),
+        "updates": _chart("Updates", "update ratio", {"median": seen.hidden("update")}, seen.findings),
+        "schedule": _chart("Learning rate", "lr", _rates(seen), seen.findings),
+    }
+
+
+def _rates(seen: WatchRecord) -> dict[str, list[tuple[float, float]]]:
+    return {"lr": [(s["step"], s["rates"][0][0]) for s in seen.samples if s["rates"] and s["rates"][0]]}
+
+
+def _chart(title: str, label: str, lines: dict[str, list[tuple[float, float]]], findings: list[Line]) -> str | None:
+    """Lines over the steps, with a dashed line where something was found to begin."""
+    thinned = {name: line[:: max(1, len(line) // POINTS)] for name, line in lines.items()}
+    values = [value for line in thinned.values() for _, value in line]
+    if len(values) < 2:
+        return None
+    steps = [step for line in thinned.values() for step, _ in line]
+    log = is_log(values)
+    chart = Chart(f"{title} over steps", f"From {number(values[0])} to {number(values[-1])}.")
+    x, y = chart.scales((min(steps), max(steps)), padded(values, log), log_x=False, log_y=log)
+    chart.axes(x, y, "step", label)
+    for step in sorted({found["step"] for found in findings if found["step"] is not None}):
+        chart.line([(x(step), y.start), (x(step), y.end)], "target", _begun(findings, step))
+    for i, (name, line) in enumerate(thinned.items()):
+        chart.line([(x(a), y(b)) for a, b in line], f"thick s{i}", name)
+    return chart.svg()
+
+
+def _begun(findings: list[Line], step: int) -> str:
+    return f"step {step}: " + ", ".join(found["cause"] for found in findings if found["step"] == step)
+
+
+def _looks(seen: WatchRecord) -> Table:
+    heads = ["step", "loss", "gradient norm", "update, median", "lr", *PARTS]
+    stride = max(1, -(-len(seen.samples) // ROWS))
+    updates = dict(seen.hidden("update"))
+    return Table(heads, [_look(s, updates.get(s["step"])) for s in seen.samples[::stride]])
+
+
+def _look(sample: Line, update: float | None) -> list[Cell]:
+    whole = sum(sample["parts"].values()) or 1.0
+    numbers = [sample["loss"], sample["norm"], update, sample["rates"][0][0]]
+    shares = [f"{100 * sample['parts'].get(part, 0) / whole:.0f} %" for part in PARTS]
+    return [Cell(f"{sample['step']:,}"), *map(_cell, numbers), *map(Cell, shares)]
+
+
+def _layers(seen: WatchRecord) -> Table:
+    heads = ["parameter", "shape", "weight", "gradient", "‖Δw‖ / ‖w‖", "cosine", "changed", "√v < ε"]
+    last = seen.samples[-1]
+    columns = [last[name] for name in ("weight", "gradient", "update", "cosine", "changed", "small")]
+    rows = zip(seen.names, seen.shapes, *columns, strict=True)
+    return Table(heads, [[Cell(name), Cell(" × ".join(map(str, shape))), *map(_cell, x)] for name, shape, *x in rows])
+
+
+def _cell(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(number(float(f"{value:.3g}")), value=repr(value))
