@@ -258,7 +258,10 @@ def test_a_wrapper_stands_around_any_other():
         ("adamw(backend='eager')", "AdamW has no setting 'backend'"),
         ("torch.optim:NAdam(beta=1)", "NAdam has no setting 'beta'; did you mean betas"),
         ("torch.optim:NAdam(betas=(2, 2))", "ValueError: Invalid beta"),
-        ("adamw(sgd)", "adamw wraps no other optimizer; wrappers are: asam, ema, lookahead, mechanic, sam"),
+        (
+            "adamw(sgd)",
+            "adamw wraps no other optimizer; wrappers are: asam, ema, emanesterov, gpa, lookahead, mechanic, sam, snoo",
+        ),
         ("sam(adamw, lr=1e-3)", "SAM has no setting 'lr'"),
         ("sam(adamw, rho=-1)", "rho=-1: expected a number in"),
         ("sam(sam(adamw))", "expected one without SAM in it"),

@@ -104,6 +104,11 @@ def test_the_smallest_p_is_two_patterns(n):
     assert sign_flip_p(np.linspace(0.1, 0.2, n)) == 2 / 2**n
 
 
+def test_sums_that_cancel_are_still_seen_to_be_equal():
+    """In floats 54 − 29 − 99.56 + 74 differs in its last bits by the order of the terms."""
+    assert sign_flip_p([0.0, 0.0, 0.0, 54.0, -29.0, -99.564453, 0.0, 74.0]) == 1.0
+
+
 def test_sign_flip_limits():
     assert sign_flip_p([1.0] * 5) is None
     assert sign_flip_p([0.0] * 6) is sign_flip_p([-0.3] * 10) is None  # one difference, repeated

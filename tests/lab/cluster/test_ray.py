@@ -1,6 +1,7 @@
 """A race on a Ray cluster of this machine's, one of whose nodes goes away on the way."""
 
 import os
+import time
 
 import pytest
 
@@ -45,7 +46,9 @@ def test_a_cluster_that_loses_a_node_gives_the_verdict_of_this_machine(tmp_path,
         stores = [Store(str(tmp_path / name)) for name in ("ray.db", "here.db")]
         result = race(made, stores[0], log, cluster)
         assert len(set(seen.read_text().split()) - {str(os.getpid())}) > 2
-        assert sum(cluster._nodes().values()) == 2
+        assert within_a_minute(
+            lambda: sum(cluster._nodes().values()) == 2
+        )  # Ray hears of it when a heartbeat is missed
     finally:
         cluster.close()
     monkeypatch.setattr(workers, "Pool", Inline)
@@ -53,6 +56,10 @@ def test_a_cluster_that_loses_a_node_gives_the_verdict_of_this_machine(tmp_path,
     assert "calls" in result["environment"]["nodes"]
     for store in stores:
         store.close()
+
+
+def within_a_minute(holds):
+    return any(holds() or time.sleep(1) for _ in range(60))
 
 
 @pytest.mark.slow
