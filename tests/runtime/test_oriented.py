@@ -9,6 +9,7 @@ from torch import nn
 import thalweg
 from tests.cases import CASES, feed
 from tests.fixtures import BACKENDS, same
+from thalweg.optim.routed import Routed
 
 #: steps, some of which other gradients and estimates come before
 STEPS = 4
@@ -27,7 +28,7 @@ def trained(rule, transposed, *, backend="auto", **options):
     values = [torch.randn(s, dtype=torch.float64) for s in ((6, 4), (3, 5, 2), (4,))]
     turn = (lambda x: x.transpose(0, 1).contiguous() if x.ndim > 1 else x) if transposed else (lambda x: x)
     params = [nn.Parameter(turn(x)) for x in values]
-    more = {"flatten": True} if issubclass(rule, thalweg.Muon) else {}
+    more = {"flatten": True} if issubclass(rule, Routed) else {}
     matrices = {"params": params[:2], "transposed": transposed, **more}
     vectors = {"params": params[2:], **({"use_muon": False} if more else {})}
     optimizer = rule([matrices, vectors], **options, backend=backend)

@@ -7,14 +7,15 @@ from hypothesis import HealthCheck, given, settings
 import thalweg
 from tests.cases import CASES, feed
 from thalweg.ir.trace import kept_states
+from thalweg.optim.routed import Routed
 from thalweg.runtime.state import beside_name, formats_of
 
 POINTWISE = [
     case
     for case in CASES
-    if not isinstance(case.optimizer, type) or not issubclass(case.optimizer, (thalweg.Muon, thalweg.Scion))
+    if not isinstance(case.optimizer, type) or not issubclass(case.optimizer, (Routed, thalweg.Scion))
     if case.within <= 1e-10
-]  # their products have a precision of their own, or lead to decompositions: see tests/linalg
+]  # the others take matrices alone, or their products have a precision of their own, or lead to decompositions
 MODIFIERS = [{}, {}, {}, {"clip_global_norm": 0.5}, {"trust_ratio": True}, {"cautious": True},
              {"centralize": True, "clip_value": 1.0}, {"clip_adaptive": 0.5}, {"grokfast": 2.0}, {"orthograd": True},
              {"hyperball": True}]  # fmt: skip
