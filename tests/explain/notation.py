@@ -94,8 +94,8 @@ COMPARISONS = {
     "≤": lambda a, b: real(a) <= real(b),
     "=": lambda a, b: real(a) == real(b),
     "≠": lambda a, b: real(a) != real(b),
-    "and": lambda a, b: tensor(a).bool() & tensor(b).bool(),
-    "or": lambda a, b: tensor(a).bool() | tensor(b).bool(),
+    "and": either(lambda a, b: a.bool() & b.bool(), lambda a, b: bool(a and b)),
+    "or": either(lambda a, b: a.bool() | b.bool(), lambda a, b: bool(a or b)),
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sign": either(torch.sign, lambda x: (x > 0) - (x < 0)),
@@ -110,7 +110,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "∛": either(lambda x: x.sign() * x.abs() ** (1 / 3), math.cbrt),
     "abs": either(torch.abs, abs),
     "clamp": either(lambda x, a, b: torch.minimum(torch.maximum(x, a), b), lambda x, a, b: min(max(x, a), b)),
-    "where": lambda c, a, b: torch.where(tensor(c).bool(), tensor(a), tensor(b)),
+    "where": either(lambda c, a, b: torch.where(c.bool(), a, b), lambda c, a, b: a if c else b),
     "Σ": lambda x: real(x).sum(),
     "Σ_row": row_sums,
     "mean": lambda x: real(x).sum() / max(x.numel(), 1),

@@ -14,12 +14,14 @@ import thalweg
 from tests.cases import CASES, MIXED, every, feed, name, parameters
 from tests.explain.notation import Env, Reader, from_latex
 from tests.processes import python
-from thalweg.explain.equations import formula
+from thalweg.explain import explain
+from thalweg.explain.equations import formula, formula_of_vectors
 from thalweg.explain.expression import Call, Num, Sym, Word, walk
 from thalweg.explain.spelling import Latex, Unicode
 from thalweg.ir import ops
 from thalweg.ir.fields import plain
 from thalweg.ir.trace import UnsupportedOpError, kept_states
+from thalweg.registry import optimizers
 from thalweg.runtime.state import formats_of, new_state
 
 #: rules that round a number of the host to float32, which a formula does not say
@@ -174,11 +176,54 @@ def difference(a, b):
 
 @pytest.mark.parametrize(("case", "flags"), every(), ids=name)
 def test_the_printed_formula_takes_the_optimizers_steps(case, flags):
-    shapes = {matrix: [s for s in case.shapes if (len(s) > 1) == matrix] for matrix in (True, False)}
-    forms = shapes if case.optimizer.matrices_apart else {True: case.shapes}
-    for matrix, some in forms.items():
-        walking = Walk(case.optimizer, case.lr, flags, some, matrix)
+    for matrix, shapes in tensors_of_each_formula(case, flags).items():
+        walking = Walk(case.optimizer, case.lr, flags, shapes, matrix)
         assert largest_difference(walking) < ROUNDED.get(case.name, 1e-11)
+
+
+def tensors_of_each_formula(case, flags):
+    """Shapes by whether they count as matrices; all of a row where all have one formula."""
+    rule = case.optimizer
+    if formula_of_vectors(rule, **{k: v for k, v in flags.items() if k in rule.hypers}) is None:
+        return {True: case.shapes}
+    vectors = [s for s in case.shapes if len(s) < 2] or [s for s in MIXED if len(s) < 2]
+    return {True: [s for s in case.shapes if len(s) > 1], False: vectors}
+
+
+@ops.leaf()
+def scaled(gs, factor):
+    return [g * factor for g in gs]
+
+
+class Halfway(thalweg.SGD):
+    """A named number goes to a function, which does not show it, and stands in two other lines."""
+
+    @staticmethod
+    def direction(p, g, s, h):
+        shared_factor = 1 - h.momentum / 2
+        return scaled(g, shared_factor) + shared_factor * ops.tensor_sum(g) + ops.exp(shared_factor) * g
+
+
+def test_what_a_function_does_not_show_is_told_in_hyperparameters():
+    found = formula(Halfway, momentum=0.5)
+    assert found.lines()[0][0] == "shared_factor"
+    told = [x.key for _, argument in found.leaves["scaled"].fixed for x in walk(argument) if isinstance(x, Sym)]
+    assert told == ["momentum"]
+    assert largest_difference(Walk(Halfway, 0.1, {"momentum": 0.5}, MIXED)) < 1e-11
+
+
+@pytest.mark.parametrize("cls", optimizers().values(), ids=lambda cls: cls.__name__)
+def test_every_line_is_taken_up_by_another(cls):
+    about = explain(cls)
+    for found in filter(None, (about.formula, about.of_vectors)):
+        shown = {x for e in found.equations for x in walk(e.right)}
+        lone = [e.left[0] for e in found.equations if len(e.left) == 1 and e.left[0].key.startswith("line ")]
+        assert set(lone) <= shown
+
+
+@pytest.mark.parametrize(("norm", "apart"), [("auto", True), ("sign", False), ("rms", False)])
+def test_vectors_have_a_formula_only_where_it_is_another(norm, apart):
+    assert (explain(thalweg.Scion, norm=norm).of_vectors is not None) == apart
 
 
 @pytest.mark.parametrize("flags", MODIFIERS, ids=name)

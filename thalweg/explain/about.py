@@ -13,7 +13,7 @@ import torch
 from thalweg.engine.optimizer import Optimizer
 from thalweg.explain.cost import Cost, cost
 from thalweg.explain.docstring import Words, words
-from thalweg.explain.equations import Formula, formula
+from thalweg.explain.equations import Formula, formula, formula_of_vectors
 from thalweg.explain.lineage import ancestors
 from thalweg.explain.plain import plain
 from thalweg.explain.symbols import numbers_of, symbols_in
@@ -128,7 +128,7 @@ def explain(optimizer: str | type[torch.optim.Optimizer] | torch.optim.Optimizer
     )
     rule = cls if issubclass(cls, Optimizer) and cls.direction is not Optimizer.direction else None
     found = formula(rule, **flags) if rule else None
-    of_vectors = formula(rule, matrix=False, **flags) if rule and rule.matrices_apart else None
+    of_vectors = formula_of_vectors(rule, **flags) if rule else None
     symbols = {key: symbol for form in (of_vectors, found) if form for key, symbol in form.symbols.items()}
     declared: dict[str, Hyper] = {**getattr(cls, "hypers", {}), **getattr(cls, "setup", {})}
     common = (*Optimizer.hypers.values(), *Optimizer.setup.values())

@@ -56,7 +56,8 @@ class LeafCall:
 
     Attributes:
         leaf: the function.
-        fixed: its arguments that are choices or hyperparameters, by their place; the formula leaves them out.
+        fixed: its arguments that follow from choices and hyperparameters, by their place; the formula leaves them out,
+            so they name nothing that only a line of it explains.
     """
 
     leaf: ops.Leaf
@@ -124,6 +125,18 @@ def formula(rule: type[RuleClass], matrix: bool = True, **flags: Any) -> Formula
         rule.hypers[name].check(value)
     group = {name: flags.get(name, h.default) for name, h in rule.hypers.items()}
     return _formula(specialize(rule, group, matrix=matrix))
+
+
+def formula_of_vectors(rule: type[RuleClass], **flags: Any) -> Formula | None:
+    """That of tensors with fewer than two dimensions, where its lines are others than those of matrices.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as :func:`formula`.
+    """
+    if not rule.matrices_apart:
+        return None
+    found = formula(rule, matrix=False, **flags)
+    return found if found.lines() != formula(rule, **flags).lines() else None
 
 
 # -- the traced graph, with the names that the rule's own code gives its parts ---------------------------------------
@@ -197,6 +210,7 @@ class _Builder:
         self.names: dict[Expr, str] = {}
         self.aliases: dict[str, str] = {}
         self.roots: dict[fx.Node, Sym] = {}
+        self.steady: dict[Sym, Expr] = {}  # lines of numbers that stay the same, each in hyperparameters alone
         self._find_roots()
 
     def _find_roots(self) -> None:
@@ -241,6 +255,8 @@ class _Builder:
                 x = self.roots[node]
             elif self._is_kept_apart(node, x):
                 sym = self._new(x)
+                if not _moves(sym):
+                    self.steady[sym] = self._in_hypers(x)
                 equations.append(Equation((sym,), x))
                 x = sym
             self.expr[node] = x
@@ -264,11 +280,10 @@ class _Builder:
             equations.append(Equation((sym,), self.expr[leaf]))
 
     def _is_kept_apart(self, node: fx.Node, x: Expr) -> bool:
-        """What the rule names and uses more than once has a line, before it is lost in what it is used for."""
-        twice = (
-            len(node.users) > 1 and isinstance(x, (SumExpression, ProductExpression)) and self._width(x) >= TWICE_NAMED
-        )
-        taken = any(isinstance(user.target, ops.Leaf) and user.meta["extent"] != ops.PER_TENSOR for user in node.users)
+        """What the rule names and shows more than once has a line, before it is lost in what it is used for."""
+        shown = [user for user in node.users if not isinstance(user.target, ops.Leaf) or _shows(user, node, x)]
+        twice = len(shown) > 1 and isinstance(x, (SumExpression, ProductExpression)) and self._width(x) >= TWICE_NAMED
+        taken = any(isinstance(user.target, ops.Leaf) and user.meta["extent"] != ops.PER_TENSOR for user in shown)
         return x in self.names and (twice or (taken and not isinstance(x, Sym)))
 
     def _of(self, node: fx.Node) -> Expr:
@@ -306,13 +321,17 @@ class _Builder:
     def _leaf(self, leaf: ops.Leaf, node: fx.Node, extent: ops.Extent) -> Expr:
         """Its tensors and what changes from step to step; choices and hyperparameters are told beside the formula."""
         args = [self._arg(a) for a in node.args]
-        shown = [i for i, a in enumerate(args) if i == 0 or any(_moves(x) for x in walk(a))]
-        fixed = tuple((i, a) for i, a in enumerate(args) if i not in shown)
+        shown = [i for i, a in enumerate(args) if i == 0 or _changes(a)]
+        fixed = tuple((i, self._in_hypers(a)) for i, a in enumerate(args) if i not in shown)
         name = leaf.name
         while name in self.leaves and self.leaves[name] != LeafCall(leaf, fixed):
             name += "′"
         self.leaves[name] = LeafCall(leaf, fixed)
         return Call(name, tuple(args[i] for i in shown), extent)
+
+    def _in_hypers(self, x: Expr) -> Expr:
+        """It with what steady lines say in the place of their symbols."""
+        return functools.reduce(lambda x, line: put(x, *line), self.steady.items(), x)
 
     # -- lines ------------------------------------------------------------------------------------------------------
 
@@ -349,7 +368,7 @@ class _Builder:
 
     def _new(self, x: Expr) -> Sym:
         """A symbol for the line of ``x``."""
-        return self._symbol_for(self.names.get(x), x.extent, steady=not any(map(_moves, walk(x))))
+        return self._symbol_for(self.names.get(x), x.extent, steady=not _changes(x))
 
     def _symbol_for(self, name: str | None, extent: ops.Extent, steady: bool = False) -> Sym:
         key = f"line {len(self.symbols.of)}"
@@ -367,6 +386,16 @@ def _name(node: fx.Node) -> str:
 def _moves(x: Expr) -> bool:
     """Whether it changes from step to step by itself."""
     return isinstance(x, Sym) and (x.lag is not None or x.key in ("step", "first", "later"))
+
+
+def _changes(x: Expr) -> bool:
+    """Whether anything in it changes from step to step."""
+    return any(map(_moves, walk(x)))
+
+
+def _shows(leaf: fx.Node, node: fx.Node, x: Expr) -> bool:
+    """Whether the line of a leaf shows an argument: its first, and what changes from step to step."""
+    return leaf.args[0] is node or _changes(x)
 
 
 def _may_have_a_line(x: Expr) -> bool:
