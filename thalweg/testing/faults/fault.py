@@ -18,7 +18,7 @@ class Fault:
         causes: names that are right for it, the best one first.
         layer: the layer that is to be named; empty where the fault lies in none.
         before: whether it can be found before training starts; else it shows in the loop alone.
-        incident: the public incident that it rebuilds; empty if it is none.
+        incident: where people have described such a fault; empty if it follows none.
         step: the update at which it begins.
         build: makes the set-up, the same each time.
     """
