@@ -81,5 +81,4 @@ def test_twenty_steps(four):
 
 
 def _twenty(rules):
-    # of one shape each: the last bit of a product in 16 bits may depend on how many are multiplied at once
-    return run(rules, ["Shard(0)", "2-D"], steps=range(1, 21), shapes=FEW)
+    return run(rules, ["Shard(0)", "2-D"], steps=range(1, 21), shapes=[*FEW, *FEW, (16, 24)])

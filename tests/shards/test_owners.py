@@ -17,3 +17,11 @@ def test_no_rank_has_more_to_do_than_an_equal_share_and_one_tensor(costs, ranks,
 
 def test_equal_tensors_go_around():
     assert owners.assign([1.0] * 6, 3, 1) == [1, 2, 0, 1, 2, 0]
+
+
+@given(st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=20), st.integers(1, 6))
+def test_kin_are_never_alone_where_there_are_several(kin, ranks):
+    chosen = owners.assign([1.0] * len(kin), ranks, 0, kin)
+    for key in {*kin} - {None}:
+        mine = [rank for rank, one in zip(chosen, kin, strict=True) if one == key]
+        assert len(mine) == 1 or all(mine.count(rank) >= 2 for rank in mine)

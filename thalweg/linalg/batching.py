@@ -50,9 +50,10 @@ def together(
         same[tuple(X.shape for X in item)].append(i)
     out: dict[int, tuple[Tensor, ...]] = {}
     for indices in same.values():
-        most = max(1, limit // max(1, items[indices[0]][0].numel()))
-        size = math.ceil(len(indices) / math.ceil(len(indices) / most))  # evenly
-        for part in (indices[k : k + size] for k in range(0, len(indices), size)):
+        most, count = max(1, limit // max(1, items[indices[0]][0].numel())), len(indices)
+        # evenly; where there are batches, none is of one: of that torch's products may have other last bits
+        parts = count if most == 1 else min(math.ceil(count / most), max(1, count // 2))
+        for part in (indices[count * k // parts : count * (k + 1) // parts] for k in range(parts)):
             if len(part) == 1:
                 out[part[0]] = tuple(function(*items[part[0]]))
             else:

@@ -12,7 +12,7 @@ from thalweg.ir.fields import StateSpec
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.state import other_shape
 from thalweg.runtime.together import STAGED, demands, may_part
-from thalweg.runtime.wholes import costs
+from thalweg.runtime.wholes import assigned, costs
 from thalweg.shards import owners
 from thalweg.shards.pieces import Layout, layout_of, layout_of_state
 
@@ -78,7 +78,7 @@ class TrafficForecast:
         self.others = {spec.name: spec for spec in specs if spec.narrow or spec.kind == "aside"}
         self.ranks = params[0].device_mesh.size()
         self.costs = costs(batch)
-        self.owner = owners.assign(self.costs, self.ranks, first)
+        self.owner = assigned(batch, self.ranks, first)
 
     def traffic(self, backend: str) -> Traffic:
         """What goes between ranks where this backend runs."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.ir import ops
+from thalweg.linalg import batching
 from thalweg.runtime.batch import Batch, BoundBatch, join
 from thalweg.runtime.state import beside_name
 from thalweg.runtime.tensors import is_dense, local, oriented
@@ -84,7 +85,7 @@ class Wholes:
     def __init__(self, bound: BoundBatch, exchange: Exchange, needed: Iterable[str] | None = None) -> None:
         self.bound, self.exchange = bound, exchange
         self.needed = None if needed is None else {*needed}
-        self.owner = owners.assign(costs(bound.batch), len(exchange.ranks), bound.batch.ids[0])
+        self.owner = assigned(bound.batch, len(exchange.ranks), bound.batch.ids[0])
         self.mine = [i for i, rank in enumerate(self.owner) if rank == exchange.me]
         self.at = {i: k for k, i in enumerate(self.mine)}
         self.asides = [spec.name for spec in bound.specs if spec.kind == "aside"]
@@ -254,11 +255,25 @@ class Wholes:
             ]
 
 
+def assigned(batch: Batch, ranks: int, start: int) -> list[int]:
+    """The owner of each parameter."""
+    return owners.assign(costs(batch), ranks, start, _kin(batch) if _multiplies(batch) else None)
+
+
+def _kin(batch: Batch) -> list[torch.Size | None]:
+    """The shapes of those that one process may multiply in batches."""
+    return [p.shape if 2 * p.numel() <= batching.limit(p, torch.bfloat16) else None for p in batch.wholes]
+
+
 def costs(batch: Batch) -> list[float]:
     """About how much there is to compute for each parameter: of a leaf on matrices, the cost of their products."""
-    targets = [n.target for n in batch.plan.traced.graph.nodes]
-    multiplies = any(isinstance(target, ops.Leaf) and target.extent != ops.PER_TENSOR for target in targets)
+    multiplies = _multiplies(batch)
     return [float(p.numel() * (_shorter_side(p) if multiplies else 1)) for p in batch.wholes]
+
+
+def _multiplies(batch: Batch) -> bool:
+    targets = [n.target for n in batch.plan.traced.graph.nodes]
+    return any(isinstance(target, ops.Leaf) and target.extent != ops.PER_TENSOR for target in targets)
 
 
 def _shorter_side(p: Tensor) -> int:
