@@ -295,7 +295,7 @@ def test_an_edited_loss_in_the_store_is_not_taken_for_a_run(tmp_path, inline, st
 @pytest.mark.slow
 def test_what_depends_on_the_process_is_found_by_another_process(tmp_path, store, monkeypatch):
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-    path = write_small(tmp_path, "y = y * (1 + 1e-9 * (hash('a') % 1000))")
+    path = write_small(tmp_path, "y = y * (1 + 1e-6 * (hash('a') % 100_000))")
     with pytest.raises(ThalwegError, match=r"no verdict: \w+ made the same run again .* it depends on the process"):
         race(_plan(path), store)
 

@@ -72,6 +72,11 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         unseen: for each weight, the operation beyond which its outputs cannot be followed.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: what torch puts around a mode for its compiler imports the compiler, which takes seconds."""
+        return False
+
     def __init__(self, model: nn.Module, given: Any, tables: Collection[str] = (), constants: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.constants = constants
