@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,7 @@ def refuse_without_memory(found: Sequence[RungPlace], jobs: int) -> None:
     Raises:
         ThalwegError: if not.
     """
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+    if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
         return
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     largest = max(place.place for place in found)
