@@ -25,7 +25,8 @@ def of_end(name, table):
 
 
 @pytest.mark.parametrize(("row", "package"), ROWS)
-@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:enable_nested_tensor")
+# what the libraries say of their own next versions is not ours
+@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:enable_nested_tensor", "ignore::FutureWarning")
 def test_what_each_parameter_is_and_holds(row, package):
     if package:
         zoo.stand_in_for_torchvision()
