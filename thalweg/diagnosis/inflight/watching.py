@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from thalweg._base.errors import bad_argument
 from thalweg._base.version import __version__
 from thalweg.diagnosis.families import ADAPTIVE
 from thalweg.diagnosis.finding import Finding
-from thalweg.diagnosis.inflight import batches, replicas
+from thalweg.diagnosis.inflight import batches, limits, replicas
 from thalweg.diagnosis.inflight.batches import Batches
 from thalweg.diagnosis.inflight.detectors import DETECTORS
 from thalweg.diagnosis.inflight.detectors.gradients import unstepped
@@ -187,7 +188,6 @@ class Watch:
         """Take stock of the parameters."""
         about = replace(self.about)  # whose parameters and owners are read again
         self.about = about
-        self.names = list(about.parameters)
         self.params = list(about.parameters.values())
         before = self.history
         self.history = History(self._watched(), about.steps, losses=before.losses, updates=before.updates)
@@ -283,9 +283,7 @@ class Watch:
             self._begin()
             return
         self.about = about
-        watched = self._watched()
-        if watched != self.history.watched:
-            self.history.watched = watched
+        self.history.watched = self._watched()
 
     def _sample(self) -> Sample:
         return Sample(
@@ -341,8 +339,8 @@ class Watch:
     def _is_spike(self, step: int, value: float) -> bool:
         if not math.isfinite(value):
             return True
-        before = list(self.history.losses.values())[-129:-1]
-        return is_spike(before, value, next(iter(self.history.losses.values())))
+        losses = self.history.losses.values()
+        return is_spike([*islice(reversed(losses), 1, limits.WINDOW + 1)], value, next(iter(losses)))
 
     def _drain(self) -> None:
         """Move the losses that are on a device to the host, all at once."""
@@ -362,8 +360,7 @@ class Watch:
                 continue
             self.told.add(key)
             self.findings.append(one)
-            if self.record is not None:
-                self._write({"finding": one.as_dict()})
+            self._write({"finding": one.as_dict()})
             warnings.warn(str(one), WatchWarning, stacklevel=2)
 
     def _send(self, sample: Sample) -> None:
