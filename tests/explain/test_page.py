@@ -92,6 +92,11 @@ def test_defaults_are_short(x, text):
         (r"the mean $\hat m_t$ of $g_t^2$", "the mean m̂ₜ of gₜ²"),
         (r"$\frac{a}{b + c}$", "a/(b + c)"),
         (r"$\sqrt{v_t / (1-\beta_2^t)}$", "√(vₜ / (1-β₂ᵗ))"),
+        (r"$\sqrt{(1-\beta_1)/(1+\beta_1)}$", "√((1-β₁)/(1+β₁))"),
+        (r"$0.2\sqrt{mn}$", "0.2√(mn)"),
+        (r"$\frac{ab}{cd}$", "(ab)/(cd)"),
+        (r"$\frac{1}{2}\sqrt 2$", "(1/2)√2"),
+        (r"$\frac{\hat m_t}{\sqrt{v_t}}$", "m̂ₜ/√vₜ"),
         (r"$\lVert p \rVert$ in ``state``", "‖ p ‖ in state"),
         (r"$\operatorname{sign} g_t$", "sign gₜ"),
         (r"$x_{t-1}$ and $y^{k/2}$", "xₜ₋₁ and y^(k/2)"),
@@ -122,5 +127,5 @@ def test_where_little_room_is_left_beside_a_long_default_the_meaning_stands_belo
     lines = [line.text for line in page(explain("muon"), columns=80)]
     rows = [i for i, line in enumerate(lines) if "ns_coefficients" in line]
     assert lines[rows[0]].endswith("2.0315)")
-    assert lines[rows[0] + 1].strip().startswith("coefficients of the quintic in every step")
+    assert lines[rows[0] + 1].strip().startswith("coefficients of the polynomial: three")
     assert any("ns_coefficients" in line.text and "quintic" in line.text for line in page(explain("muon"), columns=110))

@@ -2,6 +2,7 @@ r"""LaTeX within prose as plain text: ``$\hat m_t$`` is m̂ₜ. For what a docst
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from thalweg.explain.symbols import GREEK
@@ -16,6 +17,10 @@ _COMMANDS = {
     r"\qquad": "   ", r"\quad": "  ", r"\,": " ", r"\;": " ", r"\:": " ", r"\!": "", r"\\": "; ",
 }  # fmt: skip
 _ACCENTS = {"hat": "\u0302", "tilde": "\u0303", "bar": "\u0304"}
+#: a number, or one letter with its marks: what a root or a fraction takes without parentheses
+_SIGN = re.compile(r"√?(?:\d+(?:\.\d+)?|(?:\\[a-zA-Z]+|[^\W\d_])[\u0302-\u0304]*(?:[_^](?:\w|{\w+})){0,2})")
+#: what begins a factor, after a fraction
+_FACTOR = re.compile(r"\s*(?:\\[,;:]\s*)?(?:[\w√(]|\\(?:sqrt|t?frac|" + "|".join(GREEK) + r")(?![a-zA-Z]))")
 _LOWERED = str.maketrans("0123456789+-=()aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ")
 _RAISED = str.maketrans("0123456789+-=()abcdefghijklmnoprstuvwxyzTα", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀᵅ")
 
@@ -31,14 +36,15 @@ def _math(text: str) -> str:
     text = re.sub(
         r"\\(hat|tilde|bar)\s*(?:{(\\?\w+)}|(\\?\w))", lambda m: _command(m[2] or m[3]) + _ACCENTS[m[1]], text
     )
-    while found := re.search(r"\\t?frac\s*({|\w)", text):
-        top, end = _group(text, found.end() - 1)
-        bottom, end = _group(text, end)
-        text = text[: found.start()] + f"{_held(top)}/{_held(bottom)}" + text[end:]
     while found := re.search(r"\\sqrt\s*({|\\?\w+)", text):
         start = found.start(1)
         inner, end = _group(text, start) if text[start] == "{" else (found[1], found.end())
         text = text[: found.start()] + "√" + _held(inner) + text[end:]
+    while found := re.search(r"\\t?frac\s*({|\w)", text):
+        top, end = _group(text, found.end() - 1)
+        bottom, end = _group(text, end)
+        one = f"{_held(top)}/{_held(bottom)}"
+        text = text[: found.start()] + (f"({one})" if _FACTOR.match(text, end) else one) + text[end:]
     text = re.sub(r"\\(?:operatorname|mathrm|text|mathbf)\s*{([^{}]*)}", r"\1", text)
     text = re.sub(r"\\[a-zA-Z]+|\\[,;:!\\]", lambda m: _command(m[0]), text)
     while found := re.search(r"[_^]({|.)", text):
@@ -47,7 +53,7 @@ def _math(text: str) -> str:
         inner = inner.replace(" ", "")
         fits = all(ord(c) in table or c in "′*ᵀ" for c in inner)
         mark = "" if fits else "\ue000" if table is _LOWERED else "\ue001"
-        text = text[: found.start()] + mark + (inner.translate(table) if fits else _held(inner)) + text[end:]
+        text = text[: found.start()] + mark + (inner.translate(table) if fits else _exponent(inner)) + text[end:]
     return text.replace("\ue000", "_").replace("\ue001", "^").replace("{", "").replace("}", "")
 
 
@@ -69,6 +75,17 @@ def _group(text: str, start: int) -> tuple[str, int]:
     return text[start + 1 :], len(text)
 
 
+def _exponent(text: str) -> str:
+    """In parentheses unless it is one word."""
+    return text if re.fullmatch(r"\w+", text) else _held(text)
+
+
 def _held(text: str) -> str:
     """In parentheses unless it is one thing."""
-    return text if re.fullmatch(r"[\w\u0302-\u0304\\]+|\\?\w+(?:_\w|_{\w+})?|\(.*\)", text.strip()) else f"({text})"
+    return text if _SIGN.fullmatch(text.strip()) or _is_held(text.strip().removeprefix("√")) else f"({text})"
+
+
+def _is_held(text: str) -> bool:
+    """Whether the first parenthesis is closed by the last sign, unlike in ``(a)/(b)``."""
+    depths = list(itertools.accumulate((c == "(") - (c == ")") for c in text))
+    return text.startswith("(") and 0 not in depths[:-1] and depths[-1] == 0
