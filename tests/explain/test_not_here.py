@@ -47,9 +47,11 @@ def test_each_says_why_in_both_languages_and_where_it_is_from(one):
 
 
 def calls(text):
-    """Names and keywords of ``A(B(x=1))``."""
+    """Names and keywords of ``A(B(x=1))``; a method after it is one of every optimizer."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert callable(getattr(thalweg.SGD, node.func.attr))
+        elif isinstance(node, ast.Call):
             yield ast.unparse(node.func), {k.arg: ast.literal_eval(k.value) for k in node.keywords}
         elif isinstance(node, ast.Name):
             yield node.id, {}
@@ -57,7 +59,7 @@ def calls(text):
 
 @each
 def test_what_to_use_instead_is_here(one):
-    place, _, name = one.instead.rpartition(".")
+    place, _, name = one.instead.partition("(")[0].rpartition(".")
     if place in ("torch.optim", "train"):
         assert hasattr({"torch.optim": torch.optim, "train": thalweg.train}[place], name)
         return
