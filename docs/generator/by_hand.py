@@ -101,7 +101,7 @@ def adam(lr: float = 0.1, decay: float = 0.0, betas: tuple[float, float] = (0.9,
         p = after
         points.append((p,))
     shrink = ["p, shrunk"] if decay else []
-    head = ["step", "g = 2p", "m / (1 − β₁ᵗ)", "v / (1 − β₂ᵗ)", "u, mean over root", *shrink, "p"]
+    head = ["step", "g = 2p", "m / (1 − β₁ᵗ)", "v / (1 − β₂ᵗ)", "u, mean divided by root", *shrink, "p"]
     return Reckoning(head, rows, points)
 
 

@@ -22,12 +22,12 @@ from thalweg.registry import optimizers
 OF_VECTORS = "For a tensor with fewer than two dimensions:"
 #: what a formula's other signs mean, and the functions that they stand for
 SIGNS = {
-    "[…]": ("1 where it holds, else 0", {*COMPARISONS, "and_", "or_", "first", "later"}),
+    "[…]": ("1 if the condition in the brackets is true, else 0", {*COMPARISONS, "and_", "or_", "first", "later"}),
     "‖…‖": ("Euclidean norm of a tensor", {"tensor_norm"}),
-    "‖…‖_row": ("the same of each row, a slice along the first dimension", {"row_norm"}),
+    "‖…‖_row": ("the same for each row; row i of x is x[i]", {"row_norm"}),
     "‖…‖_all": ("the same over all tensors", {"total_norm"}),
     "Σ, mean": ("over a tensor", {"tensor_sum", "tensor_mean"}),
-    "Σ_row, mean_row": ("over a row, a slice along the first dimension", {"row_sum", "row_mean"}),
+    "Σ_row, mean_row": ("over each row; row i of x is x[i]", {"row_sum", "row_mean"}),
     "Σ_all": ("over all tensors", {"total"}),
     "clamp(x, a, b)": ("x, held between a and b", {"clamp"}),
     "σ": ("the logistic function", {"sigmoid"}),
@@ -58,7 +58,7 @@ def page(about: Explanation, language: Language = ENGLISH, columns: int = 80) ->
         [say("weakness"), text.weakness],
         [say("cost"), _cost(about, say)],
         [say("backends"), _backends(about, say)],
-        [say("compared with"), about.reference if about.reference.startswith("torch.") else ""],
+        [say("tested against"), about.reference if about.reference.startswith("torch.") else ""],
         [say("source"), text.source],
         [say("differs"), plain(text.differs)],
     ]

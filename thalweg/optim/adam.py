@@ -17,7 +17,7 @@ class Adam(Optimizer):
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
 
     ``amsgrad`` divides by the largest $v_t$ so far. Weight decay is coupled: it is added to the gradient, so it is
-    normalised with it. It steps as ``torch.optim.Adam``.
+    normalised with it. It takes the same steps as ``torch.optim.Adam``.
 
     Parent: RMSprop. Adds: momentum, and a correction for averages that start at zero.
     Strength: One setting works nearly everywhere, and it copes with sparse gradients and with layers of any scale.
@@ -60,10 +60,11 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""AdamW is Adam whose weight decay shrinks the weights themselves, so it is not divided by the gradient's size.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ Here $u_t$ is Adam's. It steps as ``torch.optim.AdamW``.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ Here $u_t$ is Adam's. It takes the same steps as
+    ``torch.optim.AdamW``.
 
     Parent: Adam. Adds: weight decay that is not divided by the gradient's size.
-    Strength: It is the standard of language models; it is well understood, and its settings carry over between tasks.
+    Strength: It is the usual choice for language models, and settings for many tasks have been published.
     Weakness: It keeps two states for every weight, and it treats a matrix as a list of unrelated numbers.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
     https://arxiv.org/abs/1711.05101
@@ -81,7 +82,7 @@ class Adamax(Optimizer):
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \max(\beta_2 v_{t-1}, |g_t| + \epsilon), \quad
     u_t = \frac{m_t}{(1-\beta_1^t)\,v_t}$$
 
-    It steps as ``torch.optim.Adamax``.
+    It takes the same steps as ``torch.optim.Adamax``.
 
     Parent: Adam. Adds: the maximum norm in place of the Euclidean one.
     Strength: Its steps are bounded by lr, $v$ needs no correction, and it is steady on embeddings with rare, large
@@ -118,12 +119,13 @@ class NAdam(Optimizer):
     $$\mu_t = \beta_1 (1 - \tfrac12\,0.96^{t\psi}), \quad u_t = \Bigl(\frac{\mu_{t+1} m_t}{1 - \prod_{i=1}^{t+1} \mu_i}
     + \frac{(1-\mu_t) g_t}{1 - \prod_{i=1}^t \mu_i}\Bigr) \Big/ \bigl(\sqrt{v_t / (1-\beta_2^t)} + \epsilon\bigr)$$
 
-    Here $m_t$ (with β₁) and $v_t$ are Adam's; ψ is ``momentum_decay``. It steps as ``torch.optim.NAdam``.
+    Here $m_t$ (with β₁) and $v_t$ are Adam's; ψ is ``momentum_decay``. It takes the same steps as
+    ``torch.optim.NAdam``.
 
     Parent: Adam. Adds: Nesterov's look-ahead, with a β₁ that warms up.
     Strength: It is often a little faster than Adam at the same cost.
     Weakness: The schedule of β₁ depends on the number of steps, and it is one more thing to keep in mind.
-    Source: Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2 and section 3,
+    Source: Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
     Differs: In the paper $m_t$ forgets by μ_t; here, as in torch, by β₁. The product of all μ is kept in float32, as in
     torch.
@@ -206,9 +208,9 @@ class RAdam(Optimizer):
     $$u_t = \hat m_t\,r_t \frac{\sqrt{1-\beta_2^t}}{\sqrt{v_t} + \epsilon} \text{ where } \rho_t > 5,
     \text{ else } \hat m_t$$
 
-    It steps as ``torch.optim.RAdam``.
+    It takes the same steps as ``torch.optim.RAdam``.
 
-    Parent: Adam. Adds: a factor for how little is known of the squares at first.
+    Parent: Adam. Adds: shorter steps at first, while the mean of squares rests on few gradients.
     Strength: It needs no warmup for the sake of the squares.
     Weakness: A warmup of 2/(1 − β₂) steps does about the same, and plain momentum in the first steps may jump too far.
     Source: Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2,

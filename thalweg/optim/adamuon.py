@@ -30,7 +30,8 @@ class AdaMuon(Muon):
     Args:
         params: a model, or matrices, or parameter groups.
 
-    Parent: Muon. Adds: signs before, and a mean of squares for each element after the orthogonal factor.
+    Parent: Muon. Adds: the sign of the momentum before the orthogonal factor, and a mean of squares for each element
+    after it.
     Strength: The authors' language models reach AdamW's loss with over 40 % less computation.
     Weakness: It keeps two states, as AdamW does, and the step is no longer orthogonal. Users report that it falls
     behind Muon at Muon's learning rate.

@@ -16,10 +16,10 @@ class Adagrad(Optimizer):
 
     $$G_t = G_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{G_t} + \epsilon} \cdot \frac{1}{1 + (t-1)\eta}$$
 
-    ``lr_decay`` is η; the sum starts at ``initial_accumulator_value``. ε stands outside the root.
-    It steps as ``torch.optim.Adagrad``.
+    ``lr_decay`` is η; the sum starts at ``initial_accumulator_value``. ε stands outside the root. It takes the same
+    steps as ``torch.optim.Adagrad``.
 
-    Parent: SGD. Adds: a step size for each weight, from all its past squares.
+    Parent: SGD. Adds: a step size for each weight, from the sum of its squared gradients.
     Strength: Rare features learn as fast as common ones, and on convex losses its regret is bounded by proof.
     Weakness: The sum only grows, so the steps become ever shorter in long runs.
     Source: Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization",
@@ -53,7 +53,8 @@ class Adadelta(Optimizer):
     $$v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{v_t + \epsilon}}\,g_t,
     \quad d_t = \rho d_{t-1} + (1-\rho) u_t^2$$
 
-    ε stands inside the roots; it also sets how long the first steps are. It steps as ``torch.optim.Adadelta``.
+    ε stands inside the roots; it also sets how long the first steps are. It takes the same steps as
+    ``torch.optim.Adadelta``.
 
     Parent: Adagrad. Adds: forgetting, and a numerator that gives the step the unit of a weight.
     Strength: It runs without a learning rate (lr = 1), and the scale of gradients does not matter.
@@ -86,10 +87,11 @@ class RMSprop(Optimizer):
 
     $$v_t = \alpha v_{t-1} + (1-\alpha) g_t^2, \qquad u_t = g_t / (\sqrt{v_t} + \epsilon)$$
 
-    ``centered`` subtracts the squared running mean from $v_t$ (a variance); ``momentum`` keeps a running sum of $u_t$.
-    ε stands outside the root and there is no bias correction. It steps as ``torch.optim.RMSprop``.
+    ``centered`` subtracts the square of the mean of gradients from $v_t$, which gives a variance. ``momentum`` keeps a
+    running sum of $u_t$. ε stands outside the root and there is no bias correction. It takes the same steps as
+    ``torch.optim.RMSprop``.
 
-    Parent: Adagrad. Adds: forgetting: a running mean in place of the sum.
+    Parent: Adagrad. Adds: a running mean in place of the sum, so that old squares are forgotten.
     Strength: It keeps one state, takes gradients of any scale, and continues to learn when the loss changes, as in
     reinforcement learning.
     Weakness: The first steps are too long, since the mean starts at zero and is not corrected.
@@ -107,9 +109,13 @@ class RMSprop(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     momentum: float = hyper(default=0.0, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
     centered: bool = hyper(default=False, doc="divide by a standard deviation instead of a root mean square")
-    initial_accumulator_value: float = hyper(default=0.0, within="[0, ∞)", doc="v₀", kw_only=True)
+    initial_accumulator_value: float = hyper(
+        default=0.0, within="[0, ∞)", doc="v₀, value of v before the first step", kw_only=True
+    )
     eps_in_root: bool = hyper(default=False, doc="add ε to v, not to its root", kw_only=True)
-    lr_in_momentum: bool = hyper(default=False, doc="sum steps, not directions: lr acts on new ones", kw_only=True)
+    lr_in_momentum: bool = hyper(
+        default=False, doc="sum steps, not directions, so that a change of lr acts on new steps only", kw_only=True
+    )
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
@@ -131,7 +137,7 @@ class RMSprop(Optimizer):
         if not h.momentum:
             return u
         s.momentum_buffer = h.momentum * s.momentum_buffer + (h.lr * u if h.lr_in_momentum else u)
-        # what surrounds it multiplies by lr
+        # the step multiplies it by lr
         return s.momentum_buffer / ops.nonzero(h.lr) if h.lr_in_momentum else s.momentum_buffer
 
     def _check_together(self, group: dict[str, Any]) -> None:
@@ -147,8 +153,8 @@ class Rprop(Optimizer):
     \gamma u_t = \Delta_t \operatorname{sign} g_t$$
 
     It takes η⁺ where $g_t g_{t-1} > 0$, η⁻ where it is negative; there the weight waits a step ($g_t$ counts as 0).
-    ``lr`` is the first Δ and nothing else: the size of a gradient plays no part, nor does a schedule (0 stops it).
-    It steps as ``torch.optim.Rprop``.
+    ``lr`` is the first Δ and nothing else: the size of a gradient plays no part, nor does a schedule (0 stops it). It
+    takes the same steps as ``torch.optim.Rprop``.
 
     Parent: SignSGD. Adds: a length for each weight that learns from flips of its sign.
     Strength: With full batches it is fast and needs almost no tuning.
@@ -177,7 +183,7 @@ class Rprop(Optimizer):
         length = torch.where(kept < 0, shorter * s.step_size, s.step_size)
         s.step_size = torch.clamp(torch.where(kept > 0, longer * s.step_size, length), least, most)
         s.prev = torch.where(kept < 0, 0.0, g)
-        return torch.sign(s.prev) * s.step_size / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
+        return torch.sign(s.prev) * s.step_size / ops.nonzero(h.lr)  # the step multiplies it by lr
 
     def _check_together(self, group: dict[str, Any]) -> None:
         low, high = group["etas"]

@@ -16,7 +16,7 @@ def warmed_beta(start: Any, end: Any, share: Any) -> Any:
     r"""The β whose time constant $1/\ln\beta$ lies a share of the way from that of ``start`` to that of ``end``.
 
     $$\beta(\tau) = \exp\frac{\ln\beta_0 \ln\beta_1}{(1-\tau)\ln\beta_1 + \tau\ln\beta_0}, \qquad \tau \le 1$$
-    Source: Pagliardini et al. 2024, section 3, eq. 2.
+    Source: Pagliardini et al. 2024.
     """
     share = ops.minimum(share, 1.0)
     return ops.exp(1 / ((1 - share) / ops.log(start) + share / ops.log(end)))
@@ -143,7 +143,7 @@ class Yogi(Optimizer):
     )
     eps: float = hyper(default=1e-3, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
-    initial_accumulator: float = hyper(default=0.0, within="[0, ∞)", doc="v₀")
+    initial_accumulator: float = hyper(default=0.0, within="[0, ∞)", doc="v₀, value of v before the first step")
     debias: bool = hyper(default=False, doc="free both averages of their start, as Adam does")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
@@ -554,5 +554,5 @@ class AdaMod(Adam):
         s.exp_avg_sq = torch.addcmul(beta2 * s.exp_avg_sq, g, g, value=1 - beta2)
         size = h.lr / (torch.sqrt(s.exp_avg_sq) / (1 - beta2**h.step) ** 0.5 + h.eps)
         s.exp_avg_lr = torch.lerp(s.exp_avg_lr, size, 1 - h.gamma)
-        bounded = torch.minimum(size, s.exp_avg_lr) / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
+        bounded = torch.minimum(size, s.exp_avg_lr) / ops.nonzero(h.lr)  # the step multiplies it by lr
         return bounded * s.exp_avg / (1 - beta1**h.step)

@@ -165,7 +165,8 @@ class Prodigy(DAdaptation):
     Sums are over all parameters; γ is ``lr``, c ``d_coef``, ρ ``growth_rate`` (the first step above $d_0$ is free).
     ``safeguard_warmup`` leaves γ out of s. ``decoupled_weight_decay`` is what the authors' code calls decouple.
 
-    Parent: DAdaptAdam. Adds: gradients weighted by d², and the distance actually travelled instead of s.
+    Parent: DAdaptAdam. Adds: gradients weighted by the square of the estimated distance, and the distance actually
+    travelled in the estimate.
     Strength: There is no learning rate to find, and in many trials it is near tuned Adam; if anything is tuned, it is c
     = 0.5 or 2.
     Weakness: It keeps four states; with parameters in 16 bits the first steps vanish, unless rounding is stochastic or

@@ -63,7 +63,7 @@ class Dion2(Muon):
     Args:
         params: a model, or matrices, or parameter groups.
 
-    Parent: Muon. Adds: a part of the rows at a time, and momentum that fades where it was used.
+    Parent: Muon. Adds: steps for a part of the rows at a time; the momentum of these rows is reduced after the step.
     Strength: With a quarter of the rows, orthogonalising a square matrix takes at most a sixteenth of the work, and the
     authors' language models of 300 million and 1 billion weights come close to Muon's loss.
     Weakness: Its momentum is a sum along which it does not look ahead, and rows that seldom grow wait for long.
@@ -76,7 +76,9 @@ class Dion2(Muon):
     takes_blocks = True
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
-    weight_decay: float = hyper(default=0.01, within="[0, ∞)", doc="λ, decoupled, never scaled by s(m, n)", off=0)
+    weight_decay: float = hyper(
+        default=0.01, within="[0, ∞)", doc="λ, decoupled; the factor s(m, n) does not act on it", off=0
+    )
     momentum: float = hyper(default=0.95, within="[0, ∞)", doc="μ, share that is kept of momentum that was used")
     adjust_lr_fn: (
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]

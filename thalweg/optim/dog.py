@@ -69,8 +69,8 @@ class LDoG(Optimizer):
     Parent: DoG. Adds: a rate for each tensor.
     Strength: There is no learning rate to find, in transformers too, where the authors find it near tuned Adam.
     Weakness: It is less stable than DoG and lacks its theory, and the mean of the weights must be kept for evaluation.
-    Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", section 4.1
-    (L-DoG), https://arxiv.org/abs/2302.12022
+    Source: Ivgi et al. 2023, "DoG is SGD's best friend: a parameter-free dynamic step size schedule" (L-DoG),
+    https://arxiv.org/abs/2302.12022
     """
 
     reps_rel: float = hyper(default=1e-6, within="(0, ∞)", doc="α, first distance over 1 + ‖x₀‖; 1e-4 with batch norm")

@@ -113,18 +113,18 @@ class Adafactor(_Factored):
     $$u_t = \max(\epsilon_2, \mathrm{RMS}(p))\,\frac{\rho_t}{\gamma}\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
-    It steps as ``torch.optim.Adafactor``: ε₁ is a floor of the mean square. ``added_eps=True`` adds ε₁ to g², as the
-    paper does (there 1e-30). With ``relative_step=False`` ρ is always γ, and with ``scale_parameter=False`` the size of
-    the weights makes no difference. ``beta1`` keeps a mean of u; it is off, as in section 8 of the paper. The last two
-    dimensions are factored.
+    It takes the same steps as ``torch.optim.Adafactor``: ε₁ is a floor of the root mean square. ``added_eps=True`` adds
+    ε₁ to g², as the paper does (there 1e-30). With ``relative_step=False`` ρ is always γ, and with
+    ``scale_parameter=False`` the size of the weights makes no difference. ``beta1`` keeps a mean of u; it is off, as
+    the paper recommends (section 4). The last two dimensions are factored. The direction is divided by γ because the
+    step multiplies it by γ again.
 
     Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
     Strength: It keeps only m + n numbers for an m × n matrix.
-    Weakness: It is often a little behind AdamW at equal steps, and its own rule for the step size acts on top of a
-    schedule.
+    Weakness: Its own rule for the step size acts on top of a schedule.
     Source: Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", algorithms 4 and 5,
     https://arxiv.org/abs/1804.04235
-    Differs: As in torch, ε₁ bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
+    Differs: As in torch, ε₁² bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, bound of the relative step size")
@@ -249,8 +249,9 @@ class SM3(_Factored):
     The sets S are the slices of a tensor along each dimension, and of a vector its elements. Where ν is 0 nothing
     moves. ``beta2`` above 0 keeps running means in place of sums. This is SM3-II, the tighter of the two bounds.
 
-    Parent: Adagrad. Adds: sums over covers of slices, in place of one an element.
-    Strength: It keeps m + n numbers for an m × n matrix, with Adagrad's guarantee.
+    Parent: Adagrad. Adds: sums for each row and each column, in place of one sum for each element.
+    Strength: In place of Adagrad's sum it keeps m + n numbers for an m × n matrix (and, by default, a mean of
+    gradients), with Adagrad's guarantee.
     Weakness: As in Adagrad the sums only grow, so it needs a large learning rate with warmup.
     Source: Anil et al. 2019, "Memory-efficient adaptive optimization", SM3-II, https://arxiv.org/abs/1901.11150
     Differs: The paper has no ``beta2``; above 0 it gives running means in place of sums.

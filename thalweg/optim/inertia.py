@@ -27,7 +27,8 @@ class Adai(Optimizer):
     no rounding brings to 0. Decay is coupled; ``decoupled_weight_decay`` is the paper's AdaiW. Since $m$ is a mean, the
     learning rate that suits SGD with momentum 0.9 is here 10 times as large.
 
-    Parent: SGD with momentum. Adds: a momentum for each weight, by its mean square against that of all.
+    Parent: SGD with momentum. Adds: a momentum for each weight, which depends on its mean squared gradient relative to
+    the mean of all weights.
     Strength: Its step sizes are those of SGD, and so are the minima that it finds; it leaves saddle points faster.
     Weakness: Every step waits for a sum over all weights, so updates cannot be fused into backward.
     Source: Xie et al. 2022, "Adaptive inertia: disentangling the effects of adaptive learning rate and momentum",
@@ -93,7 +94,7 @@ class AccSGD(Optimizer):
         """The short step and the pull, in units of lr."""
         c, fresh = h.small_const, h.small_const**2 * h.xi / h.kappa  # 1 − α
         s.momentum_buffer = torch.lerp(s.momentum_buffer, torch.add(p, g, alpha=-h.lr * h.kappa / c), fresh)
-        pull = (p - s.momentum_buffer) / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
+        pull = (p - s.momentum_buffer) / ops.nonzero(h.lr)  # the step multiplies it by lr
         return (c * g + fresh * pull) / (c + fresh)
 
     def _check_together(self, group: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ class LARS(Optimizer):
 
     The factor is 1 where a norm is 0. Norms and biases are usually left out by a group with ``trust_coefficient=None``.
 
-    Parent: Momentum. Adds: a step for each layer in proportion to its norm.
+    Parent: Momentum. Adds: a step for each layer in proportion to the norm of its weights.
     Strength: It trains convolutional networks at batches of tens of thousands.
     Weakness: It is of little use at usual batch sizes and on transformers, and it needs warmup.
     Source: You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks", algorithm 1,
@@ -34,7 +34,7 @@ class LARS(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decay within the scaled gradient", off=0)
     trust_coefficient: float | None = hyper(default=1e-3, within="(0, ∞)", doc="η; None leaves g as it is", off=None)
     eps: float = hyper(default=0.0, within="[0, ∞)", doc="ε, added to the divisor")
-    nesterov: bool = hyper(default=False, doc="look ahead along the buffer")
+    nesterov: bool = hyper(default=False, doc="look ahead along the running sum")
     decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
 
     momentum_buffer: Tensor = state(doc="b, running sum of scaled gradients", when=lambda h: h.momentum)
@@ -61,7 +61,7 @@ class LAMB(Adam):
 
     The ratio is 1 where a norm is 0, is taken at every λ, and nothing is clipped before.
 
-    Parent: AdamW. Adds: a step for each layer in proportion to its norm, as LARS.
+    Parent: AdamW. Adds: a step for each layer in proportion to the norm of its weights, as in LARS.
     Strength: It trained BERT at a batch of 32,000 without loss of quality.
     Weakness: At usual batch sizes it is seldom better than AdamW, and layers of small norm move little.
     Source: You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes", algorithm 2,
@@ -84,7 +84,7 @@ class Fromage(Optimizer):
 
     γ is the learning rate, 0.01 in most of the paper.
 
-    Parent: SGD. Adds: a step for each layer in the size of the layer, with no momentum.
+    Parent: SGD. Adds: a step for each layer in proportion to the norm of its weights, with no momentum.
     Strength: One learning rate holds from network to network, and there is no state.
     Weakness: Noise is not averaged, and a layer that starts at or near zero stays small.
     Source: Bernstein et al. 2020, "On the distance between two neural networks and the stability of learning",

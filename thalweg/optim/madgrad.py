@@ -1,4 +1,4 @@
-"""Dual averaging: where to stand follows from the start and from all gradients, not from the last step."""
+"""Dual averaging: the weights follow from the initial weights and the sum of all gradients, not from the last step."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ class MADGRAD(Optimizer):
         s.s = torch.add(s.s, g, alpha=weight)
         s.grad_sum_sq = torch.addcmul(s.grad_sum_sq, g, g, value=weight)
         z = start - s.s / ops.nonzero(ops.cbrt(s.grad_sum_sq) + h.eps)
-        return (1 - h.momentum) / ops.nonzero(h.lr) * (p - z)  # what surrounds it multiplies by lr
+        return (1 - h.momentum) / ops.nonzero(h.lr) * (p - z)  # the step multiplies it by lr

@@ -1,4 +1,4 @@
-"""Mano: rows and columns of one length by turns, without a product of matrices; AdamW for everything else."""
+"""Mano: rows and columns are scaled to equal length in turn, with no product of matrices; AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Mano(RoutedMomentum):
     of_matrices: ClassVar[str] = "turns"
     takes_blocks = True
 
-    nesterov: bool = hyper(default=False, doc="look ahead along the buffer")
+    nesterov: bool = hyper(default=False, doc="look ahead along the mean of gradients")
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, floor of lengths; in AdamW's groups its own")
 
     steps: Tensor = count()

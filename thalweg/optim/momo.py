@@ -1,4 +1,4 @@
-"""Step sizes from the loss itself: as long as a model of it, with a floor, allows."""
+"""Step sizes from the loss itself: a simple model of the loss, with a lower bound, limits each step."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def truncated(
     step = ops.minimum(h.lr / rho, room)
     if h.use_fstar:
         s.fstar = ops.maximum((now - 0.5 * step * squares) / rho, h.lb)
-    u = u * (step / ops.nonzero(h.lr))  # what surrounds it multiplies by lr
+    u = u * (step / ops.nonzero(h.lr))  # the step multiplies it by lr
     if h.weight_decay and not h.no_prox:  # so that (1 − γλ)p − γ·this is (p − γu) / (1 + γλ)
         u = (u - h.lr * h.weight_decay**2 * p) / grow
     return u

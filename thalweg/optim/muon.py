@@ -61,24 +61,25 @@ def by_norm(u: Any, N: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
 
 
 class Muon(RoutedMomentum):
-    r"""Muon replaces a matrix of momentum by its orthogonal factor, so every direction of the layer moves equally far.
+    r"""Muon replaces the momentum of a matrix by its orthogonal factor, so every direction of the layer moves equally
+    far.
 
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
     W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$
 
-    The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. ``Muon(model)`` gives Muon
-    the hidden matrices (convolutions flattened) and AdamW the embeddings, the output head, norms, biases and other
-    vectors, in one optimizer with one ``state_dict``; ``repr`` shows which rule each parameter follows, and where that
-    is a guess. Weights that the model keeps as (in, out), as for ``x @ W``, are in a group with ``transposed=True``:
-    m is the number of a layer's outputs, n that of its inputs.
-    ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or ``False``.
+    The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. ``Muon(model)`` gives Muon the
+    hidden matrices (convolutions flattened) and AdamW the embeddings, the output head, norms, biases and other vectors,
+    in one optimizer with one ``state_dict``; ``repr`` shows which rule each parameter follows, and says where this
+    assignment is a guess. Weights that the model keeps as (in, out), as for ``x @ W``, are in a group with
+    ``transposed=True``: m is the number of a layer's outputs, n that of its inputs. ``Muon(params)`` takes matrices and
+    kernels only, or groups with ``use_muon=True`` or ``False``.
 
-    s(m, n) is by default Jordan's $\sqrt{\max(1, m/n)}$. ``adjust_lr_fn`` may ask for $\sqrt{m/n}$
-    (``"spectral_unclamped"``), for $0.2\sqrt{\max(m, n)}$ (``"match_rms_adamw"``), with which the weights of a
-    full-rank update have the root mean square of AdamW's, so that AdamW's learning rate suits it; for the same with
-    $\sqrt{(1-\beta_1)/(1+\beta_1)}$ in the place of 0.2 (``"match_rms_beta1"``), which is that root mean square for
-    gradients that are noise alone; or it may be a function of m and n that gives the factor. A checkpoint leaves a
-    function out: an optimizer that loads it keeps its own.
+    s(m, n) is by default Jordan's $\sqrt{\max(1, m/n)}$. ``adjust_lr_fn`` can be one of the following names, or a
+    function of m and n that gives the factor. ``"spectral_unclamped"`` is $\sqrt{m/n}$. ``"match_rms_adamw"`` is
+    $0.2\sqrt{\max(m, n)}$: the elements of an update of full rank then have about the root mean square of AdamW's
+    updates, so AdamW's learning rate suits it. ``"match_rms_beta1"`` has $\sqrt{(1-\beta_1)/(1+\beta_1)}$ in place of
+    0.2, which is that root mean square if the gradients are pure noise. A function is not saved in checkpoints; an
+    optimizer that loads a checkpoint keeps the function that it was made with.
 
     ``balance="rows"`` first brings each row of N to length 1 (MuonEq). ``second_moment="elements"`` first divides N by
     the root of a mean of squared gradients, $N_t / (\sqrt{v_t} + \delta)$ with $v_t = \beta_2 v_{t-1} + (1-\beta_2)
@@ -86,13 +87,12 @@ class Muon(RoutedMomentum):
     would for a single number, by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$ with v the mean of $\lVert G_t \rVert^2$,
     both corrected for their start (NAMO; its β₂ is 0.99).
 
-    It steps as ``torch.optim.Muon`` where it is given the same matrices. It iterates in bfloat16 like that one. But on
-    a CPU without instructions for bfloat16 it iterates in float32 from 32 rows and columns on, which is faster there
-    and more exact.
+    It takes the same steps as ``torch.optim.Muon`` if it is given the same matrices, and it iterates in bfloat16 like
+    that one (see the exception under Differs).
 
     Args:
         params: a model, or matrices, or parameter groups.
-        lr_ratio: learning rate of AdamW's part over ``lr``; a schedule moves both.
+        lr_ratio: learning rate of AdamW's part divided by ``lr``; a schedule moves both.
         head, hidden: as :func:`thalweg.groups.roles` takes them, with a model.
         sample: an input for which ``model(sample)`` runs, so that the layer that makes the output is seen, not guessed.
         blocks: which matrices each weight of a model holds: ``"auto"`` as its use tells, ``"heads"`` by head too,
@@ -100,8 +100,8 @@ class Muon(RoutedMomentum):
             in a group of them, a number of equal parts, sizes, ``Blocks``, or a function of a parameter that gives one.
 
     Parent: Momentum. Adds: the orthogonal factor in the place of a layer's momentum matrix.
-    Strength: It keeps one state. On a GPT of 124 million weights the authors reached a given loss in three quarters of
-    the tokens that AdamW needs. Over a tuned AdamW, Wen et al. 2025 (https://arxiv.org/abs/2509.02046) measured a
+    Strength: It keeps one state. The authors improved the record for the time to train a GPT of 124 million weights to
+    a given loss by a factor of 1.35. Over a tuned AdamW, Wen et al. 2025 (https://arxiv.org/abs/2509.02046) measured a
     speedup of 1.4 for 0.1 billion weights and of 1.1 for 1.2 billion.
     Weakness: It is for hidden matrices alone, and the rest needs AdamW; it multiplies matrices at every step; sharded
     matrices must be gathered.
@@ -109,27 +109,33 @@ class Muon(RoutedMomentum):
     https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw);
     Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",
     https://arxiv.org/abs/2604.09967; Zhang et al. 2026, "Adam improves Muon" (NAMO), https://arxiv.org/abs/2602.17080
-    Differs: MuonEq has an ε beside each length, Muon² has δ within the root, and the code of NAMO bounds γ times its
-    factor by 1, also with the factor of the shape; here nothing bounds it. Jordan's first code has $\mu B + G$, which
-    goes the same way. Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for
-    bfloat16 it iterates in float32 from 32 rows and columns on, where torch iterates in bfloat16; this is faster there,
-    and more exact.
+    Differs: MuonEq adds an ε to each length, and Muon² adds δ within the root. The code of NAMO keeps the product of γ,
+    NAMO's factor and s(m, n) at or below 1; here this product has no bound. Jordan's first code computes $\mu B + G$;
+    this only changes the length of B, and the orthogonal factor is the same. Weight decay and ``match_rms_adamw`` are
+    those of Liu et al. On a CPU without instructions for bfloat16, matrices with at least 32 rows and 32 columns are
+    iterated in float32, where torch uses bfloat16; on such a CPU this is faster and more exact.
     """
 
-    weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ, decoupled, never scaled by s(m, n)", off=0)
-    ns_coefficients: Coefficients = hyper(
-        default=JORDAN, doc="coefficients of the quintic in every step, rows of them (one a step), or a name"
+    weight_decay: float = hyper(
+        default=0.1, within="[0, ∞)", doc="λ, decoupled; the factor s(m, n) does not act on it", off=0
     )
-    eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm; in AdamW's groups its own")
-    ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations; rows and names say theirs")
+    ns_coefficients: Coefficients = hyper(
+        default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
+    )
+    eps: float = hyper(
+        default=1e-7, within="[0, ∞)", doc="ε, smallest norm by which a matrix is divided; AdamW's part has adamw_eps"
+    )
+    ns_steps: int = hyper(default=5, within="[0, 100)", doc="number of iterations, unless ns_coefficients gives it")
     adjust_lr_fn: (
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]
         | None
     ) = hyper(default=None, doc="s(m, n), by name or as a function; None is the original")
-    balance: Balance = hyper(default=None, doc="what of N gets length 1 first, as MuonEq", kw_only=True)
+    balance: Balance = hyper(
+        default=None, doc="parts of N that are scaled to length 1 first, as in MuonEq", kw_only=True
+    )
     second_moment: Literal["elements", "norm"] | None = hyper(
-        default=None, doc="whose mean of squares is kept: of elements as Muon², of the norm as NAMO", kw_only=True
+        default=None, doc="keep a mean of squares: of elements, as in Muon², or of the norm, as in NAMO", kw_only=True
     )
     beta2: float = hyper(default=0.95, within="[0, 1)", doc="β₂, share of v that is kept", kw_only=True)
     second_eps: float = hyper(default=1e-8, within="(0, ∞)", doc="δ, added to the root of v", kw_only=True)

@@ -21,7 +21,7 @@ class COCOB(Optimizer):
     The scale of the gradient plays no part. A learning rate below 1 goes that share of the way, which lets a schedule
     end a run.
 
-    Parent: none. Adds: coin betting, a way to bound regret without a step size.
+    Parent: none. Adds: steps that are bets on the sign of the next gradient, so that no step size is needed.
     Strength: There is nothing to tune.
     Weakness: It keeps five states and never forgets its start; well-tuned Adam usually ends lower.
     Source: Orabona & Tommasi 2017, "Training deep networks without learning rates through coin betting", algorithm 2,

@@ -1,4 +1,4 @@
-"""PSGD: a preconditioner that is itself learned, from what it makes of gradients and of random matrices."""
+"""PSGD: a preconditioner that is learned during training, from gradients and random matrices."""
 
 from __future__ import annotations
 
@@ -177,8 +177,8 @@ class PSGDKron(Routed):
     Source: Li 2015, "Preconditioned Stochastic Gradient Descent", https://arxiv.org/abs/1512.04202; Pooladzandi & Li
     2024, "Curvature-Informed SGD via General Purpose Lie-Group Preconditioners", https://arxiv.org/abs/2402.04553;
     Walters et al. 2024, kron_torch, https://github.com/evanatyourservice/kron_torch
-    Differs: It steps as the code of Walters et al., which draws from a generator, once for all parameters, and has
-    factors for each dimension of a kernel and for vectors.
+    Differs: It takes the same steps as the code of Walters et al., which draws from a generator, once for all
+    parameters, and has factors for each dimension of a kernel and for vectors.
     """
 
     of_matrices = "has factors for the sides of"

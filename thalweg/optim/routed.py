@@ -27,10 +27,12 @@ class Routed(Optimizer):
     takes_blocks: ClassVar[bool] = False
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
-    lr_ratio: float = hyper(default=1.0, within="[0, ∞)", doc="lr of AdamW's part over lr", kw_only=True, setup=True)
+    lr_ratio: float = hyper(
+        default=1.0, within="[0, ∞)", doc="learning rate of AdamW's part divided by lr", kw_only=True, setup=True
+    )
     adamw_eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε of AdamW's part", kw_only=True, setup=True)
     adamw_weight_decay: float = hyper(
-        default=0.0, within="[0, ∞)", doc="λ of AdamW's part, where a model is routed", kw_only=True, setup=True
+        default=0.0, within="[0, ∞)", doc="λ of AdamW's part, if a whole model was passed", kw_only=True, setup=True
     )
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
     head: Any = hyper(default=None, doc="the output layers of a model, where you know better", kw_only=True, setup=True)
@@ -38,7 +40,10 @@ class Routed(Optimizer):
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     blocks: Any = hyper(
-        default=None, doc="which matrices a weight holds: of a model, a word or rules", kw_only=True, each=True
+        default=None,
+        doc="which matrices a weight holds; for a model auto, none, heads, or rules",
+        kw_only=True,
+        each=True,
     )
     use_muon: bool = hyper(default=True, init=False)
     flatten: bool = hyper(default=False, init=False, layout=True)

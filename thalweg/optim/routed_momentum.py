@@ -22,7 +22,7 @@ class RoutedMomentum(Routed):
 
     weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ, decoupled", off=0)
     momentum: float = hyper(default=0.95, within="[0, ∞)", doc="μ, share of the mean gradient that is kept")
-    nesterov: bool = hyper(default=True, doc="look ahead along the buffer")
+    nesterov: bool = hyper(default=True, doc="look ahead along the mean of gradients")
     betas: tuple[float, float] = hyper(default=(0.9, 0.95), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="B, mean of gradients", when=lambda h: h.use_muon)

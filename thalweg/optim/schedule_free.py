@@ -40,9 +40,9 @@ class ScheduleFree(Optimizer):
     trust_ratio: bool = hyper(default=False, within=(False,), init=False)
 
     k: float = shared(doc="k, steps so far")
-    lr_max: float = shared(doc="largest γ so far")
-    weight_sum: float = shared(doc="Σw, of the weights in the mean")
-    z: Tensor = state(doc="z, where steps alone would have led", begins_at_p=True)
+    lr_max: float = shared(doc="largest rate so far")
+    weight_sum: float = shared(doc="sum of the coefficients of the points z in the mean")
+    z: Tensor = state(doc="z, the point that the steps move, without averaging", begins_at_p=True)
 
     @uncompiled
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -134,7 +134,7 @@ def averaged(p: Any, g: Any, s: Any, h: Any, beta: Any, rate: Any, rate_of_all: 
     weight = s.k**h.r * s.lr_max**h.weight_lr_power
     s.weight_sum = s.weight_sum + weight
     c = weight / ops.nonzero(s.weight_sum)
-    unit = ops.nonzero(h.lr)  # what surrounds a direction multiplies by lr
+    unit = ops.nonzero(h.lr)  # the step multiplies a direction by lr
     share = (1 - beta * (1 - c)) * rate / unit
     u = share * g + c / unit * (p - s.z)
     s.z = s.z - rate * (g + h.weight_decay * p if h.weight_decay and h.decoupled_weight_decay else g)
@@ -142,8 +142,8 @@ def averaged(p: Any, g: Any, s: Any, h: Any, beta: Any, rate: Any, rate_of_all: 
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    r"""Schedule-Free SGD takes plain steps z, keeps their mean x, and computes gradients at a point y between the two;
-    it has no momentum and no schedule.
+    r"""Schedule-Free SGD moves a point z by plain steps, keeps the mean x of all z, and computes gradients at a point y
+    between the two; it has no momentum and no schedule.
 
     $$y_t = (1-\beta)\,z_t + \beta x_t, \quad z_{t+1} = z_t - \gamma_t\,g(y_t), \quad
     x_{t+1} = (1-c_t)\,x_t + c_t z_{t+1}$$
@@ -164,7 +164,7 @@ class ScheduleFreeSGD(ScheduleFree):
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="γ, step size")
     momentum: float = hyper(default=0.9, within="(0, 1)", doc="β, share of x in y")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty, at y", off=0)
-    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="steps until γ is lr")
+    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="length of the linear warmup in steps")
     decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
 
     @staticmethod
@@ -179,23 +179,22 @@ class ScheduleFreeSGD(ScheduleFree):
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    r"""Schedule-Free AdamW takes steps z over Adam's denominator, keeps their mean x, and computes gradients at a point
-    y between the two.
+    r"""Schedule-Free AdamW moves a point z by gradients that are divided by Adam's denominator, keeps the mean x of all
+    z, and computes gradients at a point y between the two.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,g(y_t)^2, \quad z_{t+1} = z_t - \gamma_t
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
 
-    Here x, y and $c_t$ are those of ScheduleFreeSGD, with $\beta = \beta_1$. γ is ``lr`` after a linear warmup over
-    ``warmup_steps``. The parameters hold y; ``eval()`` puts x in their place, and ``train()`` y again: see
-    :class:`ScheduleFree`. A parameter that comes late counts its own steps in $\beta_2^t$; in the authors' code, whose
-    checkpoints load, the group's.
+    The parameters are y, and $c_t$ is the share of the newest z in the mean x; both are as in ScheduleFreeSGD, with
+    $\beta = \beta_1$. γ is ``lr`` after a linear warmup over ``warmup_steps``. The parameters hold y; ``eval()`` puts x
+    in their place, and ``train()`` y again: see :class:`ScheduleFree`. Checkpoints of the authors' code can be loaded.
 
     Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: At any time it is about as good as a schedule that knows when training ends, in no more memory than AdamW.
     Weakness: The weights must be switched for evaluation, batch norm's statistics must be taken again at x, and β₁
     matters more.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
-    Differs: A parameter that comes late counts its own steps in $\beta_2^t$; the authors' code counts those of the
+    Differs: A parameter that is added later counts its own steps in $\beta_2^t$; the authors' code counts those of its
     group.
     """
 
@@ -203,7 +202,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="(0, 1)", doc="β₁, share of x in y; β₂, share kept")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay, at y", off=0)
-    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="steps until γ is lr")
+    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="length of the linear warmup in steps")
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     steps: Tensor = count()

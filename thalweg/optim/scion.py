@@ -57,7 +57,8 @@ class Scion(Optimizer):
         params: a model, or parameters, or parameter groups.
         head, hidden, sample: as :class:`Muon` takes them, with a model.
 
-    Parent: Muon. Adds: norms for embeddings, head and vectors in AdamW's place, and radii in the place of decay.
+    Parent: Muon. Adds: a norm of its own for embeddings, head and vectors instead of AdamW, and a bound of each norm
+    instead of weight decay.
     Strength: It keeps one state for every parameter, and its learning rate carries over from narrow to wide models.
     Weakness: Its radii are to be tuned, and it is for models whose activations keep their variance (the authors scale
     theirs by √2).
@@ -77,9 +78,9 @@ class Scion(Optimizer):
     )
     radius: float = hyper(default=1.0, within="(0, ∞)", doc="ρ, size of a step in this norm")
     ns_coefficients: Coefficients = hyper(
-        default=JORDAN, doc="coefficients of the quintic in every step, rows of them (one a step), or a name"
+        default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
     )
-    ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations; rows and names say theirs")
+    ns_steps: int = hyper(default=5, within="[0, 100)", doc="number of iterations, unless ns_coefficients gives it")
     eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm")
     head_ratio: float = hyper(default=60.0, within="(0, ∞)", doc="radius of the head over ρ", kw_only=True, setup=True)
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)

@@ -14,10 +14,12 @@ from thalweg.rule import Optimizer, count, hyper, number, ops, state
 class SGD(Optimizer):
     r"""SGD steps against the gradient; with momentum, along a running sum of gradients, which averages out some noise.
 
-    $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ or, with Nesterov, $u_t = g_t + \mu b_t$.
+    $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ With momentum the direction is the
+    running sum $b_t$; with Nesterov it is $g_t + \mu b_t$.
 
-    Weight decay is coupled (added to the gradient) unless ``decoupled_weight_decay`` is set. The learning rate is no
-    part of the buffer $b_t$, so a schedule acts at once. It steps as ``torch.optim.SGD``.
+    Weight decay is coupled (added to the gradient) unless ``decoupled_weight_decay`` is set. The learning rate does not
+    enter the running sum $b_t$, so a change of the learning rate acts on the next step in full. It takes the same steps
+    as ``torch.optim.SGD``.
 
     Parent: none. Adds: the step against the gradient, from which all others come.
     Strength: It has no state without momentum, and only its learning rate is tuned; on images it often ends better than
@@ -35,7 +37,7 @@ class SGD(Optimizer):
     momentum: float = hyper(default=0.0, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
     dampening: float = hyper(default=0.0, within="(-∞, ∞)", doc="τ, share of a new gradient that is left out")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
-    nesterov: bool = hyper(default=False, doc="look ahead along the buffer")
+    nesterov: bool = hyper(default=False, doc="look ahead along the running sum")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="b, running sum of gradients", when=lambda h: h.momentum)
@@ -251,7 +253,7 @@ class ASGD(Optimizer):
     p_{t+1} = p_t - \eta_t (g_t + \lambda p_t), \quad \bar p_{t+1} = \bar p_t + \mu_t (p_{t+1} - \bar p_t)$$
 
     λ is ``lambd``. The mean is ``state[p]["ax"]``: it is of use when training ends, and copies the weights till $t_0$.
-    It steps as ``torch.optim.ASGD``, which keeps the next η and μ in float32.
+    It takes the same steps as ``torch.optim.ASGD``, which keeps the next η and μ in float32.
 
     Parent: SGD. Adds: a mean of the weights, and a step size that decays by itself.
     Strength: On convex losses the mean converges at the best possible rate although the steps are long.
@@ -280,4 +282,4 @@ class ASGD(Optimizer):
         s.ax = torch.lerp(s.ax, p - u, s.mu)
         s.eta = ops.float32(h.lr / (1 + h.lambd * h.lr * h.step) ** h.alpha)
         s.mu = ops.float32(1 / ops.maximum(1.0, h.step - h.t0))
-        return u / ops.nonzero(h.lr)  # what surrounds it multiplies by lr
+        return u / ops.nonzero(h.lr)  # the step multiplies it by lr

@@ -1,4 +1,4 @@
-"""Shampoo: a gradient between inverse roots of the covariance of its rows and of its columns; AdamW for the rest."""
+"""Shampoo: inverse roots of the covariances of rows and columns on both sides of a gradient; AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -122,8 +122,9 @@ class Shampoo(Routed):
     https://arxiv.org/abs/1802.09568; Shi et al. 2023, "A Distributed Data-Parallel PyTorch Implementation of the
     Distributed Shampoo Optimizer for Training Neural Networks At-Scale", algorithms 2 and 3,
     https://arxiv.org/abs/2309.06497
-    Differs: It steps as the code of Shi et al., whose defaults are sums, no grafting, and roots at each step. Theirs
-    preconditions vectors too. The paper of Gupta et al. has sums, $\epsilon I$ in them from the start, and no mean.
+    Differs: It takes the same steps as the code of Shi et al., whose defaults are sums, no grafting, and roots at each
+    step. Theirs preconditions vectors too. The paper of Gupta et al. has sums, $\epsilon I$ in them from the start, and
+    no mean.
     """
 
     of_matrices = "takes roots of the covariances of"
@@ -144,7 +145,7 @@ class Shampoo(Routed):
         default="adam", doc="whose step a step is as long as"
     )
     grafting_eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε′, added to the root in D", kw_only=True)
-    correct_bias: bool = hyper(default=True, doc="divide by what is missing of the means at first", kw_only=True)
+    correct_bias: bool = hyper(default=True, doc="correct the bias of the means, as Adam does", kw_only=True)
     adamw_betas: tuple[float, float] = hyper(
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂ of AdamW's part", kw_only=True, setup=True
     )

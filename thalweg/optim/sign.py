@@ -11,16 +11,19 @@ from thalweg.rule import Optimizer, hyper, state
 
 
 class Lion(Optimizer):
-    r"""Lion steps by the sign of a mean in which the new gradient counts more than in the mean that it keeps.
+    r"""Lion steps by the sign of a mean of gradients. The newest gradient counts more in this mean (10 %) than in the
+    mean that is kept for the next step (1 %).
 
     $$u_t = \operatorname{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t), \qquad m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t$$
 
     It keeps one state, and its steps do not depend on the gradient's scale. Weight decay is decoupled and multiplied by
-    the learning rate. The authors advise a learning rate 3 to 10 times below AdamW's, and a decay as many times above.
+    the learning rate. The authors advise a learning rate 3 to 10 times below AdamW's, and a weight decay 3 to 10 times
+    above AdamW's.
 
     Parent: Signum. Adds: a second β, with which the new gradient counts more in the step; decoupled decay.
     Strength: It needs half of AdamW's state, and has no ε.
-    Weakness: Its steps do not shrink near a minimum, so the learning rate must fall to 0; it is weak at small batches.
+    Weakness: Its steps do not shrink near a minimum, so the learning rate must fall to 0. Its advantage grows with the
+    batch, and the authors report none at small batches.
     Source: Chen et al. 2023, "Symbolic discovery of optimization algorithms", algorithm 2,
     https://arxiv.org/abs/2302.06675
     """

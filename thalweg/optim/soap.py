@@ -25,23 +25,25 @@ def of_kl(h: Any) -> bool:
 
 
 class SOAP(Routed):
-    r"""Adam in the eigenbasis of the gradients' covariance, so that correlated weights are scaled along their own axes.
+    r"""SOAP is Adam in the eigenbasis of the gradients' covariance, so that correlated weights are scaled along their
+    own axes.
 
     $$L_t = \beta_3 L_{t-1} + (1-\beta_3) G_t G_t^\top, \quad R_t = \beta_3 R_{t-1} + (1-\beta_3) G_t^\top G_t, \quad
     G'_t = U^\top G_t W$$
     $$m'_t = \beta_1 m'_{t-1} + (1-\beta_1) G'_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) G_t'^2, \quad
     u_t = \frac{\sqrt{1-\beta_2^{t-1}}}{1-\beta_1^{t-1}}\, U \frac{m'_t}{\sqrt{v_t} + \epsilon} W^\top$$
 
-    $U$ and $W$ are the eigenvectors of L and R, which follow them by one orthogonal iteration every
-    ``precondition_frequency`` steps; $m'$ turns with them, and v stays. Decay is decoupled. The first gradient makes
-    the first basis and moves no matrix. A side of more than ``max_precond_dim`` keeps its own basis. Kernels count as
-    matrices (out, in·height·width).
+    $U$ and $W$ are approximate eigenvectors of L and R. Every ``precondition_frequency`` steps they are brought up to
+    date by one orthogonal iteration. $m'$ is rotated into the new basis; v is left as it is. Decay is decoupled. The
+    first gradient makes the first basis and moves no matrix. A side that is longer than ``max_precond_dim`` is not
+    rotated. Kernels count as matrices (out, in·height·width).
 
-    ``kl=True`` is KL-SOAP: L takes in $G R^{-1} G^\top / n$ and R takes in $G^\top L^{-1} G / m$ of an m × n matrix, by
-    running means of eigenvalues. So each factor is what is left of the covariance when the other is divided out.
+    ``kl=True`` is KL-SOAP: for an m × n matrix, L is the mean of $G R^{-1} G^\top / n$ and R that of $G^\top L^{-1} G /
+    m$; the inverses are computed from running means of the eigenvalues. So each factor is what is left of the
+    covariance when the other is divided out.
 
     ``SOAP(model)`` gives SOAP the hidden matrices and AdamW the rest, as ``Muon(model)`` does; its groups may say what
-    Muon's may. ``SOAP(params)`` gives it all matrices, and vectors to AdamW with the same numbers.
+    Muon's may. ``SOAP(params)`` trains all matrices with SOAP, and vectors with AdamW and the same hyperparameters.
 
     Args:
         params: a model, or parameters, or parameter groups.
@@ -54,12 +56,12 @@ class SOAP(Routed):
     Source: Vyas et al. 2024, "SOAP: Improving and Stabilizing Shampoo using Adam", algorithm 3,
     https://arxiv.org/abs/2409.11321; Lin et al. 2025, "Understanding and Improving Shampoo and SOAP via
     Kullback-Leibler Minimization" (kl), https://arxiv.org/abs/2509.03378
-    Differs: As in the authors' code, the first step moves no matrix, since Adam in the eigenbasis of a single gradient
-    divides rounding by rounding, ε is added before the correction, and m is kept in the eigenbasis; it is turned where
-    the basis changes, not at each step. Decay takes from the weights before the step, also at the first. Their code
-    keeps a factor for each dimension of a kernel. Where a factor is singular the basis stays as it is (see
-    :func:`thalweg.linalg.followed`). With ``kl`` the eigenvalues begin at the root mean square of the first gradient,
-    not at a constant, so that its scale makes no difference.
+    Differs: Three things are as in the authors' code. The first step moves no matrix, since in the eigenbasis of a
+    single gradient Adam would divide rounding errors by rounding errors. ε is added before the bias correction. And m
+    is kept in the eigenbasis; it is rotated when the basis changes, not at each step. Weight decay shrinks the weights
+    before the step, also at the first step. Their code keeps a factor for each dimension of a kernel. Where a factor is
+    singular the basis stays as it is (see :func:`thalweg.linalg.followed`). With ``kl`` the eigenvalues begin at the
+    root mean square of the first gradient, not at a constant, so that its scale makes no difference.
     """
 
     of_matrices = "finds eigenvectors of"
@@ -76,7 +78,7 @@ class SOAP(Routed):
     weight_decay: float = hyper(default=0.01, within="[0, ∞)", doc="λ of the decay", off=0)
     precondition_frequency: int = hyper(default=10, within="[1, ∞)", doc="steps between two bases")
     max_precond_dim: int = hyper(default=10000, within="[0, ∞)", doc="longest side that has a factor")
-    correct_bias: bool = hyper(default=True, doc="divide by what is missing of the means at first")
+    correct_bias: bool = hyper(default=True, doc="correct the bias of the means, as Adam does")
     kl: bool = hyper(default=False, doc="the factors of KL-SOAP", kw_only=True)
 
     steps: Tensor = count()

@@ -46,9 +46,9 @@ class SOAPMuon(SOAP):
 
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root, and floor of the matrix norm")
     ns_coefficients: Coefficients = hyper(
-        default=JORDAN, doc="coefficients of the quintic in every step, rows of them (one a step), or a name"
+        default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
     )
-    ns_steps: int = hyper(default=5, within="[0, 100)", doc="iterations; rows and names say theirs")
+    ns_steps: int = hyper(default=5, within="[0, 100)", doc="number of iterations, unless ns_coefficients gives it")
     adjust_lr_fn: (
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]

@@ -19,7 +19,8 @@ TINY = 1e-12
 
 
 class SAM(Wrapper):
-    r"""SAM looks for flat minima: it climbs to the worst point within ρ, and takes its gradient for the step from w.
+    r"""SAM looks for flat minima: it climbs to the worst point within a distance ρ, and uses the gradient there for the
+    step of the original weights.
 
     $$\epsilon = \rho\,\frac{g}{\lVert g \rVert}, \quad g = \nabla L(w); \qquad
     w \leftarrow w - \text{the inner step with } \nabla L(w + \epsilon)$$

@@ -13,7 +13,8 @@ from thalweg.wrap.wrapper import Closure, Wrapper
 
 
 class SNOO(Wrapper):
-    r"""SNOO lets the optimizer go k steps; slow weights take this way as a gradient, with Nesterov's momentum.
+    r"""SNOO lets the optimizer make k steps; then slow weights use the total movement as a gradient, with Nesterov's
+    momentum.
 
     $$s_t = \phi_t - \theta_{t,k}, \qquad b_t = \mu b_{t-1} + s_t, \qquad \phi_{t+1} = \phi_t - \eta\,(s_t + \mu b_t),
     \qquad \theta_{t+1,0} = \phi_{t+1}$$
