@@ -3,7 +3,7 @@
 The bits of an element are a hash of (seed, update, parameter, what is stored, position in memory); nothing is kept
 between draws. A hash has 32 bits and rounding takes 16, so that two stored tensors, and two elements 16 apart, share
 one: each of the four takes another two of its bytes. Two of them have at most one byte in common, which is the upper
-of the one and the lower of the other: they correlate by 1/257.
+of the one and the lower of the other: they correlate by 1/256.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def column_against_row() -> Setup:
 
 @fault("wrong_head", layer="4")
 def head_of_another_task() -> Setup:
-    """A head of a thousand classes is kept for four."""
+    """An output layer for a thousand classes is kept for a task with four classes."""
     return classifying(lambda: tasks.perceptron(1000))
 
 
