@@ -33,7 +33,7 @@ def reductions() -> str:
     """What ends a pass over memory."""
     meaning = {
         "tensor_sum": "Sum over a tensor",
-        "row_sum": "Sum over each row, a slice along the first dimension; a vector is one row",
+        "row_sum": "Sum over each row; row i of x is `x[i]`, and a vector counts as one row",
     }
     rows = [[f"`ops.{name}(x)`", meaning.get(name) or _first(getattr(ops, name))] for name in REDUCTIONS]
     rows.append(['`ops.Total("name")(x)`', "Sum over all tensors of the optimizer"])
