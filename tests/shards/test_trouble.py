@@ -83,6 +83,73 @@ def test_another_order_on_another_rank_is_told_by_name(two):
         assert kept == 0
 
 
+def _other_rate(optimizer):
+    optimizer.param_groups[0]["lr"] *= 2
+
+
+def _more_parameters(optimizer):
+    p = optimizer.param_groups[0]["params"][0]
+    optimizer.add_param_group({"params": [nn.Parameter(p.detach().clone())]})
+
+
+def _freed_gradient(optimizer):
+    optimizer.param_groups[0]["params"][0].grad._local_tensor.untyped_storage().resize_(0)
+
+
+def _narrow_gradient(optimizer):
+    p = optimizer.param_groups[0]["params"][0]
+    p.grad_dtype = None
+    p.grad = p.grad.bfloat16()
+
+
+#: by what differs on the last rank: how it comes to be, and what the error says
+UNLIKE = {
+    "rate": (_other_rate, "lr of group 0"),
+    "groups": (_more_parameters, "group 1"),
+    "freed": (_freed_gradient, "without memory"),
+    "dtype": (_narrow_gradient, "torch.bfloat16"),
+}
+
+
+def run_unlike(what):
+    """The error of a second step, and what it has changed."""
+    wrap = spread("Shard(0)")
+    params = [nn.Parameter(wrap(v)) for v in values(0, [(8, 6), (12, 5)])]
+    optimizer = thalweg.LAMB(params, lr=0.01)
+    for step in (1, 2):
+        for p, g in zip(params, values(step, [p.shape for p in params]), strict=True):
+            p.grad = wrap(g)
+        if step == 2 and dist.get_rank():
+            UNLIKE[what][0](optimizer)
+        before = [p.to_local().clone() for p in params]
+        try:
+            optimizer.step()
+        except ValueError as error:
+            return step, str(error), all(map(torch.equal, before, (p.to_local() for p in params)))
+    return None
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_what_differs_between_ranks_is_told_on_all_before_anything_changes(two, what):
+    for step, said, unchanged in two.run(run_unlike, what):
+        assert step == 2
+        assert UNLIKE[what][1] in said
+        assert unchanged
+
+
+def run_other_rule():
+    params = [nn.Parameter(spread("Shard(0)")(v)) for v in values(0, [(8, 6)])]
+    optimizer = (thalweg.LAMB if dist.get_rank() else thalweg.Adafactor)(params)
+    params[0].grad = torch.ones_like(params[0].detach())
+    with pytest.raises(ValueError, match=r"optimizer=.*the same on all ranks"):
+        optimizer.step()
+    return len(optimizer.state)
+
+
+def test_another_optimizer_on_another_rank_is_told(two):
+    assert two.run(run_other_rule) == [0, 0]
+
+
 def run_two_meshes():
     """Parameters on the mesh of all ranks, on a mesh of one's own, whole ones and replicated ones in one group."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))

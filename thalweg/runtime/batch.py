@@ -179,7 +179,7 @@ def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
     if hasattr(g, "_local_tensor") != hasattr(p, "_local_tensor"):
         raise bad_argument("grad", type(g).__name__, f"what the parameter is, {type(p).__name__}")
     if g.layout == torch.strided:
-        _refuse_freed("grad", g)
+        _refuse_freed("grad", local(g))
 
 
 def _refuse_freed(what: str, *tensors: Tensor) -> None:

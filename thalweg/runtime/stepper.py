@@ -18,12 +18,12 @@ from thalweg.ir.trace import RuleClass, Specialization
 from thalweg.native.compiler import CompilerError
 from thalweg.runtime import guards, sharding, together
 from thalweg.runtime.backends import select
-from thalweg.runtime.batch import BoundBatch
+from thalweg.runtime.batch import BoundBatch, check_gradient
 from thalweg.runtime.binding import Binder, Binding
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 from thalweg.runtime.totals import TotalSums
-from thalweg.shards.agreement import Agreement, Member
+from thalweg.shards.agreement import Agreement, Member, Terms
 from thalweg.shards.pieces import ranks_of
 
 #: where a training loop may have left torch.autocast on
@@ -156,7 +156,7 @@ class Stepper:
             where, lists = id(only[0][1]), [[p for k, p in only if k == i] for i in chosen]
         binding = self._binding(where, [one.key for one in found], chosen, lists, groups)
         if binding.parts:
-            self._agree(binding, groups)
+            self._agree(binding, groups, found)
         try:
             ready = binding.refresh(groups, state, self.binder)
             if only is not None and any(bound.batch.plan.over_all for bound in ready):
@@ -174,13 +174,21 @@ class Stepper:
             return self._prepare(found, chosen, groups, state, only)
         return ready
 
-    def _agree(self, binding: Binding, groups: list[dict[str, Any]]) -> None:
+    def _agree(self, binding: Binding, groups: list[dict[str, Any]], found: Sequence[GroupNumbers]) -> None:
         """Find with the other ranks which parameters move; where only others have a gradient, it is 0 here."""
         members = [Member(_name(groups[i], p), i, p) for i, p in binding.parts]
-        for member in self.agreement.moving(members):
+        common = {
+            "optimizer": self.rule.__name__, "backend": self.backend, "the compiler": self._compiler(),
+            "storage": str(self.storage),
+        }  # fmt: skip
+        terms = Terms(common, [one.numbers for one in found], lambda p: check_gradient(p, p.grad, self.rule))
+        for member in self.agreement.moving(members, terms):
             if member.p.grad is None:
                 member.p.grad = torch.zeros_like(member.p)
                 self.lent.append(member.p)
+
+    def _compiler(self) -> str:
+        return "found" if guards.available() and not self.failed else "none"
 
     def _return_lent(self) -> None:
         """Take the gradients back that parameters have for this step alone."""
