@@ -62,7 +62,7 @@ void stage_0(const Job *job, const double *host)
                     new_exp_avg_sq[i - at] = x_sqrt;
                 }
                 uint32_t bits_0[128];
-                draw(stream_0, at, n, bits_0);
+                if (job->run) draw_within(stream_0, job->run + 3 * t, at, n, bits_0); else draw(stream_0, at, n, bits_0);
                 encode_int8_at_random(new_exp_avg, n, at_exp_avg + at, at_exp_avg_scale + at / 128, bits_0, 0);
                 encode_uint8_at_random(new_exp_avg_sq, n, at_exp_avg_sq + at, at_exp_avg_sq_scale + at / 128, bits_0, 16);
             )

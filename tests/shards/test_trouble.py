@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import thalweg
-from tests.shards.layouts import differing, spread, train, values, whole
+from tests.shards.layouts import LAYOUTS, differing, spread, train, values, whole
 from tests.shards.models import fsdp, learn, net, optimizer_of, repeat, words
 from tests.shards.test_bits import RULES
 
@@ -299,10 +299,28 @@ def run_formats(rule, given, dtype):
         ("Muon", {}, "float64"),
         ("LAMB", {"state_dtype": "bfloat16"}, "float32"),
         ("LAMB", {"rounding": "stochastic"}, "bfloat16"),
+        ("AdamW", {"rounding": "stochastic"}, "bfloat16"),
+        ("ScheduleFreeAdamW", {"state_dtype": "bfloat16"}, "float32"),
     ],
 )
 def test_formats(two, rule, given, dtype):
     assert two.run(run_formats, rule, given, dtype) == [[], []]
+
+
+def run_rounding(layout):
+    """Of a rule whose ranks exchange nothing else."""
+    given = {"lr": 0.01, "state_dtype": "bfloat16"}
+    return differing("AdamW", given, layout, shapes=[(16, 24), (7, 5), (6, 2, 3, 3)], steps=(1, 2))
+
+
+def test_random_bits_follow_the_place_in_the_whole(two):
+    assert two.run(run_rounding, "Shard(1)") == [[], []]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_random_bits_on_every_layout(four, layout):
+    assert four.run(run_rounding, layout) == [[]] * 4
 
 
 def run_backends(backend):

@@ -22,7 +22,8 @@ from thalweg.runtime.backends import select
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import PLAIN, Format, name_of
 from thalweg.runtime.state import formats_of, other_shape
-from thalweg.runtime.tensors import is_dense, local, opaque, oriented, whole_shape
+from thalweg.runtime.tensors import is_dense, local, opaque, oriented, runs_of, whole_shape
+from thalweg.runtime.together import moves_alone
 from thalweg.runtime.traffic import Traffic, TrafficForecast
 from thalweg.shards.pieces import ranks_of
 
@@ -101,6 +102,7 @@ class PlanReport:
             batch = Batch(key, formats, seen, seen, {}, {}, dtype, [], dense, bool(ranks))
             if ranks:
                 batch.wholes = [oriented(whole_shape(p), p, group["transposed"]) for p in owners]
+                batch.runs = runs_of(owners) if batch.rounds else ()
             try:
                 backend, why = select.choose(opt.backend, batch, opt._stepper.failed)
             except ValueError as error:
@@ -115,7 +117,8 @@ class PlanReport:
                 sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
                 sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize)
                 + _other_bytes(specs, owners, SimpleNamespace(**group)),
-                self._traffic(group, batch, backend, owners, specs) if ranks and not batch.plan.shape_blind else None,
+                None if not ranks or moves_alone(batch, backend)
+                else self._traffic(group, batch, backend, owners, specs),
             ))  # fmt: skip
         return parts
 

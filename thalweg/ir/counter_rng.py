@@ -1,9 +1,10 @@
 """Random bits by counting: the same for a seed on every backend, for any number of threads and any cut of the work.
 
 The bits of an element are a hash of (seed, update, parameter, what is stored, position in memory); nothing is kept
-between draws. A hash has 32 bits and rounding takes 16, so that two stored tensors, and two elements 16 apart, share
-one: each of the four takes another two of its bytes. Two of them have at most one byte in common, which is the upper
-of the one and the lower of the other: they correlate by 1/256.
+between draws. Of an element of a shard the position is that in the whole tensor. A hash has 32 bits and rounding takes
+16, so that two stored tensors, and two elements 16 apart, share one: each of the four takes another two of its bytes.
+Two of them have at most one byte in common, which is the upper of the one and the lower of the other: they correlate by
+1/256.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,9 +48,29 @@ def stream(key: int, parameter: int, slot: int) -> int:
     return mix(key ^ mix((parameter * 8 + slot // 2 + 1) & MASK))
 
 
-def bits(start: int, numel: int, device: torch.device | str = "cpu") -> Tensor:
+class Runs(NamedTuple):
+    """Where in a whole tensor the elements of a part lie, in the order of memory.
+
+    Attributes:
+        first: of the first element.
+        length: how many lie side by side.
+        pitch: from the first of these to the first of the next.
+    """
+
+    first: int
+    length: int
+    pitch: int
+
+    def positions(self, i: Tensor) -> Tensor:
+        """Positions in the whole of these elements of the part."""
+        length = max(1, self.length)
+        return self.first + i // length * self.pitch + i % length
+
+
+def bits(start: int, numel: int, device: torch.device | str = "cpu", runs: Runs | None = None) -> Tensor:
     """The hash that each element shares with the one 16 on, turned by a byte for the second, as int64 in [0, 2³²)."""
     i = torch.arange(numel, dtype=torch.int64, device=device)
+    i = runs.positions(i) if runs else i
     x = words(start, i // 32 * 16 + i % 16)
     return torch.where(i & 16 == 0, x, x >> 8 | (x & 0xFF) << 24)
 
@@ -63,10 +85,10 @@ def words(start: int, i: Tensor) -> Tensor:
     return x ^ (x >> 15)
 
 
-def draw(key: int, parameter: int, slot: int, device: torch.device | str = "cpu") -> Draw:
-    """The 16 random bits of each element of one stored tensor."""
+def draw(key: int, parameter: int, slot: int, device: torch.device | str = "cpu", runs: Runs | None = None) -> Draw:
+    """The 16 random bits of each element of one stored tensor, or with ``runs`` of a part of one."""
     start = stream(key, parameter, slot)
-    return lambda numel: (bits(start, numel, device) >> 16 * (slot % 2)) & 0xFFFF
+    return lambda numel: (bits(start, numel, device, runs) >> 16 * (slot % 2)) & 0xFFFF
 
 
 def normal(key: int, parameter: int, shape: torch.Size, device: torch.device | str = "cpu") -> Tensor:

@@ -16,7 +16,8 @@ from thalweg.ir.fields import plain
 from thalweg.ir.trace import kept_states
 from thalweg.rule import Optimizer, count, hyper, state
 from thalweg.runtime.state import beside_name, formats_of, new_state, slots
-from thalweg.runtime.tensors import local
+from thalweg.runtime.tensors import local, placed, runs_of
+from thalweg.shards.pieces import is_distributed, ranks_of
 
 PROBES = ("rademacher", "normal")
 
@@ -47,7 +48,7 @@ def hutchinson(
         Tensors as the parameters; None for one that the loss does not depend on or that asks for no gradient.
 
     Raises:
-        ValueError: for a loss without a graph, or another probe.
+        ValueError: for a loss without a graph, or one that does not reach sharded parameters, or another probe.
     """
     if probe not in PROBES:
         raise bad_argument("probe", probe, "one of " + ", ".join(map(repr, PROBES)))
@@ -57,6 +58,11 @@ def hutchinson(
     with torch.enable_grad():
         grads = torch.autograd.grad(loss.sum(), [params[i] for i in wanted], create_graph=True, allow_unused=True)
     z = {i: _probe(params[i], probe, generator) for i, g in zip(wanted, grads, strict=True) if g is not None}
+    if not z and any(is_distributed(p) for p in params):
+        raise bad_argument(
+            "loss", "one whose graph does not reach the sharded parameters", "a graph that ends at them",
+            "Under fully_shard it ends at gathered copies: take SophiaG, or hand estimates to take_hessian()",
+        )  # fmt: skip
     estimates: list[Tensor | None] = [torch.zeros_like(p) if i in z else None for i, p in enumerate(params)]
     curved = [(g, z[i]) for i, g in zip(wanted, grads, strict=True) if g is not None and g.requires_grad]
     if curved:  # where no gradient depends on the parameters the Hessian is 0
@@ -77,7 +83,7 @@ def _probe(p: Tensor, probe: str, generator: torch.Generator | None) -> Tensor:
     else:
         z = 2.0 * torch.randint(2, shape, generator=generator, device=device) - 1
     z = z.to(p.device, p.dtype.to_real())
-    return torch.view_as_complex(z) if p.is_complex() else z
+    return placed(torch.view_as_complex(z) if p.is_complex() else z, p)  # of ranks, all take what the first drew
 
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
@@ -85,6 +91,10 @@ def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     if not a.is_complex():
         return a * b
     return torch.view_as_complex(torch.view_as_real(a) * torch.view_as_real(b.resolve_conj()))
+
+
+def _pairwise_abs(D: Tensor) -> Tensor:
+    return torch.view_as_complex(torch.view_as_real(D).abs()) if D.is_complex() else D.abs()
 
 
 def _squares(g: Tensor) -> Tensor:
@@ -134,12 +144,18 @@ class Curvature(Optimizer):
         f, tensor = formats["hessian"], local(mine["hessian"])
         beside = mine[beside_name("hessian", f)] if f.beside else None
         old = f.decode(tensor, beside)
-        new = torch.empty_like(old).copy_(self._blend(group, D.ndim, old, local(D).to(old.device, old.dtype)))
+        D = local(self._averaged(group, D)).to(old.device, old.dtype)
+        new = torch.empty_like(old).copy_(self._blend(group, old, D))
         key = counter_rng.key(group.get("seed", self.seed), group.get("updates", 0))
-        f.encode(new, tensor, beside, counter_rng.draw(key, i, slots(formats)["hessian"], old.device))
+        runs = runs_of([p])[:1] if ranks_of(p) else []
+        f.encode(new, tensor, beside, counter_rng.draw(key, i, slots(formats)["hessian"], old.device, *runs))
 
-    def _blend(self, group: dict[str, Any], ndim: int, old: Tensor, D: Tensor) -> Tensor:
-        """What is kept of the estimates so far and the new one; complex ones have a dimension of two besides."""
+    def _averaged(self, group: dict[str, Any], D: Tensor) -> Tensor:
+        """An estimate as it is to be blended."""
+        return D
+
+    def _blend(self, group: dict[str, Any], old: Tensor, D: Tensor) -> Tensor:
+        """What is kept of the estimates so far and the new one; complex ones are pairs of real numbers."""
         raise NotImplementedError
 
 
@@ -215,11 +231,18 @@ class AdaHessian(Hutchinson):
             size = torch.pow(size, h.hessian_power)
         return s.exp_avg / (1 - beta1**h.step) / (size + h.eps)
 
-    def _blend(self, group: dict[str, Any], ndim: int, old: Tensor, D: Tensor) -> Tensor:
-        """The newest, averaged over the window of a kernel."""
-        D = D.abs() if group["absolute"] else D
-        window = tuple(range(2, ndim)) or ((1,) if ndim == 2 and group["average_rows"] else ())
-        return D.mean(window, keepdim=True).expand_as(D) if window else D
+    def _averaged(self, group: dict[str, Any], D: Any) -> Any:
+        """The mean over the window of a kernel, of which other ranks may have a part."""
+        window = tuple(range(2, D.ndim)) or ((1,) if D.ndim == 2 and group["average_rows"] else ())
+        D = _pairwise_abs(D) if group["absolute"] else D
+        if not window:
+            return D
+        whole = D.full_tensor() if is_distributed(D) else D
+        return placed(whole.mean(window, keepdim=True).expand_as(whole).contiguous(), D)
+
+    def _blend(self, group: dict[str, Any], old: Tensor, D: Tensor) -> Tensor:
+        """The newest."""
+        return D
 
 
 class Sophia(Curvature):
@@ -241,7 +264,7 @@ class Sophia(Curvature):
         s.exp_avg = torch.lerp(s.exp_avg, g, 1 - h.betas[0])
         return torch.clamp(s.exp_avg / torch.clamp(h.gamma * s.hessian, min=h.eps), -1, 1)
 
-    def _blend(self, group: dict[str, Any], ndim: int, old: Tensor, D: Tensor) -> Tensor:
+    def _blend(self, group: dict[str, Any], old: Tensor, D: Tensor) -> Tensor:
         """The running mean of estimates, from 0."""
         return torch.lerp(old, D, 1 - plain(group["betas"][1]))
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from thalweg._base.errors import bad_argument
+from thalweg.ir.counter_rng import Runs
 from thalweg.ir.fields import StateSpec
 from thalweg.ir.passes import Plan, plan
 from thalweg.ir.trace import Host, Specialization
@@ -24,7 +25,7 @@ from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import beside_name, formats_of, slots
-from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented, whole_shape
+from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented, runs_of, whole_shape
 
 #: why a batch is left to `eager`
 OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
@@ -71,6 +72,8 @@ class Batch:
         by_node: those of the first entry, once they were asked for.
         sharded: whether the tensors are parts of larger ones, whose shapes and sums they do not tell.
         wholes: tensors of the shapes of these larger ones; the parameters themselves where they are whole.
+        runs: of parts whose step draws random bits, where their elements lie in the wholes; empty for any other, and
+            where owners draw.
     """
 
     specialization: Specialization
@@ -93,6 +96,7 @@ class Batch:
     entries: list[HostNumbers] = field(default_factory=list)
     entry: array[int] = field(default_factory=lambda: array("q"))
     by_node: dict[fx.Node, Any] | None = None
+    runs: Sequence[Runs] = ()
 
     @property
     def h(self) -> SimpleNamespace:
@@ -139,6 +143,11 @@ class Batch:
             return False
         kept = chain(*self.states.values(), *self.beside.values())
         return any(map(opaque, chain(self.params, self.grads, kept)))
+
+    @property
+    def rounds(self) -> bool:
+        """Whether something is rounded at random."""
+        return any(f.stochastic for f in self.formats.values())
 
     @property
     def compute(self) -> torch.dtype:
@@ -248,6 +257,7 @@ class BoundBatch:
         )  # fmt: skip
         if kind.ranks:
             self.batch.wholes = self._oriented(map(whole_shape, owners))
+            self.batch.runs = runs_of(owners) if self.batch.rounds else ()
         self.host = Host.of(key)
         self.executor: Any = None
         self.backend, self.why = "", ""

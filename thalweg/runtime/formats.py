@@ -172,6 +172,11 @@ class Storage:
     master: str | None = None
 
     @property
+    def rounds(self) -> bool:
+        """Whether anything may be rounded at random."""
+        return self.rounding == "stochastic" or self.state_dtype not in (None, "float32")
+
+    @property
     def never_narrow(self) -> Storage:
         """The same for a state that begins as a copy of the parameter: in no fewer bits than the parameter has."""
         return replace(self, state_dtype=None) if self.state_dtype in ("bfloat16", "int8") else self

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.ir import counter_rng
 from thalweg.ir.trace import RuleClass, Specialization
 from thalweg.native.compiler import CompilerError
@@ -156,6 +157,11 @@ class Stepper:
             where, lists = id(only[0][1]), [[p for k, p in only if k == i] for i in chosen]
         binding = self._binding(where, [one.key for one in found], chosen, lists, groups)
         if binding.parts:
+            if only is not None:
+                raise bad_argument(
+                    "rounding", self.storage, "nothing rounded at random, for these parts inside backward: their owners "
+                    "draw", "Call step() after backward",
+                )  # fmt: skip
             self._agree(binding, groups, found)
         try:
             ready = binding.refresh(groups, state, self.binder)
@@ -181,7 +187,10 @@ class Stepper:
             "optimizer": self.rule.__name__, "backend": self.backend, "the compiler": self._compiler(),
             "storage": str(self.storage),
         }  # fmt: skip
-        terms = Terms(common, [one.numbers for one in found], lambda p: check_gradient(p, p.grad, self.rule))
+        numbers = [
+            {**one.numbers, "seed": groups[i].get("seed")} for i, one in zip(binding.numbers, found, strict=True)
+        ]
+        terms = Terms(common, numbers, lambda p: check_gradient(p, p.grad, self.rule))
         for member in self.agreement.moving(members, terms):
             if member.p.grad is None:
                 member.p.grad = torch.zeros_like(member.p)
@@ -210,9 +219,16 @@ class Stepper:
                 self.binder.ids = {}  # of parameters that have left or moved
             binding = self.bindings[where] = Binding(keys, list(chosen), lists)
             apart = [i for i in chosen if any(map(ranks_of, groups[i]["params"]))]
-            together = {i for i in apart if not sharding.moves_alone(self.rule, groups[i])}
-            binding.parts = [(i, p) for i, p in binding.idle if i in together and ranks_of(p)]
+            exchanging = {i for i in apart if self._exchanges(groups[i])}
+            binding.parts = [(i, p) for i, p in binding.idle if i in exchanging and ranks_of(p)]
         return binding
+
+    def _exchanges(self, group: dict[str, Any]) -> bool:
+        """Whether ranks exchange something at a step of a group of which each has parts."""
+        placed = not self.storage.rounds or all(
+            together.places_draws(p, self.backend) for p in group["params"] if ranks_of(p)
+        )
+        return not (placed and sharding.moves_alone(self.rule, group))
 
     def _roll_back(self, state: dict[Any, Any]) -> None:
         """Undo a step that was refused: with a state that it began, the next step would not be the first."""
@@ -242,14 +258,15 @@ class Stepper:
         if batch.sharded:  # asked for since its group was made
             for i in set(bound.groups):
                 sharding.check(self.rule, groups[i], self.storage.state_dtype)
-            if bound.kind.ranks and not batch.plan.shape_blind:
+            if bound.kind.ranks and (batch.rounds or not batch.plan.shape_blind):
                 exchange = self.agreement.exchange(bound.owners[0])
         while bound.executor is None:
             backend, why = select.choose(self.backend, batch, self.failed)
             if batch.mixed and backend not in MIXING:
                 raise _CannotMixError
             try:
-                ready = together.executor(bound, backend, exchange) if exchange else select.prepare(backend, batch)
+                apart = exchange and not together.moves_alone(batch, backend)
+                ready = together.executor(bound, backend, exchange) if apart else select.prepare(backend, batch)
                 bound.set_executor(backend, why, ready)
             except CompilerError as error:
                 if self.backend != "auto":
@@ -264,7 +281,7 @@ def draws(rule: type[RuleClass], storage: Storage, groups: list[dict[str, Any]])
     for switch in rule.drawing:
         if not switch or any(map(itemgetter(switch), groups)):
             return True
-    return storage.rounding == "stochastic" or storage.state_dtype not in (None, "float32")
+    return storage.rounds
 
 
 def _name(group: dict[str, Any], p: Tensor) -> str:

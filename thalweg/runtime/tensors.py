@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from thalweg.ir.counter_rng import Runs
+from thalweg.shards.pieces import Piece, layout_of, piece_here, ranks_of
 from thalweg.shards.pieces import is_dense as is_dense
-from thalweg.shards.pieces import ranks_of
 
 #: classes of tensors that are nothing else
 ORDINARY = (Tensor, torch.nn.Parameter)
@@ -23,6 +26,39 @@ def local(x: Tensor) -> Tensor:
     if hasattr(x, "trigger_wait"):  # what a functional collective gives
         x = x.trigger_wait()
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def in_runs(p: Any) -> bool:
+    """Whether the elements that each rank has of a distributed tensor lie in even runs in the whole."""
+    return p.is_contiguous() and all(_runs(piece, p.shape) for piece in layout_of(p).pieces)
+
+
+def runs_of(params: Sequence[Any]) -> list[Runs]:
+    """Where in the wholes the elements lie that this rank has; nothing where some lie in no even runs.
+
+    Complex numbers are pairs of real ones.
+    """
+    if not all(map(in_runs, params)):
+        return []
+    found = [(p, _runs(piece_here(p), p.shape)) for p in params]
+    return [Runs(*(x * (1 + p.is_complex()) for x in runs)) for p, runs in found if runs]
+
+
+def _runs(piece: Piece, shape: Sequence[int]) -> Runs | None:
+    """Where in a tensor of this shape the elements of a piece lie; None where they are in no even runs."""
+    if 0 in piece.shape:
+        return Runs(0, 1, 1)
+    if not all(isinstance(span, slice) for span in piece.spans):
+        return None
+    last = max((k for k, size in enumerate(piece.shape) if size < shape[k]), default=0)
+    if any(piece.shape[k] < shape[k] for k in range(1, last)):
+        return None
+    width = math.prod(shape[last + 1 :])
+    pitch = math.prod(shape[last:])
+    first = piece.spans[last].start * width if shape else 0
+    if last:
+        first += piece.spans[0].start * math.prod(shape[1:])
+    return Runs(first, piece.shape[last] * width if shape else 1, pitch)
 
 
 def whole_shape(p: Any) -> Tensor:

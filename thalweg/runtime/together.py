@@ -15,11 +15,14 @@ from thalweg.ir.passes import Plan, Stage
 from thalweg.runtime.backends import select
 from thalweg.runtime.backends.staged import StagedExecutor
 from thalweg.runtime.batch import Batch, BoundBatch
+from thalweg.runtime.tensors import in_runs
 from thalweg.runtime.wholes import Wholes
 from thalweg.shards.exchange import Exchange
 
 #: backends that run one pass after the other, so that something may happen between
 STAGED = ("cpu", "triton")
+#: backends that draw for an element of a part what they would in the whole
+DRAWING = ("cpu", "eager", "foreach")
 
 
 @dataclass
@@ -148,10 +151,25 @@ class PartsExecutor:
         wholes.send_back(demand.gives)
 
 
+def moves_alone(batch: Batch, backend: str) -> bool:
+    """Whether parts are stepped where they are, without a word to other ranks."""
+    return batch.plan.shape_blind and draws_in_place(batch, backend)
+
+
+def draws_in_place(batch: Batch, backend: str) -> bool:
+    """Whether what this backend rounds at random is rounded as it would be in the whole."""
+    return not batch.rounds or (bool(batch.runs) and backend in DRAWING)
+
+
+def places_draws(p: Any, backend: str) -> bool:
+    """Whether this is so for a parameter, whichever backend ``"auto"`` stands for."""
+    return in_runs(p) and (p.device.type == "cpu" or backend in ("eager", "foreach"))
+
+
 def executor(bound: BoundBatch, backend: str, exchange: Exchange) -> Any:
     """Make a batch of parts ready for a backend."""
     batch = bound.batch
-    if backend in STAGED and may_part(batch):
+    if backend in STAGED and may_part(batch, backend):
         asked = demands(batch.plan)
         needed = _needed(batch.plan, asked)
         wholes = Wholes(bound, exchange)
@@ -162,18 +180,17 @@ def executor(bound: BoundBatch, backend: str, exchange: Exchange) -> Any:
     return OwnersExecutor(wholes, select.prepare(backend, wholes.batch) if wholes.batch else None)
 
 
-def may_part(batch: Batch) -> bool:
+def may_part(batch: Batch, backend: str) -> bool:
     """Whether parts may be stepped where they are, and only some of what a step reads needs to be whole.
 
-    Else sums over rows, or what is kept in other shapes, must be computed where a tensor is whole, or random bits tell
-    places in the whole.
+    Else sums over rows, or what is kept in other shapes, must be computed where a tensor is whole, or random bits be
+    drawn there.
     """
     traced = batch.plan.traced
     rows = batch.plan.uses_rows or any(stage.folds for stage in batch.plan.stages)
     leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
     plain = all(out.meta["extent"] == ELEMENT and not ops.is_product(out) for leaf in leaves for out in _outputs(leaf))
-    exact = not any(f.stochastic for f in batch.formats.values())
-    return batch.dense and exact and plain and not (rows or traced.asides or traced.narrow)
+    return batch.dense and draws_in_place(batch, backend) and plain and not (rows or traced.asides or traced.narrow)
 
 
 def _outputs(leaf: fx.Node) -> list[fx.Node]:

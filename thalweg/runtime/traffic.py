@@ -85,7 +85,7 @@ class TrafficForecast:
         done = owners.loads(self.costs, self.owner, self.ranks)
         plan = self.batch.plan
         legs = []
-        if backend in STAGED and may_part(self.batch):
+        if backend in STAGED and may_part(self.batch, backend):
             for k, demand in enumerate(demands(plan)):
                 legs += [self._leg(k, False, False, demand.before), self._leg(k, True, False, demand.behind)]
                 legs += [self._leg(k, True, True, demand.gives)]

@@ -93,7 +93,7 @@ class Agreement:
         """The collectives among the ranks that hold parts of a parameter."""
         ranks = ranks_of(p)
         if ranks not in self.exchanges:
-            self.exchanges[ranks] = Exchange(p, ranks)
+            self.exchanges[ranks] = Exchange(p.device_mesh, ranks)
         return self.exchanges[ranks]
 
     def moving(self, members: Sequence[Member], terms: Terms | None = None) -> list[Member]:
@@ -142,7 +142,11 @@ class Agreement:
     ) -> list[float]:
         """What this rank says before a step, as long as on every other."""
         known = self.known.get(exchange.ranks)
-        if known is None or len(known) != len(members) or any(m.p is not p for m, p in zip(members, known, strict=True)):
+        if (
+            known is None
+            or len(known) != len(members)
+            or any(m.p is not p for m, p in zip(members, known, strict=True))
+        ):
             return [UNKNOWN, 0.0, *(0.0 for _ in known or ())]
         if refusal is not None:
             return [REFUSED, 0.0, *(0.0 for _ in known)]

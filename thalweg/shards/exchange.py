@@ -26,14 +26,14 @@ class Exchange:
     """Collectives among the ranks over which tensors are distributed.
 
     Args:
-        like: a DTensor on their mesh.
+        mesh: of devices.
         ranks: of the mesh, in its order.
     """
 
-    def __init__(self, like: Any, ranks: tuple[int, ...]) -> None:
+    def __init__(self, mesh: Any, ranks: tuple[int, ...]) -> None:
         self.ranks, self.me = ranks, ranks.index(dist.get_rank())
-        self.group = _group(like.device_mesh, ranks)
-        kind = like.device_mesh.device_type
+        self.group = _group(mesh, ranks)
+        kind = mesh.device_type
         here = None if kind == "cpu" else torch.accelerator.current_device_index()
         self.device = torch.device(kind) if here is None else torch.device(kind, here)
 
@@ -80,6 +80,16 @@ class Exchange:
                 "Another process has ended, does not answer within the timeout of its process group, or takes another "
                 "step. This step is not complete: go on from the last checkpoint"
             ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _among(mesh: Any, ranks: tuple[int, ...]) -> Exchange:
+    return Exchange(mesh, ranks)
+
+
+def among(x: Any, ranks: tuple[int, ...]) -> Exchange:
+    """The collectives among the ranks over which a DTensor lies."""
+    return _among(x.device_mesh, ranks)
 
 
 def _place(tensors: Sequence[Expected]) -> tuple[list[int], int]:

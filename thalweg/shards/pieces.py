@@ -106,6 +106,12 @@ def piece_here(x: Any) -> Piece:
     return layout_of(x).pieces[_ranks(x.device_mesh).index(dist.get_rank())]
 
 
+def holds_first(x: Any) -> bool:
+    """Whether no rank before this one holds the same piece of a DTensor."""
+    me = _ranks(x.device_mesh).index(dist.get_rank())
+    return layout_of(x).copies[me] == me
+
+
 def layout_of_state(p: Any, shape: Sequence[int] | None) -> Layout:
     """How something of another shape lies that is kept for a DTensor; what every rank has lies nowhere."""
     placements = None if shape is None else like(p, shape)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from thalweg.shards.pieces import is_distributed
+from thalweg.runtime.tensors import local
+from thalweg.shards.exact import exact_sum
+from thalweg.shards.exchange import among
+from thalweg.shards.pieces import holds_first, is_distributed, ranks_of
 
 NARROW = (torch.bfloat16, torch.float16)
 
@@ -24,14 +28,37 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def dot(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
     """The inner product of two lists, each seen as one vector; complex numbers count as pairs of real ones."""
-    xs, ys = real(xs), real(ys)
-    sums = [x.sum() for x in torch._foreach_mul(xs, ys)]
-    return torch.stack([s.to(sums[0].device) for s in sums]).sum()
+    here, there = list(map(local, xs)), list(map(local, ys))
+    return _total([x.sum(dtype=torch.float64) for x in torch._foreach_mul(here, there)], xs)
 
 
 def norm(xs: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of a list, seen as one vector."""
-    return torch.nn.utils.get_total_norm(real(xs))
+    norms = torch._foreach_norm(list(map(local, xs)), 2, torch.float64)  # type: ignore[call-overload]
+    return _total([x.square() for x in norms], xs, torch.sqrt)
+
+
+def _total(
+    shares: list[Tensor], xs: Sequence[Tensor], last: Callable[[Tensor], Tensor] = lambda total: total
+) -> Tensor:
+    """The sum of what the parts that are here give, and those on other ranks: in float64, rounded once.
+
+    Args:
+        shares: of each tensor, in float64.
+        xs: the tensors, for their dtype, device and ranks.
+        last: what the sum goes through before it is rounded.
+    """
+    device, dtype = shares[0].device, local(xs[0]).dtype
+    if device.type != "cpu" and not any(map(ranks_of, xs)):
+        return last(torch.stack([share.to(device) for share in shares]).sum()).to(dtype)
+    apart: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, x in enumerate(xs):
+        apart[ranks_of(x)].append(i)
+    numbers = [float(shares[i]) for i in apart.pop((), [])]
+    for ranks in sorted(apart):
+        mine = [float(shares[i]) if holds_first(xs[i]) else 0.0 for i in apart[ranks]]
+        numbers += [x for theirs in among(xs[apart[ranks][0]], ranks).gather(mine) for x in theirs]
+    return last(torch.tensor(exact_sum(numbers), dtype=torch.float64)).to(device, dtype)
 
 
 def scaled(xs: Sequence[Tensor], factor: Tensor) -> list[Tensor]:

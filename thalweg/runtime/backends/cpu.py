@@ -8,6 +8,7 @@ import math
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -191,7 +192,7 @@ class _CCodegen(Codegen):
             *(f"                T new_{name}[{size}];" for name in made),
             *self._loop(stage, writes),
             *(f"                uint32_t bits_{k}[{size}];" for k in pairs),
-            *(f"                draw(stream_{k}, at, n, bits_{k});" for k in pairs),
+            *(f"                {_draw(k)}" for k in pairs),
             *(f"                {encode(self.formats[name], name, slots[name])}" for name in made),
             "            )",
             "        }",
@@ -286,6 +287,12 @@ def _literal(value: Any, double: bool) -> str:
     return f"({text})" if value < 0 else text
 
 
+def _draw(pair: int) -> str:
+    """The statement that draws random bits for a stretch, of a part as for the whole."""
+    given = f"at, n, bits_{pair}"
+    return f"if (job->run) draw_within(stream_{pair}, job->run + 3 * t, {given}); else draw(stream_{pair}, {given});"
+
+
 # -- running it -----------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +317,7 @@ class _Job(ctypes.Structure):
                 "columns",
                 "row",
                 "id",
+                "run",
                 "entry",
             )
         ),
@@ -368,6 +376,8 @@ class CpuExecutor(StagedExecutor):
         ):
             setattr(self.job, name, self._address(values))
         self.job.id = self._address(array("I", batch.ids))
+        if batch.runs:
+            self.job.run = self._address(array("q", chain.from_iterable(batch.runs)))
         self.job.entry = self._address(batch.entry)
         sums = self.kernel.sums
         self.sums = [

@@ -100,4 +100,5 @@ def store(batch: Batch, name: str, i: int, numbers: Any) -> None:
         return
     if numbers.stride() != kept.stride():
         numbers = numbers.new_empty_strided(kept.shape, kept.stride()).copy_(numbers)
-    f.encode(numbers, kept, beside, counter_rng.draw(batch.key, batch.ids[i], batch.slots[name], kept.device))
+    runs = batch.runs[i] if batch.runs else None
+    f.encode(numbers, kept, beside, counter_rng.draw(batch.key, batch.ids[i], batch.slots[name], kept.device, runs))

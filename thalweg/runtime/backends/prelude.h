@@ -23,6 +23,7 @@ typedef struct {
     double *partial;                             /* what each chunk adds to sums and totals */
     const int64_t *columns, *row;                /* of each tensor: the length of a row, and the rows before it */
     const uint32_t *id;                          /* the tensor's number in the optimizer, for random bits */
+    const int64_t *run;                          /* of parts of larger tensors, three each: where elements lie there */
     const int64_t *entry;                        /* which of the entries in the table of host numbers it takes */
 } Job;
 
@@ -145,6 +146,14 @@ static inline uint32_t stream(uint32_t key, uint32_t tensor, uint32_t pair)
 /* 32 random bits for each of n elements, and half of them; there is room for whole groups of 32. Elements 16 apart share
    a hash, which the second takes turned by a byte. */
 INLINE uint32_t turned(uint32_t x) { return x >> 8 | x << 24; }
+INLINE void draw_anywhere(uint32_t stream, int64_t at, int64_t n, uint32_t *restrict bits)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t place = at + i;
+        const uint32_t x = mix((uint32_t)(place / 32 * 16 + place % 16) * 0x9E3779B9u + stream);
+        bits[i] = place & 16 ? turned(x) : x;
+    }
+}
 INLINE void draw(uint32_t stream, int64_t at, int64_t n, uint32_t *restrict bits)
 {
     if (at % 32 == 0) {
@@ -160,9 +169,15 @@ INLINE void draw(uint32_t stream, int64_t at, int64_t n, uint32_t *restrict bits
         }
         return;
     }
-    for (int64_t i = at; i < at + n; i++) {  /* rows begin anywhere */
-        const uint32_t x = mix((uint32_t)(i / 32 * 16 + i % 16) * 0x9E3779B9u + stream);
-        bits[i - at] = i & 16 ? turned(x) : x;
+    draw_anywhere(stream, at, n, bits);  /* rows begin anywhere */
+}
+/* the same for a part of a larger tensor, where its elements lie `run[1]` side by side, from `run[0]`, `run[2]` apart */
+static inline void draw_within(uint32_t stream, const int64_t *run, int64_t at, int64_t n, uint32_t *restrict bits)
+{
+    for (int64_t i = at; i < at + n;) {
+        const int64_t k = i % run[1], rest = at + n - i, here = run[1] - k < rest ? run[1] - k : rest;
+        draw_anywhere(stream, run[0] + i / run[1] * run[2] + k, here, bits + (i - at));
+        i += here;
     }
 }
 #define HALF(bits, shift) ((bits) >> (shift) & 0xFFFF)
