@@ -159,8 +159,8 @@ class Stepper:
         if binding.parts:
             if only is not None:
                 raise bad_argument(
-                    "rounding", self.storage, "nothing rounded at random, for these parts inside backward: their owners "
-                    "draw", "Call step() after backward",
+                    "rounding", self.storage, "nothing rounded at random, for these parts inside backward: their "
+                    "owners draw", "Call step() after backward",
                 )  # fmt: skip
             self._agree(binding, groups, found)
         try:
@@ -265,8 +265,10 @@ class Stepper:
             if batch.mixed and backend not in MIXING:
                 raise _CannotMixError
             try:
-                apart = exchange and not together.moves_alone(batch, backend)
-                ready = together.executor(bound, backend, exchange) if apart else select.prepare(backend, batch)
+                if exchange is None or together.moves_alone(batch, backend):
+                    ready = select.prepare(backend, batch)
+                else:
+                    ready = together.executor(bound, backend, exchange)
                 bound.set_executor(backend, why, ready)
             except CompilerError as error:
                 if self.backend != "auto":

@@ -48,16 +48,17 @@ def _runs(piece: Piece, shape: Sequence[int]) -> Runs | None:
     """Where in a tensor of this shape the elements of a piece lie; None where they are in no even runs."""
     if 0 in piece.shape:
         return Runs(0, 1, 1)
-    if not all(isinstance(span, slice) for span in piece.spans):
+    starts = [span.start for span in piece.spans if isinstance(span, slice)]
+    if len(starts) < len(shape):
         return None
     last = max((k for k, size in enumerate(piece.shape) if size < shape[k]), default=0)
     if any(piece.shape[k] < shape[k] for k in range(1, last)):
         return None
     width = math.prod(shape[last + 1 :])
     pitch = math.prod(shape[last:])
-    first = piece.spans[last].start * width if shape else 0
+    first = starts[last] * width if shape else 0
     if last:
-        first += piece.spans[0].start * math.prod(shape[1:])
+        first += starts[0] * math.prod(shape[1:])
     return Runs(first, piece.shape[last] * width if shape else 1, pitch)
 
 

@@ -142,11 +142,7 @@ class Agreement:
     ) -> list[float]:
         """What this rank says before a step, as long as on every other."""
         known = self.known.get(exchange.ranks)
-        if (
-            known is None
-            or len(known) != len(members)
-            or any(m.p is not p for m, p in zip(members, known, strict=True))
-        ):
+        if known is None or list(map(id, known)) != [id(member.p) for member in members]:
             return [UNKNOWN, 0.0, *(0.0 for _ in known or ())]
         if refusal is not None:
             return [REFUSED, 0.0, *(0.0 for _ in known)]

@@ -34,7 +34,7 @@ def dot(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
 
 def norm(xs: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of a list, seen as one vector."""
-    norms = torch._foreach_norm(list(map(local, xs)), 2, torch.float64)  # type: ignore[call-overload]
+    norms = torch._foreach_norm(list(map(local, xs)), 2, torch.float64)
     return _total([x.square() for x in norms], xs, torch.sqrt)
 
 
