@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import thalweg
 from thalweg.cli.app import app
 from thalweg.explain import formula
+from thalweg.explain.equations import width
 from thalweg.lab.contestants import CONTESTANTS
 from thalweg.registry import optimizers, wrappers
 
@@ -105,6 +106,26 @@ def test_a_pattern_keeps_some(pattern, shown, hidden):
     names = {line.split()[0] for line in printed("list", pattern).splitlines() if line.strip()}
     assert shown <= names
     assert not hidden & names
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_in_a_pipe_it_is_as_wide_as_columns_says_and_further_lines_stand_below_the_first(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = printed("list").splitlines()
+    assert max(map(width, lines)) <= columns
+    named = {*optimizers(), *wrappers()}
+    families = {optimizers()[name].__module__.rpartition(".")[2] for name in optimizers()}
+    begun = {line.split()[0] for line in lines[3:] if line[:1].strip()}
+    assert begun - named - families == {"wrappers:"}
+
+
+def test_the_heads_of_the_columns_stand_above_the_numbers():
+    first, heads, _, family, sgd, *_ = printed("list").splitlines()
+    assert first.strip() == "bytes per parameter: kept as state, and moved in a step"
+    assert family.split()[0] == "sgd"
+    for head, number in (("state", "0"), ("moved", "12")):
+        end = heads.index(head) + len(head)
+        assert sgd[:end].endswith(f" {number}")
 
 
 def test_a_pattern_that_keeps_none_is_refused():

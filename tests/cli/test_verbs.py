@@ -32,6 +32,12 @@ def test_version_and_help_import_nothing_heavy():
     assert "bench" in python(COMMAND, "--help")
 
 
+@pytest.mark.parametrize("width", range(78, 122, 4))
+def test_a_name_with_a_hyphen_is_not_broken(width):
+    text = CliRunner().invoke(app, ["race", "--help"], terminal_width=width, max_content_width=width).output
+    assert {"adamw-bf16,", "adamw-int8,", "--dry-run"} <= set(text.split())
+
+
 def test_the_help_has_a_line_for_each_verb():
     lines = CliRunner().invoke(app, ["--help"], terminal_width=80).output.partition("Commands:\n")[2].splitlines()
     assert lines == [f"  {name.ljust(max(map(len, VERBS)))}  {verb.says}" for name, verb in VERBS.items()]

@@ -28,13 +28,18 @@ from thalweg.cli.typed import typed
 
 @click.command()
 @click.option("--optimizers", help="The optimizers to measure, separated by commas; all by default.")
-@click.option("--works", help=f"What they step: any of {', '.join(NAMES)}; all by default.")
+@click.option("--works", help=f"Sets of parameters to measure on: any of {', '.join(NAMES)}; all by default.")
 @click.option(
     "--backends",
-    help="The backends, for every work; by default auto, and for two optimizers on gpt eager and foreach, too.",
+    help="The backends to measure. By default auto; two of the optimizers are also measured with eager and foreach, on "
+    "gpt.",
 )
-@click.option("--peers/--no-peers", default=None, help="Measure all peers, even if they compile for minutes, or none; "
-              "by default those that need not, and not on scalars.")  # fmt: skip
+@click.option(
+    "--peers/--no-peers",
+    default=None,
+    help="Measure all peers, even those that compile for minutes, or none. By default those that need no compilation, "
+    "except on scalars.",
+)
 @click.option(
     "--compiled", is_flag=True, help="Also measure torch's step under torch.compile, which compiles for minutes."
 )
@@ -63,8 +68,9 @@ def bench(
 ) -> None:
     """Measure what a step of each optimizer costs here.
 
-    Beside it, in turn in the same process: the time that this machine takes to read and write the same bytes (the
-    ceiling), torch's fastest optimizer of the same name, and the installed peers.
+    In the same process and in turn, it also measures the time that this machine takes to read and write the same bytes
+    (the ceiling), torch's fastest optimizer of the same name, and other optimizer libraries that are installed (the
+    peers).
     """
     console = console_of(stderr=json_path is not None and str(json_path) == "-")
     for path in (json_path, plot_path):

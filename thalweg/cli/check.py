@@ -19,24 +19,26 @@ class _RefusedError(click.ClickException):
 
 @click.command(no_args_is_help=True)
 @click.argument("target")
-@click.option("--optimizer", default="adamw", show_default=True, help="For a task: an optimizer, as a race takes it.")
+@click.option("--optimizer", default="adamw", show_default=True, help="For a task: an optimizer, as in `thalweg race`.")
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Updates of the run, where the task or script says otherwise."
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Number of updates of the run, if the task or script says another.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="For a task: of weights, batches and dropout.")
+@click.option("--seed", type=int, default=0, show_default=True, help="For a task: seed of weights, batches, dropout.")
 @click.option("--fix", is_flag=True, help="Print only the lines to change.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")
 @click.pass_context
 def check(
     context: click.Context, target: str, optimizer: str, steps: int | None, seed: int, fix: bool, as_json: bool
 ) -> None:
-    """Look for what is wrong with a run before it starts, within a minute for a small model.
+    """Look for what is wrong with a run before it starts; for a small model this takes a few seconds.
 
     TARGET is a built-in task, the file of a task, or FILE.py:FUNCTION. That function takes nothing and returns model,
     optimizer, scheduler, batch and loss, where loss(model, batch) gives a tensor; the batch may also be a DataLoader or
     an iterator of batches. The file is run as a module.
 
-    The exit code is 0 where nothing was found, 1 where something was, and 2 where the target cannot be checked.
+    The exit code is 0 if nothing was found, 1 if something was found, and 2 if the target cannot be checked.
     """
     from thalweg.lab.checked import check_target
 

@@ -71,15 +71,17 @@ def _matches(pattern: str, one: CatalogueEntry) -> bool:
 
 
 def show(console: Console, found: list[CatalogueEntry], around: list[CatalogueEntry], say: Language) -> None:
-    """A table for each family, in the order in which they are met; then what stands around any of them."""
+    """A table for each family, in the order in which they are met; then the wrappers."""
     families: dict[str, list[CatalogueEntry]] = {}
     for one in found:
         families.setdefault(one.family, []).append(one)
     widest = max((len(one.name) for one in (*found, *around)), default=0)
+    if found:
+        console.print(Text(say("bytes per parameter: kept as state, and moved in a step"), style="dim"))
+        console.print(_heads(say, widest), "")
     for name, members in families.items():
-        title = say.family(name, members[0].about).rstrip(".。")
-        console.print(Text.assemble((name, "bold"), "  ", (title, "dim")), soft_wrap=False)
-        table = _columns(say, widest)
+        console.print(_titled(name, say.family(name, members[0].about).rstrip(".。")))
+        table = _columns(widest)
         for one in members:
             parent = f"{one.facts['parent']} + " if one.facts["parent"] else ""
             text = say.words(one.name, one.text)
@@ -87,21 +89,35 @@ def show(console: Console, found: list[CatalogueEntry], around: list[CatalogueEn
             table.add_row(one.name, _bytes(one, "bytes_per_param"), _bytes(one, "moved_bytes_per_param"), what)
         console.print(table, "")
     if around:
-        console.print(Text(say("around any of them"), style="bold"))
-        table = _columns(say, widest, costs=False)
+        console.print(Text(say("wrappers: they go around any optimizer"), style="bold"))
+        table = _columns(widest, costs=False)
         for one in around:
             table.add_row(one.name, say.words(one.name, one.text).idea)
         console.print(table, "")
-    if found:
-        console.print(Text(say("bytes per parameter: kept as state, and moved in a step"), style="dim"))
 
 
-def _columns(say: Language, widest: int, costs: bool = True) -> Table:
+def _titled(name: str, title: str) -> Table:
+    """A family and what it is about, whose further lines stand below its first."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    table.add_row(name, title)
+    return table
+
+
+def _heads(say: Language, widest: int) -> Table:
+    """The heads of the columns."""
+    table = _columns(widest)
+    table.add_row("", *(Text(say(head), style="dim") for head in ("state", "moved", "adds to its parent")))
+    return table
+
+
+def _columns(widest: int, costs: bool = True) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 1))
     table.add_column(style="bold", min_width=widest, no_wrap=True)
     if costs:
         table.add_column(justify="right", min_width=5, no_wrap=True)
-        table.add_column(justify="right", min_width=3, no_wrap=True, style="dim")
+        table.add_column(justify="right", min_width=5, no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     return table
 

@@ -37,8 +37,9 @@ from thalweg.lab.store import Store, is_there
 @click.option(
     "--optimizers",
     help=f"Which optimizers race, separated by commas: {', '.join(CONTESTANTS)}, any other of `thalweg list`, "
-    "my.py:Mine, torch.optim:NAdam; 'adamw(lr=3e-4,weight_decay=0.1)' is your present recipe, "
-    "'adamw(lr=1e-4..1e-2)' a range, 'sam(adamw)' a wrapper; twin=adamw gives a label.",
+    "my.py:Mine, torch.optim:NAdam; 'adamw(lr=3e-4,weight_decay=0.1)' races untuned, with these settings; "
+    "'adamw(lr=1e-4..1e-2)' is tuned within this range; 'sam(adamw)' puts a wrapper around adamw; 'twin=adamw' races "
+    "adamw under the name twin.",
 )
 @click.option("--baseline", default="adamw", show_default=True, help="The optimizer that others are compared with.")
 @click.option("--budget", default="quick", show_default=True, help=f"How much to spend: {', '.join(BUDGETS)}.")
@@ -59,20 +60,30 @@ from thalweg.lab.store import Store, is_there
 )
 @click.option(
     "--cluster",
-    help="Where runs are made instead: auto, ray://HOST:PORT or HOST:PORT is a Ray cluster; local:3 starts one of 3 "
-    "nodes here; slurm queues a job for each run.",
+    help="Make the runs on a cluster: auto, ray://HOST:PORT or HOST:PORT names a Ray cluster; local:3 starts a Ray "
+    "cluster with 3 nodes on this machine; slurm queues a job for each run.",
 )
 @click.option(
-    "--within", "hours", help="Choose budget and seeds that fit into a time, such as 8h, and say what they show."
+    "--within",
+    "hours",
+    help="Choose the budget and the number of seeds so that the race fits into a time, such as 8h, and say which "
+    "differences it can settle.",
 )
-@click.option("--sizes", help="Climb: a race at each multiple of the parameters, such as 1,2,4,8,16.")
-@click.option("--batches", help="The same along the batch: multiples of its examples.")
-@click.option("--horizons", help="The same along the horizon: multiples of its steps.")
-@click.option("--fixed-horizon", is_flag=True, help="With --sizes: as many steps at each; else as many a parameter.")
-@click.option("--predict", help="With one of these: what a race at this place is expected to find, such as 124M.")
-@click.option("--slurm", default="", help="What sbatch is told: partition=gpu,time=30 (minutes).")
+@click.option("--sizes", help="Race at several sizes of the model: multiples of its parameters, such as 1,2,4.")
+@click.option("--batches", help="Race at several sizes of the batch: multiples of its number of examples.")
+@click.option("--horizons", help="Race at several lengths of the run: multiples of its number of steps.")
+@click.option(
+    "--fixed-horizon",
+    is_flag=True,
+    help="With --sizes: the same number of steps at each size; without it the number of steps grows with the size.",
+)
+@click.option(
+    "--predict",
+    help="With --sizes, --batches or --horizons: predict the result of a race at another size, such as 124M.",
+)
+@click.option("--slurm", default="", help="Options for sbatch, such as partition=gpu,time=30 (minutes).")
 @click.option("--cpus", type=float, default=1.0, show_default=True, help="Cores of each run on a cluster.")
-@click.option("--gpus", type=float, default=0.0, show_default=True, help="GPUs of each run there; 0.25 is a share.")
+@click.option("--gpus", type=float, default=0.0, show_default=True, help="GPUs of each run on a cluster; may be 0.25.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and the time it will take, and stop.")
 @stoppable
 def race(
@@ -103,7 +114,7 @@ def race(
     """Race optimizers on each TASK (a name from `thalweg tasks`, or your own file.py) and say which one to use.
 
     All are tuned in the same way, then judged on fresh seeds. Stop with Ctrl-C or SIGTERM at any time: finished runs
-    are kept, and the same command goes on.
+    are kept, and the same command continues the race.
     """
     on_stdout = [str(path) for path in (json_path, csv_path)].count("-")
     if on_stdout > 1:

@@ -36,7 +36,7 @@ NAMED = 10
     "url",
     default="runs/thalweg.db",
     show_default=True,
-    help="A file, or an SQLAlchemy URL; as the argument.",
+    help="The store: a file, or an SQLAlchemy URL; also the argument URL.",
 )
 @click.option("--runs", "list_runs", is_flag=True, help="List the runs too.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the runs to this file; - is stdout.")
@@ -44,11 +44,11 @@ NAMED = 10
     "--remove",
     multiple=True,
     metavar="WHAT",
-    help="Remove runs: those of a task by its name, or by 8 letters of a key.",
+    help="Remove all runs of the task with this name, or runs whose key begins with these letters (at least 8).",
 )
 @click.option("--merge", multiple=True, metavar="URL", help="Add all that another store holds; it stays as it is.")
 @click.option("--drop-damaged", is_flag=True, help="Remove the runs that do not match their checksum, or have none.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")
 def store(
     place: str | None,
     url: str,
@@ -62,7 +62,8 @@ def store(
     """List what a store holds: runs, races with their verdicts, and every look at each pair of classes.
 
     All runs are checked. A race refuses one that was edited or damaged after it was stored; once removed, it is made
-    again. Looks are never removed, since they were taken.
+    again. Looks (verdicts that were shown) are never removed, because they still
+    count.
     """
     files.writable_file(csv_path)
     console = console_of(stderr=as_json or str(csv_path) == "-")

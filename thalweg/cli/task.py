@@ -42,14 +42,14 @@ def _narrow(rows: list[dict[str, Any]]) -> Table:
     table.add_column(no_wrap=True, style="bold")
     for row in rows:
         size, seconds = _numbers(row)
-        numbers = f"{size} parameters, {row['steps']} steps, batch {row['batch_size']}, {seconds} a run."
+        numbers = f"{size} parameters, {row['steps']} steps, batch {row['batch_size']}, {seconds} per run."
         table.add_row(row["name"], f"{row['title']} {numbers}\nGood for {row['good_for']}.")
     return table
 
 
 def _numbers(row: dict[str, Any]) -> tuple[str, str]:
-    """Parameters, and the time of a run."""
-    return f"{row['parameters']:,}" if row["parameters"] else "–", f"{row['seconds_per_run']:.1f} s"
+    """Parameters, and the time of a run, which stands on one line with its unit."""
+    return f"{row['parameters']:,}" if row["parameters"] else "–", f"{row['seconds_per_run']:.1f}\u00a0s"
 
 
 @click.group()

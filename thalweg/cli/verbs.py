@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import click
 
+from thalweg.cli.help import Context
+
 
 class Verb(NamedTuple):
     """Where a verb's command stands in this package, and what it does."""
@@ -18,7 +20,7 @@ class Verb(NamedTuple):
 VERBS = {
     "race": Verb("race:race", "Race optimizers on a task and say which one to use."),
     "check": Verb("check:check", "Look for what is wrong with a run before it starts."),
-    "watch": Verb("watch:watch", "Show the record of a watched run, as a page or as it grows."),
+    "watch": Verb("watch:watch", "Show the record of a watched run as a page, also while it runs."),
     "audit": Verb("audit:audit", "Check the result file of a race, from the runs in it."),
     "store": Verb("store:store", "List the runs, races and looks of a store, and check it."),
     "tasks": Verb("task:tasks", "List the built-in tasks, and what each is good for."),
@@ -42,6 +44,7 @@ class Verbs(click.Group):
             return None
         module, _, attribute = VERBS[name].command.partition(":")
         command: click.Command = getattr(import_module(f"thalweg.cli.{module}"), attribute)
+        command.context_class = Context
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

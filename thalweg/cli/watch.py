@@ -24,10 +24,13 @@ OFTEN = 1.0
 
 @click.command(no_args_is_help=True)
 @click.argument("record", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The page; beside the record if it is not given.")
-@click.option("--follow", is_flag=True, help="Go on while the record grows, until Ctrl-C; the page is written again.")
+@click.option("--out", type=click.Path(path_type=Path), help="The HTML file to write; by default next to the record.")
+@click.option("--follow", is_flag=True, help="Follow the record while it grows, until Ctrl-C; write the page again.")
 def watch(record: Path, out: Path | None, follow: bool) -> None:
-    """Show what thalweg.watch(..., log=RECORD) has written: findings, and the four pillars over time."""
+    """Show what thalweg.watch(..., log=RECORD) has written: its findings, and curves over time.
+
+    The curves show loss, gradients, steps and learning rate.
+    """
     console, page = console_of(), out or record.with_suffix(".html")
     seen = write_watched(record, page)
     if not follow:

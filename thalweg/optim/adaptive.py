@@ -56,7 +56,7 @@ class Adadelta(Optimizer):
     ε stands inside the roots; it also sets how long the first steps are. It takes the same steps as
     ``torch.optim.Adadelta``.
 
-    Parent: Adagrad. Adds: forgetting, and a numerator that gives the step the unit of a weight.
+    Parent: Adagrad. Adds: a running mean in place of the sum, and a numerator that gives the step the unit of a weight.
     Strength: It runs without a learning rate (lr = 1), and the scale of gradients does not matter.
     Weakness: It starts slowly, since ε sets the size of the first steps, and it is seldom the best choice.
     Source: Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1, https://arxiv.org/abs/1212.5701

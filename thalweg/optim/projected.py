@@ -49,7 +49,7 @@ class SGDP(SGD):
     :func:`projected`. Their decay is ``wd_ratio`` times that of others. Weight decay is decoupled, and divided by
     1 − μ.
 
-    Parent: Momentum. Adds: the part of a step along the weights is removed where their length does not change the loss.
+    Parent: Momentum. Adds: no step along the weights where their length does not change the loss.
     Strength: Under batch or layer normalization the effective steps stay long for more of the run; elsewhere nothing
     changes.
     Weakness: It makes one more pass over memory, and its test may by chance take a weight for scale-invariant that is
@@ -84,7 +84,7 @@ class AdamP(Adam):
     decay, which is decoupled, is ``wd_ratio`` times that of others. ``nesterov`` takes $\beta_1 m_t + (1-\beta_1) g_t$
     for $m_t$.
 
-    Parent: AdamW. Adds: the part of a step along the weights is removed where their length does not change the loss.
+    Parent: AdamW. Adds: no step along the weights where their length does not change the loss.
     Strength: Under batch or layer normalization the effective steps stay long for more of the run; elsewhere nothing
     changes.
     Weakness: It makes one more pass over memory, and its test may by chance take a weight for scale-invariant that is

@@ -14,7 +14,7 @@ class BytesLstm(NextByte):
 
     name = "bytes-lstm"
     steps = 400
-    good_for = "the recurrent case, gates stacked in two matrices: Muon ahead of AdamW, then momentum"
+    good_for = "recurrent networks, whose gates lie in two matrices: Muon is ahead of AdamW, then momentum"
     seconds_per_run = 3.5
 
     def model(self, seed: int, size: float = 1) -> nn.Module:

@@ -25,7 +25,7 @@ class DigitsCnn(Supervised):
     steps = 300
     batch_size = 64
     source = SOURCE
-    good_for = "a small CNN, over-fitted: AdamW ahead of Muon by less than eight seeds could settle"
+    good_for = "a small CNN that over-fits: eight seeds cannot settle whether Muon or AdamW is ahead"
     seconds_per_run = 0.5
 
     def examples(self) -> Split:

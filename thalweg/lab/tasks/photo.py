@@ -51,7 +51,7 @@ class Photo(Supervised):
     batch_size = 512
     source = "scikit-learn load_sample_image('china.jpg'), every second pixel of every second row"
     unit = "squared error"
-    good_for = "one signal to be fitted: AdamW and Muon nearly equal, momentum behind"
+    good_for = "a network that learns one picture: AdamW and Muon are nearly equal, momentum is behind"
     seconds_per_run = 1.1
 
     def examples(self) -> Split:

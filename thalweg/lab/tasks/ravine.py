@@ -50,7 +50,7 @@ class Ravine(Task):
     unit = "excess risk"
     fixed = frozenset({"model"})
     head = ()  # its one matrix stands for a hidden one
-    good_for = "conditioning alone, the loss exact: Muon ahead, AdamW behind momentum"
+    good_for = "a badly conditioned problem with an exact loss: Muon is ahead, AdamW is behind momentum"
     seconds_per_run = 0.06
 
     def root(self) -> Tensor:

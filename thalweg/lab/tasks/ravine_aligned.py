@@ -11,7 +11,7 @@ class RavineAligned(Ravine):
     """The ravine with features along the coordinates: a spectrum that a diagonal preconditioner can undo."""
 
     name = "ravine-aligned"
-    good_for = "the same valley along the coordinates: AdamW ahead of Muon and momentum; its axes decide"
+    good_for = "the same valley along the coordinates: AdamW is ahead of Muon and momentum"
     seconds_per_run = 0.06
 
     def root(self) -> Tensor:
