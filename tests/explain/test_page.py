@@ -128,4 +128,6 @@ def test_where_little_room_is_left_beside_a_long_default_the_meaning_stands_belo
     rows = [i for i, line in enumerate(lines) if "ns_coefficients" in line]
     assert lines[rows[0]].endswith("2.0315)")
     assert lines[rows[0] + 1].strip().startswith("coefficients of the polynomial: three for all")
-    assert any("ns_coefficients" in line.text and "polynomial" in line.text for line in page(explain("muon"), columns=110))
+    assert any(
+        "ns_coefficients" in line.text and "polynomial" in line.text for line in page(explain("muon"), columns=110)
+    )
