@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 
@@ -11,6 +12,7 @@ from thalweg.testing.walks import draw_anew
 
 # no test is timed: the machines that run these are shared
 hypothesis.settings.register_profile("thalweg", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=15)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thalweg"))
 
@@ -39,6 +41,17 @@ def few_trials():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BUDGETS, "quick", FEW)
         yield FEW
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """The collector looks through all tests whenever it looks through everything; none of them is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
