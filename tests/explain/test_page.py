@@ -18,13 +18,18 @@ def text_of(about, language=ENGLISH, columns=80):
     return "\n".join(line.text for line in page(about, language, columns))
 
 
+@pytest.fixture(scope="module")
+def explained():
+    return {name: explain(cls) for name, cls in ALL.items()}
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("language", [ENGLISH, chinese()], ids=["en", "zh"])
-def test_no_line_is_wider_than_the_terminal(language, columns):
+def test_no_line_is_wider_than_the_terminal(explained, language, columns):
     wide = [
         (name, line.text)
-        for name, cls in ALL.items()
-        for line in page(explain(cls), language, columns)
+        for name, about in explained.items()
+        for line in page(about, language, columns)
         if width(line.text) > columns and not line.text.lstrip().startswith("https://")  # an address stays whole
     ]
     assert wide == []

@@ -96,7 +96,7 @@ def store(tmp_path):
     store.close()
 
 
-def _plan(path, optimizers=("adamw", "muon"), seeds=2, steps=20, jobs=1, **more):
+def _plan(path, optimizers=("adamw", "momentum"), seeds=2, steps=20, jobs=1, **more):
     return plan(path, optimizers=optimizers, seeds=seeds, steps=steps, jobs=jobs, **more)
 
 
@@ -317,8 +317,8 @@ def test_whatever_else_is_changed_a_verdict_on_the_same_classes_is_a_further_loo
     edited.write_text(edited.read_text().replace('name = "small"', 'name = "other"') + "# a comment\n")
     asked = [
         _plan(path, seeds=3),
-        _plan(path, ("mine=adamw@20", "muon@20"), baseline="mine"),
-        _plan(path, ("muon", "sgd", "adamw"), baseline="muon", margin=0.01),
+        _plan(path, ("mine=adamw@20", "momentum@20"), baseline="mine"),
+        _plan(path, ("momentum", "sgd", "adamw"), baseline="momentum", margin=0.01),
         _plan(str(edited), steps=21),
     ]
     results = []
@@ -332,12 +332,12 @@ def test_whatever_else_is_changed_a_verdict_on_the_same_classes_is_a_further_loo
         assert comparison["high"] == pytest.approx(again.high)
         results.append(result)
     first = result["protocol"]["looks"][0]
-    assert (first["labels"], first["steps"], first["seeds"]) == (["adamw", "muon"], 20, 3)
+    assert (first["labels"], first["steps"], first["seeds"]) == (["adamw", "momentum"], 20, 3)
     [outcome] = results[0]["comparisons"]
     assert first["outcome"] == {key: outcome[key] for key in ("verdict", "difference", "low", "high")}
     assert datetime.fromisoformat(first["when"]).tzinfo
     [flag] = [flag for flag in result["flags"] if flag["id"] == "looks"]
-    assert f"muon look {len(asked)}" in flag["text"]
+    assert f"momentum look {len(asked)}" in flag["text"]
     again = race(asked[0], store)
     assert again["comparisons"][0]["look"] == 1
     assert len(again["protocol"]["looks"]) == len(asked) - 1  # it shows the later ones too
@@ -439,7 +439,7 @@ def test_a_margin_by_hand_is_kept(tmp_path, inline, store):
 # with real workers
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a race with workers and the same one without")
 def test_workers_give_the_same_numbers_as_no_workers(tmp_path, monkeypatch, store):
     made = _plan(write_small(tmp_path), jobs=2)
     log = Log()
@@ -451,7 +451,7 @@ def test_workers_give_the_same_numbers_as_no_workers(tmp_path, monkeypatch, stor
     assert {key for key, *_ in log.progress} >= set(log.started)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a race whose workers are started twice")
 def test_a_worker_that_is_killed_is_replaced(tmp_path, store):
     marker = tmp_path / "marker"
     die = f"if IN_WORKER and not os.path.exists({str(marker)!r}): open({str(marker)!r}, 'w').close(); os._exit(9)"
@@ -460,7 +460,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, store):
     assert len(result["runs"]) == runs_of_all(result)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts workers four times")
 @pytest.mark.posix
 def test_a_task_that_always_kills_its_worker_ends_the_race_with_one_error(tmp_path, store):
     made = _plan(write_small(tmp_path, "if IN_WORKER: os._exit(9)"))
@@ -469,7 +469,6 @@ def test_a_task_that_always_kills_its_worker_ends_the_race_with_one_error(tmp_pa
     assert not _children()
 
 
-@pytest.mark.slow
 @pytest.mark.posix
 def test_an_exception_in_mid_run_is_blamed_on_the_users_line(tmp_path, store):
     path = write_small(tmp_path, f"{COUNT}; IN_WORKER and model.calls > 7 and y[99]")

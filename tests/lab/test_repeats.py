@@ -22,6 +22,9 @@ from thalweg.lab.store import Store
 
 pytestmark = pytest.mark.usefixtures("few_trials")
 
+#: a field of one, where each run is compared with itself
+ALONE = ("adamw",)
+
 
 @pytest.fixture
 def inline(monkeypatch):
@@ -49,7 +52,7 @@ def test_runs_that_are_found_are_counted_dated_and_proved(tmp_path, inline, stor
     first = race(_plan(write_small(tmp_path)), store)
     made = len({r["key"] for r in first["runs"]})
     assert first["protocol"]["reused"] == {"found": 0, "of": made}
-    assert first["protocol"]["repeats"] == {"adamw": "equal", "muon": "equal"}
+    assert first["protocol"]["repeats"] == {"adamw": "equal", "momentum": "equal"}
     again = race(_plan(write_small(tmp_path), seeds=3), store)
     told = again["protocol"]["reused"]
     assert 0 < told["found"] <= made < told["of"] == len({r["key"] for r in again["runs"]})
@@ -88,14 +91,14 @@ def test_a_file_that_the_task_reads_was_edited_and_all_runs_are_new(tmp_path, in
     path = _write(tmp_path, "y = y * SCALE", f"SCALE = {read}") if where == "at import" else (
         _write(tmp_path, f"y = y * {read}")
     )  # fmt: skip
-    first = race(_plan(path), store)
+    first = race(_plan(path, ALONE), store)
     conf.write_text('{"scale": 3.0}')
-    second = race(_plan(path), store)
+    second = race(_plan(path, ALONE), store)
     assert second["protocol"]["reused"]["found"] == 0
     assert not {r["key"] for r in first["runs"]} & {r["key"] for r in second["runs"]}
     assert all(_losses(second)[k] != loss for k, loss in _losses(first).items() if k in _losses(second))
     conf.write_text('{"scale": 1.0}')
-    third = race(_plan(path), store)
+    third = race(_plan(path, ALONE), store)
     assert third["protocol"]["reused"]["found"] == third["protocol"]["reused"]["of"]
     assert _losses(third) == _losses(first)
 
@@ -103,7 +106,7 @@ def test_a_file_that_the_task_reads_was_edited_and_all_runs_are_new(tmp_path, in
 def test_a_file_that_the_task_reads_is_edited_while_it_races(tmp_path, inline, store):
     conf = tmp_path / "conf.json"
     conf.write_text('{"scale": 1.0}')
-    made = _plan(_write(tmp_path, "y = y * json.loads((HERE / 'conf.json').read_text())['scale']"))
+    made = _plan(_write(tmp_path, "y = y * json.loads((HERE / 'conf.json').read_text())['scale']"), ALONE)
 
     class Editor(Log):
         def on_finish(self, spec, run, reused):
@@ -124,7 +127,7 @@ def test_data_that_nobody_sees_changed_between_two_races(tmp_path, inline, store
     torch.ones(1).numpy().tofile(data)
     late = f"model.calls = getattr(model, 'calls', 0) + 1; y = y * (1 if model.calls < 3 else {UNSEEN})"
     path = _write(tmp_path, late)
-    made = _plan(path)
+    made = _plan(path, ALONE)
     assert made.probe.files == ()
     first = race(made, store)
     torch.full((1,), 3.0).numpy().tofile(data)
@@ -147,7 +150,7 @@ def test_data_that_nobody_sees_changed_while_it_raced(tmp_path, inline, store):
     """What was made by then is of one of two things, and nobody knows of which."""
     data = tmp_path / "scale.bin"
     torch.ones(1).numpy().tofile(data)
-    made = _plan(_write(tmp_path, f"y = y * {UNSEEN}"))
+    made = _plan(_write(tmp_path, f"y = y * {UNSEEN}"), ALONE)
 
     class Editor(Log):
         def on_finish(self, spec, run, reused):
@@ -174,7 +177,7 @@ def test_data_that_nobody_sees_changed_while_it_raced(tmp_path, inline, store):
 def test_what_is_not_seeded_late_is_found_by_a_whole_run(tmp_path, inline, store, in_loss, says):
     path = write_small(tmp_path, f"model.calls = getattr(model, 'calls', 0) + 1; {in_loss}", steps="30")
     with pytest.raises(ThalwegError, match=rf"no verdict: \w+ made the same run again .*{says}"):
-        race(_plan(path, steps=30), store)
+        race(_plan(path, ALONE, steps=30), store)
 
 
 LEAKS = """\
@@ -224,7 +227,7 @@ def test_an_environment_variable_that_the_task_reads(tmp_path, inline, store, mo
     late = (
         "model.calls = getattr(model, 'calls', 0) + 1; y = y * float(os.environ['OMP_SCALE'] if model.calls > 2 else 1)"
     )
-    made = _plan(write_small(tmp_path, late))
+    made = _plan(write_small(tmp_path, late), ALONE)
     race(made, store)
     monkeypatch.setenv("OMP_SCALE", "2")
     with pytest.raises(ThalwegError, match=r"since then \$OMP_SCALE was 1 and is 2: put that back"):
@@ -292,7 +295,7 @@ def test_an_edited_loss_in_the_store_is_not_taken_for_a_run(tmp_path, inline, st
         race(made, store)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a race with workers")
 def test_what_depends_on_the_process_is_found_by_another_process(tmp_path, store, monkeypatch):
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     path = write_small(tmp_path, "y = y * (1 + 1e-6 * (hash('a') % 100_000))")

@@ -1,5 +1,6 @@
 """The key of a run holds what our own code means, and what it is compiled with."""
 
+import functools
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,16 +11,39 @@ import thalweg
 from thalweg.lab import setting
 from thalweg.native import compiler
 
+#: of each text once: it takes a second for all of them
+meaning = functools.cache(setting.imports.meaning)
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """A copy of our package, what is kept of it in the cache, and its hash."""
+    folder = tmp_path_factory.mktemp("copied")
+    ignored = shutil.ignore_patterns("__pycache__", "docs", "bench", "cli", "explain")
+    root = Path(shutil.copytree(Path(thalweg.__file__).parent, folder / "thalweg", ignore=ignored))
+    with pytest.MonkeyPatch.context() as patch:
+        _look_at(root, patch)
+        return root, setting._code()
+
+
+def _look_at(root, patch):
+    patch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
+    patch.setattr(setting.imports, "meaning", meaning)
+    patch.setattr(setting, "thalweg", SimpleNamespace(__file__=str(root / "__init__.py")))
+
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A copy of our package whose files may be edited, and its hash as it is."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = tmp_path / "thalweg"
-    ignored = shutil.ignore_patterns("__pycache__", "docs", "bench", "cli", "explain")
-    shutil.copytree(Path(thalweg.__file__).parent, root, ignore=ignored)
-    monkeypatch.setattr(setting, "thalweg", SimpleNamespace(__file__=str(root / "__init__.py")))
-    return root, setting._code()
+def package(copied, monkeypatch):
+    """A copy of our package whose files may be edited, and its hash as it is; put back afterwards."""
+    root, before = copied
+    _look_at(root, monkeypatch)
+    kept = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    yield root, before
+    for file in [file for file in root.rglob("*") if file.is_file()]:
+        if file not in kept:
+            file.unlink()
+        elif file.read_bytes() != kept[file]:
+            file.write_bytes(kept[file])
 
 
 def edit(file, old, new):
