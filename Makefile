@@ -5,14 +5,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
+# the tests start a hundred processes: without bytecode each compiles the package again
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: faults models ranks race test quick profile golden check docs docs-pictures clean
+.PHONY: faults models ranks race test slow quick profile golden check docs docs-pictures clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not cluster"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not cluster and not slow"
+
+# what takes long and is about one thing: workers and races that are killed, servers, clusters, compilers, thousands of simulated races
+slow: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not cluster"
 
 # a race on a cluster whose workers, coordinator and database are killed at random moments: two to three minutes
 cluster: $(STAMP)
@@ -34,13 +40,13 @@ models: $(STAMP)
 
 # the heart of it while one works, in about a minute: the engine's rooms, and three optimizers beside their references
 quick: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/ir tests/native tests/runtime tests/optim tests/test_layout.py \
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/ir tests/native tests/runtime tests/optim tests/test_layout.py \
 		--ignore tests/runtime/backends/test_triton.py \
 		-k "not test_every_optimizer or SGD-equals or AdamW-equals or Muon-equals" --maxfail 3
 
 # where the tests' time goes: the slowest, and the sum for each file and each check of the suite
 profile: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations 0 --durations-min 0.005 | $(BIN)/python -m tests.profile
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not cluster and not slow" --durations 0 --durations-min 0.005 | $(BIN)/python -m tests.profile
 
 # the kernels and formulas that are kept as text, written again; what changed is for the commit to explain
 golden: $(STAMP)

@@ -11,20 +11,23 @@ SHOWN = 25
 
 
 def sums(lines):
-    """Seconds and numbers of tests: of each file, and of each check of the conformance suite."""
-    files, checks = defaultdict(lambda: [0.0, 0]), defaultdict(lambda: [0.0, 0])
+    """Seconds and numbers of tests: of each test, of each file, and of each check of the conformance suite."""
+    tests, files, checks = (defaultdict(lambda: [0.0, 0]) for _ in range(3))
     for line in lines:
         if found := LINE.match(line):
             seconds, file, test, check = found.groups()
-            for total in [files[file]] + ([checks[check]] if test == "test_every_optimizer" and check else []):
+            totals = [tests[f"{file}::{test}"], files[file]]
+            if test == "test_every_optimizer" and check:
+                totals.append(checks[check])
+            for total in totals:
                 total[0] += float(seconds)
                 total[1] += 1
-    return files, checks
+    return tests, files, checks
 
 
 def main():
     """Print what takes longest."""
-    for what, found in zip(("file", "check of every optimizer"), sums(sys.stdin), strict=True):
+    for what, found in zip(("test", "file", "check of every optimizer"), sums(sys.stdin), strict=True):
         print(f"{'seconds':>8}  {'tests':>6}  {what}")
         for name, (seconds, count) in sorted(found.items(), key=lambda item: -item[1][0])[:SHOWN]:
             print(f"{seconds:8.1f}  {count:6}  {name}")

@@ -14,6 +14,7 @@ from tests.processes import python
 
 ROOT = Path(thalweg.__file__).parent
 PAGES = ROOT.parent / "docs"
+TESTS = Path(__file__).parent
 ROOMS = ("ir", "ir/transforms", "native", "shards", "runtime", "runtime/backends", "engine")
 #: where pickles and generated kernels find modules that have moved
 FORMER = {"engine/formats.py"}
@@ -85,6 +86,12 @@ def test_a_class_name_has_one_meaning():
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{name}:{node.lineno}")
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_a_slow_test_says_why():
+    texts = {file: file.read_text(encoding="utf-8") for file in TESTS.rglob("test_*.py") if file != Path(__file__)}
+    silent = [file.name for file, text in texts.items() if re.search(r"mark\.slow\b(?!\(reason=\")", text)]
+    assert silent == [], "pytest.mark.slow(reason=...): a slow test runs in `make slow`, not in `make test`"
 
 
 def test_the_guide_has_a_line_for_each_file():

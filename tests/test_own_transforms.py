@@ -446,7 +446,6 @@ def test_the_suite_takes_an_optimizer_with_it():
         run(Case(TamedAdamW, torch.optim.AdamW, drop_in=False), FEW)
 
 
-@pytest.mark.slow
 def test_it_passes_the_whole_suite():
     assert run(CASE) > 60
 

@@ -83,14 +83,14 @@ def session(tmp_path_factory):
     return json.loads(python(WITHOUT_POSIX + A_SESSION, **given))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a process without the modules of POSIX runs four commands")
 def test_without_posix_the_library_steps_by_lists_and_says_why(session):
     assert session["moved"] == pytest.approx(0.697, abs=1e-3)
     assert "backend foreach: the fastest that serves; not cpu: C kernels need Linux or macOS" in session["plan"]
     assert session["posix"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="the same process")
 def test_without_posix_the_verbs_work(session):
     assert "Muon" in session["list"]
     assert "orthogonal" in session["explain"]
@@ -165,7 +165,7 @@ main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a command in a process of its own")
 def test_a_pipe_without_greek_letters_gets_utf_8():
     text = python(INTO_A_PIPE, "explain", "sgd", "--zh", PYTHONIOENCODING=None)
     assert "γ" in text

@@ -77,7 +77,7 @@ def run(*command):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a type checker reads the package")
 def test_mypy_sees_the_signature_that_runs(sample):
     code, said, error = run(sys.executable, "-m", "mypy", "--no-error-summary", str(sample))
     assert not code, said + error
@@ -93,7 +93,7 @@ def pyright():
     return None if subprocess.run([path, "--version"], capture_output=True).returncode else path
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a type checker reads the package")
 def test_pyright_sees_the_signature_that_runs(sample):
     (sample.parent / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}), encoding="utf-8")
     if (path := pyright()) is None:

@@ -272,6 +272,7 @@ def test_ctrl_c_keeps_what_was_measured(monkeypatch):
     assert len(result["rows"]) == 1
 
 
+@pytest.mark.slow(reason="eight processes that import torch")
 def test_the_first_step_is_timed_in_a_process_of_its_own(capfd):
     steps = first_step.first_steps("SGD", "small", "float32", 1, TINY)
     assert all(0 < step.constructor < step.seconds for step in steps)

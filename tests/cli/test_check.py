@@ -100,7 +100,7 @@ def test_a_task_that_is_not_there():
     assert "did you mean mnist1d" in result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="looks at a built-in task twice")
 def test_a_built_in_task_is_healthy_as_tuned_and_an_optimizer_may_be_named():
     assert CliRunner().invoke(app, ["check", "mnist1d"]).exit_code == 0
     result = CliRunner().invoke(app, ["check", "mnist1d", "--optimizer", "adamw(lr=3)"])

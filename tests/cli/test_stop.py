@@ -18,8 +18,6 @@ from tests.processes import ROOT
 
 if sys.platform == "win32":
     pytest.skip("needs what Windows lacks", allow_module_level=True)
-pytestmark = pytest.mark.slow
-
 MAIN = "from thalweg.cli import main; main()"
 FEW_TRIALS = "from tests.lab.few import ask_for_few; ask_for_few(); "
 #: runs of two contestants with two seeds: trials, finalists on each seed, and two shorter runs a seed
@@ -109,6 +107,7 @@ def _in_a_long_step(race, tmp_path):
     return set(held)
 
 
+@pytest.mark.slow(reason="two races in processes of their own, and their workers")
 def test_a_killed_race_loses_no_finished_run(start, tmp_path):
     first = start(jobs=2)
     held = _in_a_long_step(first, tmp_path)
@@ -129,6 +128,7 @@ def test_a_killed_race_loses_no_finished_run(start, tmp_path):
     assert (tmp_path / "runs" / "report.html").exists()
 
 
+@pytest.mark.slow(reason="a race in a process of its own, and its workers")
 @pytest.mark.parametrize("in_the_background", [False, True])
 def test_a_signal_ends_it_cleanly_and_it_says_how_to_go_on(start, tmp_path, in_the_background):
     """A terminal's Ctrl-C goes to the whole group; in the background it is ignored, and `kill` goes to one process."""
@@ -150,7 +150,14 @@ def test_a_signal_ends_it_cleanly_and_it_says_how_to_go_on(start, tmp_path, in_t
 
 
 @pytest.mark.parametrize(
-    ("when", "number", "code"), [("runs/thalweg.db", signal.SIGINT, 130), ("plan", signal.SIGTERM, 143)]
+    ("when", "number", "code"),
+    [
+        pytest.param(
+            *("runs/thalweg.db", signal.SIGINT, 130),
+            marks=pytest.mark.slow(reason="a race in a process of its own, and its workers"),
+        ),
+        ("plan", signal.SIGTERM, 143),
+    ],
 )
 def test_a_signal_while_it_starts_is_one_line_too(start, tmp_path, when, number, code):
     """The workers have not even imported torch; or there are none yet."""
@@ -166,6 +173,7 @@ def test_a_signal_while_it_starts_is_one_line_too(start, tmp_path, when, number,
     _wait(lambda: not _alive(process.pid), 10)
 
 
+@pytest.mark.slow(reason="two races in processes of their own, and their workers")
 def test_two_races_on_one_store_make_each_run_once(start, tmp_path):
     _pause(tmp_path, 0.02)
     processes = [start(), start()]
@@ -180,6 +188,7 @@ def test_two_races_on_one_store_make_each_run_once(start, tmp_path):
     assert any("they are waited for, not made twice" in text for text in texts)
 
 
+@pytest.mark.slow(reason="waits until a lease of a suspended race ends")
 def test_a_race_that_another_one_waits_for_may_be_suspended(start, tmp_path):
     first = start()
     held = _in_a_long_step(first, tmp_path)
@@ -190,6 +199,7 @@ def test_a_race_that_another_one_waits_for_may_be_suspended(start, tmp_path):
     assert held < _stored(tmp_path)
 
 
+@pytest.mark.slow(reason="a race in a process of its own, and its workers")
 def test_a_second_ctrl_c_does_not_wait_for_long_steps(start, tmp_path):
     process = start()
     _wait(lambda: len(_stored(tmp_path)) >= 2 or process.poll() is not None)

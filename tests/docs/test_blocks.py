@@ -65,7 +65,6 @@ def test_runs(code, files, tmp_path, monkeypatch):
             sys.modules.pop(Path(name).stem, None)
 
 
-@pytest.mark.slow
 def test_the_optimizer_of_write_your_own_passes_the_suite_there(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     for what, name, code in BLOCK.findall((ROOT / "docs" / "write-your-own.md").read_text(encoding="utf-8")):

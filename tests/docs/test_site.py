@@ -26,6 +26,7 @@ def render(text):
     return markdown(text, extensions=["docs.generator.math", "tables", "pymdownx.superfences"])
 
 
+@pytest.mark.slow(reason="builds the whole documentation")
 def test_the_site_builds_and_nothing_is_wrong_with_it(tmp_path):
     assert build(runs.load(), tmp_path) == []
     for name in optimizers():

@@ -30,7 +30,6 @@ def told(monkeypatch):
     return calls
 
 
-@pytest.mark.slow
 def test_what_is_kept_is_what_the_classes_say():
     first, second = catalogue(), catalogue()
     assert first == second
@@ -41,7 +40,7 @@ def test_what_is_kept_is_what_the_classes_say():
         assert (one.facts, one.about, one.text, one.family) == (about.as_dict(), about.about, about.text, about.family)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="four processes, one of which imports everything")
 def test_the_list_is_shown_without_torch_once_it_is_kept():
     code = "import sys; from thalweg.cli.app import app; app({}, standalone_mode=False); print('torch' in sys.modules)"
     first, *others = [

@@ -115,7 +115,6 @@ def test_a_large_model_is_not_copied(monkeypatch):
     assert found.makers({"0.weight", "2.weight", "3.weight"})[0] == {"3.weight"}
 
 
-@pytest.mark.slow
 def test_those_of_transformers_themselves():
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=100, n_positions=64)

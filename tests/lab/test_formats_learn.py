@@ -38,7 +38,7 @@ def held_out_loss(name: str, seed: int, steps: int, lr: float = 3e-3) -> float:
     return task.evaluate(model.float())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains a language model")
 @pytest.mark.parametrize("name", [n for n in FORMATS if n not in ("float32", "parameters in bfloat16")])
 def test_learns_like_float32(name):
     plain, narrow = held_out_loss("float32", 0, 40), held_out_loss(name, 0, 40)

@@ -150,6 +150,7 @@ def told(*arguments):
 SIZED = "def model(self, seed, size=1):\n        h = round(8 * size)"
 
 
+@pytest.mark.slow(reason="five races, one for each size and one to look")
 def test_the_command_climbs(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "Pool", Inline)
     path = tmp_path / "small.py"

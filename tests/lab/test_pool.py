@@ -29,7 +29,6 @@ def _for_ever():
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.posix
 def test_a_worker_from_its_start_to_its_end():
     told, moving = [], threading.Event()
@@ -67,7 +66,7 @@ def _terminate_myself():
         time.sleep(0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts workers, and waits until one is gone")
 @pytest.mark.posix
 def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gone_soon():
     pool = Pool(1, lambda message: None)
@@ -80,7 +79,7 @@ def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gon
         os.kill(process, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts workers, which import torch")
 @pytest.mark.posix
 def test_signals_to_stop_wait_while_workers_are_started():
     """A worker that imports torch could not handle them."""

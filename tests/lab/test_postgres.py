@@ -22,7 +22,7 @@ from thalweg.lab.store import Store, keep
 
 pytestmark = [
     pytest.mark.posix,
-    pytest.mark.slow,
+    pytest.mark.slow(reason="a server that is started, stopped and killed"),
     pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed"),
 ]
 

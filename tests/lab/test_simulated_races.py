@@ -103,6 +103,7 @@ def test_twice_the_margin_is_found_as_often_as_promised(noise, comparisons, seed
     assert rate == pytest.approx(promised, abs=4 / 3 * error(promised))  # 27 cases share draws: four standard errors
 
 
+@pytest.mark.slow(reason="computes a power for each of nine thousand races")
 @pytest.mark.parametrize("seeds", [5, 8, 10])
 @pytest.mark.parametrize("noise", NOISES, ids=lambda n: f"r={n.correlation}")
 def test_a_race_promises_too_much_as_often_as_too_little(noise, seeds):
@@ -138,6 +139,7 @@ def test_two_looks_cost_less_than_twice_alpha():
     assert worse > wrong + 0.01
 
 
+@pytest.mark.slow(reason="thirty-two thousand intervals, twice")
 def test_looks_at_fewer_and_fewer_seeds_cost_less_than_twice_alpha():
     """Who raced 10 seeds and then asks for 8, 6 and 5 of them takes what he likes best."""
     values = differences(Noise(), 10, races=4 * RACES)

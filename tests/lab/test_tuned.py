@@ -136,7 +136,7 @@ def called(surface, races, offset, gap=0.0, seed=0):
     return float(np.mean([i.sd > 0.0 and not i.low <= 0.0 <= i.high for i in found]))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a thousand simulated races and their searches")
 @pytest.mark.parametrize("offset", [False, True], ids=["same-verdict-seeds", "other-verdict-seeds"])
 def test_a_against_a_through_the_search_is_hardly_ever_decided(offset):
     """In 2,000 races (both cases, three searches): only the search decides, or noise, and errs in 5 % at most."""
@@ -145,7 +145,7 @@ def test_a_against_a_through_the_search_is_hardly_ever_decided(offset):
     assert share <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1000)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="hundreds of simulated races and their searches")
 def test_a_lead_is_found_hardly_less_often_than_without_the_luck_of_the_search():
     """Power falls with the gap as it should, and at twice the noise of a seed it is all but certain."""
     surface = Surface("momentum on mnist1d")

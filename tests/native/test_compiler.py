@@ -152,7 +152,7 @@ def test_nan_inf_and_signed_zero_keep_their_meaning():
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.slow(reason="three processes that import torch and compile")
 def test_processes_that_build_at_once_share_torchs_runtime_and_a_third_compiles_nothing(cache, calls):
     first, second = start(), start()
     outcomes = [outcome(first), outcome(second)]

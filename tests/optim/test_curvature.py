@@ -20,7 +20,6 @@ def quadratic(size=6, seed=0, dtype=torch.float64):
     return A + A.T
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("probe", ["rademacher", "normal"])
 def test_hutchinson_is_right_on_average(probe):
     A, generator = quadratic(), torch.Generator().manual_seed(1)
@@ -175,7 +174,6 @@ def softmax_regression():
     return nn.Linear(4, 3).double(), torch.randn(5, 4, dtype=torch.float64)
 
 
-@pytest.mark.slow
 def test_gauss_newton_bartlett_is_right_on_average():
     model, x = softmax_regression()
     q = torch.softmax(model(x), 1).detach()

@@ -232,7 +232,7 @@ def _check(rank, mesh, backend):
         thalweg.AdamW([p], state_dtype="int8", backend=backend)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two processes; those of tests/shards serve a whole session")
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over files")
 def test_two_processes_step_their_shards_as_one_steps_the_whole(tmp_path):
     torch.multiprocessing.spawn(_run, args=(str(tmp_path / "store"),), nprocs=2)

@@ -47,7 +47,6 @@ def test_optimizers_in_threads_of_their_own(backend, flags):
     assert all(same(params, expected) for params in walked)
 
 
-@pytest.mark.slow
 def test_threads_that_compile_the_same_and_different_rules_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # so that nothing is compiled yet
     rules = [thalweg.AdamW, thalweg.Adagrad, thalweg.Lion]
@@ -113,7 +112,6 @@ threading.Thread(target=train).start()
 """
 
 
-@pytest.mark.slow
 def test_a_thread_makes_its_first_step_after_the_main_thread_has_ended():
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
     assert "stepped" in done.stdout, done.stderr

@@ -240,7 +240,7 @@ def stubborn(steps, path=None, tell=lambda event: None):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two processes that train")
 def test_a_process_killed_at_any_time_is_taken_up_by_another(tmp_path):
     path = tmp_path / "c.pt"
     victim = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)

@@ -121,7 +121,7 @@ for spec in places.here(specs):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two processes that import torch")
 def test_the_users_files_travel_and_give_the_same_run(tmp_path, monkeypatch):
     """On a machine that has none of them: a task with a package beside it, and an optimizer with a neighbour."""
     home, there = tmp_path / "home", tmp_path / "there"

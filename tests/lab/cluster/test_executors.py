@@ -80,7 +80,7 @@ def _worked(*arguments):
     return os.getpid(), threading.current_thread() is threading.main_thread(), work(*arguments).run["final_loss"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="processes that import torch")
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
 def test_threads_and_forked_processes_make_their_runs_in_processes_of_their_own(tmp_path, kind):
     made, arguments, loss = _told(write_small(tmp_path))

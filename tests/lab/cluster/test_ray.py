@@ -34,7 +34,7 @@ class Removing(Log):
             nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a cluster of Ray, one of whose nodes is killed")
 def test_a_cluster_that_loses_a_node_gives_the_verdict_of_this_machine(tmp_path, monkeypatch):
     """The task lies in a file, and tells which process trains: more than one does."""
     seen = tmp_path / "seen"
@@ -62,7 +62,7 @@ def within_a_minute(holds):
     return any(holds() or time.sleep(1) for _ in range(60))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts Ray")
 def test_what_no_node_has_is_one_error():
     with pytest.raises(ThalwegError, match=r"--cluster local:1: no node has the 1 cores and 64 GPUs .* Lower --cpus"):
         RayCluster("local:1", Resources(gpus=64))

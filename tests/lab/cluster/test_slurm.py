@@ -115,7 +115,7 @@ def test_a_race_through_submitit_gives_the_result_of_this_machine(tmp_path, monk
         store.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="jobs in processes of their own, which are asked for every few seconds")
 @pytest.mark.parametrize("how", ["slurm", "local"])
 def test_a_job_answers_from_another_process_and_asks_for_what_was_said(tmp_path, commands, how):
     given = {"partition": "gpu", "time": "0:20:00", "qos": "low"}

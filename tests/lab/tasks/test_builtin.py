@@ -29,6 +29,16 @@ def _first(task, seed, count=3):
     return [next(stream) for _ in range(count)]
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(name, marks=pytest.mark.slow(reason="trains a network of text or pictures, twice"))
+        if name in ("bytes-gpt", "bytes-lstm", "fashion-cnn")
+        else name
+        for name in TASKS
+    ],
+    indirect=True,
+)
 def test_check_finds_nothing_wrong_and_repeats_and_leaves_the_global_generator_alone(task):
     before = torch.get_rng_state()
     probe, again = check(task), check(type(task)())

@@ -217,6 +217,7 @@ class Numbers(torch.utils.data.Dataset):
 """
 
 
+@pytest.mark.slow(reason="each look at the task forks workers again and again")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no process is forked here")
 def test_what_the_workers_of_a_dataloader_open_is_seen(tmp_path):
     (tmp_path / "a").write_text("1.0")

@@ -153,7 +153,6 @@ assert len(loaded) == 1, loaded
 
 @needs_compiler
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.slow
 def test_a_single_openmp_runtime_is_mapped():
     subprocess.run([sys.executable, "-c", STEP], check=True, timeout=120)
 

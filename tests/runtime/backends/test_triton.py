@@ -463,7 +463,7 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="Triton's compiler for three processors, in a process without its interpreter")
 def test_they_compile_for_gpus(tmp_path):
     """Down to machine code for two generations of NVIDIA and one of AMD; where all is aligned, loads are wide."""
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
