@@ -136,6 +136,8 @@ def test_an_operation_is_a_row(monkeypatch):
     for end in ends:
         torch.testing.assert_close(end, ends[0])
     assert "softplus" in formula(Softened).latex
+    with pytest.raises(TypeError, match="softplus takes 1 argument and is given 2"):  # as its row says
+        SOFTPLUS(p, p)
 
 
 @dataclasses.dataclass(frozen=True)

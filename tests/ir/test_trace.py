@@ -197,6 +197,36 @@ def test_the_error_names_what_to_write_instead(wrong, remedy, tmp_path):
     assert re.match(r".*wrong_rule\.py:10: a rule cannot use '\w+'\. ", str(error.value))
 
 
+@pytest.mark.parametrize(("wrong", "said"), [
+    ("ops.maximum(p)", "maximum takes 2 arguments and is given 1"),
+    ("ops.maximum(p, g, g)", "maximum takes 2 arguments and is given 3"),
+    ("g * ops.maximum(h.lr)", "maximum takes 2 arguments and is given 1"),
+    ("ops.tensor_sum(g, g) * g", "tensor_sum takes 1 argument and is given 2"),
+    ("ops.is_matrix(p, p) * g", "is_matrix takes 1 argument and is given 2"),
+    ("torch.where(g > 0, g)", "where takes 3 arguments and is given 2"),
+    ("g.sqrt(2)", "sqrt takes 1 argument and is given 2"),
+    ("g.square(2)", "square takes 1 argument and is given 2"),
+    ("torch.clamp(g, 0, 1, 2)", "clamp takes 1 to 3 arguments and is given 4"),
+    ("torch.add(p, g, beta=1)", "unexpected keyword argument 'beta'"),
+    ("torch.exp()", "exp() missing 1"),
+    ("None * g", "mul of None, which is neither a number nor a tensor"),
+    ("float(g) * g", "float"),
+])  # fmt: skip
+def test_a_call_with_other_arguments_is_refused_with_its_line(wrong, said, tmp_path):
+    path = tmp_path / "wrong_call.py"
+    path.write_text(
+        "import torch\nfrom thalweg.rule import Optimizer, hyper, ops\n\n\nclass Wrong(Optimizer):\n"
+        '    lr: float = hyper(default=0.1, within="[0, ∞)")\n\n'
+        f"    @staticmethod\n    def direction(p, g, s, h):\n        return {wrong}\n",
+        encoding="utf-8",
+    )
+    rule = runpy.run_path(str(path))["Wrong"]
+    with pytest.raises(UnsupportedOpError, match=re.escape(said)) as error:
+        rule(_params())
+    assert re.match(r".*wrong_call\.py:10: ", str(error.value))
+    assert "Symbol" not in str(error.value)
+
+
 class _Constant(Optimizer):
     """Depends on nothing."""
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import enum
 import math
 import operator
-import string
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from thalweg.ir import arity
 
 
 class Extent(enum.IntEnum):
@@ -48,11 +50,21 @@ class _Symbolic:
         return self.name
 
     def __call__(self, *args: Any) -> Any:
-        """On a symbol: a node. On tensors and numbers: the value."""
+        """On a symbol: a node. On tensors and numbers: the value.
+
+        Raises:
+            TypeError: for a number of arguments that the operation does not take.
+        """
+        if wrong := self.miscounted(args):
+            raise TypeError(wrong)
         for arg in args:
             if isinstance(arg, fx.Proxy):
                 return arg.tracer.create_proxy("call_function", self, args, {})
         return self.run(*args)
+
+    def miscounted(self, args: tuple[Any, ...]) -> str:
+        """How many arguments it takes and is given, where these differ."""
+        return arity.refusal(self.name, self.run, args, {})
 
     def run(self, *args: Any) -> Any:
         raise NotImplementedError
@@ -85,10 +97,13 @@ class Op(_Symbolic):
     flops: int = 1
     foreach: str = ""
 
-    @property
+    @cached_property
     def arity(self) -> int:
         """How many arguments it takes: those that its spelling names."""
-        return len({name for _, name, *_ in string.Formatter().parse(self.c) if name and name.isdigit()})
+        return arity.of_spelling(self.c)
+
+    def miscounted(self, args: tuple[Any, ...]) -> str:
+        return arity.miscount(self.name, self.arity, self.arity, len(args))
 
     def run(self, *args: Any) -> Any:
         return (self.torch if any(isinstance(a, Tensor) for a in args) else self.host)(*args)
@@ -412,6 +427,9 @@ class Leaf(_Symbolic):
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.over.__name__
+
+    def miscounted(self, args: tuple[Any, ...]) -> str:
+        return arity.refusal(self.name, self.over, args, {})
 
     def run(self, x: Any, *args: Any) -> Any:
         """Run it on a single parameter."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import operator
+import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
-from operator import itemgetter
+from numbers import Real
+from traceback import walk_tb
 from types import SimpleNamespace
 from typing import Any, ClassVar, Protocol, cast
 
 from torch import Tensor, fx
 
 from thalweg._base.locked_cache import locked_cache
-from thalweg.ir import ops
+from thalweg.ir import arity, ops
 from thalweg.ir.fields import Each, Hyper, StateSpec, kinds_of_one, of_numpy
 from thalweg.ir.names import Hypers, State
 from thalweg.ir.ops import ASIDE, ELEMENT, GLOBAL, HOST, PER_TENSOR, ROW
@@ -34,6 +34,9 @@ WORDS = {
     ELEMENT: "a tensor",
     ASIDE: "a tensor of another shape",
 }
+
+#: what torch says where a function of its own is called with other arguments than it takes
+_TORCH_REFUSES = re.compile(r"(?P<name>\w+)\(\) received an invalid combination of arguments - got \((?P<given>.*?)\),")
 
 
 class UnsupportedOpError(TypeError):
@@ -148,12 +151,9 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         spelling = ops.SPELLINGS.get(ops.name_of(target))
         if kind not in ("call_function", "call_method") or spelling is None:
             raise self._unknown(str(args[1]) if target is getattr else ops.name_of(target))
-        try:
-            return spelling(*args, **kwargs)
-        except UnsupportedOpError:
-            raise
-        except TypeError as error:
-            raise UnsupportedOpError(f"{self.line()}: {ops.name_of(target)}: {error}") from error
+        if wrong := arity.refusal(ops.name_of(target), spelling, args, kwargs):
+            raise UnsupportedOpError(f"{self.line()}: {wrong}")
+        return spelling(*args, **kwargs)
 
     def create_arg(self, a: Any) -> Any:
         """As in torch; a function among the hyperparameters, and a record of plain values, go to a leaf as they are."""
@@ -172,33 +172,20 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
         node = super().create_node(kind, target, args, kwargs, *rest, **more)
         node.meta["line"] = self.line()
         if kind == "call_function":
-            extents = [ops.extent_of(a) for a in node.all_input_nodes]
-            if isinstance(target, ops.Op):
-                node.meta["extent"] = max(extents)
-            else:
-                node.meta["extent"] = target.extent
-            if isinstance(target, ops.Leaf) and target.extent == PER_TENSOR and len(node.all_input_nodes) > 1:
-                raise UnsupportedOpError(
-                    f"{self.line()}: {target.name} depends on shapes alone, and is given a number that may change"
-                )
-            whole = isinstance(target, ops.Leaf) and target.extent != PER_TENSOR
-            if whole and any(map(ops.is_product, node.all_input_nodes)):
-                raise UnsupportedOpError(f"{self.line()}: {target.name} takes whole tensors, and is given a product")
-            if isinstance(target, ops.Leaf) and not {HOST, ELEMENT, ASIDE}.issuperset(extents):
-                raise UnsupportedOpError(f"{self.line()}: {target.name} takes whole tensors and numbers of the host")
-            if isinstance(target, ops.Op) and max(extents) == ASIDE:
-                raise UnsupportedOpError(
-                    f"{self.line()}: {target.name} of what is shaped unlike the parameter; write it within a leaf"
-                )
-            if isinstance(target, ops.Op) and ops.mistakes_conditions(target, args):
-                raise UnsupportedOpError(
-                    f"{self.line()}: {target.name} of conditions, which torch does not take for numbers; "
-                    "write ops.where(condition, a, b)"
-                )
-            summed = isinstance(target, (ops.Sum, ops.Total)) and not ops.folds(node)
-            if summed and ops.extent_of(node.args[0]) != ELEMENT:
-                raise UnsupportedOpError(f"{self.line()}: {target.name} of what is no tensor's elements")
+            is_row = isinstance(target, ops.Op)
+            node.meta["extent"] = max(map(ops.extent_of, node.all_input_nodes)) if is_row else target.extent
+            if wrong := _row_refusal(node, target) if is_row else _whole_refusal(node, target):
+                raise UnsupportedOpError(f"{self.line()}: {target.name} {wrong}")
         return node
+
+    def located(self, error: TypeError) -> UnsupportedOpError:
+        """An error of Python or torch, with the line of the rule in which it arose."""
+        frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+        lines = [f"{name}:{line}" for name, line in frames if name in self.files]
+        said = str(error).replace(_RuleSymbol.__name__, Tensor.__name__)
+        if (call := _TORCH_REFUSES.match(said)) and (spelling := ops.SPELLINGS.get(call["name"])):
+            said = arity.miscount(call["name"], *arity.limits(spelling), call["given"].count(",") + 1) or said
+        return UnsupportedOpError(f"{lines[-1] if lines else 'around the rule'}: {said}")
 
     def _unknown(self, name: str) -> UnsupportedOpError:
         return UnsupportedOpError(f"{self.line()}: a rule cannot use {name!r}. {remedy(name)}")
@@ -222,6 +209,34 @@ class _RuleTracer(fx.proxy.GraphAppendingTracer):
     def iter(self, obj: fx.Proxy) -> Any:
         """Refuse to iterate over a symbol: it is one value."""
         raise UnsupportedOpError(f"{self.line()}: {obj.node.name!r} is one value; it cannot be iterated over")
+
+
+def _row_refusal(node: fx.Node, row: ops.Op) -> str:
+    """What is wrong with the arguments of a pointwise operation; empty where nothing is."""
+    if strange := [a for a in node.args if not isinstance(a, (fx.Node, Real))]:
+        return f"of {strange[0]!r}, which is neither a number nor a tensor"
+    if node.meta["extent"] == ASIDE:
+        return "of what is shaped unlike the parameter; write it within a leaf"
+    if ops.mistakes_conditions(row, node.args):
+        return "of conditions, which torch does not take for numbers; write ops.where(condition, a, b)"
+    return ""
+
+
+def _whole_refusal(node: fx.Node, target: Any) -> str:
+    """What is wrong with the arguments of a sum, a total or a leaf; empty where nothing is."""
+    extents = [ops.extent_of(a) for a in node.all_input_nodes]
+    if isinstance(target, (ops.Sum, ops.Total)):
+        wrong = not ops.folds(node) and ops.extent_of(node.args[0]) != ELEMENT
+        return "of what is no tensor's elements" if wrong else ""
+    if not isinstance(target, ops.Leaf):
+        return ""
+    if target.extent == PER_TENSOR and len(extents) > 1:
+        return "depends on shapes alone, and is given a number that may change"
+    if target.extent != PER_TENSOR and any(map(ops.is_product, node.all_input_nodes)):
+        return "takes whole tensors, and is given a product"
+    if not {HOST, ELEMENT, ASIDE}.issuperset(extents):
+        return "takes whole tensors and numbers of the host"
+    return ""
 
 
 def _files(rule: Any) -> set[str]:
@@ -277,58 +292,85 @@ def trace(key: Specialization) -> TracedRule:
     """Run the rule once on symbols.
 
     Raises:
-        UnsupportedOpError: for an operation that is not in the table of ops, or a branch on a number.
+        UnsupportedOpError: for an operation that is not in the table of ops, a call of one with other arguments than it
+            takes, or a branch on a number.
     """
-    graph = fx.Graph()
-    tracer = _RuleTracer(graph, key.rule)
-    choices = dict(key.choices)
-    hypers = key.rule.hypers
-    on = {name: name not in key.off for name, h in hypers.items() if h.symbolic}
-    specs = kept_states(key.rule, {**choices, **on}, key.matrix)
-    states = tuple(spec for spec in specs if spec.kind == "tensor")
-    narrow = tuple(spec for spec in specs if spec.narrow)
-    asides = tuple(spec for spec in specs if spec.kind == "aside")
-    numbers = tuple(spec for spec in specs if spec.kind == "number")
-    shared = tuple(spec for spec in specs if spec.kind == "shared")
-
-    def symbol(name: str, extent: ops.Extent, switch: bool = False, place: tuple[Any, ...] = ()) -> fx.Proxy:
-        proxy = tracer.proxy(graph.placeholder(name))
-        proxy.node.meta.update(extent=extent, switch=switch, place=place or (name,))
-        return proxy
-
-    p, g = symbol("p", ELEMENT), symbol("g", ELEMENT)
-    kept_ = {spec.name: symbol(spec.name, EXTENT[spec.kind]) for spec in (*states, *narrow, *asides)}
-    values: dict[str, Any] = dict(choices)
-    for name, h in hypers.items():
-        if name in key.off:
-            values[name] = h.off
-        elif h.symbolic and "tuple" in h.annotation:
-            size = h.annotation.count("float")
-            values[name] = tuple(symbol(f"{name}_{i}", HOST, place=(name, i)) for i in range(size))
-        elif h.symbolic:
-            values[name] = symbol(name, HOST, switch=h.switchable)
-    kept_ |= {spec.name: symbol(spec.name, HOST) for spec in (*numbers, *shared)}
-    for name in ("first", *dict.fromkeys(key.rule.firsts.values()), "initial_lr", *(["step"] if key.counted else [])):
-        values[name] = symbol(name, HOST)
-    values["inverse_scale"] = symbol("inverse_scale", HOST, switch=True) if key.scaled else None
-    if key.rule.matrices_apart:
-        values["matrix"] = key.matrix
-
-    s = State(key.rule, kept_)
-    new_p: Any = update(key.rule, cast(Tensor, p), cast(Tensor, g), s, Hypers(key.rule, values))
+    given = _Symbols(key)
+    try:
+        new_p: Any = update(key.rule, given.p, given.g, given.state, given.hypers)
+    except UnsupportedOpError:
+        raise
+    except TypeError as error:
+        raise given.tracer.located(error) from error
     outputs = {
         "p": _node(new_p, "the new parameter"),
-        **{k.name: _node(getattr(s, k.name), k.name) for k in specs if k.kind != "count"},
+        **{spec.name: _node(getattr(given.state, spec.name), spec.name) for spec in given.specs},
     }
-    for spec in specs:
-        if spec.kind != "count":
-            _fits(spec, outputs[spec.name])
+    for spec in given.specs:
+        _fits(spec, outputs[spec.name])
+    graph = given.graph
     graph.output(outputs)
     graph.eliminate_dead_code()
     for node in [n for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST and not n.users]:
         graph.erase_node(node)
     scalars = tuple(n.name for n in graph.nodes if n.op == "placeholder" and n.meta["extent"] == HOST)
-    return TracedRule(key, graph, outputs, states, narrow, asides, numbers, shared, scalars)
+    return TracedRule(
+        key, graph, outputs, given.kept("tensor"), given.kept("row", "per_tensor"), given.kept("aside"),
+        given.kept("number"), given.kept("shared"), scalars,
+    )  # fmt: skip
+
+
+class _Symbols:
+    """What a rule is run on: a placeholder of an empty graph for each value that it is given.
+
+    Attributes:
+        specs: the states that it keeps, but for the count of steps.
+        p, g, state, hypers: the arguments of the rule.
+    """
+
+    def __init__(self, key: Specialization) -> None:
+        self.key, self.graph = key, fx.Graph()
+        self.tracer = _RuleTracer(self.graph, key.rule)
+        on = {name: name not in key.off for name, h in key.rule.hypers.items() if h.symbolic}
+        kept = kept_states(key.rule, {**dict(key.choices), **on}, key.matrix)
+        self.specs = [spec for spec in kept if spec.kind != "count"]
+        self.p, self.g = (cast(Tensor, self._symbol(name, ELEMENT)) for name in ("p", "g"))
+        tensors = self.kept("tensor") + self.kept("row", "per_tensor") + self.kept("aside")
+        state = {spec.name: self._symbol(spec.name, EXTENT[spec.kind]) for spec in tensors}
+        values = {**dict(key.choices), **self._declared()}
+        state |= {spec.name: self._symbol(spec.name, HOST) for spec in self.kept("number") + self.kept("shared")}
+        values |= self._by_the_engine()
+        self.state, self.hypers = State(key.rule, state), Hypers(key.rule, values)
+
+    def kept(self, *kinds: str) -> tuple[StateSpec, ...]:
+        """The states of these kinds."""
+        return tuple(spec for spec in self.specs if spec.kind in kinds)
+
+    def _declared(self) -> dict[str, Any]:
+        """The hyperparameters that are no choices: the value of one that is off, else a symbol for each number."""
+        values: dict[str, Any] = {}
+        for name, h in self.key.rule.hypers.items():
+            if name in self.key.off:
+                values[name] = h.off
+            elif h.symbolic and "tuple" in h.annotation:
+                size = h.annotation.count("float")
+                values[name] = tuple(self._symbol(f"{name}_{i}", HOST, place=(name, i)) for i in range(size))
+            elif h.symbolic:
+                values[name] = self._symbol(name, HOST, switch=h.switchable)
+        return values
+
+    def _by_the_engine(self) -> dict[str, Any]:
+        """What a rule finds among its hyperparameters beside those that it declares."""
+        key = self.key
+        names = ["first", *dict.fromkeys(key.rule.firsts.values()), "initial_lr", *(["step"] if key.counted else [])]
+        values: dict[str, Any] = {name: self._symbol(name, HOST) for name in names}
+        values["inverse_scale"] = self._symbol("inverse_scale", HOST, switch=True) if key.scaled else None
+        return values | ({"matrix": key.matrix} if key.rule.matrices_apart else {})
+
+    def _symbol(self, name: str, extent: ops.Extent, switch: bool = False, place: tuple[Any, ...] = ()) -> _RuleSymbol:
+        symbol = self.tracer.proxy(self.graph.placeholder(name))
+        symbol.node.meta.update(extent=extent, switch=switch, place=place or (name,))
+        return symbol
 
 
 def sums_over_all(key: Specialization) -> bool:
@@ -350,108 +392,6 @@ def _fits(spec: StateSpec, node: fx.Node) -> None:
     if extent > most or (spec.kind == "aside" and extent != ASIDE):
         line = node.meta.get("line", spec.name)
         raise UnsupportedOpError(f"{line}: {spec.name} is declared as {WORDS[most]}, and is given {WORDS[extent]}")
-
-
-class Host:
-    """The numbers of a step that do not depend on any tensor, evaluated in Python floats."""
-
-    def __init__(self, traced: TracedRule) -> None:
-        self.after = [n for n in traced.graph.nodes if n.op == "call_function" and n.meta["extent"] == GLOBAL]
-        self.order = [n for n in traced.graph.nodes if n.op != "output" and n.meta["extent"] == HOST]
-        rule = traced.specialization.rule
-        own = {"step", "first", *rule.firsts.values(), *(spec.name for spec in traced.numbers)}
-        self.evaluate = _HostSource(self.order, own).function()
-
-    def __call__(self, h: SimpleNamespace) -> dict[fx.Node, Any]:
-        """The value of every node of the host, from the group's hyperparameters as plain numbers."""
-        return dict(zip(self.order, self.evaluate(vars(h), vars(h), {}), strict=True))
-
-    def picks(self, nodes: Collection[fx.Node]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-        """A function that takes the values of these nodes out of what ``evaluate`` gives."""
-        at = {node: i for i, node in enumerate(self.order)}
-        places = [at[node] for node in nodes]
-        if len(places) > 1:
-            return itemgetter(*places)
-        return lambda values: tuple(values[i] for i in places)
-
-    def with_totals(self, h: SimpleNamespace, totals: Mapping[str, float]) -> dict[fx.Node, Any]:
-        """The same, with every node that follows from sums over all tensors."""
-        values = self(h)
-        for node in self.after:
-            target: Any = node.target
-            args = [values.get(a) if isinstance(a, fx.Node) else a for a in node.args]
-            values[node] = totals[target.name] if isinstance(target, ops.Total) else target.host(*args)
-        return values
-
-    @staticmethod
-    @functools.cache
-    def of(key: Specialization) -> Host:
-        """The numbers of a specialization, compiled once."""
-        return Host(trace(key))
-
-
-#: operations of Python that a compiled function spells as such
-INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.pow: "**"}
-
-
-class _HostSource:
-    """Writes the numbers of the host as one Python function, which runs at every step.
-
-    It takes the hyperparameters of a group, what parameters have of their own, and a dict for what follows from that:
-    of two groups that agree in all that this needs otherwise, the second finds it there.
-
-    Args:
-        nodes: in order.
-        own: names of what parameters have of their own.
-    """
-
-    def __init__(self, nodes: list[fx.Node], own: Collection[str]) -> None:
-        self.known: dict[str, Any] = {}
-        self.names = {node: f"value_{i}" for i, node in enumerate(nodes)}  # the rule's own names could be those in use
-        given = [node for node in nodes if node.op == "placeholder"]
-        self.own = {node for node in given if node.meta["place"][0] in own}
-        self.needs: dict[fx.Node, set[fx.Node]] = {node: {node} for node in given}
-        for node in nodes:
-            if node not in self.needs:
-                self.needs[node] = set().union(*(self.needs[a] for a in node.all_input_nodes))
-        computed = [node for node in nodes if node.op != "placeholder"]
-        shared = [node for node in computed if self.needs[node] & self.own]
-        alone = [node for node in computed if node not in shared]
-        needed = set().union(*(self.needs[node] for node in shared)) - self.own
-        body = [*map(self._given, given), *map(self._line, alone)]
-        if shared:
-            key = self._tuple([node for node in given if node in needed])
-            found = self._tuple(shared)
-            body += [f"key = {key}", "found = memo.get(key)", "if found is None:"]
-            body += [*("    " + self._line(node) for node in shared), f"    memo[key] = {found}"]
-            body += ["else:", f"    {found} = found"]
-        body.append(f"return {self._tuple(nodes)}")
-        self.text = "def evaluate(h, own, memo):\n    " + "\n    ".join(body)
-
-    def function(self) -> Callable[[Mapping[str, Any], Mapping[str, Any], dict[Any, Any]], tuple[Any, ...]]:
-        """The function."""
-        exec(self.text, self.known)
-        return cast("Callable[[Mapping[str, Any], Mapping[str, Any], dict[Any, Any]], Any]", self.known["evaluate"])
-
-    def _tuple(self, nodes: Iterable[fx.Node]) -> str:
-        return "(" + "".join(f"{self.names[node]}, " for node in nodes) + ")"
-
-    def _given(self, node: fx.Node) -> str:
-        place = "".join(f"[{key!r}]" for key in node.meta["place"])
-        return f"{self.names[node]} = {'own' if node in self.own else 'h'}{place}"
-
-    def _line(self, node: fx.Node) -> str:
-        target: Any = node.target
-        name = self.names[node]
-        args = []
-        for j, a in enumerate(node.args):
-            if not isinstance(a, fx.Node):
-                self.known[f"given_{name}_{j}"] = a
-            args.append(self.names[a] if isinstance(a, fx.Node) else f"given_{name}_{j}")
-        if target.host in INFIX:
-            return f"{name} = {args[0]} {INFIX[target.host]} {args[1]}"
-        self.known[f"op_{name}"] = target.host
-        return f"{name} = op_{name}({', '.join(args)})"
 
 
 def _frozen(value: Any) -> Any:

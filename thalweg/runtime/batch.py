@@ -19,8 +19,9 @@ from torch import Tensor, fx
 from thalweg._base.errors import bad_argument
 from thalweg.ir.counter_rng import Runs
 from thalweg.ir.fields import StateSpec
+from thalweg.ir.host import Host
 from thalweg.ir.passes import Plan, plan
-from thalweg.ir.trace import Host, Specialization
+from thalweg.ir.trace import Specialization
 from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards
 from thalweg.runtime.sharding import flattened

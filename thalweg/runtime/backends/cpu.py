@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, fx
 
 from thalweg.ir import ops
+from thalweg.ir.host import Host
 from thalweg.ir.ops import PER_TENSOR, ROW
 from thalweg.ir.passes import Stage, plan
-from thalweg.ir.trace import Host, Specialization
+from thalweg.ir.trace import Specialization
 from thalweg.native import compiler, openmp
 from thalweg.runtime.backends import staged
 from thalweg.runtime.backends.c_formats import BESIDE, C_TYPE, PRELUDE, begin, decode, encode, pointer

@@ -20,9 +20,10 @@ from torch import Tensor, fx
 
 from thalweg._base.errors import ThalwegError
 from thalweg.ir import ops
+from thalweg.ir.host import Host
 from thalweg.ir.ops import ELEMENT, ROW
 from thalweg.ir.passes import Stage, plan
-from thalweg.ir.trace import Host, Specialization
+from thalweg.ir.trace import Specialization
 from thalweg.native import compiler
 from thalweg.runtime.backends import staged
 from thalweg.runtime.backends.codegen import SHAPE, Codegen, variable
