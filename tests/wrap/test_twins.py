@@ -44,43 +44,26 @@ def test_asam(make, twin, rho, eta):
     assert far(params, expected) < 1e-10
 
 
-@around_each
-@pytest.mark.parametrize("bias_correction", [False, True])
-@pytest.mark.parametrize("decay", [0.9, 0.5])
-def test_ema(make, twin, decay, bias_correction):
-    params = start()
-    expected, means = wrappers.ema(arrays(params), twin(0.1), 20, decay, bias_correction)
-    optimizer = thalweg.EMA(make(params, 0.1), decay=decay, bias_correction=bias_correction)
-    walk(optimizer, params, range(20))
-    assert far(params, expected) < 1e-10
-    with optimizer.swap():
-        assert far(params, means) < 1e-10
-    assert far(params, expected) < 1e-10
+#: wrappers that show other weights than they train, with their twins and settings
+SHOWN = [
+    *((thalweg.EMA, wrappers.ema, {"decay": d, "bias_correction": b}) for d in (0.9, 0.5) for b in (False, True)),
+    *((thalweg.GPA, wrappers.gpa, {"mu_x": x, "mu_y": y}) for x, y in ((0.9, 0.7), (0.5, 0.0), (0.0, 0.3), (0.8, 1.0))),
+    (thalweg.EMANesterov, wrappers.ema_nesterov, {"beta": 0.6, "decay": 0.8}),
+    (thalweg.EMANesterov, wrappers.ema_nesterov, {"beta": 3.0, "decay": 0.9, "begin": 4, "end": 15}),
+]
 
 
 @around_each
-@pytest.mark.parametrize(("mu_x", "mu_y"), [(0.9, 0.7), (0.5, 0.0), (0.0, 0.3), (0.8, 1.0)])
-def test_gpa(make, twin, mu_x, mu_y):
+@pytest.mark.parametrize(("wrapper", "loop", "settings"), SHOWN, ids=lambda x: getattr(x, "__name__", None))
+def test_what_is_trained_and_what_is_shown(make, twin, wrapper, loop, settings):
     params = start()
-    expected, means = wrappers.gpa(arrays(params), twin(0.1), 20, mu_x, mu_y)
-    optimizer = thalweg.GPA(make(params, 0.1), mu_x=mu_x, mu_y=mu_y)
+    expected, shown = loop(arrays(params), twin(0.1), 20, **settings)
+    optimizer = wrapper(make(params, 0.1), **settings)
     walk(optimizer, params, range(20))
     assert far(params, expected) < 1e-10
     with optimizer.swap():
-        assert far(params, means) < 1e-10
+        assert far(params, shown) < 1e-10
     assert far(params, expected) < 1e-10
-
-
-@around_each
-@pytest.mark.parametrize("flags", [{"beta": 0.6, "decay": 0.8}, {"beta": 3.0, "decay": 0.9, "begin": 4, "end": 15}])
-def test_ema_nesterov(make, twin, flags):
-    params = start()
-    expected, points = wrappers.ema_nesterov(arrays(params), twin(0.1), 20, **flags)
-    optimizer = thalweg.EMANesterov(make(params, 0.1), **flags)
-    walk(optimizer, params, range(20))
-    assert far(params, expected) < 1e-10
-    with optimizer.swap():
-        assert far(params, points) < 1e-10
 
 
 @around_each

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from thalweg.engine.dynamo import uncompiled
 from thalweg.ir.fields import hyper
-from thalweg.wrap.lists import copies, wide
-from thalweg.wrap.wrapper import Closure, Wrapper
+from thalweg.wrap.slow_weights import SlowWeights
 
 
-class Lookahead(Wrapper):
+class Lookahead(SlowWeights):
     r"""Lookahead lets the optimizer explore for k steps; then slow weights go a part of the way, and the optimizer
     continues from there.
 
@@ -41,23 +41,7 @@ class Lookahead(Wrapper):
     k: int = hyper(default=5, within="[1, ∞)", doc="fast steps between two slow ones")
     alpha: float = hyper(default=0.5, within="(0, 1]", doc="α, share of the way that the slow weights go")
 
-    tensors: ClassVar[tuple[str, ...]] = ("slow",)
-    counts: ClassVar[dict[str, int]] = {"step": 0}
-
-    @uncompiled
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None, **more: Any) -> Any:
-        """A step of the inner optimizer, which gets ``more``, such as MoMo's ``loss``; after every k-th a slow one."""
-        self._check_step()
-        for group in self.param_groups:
-            new = [p for p in self._moving(group, closure) if p not in self.kept]
-            for p, start in zip(new, copies(new), strict=True):
-                self.kept[p]["slow"] = start
-        loss = self.optimizer.step(closure, **more)
-        for group in self.param_groups:
-            fast = [p for p in group["params"] if p in self.kept]
-            if self._count(group) % self._of(group, "k") == 0 and fast:
-                slow = [self.kept[p]["slow"] for p in fast]
-                torch._foreach_lerp_(slow, wide(fast), self._of(group, "alpha"))
-                self._write(fast, slow)
-        return loss
+    def _follow(
+        self, group: dict[str, Any], params: Sequence[Tensor], slow: list[Tensor], fast: Sequence[Tensor]
+    ) -> None:
+        torch._foreach_lerp_(slow, list(fast), self._of(group, "alpha"))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from thalweg.engine.dynamo import uncompiled
 from thalweg.ir.fields import hyper
-from thalweg.wrap.lists import copies, wide
-from thalweg.wrap.wrapper import Closure, Wrapper
+from thalweg.wrap.slow_weights import SlowWeights
 
 
-class SNOO(Wrapper):
+class SNOO(SlowWeights):
     r"""SNOO lets the optimizer make k steps; then slow weights use the total movement as a gradient, with Nesterov's
     momentum.
 
@@ -42,26 +42,16 @@ class SNOO(Wrapper):
     outer_momentum: float = hyper(default=0.37, within="[0, 1)", doc="μ, share of the way so far that is kept")
 
     tensors: ClassVar[tuple[str, ...]] = ("slow", "way")
-    counts: ClassVar[dict[str, int]] = {"step": 0}
 
-    @uncompiled
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None, **more: Any) -> Any:
-        """A step of the inner optimizer, which gets ``more``, such as MoMo's ``loss``; after every k-th a slow one."""
-        self._check_step()
-        for group in self.param_groups:
-            new = [p for p in self._moving(group, closure) if p not in self.kept]
-            for p, start in zip(new, copies(new), strict=True):
-                self.kept[p] = {"slow": start, "way": torch.zeros_like(start)}
-        loss = self.optimizer.step(closure, **more)
-        for group in self.param_groups:
-            fast = [p for p in group["params"] if p in self.kept]
-            if self._count(group) % self._of(group, "k") == 0 and fast:
-                slow, ways = ([self.kept[p][name] for p in fast] for name in self.tensors)
-                lr, mu = self._of(group, "outer_lr"), self._of(group, "outer_momentum")
-                s = torch._foreach_sub(slow, wide(fast))
-                torch._foreach_mul_(ways, mu)
-                torch._foreach_add_(ways, s)
-                torch._foreach_add_(slow, torch._foreach_add(s, ways, alpha=mu), alpha=-lr)
-                self._write(fast, slow)
-        return loss
+    def _begun(self, start: Tensor) -> dict[str, Tensor]:
+        return {"slow": start, "way": torch.zeros_like(start)}
+
+    def _follow(
+        self, group: dict[str, Any], params: Sequence[Tensor], slow: list[Tensor], fast: Sequence[Tensor]
+    ) -> None:
+        lr, mu = self._of(group, "outer_lr"), self._of(group, "outer_momentum")
+        ways = [self.kept[p]["way"] for p in params]
+        s = torch._foreach_sub(slow, list(fast))
+        torch._foreach_mul_(ways, mu)
+        torch._foreach_add_(ways, s)
+        torch._foreach_add_(slow, torch._foreach_add(s, ways, alpha=mu), alpha=-lr)
