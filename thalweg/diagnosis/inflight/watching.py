@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
 from thalweg._base.version import __version__
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import ADAPTIVE
 from thalweg.diagnosis.finding import Finding
-from thalweg.diagnosis.inflight import batches, limits, replicas
+from thalweg.diagnosis.inflight import batches, replicas
 from thalweg.diagnosis.inflight.batches import Batches
 from thalweg.diagnosis.inflight.detectors import DETECTORS
 from thalweg.diagnosis.inflight.detectors.gradients import unstepped

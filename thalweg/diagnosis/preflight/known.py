@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from thalweg._base.errors import bad_argument
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.curve import MOST, Curve, draw
-from thalweg.diagnosis.preflight import limits, pairing, probes
+from thalweg.diagnosis.preflight import pairing, probes
 from thalweg.diagnosis.preflight.forward import Forward, observe
 from thalweg.diagnosis.preflight.losses import BINARY, scalar_of
 from thalweg.diagnosis.preflight.reading import Read, copied, read, tensors_of

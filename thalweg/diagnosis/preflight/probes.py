@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg.diagnosis.preflight import limits
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.preflight.forward import Forward
 from thalweg.diagnosis.preflight.losses import LossCall
 from thalweg.diagnosis.preflight.reading import copied, tensors_of

@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Iterator
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import GRADIENT
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.inflight import limits
 from thalweg.diagnosis.inflight.record import History
 
 
@@ -55,7 +55,7 @@ def explode(history: History) -> Iterator[Finding]:
     if len(before) < limits.DEAD_FOR or not now.is_finite:
         return
     usual, first = statistics.median(before), max(s.norm for s in history.first[: limits.DEAD_FOR])
-    if now.norm > limits.EXPLODED * usual and now.norm > limits.EXPLODED * first:
+    if now.norm > limits.GRADIENT_JUMP * usual and now.norm > limits.GRADIENT_JUMP * first:
         largest = max(range(len(now.gradient)), key=lambda i: -1.0 if now.absent[i] else now.gradient[i])
         yield finding(
             "gradient_spikes",

@@ -6,8 +6,8 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.inflight import limits
 from thalweg.diagnosis.inflight.record import History
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.inflight import limits
 from thalweg.diagnosis.inflight.record import History
 
 
@@ -13,14 +13,14 @@ def out_of_step(history: History) -> Iterator[Finding]:
     """A scheduler that is stepped more often than the optimizer."""
     first, last = history.first[0], history.last
     updates = last.step - first.step
-    if updates < limits.COUNTED:
+    if updates < limits.COUNTED_BY_WATCH:
         return
     for number, (before, now) in enumerate(zip(first.scheduler, last.scheduler, strict=True)):
         if before is None or now is None:
             continue
         each = (now - before) / updates
         never = now == before and history.steps is not None and last.step > history.steps / 2
-        if each >= limits.DOUBLE or never:
+        if each >= limits.OUT_OF_STEP or never:
             which = f"Scheduler {number}" if len(last.scheduler) > 1 else "The scheduler"
             yield finding(
                 "scheduler_out_of_step",

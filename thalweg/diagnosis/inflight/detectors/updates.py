@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import MARGIN, Family
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.inflight import limits
 from thalweg.diagnosis.inflight.record import History, Sample, WatchedParameter
 
 
@@ -46,7 +46,7 @@ def swallowed(history: History) -> Iterator[Finding]:
         return
 
     def stuck(i: int, one: WatchedParameter) -> bool:
-        limit = limits.SWALLOWED if one.low_precision else 0.0
+        limit = limits.SWALLOWED_OF_LAYER if one.low_precision else 0.0
         return all(s.rate(one) > 0 and s.gradient[i] > 0 and s.changed[i] <= limit for s in latest)
 
     still = [(i, one) for i, one in _updated(history) if stuck(i, one)]
@@ -74,25 +74,23 @@ def outside(history: History) -> Iterator[Finding]:
         moves = [_median([s.update[i] for i, _ in members]) for s in history.first[: limits.OUTSIDE_FOR]]
         move, rate = max(moves), history.peak(members[0][1])
         if move > MARGIN * kind.update[1]:
-            yield finding(
-                "lr_too_high",
+            cause, rate = "lr_too_high", rate / 10
+            numbers = {"update": move}
+            evidence = (
                 f"An update moves hidden matrices by {move:.2g} of their norm; tuned runs of {kind.name} move them by "
-                f"{kind.update[0]:g} to {kind.update[1]:g}.",
-                [one.name for _, one in members],
-                step=history.first[0].step,
-                numbers={"update": move},
-                lr=f"{rate / 10:.1e}",
+                f"{kind.update[0]:g} to {kind.update[1]:g}."
             )
         elif (travel := _travel(history, members)) < kind.travel * kind.too_little:
-            yield finding(
-                "lr_too_low",
+            cause, rate = "lr_too_low", rate * 10
+            numbers = {"travel": travel}
+            evidence = (
                 f"At this rate the whole run moves hidden matrices by {travel:.2g} of their norm, step by step; "
-                f"tuned runs of {kind.name} move them by {kind.travel:g} at least.",
-                [one.name for _, one in members],
-                step=history.first[0].step,
-                numbers={"travel": travel},
-                lr=f"{rate * 10:.1e}",
+                f"tuned runs of {kind.name} move them by {kind.travel:g} at least."
             )
+        else:
+            continue
+        names = [one.name for _, one in members]
+        yield finding(cause, evidence, names, step=history.first[0].step, numbers=numbers, lr=f"{rate:.1e}")
 
 
 def _travel(history: History, members: Sequence[tuple[int, WatchedParameter]]) -> float:
@@ -108,7 +106,7 @@ def _travel(history: History, members: Sequence[tuple[int, WatchedParameter]]) -
 def eps(history: History) -> Iterator[Finding]:
     """Layers in which ε decides the step."""
     latest = history.latest(limits.EPS_FOR)
-    over = _all_of(history, latest, limits.EPS_FOR, lambda s, i: s.small[i] > limits.EPS)
+    over = _all_of(history, latest, limits.EPS_FOR, lambda s, i: s.small[i] > limits.EPS_WATCHED)
     if over:
         share = statistics.median(latest[-1].small[i] for i, _ in over)
         yield finding(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.preflight import limits
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 

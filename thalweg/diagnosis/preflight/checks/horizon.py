@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.curve import Curve
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.preflight import limits
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.diagnosis.preflight.subject import moves

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.preflight import limits
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.diagnosis.preflight.subject import modules_of

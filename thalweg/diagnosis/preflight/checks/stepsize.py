@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Iterator
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import MARGIN, Family
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.preflight import limits
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.diagnosis.preflight.rehearsal import RAMP, Rehearsal

@@ -1,0 +1,93 @@
+"""Where a check before a run, and a detector beside it, speaks: all limits, each with the reason for its value.
+
+They are chosen so that healthy runs stay well inside; what depends on the kind of optimizer is in
+:mod:`thalweg.diagnosis.families`. A watch looks hundreds of times at a run, which is noisy: its limits must hold for
+the most extreme of all looks, so a few of them are wider than those of the one look before the run.
+"""
+
+# -- before a run, and what both look at ----------------------------------------------------------------------------
+
+#: a mean loss over classes above this many guesses plus one: outputs of twice the usual size still pass
+INITIAL_LOSS = 2.0
+#: a mean squared error above this many variances of the targets: a mean ten deviations away, or outputs of that size
+INITIAL_ERROR = 100.0
+#: root mean square of inputs; pixels from 0 to 255 have about 100, normalized data 1
+INPUT_SIZE = 30.0
+#: share that dropout drops; the strongest in use are 0.5 to 0.7
+DROPOUT = 0.8
+#: share of the units of a ReLU that no example switches on; a fresh layer has at most a few per cent
+DEAD = 0.9
+#: relative size of a layer's gradient against the largest; a deep network with good initialization keeps 1e-3
+VANISHED = 1e-7
+#: ‖g‖ / ‖w‖ of a layer against the median layer, and at least
+EXPLODED, EXPLODED_AT_LEAST = 1e4, 1e3
+#: share of gradients that are zero in float16
+UNDERFLOW = 0.5
+#: norm of the gradient over the norm at which it is clipped, at every step
+CLIPPED = 20.0
+#: share of the numbers in 16-bit formats, of those with a gradient, that a step at the peak rate changes; and share of
+#: one layer's that an update changes, below which most of it is rounded away
+SWALLOWED, SWALLOWED_OF_LAYER = 0.1, 0.02
+#: loss after the rehearsal over the loss before
+RISEN, FALLEN = 1.5, 0.98
+#: its highest loss, in losses before it
+BURST = 20.0
+#: the share of the loss that a rehearsal with a warmup takes off at least, and how many times as much as without
+WARMED, BETTER = 0.5, 2.5
+#: as much of a guess's loss as an untrained model has at least
+UNTRAINED = 0.7
+#: a layer's update ratio against the median layer of the same optimizer, beyond which it is another's step
+UNEVEN = 100.0
+#: share of a matrix's entries whose √v is below ε: at one look, and in so many samples of a watch in a row
+EPS, EPS_WATCHED, EPS_FOR = 0.5, 0.7, 5
+#: steps that an average looks back over, in lengths of the run
+MEMORY = 20.0
+#: decay on gains and biases: a deliberate λ (torch's default is 0.01), and what it takes off them in a run
+DECAY, DECAY_IN_A_RUN = 0.05, 0.01
+#: share of a matrix's first step that decay makes
+DECAY_SHARE = 0.5
+#: factor of the peak at which a run may end although the schedule was made to go on to zero
+UNFINISHED = 0.35
+#: factor of the peak below which a schedule has ended, and how much of the run may be left then
+ENDED, REST = 0.01, 0.4
+#: the share of the run by which a warmup must be over
+WARMUP = 0.6
+#: optimizer steps after which the scheduler's own count is compared, by a watch later; and by how much it may differ
+COUNTED, COUNTED_BY_WATCH, OUT_OF_STEP = 5, 20, 1.5
+#: share of the targets that equal the input at another place, to call them that input shifted
+SHIFTED = 0.95
+#: relative change of an output that is no rounding
+CHANGED = 1e-3
+#: z-score above which labels fit an example's neighbour
+PAIRED = 6.0
+
+# -- beside a run ---------------------------------------------------------------------------------------------------
+
+#: a loss so many robust deviations above the median of the last ones is a spike
+SPIKE = 6.0
+#: and at least by this share of what the loss has fallen so far: near its end a run's deviations are tiny
+SPIKE_SHARE = 0.5
+#: losses over which median and deviation are taken, and how many there must be before one can be a spike
+WINDOW, SETTLED = 128, 32
+#: spikes within a window from which on the run itself is unstable
+SPIKES = 3
+#: the latest losses lie above the first ones by so many deviations of both: the run climbs
+CLIMBED, CLIMB_OVER = 5.0, 10
+#: a norm of all gradients over the median of the last ones, and over the greatest of the first ones
+GRADIENT_JUMP = 100.0
+#: samples in a row in which a layer has gradients that are exactly zero, or none
+DEAD_FOR = 5
+#: relative spread of the norms of all gradients, and share of the samples within it: what is clipped has one norm
+CLIPPED_SPREAD, CLIPPED_SHARE = 1e-3, 0.9
+#: samples before clipping is judged
+CLIPPED_AFTER = 10
+#: samples in a row in which an update changes nothing of a layer that has gradients
+STUCK_FOR = 3
+#: the first samples, one of which shows steps that are too large; and those from which a run's way is reckoned
+OUTSIDE_FOR, SMALL_FOR = 3, 12
+#: mean cosine between −gradient and update over the last samples: an update that climbs
+UPHILL, UPHILL_FOR = -0.2, 10
+#: a layer's norm over what it was at first; training from scratch seldom passes 10
+GROWN = 30.0
+#: backward passes without an update, more than so many times the usual number of an update
+UNSTEPPED = 20
