@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from thalweg._base.errors import ThalwegError
-from thalweg.bench.gpt import BenchGpt
 from thalweg.bench.works import WORKS, small_matrices, work
+from thalweg.train.gpt import Gpt
 
 
 def test_the_sizes_are_those_that_are_documented():
@@ -35,9 +35,10 @@ def test_an_unknown_work_offers_the_nearest():
         work("larg")
 
 
-def test_the_gpt_predicts_from_the_past_alone():
+@pytest.mark.parametrize("like_gpt2", [True, False])
+def test_the_gpt_predicts_from_the_past_alone(like_gpt2):
     torch.manual_seed(0)
-    model = BenchGpt(layers=2, width=16, heads=2, vocabulary=11, context=6)
+    model = Gpt(layers=2, width=16, heads=2, vocabulary=11, context=6, like_gpt2=like_gpt2)
     tokens = torch.randint(11, (2, 6))
     later = tokens.clone()
     later[:, 4:] = (later[:, 4:] + 1) % 11

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from thalweg.bench import entrants, torchs
-from thalweg.bench.gpt import BenchGpt
 from thalweg.bench.result import WholeStep
 from thalweg.bench.turns import ratio, reason, take_turns
 from thalweg.bench.works import Load, Work
+from thalweg.train.gpt import Gpt
 
 #: layers, width, heads, vocabulary, context; batch
 SIZE, BATCH = (4, 256, 4, 4096, 128), 4
@@ -24,7 +24,7 @@ TINY, TINY_BATCH = (1, 16, 2, 32, 8), 2
 class _Training:
     """A model, its optimizers, and one step of both on a fixed batch."""
 
-    model: BenchGpt
+    model: Gpt
     entrant: entrants.Entrant
     tokens: Tensor
 
@@ -50,7 +50,7 @@ def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = Fa
     """
     size, batch = (TINY, TINY_BATCH) if tiny else (SIZE, BATCH)
     torch.manual_seed(0)
-    model, tokens = BenchGpt(*size).to(device), torch.randint(size[3], (batch, size[4] + 1)).to(device)
+    model, tokens = Gpt(*size, like_gpt2=True).to(device), torch.randint(size[3], (batch, size[4] + 1)).to(device)
     parameters = sum(p.numel() for p in model.parameters())
     result: WholeStep = {
         "optimizer": name, "backend": None, "torch_kind": None, "parameters": parameters, "tokens": batch * size[4],
@@ -76,7 +76,7 @@ def whole_step(name: str, seconds: float, least: int, most: int, tiny: bool = Fa
     }
 
 
-def _training(model: BenchGpt, tokens: Tensor, make: Any) -> _Training:
+def _training(model: Gpt, tokens: Tensor, make: Any) -> _Training:
     twin = copy.deepcopy(model)
     named = dict(twin.named_parameters())
     matrices = tuple(name.startswith("blocks.") and p.ndim == 2 for name, p in named.items())

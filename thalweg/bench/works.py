@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import unknown_name
-from thalweg.bench import gpt
+from thalweg.train.gpt import Gpt
 
 Shape = tuple[int, ...]
 
@@ -78,9 +78,11 @@ def _first(stock: Tensor, shape: Shape) -> Tensor:
 
 def _gpt(scale: float) -> Work:
     layers, width, vocabulary = (12, 320, 16_384) if scale == 1 else (1, 16, 64)
-    named = gpt.shapes(layers, width, vocabulary, context=512 if scale == 1 else 8)
-    matrices = tuple(name.startswith("blocks.") and len(shape) == 2 for name, shape in named.items())
-    return Work("gpt", tuple(named.values()), matrices)
+    with torch.device("meta"):  # shapes without their memory
+        model = Gpt(layers, width, 1, vocabulary, context=512 if scale == 1 else 8, like_gpt2=True)
+    shapes = tuple(tuple(p.shape) for p in model.parameters())
+    matrices = tuple(name.startswith("blocks.") and p.ndim == 2 for name, p in model.named_parameters())
+    return Work("gpt", shapes, matrices)
 
 
 def _large(scale: float) -> Work:
