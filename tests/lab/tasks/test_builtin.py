@@ -62,8 +62,6 @@ def test_stored_runs_of_the_gpt_began_with_these_weights():
     model = get_task("bytes-gpt").model(0)
     found = [*model.blocks[1].qkv.weight[0, :3].tolist(), model.head.weight[-1, -1].item()]
     assert found == pytest.approx([0.0171002224, -0.00890814513, -0.000645730237, 0.00554317748], rel=1e-5)
-    assert len(list(model.parameters())) == 20
-    assert sum(p.numel() for p in model.parameters()) == 136_064
 
 
 def test_another_seed_gives_other_batches_and_weights(task):
