@@ -467,6 +467,47 @@ def test_a_checkpoint_may_be_loaded_in_place(make, backend):
 
 
 @on_backends
+def test_neither_a_loaded_checkpoint_nor_the_state_before_it_is_written_to(backend):
+    params = tensors(*SHAPES)
+    optimizer = thalweg.AdamW(params, backend=backend)
+    walk(optimizer, params, range(2))
+    early = copy.deepcopy(optimizer.state_dict())
+    walk(optimizer, params, range(2, 4))
+    late = optimizer.state_dict()  # the tensors that the optimizer works with
+    copies = copy.deepcopy(early), copy.deepcopy(late)
+    for step in range(4, 6):
+        optimizer.load_state_dict(early)
+        walk(optimizer, params, [step])
+    optimizer.load_state_dict(late)
+    assert all(
+        torch.equal(x, was["state"][k][name])
+        for now, was in zip((early, late), copies, strict=True)
+        for k, kept in now["state"].items()
+        for name, x in kept.items()
+    )
+    assert [float(s["step"]) for s in optimizer.state.values()] == [4.0] * len(params)
+
+
+@on_backends
+def test_a_state_that_no_step_needs_now_stays_in_checkpoints(backend):
+    def run(interrupted):
+        params = tensors((4, 3))
+        optimizer = thalweg.Adam(params, amsgrad=True, backend=backend)
+        walk(optimizer, params, range(2))
+        optimizer.param_groups[0]["amsgrad"] = False
+        walk(optimizer, params, range(2, 4))
+        if interrupted:
+            saved = through_a_file(optimizer.state_dict())
+            optimizer = thalweg.Adam(params, amsgrad=True, backend=backend)
+            optimizer.load_state_dict(saved)
+        optimizer.param_groups[0]["amsgrad"] = True
+        walk(optimizer, params, range(4, 6))
+        return params
+
+    assert same(run(False), run(True))
+
+
+@on_backends
 def test_a_checkpoint_that_does_not_fit_changes_nothing(backend):
     params, others = tensors((5, 3)), tensors((5, 3))
     optimizer, twin = (thalweg.AdamW(ps, lr=0.1, backend=backend) for ps in (params, others))

@@ -1,5 +1,8 @@
 """Whatever changes between two steps, every backend takes the step that torch takes, and binds only what it must."""
 
+import collections
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -108,6 +111,23 @@ def reloaded(params, optimizer, k, factor):
     optimizer.load_state_dict(optimizer.state_dict())
 
 
+def saved_or_restored(params, optimizer, k, factor):
+    """Keep a checkpoint, or go back to the one that is kept."""
+    if saved := optimizer.__dict__.pop("kept", None):
+        optimizer.load_state_dict(saved)
+    else:
+        optimizer.kept = copy.deepcopy(optimizer.state_dict())
+
+
+def state_replaced(params, optimizer, k, factor):
+    state = {p: {name: x.clone() for name, x in s.items()} for p, s in optimizer.state.items()}
+    optimizer.state = collections.defaultdict(dict, state)
+
+
+def state_lost(params, optimizer, k, factor):
+    optimizer.state.pop(params[k], None)
+
+
 def frozen_or_not(params, optimizer, k, factor):
     params[k].requires_grad_(not params[k].requires_grad)
     params[k].grad = params[k].grad if params[k].requires_grad else None
@@ -115,7 +135,8 @@ def frozen_or_not(params, optimizer, k, factor):
 
 CHANGES = [
     *(lr, lr_tensor, missing, only_one, none_at_all, moved, state_moved, state_scaled),
-    *(gradient_strided, gradient_with_gaps, turned, reloaded, frozen_or_not),
+    *(gradient_strided, gradient_with_gaps, turned, frozen_or_not),
+    *(reloaded, saved_or_restored, state_replaced, state_lost),
 ]
 walks = st.lists(
     st.lists(
@@ -211,6 +232,21 @@ def test_a_further_step_binds_nothing_where_gradients_come_and_go(monkeypatch):
         optimizer.param_groups[step]["lr"] *= 0.5
         optimizer.step()
     assert not bound
+
+
+@needs_compiler
+def test_a_loaded_checkpoint_binds_nothing(monkeypatch):
+    params = tensors(*[(3,)] * 5)
+    optimizer = thalweg.AdamW([{"params": params[:2]}, {"params": params[2:], "lr": 0.1}])
+    give(params, 0)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    monkeypatch.setattr(binding, "BoundBatch", lambda *given: pytest.fail("a batch was made again"))
+    for step in range(1, 4):
+        optimizer.load_state_dict(saved)
+        give(params, step)
+        optimizer.step()
+        assert [float(s["step"]) for s in optimizer.state.values()] == [2.0] * 5
 
 
 @needs_compiler

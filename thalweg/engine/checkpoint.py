@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -16,17 +16,31 @@ from thalweg.ir import fields
 from thalweg.ir.fields import Hyper, StateSpec
 from thalweg.ir.trace import is_matrix, kept_states
 from thalweg.runtime.formats import Format
+from thalweg.runtime.guards import states_of
 from thalweg.runtime.state import MASTER, conform, formats_of
+
+
+#: how what is kept of a parameter lies in memory, what that is, and the hyperparameters of its group
+_Kept = tuple[dict[str, Format], list[StateSpec], SimpleNamespace]
 
 
 @contextlib.contextmanager
 def formats_kept(optimizer: SteppedOptimizer) -> Iterator[None]:
-    """Remember the state that ``load_state_dict`` is given, before torch casts all of it to the parameters' dtypes."""
+    """Remember the state that ``load_state_dict`` is given, before torch casts all of it to the parameters' dtypes.
+
+    Of what :func:`restore` brings to its format from what was saved, torch gets nothing: its copy would be thrown away.
+    """
     loaded: dict[str, Any] = {}
+    restored = {*_names_of(optimizer.rule.states.values()), MASTER}
 
     def remember(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         loaded.update(fitted(optimizer, state_dict))
-        return {**loaded}
+        numbers = {*chain.from_iterable(g["params"] for g in loaded["param_groups"])}
+        rest = {
+            k: {name: x for name, x in kept.items() if name not in restored} if k in numbers else kept
+            for k, kept in loaded["state"].items()
+        }
+        return {**loaded, "state": rest}
 
     handle = optimizer.register_load_state_dict_pre_hook(remember)
     optimizer.__dict__["_loading"] = loaded
@@ -69,23 +83,24 @@ def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str,
     fitting.check_transforms(optimizer.rule, state_dict)
     rule = optimizer.rule
     state_dict = _adapted(fitting.by_name(state_dict, optimizer.param_groups), optimizer)
-    owners: dict[Any, tuple[Tensor, dict[str, Any]]] = {}
-    for mine, theirs in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
-        numbered = enumerate(zip(theirs["params"], mine["params"], strict=False))
-        own = fields.of_one
-        owners |= {number: (p, {**mine, **theirs, **own(rule.hypers, mine, k)}) for k, (number, p) in numbered}
+    owners: dict[Any, tuple[Tensor, int, int]] = {}
+    pairs = [*zip(optimizer.param_groups, state_dict["param_groups"], strict=False)]
+    for i, (mine, theirs) in enumerate(pairs):
+        numbered = zip(theirs["params"], mine["params"], strict=False)
+        owners |= {number: (p, i, k) for k, (number, p) in enumerate(numbered)}
 
     def needed(number: Any) -> list[str]:
         if number not in owners:
             return []
-        p, group = owners[number]
+        p, i, k = owners[number]
+        mine, theirs = pairs[i]
+        group = {**mine, **theirs, **fields.of_one(rule.hypers, mine, k)}
         found = kept_states(rule, group, is_matrix(rule, p))
         return [spec.name for spec in found if spec.kind not in ("aside", "shared")]
 
     specs = rule.states.values()
-    names = [name for spec in specs for name in (spec.name, f"{spec.name}_scale")]
     hypers = [*rule.hypers, *(spec.name for spec in specs if spec.kind == "shared")]
-    known = [*names, *optimizer.kept_besides, MASTER]
+    known = [*_names_of(specs), *optimizer.kept_besides, MASTER]
     fitting.check_rule(optimizer.kin, fields.kindred(rule), hypers, known, needed, state_dict)
     return state_dict
 
@@ -95,17 +110,28 @@ def restore(optimizer: SteppedOptimizer) -> None:
     saved = _by_parameter(optimizer)
     rule = optimizer.rule
     for group in optimizer.param_groups:
-        known: dict[Any, tuple[dict[str, Format], list[StateSpec], SimpleNamespace]] = {}
-        for k, p in enumerate(group["params"]):
-            mine = optimizer.state.get(p)
-            if mine:
-                own = fields.of_one(rule.hypers, group, k)
+        known: dict[Any, tuple[_Kept, list[str]]] = {}
+        params = group["params"]
+        states = states_of(params, optimizer.state)
+        for p, own, mine in zip(params, fields.of_each(rule.hypers, group), states, strict=True):
+            source = saved.get(id(p))
+            if mine or source:
                 kind = is_matrix(rule, p), p.dtype, (*own.items(),)
                 if kind not in known:
                     specs = kept_states(rule, {**group, **own}, kind[0])
-                    formats = formats_of(p.dtype, specs, optimizer.storage)
-                    known[kind] = formats, specs, SimpleNamespace(**group | own)
-                conform(p, *known[kind], mine, saved.get(id(p)))
+                    kept = formats_of(p.dtype, specs, optimizer.storage), specs, SimpleNamespace(**group | own)
+                    known[kind] = kept, _names_of(rule.states[name] for name in {*rule.states} - {s.name for s in specs})
+                kept, idle = known[kind]
+                conform(p, *kept, mine, source)
+                for name in idle if source else ():  # another hyperparameter may ask for them
+                    if name in source:
+                        x = source[name]
+                        mine[name] = x.to(p.device, copy=True) if isinstance(x, Tensor) else x
+
+
+def _names_of(specs: Iterable[StateSpec]) -> list[str]:
+    """The keys of these in the state of a parameter."""
+    return [name for spec in specs for name in (spec.name, f"{spec.name}_scale")]
 
 
 def _by_parameter(optimizer: SteppedOptimizer) -> dict[int, dict[str, Any]]:

@@ -417,7 +417,8 @@ class Optimizer(Declared):
         self.__dict__.setdefault("_in_backward", None)
         self.__dict__.setdefault("_constructed", True)
         super().__setstate__(state)
-        self._stepper = Stepper(self.rule, self.backend, self.storage, self.seed)
+        if "_stepper" not in self.__dict__:  # a copy; what a checkpoint is loaded into goes on with its own
+            self._stepper = Stepper(self.rule, self.backend, self.storage, self.seed)
         for group in self.param_groups:
             for name, h in self.rule.hypers.items():
                 group.setdefault(name, self.defaults.get(name, h.default))

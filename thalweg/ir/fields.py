@@ -227,12 +227,17 @@ def of_one(hypers: Mapping[str, Hyper], group: Mapping[str, Any], place: int) ->
     return found
 
 
+def of_each(hypers: Mapping[str, Hyper], group: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each parameter of a group has for itself, in their order."""
+    size = len(group["params"])
+    if not any(isinstance(group.get(name), Each) for name, h in hypers.items() if h.each):
+        return [{}] * size
+    return [of_one(hypers, group, place) for place in range(size)]
+
+
 def kinds_of_one(hypers: Mapping[str, Hyper], group: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What parameters of a group have for themselves, each combination once; an empty one where none has."""
-    if not any(isinstance(group.get(name), Each) for name, h in hypers.items() if h.each):
-        return [{}]
-    found = [of_one(hypers, group, place) for place in range(len(group["params"]))]
-    return list({tuple(one.items()): one for one in found}.values()) or [{}]
+    return list({tuple(one.items()): one for one in of_each(hypers, group)}.values()) or [{}]
 
 
 def always(h: Any) -> bool:

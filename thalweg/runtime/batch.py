@@ -6,7 +6,6 @@ import math
 import warnings
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
@@ -23,7 +22,7 @@ from thalweg.ir.host import Host
 from thalweg.ir.passes import Plan, plan
 from thalweg.ir.trace import Specialization
 from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
-from thalweg.runtime.guards import Guards
+from thalweg.runtime.guards import Guards, states_of
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import beside_name, formats_of, slots
 from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented, runs_of, whole_shape
@@ -265,11 +264,10 @@ class BoundBatch:
         self.lists_gradients = True  # until a backend is chosen that takes addresses alone
         self.objects: dict[str, list[Any]] = {}
         self.end_pointers: dict[str, tuple[int, int]] = {}
-        self.numbers = {spec.name: self._join_numbers(spec.name) for spec in specs if spec.counted}
-        size = c_float * len(owners)
-        self.number_views = {name: size.from_address(home.data_ptr()) for name, home in self.numbers.items()}
-        #: what sets parameters of one group apart: tables of one number for each
-        self.apart: list[Any] = [self.begins, *self.number_views.values()]
+        #: of each kind of number in the states, those of all parameters
+        self.numbers: dict[str, array[float]] = {}
+        for name in [spec.name for spec in specs if spec.counted]:
+            self._join_numbers(name, self._numbers_of(states, name))
         outputs, at = self.batch.plan.traced.outputs, {node: i for i, node in enumerate(self.host.order)}
         #: where the new value of each number stands among those of the host; None for a count
         self.new_numbers = {name: at[outputs[name]] if name in outputs else None for name in self.numbers}
@@ -297,14 +295,38 @@ class BoundBatch:
         pairs = zip(tensors, self.owners, strict=True)
         return [oriented(local(x), p, self.transposed and x.shape == p.shape) for x, p in pairs]
 
-    def _join_numbers(self, name: str) -> Tensor:
-        """Put the numbers of all parameters into one vector, so that one addition counts an update of all."""
-        home = torch.tensor([float(s[name]) for s in self.states], dtype=torch.float32, device="cpu")
-        for i, s in enumerate(self.states):
-            s[name] = _part(home, i, torch.Size())
-        self.objects[name] = [s[name] for s in self.states]
-        self.end_pointers[name] = home.data_ptr(), home[-1].data_ptr()
-        return home
+    @staticmethod
+    def _numbers_of(states: Sequence[dict[str, Any]], name: str) -> array[float]:
+        return array("f", [float(s[name]) for s in states])
+
+    def _join_numbers(self, name: str, home: array[float]) -> None:
+        """Lay the numbers of all parameters side by side; each state then holds its own as a tensor of this memory."""
+        parts = [torch.frombuffer(home, dtype=torch.float32, count=1, offset=at) for at in range(0, 4 * len(home), 4)]
+        for s, part in zip(self.states, parts, strict=True):
+            s[name] = part.squeeze_(0)
+        self.numbers[name], self.objects[name] = home, parts
+        self.end_pointers[name] = parts[0].data_ptr(), parts[-1].data_ptr()
+
+    def follow(self, all_states: dict[Any, Any]) -> bool:
+        """Go on with other states, which the dict holds; False if these must be made a batch again.
+
+        The next look finds how their tensors lie.
+        """
+        if self.guards.all_states is None:  # the rule keeps nothing
+            return True
+        if not self.batch.mixed or self.some_begin:
+            return False
+        try:
+            states = states_of(self.owners, all_states)
+            numbers = {name: self._numbers_of(states, name) for name in self.numbers}
+        except (KeyError, RuntimeError, TypeError, ValueError):  # a state is missing, or no number
+            return False
+        if None in states:
+            return False
+        self.states[:] = states
+        for name, home in numbers.items():
+            self._join_numbers(name, home)
+        return self.guards.follow(all_states)
 
     def _join_narrow(self, spec: StateSpec) -> tuple[Tensor, list[Tensor]]:
         """Put what is kept for each tensor or row into one vector."""
@@ -324,7 +346,7 @@ class BoundBatch:
         firsts, evaluate = self.firsts, self.host.evaluate
         owns: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, Any]]] = {}
         entries: list[HostNumbers] = []
-        columns = [map(of_all.__getitem__, firsts) for of_all in self.apart]
+        columns = [map(of_all.__getitem__, firsts) for of_all in (self.begins, *self.numbers.values())]
         for i, at in zip(firsts, zip(*columns, strict=True), strict=True):
             known = owns.get(at)
             if known is None:
@@ -335,7 +357,7 @@ class BoundBatch:
 
     def _own(self, begin: int, *numbers: float) -> dict[str, Any]:
         """What one parameter has for itself: whether its states begin now, and the numbers among its states."""
-        own = {**self.beginnings[begin], **dict(zip(self.number_views, numbers, strict=True))}
+        own = {**self.beginnings[begin], **dict(zip(self.numbers, numbers, strict=True))}
         if "step" in own:
             if not 0 <= own["step"] < math.inf:
                 raise bad_argument("state 'step'", own["step"], "how many updates there were: a number in [0, ∞)")
@@ -370,7 +392,7 @@ class BoundBatch:
             table.write(new)
         else:
             for home, value in zip(self.numbers.values(), new, strict=True):
-                home.fill_(value)
+                home[:] = array("f", [value]) * len(home)
             self.begins[:] = array("q", bytes(8 * len(self.begins)))
         self.some_begin = self.some_begin and any(self.begins)
 
@@ -382,8 +404,8 @@ class BoundBatch:
             return False
         if guards.moved and not batch.mixed:
             return False
-        for i in guards.moved:
-            self._lay_again(i)
+        if guards.moved:
+            self._lay_again(guards.moved)
         if guards.moved and self.executor is not None:
             self.executor.moved()
         if not guards.present:
@@ -408,21 +430,19 @@ class BoundBatch:
             batch.asides[name] = [s.get(name) for s in self.states]
         return True
 
-    def _lay_again(self, i: int) -> None:
-        """Point the tables at the tensors of a parameter that were replaced or moved."""
-        p, batch = self.owners[i], self.batch
-        batch.params[i] = oriented(p.detach(), p, self.transposed)
+    def _lay_again(self, moved: Iterable[int]) -> None:
+        """Point the tables at the tensors of parameters that were replaced or moved."""
+        owners, states, params, transposed = self.owners, self.states, self.batch.params, self.transposed
+        for i in moved:
+            params[i] = oriented(owners[i].detach(), owners[i], transposed)
         for tensors, name in self.kept.values():
-            x = self.states[i][name]
-            tensors[i] = oriented(x, p, self.transposed and x.shape == p.shape)
+            for i in moved:
+                x = states[i][name]
+                tensors[i] = oriented(x, owners[i], True) if transposed and x.shape == owners[i].shape else x
 
     def _same_numbers(self) -> bool:
         """Whether all parameters have the same numbers."""
-        for home in self.numbers.values():
-            low, high = home.aminmax()
-            if low != high and not bool(low.isnan() & high.isnan()):
-                return False
-        return True
+        return all(home.count(home[0]) == len(home) or all(map(math.isnan, home)) for home in self.numbers.values())
 
 
 def join(tensors: Sequence[Tensor], seen: Sequence[bool]) -> tuple[Tensor, list[Tensor]]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.ir.fields import StateSpec, of_one
+from thalweg.ir.fields import StateSpec, of_each
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, specialize
 from thalweg.runtime import guards
@@ -96,8 +96,8 @@ class Binder:
         self.found: dict[Any, _Kind] = {}
         self.owns: dict[int, tuple[tuple[str, Any], ...]] = {}
         for i in numbers if any(h.each for h in self.rule.hypers.values()) else ():
-            params = groups[i]["params"]
-            self.owns |= {id(p): (*of_one(self.rule.hypers, groups[i], k).items(),) for k, p in enumerate(params)}
+            owns = of_each(self.rule.hypers, groups[i])
+            self.owns |= {id(p): (*own.items(),) for p, own in zip(groups[i]["params"], owns, strict=True)}
 
     def number(self, p: Tensor, again: bool) -> None:
         """Know the position of each parameter in the optimizer; the lists in the groups are the user's to change."""

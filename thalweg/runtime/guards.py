@@ -88,6 +88,21 @@ class Guards:
         #: whether the table itself checks which state the optimizer keeps for which parameter
         self.checks_states = self.table is not None and bool(self.table.struct.states)
 
+    def follow(self, all_states: dict[Any, Any]) -> bool:
+        """Guard other states, which are in ``states`` and ``objects`` now: the next look finds how they lie.
+
+        Args:
+            all_states: the dict from parameters to them.
+
+        Returns:
+            False where the table cannot look at them as fast as at those before.
+        """
+        if self.table is None:
+            return False
+        self.all_states = all_states
+        self.table.follow(self.states, self.objects, all_states)
+        return bool(self.table.struct.states) == self.checks_states
+
     def look(self, listed: bool) -> list[Tensor] | None:
         """The gradients, here and laid out as the parameters are; None if the batch must be made again.
 
@@ -170,11 +185,7 @@ class Guards:
         return grads
 
     def _states_now(self) -> list[Any]:
-        """The state of each parameter in the optimizer now; None for a parameter that has none."""
-        kept: dict[Any, Any] = self.all_states or {}
-        if len(kept) == len(self.owners) and all(map(is_, kept, self.owners)):
-            return list(kept.values())  # many times faster than to look each up
-        return [kept.get(p) for p in self.owners]
+        return states_of(self.owners, self.all_states or {})
 
     def _state_unchanged(self, i: int) -> bool:
         state = self.states[i]
@@ -186,6 +197,13 @@ class Guards:
 
     def _here(self, owners: Sequence[Tensor]) -> Sequence[Tensor]:
         return [local(p) for p in owners] if self.distributed else owners
+
+
+def states_of(params: Sequence[Tensor], all_states: Mapping[Any, Any]) -> list[Any]:
+    """The state of each of these parameters; None for one that has none."""
+    if len(all_states) == len(params) and all(map(is_, all_states, params)):
+        return list(all_states.values())  # many times faster than to look each up
+    return [all_states.get(p) for p in params]
 
 
 def _is_strided(x: Tensor) -> bool:
@@ -333,15 +351,25 @@ class GuardTable:
     Attributes:
         address, moved, odd, entry, first: as there, of one number for each parameter.
         place: addresses of the parameters, then of each kind of their states; kept up to date by each look.
+        state, order, number, home: as there, of the states that are looked at.
+
+    Args:
+        functions: of `guards.c`.
+        owners: the parameters.
+        kept, objects: names of the tensors in their states, and of the other entries.
     """
 
-    def __init__(self, functions: Any, size: int) -> None:
+    def __init__(self, functions: Any, owners: Sequence[Tensor], kept: Iterable[str], objects: Iterable[str]) -> None:
+        size = len(owners)
+        self.owners, self.names, numbers = owners, [*kept, *objects], len([*objects])
         self.functions = functions
         self.struct, self.at = _GuardTableStruct(), 0
         self.keep: list[Any] = []
         self.address = array("Q", bytes(8 * size))
         self.moved, self.odd, self.entry, self.first = (array("q", bytes(8 * size)) for _ in range(4))
         self.place = array("Q")
+        self.state, self.number, self.home = (array("Q", bytes(8 * n)) for n in (size, size * numbers, numbers))
+        self.order = array("q", bytes(8 * len(self.names)))
 
     @classmethod
     def over(
@@ -364,8 +392,7 @@ class GuardTable:
         if library is None or dlpack is None:
             return None
         size = len(owners)
-        self = cls(library, size)
-        names = [*kept, *objects]
+        self = cls(library, owners, kept, objects)
         fields = _offsets()
         words = fields.words if fields else 0
         tensors = [*owners, *(t for ts in kept.values() for t in ts)]
@@ -379,21 +406,31 @@ class GuardTable:
         self.struct = _GuardTableStruct(
             dlpack, *map(address_of, calls),
             id(None), id(GRAD), ctypes.addressof(fields) if fields else 0,
-            size, len(kept), len(objects), FieldOffsets.MOST,
-            id(all_states) if _are_listed(owners, all_states) else 0,
-            self._array(map(id, owners)), self._array(map(id, states)), self._array(map(id, names)),
-            self._array(_order(names, states)), self._array(layout), _start(self.place),
+            size, len(kept), len(objects), FieldOffsets.MOST, 0,
+            self._array(map(id, owners)), _start(self.state), self._array(map(id, self.names)),
+            _start(self.order), self._array(layout), _start(self.place),
             words, self._array(bytes(8 * words * (len(layout) + size))),
             self._array(gradient), self._array(bytes(8 * size)),
-            self._array(id(x) for xs in objects.values() for x in xs),
-            self._array(xs[0].data_ptr() for xs in objects.values()),
+            _start(self.number), _start(self.home),
             self._array(order[g] for g in groups), len(order), _start(begins),
             _start(self.address), _start(self.moved), 0, _start(self.odd), 0, 0,
             _start(self.entry), 0, _start(self.first), self._array(bytes(8 * size)), self._array(bytes(8 * len(order))),
         )  # fmt: skip
         self.at = ctypes.addressof(self.struct)
-        self.keep += [owners, states, names, objects, all_states, begins]
+        self.keep += [states, objects, begins]
+        self.follow(states, objects, all_states)
         return self
+
+    def follow(
+        self, states: Sequence[dict[str, Any]], objects: Mapping[str, Sequence[Any]], all_states: dict[Any, Any]
+    ) -> None:
+        """Look at these states from now on."""
+        self.all_states = all_states
+        self.state[:] = array("Q", map(id, states))
+        self.order[:] = array("q", _order(self.names, states))
+        self.number[:] = array("Q", [id(x) for xs in objects.values() for x in xs])
+        self.home[:] = array("Q", [xs[0].data_ptr() for xs in objects.values()])
+        self.struct.states = id(all_states) if _are_listed(self.owners, all_states) else 0
 
     def look(self) -> bool:
         """Look at all tensors; False if any is not what the table was made of."""

@@ -135,29 +135,31 @@ def conform(
         source: what a checkpoint holds of it, where that is not ``mine``.
     """
     source = mine if source is None else source
+    fresh = source is not mine
     for name, f in formats.items():
-        if name != "p" and source.get(name) is not None:
+        old = None if name == "p" else source.get(name)
+        if old is None:
+            continue
+        if not _is_brought(old, f, p) or f"{name}_scale" in source:
             _bring(source, mine, name, f, p)
+        elif fresh:
+            mine[name] = old.clone()
     for spec in specs:
-        if (spec.narrow or spec.kind == "aside") and source.get(spec.name) is not None:
+        if spec.counted and fresh and spec.name in source:
+            mine[spec.name] = torch.as_tensor(source[spec.name], device="cpu").clone()
+        elif (spec.narrow or spec.kind == "aside") and source.get(spec.name) is not None:
             shape, dtype = other_shape(spec, p, h)
             x = torch.as_tensor(source[spec.name])
             if x.shape != shape:
                 remedy = "Give the blocks of the run that saved it" if hasattr(h, "blocks") else ""
                 raise bad_argument(f"state {spec.name!r}", tuple(x.shape), f"the shape {shape}", remedy)
-            mine[spec.name] = _beside(p, x).to(p.device, dtype, copy=source is not mine)
-        elif spec.counted and source is not mine and spec.name in source:
-            mine[spec.name] = torch.as_tensor(source[spec.name]).to("cpu", copy=True)
+            mine[spec.name] = _beside(p, x).to(p.device, dtype, copy=fresh)
     _bring_master(source, mine, formats["p"], p)
 
 
 def _bring(source: dict[str, Any], mine: dict[str, Any], name: str, f: Format, p: Tensor) -> None:
     """Copy one state from ``source`` to ``mine``, in the format ``f`` and the strides of ``p``."""
     old, scale = source[name], source.get(f"{name}_scale")
-    if scale is None and _is_brought(old, f, p):
-        if source is not mine:
-            mine[name] = old.clone(memory_format=torch.preserve_format)
-        return
     if old.shape != p.shape:
         raise bad_argument(f"state {name!r}", tuple(old.shape), f"the shape of the parameter, {tuple(p.shape)}")
     if scale is not None and scale.numel() != -(-old.numel() // BLOCK):

@@ -67,6 +67,13 @@ class Stepper:
         self.reader = GroupReader(self.rule)
         self.binder.ids = {}
 
+    def _follow(self, state: dict[Any, Any]) -> None:
+        """Go on with another dict of states, as after a checkpoint was loaded: with all batches as they are, or none."""
+        bounds = [bound for binding in self.bindings.values() for bound in binding.bounds]
+        if self.state is None or not all([bound.follow(state) for bound in bounds]):
+            self.forget()
+        self.state = state
+
     def run(
         self,
         groups: list[dict[str, Any]],
@@ -90,8 +97,7 @@ class Stepper:
                     self.run(groups, state, inverse_scale, only, begun)
                 return
         if self.state is not state:
-            self.forget()
-            self.state = state
+            self._follow(state)
         chosen: Sequence[int]
         if only is None:
             chosen, found = range(len(groups)), self.reader.read_all(groups, inverse_scale)
