@@ -1,5 +1,6 @@
 """Steps that change: that they change as they say, and the same for ours and torch's."""
 
+import functools
 import time
 from typing import get_type_hints
 
@@ -20,8 +21,9 @@ def params_of(changing):
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_ours_and_torchs_end_where_each_other_do(situation):
-    make = SITUATIONS[situation].make
-    ours, theirs = (make(cls, TINY) for cls in (AdamW, torch.optim.AdamW))
+    make, kinds = SITUATIONS[situation].make, SITUATIONS[situation].kinds
+    timed = functools.partial(torch.optim.AdamW, **{kinds[0]: True})
+    ours, theirs = (make(cls, TINY) for cls in (AdamW, timed))
     start = [p.detach().clone() for p in params_of(ours)]
     for changing in (ours, theirs):
         for _ in range(3):

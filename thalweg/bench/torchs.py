@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -98,13 +98,17 @@ def compilable(cls: Any) -> str:
     return "foreach" if "foreach" in inspect.signature(cls).parameters else "plain"
 
 
-def first_that_runs(make: Callable[[str], T]) -> tuple[str, T]:
+def first_that_runs(make: Callable[[str], T], kinds: Sequence[str] = ("fused", "foreach")) -> tuple[str, T]:
     """What ``make`` makes of the fastest form that it does not refuse, and which that is.
+
+    Args:
+        make: builds a form.
+        kinds: the forms, fastest first; then comes the plain one.
 
     Raises:
         Exception: the last form's, where all are refused.
     """
-    for kind in ("fused", "foreach"):
+    for kind in kinds:
         try:
             return kind, make(kind)
         except Exception:  # torch says in many ways that it has no such form
