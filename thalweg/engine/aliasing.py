@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
-from thalweg.runtime.tensors import is_dense
+from thalweg.runtime.tensors import ORDINARY, is_dense
 
 REMEDY = "Give each weight once: tie modules by one Parameter, and clone what was expanded or viewed"
 
@@ -20,40 +21,45 @@ def check(groups: list[dict[str, Any]]) -> None:
     Raises:
         ValueError: that names both.
     """
-    found: list[tuple[int, int, Tensor, str]] = []
+    found: list[tuple[int, int, Tensor, int, int]] = []
     seen: set[int] = set()
     for g, group in enumerate(groups):
-        names = group.get("param_names") or [f"parameter {i} of group {g}" for i in range(len(group["params"]))]
-        for name, p in zip(names, group["params"], strict=True):
-            if is_lazy(p):
-                continue
-            x = getattr(p, "_local_tensor", p)
-            if id(p) in seen or x.layout != torch.strided or x.is_meta or not x.numel() or not x.data_ptr():
+        for i, p in enumerate(group["params"]):
+            if id(p) in seen or is_lazy(p):
                 continue
             seen.add(id(p))
-            if x.is_conj() or x.is_neg():
-                resolve = "resolve_conj()" if x.is_conj() else "resolve_neg()"
-                raise bad_argument(
-                    "params", f"{name}, a lazy view", "parameters that hold their own values", f"Call {resolve} first"
-                )
-            if not is_dense(x) and _overlaps_itself(x):
-                raise bad_argument(
-                    "params",
-                    f"{name}, strides {x.stride()}",
-                    "parameters whose elements have memory of their own",
-                    REMEDY,
-                )
-            found.append((x.data_ptr(), x.data_ptr() + _extent(x) * x.element_size(), x, name))
-    found.sort(key=lambda entry: entry[0])
-    open_: list[tuple[int, int, Tensor, str]] = []  # those that reach beyond where the sweep stands
+            x = p if type(p) in ORDINARY else getattr(p, "_local_tensor", p)
+            if x.layout is not torch.strided or not (begin := x.data_ptr()) or x.is_meta or not x.numel():
+                continue
+            if not x.is_contiguous() or x.is_conj() or x.is_neg():
+                _check_alone(x, _name(groups, g, i))
+            found.append((begin, begin + _extent(x) * x.element_size(), x, g, i))
+    found.sort(key=operator.itemgetter(0))
+    open_ = found[:0]  # those that reach beyond where the sweep stands
     for entry in found:
         open_ = [other for other in open_ if other[1] > entry[0]]
         for other in open_:
             if other[2].device == entry[2].device and _share(other[2], entry[2]):
-                raise bad_argument(
-                    "params", f"{other[3]} and {entry[3]}", "parameters that do not share memory", REMEDY
-                )
+                both = f"{_name(groups, *other[3:])} and {_name(groups, *entry[3:])}"
+                raise bad_argument("params", both, "parameters that do not share memory", REMEDY)
         open_.append(entry)
+
+
+def _name(groups: list[dict[str, Any]], g: int, i: int) -> str:
+    """How a message calls a parameter."""
+    names = groups[g].get("param_names")
+    return str(names[i]) if names else f"parameter {i} of group {g}"
+
+
+def _check_alone(x: Tensor, name: str) -> None:
+    """Refuse a parameter that holds no values of its own, or some twice."""
+    if x.is_conj() or x.is_neg():
+        resolve = "resolve_conj()" if x.is_conj() else "resolve_neg()"
+        own = "parameters that hold their own values"
+        raise bad_argument("params", f"{name}, a lazy view", own, f"Call {resolve} first")
+    if not is_dense(x) and _overlaps_itself(x):
+        own = "parameters whose elements have memory of their own"
+        raise bad_argument("params", f"{name}, strides {x.stride()}", own, REMEDY)
 
 
 def _extent(x: Tensor) -> int:

@@ -19,7 +19,6 @@ from thalweg.runtime.formats import Format
 from thalweg.runtime.guards import states_of
 from thalweg.runtime.state import MASTER, conform, formats_of
 
-
 #: how what is kept of a parameter lies in memory, what that is, and the hyperparameters of its group
 _Kept = tuple[dict[str, Format], list[StateSpec], SimpleNamespace]
 
@@ -120,7 +119,10 @@ def restore(optimizer: SteppedOptimizer) -> None:
                 if kind not in known:
                     specs = kept_states(rule, {**group, **own}, kind[0])
                     kept = formats_of(p.dtype, specs, optimizer.storage), specs, SimpleNamespace(**group | own)
-                    known[kind] = kept, _names_of(rule.states[name] for name in {*rule.states} - {s.name for s in specs})
+                    known[kind] = (
+                        kept,
+                        _names_of(rule.states[name] for name in {*rule.states} - {s.name for s in specs}),
+                    )
                 kept, idle = known[kind]
                 conform(p, *kept, mine, source)
                 for name in idle if source else ():  # another hyperparameter may ask for them

@@ -29,21 +29,26 @@ def checked(params: Any) -> Any:
         raise bad_argument("params", [], "at least one parameter", "An iterator that was used up is empty, too")
     for i, one in enumerate(found):
         if not isinstance(one, dict):
-            _check(f"params[{i}]", one)
+            _check(one, "params[{}]", i)
         elif isinstance(inside := one.get("params"), (list, tuple)):
             for k, member in enumerate(inside):
-                _check(f"params[{i}]['params'][{k}]", member)
+                _check(member, "params[{}]['params'][{}]", i, k)
     return found
 
 
-def _check(where: str, one: Any) -> None:
-    """Refuse an element of ``params`` that is neither a parameter nor a pair of name and parameter."""
+def _check(one: Any, where: str, *at: int) -> None:
+    """Refuse an element of ``params`` that is neither a parameter nor a pair of name and parameter.
+
+    Args:
+        one: the element.
+        where: how a message calls its place, with braces for the numbers ``at``.
+    """
     p = one[1] if isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) else one
     if not isinstance(p, Tensor):
-        raise bad_argument(where, _shown(p), "a tensor", "Pass model.parameters(), or a list of these")
+        raise bad_argument(where.format(*at), _shown(p), "a tensor", "Pass model.parameters(), or a list of these")
     if not (p.is_leaf or p.retains_grad):
         raise bad_argument(
-            where,
+            where.format(*at),
             _shown(p),
             "a leaf, that is a tensor that was not computed from others",
             "Pass the parameter itself; a model is to be moved or converted before its optimizer is made",

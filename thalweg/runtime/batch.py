@@ -25,7 +25,7 @@ from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards, states_of
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import beside_name, formats_of, slots
-from thalweg.runtime.tensors import is_dense, is_freed, local, opaque, oriented, runs_of, whole_shape
+from thalweg.runtime.tensors import all_ordinary, freed, is_dense, local, opaque, oriented, runs_of, whole_shape
 
 #: why a batch is left to `eager`
 OPAQUE = "a tensor is of a subclass whose memory is elsewhere, or on meta, where there is none"
@@ -188,12 +188,12 @@ def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
     if hasattr(g, "_local_tensor") != hasattr(p, "_local_tensor"):
         raise bad_argument("grad", type(g).__name__, f"what the parameter is, {type(p).__name__}")
     if g.layout == torch.strided:
-        _refuse_freed("grad", local(g))
+        refuse_freed("grad", [g])
 
 
-def _refuse_freed(what: str, *tensors: Tensor) -> None:
+def refuse_freed(what: str, tensors: Sequence[Tensor]) -> None:
     """Refuse tensors whose storage was resized to nothing: reading them would end the process."""
-    for x in filter(is_freed, tensors):
+    for x in freed(tensors):
         raise bad_argument(
             what, f"a tensor of shape {tuple(x.shape)} without memory", "memory for all elements",
             "Its storage was resized to 0: resize it back before the step, or set grad to None",
@@ -245,9 +245,9 @@ class BoundBatch:
         formats = formats_of(params[0].dtype, specs, storage)
         tensors = {name: self._oriented([s[name] for s in states]) for name in formats if name != "p"}
         beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
-        _refuse_freed("params", *params)
+        refuse_freed("params", params)
         for name, kept in (*tensors.items(), *beside.items()):
-            _refuse_freed(f"state {name!r}", *kept)
+            refuse_freed(f"state {name!r}", kept)
         dense = kind.ordinary or (kind.apart[0] and all(is_dense(p) for p in params))
         self.distributed = not kind.ordinary and any(hasattr(p, "_local_tensor") for p in owners)
         sharded = bool(kind.ranks) or (not kind.ordinary and any(map(flattened, owners)))
@@ -292,7 +292,10 @@ class BoundBatch:
 
     def _oriented(self, tensors: Iterable[Any]) -> list[Tensor]:
         """The local parts of tensors, one for each parameter, oriented as the rule sees them."""
-        pairs = zip(tensors, self.owners, strict=True)
+        found = list(tensors)
+        if self.kind.ordinary and not self.transposed and all_ordinary(found):
+            return found
+        pairs = zip(found, self.owners, strict=True)
         return [oriented(local(x), p, self.transposed and x.shape == p.shape) for x, p in pairs]
 
     @staticmethod

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
@@ -20,11 +21,11 @@ from thalweg.ir.fields import StateSpec, of_each
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, specialize
 from thalweg.runtime import guards
-from thalweg.runtime.batch import BoundBatch, check_gradient
+from thalweg.runtime.batch import BoundBatch, check_gradient, refuse_freed
 from thalweg.runtime.formats import Format, Storage
 from thalweg.runtime.sharding import flattened
-from thalweg.runtime.state import conform, formats_of, missing, new_state
-from thalweg.runtime.tensors import is_dense, local, opaque
+from thalweg.runtime.state import conform, formats_of, missing, new_state, plain_fills
+from thalweg.runtime.tensors import ORDINARY, is_dense, local, opaque
 from thalweg.shards.pieces import ranks_of
 
 Groups = list[dict[str, Any]]
@@ -61,6 +62,58 @@ class _Kind:
     def mixes(self) -> bool:
         """Whether parameters of several groups, at several updates, may run together."""
         return self.ordinary and plan(self.key).mixes
+
+
+class _StateMaker:
+    """Makes the states of parameters of one kind in one group.
+
+    Args:
+        rule: the class of the optimizer.
+        specs: what is kept of each.
+        formats: how it lies in memory, by name.
+        h: the hyperparameters.
+        dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        rule: type[RuleClass],
+        specs: list[StateSpec],
+        formats: dict[str, Format],
+        h: SimpleNamespace,
+        dtype: torch.dtype,
+    ) -> None:
+        self.rule, self.specs, self.formats, self.h, self.dtype = rule, specs, formats, h, dtype
+        self.keeps = bool(specs or formats["p"].beside)
+        self.all_firsts = self._firsts(specs)
+
+    @functools.cached_property
+    def fills(self) -> dict[str, float | None] | None:
+        """What :func:`plain_fills` says; asked for where a state begins, for that may be refused."""
+        return plain_fills(self.specs, self.formats, self.dtype, self.h)
+
+    def make(self, p: Tensor, mine: dict[str, Any]) -> frozenset[str]:
+        """Create in ``mine`` what is missing, convert the rest to its format.
+
+        Returns:
+            The names of the numbers that tell which states begin.
+        """
+        if not mine and type(p) in ORDINARY and (fills := self.fills) is not None:
+            for name, fill in fills.items():
+                mine[name] = torch.zeros_like(p) if fill is None else fill
+            return self.all_firsts
+        lacking = [spec for spec in self.specs if missing(spec, p, self.h, mine)]
+        if mine:
+            conform(p, self.formats, self.specs, self.h, mine)
+        new_state(lacking, p, self.h, self.formats, mine)
+        return self._firsts(lacking)
+
+    def numbers(self, mine: dict[str, Any]) -> bytes:
+        """The numbers in a state."""
+        return array("f", [float(mine[s.name]) for s in self.specs if s.counted]).tobytes()
+
+    def _firsts(self, lacking: Sequence[StateSpec]) -> frozenset[str]:
+        return frozenset([self.rule.firsts.get(spec.name, "first") for spec in lacking])
 
 
 class Binder:
@@ -104,8 +157,15 @@ class Binder:
         if again or id(p) not in self.ids:
             self.ids = {id(p): k for k, p in enumerate(p for g in self.groups for p in g["params"])}
 
-    def kind(self, i: int, p: Tensor, g: Tensor) -> _Kind:
-        """The kind of a parameter of group ``i`` with this gradient."""
+    def kind(self, i: int, p: Tensor, g: Tensor, sign: Any) -> _Kind:
+        """The kind of a parameter of group ``i`` with this gradient; those of one sign in a group are of one kind."""
+        known = i, sign, self.owns.get(id(p))
+        kind = self.found.get(known)
+        if kind is None:
+            kind = self.found[known] = self._kind(i, p, g)
+        return kind
+
+    def _kind(self, i: int, p: Tensor, g: Tensor) -> _Kind:
         matrix, here, ranks = is_matrix(self.rule, p), local(p), ranks_of(p)
         dense = id(p) not in self.gapped if ranks else is_dense(here)
         apart = (
@@ -113,12 +173,9 @@ class Binder:
             g.layout != torch.strided, p.is_complex(), flattened(p),
         )  # fmt: skip
         own = self.owns.get(id(p), ())
-        seen = i, matrix, here.device, here.dtype, local(g).dtype, apart, ranks, own
-        kind = self.found.get(seen)
-        if kind is None:
-            what = self._sort(i, matrix, own)[0], *seen[1:]
-            kind = self.found[seen] = self.kinds.setdefault(what, _Kind(*what))
-        return kind
+        key = self._sort(i, matrix, own)[0]
+        what = key, matrix, here.device, here.dtype, local(g).dtype, apart, ranks, own
+        return self.kinds.setdefault(what, _Kind(*what))
 
     def _sort(
         self, i: int, matrix: bool, own: tuple[tuple[str, Any], ...]
@@ -140,35 +197,27 @@ class Binder:
     def bind(self, given: Iterable[tuple[int, Tensor, _Kind]]) -> list[BoundBatch]:
         """The batches of these parameters, each with the number of its group."""
         same: dict[Any, list[tuple[int, Tensor, frozenset[str]]]] = defaultdict(list)
-        formats: dict[_Kind, dict[str, Format]] = {}
+        makers: dict[tuple[int, _Kind], _StateMaker] = {}
         for i, p, kind in given:
-            _, specs, h = self._sort(i, kind.matrix, kind.own)
-            if kind not in formats:
-                formats[kind] = formats_of(p.dtype, specs, self.storage)
-            firsts = self._make_state(p, specs, formats[kind], h)
+            maker = makers.get((i, kind))
+            if maker is None:
+                _, specs, h = self._sort(i, kind.matrix, kind.own)
+                formats = formats_of(p.dtype, specs, self.storage)
+                maker = makers[i, kind] = _StateMaker(self.rule, specs, formats, h, p.dtype)
             mixed = self.mixes and kind.mixes
-            numbers = array("f", [float(self.state[p][s.name]) for s in specs if s.counted and not mixed]).tobytes()
-            same[(kind, mixed, *(() if mixed else (i, numbers, firsts)))].append((i, p, firsts))
+            firsts, numbers = frozenset[str](), b""
+            if maker.keeps:
+                mine = self.state[p]
+                self.undo.append((p, mine, {**mine}))
+                firsts = maker.make(p, mine)
+                numbers = b"" if mixed else maker.numbers(mine)
+            same[kind if mixed else (kind, i, numbers, firsts)].append((i, p, firsts))
         order = {id(p): k for k, p in enumerate(self.state)}
         for members in same.values():  # guards walk through the states as their dict holds them
             members.sort(key=lambda member: order.get(id(member[1]), 0))
-        return [self._batch(kind, mixed, ps) for (kind, mixed, *_), ps in same.items()]
+        return [self._batch(of if isinstance(of, _Kind) else of[0], members) for of, members in same.items()]
 
-    def _make_state(
-        self, p: Tensor, specs: list[StateSpec], formats: dict[str, Format], h: SimpleNamespace
-    ) -> frozenset[str]:
-        """Create missing states of a parameter, convert the others to their format; gives the names of the new ones."""
-        if not (specs or self.storage.master):
-            return frozenset()
-        mine = self.state[p]
-        self.undo.append((p, mine, dict(mine)))
-        lacking = [spec for spec in specs if missing(spec, p, h, mine)]
-        if mine:
-            conform(p, formats, specs, h, mine)
-        new_state(lacking, p, h, formats, mine)
-        return frozenset([self.rule.firsts.get(spec.name, "first") for spec in lacking])
-
-    def _batch(self, kind: _Kind, mixed: bool, members: list[tuple[int, Tensor, frozenset[str]]]) -> BoundBatch:
+    def _batch(self, kind: _Kind, members: list[tuple[int, Tensor, frozenset[str]]]) -> BoundBatch:
         groups, owners, begin = (list(x) for x in zip(*members, strict=True))
         specs = self._sort(groups[0], kind.matrix, kind.own)[1]
         states = [self.state[p] if specs or self.storage.master else {} for p in owners]
@@ -177,11 +226,42 @@ class Binder:
         ids = [self.ids[id(p)] for p in owners]
         bound = BoundBatch(
             owners, states, specs, kind.key, self.storage, ids, self.state, groups, [kinds.index(b) for b in begin],
-            beginnings, kind, mixed,
+            beginnings, kind, self.mixes and kind.mixes,
         )  # fmt: skip
         unmoved = bound.refresh()
         assert unmoved
         return bound
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk through thousands of new states again and again."""
+    collected = gc.isenabled()
+    try:  # an interrupt may come behind any call: what is switched off is switched on again in any case
+        gc.disable()
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _signs(params: Sequence[Tensor], grads: Sequence[Tensor]) -> Sequence[Any]:
+    """What tells how each parameter and its gradient lie: the same of two that lie alike.
+
+    It is read in C, which is many times faster than to ask each; where that cannot be, all differ.
+    """
+    of_params, of_grads = guards.layouts(params), guards.layouts(grads)
+    if of_params is None or of_grads is None:
+        return [object() for _ in params]
+    return [*zip(of_params, of_grads, map(flattened, params), strict=True)]
+
+
+def _check_gradients(moving: Sequence[tuple[int, Tensor, Tensor]], signs: Sequence[Any], rule: Any) -> None:
+    """Refuse a gradient that no backend or this rule cannot use, before anything changes."""
+    of_signs = {sign: (p, g) for sign, (_, p, g) in zip(reversed(signs), reversed(moving), strict=True)}
+    for p, g in reversed(of_signs.values()):  # the first of each sign, in their order
+        check_gradient(p, g, rule)
+    refuse_freed("grad", [g for _, _, g in moving if g.layout is torch.strided])
 
 
 @dataclass
@@ -219,13 +299,8 @@ class Binding:
         failed = [b for b in self.bounds if not b.refresh()]
         awake = [(i, p) for i, p in self.idle if p.grad is not None]
         if failed or awake:
-            collected = gc.isenabled()
-            try:  # an interrupt may come behind any call: what is switched off is switched on again in any case
-                gc.disable()  # it would walk through thousands of new states again and again
+            with uncollected():
                 self._bind_again(failed, awake, groups, state, binder)
-            finally:
-                if collected:
-                    gc.enable()
         return [b for b in self.bounds if b.guards.present]
 
     def _bind_again(
@@ -237,13 +312,13 @@ class Binding:
         """
         loose = awake + [member for b in failed for member in zip(b.groups, b.owners, strict=True)]
         moving = [(i, p, g) for i, p in loose if (g := p.grad) is not None]
-        for _, p, g in moving:
-            check_gradient(p, g, binder.rule)
+        signs = _signs([p for _, p, _ in moving], [g for _, _, g in moving])
+        _check_gradients(moving, signs, binder.rule)
         # what is created now may be written by later steps, also outside of inference mode
         with torch.inference_mode(False), torch.no_grad():
             binder.begin(groups, self.keys, self.numbers, state)
             binder.number(loose[0][1], len(loose) > 1)
-            members = [(i, p, binder.kind(i, p, g)) for i, p, g in moving]
+            members = [(i, p, binder.kind(i, p, g, sign)) for (i, p, g), sign in zip(moving, signs, strict=True)]
             kinds = {kind for _, _, kind in members}
             joined = [b for b in self.bounds if b not in failed and b.batch.mixed and b.kind in kinds]
             members += [(i, p, b.kind) for b in joined for i, p in zip(b.groups, b.owners, strict=True)]

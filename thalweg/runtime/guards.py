@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from thalweg.native import compiler
-from thalweg.runtime.tensors import is_freed, local, opaque, placed
+from thalweg.runtime.tensors import all_ordinary, is_freed, local, opaque, placed
 
 #: entries of a dict for each that is wanted, from which looking each up is faster than a walk
 MOST_SKIPPED = 16
@@ -64,7 +64,7 @@ class Guards:
         self.all_states = all_states
         self.distributed = not ordinary and any(hasattr(p, "_local_tensor") for p in owners)
         self.wrapped = self.distributed or (not ordinary and any(p.is_complex() for p in owners))
-        self.params = [local(p.detach()) for p in owners]
+        self.params = [] if ordinary else [local(p.detach()) for p in owners]
         grads = [g for p in owners if (g := p.grad) is not None]
         #: where the memory of such tensors is cannot be known, so their batch serves one step only
         self.opaque = not ordinary and (any(map(opaque, self.params)) or any(opaque(local(g)) for g in grads))
@@ -81,6 +81,7 @@ class Guards:
         if described and dense and sample is not None:
             self.table = GuardTable.over(owners, states, kept, objects, all_states or {}, groups, begins, sample)
         if self.table is None:
+            self.params = self.params or [local(p.detach()) for p in owners]
             self.layout = [_layout(p) for p in self._here(owners)]
             self.pointers = list(map(Tensor.data_ptr, self._here(owners)))
             self.state_locations = {name: list(map(_location, ts)) for name, ts in kept.items()}
@@ -145,7 +146,7 @@ class Guards:
             if opaque(g) or is_freed(g):
                 return False
             g = g.resolve_neg()  # a sign yet to be applied
-            self.adapted.append(g if g.stride() == p.stride() else _like(g, self.params[i]))
+            self.adapted.append(g if g.stride() == p.stride() else _like(g, local(p.detach())))
             self.addresses[i] = self.adapted[-1].data_ptr() or 1  # type: ignore[index]
         return True
 
@@ -396,8 +397,8 @@ class GuardTable:
         fields = _offsets()
         words = fields.words if fields else 0
         tensors = [*owners, *(t for ts in kept.values() for t in ts)]
-        layout, self.place = self._describe(dlpack, tensors, None)
-        gradient, _ = self._describe(dlpack, owners, sample)
+        layout, self.place = _describe(library, dlpack, tensors, None)
+        gradient, _ = _describe(library, dlpack, owners, sample)
         order = {g: k for k, g in enumerate(dict.fromkeys(groups))}
         python = ctypes.pythonapi
         calls = (
@@ -449,18 +450,30 @@ class GuardTable:
         """
         self.functions.write_numbers(self.at, values.buffer_info()[0])
 
-    def _describe(self, dlpack: int, tensors: Sequence[Any], sample: Any) -> tuple[array[int], array[int]]:
-        size = len(tensors)
-        objects, layout, place = (array("Q", bytes(8 * size)) for _ in range(3))
-        objects[:] = array("Q", map(id, tensors))
-        at = 0 if sample is None else id(sample)
-        self.functions.describe(dlpack, _start(objects), size, at, _start(layout), _start(place))
-        return layout, place
-
     def _array(self, values: Any) -> int:
         table = array("Q", values)
         self.keep.append(table)
         return _start(table) if table else 0
+
+
+def _describe(library: Any, dlpack: int, tensors: Sequence[Any], sample: Any) -> tuple[array[int], array[int]]:
+    """Layouts and addresses, as `guards.c` finds them."""
+    objects = array("Q", map(id, tensors))
+    layout, place = (array("Q", bytes(8 * len(objects))) for _ in range(2))
+    at = 0 if sample is None else id(sample)
+    library.describe(dlpack, _start(objects), len(objects), at, _start(layout), _start(place))
+    return layout, place
+
+
+def layouts(tensors: Sequence[Tensor]) -> Sequence[int] | None:
+    """For each tensor a number that tells device, dtype, shape and strides; None where some cannot be read in C."""
+    library, dlpack = functions(), _exchange_table()
+    if library is None or dlpack is None or not all_ordinary(tensors):
+        return None
+    try:
+        return _describe(library, dlpack, tensors, None)[0]
+    except (BufferError, RuntimeError, TypeError, ValueError):  # a sparse one, one on meta
+        return None
 
 
 def available() -> bool:

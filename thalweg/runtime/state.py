@@ -81,6 +81,23 @@ def missing(spec: StateSpec, p: Tensor, h: Any, mine: Mapping[str, Any]) -> bool
     return spec.kind != "aside" or other_shape(spec, p, h)[0] is not None
 
 
+def plain_fills(
+    specs: Sequence[StateSpec], formats: dict[str, Format], dtype: torch.dtype, h: Any
+) -> dict[str, float | None] | None:
+    """What a new state holds by name: a number, or None for zeros of the parameter's layout and this dtype of its own.
+
+    None where it holds anything else.
+    """
+    fills: dict[str, float | None] = {}
+    for spec in specs:
+        value, f = float(spec.fill(h)), formats.get(spec.name)
+        zeros = f is not None and f.dtype == dtype and not (f.beside or spec.begins_at_p or value)
+        if not (zeros or spec.counted):
+            return None
+        fills[spec.name] = None if zeros else value
+    return None if formats["p"].beside else fills
+
+
 def new_state(specs: Sequence[StateSpec], p: Tensor, h: Any, formats: dict[str, Format], mine: dict[str, Any]) -> None:
     """Create in ``mine`` what is missing of the state of one parameter."""
     of_p = formats["p"]

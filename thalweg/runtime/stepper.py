@@ -20,7 +20,7 @@ from thalweg.native.compiler import CompilerError
 from thalweg.runtime import guards, sharding, together
 from thalweg.runtime.backends import select
 from thalweg.runtime.batch import BoundBatch, check_gradient
-from thalweg.runtime.binding import Binder, Binding
+from thalweg.runtime.binding import Binder, Binding, uncollected
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 from thalweg.runtime.totals import TotalSums
@@ -68,9 +68,9 @@ class Stepper:
         self.binder.ids = {}
 
     def _follow(self, state: dict[Any, Any]) -> None:
-        """Go on with another dict of states, as after a checkpoint was loaded: with all batches as they are, or none."""
+        """Go on with another dict of states, as of a loaded checkpoint: with all batches as they are, or none."""
         bounds = [bound for binding in self.bindings.values() for bound in binding.bounds]
-        if self.state is None or not all([bound.follow(state) for bound in bounds]):
+        if self.state is None or not all(bound.follow(state) for bound in bounds):
             self.forget()
         self.state = state
 
@@ -175,11 +175,9 @@ class Stepper:
                 for i in chosen:
                     sharding.check_alone(self.rule, groups[i])
             fresh = [bound for bound in ready if bound.executor is None]
-            if len(fresh) > 1:
-                self._assign_in_parallel(fresh, groups)
-            for bound in fresh:
-                if bound.executor is None:
-                    self._assign(bound, groups)
+            if fresh:
+                with uncollected():
+                    self._assign_all(fresh, groups)
         except _CannotMixError:
             self._roll_back(state)
             self.binder.mixing = False
@@ -246,6 +244,13 @@ class Stepper:
         self.binder.undo = []
         self._return_lent()
         self.forget()
+
+    def _assign_all(self, fresh: list[BoundBatch], groups: list[dict[str, Any]]) -> None:
+        if len(fresh) > 1:
+            self._assign_in_parallel(fresh, groups)
+        for bound in fresh:
+            if bound.executor is None:
+                self._assign(bound, groups)
 
     def _assign_in_parallel(self, bounds: list[BoundBatch], groups: list[dict[str, Any]]) -> None:
         """Assign backends to several batches at once, so that compilers run in parallel.

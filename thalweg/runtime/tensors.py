@@ -91,6 +91,18 @@ def is_freed(x: Tensor) -> bool:
     return not opaque(x) and x.data_ptr() == x.storage_offset() * x.element_size() and x.numel() > 0
 
 
+def all_ordinary(tensors: Sequence[Tensor]) -> bool:
+    """Whether none is of another class than torch's own two."""
+    return {*map(type, tensors)} <= {*ORDINARY}
+
+
+def freed(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Those that have elements but no memory."""
+    if all_ordinary(tensors) and not any(map(Tensor.storage_offset, tensors)) and all(map(Tensor.data_ptr, tensors)):
+        return []  # found in a fraction of the time
+    return [x for x in tensors if is_freed(local(x))]
+
+
 def placed(x: Any, p: Any) -> Any:
     """A tensor distributed over the devices as the parameter ``p`` is; a whole tensor is cut into shards."""
     if not hasattr(p, "_local_tensor"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import operator
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -349,21 +350,18 @@ class CpuExecutor(StagedExecutor):
         """Cut the tensors into chunks of about equal size that end where a row or a block ends."""
         batch = self.batch
         by_row = batch.plan.uses_rows
-        tensor, begin, end, cost = array("q"), array("q"), array("q"), array("q", [0])
-        columns = array(
-            "q", [max(1, p.numel() // p.shape[0] if p.ndim > 1 and p.shape[0] else p.numel()) for p in batch.params]
-        )
-        rows = array("q", [0])
-        for t, p in enumerate(batch.params):
-            size = p.numel()
-            rows.append(rows[-1] + size // columns[t])
+        sizes = list(map(Tensor.numel, batch.params))
+        columns = array("q", [_columns(p, size) for p, size in zip(batch.params, sizes, strict=True)])
+        rows = array("q", accumulate(map(operator.floordiv, sizes, columns), initial=0))
+        pieces = []
+        for t, size in enumerate(sizes):
             step = max(1, CHUNK // columns[t]) * columns[t] if by_row else CHUNK
-            for start in range(0, size, step):
-                stop = min(start + step, size)
-                tensor.append(t)
-                begin.append(start)
-                end.append(stop)
-                cost.append(cost[-1] + stop - start + START)
+            if 0 < size <= step:
+                pieces.append((t, 0, size))
+            else:
+                pieces += [(t, start, min(start + step, size)) for start in range(0, size, step)]
+        tensor, begin, end = (array("q", [piece[k] for piece in pieces]) for k in range(3))
+        cost = array("q", accumulate((stop - start + START for _, start, stop in pieces), initial=0))
         self.chunks = tensor, begin, end, cost
         self.present: tuple[array[int], ...] = ()  # of the tensors that have a gradient, where some have none
         self.job.chunks = len(tensor)
@@ -463,6 +461,11 @@ class CpuExecutor(StagedExecutor):
         sums = [n for n in stage.sums if n.meta["extent"] != ROW]
         chunks = self.now.chunks * len(sums)
         return {t.name: self.partial[i : chunks : len(sums)] for i, n in enumerate(sums) if (t := _total(n))}
+
+
+def _columns(p: Tensor, size: int) -> int:
+    """Elements in a row of a tensor of this size, as kernels see it."""
+    return max(1, size // p.shape[0] if p.ndim > 1 and p.shape[0] else size)
 
 
 def _total(node: fx.Node) -> ops.Total | None:
