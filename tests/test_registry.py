@@ -1,11 +1,15 @@
 """Optimizers by name."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import thalweg
 from tests.cases import distance
+from tests.processes import python
 from thalweg._base.errors import ThalwegError
 
 
@@ -33,6 +37,25 @@ def test_every_optimizer_is_there_by_its_name():
     assert set(found) == set(thalweg.optim.__all__)
     assert all(found[name] is getattr(thalweg, name) for name in found)
     assert list(found) == sorted(found, key=str.lower)
+
+
+def test_type_checkers_see_the_optimizers_that_are_there():
+    tree = ast.parse(Path(thalweg.optim.__file__).read_text(encoding="utf-8"))
+    lines = [
+        line for line in ast.walk(tree) if isinstance(line, ast.ImportFrom) and line.module.startswith("thalweg.o")
+    ]
+    seen = {alias.asname: line.module for line in lines for alias in line.names}
+    assert seen == {name: cls.__module__ for name, cls in thalweg.optimizers().items()}
+    assert {*seen} < {*dir(thalweg.optim)}
+
+
+def test_one_optimizer_is_imported_without_the_others():
+    seen = python(
+        "import sys, thalweg; thalweg.create; thalweg.AdamW; from thalweg.registry import find; find('lion');"
+        "print(*(m for m in sys.modules if m.startswith('thalweg.')))"
+    ).split()
+    assert {"thalweg.optim.adam", "thalweg.optim.sign"} < {*seen}
+    assert not {f"thalweg.optim.{family}" for family in ("averages", "muon", "sgd", "shampoo")} & {*seen}
 
 
 @pytest.mark.parametrize(

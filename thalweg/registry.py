@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from fnmatch import fnmatch
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,13 +23,17 @@ def optimizers(pattern: str = "*") -> dict[str, type[torch.optim.Optimizer]]:
     Args:
         pattern: which names, with ``*`` and ``?`` as in file names (``"ada*"``); upper and lower case are one.
     """
-    names = sorted(optim.__all__, key=str.lower)
-    return {name: getattr(optim, name) for name in names if fnmatch(name.lower(), pattern.lower())}
+    return {name: getattr(optim, name) for name in _names(optim) if fnmatch(name.lower(), pattern.lower())}
 
 
 def wrappers() -> dict[str, type[torch.optim.Optimizer]]:
     """What stands around any optimizer, by name."""
-    return {name: getattr(wrap, name) for name in sorted(wrap.__all__, key=str.lower)}
+    return {name: getattr(wrap, name) for name in _names(wrap)}
+
+
+def _names(package: ModuleType) -> list[str]:
+    """What a package lists; of the optimizers, type checkers see the imports alone that say the same."""
+    return sorted(vars(package)["__all__"], key=str.lower)
 
 
 def find(name: str) -> type[torch.optim.Optimizer]:
@@ -37,11 +42,12 @@ def find(name: str) -> type[torch.optim.Optimizer]:
     Raises:
         ThalwegError: for an unknown name; it offers the nearest ones.
     """
-    known = {_plain(key): cls for key, cls in {**optimizers(), **wrappers()}.items()}
+    known = {_plain(key): (package, key) for package in (optim, wrap) for key in _names(package)}
     found = known.get(_plain(name))
     if found is None:
         raise unknown_name("optimizer", name, known)
-    return found
+    cls: type[torch.optim.Optimizer] = getattr(*found)  # which imports it alone
+    return cls
 
 
 def create(name: str, params: Any, **arguments: Any) -> torch.optim.Optimizer:

@@ -15,7 +15,7 @@ from thalweg.groups import Blocks, Rule
 from thalweg.optim.cutting import shapes
 from thalweg.optim.routed import Routed
 
-ROUTED = [cls for cls in map(thalweg.optim.__dict__.get, thalweg.optim.__all__) if issubclass(cls, Routed)]
+ROUTED = [cls for cls in (getattr(thalweg.optim, name) for name in thalweg.optim.__all__) if issubclass(cls, Routed)]
 FAMILY = [cls for cls in ROUTED if cls.takes_blocks]
 #: how a weight is cut, and its shape
 CUTS = {

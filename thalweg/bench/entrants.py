@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg import optim
+from thalweg import optim, registry
 from thalweg._base.errors import bad_argument, unknown_name
 from thalweg.bench.turns import seconds_of
 from thalweg.bench.works import Load, Work, small_matrices
@@ -89,8 +89,7 @@ class Entrant:
 
 def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
     """Every optimizer of the library by name, but for those whose step calls for the loss again and again."""
-    named = {name: getattr(optim, name) for name in optim.__all__}
-    return {k: v for k, v in named.items() if isinstance(v, type) and issubclass(v, Optimizer)}
+    return {k: v for k, v in registry.optimizers().items() if issubclass(v, Optimizer)}
 
 
 def exact_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,36 @@ from thalweg.runtime.formats import Format
 from thalweg.runtime.guards import states_of
 from thalweg.runtime.state import MASTER, conform, formats_of
 
-#: how what is kept of a parameter lies in memory, what that is, and the hyperparameters of its group
-_Kept = tuple[dict[str, Format], list[StateSpec], SimpleNamespace]
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of parameters of one kind.
+
+    Attributes:
+        formats: how it lies in memory, by name.
+        specs: what it is.
+        h: the hyperparameters of their group.
+        idle: keys of states that no step needs now.
+    """
+
+    formats: dict[str, Format]
+    specs: list[StateSpec]
+    h: SimpleNamespace
+    idle: list[str]
+
+    def restore(self, p: Tensor, mine: dict[str, Any], source: dict[str, Any] | None) -> None:
+        """Bring the state of a parameter to its format.
+
+        Args:
+            p: the parameter.
+            mine: its state.
+            source: what a checkpoint holds of it; None where it is ``mine``.
+        """
+        conform(p, self.formats, self.specs, self.h, mine, source)
+        if source is not None:
+            for name in filter(source.__contains__, self.idle):  # another hyperparameter may ask for it
+                x = source[name]
+                mine[name] = x.to(p.device, copy=True) if isinstance(x, Tensor) else x
 
 
 @contextlib.contextmanager
@@ -109,7 +138,7 @@ def restore(optimizer: SteppedOptimizer) -> None:
     saved = _by_parameter(optimizer)
     rule = optimizer.rule
     for group in optimizer.param_groups:
-        known: dict[Any, tuple[_Kept, list[str]]] = {}
+        known: dict[Any, _Kept] = {}
         params = group["params"]
         states = states_of(params, optimizer.state)
         for p, own, mine in zip(params, fields.of_each(rule.hypers, group), states, strict=True):
@@ -118,17 +147,10 @@ def restore(optimizer: SteppedOptimizer) -> None:
                 kind = is_matrix(rule, p), p.dtype, (*own.items(),)
                 if kind not in known:
                     specs = kept_states(rule, {**group, **own}, kind[0])
-                    kept = formats_of(p.dtype, specs, optimizer.storage), specs, SimpleNamespace(**group | own)
-                    known[kind] = (
-                        kept,
-                        _names_of(rule.states[name] for name in {*rule.states} - {s.name for s in specs}),
-                    )
-                kept, idle = known[kind]
-                conform(p, *kept, mine, source)
-                for name in idle if source else ():  # another hyperparameter may ask for them
-                    if name in source:
-                        x = source[name]
-                        mine[name] = x.to(p.device, copy=True) if isinstance(x, Tensor) else x
+                    formats = formats_of(p.dtype, specs, optimizer.storage)
+                    idle = _names_of(rule.states[name] for name in {*rule.states} - {spec.name for spec in specs})
+                    known[kind] = _Kept(formats, specs, SimpleNamespace(**group | own), idle)
+                known[kind].restore(p, mine, source)
 
 
 def _names_of(specs: Iterable[StateSpec]) -> list[str]:

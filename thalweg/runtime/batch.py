@@ -349,7 +349,8 @@ class BoundBatch:
         firsts, evaluate = self.firsts, self.host.evaluate
         owns: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, Any]]] = {}
         entries: list[HostNumbers] = []
-        columns = [map(of_all.__getitem__, firsts) for of_all in (self.begins, *self.numbers.values())]
+        apart: list[Any] = [self.begins, *self.numbers.values()]  # of each parameter what sets it apart in its group
+        columns = [map(of_all.__getitem__, firsts) for of_all in apart]
         for i, at in zip(firsts, zip(*columns, strict=True), strict=True):
             known = owns.get(at)
             if known is None:

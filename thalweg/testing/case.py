@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from thalweg import optim
+from thalweg import registry
 from thalweg._base.errors import bad_argument
 from thalweg.engine.optimizer import Optimizer
 from thalweg.testing import walks
@@ -103,9 +103,10 @@ class Case:
     def __post_init__(self) -> None:
         made = self.optimizer
         if isinstance(made, str):
-            if made not in optim.__all__:
+            found = registry.optimizers().get(made)
+            if found is None:
                 raise bad_argument("optimizer", made, "a class, or the name of one in thalweg.optim")
-            made = getattr(optim, made)
+            made = found
         if not callable(made):
             raise bad_argument("optimizer", made, "a class, or a function that makes an optimizer")
         object.__setattr__(self, "optimizer", made)
