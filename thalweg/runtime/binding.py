@@ -258,9 +258,11 @@ def _signs(params: Sequence[Tensor], grads: Sequence[Tensor]) -> Sequence[Any]:
 
 def _check_gradients(moving: Sequence[tuple[int, Tensor, Tensor]], signs: Sequence[Any], rule: Any) -> None:
     """Refuse a gradient that no backend or this rule cannot use, before anything changes."""
-    of_signs = {sign: (p, g) for sign, (_, p, g) in zip(reversed(signs), reversed(moving), strict=True)}
-    for p, g in reversed(of_signs.values()):  # the first of each sign, in their order
-        check_gradient(p, g, rule)
+    checked: set[Any] = set()
+    for sign, (_, p, g) in zip(signs, moving, strict=True):
+        if sign not in checked:
+            checked.add(sign)
+            check_gradient(p, g, rule)
     refuse_freed("grad", [g for _, _, g in moving if g.layout is torch.strided])
 
 
