@@ -8,7 +8,7 @@ STAMP := $(VENV)/.current
 # the tests start a hundred processes: without bytecode each compiles the package again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: faults models ranks race test slow quick profile golden check docs docs-pictures clean
+.PHONY: faults formulas models ranks race test slow quick profile golden check docs docs-pictures clean
 
 race: $(STAMP)
 	$(BIN)/thalweg race bytes-gpt --budget quick
@@ -52,6 +52,10 @@ profile: $(STAMP)
 golden: $(STAMP)
 	THALWEG_GOLDEN=write $(BIN)/python -m pytest -q tests/runtime/backends tests/explain/test_equations.py -k "golden or is_what_it_was or as_they_are_printed"
 	git --no-pager diff --stat -- tests/golden
+
+# the formulas: those that docstrings have from papers, and those printed from the code, run beside the optimizers
+formulas: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 tests/explain/test_typed_formulas.py tests/explain/test_equations.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -219,6 +220,15 @@ def test_every_line_is_taken_up_by_another(cls):
         shown = {x for e in found.equations for x in walk(e.right)}
         lone = [e.left[0] for e in found.equations if len(e.left) == 1 and e.left[0].key.startswith("line ")]
         assert set(lone) <= shown
+
+
+@pytest.mark.parametrize("cls", optimizers().values(), ids=lambda cls: cls.__name__)
+def test_what_a_rule_declares_has_a_symbol(cls):
+    """Code names such as ``weight_sum`` are for the table of hyperparameters."""
+    for found in filter(None, (explain(cls).formula, explain(cls).of_vectors)):
+        used = [key for key in sorted(found.keys()) if re.sub(r"_\d+$", "", key) in {**cls.hypers, **cls.states}]
+        declared = {key: found.symbols[key] for key in used}
+        assert not {key: symbol for key, symbol in declared.items() if re.search("[A-Za-z]{2}|_", symbol)}
 
 
 @pytest.mark.parametrize(("norm", "apart"), [("auto", True), ("sign", False), ("rms", False)])

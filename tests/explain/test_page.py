@@ -124,7 +124,7 @@ def test_a_symbol_that_a_note_begins_with_keeps_its_letter():
 def test_a_long_product_is_cut_between_its_factors_and_not_within_one():
     lines = [line.text for line in page(explain("adafactor"), columns=80)]
     cut = next(i for i, line in enumerate(lines) if line.lstrip().startswith("uₜ ="))
-    assert lines[cut].endswith("min(1, d / √mean((gₜ rₜ)²))")
+    assert lines[cut].endswith("min(1, d / √mean((gₜ r′ₜ)²))")
     assert lines[cut + 1].strip().startswith("max(0.001, √mean(pₜ₋₁²)) / ")
 
 

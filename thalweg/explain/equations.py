@@ -270,8 +270,7 @@ class _Builder:
     def _part(self, node: fx.Node, equations: list[Equation]) -> None:
         """One of the results of a leaf: a symbol on the left of the leaf's line."""
         leaf = cast(fx.Node, node.args[0])
-        name = self.marked.names.get(node) or f"{_name(leaf)}_{cast(ops.LeafOutput, node.target).index + 1}"
-        sym = self.roots.get(node) or self._symbol_for(name, ops.extent_of(node))
+        sym = self.roots.get(node) or self._symbol_for(self.marked.names.get(node), ops.extent_of(node))
         self.expr[node] = sym
         last = equations[-1] if equations else None
         if last is not None and last.right is self.expr[leaf]:

@@ -115,7 +115,7 @@ class DoWG(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
-    rt2: float = shared(doc="r̄², largest squared distance from the start", fill=lambda h: h.eps)
+    rt2: float = shared(doc="q, r̄², largest squared distance from the start", fill=lambda h: h.eps)
     vt: float = shared(doc="v, weighted sum of squared gradients")
     x0: Tensor = state(doc="x₀, the parameter at the start", begins_at_p=True)
 

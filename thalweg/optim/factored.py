@@ -198,8 +198,8 @@ class CAME(_Factored):
     col_var: Tensor = state(doc="C, mean square of columns", shape=_columns, when=_matrix)
     variance: Tensor = state(doc="v, mean square of a tensor that is not a matrix", signed=False, when=_vector)
     exp_avg: Tensor = state(doc="m, mean of updates")
-    res_row: Tensor = state(doc="R of the deviations", shape=_rows, when=_matrix)
-    res_col: Tensor = state(doc="C of the deviations", shape=_columns, when=_matrix)
+    res_row: Tensor = state(doc="R′, R of the deviations", shape=_rows, when=_matrix)
+    res_col: Tensor = state(doc="C′, C of the deviations", shape=_columns, when=_matrix)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:

@@ -46,7 +46,7 @@ class Adai(Optimizer):
     steps: Tensor = count()
     exp_avg: Tensor = state(doc="m, mean of gradients")
     exp_avg_sq: Tensor = state(doc="v, mean of squared gradients", signed=False)
-    exp_avg_one: Tensor = state(doc="the same mean of ones, 1 − ∏μ", signed=False)
+    exp_avg_one: Tensor = state(doc="M, the same mean of ones, 1 − ∏μ", signed=False)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:

@@ -205,7 +205,7 @@ class APOLLO(_LowRank):
     growth: float = hyper(default=1.01, within="[1, ∞)", doc="γ, most that ‖u‖ may grow by in a step")
     projection_seed: int = hyper(default=0, within="[0, ∞)", doc="of the random projections")
 
-    norm: Tensor = state(doc="‖u‖ at the last step", when=lambda h: h.rank is not None, shape=lambda p, h: ())
+    norm: Tensor = state(doc="n, ‖u‖ at the last step", when=lambda h: h.rank is not None, shape=lambda p, h: ())
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:

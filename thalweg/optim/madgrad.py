@@ -30,15 +30,15 @@ class MADGRAD(Optimizer):
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
-    momentum: float = hyper(default=0.9, within="[0, 1)", doc="1 − c, share of p that is kept", off=0)
+    momentum: float = hyper(default=0.9, within="[0, 1)", doc="μ, 1 − c, share of p that is kept", off=0)
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the cube root")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
     grad_sum_sq: Tensor = state(doc="v, weighted sum of squared gradients", signed=False)
-    s: Tensor = state(doc="weighted sum of gradients")
-    x0: Tensor = state(doc="the parameter at the start", when=lambda h: h.momentum, begins_at_p=True)
+    s: Tensor = state(doc="s, weighted sum of gradients")
+    x0: Tensor = state(doc="x₀, the parameter at the start", when=lambda h: h.momentum, begins_at_p=True)
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:

@@ -35,10 +35,10 @@ class COCOB(Optimizer):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
-    x0: Tensor = state(doc="the parameter at the start", begins_at_p=True)
+    x0: Tensor = state(doc="x₀, the parameter at the start", begins_at_p=True)
     max_grad: Tensor = state(doc="L, largest gradient", signed=False)
     abs_grad_sum: Tensor = state(doc="G, sum of sizes of gradients", signed=False)
-    grad_sum: Tensor = state(doc="−θ, sum of gradients")
+    grad_sum: Tensor = state(doc="S, −θ, sum of gradients")
     reward: Tensor = state(doc="R, what the weight has won", signed=False)
 
     @staticmethod

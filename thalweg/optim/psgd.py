@@ -188,7 +188,9 @@ class PSGDKron(Routed):
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
     precond_lr: float = hyper(default=0.1, within="[0, 1)", doc="η, step size of the factors")
     max_size_triangular: int = hyper(default=8192, within="[0, ∞)", doc="longest side with a triangular factor")
-    min_probability: float = hyper(default=0.03, within="[0, 1]", doc="least probability of an update of the factors")
+    min_probability: float = hyper(
+        default=0.03, within="[0, 1]", doc="π, least probability of an update of the factors"
+    )
     probability_decay: float = hyper(default=0.001, within="[0, ∞)", doc="κ, how fast that probability falls")
     flat_steps: float = hyper(default=250.0, within="[0, ∞)", doc="t₀, steps with an update each")
     trust_region: float = hyper(default=1.5, within="(0, ∞)", doc="τ, from where a number is held down")

@@ -30,8 +30,8 @@ class ScheduleFree(Optimizer):
 
     kept_besides = ("y",)
 
-    r: float = hyper(default=0.0, within="[0, ∞)", doc="power of the step in the weights of the mean", kw_only=True)
-    weight_lr_power: float = hyper(default=2.0, within="[0, ∞)", doc="power of γ in these weights", kw_only=True)
+    r: float = hyper(default=0.0, within="[0, ∞)", doc="r, power of the step in the weights of the mean", kw_only=True)
+    weight_lr_power: float = hyper(default=2.0, within="[0, ∞)", doc="q, power of γ in these weights", kw_only=True)
     train_mode: bool = hyper(default=True, init=False, doc="whether the parameters are y, not x")
     cautious: bool = hyper(default=False, within=(False,), init=False)
     cautious_decay: bool = hyper(default=False, within=(False,), init=False)
@@ -40,8 +40,8 @@ class ScheduleFree(Optimizer):
     trust_ratio: bool = hyper(default=False, within=(False,), init=False)
 
     k: float = shared(doc="k, steps so far")
-    lr_max: float = shared(doc="largest rate so far")
-    weight_sum: float = shared(doc="sum of the coefficients of the points z in the mean")
+    lr_max: float = shared(doc="Γ, largest rate so far")
+    weight_sum: float = shared(doc="W, sum of the coefficients of the points z in the mean")
     z: Tensor = state(doc="z, the point that the steps move, without averaging", begins_at_p=True)
 
     @uncompiled
@@ -164,7 +164,7 @@ class ScheduleFreeSGD(ScheduleFree):
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="γ, step size")
     momentum: float = hyper(default=0.9, within="(0, 1)", doc="β, share of x in y")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the L2 penalty, at y", off=0)
-    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="length of the linear warmup in steps")
+    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="T, length of the linear warmup in steps")
     decoupled_weight_decay: bool = hyper(default=False, within=(False,), init=False)
 
     @staticmethod
@@ -202,7 +202,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="(0, 1)", doc="β₁, share of x in y; β₂, share kept")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay, at y", off=0)
-    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="length of the linear warmup in steps")
+    warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="T, length of the linear warmup in steps")
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     steps: Tensor = count()
