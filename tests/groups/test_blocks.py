@@ -339,6 +339,60 @@ def written(s, x):
     return s.out(((q @ k.transpose(-2, -1)).softmax(-1) @ k).transpose(1, 2).flatten(2))
 
 
+def modulated(s, x):
+    """A norm scaled, shifted and gated by what a condition says, twice, as in DiT."""
+    a, b, c, d, e, f = s.says(F.silu(x.mean(1)))[:, None].chunk(6, -1)
+    x = x + c * s.a(F.layer_norm(x, (D,)) * (1 + b) + a)
+    return x + f * s.b(F.layer_norm(x, (D,)) * (1 + e) + d)
+
+
+def sampled(s, x):
+    mean, spread = s.enter(x).chunk(2, -1)
+    return s.leave(mean + torch.randn_like(mean) * (spread / 2).exp())
+
+
+def gru_by_hand(s, x):
+    h = torch.zeros(x.shape[0], D)
+    for t in range(x.shape[1]):
+        r, z, n = s.x(x[:, t]).chunk(3, -1)
+        to_r, to_z, to_n = s.h(h).chunk(3, -1)
+        n = (n + (r + to_r).sigmoid() * to_n).tanh()
+        h = n + (z + to_z).sigmoid() * (h - n)
+    return h
+
+
+def mixing(s, x):
+    """Adapters side by side in two weights, and each result used otherwise, as in RWKV-6."""
+    y = (x @ s.a).tanh().view(-1, 3, 4).transpose(0, 1)
+    k, v, g = torch.bmm(y, s.b).view(3, *x.shape).unbind(0)
+    return s.out(x + g.sigmoid() * (k.exp() * v))
+
+
+def by_zeros(s, x):
+    """Queries that begin at zero, and positions that are given, as in DETR and Conformer."""
+    begin, where = torch.zeros_like(x), torch.linspace(-1, 1, x.shape[1] * D).view(1, -1, D)
+    q, k = (z.unflatten(-1, (H, HD)).transpose(1, 2) for z in (x, s.place(where)))
+    v = s.v(begin).unflatten(-1, (H, HD)).transpose(1, 2)
+    return s.out(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def picked_table(s, x):
+    """A bias of scores that is looked up by products with ones and zeros, as in MaxViT."""
+    t = x.shape[1]
+    pick = F.one_hot((torch.arange(t)[:, None] - torch.arange(t)).abs(), 4).float()
+    bias = torch.einsum("nhw,ixh,jyw->nij", s.table, pick, pick)
+    q, k, v = chunk(s.qkv(x))
+    return ((q @ k.transpose(-2, -1) + bias[0, :t, :t]).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def segments(s, x):
+    """Scores of each head beside the keys' own, from a weight of the heads, as in XLNet."""
+    q = torch.einsum("btd,dhk->bhtk", x, s.q)
+    k, v = (z.unflatten(-1, (H, HD)).transpose(1, 2) for z in s.kv(x).chunk(2, -1))
+    scores = q @ k.transpose(-2, -1) + torch.einsum("bhtk,hsk->bhts", q, s.side).amax(-1, keepdim=True)
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
 def attended(project):
     """Heads side by side that a function of the model and its input gives."""
     return lambda s, x: whole(*project(s, x)).transpose(1, 2).flatten(2)
@@ -472,6 +526,31 @@ TABLE = {
     "keys that are written": (
         Net(written, down=L(D, 8 + HD), up=L(8, D), q=L(D, 2 * D), out=L(2 * D, D)),
         {"down.weight": [(8, D), (HD, D)], "up.weight": [(D, 8)], "q.weight": UP, "out.weight": DOWN},
+    ),
+    "a norm that is modulated": (
+        Net(modulated, says=L(D, 6 * D), a=L(D, D), b=L(D, D)),
+        {"says.weight": SQUARE * 6, "a.weight": SQUARE, "b.weight": SQUARE},
+    ),
+    "mean and spread": (
+        Net(sampled, enter=L(D, 8), leave=L(4, D)),
+        {"enter.weight": [(4, D)] * 2, "leave.weight": [(D, 4)]},
+    ),
+    "gru by hand": (Net(gru_by_hand, x=L(D, 3 * D), h=L(D, 3 * D)), {"x.weight": SQUARE * 3, "h.weight": SQUARE * 3}),
+    "adapters side by side": (
+        Net(mixing, a=stack(D, 12), b=stack(3, 4, D), out=L(D, D)),
+        {"a": [(4, D)] * 3, "b": [(D, 4)] * 3, "out.weight": SQUARE},
+    ),
+    "what constants meet": (
+        Net(by_zeros, place=L(D, D), v=L(D, D), out=L(D, D)),
+        dict.fromkeys(("place.weight", "v.weight", "out.weight"), SQUARE),
+    ),
+    "a table that constants pick from": (
+        Net(picked_table, qkv=L(D, 3 * D), table=stack(1, 4, 4)),
+        {"qkv.weight": SQUARE * 3},
+    ),
+    "a weight of the heads": (
+        Net(segments, q=stack(D, H, HD), kv=L(D, 2 * D), side=stack(H, 2, HD)),
+        {"q": SQUARE, "kv.weight": SQUARE * 2, "side": [(2, HD)] * H},
     ),
     "heads by einsum": (
         Net(heads_by_einsum, q=stack(D, H, HD), k=stack(D, H, HD), v=stack(D, H, HD), out=stack(H, HD, D)),

@@ -103,6 +103,35 @@ def dbrx() -> tuple[nn.Module, Any]:
     ), None
 
 
+def detr() -> tuple[nn.Module, Any]:
+    import transformers
+
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", out_features=["stage1"]
+    )
+    sides = {f"{side}_{what}": n for side in ("encoder", "decoder")
+             for what, n in (("layers", 1), ("attention_heads", HEADS), ("ffn_dim", INNER))}  # fmt: skip
+    config = transformers.DetrConfig(
+        use_timm_backbone=False, backbone=None, use_pretrained_backbone=False, backbone_config=backbone, d_model=D,
+        num_queries=5, num_labels=3, **sides,
+    )  # fmt: skip
+    return transformers.DetrForObjectDetection(config), {"pixel_values": torch.randn(2, 3, 64, 64)}
+
+
+def xlnet() -> tuple[nn.Module, Any]:
+    model, _ = of_hub("XLNetLMHeadModel", d_model=D, n_layer=1, n_head=HEADS, d_inner=INNER, vocab_size=SYMBOLS)()
+    return model, {"input_ids": IDS, "token_type_ids": IDS % 2}
+
+
+def experts(count: int, inner: int) -> dict[str, Shapes]:
+    return {"gate_up_proj": [(inner, D)] * 2 * count, "experts.down_proj": [(D, inner)] * count}
+
+
+SHARED_EXPERT = {f"shared_expert.{one}_proj": [(24, D)] for one in ("gate", "up")} | {
+    "shared_expert.down_proj": [(D, 24)]
+}
+
+IDS = torch.arange(12).view(2, 6)
 HUB = {
     "GPT-2": Row(
         of_hub("GPT2LMHeadModel", **OLD, **ENDS),
@@ -271,6 +300,56 @@ HUB = {
         {"in_proj": [UP, UP, (8, D), (8, D), (8, D)], "out_proj": [DOWN]},
         kinds(embedding="embeddings", other="conv1d", head="lm_head"),
     ),
+    "DETR": Row(  # queries begin at zero
+        detr,
+        {
+            **attention(narrow=False), **MLP, "input_projection": [(D, 8)],
+            "bbox_predictor.layers.0": [SQUARE], "bbox_predictor.layers.1": [SQUARE],
+        },
+        kinds(embedding="query_position_embeddings", head="class_labels_classifier bbox_predictor.layers.2"),
+    ),
+    "XLNet": Row(
+        xlnet,
+        {
+            **{f"rel_attn.{one}": [SQUARE] for one in "qkvor"}, "seg_embed": [(2, 8)] * HEADS,
+            "layer_1": [UP], "layer_2": [DOWN],
+        },
+        kinds(embedding="word_embedding r_r_bias r_s_bias r_w_bias"),
+    ),
+    "CodeGen": Row(  # query, value and key in each of four parts
+        of_hub("CodeGenForCausalLM", **OLD, **ENDS, rotary_dim=4, n_positions=32, n_ctx=32),
+        {"qkv_proj": [SQUARE] * 3, "out_proj": [SQUARE], "fc_in": [WIDE], "fc_out": [BACK]},
+        kinds(embedding="wte", head="lm_head"),
+    ),
+    "GPT-BigCode": Row(
+        of_hub("GPTBigCodeForCausalLM", **OLD, **ENDS, multi_query=True),
+        {"c_attn": [SQUARE, (8, D), (8, D)], "attn.c_proj": [SQUARE], "c_fc": [WIDE], "mlp.c_proj": [BACK]},
+        kinds(embedding="wte wpe"),
+    ),
+    "ModernBERT": Row(
+        of_hub("ModernBertForMaskedLM", **SIZES, **PADDED, intermediate_size=INNER, cls_token_id=3, sep_token_id=4,
+               max_position_embeddings=32),
+        {"Wqkv": [SQUARE] * 3, "attn.Wo": [SQUARE], "Wi": [UP] * 2, "mlp.Wo": [DOWN], "head.dense": [SQUARE]},
+        kinds(embedding="tok_embeddings"),
+    ),
+    "Qwen3-Next": Row(
+        of_hub("Qwen3NextForCausalLM", **{**GROUPED, "num_hidden_layers": 2}, head_dim=8, num_experts=3,
+               layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=4,
+               linear_key_head_dim=8, linear_value_head_dim=8, num_experts_per_tok=2, moe_intermediate_size=16,
+               shared_expert_intermediate_size=24, decoder_sparse_step=1),
+        {
+            **attention(), "q_proj": [SQUARE] * 2, "mlp.gate": [(3, D)], **experts(3, 16), **SHARED_EXPERT,
+            "shared_expert_gate": [(1, D)], "in_proj_qkvz": [NARROW, NARROW, SQUARE, SQUARE],
+            "in_proj_ba": [(4, D)] * 2, "linear_attn.out_proj": [SQUARE],
+        },
+        {**TOKENS, "lm_head": "head", "conv1d": "other"},
+    ),
+    "Llama-4": Row(
+        of_hub("Llama4ForCausalLM", **{**GROUPED, "intermediate_size": 24}, intermediate_size_mlp=INNER, head_dim=8,
+               num_local_experts=3, num_experts_per_tok=1, interleave_moe_layer_step=1, pad_token_id=0),
+        {**attention(), "router": [(3, D)], **experts(3, 24), **SHARED_EXPERT},
+        {**TOKENS, "lm_head": "head"},
+    ),
 }  # fmt: skip
 
 
@@ -341,6 +420,23 @@ TIMM = {
             ),
         },
         kinds(other="conv_dw", head="classifier"),
+    ),
+    "timm maxvit": Row(  # its table of positions is picked from by products with ones and zeros
+        of_timm("maxvit_tiny_tf_224", 64, depths=(1,), embed_dim=(32,), img_size=64, stem_width=16),
+        {
+            "stem.conv1": [(16, 27)], "stem.conv2": [(16, 144)], "expand": [(32, 16)], "conv1_1x1": [(128, 16)],
+            "se.fc1": [(8, 128)], "se.fc2": [(128, 8)], "conv3_1x1": [(32, 128)], "qkv": [SQUARE] * 3,
+            "attn.proj": [SQUARE], "mlp.fc1": [WIDE], "mlp.fc2": [BACK], "pre_logits.fc": [(512, 32)],
+        },
+        kinds(other="conv2_kxk relative_position_bias_table", head="head.fc"),
+    ),
+    "timm eva": Row(
+        of_timm("eva02_tiny_patch14_224", 28, depth=1, embed_dim=D, num_heads=HEADS, img_size=28),
+        {
+            "qkv": [SQUARE] * 3, "attn.proj": [SQUARE], "fc1": [(85, D)] * 2, "fc2": [(D, 85)],
+            "patch_embed.proj": [(D, 588)],
+        },
+        kinds(embedding="pos_embed", head="head"),
     ),
 }  # fmt: skip
 
@@ -433,7 +529,6 @@ def adapted() -> tuple[nn.Module, Any]:
     return peft.get_peft_model(model, config), torch.arange(6).view(2, 3)
 
 
-IDS = torch.arange(12).view(2, 6)
 TORCH = {
     "nn.Transformer": Row(
         lambda: (Sequences(), IDS),

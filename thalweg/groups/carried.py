@@ -22,12 +22,14 @@ class Carried:
     Attributes:
         labels: the indices that each number comes from, one tensor for each that met in it.
         born: how many products lie between the input and the weight's own.
-        alone: whether no other part of the same dimension has met it, but in sums.
+        alone: whether no other part of the same dimension has met it, but in sums of what had been changed alike.
+        changed: what has been done with the numbers that is no product with constants, no sum and no move.
     """
 
     labels: tuple[Tensor, ...]
     born: int = 0
     alone: bool = True
+    changed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Written:
                 tables.append(tables[0].clone() if tables else torch.full((self.size,), labels.NONE, device="cpu"))
             for i, table in enumerate(tables):
                 _part(table, x).copy_(carried.labels[min(i, len(carried.labels) - 1)])
-            self.places[axis] = tables, carried
+            self.places[axis] = tables, together([self.places[axis][1], carried]) if axis in self.places else carried
 
     def read(self, x: Tensor) -> Value:
         """What the part that ``x`` is carries."""
@@ -65,6 +67,12 @@ class Written:
             for axis, (tables, one) in self.places.items()
         }
         return Value(found, depth=self.depth)
+
+
+def together(found: Sequence[Carried], labels: tuple[Tensor, ...] = ()) -> Carried:
+    """What several pieces of one value, or several values that become one, carry of a dimension."""
+    changed = frozenset().union(*(one.changed for one in found))
+    return Carried(labels, min(one.born for one in found), all(one.alone for one in found), changed)
 
 
 def latest(operands: Sequence[tuple[int, Value]]) -> int:

@@ -136,8 +136,8 @@ def matrices(view: View, sample: Any = None, by_head: bool = False) -> dict[str,
 def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -> PassWatch | None:
     """The pass that meets the most of the named weights; None where none was possible.
 
-    Weights that it does not meet may be multiplied with constants, as coordinates are, which is seen apart: constants
-    also stand in what makes a weight of others.
+    Weights that it does not meet, or on one side alone, may be multiplied with constants, as coordinates are, which is
+    seen apart: constants also stand in what makes a weight of others.
     """
     best: PassWatch | None = None
     ways = list(_ways(model, sample))
@@ -147,8 +147,8 @@ def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -
             if names <= best.met:
                 break
     for way in ways:
-        if best is not None and not names <= best.met and (watch := _run(way, tables, constants=True)) is not None:
-            best.adopt(watch, names - best.met)
+        if best is not None and names & best.half_met and (watch := _run(way, tables, constants=True)) is not None:
+            best.adopt(watch, names & best.half_met & watch.whole)
     return best
 
 
@@ -225,7 +225,9 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
         return _grouped(shape, at_sight, groups)
     if any(len(side) > 1 for side in sides):
         return _one(shape, at_sight, "it is used in several ways")
-    apart = [side <= {"batch", "picked"} or (name, dim) in watch.beside for dim, side in enumerate(sides)]
+    if any(not sides[dim] and size > 1 and (name, dim) not in watch.constant for dim, size in enumerate(shape)):
+        return _one(shape, at_sight, "it is not seen what each dimension is for")
+    apart = [_is_apart(watch, (name, dim), side) for dim, side in enumerate(sides)]
     stack = tuple(dim for dim, size in enumerate(shape) if apart[dim] and size > 1)
     out = tuple(dim for dim, side in enumerate(sides) if side == {"out"} and not apart[dim])
     if not out:  # labels do not tell a dimension of one index
@@ -233,6 +235,11 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
     if not out:
         return _one(shape, at_sight, "it is not seen which dimension it gives")
     return _cut(watch, name, Matrices(shape, stack, out, Cut(1, (shape[out[0]],)), "used as one"))
+
+
+def _is_apart(watch: PassWatch, axis: Axis, side: set[Side]) -> bool:
+    """Whether a dimension numbers matrices. One that numbers heads may meet a weight of the heads: it is one."""
+    return (bool(side) and side <= {"batch", "picked"}) or (axis in watch.beside and not watch.heads.get(axis))
 
 
 def _cut(watch: PassWatch, name: str, whole: Matrices) -> Matrices:
@@ -281,7 +288,7 @@ def _heads(watch: PassWatch, name: str, dim: int, shape: Sequence[int], parts: S
 
 def _masks(watch: PassWatch, axis: Axis, gives: bool) -> list[Tensor]:
     """Which indices of a dimension have the same fate, or are multiplied together where others are apart."""
-    parts, fates = watch.parts[axis], list(watch.fates[axis].values()) if gives else []
+    parts, fates = watch.parts[axis], _fates(watch, axis) if gives else []
     count = equal_parts(parts)
     if count == 1:
         return [*parts, *fates]
@@ -289,6 +296,16 @@ def _masks(watch: PassWatch, axis: Axis, gives: bool) -> list[Tensor]:
     every = torch.arange(size) // (size // count)
     alike = [mask.view(count, -1).any(0).repeat(count) for mask in fates]  # not every expert may have been chosen
     return [*(every == i for i in range(count)), *alike]
+
+
+def _fates(watch: PassWatch, axis: Axis) -> list[Tensor]:
+    """Which indices have each fate, or give what has it."""
+    later = [
+        torch.stack([mask for mask, has in zip(masks, fate.tolist(), strict=True) if has]).any(0)
+        for part, masks in watch.through[axis]
+        for fate in watch.fates[part].values()
+    ]
+    return [*watch.fates[axis].values(), *later]
 
 
 def _grouped(shape: tuple[int, ...], out: int, groups: int) -> Matrices:

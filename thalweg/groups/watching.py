@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from thalweg.groups import by_head, labels, moving
-from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest
+from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest, together
 from thalweg.groups.running import tensors
 
 #: what an operation does with a value: its name, the value's place among its arguments, how many products lie between
-#: the weight and the latest of its arguments
-Signature = tuple[str, int, int]
+#: the weight and the latest of its arguments, what had been changed of the value
+Signature = tuple[str, int, int, frozenset[str]]
 #: what a dimension of a weight is for: it is summed over; kept; runs beside one of the activations; is one index of it
 Side = Literal["in", "out", "batch", "picked"]
 #: values that carry more labels than these are not followed further
@@ -42,6 +42,10 @@ _IN_PLACE = (
 )
 _MOVES = ("_unsafe_view", "flip", "roll", "repeat", "index_select", "index", "constant_pad_nd", "_reshape_copy")
 _SUMS = ("add", "sub", "rsub", "add_", "sub_")
+#: that only multiply a number, if what they multiply it with is no activation
+_FACTORS = ("mul", "div", "mul_", "div_", "neg", "neg_")
+#: that leave a number as it is, or put a constant in its place
+_LEAVES = ("native_dropout", "_to_copy", "clone", "tril", "triu", "where", "masked_fill", "masked_fill_")
 #: that write into a part of another tensor, which is not followed
 _WRITES = (
     *("index_put", "index_put_", "index_copy", "index_copy_", "slice_scatter", "select_scatter", "scatter"),
@@ -67,7 +71,10 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         sides: for each weight, what its dimensions are for.
         groups: of weights that convolve, into how many groups of channels.
         beside: dimensions whose indices meet those of another stack of weights, one each.
+        constant: dimensions that are summed over with constants, before the weight meets an activation.
         parts: of dimensions that are multiplied part by part, the indices of each part.
+        through: of dimensions whose parts meet a matrix each of a stack, the axis that numbers the parts in the result,
+            and the indices of each.
         heads: of dimensions whose indices stand apart in products of activations, the indices of each head.
         unseen: for each weight, the operation beyond which its outputs cannot be followed.
     """
@@ -81,12 +88,14 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.constants = constants
         self.parts: dict[Axis, list[Tensor]] = defaultdict(list)
+        self.through: dict[Axis, list[tuple[Axis, list[Tensor]]]] = defaultdict(list)
         self.heads: dict[Axis, list[Tensor]] = defaultdict(list)
         self.sizes: dict[Axis, int] = {}
         self.fates: dict[Axis, dict[Signature, Tensor]] = defaultdict(dict)
         self.sides: dict[str, list[set[Side]]] = {}
         self.groups: dict[str, int] = {}
         self.beside: set[Axis] = set()
+        self.constant: set[Axis] = set()
         self.unseen: dict[str, str] = {}
         self._values: dict[Any, Value] = {}
         self._kept: list[Tensor] = []  # so that no other has their storage
@@ -105,6 +114,20 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The weights that meet activations in a product."""
         return {name for name, sides in self.sides.items() if any(sides)}
 
+    @property
+    def whole(self) -> set[str]:
+        """The weights of which it was seen what each dimension is for."""
+        return {name for name in self.met if all(self.sides[name][dim] for dim in self._wide(name))}
+
+    @property
+    def half_met(self) -> set[str]:
+        """The others, but for tables, of which constants pick along every dimension."""
+        names = self.sides.keys() - self.whole
+        return {name for name in names if any((name, dim) not in self.constant for dim in self._wide(name))}
+
+    def _wide(self, name: str) -> list[int]:
+        return [dim for dim in range(len(self.sides[name])) if self.sizes[name, dim] > 1]
+
     def adopt(self, other: PassWatch, names: set[str]) -> None:
         """Take over what another pass has seen of these weights."""
         for name in names & other.met:
@@ -113,6 +136,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.fates.update({axis: other.fates[axis] for axis in axes})
             self.parts.update({axis: other.parts[axis] for axis in axes})
             self.heads.update({axis: other.heads[axis] for axis in axes})
+            self.through.update({axis: other.through[axis] for axis in axes})
+            self.fates.update({part: other.fates[part] for axis in axes for part, _ in other.through[axis]})
             self.beside |= other.beside & {*axes}
             self.groups.update({name: other.groups[name]} if name in other.groups else {})
             self.unseen.update({name: other.unseen[name]} if name in other.unseen else {})
@@ -207,7 +232,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         depth = latest(operands)
         for place, value in operands:
             for axis, carried in value.carried.items() if not value.of_weights else ():
-                self._note(axis, (name, place, depth - carried.born), self._members(axis, carried))
+                self._note(axis, (name, place, depth - carried.born, carried.changed), self._members(axis, carried))
 
     def _note(self, axis: Axis, signature: Signature, which: Tensor) -> None:
         known = self.fates[axis].get(signature)
@@ -247,24 +272,25 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             spread = [
                 (i, replace(c, labels=tuple(moving.spread(one, result.shape) for one in c.labels))) for i, c in found
             ]
+            others = [value for _, value in operands if axis not in value.carried and not value.of_weights]
             if (one := self._met(axis, name, depth, spread)) is not None:
-                merged[axis] = one
+                merged[axis] = replace(one, changed=one.changed | _change(name, bool(others)))
         of_weights = all(value.of_weights for _, value in operands)
         self._put(result, Value(merged, of_weights, depth))
 
     def _met(self, axis: Axis, name: str, depth: int, found: list[tuple[int, Carried]]) -> Carried | None:
-        """Parts that meet in one value; a sum treats its terms alike, so a rotation of pairs cuts nothing."""
+        """Parts that meet in one value; a sum treats terms alike that were changed alike, as in a rotation of pairs."""
         if len(found) == 1:
             return found[0][1]
         which = [self._members(axis, carried) for _, carried in found]
         alone = all(carried.alone for _, carried in found)
         if not all(torch.equal(which[0], other) for other in which[1:]):
-            alone = alone and name in _SUMS
+            alone = alone and name in _SUMS and len({carried.changed for _, carried in found}) == 1
             for (place, carried), one in zip(found, which, strict=True) if not alone else ():
-                self._note(axis, (name, place, depth - carried.born), one)
+                self._note(axis, (name, place, depth - carried.born, carried.changed), one)
         every = labels.distinct(one for _, carried in found for one in carried.labels)
-        born = min(carried.born for _, carried in found)
-        return Carried(every, born, alone) if len(every) <= MOST else None
+        met = replace(together([carried for _, carried in found], every), alone=alone)
+        return met if len(every) <= MOST else None
 
     def _write(self, to: Tensor, x: Tensor) -> None:
         """Values are written into a tensor, or a part of one."""
@@ -304,9 +330,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = [carried for _, carried in pieces if carried]
         most = max(len(carried.labels) for carried in found)
         columns = [[moving.labels_of(x, carried, i) for x, carried in pieces] for i in range(most)]
-        joined = labels.distinct(func(column, *where) for column in columns)
-        alone, born = all(carried.alone for carried in found), min(carried.born for carried in found)
-        return Carried(joined, born, alone)
+        return together(found, labels.distinct(func(column, *where) for column in columns))
 
     def _multiply(self, name: str, factors: list[Tensor], out: Tensor) -> None:
         """A product of matrices, or of stacks of them: sums over the last dimension of the first factor."""
@@ -314,17 +338,22 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = [(i, value) for i, value in enumerate(values) if value is not None]
         if not known:  # what is added to the product
             return
-        used = any(not value.of_weights for _, value in known) or (self.constants and len(known) < len(factors))
+        by_constant = len(known) < len(factors)
+        used = any(not value.of_weights for _, value in known) or (self.constants and by_constant)
         self._use(name, known)
         heads = None if any(value.of_weights for _, value in known) else self._by_head(known, factors, out)
         summed = (-1, -2 if factors[1].ndim > 1 else -1)
         carried: dict[Axis, Carried] = {}
+        parts: dict[Axis, Carried] = {}
         for i, value in known:
             for axis, one in value.carried.items():
                 if value.of_weights and used:
                     self._lay(axis, one, summed[i])
+                elif value.of_weights and by_constant and labels.varies(one.labels[0], summed[i]):
+                    self.constant.add(axis)
                 if not value.of_weights and (other := values[1 - i]) is not None and other.of_weights:
                     self._pair(axis, one)
+                    parts |= self._pass_through(axis, one, other, factors[i].shape[:-2], out)
                     if axis[0].startswith(by_head.MARK):
                         self._take_heads(one.labels[0], summed[i], other, summed[1 - i])
                 left = tuple(
@@ -334,7 +363,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     before = carried[axis].labels if axis in carried else ()
                     born = latest(known) if value.of_weights else one.born
                     carried[axis] = replace(one, labels=labels.distinct([*before, *kept]), born=born)
-        self._put(out, Value({**carried, **(heads or {})}, not used, latest(known) + used))
+        self._put(out, Value({**carried, **parts, **(heads or {})}, not used, latest(known) + used))
 
     def _by_head(
         self, known: Sequence[tuple[int, Value]], factors: Sequence[Tensor], out: Tensor
@@ -354,6 +383,25 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         axis = f"{by_head.MARK}{len(self.sizes)}", 0
         self.sizes[axis] = int(place.max()) + 1
         return {axis: Carried((by_head.side_by_side(place, factors[0].shape[:batch], out),))}
+
+    def _pass_through(
+        self, axis: Axis, one: Carried, weights: Value, batch: Sequence[int], out: Tensor
+    ) -> dict[Axis, Carried]:
+        """Parts of a weight's outputs that meet a matrix each of a stack: what becomes of the result is their fate."""
+        stacked = any(
+            labels.varies(other, d)
+            for carried in weights.carried.values()
+            for other in carried.labels[:1]
+            for d in range(-other.ndim, -2)
+        )
+        if not stacked or not batch or axis[1] < 0 or not labels.varies(one.labels[0], -1):
+            return {}
+        if (found := by_head.sets(one, len(batch))) is None:
+            return {}
+        part = axis[0], -1 - sum(name == axis[0] for name, _ in self.sizes)
+        self.sizes[part] = len(found[0])
+        self.through[axis].append((part, by_head.masks(found[0], self.sizes[axis])))
+        return {part: Carried((by_head.side_by_side(found[1], batch, out),), one.born)}
 
     def _take_heads(self, heads: Tensor, summed: int, weight: Value, along: int) -> None:
         """Note which indices of a weight's inputs come from which head."""
@@ -421,6 +469,15 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shape = [-1 if d == 1 else 1 for d in range(out.ndim)]
         index = [slice(None) if d == dim else slice(0, 1) for d in range(first.ndim)]
         return {axis: Carried((first[tuple(index)].reshape(shape).expand(out.shape),), depth)}
+
+
+def _change(name: str, by_activations: bool) -> frozenset[str]:
+    """What an operation on numbers one by one changes that a product with constants, or a sum, does not."""
+    if name in (*_SUMS, *_LEAVES):
+        return frozenset()
+    if name in _FACTORS:
+        return frozenset({"mul"}) if by_activations else frozenset()
+    return frozenset({name})
 
 
 def _flat(value: Any) -> Iterator[Any]:
