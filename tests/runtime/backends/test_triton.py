@@ -525,7 +525,7 @@ def test_choice_knows_it():
 
 @pytest.mark.parametrize("case", CASES, ids=cases.name)
 def test_every_rule_of_the_table_as_eager(case):
-    """On a GPU too: in float64, where its own sums and the CPU's agree."""
+    """On a GPU too: in float64, where its own sums and the CPU's agree, or as far as the case says that its do."""
     ends = []
     for backend in ("triton", "eager"):
         params = [torch.nn.Parameter(p.detach().to(DEVICE)) for p in parameters(case.shapes)]
@@ -536,4 +536,4 @@ def test_every_rule_of_the_table_as_eager(case):
                 p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype).to(DEVICE)
             optimizer.step(**feed(optimizer, step))
         ends.append(params)
-    assert distance(*ends) < 1e-10
+    assert distance(*ends) < max(1e-10, case.within)
