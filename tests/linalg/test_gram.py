@@ -153,6 +153,18 @@ def test_what_blows_up_is_computed_anew(small, monkeypatch):
     assert torch.equal(orthogonal_factors([G])[0], newton_schulz(G).float())
 
 
+@pytest.mark.parametrize("share", [1.15, 1.25])
+def test_the_standard_form_is_taken_where_a_norm_is_above_that_bound(small, monkeypatch, share):
+    """A norm of up to 1.2 times the largest that the polynomial can have is put down to rounding."""
+    G, right = matrix(24, 64, decay=0.1), GramIteration.__call__
+    largest = peak(JORDAN, 5) * math.sqrt(24)
+    monkeypatch.setattr(
+        module.GramIteration, "__call__", lambda it, X: share * largest * (Q := right(it, X)) / Q.norm()
+    )
+    (Q,) = orthogonal_factors([G])
+    assert (error(Q, G) < 0.1) is (share > 1.2)
+
+
 def test_a_polynomial_that_diverges_takes_the_standard_form(small):
     G, wild = matrix(8, 16), (8.0, -24.0, 30.0)
     expected = newton_schulz(G, wild, 10, dtype=module._dtype(G, G.shape)).float()
