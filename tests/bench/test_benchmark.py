@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 from typing import get_type_hints
 
 import pytest
@@ -128,6 +129,19 @@ def test_peers_that_run_are_ratios_and_those_that_fail_are_notes(monkeypatch):
     assert result["machine"]["peers_broken"] == {"timm": "ImportError: old"}
     without = bench(["RMSprop"], ["small"], ["eager"], with_peers=False, budget=1e-6, scale=TINY)
     assert without["rows"][0]["vs_peers"] == {}
+
+
+def test_states_of_8_bits_stand_beside_the_peers_that_keep_such(monkeypatch):
+    class AdamW8bit(torch.optim.SGD):
+        pass
+
+    library = types.SimpleNamespace(AdamW8bit=AdamW8bit)
+    monkeypatch.setattr(peers, "installed", lambda: ({"bitsandbytes": library, "pytorch_optimizer": PEER}, {}))
+    found = bench(["adamw"], ["gpt"], budget=1e-6, scale=TINY, with_peers=True)["rows"]
+    by_setting = {row["setting"]: row for row in found}
+    assert set(by_setting["state_dtype='int8'"]["vs_peers"]) == {"bitsandbytes"}
+    assert not by_setting["state_dtype='bfloat16'"]["vs_peers"]
+    assert "bitsandbytes" not in by_setting[""]["vs_peers"]
 
 
 @needs_compiler

@@ -193,7 +193,9 @@ class _Run:
             for work in self.works:
                 if work.name in self.budget.variants:
                     for dtype, settings in VARIANTS:
-                        yield self._base("AdamW", work, dtype or self.dtype, settings, backends=("auto",))
+                        case = self._base("AdamW", work, dtype or self.dtype, settings, backends=("auto",))
+                        named = peers.with_settings("AdamW", settings)
+                        yield case if named == "AdamW" else dataclasses.replace(case, peers=self._peers(named, work))
 
     def _base(
         self, name: str, work: Work, dtype: str, settings: dict[str, object], backends: tuple[str, ...]
@@ -217,10 +219,14 @@ class _Run:
         except Exception as error:
             note = str(error) if isinstance(error, ThalwegError) else reason(error)
             return rows.nothing(case, note)
+        return dataclasses.replace(case, peers=self._peers(name, work))
+
+    def _peers(self, name: str, work: Work) -> tuple[str, ...]:
+        """Who has an optimizer of that name and takes part here."""
         wanted = self.with_peers if self.with_peers is not None else work.name in self.budget.peers
         found = peers.peers(name, bool(self.with_peers) or self.budget.compiled) if wanted else []
         found += [peers.COMPILED] if self.compiled and torchs.twin(name) and peers.COMPILED not in found else []
-        return dataclasses.replace(case, peers=tuple(found))
+        return tuple(found)
 
     def _default_backends(self, name: str, work: Work) -> tuple[str, ...]:
         slow = work.name in self.budget.slow and (self.budget.everyone or name in TIMED)

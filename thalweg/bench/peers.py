@@ -20,10 +20,16 @@ from thalweg.ir.fields import is_number
 from thalweg.registry import optimizers
 
 #: import name of each library and where its optimizers are
-LIBRARIES = {"pytorch_optimizer": "pytorch_optimizer", "heavyball": "heavyball", "timm": "timm.optim"}
+LIBRARIES = {
+    "pytorch_optimizer": "pytorch_optimizer",
+    "heavyball": "heavyball",
+    "timm": "timm.optim",
+    "bitsandbytes": "bitsandbytes.optim",
+    "torchao": "torchao.optim",
+}
 COMPILED = "torch.compile"
 #: who compiles at the first step: a part of the bench only where it is asked to wait
-COMPILING = (COMPILED, "heavyball")
+COMPILING = (COMPILED, "heavyball", "torchao")
 #: the most tensors that those are given: their time grows with them, to many minutes at 2,000
 COMPILE_AT_MOST = 500
 
@@ -67,6 +73,11 @@ def optimizer_class(module: Any, name: str) -> Any:
     return None
 
 
+def with_settings(name: str, settings: Mapping[str, Any]) -> str:
+    """What other libraries call an optimizer of ours with these arguments: ``AdamW8bit``."""
+    return f"{name}8bit" if settings.get("state_dtype") == "int8" else name
+
+
 def peers(name: str, compiled: bool) -> list[str]:
     """Who has an optimizer of that name here; those that compile only with ``compiled``."""
     found = [library for library, module in installed()[0].items() if optimizer_class(module, name) is not None]
@@ -85,7 +96,7 @@ def peer(library: str, name: str, work: Work, dtype: torch.dtype, settings: Mapp
     if library == COMPILED:
         entrant = _compiled(name, work, dtype)
     else:
-        cls = optimizer_class(installed()[0][library], name)
+        cls = optimizer_class(installed()[0][library], with_settings(name, settings or {}))
         load = work.load(dtype)
         entrant = Entrant(
             load, [cls(load.params, **_settings(name, inspect.signature(cls).parameters, settings or {}))], library

@@ -225,8 +225,7 @@ def _show_changing(console: Console, steps: list[ChangingStep]) -> None:
         "torch's ms": [spelled(step["torch_ms"], step["torch_spread"]) for step in steps],
         "× torch": [_against(step) for step in steps],
         "× compiled": [number(step["vs_compiled"], ".3g") for step in steps],
-        "longest": [number(step["longest"], ".2g") for step in steps],
-        "torch's longest": [number(step["torch_longest"], ".2g") for step in steps],
+        "longest": [_beside(step["longest"], step["torch_longest"], ".2g", "×") for step in steps],
     }
     console.print(_columns(cells, left=("situation", "× torch")))
     for step in steps:
