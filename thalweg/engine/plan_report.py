@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import Each, StateSpec, of_one
 from thalweg.ir.ops import ELEMENT, PER_TENSOR
-from thalweg.ir.trace import is_matrix, kept_states, specialize
+from thalweg.ir.trace import Specialization, is_matrix, kept_states, specialize
 from thalweg.runtime.backends import select
 from thalweg.runtime.batch import Batch
 from thalweg.runtime.formats import PLAIN, Format, name_of
@@ -91,36 +91,52 @@ class PlanReport:
             x = local(p.detach())
             own = (*of_one(opt.rule.hypers, group, k).items(),)
             same[is_matrix(opt.rule, p), x.device, x.dtype, is_dense(x), opaque(x), own, ranks_of(p)].append(p)
-        parts = []
-        for (matrix, _, dtype, dense, _, own, ranks), owners in same.items():
-            params = [local(p.detach()) for p in owners]
-            group = {**group, **dict(own)}
-            held = "".join(f", {name}={value}" for name, value in own if value is not None)
-            key, specs = specialize(opt.rule, group, matrix=matrix), kept_states(opt.rule, group, matrix)
-            formats = formats_of(dtype, specs, opt.storage)
-            seen = [oriented(x, x, group["transposed"]) for x in params]
-            batch = Batch(key, formats, seen, seen, {}, {}, dtype, [], dense, bool(ranks))
-            if ranks:
-                batch.wholes = [oriented(whole_shape(p), p, group["transposed"]) for p in owners]
-                batch.runs = runs_of(owners) if batch.rounds else ()
-            try:
-                backend, why = select.choose(opt.backend, batch, opt._stepper.failed)
-            except ValueError as error:
-                backend, why = opt.backend, f"which cannot run: {error}"
-            what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else f"tensors{held}"
-            names = {**formats, "g": Format(name_of(dtype))}
-            nodes = batch.plan.traced.graph.nodes
-            parts.append(PlanPart(
-                i, backend, why, name_of(dtype), what, len(params), sum(x.numel() for x in batch.wholes),
-                tuple(self._passes(batch, names)),
-                tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
-                sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
-                sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize)
-                + _other_bytes(specs, owners, SimpleNamespace(**group)),
-                None if not ranks or moves_alone(batch, backend)
-                else self._traffic(group, batch, backend, owners, specs),
-            ))  # fmt: skip
-        return parts
+        return [
+            self._part(i, {**group, **dict(own)}, own, matrix, dense, bool(ranks), owners)
+            for (matrix, _, _, dense, _, own, ranks), owners in same.items()
+        ]
+
+    def _part(
+        self, i: int, group: dict[str, Any], own: Iterable[tuple[str, Any]], matrix: bool, dense: bool, ranks: bool,
+        owners: list[Tensor],
+    ) -> PlanPart:  # fmt: skip
+        """Of parameters of a group that take the same kernels."""
+        opt = self.optimizer
+        specs = kept_states(opt.rule, group, matrix)
+        batch = self._batch(
+            specialize(opt.rule, group, matrix=matrix), specs, owners, group["transposed"], dense, ranks
+        )
+        try:
+            backend, why = select.choose(opt.backend, batch, opt._stepper.failed)
+        except ValueError as error:
+            backend, why = opt.backend, f"which cannot run: {error}"
+        held = "".join(f", {name}={value}" for name, value in own if value is not None)
+        what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else f"tensors{held}"
+        dtype, formats, nodes = batch.gradient, batch.formats, batch.plan.traced.graph.nodes
+        kept = sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize)
+        return PlanPart(
+            i, backend, why, name_of(dtype), what, len(owners), sum(x.numel() for x in batch.wholes),
+            tuple(self._passes(batch, {**formats, "g": Format(name_of(dtype))})),
+            tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
+            sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
+            kept + _other_bytes(specs, owners, SimpleNamespace(**group)),
+            None if not ranks or moves_alone(batch, backend)
+            else self._traffic(group, batch, backend, owners, specs),
+        )  # fmt: skip
+
+    def _batch(
+        self, key: Specialization, specs: Sequence[StateSpec], owners: list[Tensor], transposed: bool, dense: bool,
+        ranks: bool,
+    ) -> Batch:  # fmt: skip
+        """What a backend would get, without states."""
+        params = [local(p.detach()) for p in owners]
+        formats = formats_of(params[0].dtype, specs, self.optimizer.storage)
+        seen = [oriented(x, x, transposed) for x in params]
+        batch = Batch(key, formats, seen, seen, {}, {}, params[0].dtype, [], dense, ranks)
+        if ranks:
+            batch.wholes = [oriented(whole_shape(p), p, transposed) for p in owners]
+            batch.runs = runs_of(owners) if batch.rounds else ()
+        return batch
 
     def _traffic(
         self, group: dict[str, Any], batch: Batch, backend: str, params: list[Tensor], specs: Sequence[StateSpec]

@@ -2,6 +2,10 @@
 
 The labels of a value (see :mod:`thalweg.groups.labels`) go through the same views, copies and concatenations as the
 value itself, so which way a weight's outputs are cut up need not be understood, only repeated.
+
+:class:`thalweg.groups.flow.Flow` answers another question, and reads a graph, with or without an input: which operation
+takes a parameter as a whole, and which layers make the output. Here it is the single indices of a dimension that are
+told apart, which takes a run.
 """
 
 from __future__ import annotations

@@ -68,7 +68,10 @@ class Runs(NamedTuple):
 
 
 def bits(start: int, numel: int, device: torch.device | str = "cpu", runs: Runs | None = None) -> Tensor:
-    """The hash that each element shares with the one 16 on, turned by a byte for the second, as int64 in [0, 2³²)."""
+    """The 32 random bits of each element, as int64 in [0, 2³²).
+
+    Two elements 16 apart share a hash; the second has it rotated by a byte.
+    """
     i = torch.arange(numel, dtype=torch.int64, device=device)
     i = runs.positions(i) if runs else i
     x = words(start, i // 32 * 16 + i % 16)

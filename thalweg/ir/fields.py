@@ -328,7 +328,7 @@ WHERE_DECAY_ENTERS = ("decoupled_weight_decay", "independent_weight_decay")
 
 
 def kin(cls: Any, hypers: Mapping[str, Hyper]) -> str:
-    """The same for rules whose states and learning rates mean the same: at most, decay enters elsewhere."""
+    """One name for all rules whose states and learning rates mean the same, as those of Adam and AdamW do."""
     fixed = [f"{name}={h.default}" for name, h in hypers.items() if h.constant and name not in WHERE_DECAY_ENTERS]
     return " ".join([getattr(getattr(cls, "direction", None), "__qualname__", cls.__name__), *sorted(fixed)])
 

@@ -241,54 +241,82 @@ class BoundBatch:
         own = {**dict(kind.own), "matrix": key.matrix}
         self.beginnings: list[dict[str, Any]] = [{**begin, **own} for begin in beginnings]
         self.transposed: bool = dict(key.choices).get("transposed", False)
-        params = self._oriented(owners)
-        formats = formats_of(params[0].dtype, specs, storage)
-        tensors = {name: self._oriented([s[name] for s in states]) for name in formats if name != "p"}
-        beside = {n: self._oriented([s[beside_name(n, f)] for s in states]) for n, f in formats.items() if f.beside}
-        refuse_freed("params", params)
-        for name, kept in (*tensors.items(), *beside.items()):
-            refuse_freed(f"state {name!r}", kept)
-        dense = kind.ordinary or (kind.apart[0] and all(is_dense(p) for p in params))
         self.distributed = not kind.ordinary and any(hasattr(p, "_local_tensor") for p in owners)
-        sharded = bool(kind.ranks) or (not kind.ordinary and any(map(flattened, owners)))
         self.specs = specs
-        self.batch = Batch(
-            key, formats, params, [], tensors, beside, kind.gradient, ids, dense, sharded, mixed
-        )  # fmt: skip
-        if kind.ranks:
-            self.batch.wholes = self._oriented(map(whole_shape, owners))
-            self.batch.runs = runs_of(owners) if self.batch.rounds else ()
+        self.batch = self._batch(key, storage, ids, mixed)
         self.host = Host.of(key)
         self.executor: Any = None
         self.backend, self.why = "", ""
         self.lists_gradients = True  # until a backend is chosen that takes addresses alone
         self.objects: dict[str, list[Any]] = {}
         self.end_pointers: dict[str, tuple[int, int]] = {}
-        #: of each kind of number in the states, those of all parameters
+        self._join_all_numbers()
+        self.asides = [spec.name for spec in specs if spec.kind == "aside"]
+        for spec in specs:
+            if spec.narrow and not self.batch.sharded:
+                self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join_narrow(spec)
+        self.kept = self._tables()
+        self.guards = self._guarded(all_states)
+        self.firsts = [0]  # of each entry the first of its parameters
+
+    def _batch(self, key: Specialization, storage: Storage, ids: list[int], mixed: bool) -> Batch:
+        """What a backend gets, from the tensors that the states hold now."""
+        owners, kind = self.owners, self.kind
+        params = self._oriented(owners)
+        formats = formats_of(params[0].dtype, self.specs, storage)
+        tensors = {name: self._oriented([s[name] for s in self.states]) for name in formats if name != "p"}
+        beside = {
+            name: self._oriented([s[beside_name(name, f)] for s in self.states])
+            for name, f in formats.items()
+            if f.beside
+        }
+        refuse_freed("params", params)
+        for name, kept in (*tensors.items(), *beside.items()):
+            refuse_freed(f"state {name!r}", kept)
+        dense = kind.ordinary or (kind.apart[0] and all(is_dense(p) for p in params))
+        sharded = bool(kind.ranks) or (not kind.ordinary and any(map(flattened, owners)))
+        batch = Batch(
+            key, formats, params, [], tensors, beside, kind.gradient, ids, dense, sharded, mixed
+        )  # fmt: skip
+        if kind.ranks:
+            batch.wholes = self._oriented(map(whole_shape, owners))
+            batch.runs = runs_of(owners) if batch.rounds else ()
+        return batch
+
+    def _join_all_numbers(self) -> None:
+        """Lay out the numbers of the states: of each kind those of all parameters."""
         self.numbers: dict[str, array[float]] = {}
-        for name in [spec.name for spec in specs if spec.counted]:
-            self._join_numbers(name, self._numbers_of(states, name))
+        for name in [spec.name for spec in self.specs if spec.counted]:
+            self._join_numbers(name, self._numbers_of(self.states, name))
         outputs, at = self.batch.plan.traced.outputs, {node: i for i, node in enumerate(self.host.order)}
         #: where the new value of each number stands among those of the host; None for a count
         self.new_numbers = {name: at[outputs[name]] if name in outputs else None for name in self.numbers}
-        narrow = [spec for spec in specs if spec.narrow and not sharded]
-        self.asides = [spec.name for spec in specs if spec.kind == "aside"]
-        for spec in narrow:
-            self.batch.narrow[spec.name], self.batch.views[spec.name] = self._join_narrow(spec)
-        #: by name of a table, the tensors that it is of, and their key in the states
-        self.kept = {name: (tensors[name], name) for name in tensors}
-        self.kept |= {f"{n}_{f.beside}": (beside[n], beside_name(n, f)) for n, f in formats.items() if f.beside}
-        names = [*(name for _, name in self.kept.values()), *self.batch.narrow]
-        sparse, listed = key.rule.takes_sparse, all_states if specs or beside else None
-        self.guards = Guards(
-            owners, states, names, self.objects, dense, sparse, listed, groups, self.begins, kind.ordinary
-        )
-        table = self.guards.table
-        self.batch.entry = table.entry if table else array("q", bytes(8 * len(owners)))
-        if table and mixed:
+
+    def _tables(self) -> dict[str, tuple[list[Tensor], str]]:
+        """By name of a table, the tensors that it is of, and their key in the states."""
+        batch = self.batch
+        kept = {name: (tensors, name) for name, tensors in batch.states.items()}
+        kept |= {
+            f"{n}_{batch.formats[n].beside}": (x, beside_name(n, batch.formats[n])) for n, x in batch.beside.items()
+        }
+        return kept
+
+    def _guarded(self, all_states: dict[Any, Any]) -> Guards:
+        """Guards of all tensors of the batch, whose table of addresses a mixed batch steps by."""
+        batch, owners = self.batch, self.owners
+        names = [*(name for _, name in self.kept.values()), *batch.narrow]
+        listed = all_states if self.specs or batch.beside else None
+        sparse = batch.specialization.rule.takes_sparse
+        guards = Guards(
+            owners, self.states, names, self.objects, batch.dense, sparse, listed, self.groups, self.begins,
+            self.kind.ordinary,
+        )  # fmt: skip
+        table = guards.table
+        batch.entry = table.entry if table else array("q", bytes(8 * len(owners)))
+        if table and batch.mixed:
             start, bytes_each = table.place.buffer_info()[0], 8 * len(owners)
-            self.batch.places = {name: start + k * bytes_each for k, name in enumerate(("p", *self.kept))}
-        self.firsts = [0]  # of each entry the first of its parameters
+            batch.places = {name: start + k * bytes_each for k, name in enumerate(("p", *self.kept))}
+        return guards
 
     def _oriented(self, tensors: Iterable[Any]) -> list[Tensor]:
         """The local parts of tensors, one for each parameter, oriented as the rule sees them."""

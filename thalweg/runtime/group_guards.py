@@ -62,7 +62,7 @@ class GroupGuards:
         return scaled is self.scaled and len(groups) == len(self.groups) and all(map(is_, groups, self.groups))
 
     def look(self) -> tuple[Sequence[int], Sequence[int]]:
-        """The groups of which numbers alone have changed, and those that must be read; by position."""
+        """The positions of groups in which numbers alone have changed, and of those that must be read again."""
         self.library.look_at_groups(self.at)
         struct = self.struct
         return self.changed[: struct.changes], self.unread[: struct.unreads]

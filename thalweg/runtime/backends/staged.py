@@ -90,7 +90,7 @@ class StagedExecutor:
         return {"p": batch.params, **batch.states, **beside}
 
     def moved(self) -> None:
-        """Some of the parameters or states lie elsewhere."""
+        """Called when some parameters or states have other addresses: write the tables again."""
         raise NotImplementedError
 
     def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:

@@ -382,7 +382,7 @@ class TritonExecutor(StagedExecutor):
         with _on(batch.device):
             self._cut()
             self._tables()
-            self.post = Post(len(batch.params), batch.device)
+            self.upload = StepUpload(len(batch.params), batch.device)
 
     def _cut(self) -> None:
         """Cut the tensors into pieces, and into rows."""
@@ -428,7 +428,7 @@ class TritonExecutor(StagedExecutor):
         return self.given[f"{'sum' if node in self.kernel.sums else 'number'}_{node.name}"]
 
     def add_rows(self, rows: Tensor, out: Tensor) -> None:
-        """In a kernel: torch's own adds up a tensor's rows one by one."""
+        """Add what is one number a row to one number a tensor, in a kernel: torch adds row by row."""
         self.add_up[(len(out),)](rows, self.first_row, out, 0, 1, PIECES)  # type: ignore[index]
 
     def _send(self, x: Tensor) -> Tensor:
@@ -450,7 +450,7 @@ class TritonExecutor(StagedExecutor):
     def end(self, totals: dict[str, Any]) -> None:
         """As of any; and what this step was told may be written over."""
         super().end(totals)
-        self.post.used()
+        self.upload.used()
 
     def start(self) -> None:
         """Copy what changes at each step: the numbers of the host, the key of random bits, the gradients' addresses."""
@@ -460,7 +460,7 @@ class TritonExecutor(StagedExecutor):
                 "a CUDA graph would replay this step with the numbers of today; capture what comes before"
             )
         self.begin()
-        self.given |= self.post.send(self.host_table(self.pick), batch.addresses, batch.entry)
+        self.given |= self.upload.send(self.host_table(self.pick), batch.addresses, batch.entry)
 
     def _launch(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
         launch, device = self.kernel.stages[stage], self.batch.device
@@ -488,46 +488,46 @@ class TritonExecutor(StagedExecutor):
         return shares
 
 
-class Post:
-    """What the kernels of a step are told, brought to the device in one copy, without waiting for it.
+class StepUpload:
+    """Copies the numbers and addresses of a step to the device, at once and without waiting for the copy.
 
-    The memory is kept. Several letters take turns: one is written over only when the step that read it is done.
+    The memory is kept. Several buffers take turns: one is written over only when the step that read it is done.
 
     Args:
         tensors: how many there are.
-        device: where letters are read.
+        device: where the kernels run.
     """
 
     def __init__(self, tensors: int, device: torch.device) -> None:
         self.tensors, self.device = tensors, device
-        self.letters: list[Letter] = []
+        self.buffers: list[UploadBuffer] = []
         self.turn = 0
 
     def send(self, numbers: array[float], addresses: Sequence[int], entry: array[int]) -> dict[str, Tensor]:
-        """Bring these; gives the arguments that hold them there."""
-        if not self.letters or len(numbers) > self.letters[0].room:
+        """Copy these to the device; return the kernel arguments that hold them."""
+        if not self.buffers or len(numbers) > self.buffers[0].room:
             room = 2 * len(numbers)  # more entries may follow; what lies behind begins at a multiple of 16 bytes
             count = 4 if self.device.type == "cuda" else 1
-            self.letters = [Letter(room, self.tensors, self.device) for _ in range(count)]
-        self.turn = (self.turn + 1) % len(self.letters)
-        letter = self.letters[self.turn]
-        letter.write(numbers, addresses if isinstance(addresses, array) else array("Q", addresses), entry)
-        return letter.given
+            self.buffers = [UploadBuffer(room, self.tensors, self.device) for _ in range(count)]
+        self.turn = (self.turn + 1) % len(self.buffers)
+        buffer = self.buffers[self.turn]
+        buffer.write(numbers, addresses if isinstance(addresses, array) else array("Q", addresses), entry)
+        return buffer.given
 
     def used(self) -> None:
-        """The kernels that read it have been launched."""
-        letter = self.letters[self.turn]
-        if letter.read is not None:
-            letter.read.record()
+        """Mark the buffer of this step as read once the kernels that have been launched are done."""
+        buffer = self.buffers[self.turn]
+        if buffer.read is not None:
+            buffer.read.record()
 
 
-class Letter:
-    """Numbers, addresses and which entry of the numbers each tensor takes, here and there.
+class UploadBuffer:
+    """Host memory and device memory for the numbers of a step, the addresses of gradients, and each tensor's entry.
 
     Attributes:
-        room: for how many numbers.
-        given: the arguments that hold them there.
-        read: the moment when its kernels are done; None where it need not travel.
+        room: the number of numbers for which there is memory.
+        given: the kernel arguments, on the device.
+        read: an event after the kernels that read it; None on a CPU, where nothing is copied.
     """
 
     def __init__(self, room: int, tensors: int, device: torch.device) -> None:
@@ -541,9 +541,9 @@ class Letter:
         self.read: Any = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
 
     def write(self, *parts: array[Any]) -> None:
-        """Lay down the parts; they travel on the current stream."""
+        """Write the parts to the host memory, and copy it on the current stream."""
         if self.read is not None:
-            self.read.synchronize()  # waits only for a device that is as many steps behind as there are letters
+            self.read.synchronize()  # waits only for a device that is as many steps behind as there are buffers
         for start, part in zip(self.starts, parts, strict=True):
             at, count = part.buffer_info()
             ctypes.memmove(start, at, count * part.itemsize)

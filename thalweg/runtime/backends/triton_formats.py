@@ -47,7 +47,7 @@ def inside(i, size, FAST: tl.constexpr):
 
 @triton.jit
 def mix(x):
-    """Of uint32."""
+    """The bijection of uint32 that `counter_rng.mix` is."""
     x = (x ^ (x >> 16)) * 0x21F0AAAD
     x = (x ^ (x >> 15)) * 0x735A2D97
     return x ^ (x >> 15)
@@ -61,7 +61,7 @@ def stream(key, tensor, pair: tl.constexpr):
 
 @triton.jit
 def bits(start, i):
-    """32 bits an element; those 16 apart share a hash, which the second takes turned by a byte."""
+    """32 random bits an element: two elements 16 apart share a hash, which the second has rotated by a byte."""
     x = mix((i // 32 * 16 + i % 16).to(tl.uint32) * 0x9E3779B9 + start)
     return tl.where((i & 16) == 0, x, (x >> 8) | (x << 24))
 
@@ -142,7 +142,7 @@ def split16(x):
 
 @triton.jit
 def split8(x):
-    """The same of a number rounded to 24 bits."""
+    """As `split16`, of a number rounded to 24 bits."""
     u = as_bits(x)
     u = tl.where(finite(u), (u + 0x80) & 0xFFFFFF00, u)
     top = tl.where(finite(u), u + 0x8000, u) >> 16
@@ -153,21 +153,21 @@ def split8(x):
 
 @triton.jit
 def from_int8(code, scale):
-    """Companded: finer near 0."""
+    """The numbers that int8 codes stand for: finer near 0, as `formats.companded` says."""
     z = code.to(tl.float32) * (1.0 / 127.0)
     return z * (0.5 + 0.5 * z * z) * scale
 
 
 @triton.jit
 def from_uint8(code, scale):
-    """A square, for what is never negative."""
+    """The numbers that uint8 codes stand for, which are never negative: squares."""
     root = code.to(tl.float32) * (1.0 / 255.0) * scale
     return root * root
 
 
 @triton.jit
 def largest(x):
-    """Of each row of magnitudes; bits of a positive float are ordered like it, and NaN is above all."""
+    """The largest of each row of magnitudes: bits of a positive float are ordered as it is, and NaN is above all."""
     return tl.max((as_bits(x) & 0x7FFFFFFF).to(tl.int32), axis=1).to(tl.float32, bitcast=True)
 
 
@@ -211,7 +211,7 @@ def store_scales(at, scale, start, size, BLOCK: tl.constexpr):
 
 @triton.jit
 def root(x):
-    """Of denormal numbers too, which Triton's own of a float32 takes for 0."""
+    """The square root, also of denormal numbers, which Triton's own takes for 0 in float32."""
     if x.dtype == tl.float32:
         return tl.sqrt_rn(x)
     return tl.sqrt(x)
@@ -219,7 +219,7 @@ def root(x):
 
 @triton.jit
 def power(x, k):
-    """In float64: the logarithm of a small number times k would lose float32's last digits. Rare in rules."""
+    """x to the power of k, by way of float64: in float32 the logarithm would lose the last digits."""
     base, k = tl.cast(x, tl.float64), tl.cast(k, tl.float64)
     whole = k == tl.floor(k)
     y = tl.exp2(tl.log2(tl.where(whole, tl.abs(base), base)) * k)
@@ -230,7 +230,7 @@ def power(x, k):
 
 @triton.jit
 def cbrt(x):
-    """From logarithms, then one step of Halley's method, which gives back the digits that they lose."""
+    """The cube root: from logarithms, then one step of Halley's method, which restores the digits that they lose."""
     a = tl.abs(x)
     y = tl.exp2(tl.log2(a) / 3)
     t = a / (y * y) / y
@@ -240,7 +240,7 @@ def cbrt(x):
 
 @triton.jit
 def log1p(x):
-    """The rounding of 1 + x cancels (Kahan's device)."""
+    """ln(1 + x), by Kahan's formula, in which the rounding of 1 + x cancels."""
     u = 1.0 + x
     safe = tl.where(u == 1.0, 2.0, u)
     return tl.where((u == 1.0) | (x == float("inf")), x, tl.log(safe) * (x / (safe - 1.0)))
@@ -248,7 +248,7 @@ def log1p(x):
 
 @triton.jit
 def tanh(x):
-    r"""From $e^{-2|x|} - 1$, in which the rounding of the exponential cancels (Kahan's device)."""
+    r"""The hyperbolic tangent, from $e^{-2|x|} - 1$ by Kahan's formula, in which its rounding cancels."""
     y = -2.0 * tl.abs(x)
     u = tl.exp(y)
     plain = (u == 1.0) | (u < 0.5)
@@ -262,7 +262,7 @@ def tanh(x):
 
 @triton.jit
 def add_up(partial, first, out, WHICH: tl.constexpr, OF: tl.constexpr, BLOCK: tl.constexpr):
-    """What the programs of a stage found, one sum for each tensor, in a fixed order."""
+    """Add up the partial sums of a stage's programs, one sum for each tensor, in a fixed order."""
     t = tl.program_id(0)
     end = tl.load(first + t + 1)
     total = tl.full((BLOCK,), 0.0, tl.float64)
