@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg.linalg import batching, symmetric
 from thalweg.linalg import gram as module
-from thalweg.linalg.gram import orthogonal_factors, peak, segments
+from thalweg.linalg.gram import orthogonal_factors, peak, routines, segments
 from thalweg.linalg.iteration import GramIteration
 from thalweg.linalg.newton_schulz import JORDAN, newton_schulz
 from thalweg.linalg.symmetric import Symmetric, gram, product, strips
@@ -231,3 +231,32 @@ def test_the_number_of_threads_changes_no_bit(shape, processor):
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 64), (256, 256), (384, 384), (320, 640), (640, 320)])
+def test_what_is_said_is_what_is_done(shape, processor, monkeypatch):
+    called = []
+
+    def standard(G, *args):
+        called.append(("newton_schulz,", G.ndim == 3, args[-1]))
+        return torch.zeros_like(G)
+
+    class Iteration:
+        def __init__(self, shape, dtype, table, parts, eps):
+            name = f"{' + '.join(map(str, parts))} steps on the Gram" if len(parts) < 5 else "newton_schulz without the"
+            self.made = name, len(shape) == 3, dtype
+
+        def __call__(self, G):
+            called.append(self.made)
+            return torch.zeros_like(G)
+
+    monkeypatch.setattr(module, "newton_schulz", standard)
+    monkeypatch.setattr(module, "GramIteration", Iteration)
+    Gs = [torch.ones(shape)] * 4
+    orthogonal_factors(Gs)
+    (said,) = routines(Gs)
+    (how, in_batches, dtype), *rest = set(called)
+    assert not rest
+    assert said.startswith(f"4 of {shape[0]} × {shape[1]}: {how}")
+    assert ("in batches" in said, "one by one" in said) == (in_batches, not in_batches)
+    assert f"in {str(dtype).removeprefix('torch.')}" in said

@@ -185,3 +185,14 @@ def test_a_late_group_of_adamws_part_is_as_one_of_the_constructor(copier):
     assert first == last
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "use_muon": False, "lr": 0.5, "eps": 0.1})
     assert (optimizer.param_groups[3]["lr"], optimizer.param_groups[3]["eps"]) == (0.5, 0.1)
+
+
+@pytest.mark.parametrize(("rule", "said"), [
+    (thalweg.Muon, "2 of 8 × 8: newton_schulz"), (thalweg.SOAP, "a QR decomposition) every 10 steps"),
+    (thalweg.Shampoo, "inverse_root (eigh) every 10 steps"), (thalweg.SOAPMuon, "2 of 8 × 8: newton_schulz"),
+])  # fmt: skip
+def test_the_plan_names_how_matrices_are_gone_about(rule, said):
+    group = {"params": [torch.nn.Parameter(torch.ones(16, 8))], "use_muon": True, "blocks": 2}
+    optimizer = rule([group])
+    assert any(said in line for part in optimizer.plan().parts for line in part.routines)
+    assert said in str(optimizer.plan())

@@ -52,6 +52,7 @@ class PlanPart:
         tensors, elements: how many.
         passes: over memory, in order.
         leaves: functions of whole tensors between the passes.
+        routines: how these go about the tensors, and why, as far as they say.
         flops: floating-point operations a parameter, leaves apart.
         state_bytes: kept for each parameter.
         traffic: what goes between ranks, where parts of the tensors lie on several and a step looks at wholes.
@@ -66,6 +67,7 @@ class PlanPart:
     elements: int
     passes: tuple[MemoryPass, ...]
     leaves: tuple[str, ...]
+    routines: tuple[str, ...]
     flops: int
     state_bytes: float
     traffic: Traffic | None = None
@@ -114,12 +116,15 @@ class PlanReport:
         what = ("matrices" if matrix else "other tensors") if type(opt).matrices_apart else f"tensors{held}"
         dtype, formats, nodes = batch.gradient, batch.formats, batch.plan.traced.graph.nodes
         kept = sum(f.bytes for name, f in formats.items() if name != "p") + (formats["p"].bytes - dtype.itemsize)
+        leaves = [n.target for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR]
+        h = SimpleNamespace(**group)
         return PlanPart(
             i, backend, why, name_of(dtype), what, len(owners), sum(x.numel() for x in batch.wholes),
             tuple(self._passes(batch, {**formats, "g": Format(name_of(dtype))})),
-            tuple(n.target.name for n in nodes if isinstance(n.target, ops.Leaf) and n.target.extent != PER_TENSOR),
+            tuple(leaf.name for leaf in leaves),
+            tuple(line for leaf in leaves if leaf.says for line in leaf.says(batch.wholes, h)),
             sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
-            kept + _other_bytes(specs, owners, SimpleNamespace(**group)),
+            kept + _other_bytes(specs, owners, h),
             None if not ranks or moves_alone(batch, backend)
             else self._traffic(group, batch, backend, owners, specs),
         )  # fmt: skip
@@ -188,6 +193,7 @@ class PlanReport:
                 lines.append(f"    pass {k + 1}: {_bytes(one.bytes)} bytes a parameter; reads {reads}; writes {writes}")
             if part.leaves:
                 lines.append(f"    between passes, on whole tensors: {', '.join(part.leaves)}")
+            lines += [f"      {line}" for line in part.routines]
             lines += _between_ranks(part.traffic) if part.traffic else []
             lines.append(
                 f"    {part.flops} FLOP a parameter; keeps {_bytes(part.state_bytes)} bytes of state a parameter"

@@ -407,12 +407,13 @@ class Leaf(_Symbolic):
     ``extent`` ELEMENT: it gets and gives whole tensors, between two passes. PER_TENSOR: it gets shapes alone (its tensors
     may be read for nothing else) and gives Python numbers. ASIDE: it gives a tuple, whose parts have the extents
     ``gives``: ELEMENT for what is shaped as the parameter, :class:`OuterProduct` for what is such as a product, ASIDE for
-    what is not.
+    what is not. ``says`` tells of a list of tensors and the hyperparameters how it goes about them, and why, in lines.
     """
 
     over: Callable[..., list[Any]]
     extent: Extent
     gives: tuple[Extent | type[OuterProduct], ...] = ()
+    says: Callable[[list[Tensor], Any], list[str]] | None = None
 
     def __call__(self, *args: Any) -> Any:
         """As any; of several results, each is a symbol of its own."""
@@ -487,13 +488,16 @@ class LeafOutput(_Symbolic):
 
 
 def leaf(
-    extent: Extent = ELEMENT, gives: tuple[Extent | type[OuterProduct], ...] = ()
+    extent: Extent = ELEMENT,
+    gives: tuple[Extent | type[OuterProduct], ...] = (),
+    says: Callable[[list[Tensor], Any], list[str]] | None = None,
 ) -> Callable[[Callable[..., list[Any]]], Leaf]:
     """Make ``function(list of tensors, *lists or numbers) -> list`` usable in a rule, which calls it for one tensor.
 
-    With ``gives``, the function's list holds a tuple for each tensor, and the call in the rule gives a tuple.
+    With ``gives``, the function's list holds a tuple for each tensor, and the call in the rule gives a tuple. ``says``
+    is what ``optimizer.plan()`` shows of it.
     """
-    return lambda over: Leaf(over, ASIDE if gives else extent, gives)
+    return lambda over: Leaf(over, ASIDE if gives else extent, gives, says)
 
 
 @leaf(PER_TENSOR)

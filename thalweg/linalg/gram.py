@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import torch
 from torch import Tensor
@@ -69,6 +69,31 @@ def orthogonal_factors(
         found = by_shape(by_gram if long_way else standard, [Gs[i] for i in indices], limit)
         out.update(zip(indices, found, strict=True))
     return [out[i] for i in range(len(Gs))]
+
+
+def routines(Gs: list[Tensor], coefficients: Coefficients = JORDAN, steps: int = 5) -> list[str]:
+    """How :func:`orthogonal_factors` goes about matrices, and why, a line for each of their shapes."""
+    counts = Counter(G.shape for G in Gs)
+    first = {G.shape: G for G in reversed(Gs)}
+    finite = math.isfinite(peak(coefficients, steps))
+    return [f"{n} of {m} × {k}: {_routine(first[m, k], coefficients, steps, finite)}" for (m, k), n in counts.items()]
+
+
+def _routine(G: Tensor, coefficients: Coefficients, steps: int, finite: bool) -> str:
+    dtype, (by_gram, limit) = _dtype(G, G.shape), _way(G) if finite else (False, _limit(G))
+    if G.dtype == torch.float64:
+        return "newton_schulz in float64, one by one, for checking"
+    most = limit // max(1, G.numel())
+    many = f"in batches of up to {most}" if most > 1 else "one by one"
+    name = str(dtype).removeprefix("torch.")
+    why = ", as this processor has no instructions for bfloat16" if dtype == torch.float32 else ""
+    how = "newton_schulz"
+    if by_gram and _is_long(G.shape):
+        parts = " + ".join(map(str, segments(coefficients, steps, True, dtype)))
+        how = f"{parts} steps on the Gram matrix, which is {max(G.shape) / min(G.shape):.3g} times smaller"
+    elif by_gram:
+        how = "newton_schulz without the second halves of symmetric products"
+    return f"{how}, {many}, in {name}{why}"
 
 
 def _way(G: Tensor) -> tuple[bool, int]:

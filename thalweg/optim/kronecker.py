@@ -86,7 +86,16 @@ def _factors(most: int, *lists: list[Tensor]) -> list[tuple[list[Tensor], Kept]]
     return [(x, square(i % 2, most)) for i, x in enumerate(lists)]
 
 
-@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE))
+def _routines(xs: list[Tensor], h: Any) -> list[str]:
+    """How the eigenbases are found."""
+    every = f"every {h.precondition_frequency} steps" if h.precondition_frequency > 1 else "at each step"
+    return [
+        f"eigenbasis (eigh) for the first bases; then followed (a product and a QR decomposition) {every}, "
+        "in full float32: bfloat16 and TF32 turn a basis"
+    ]
+
+
+@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE), says=_routines)
 def in_new_basis(
     ms: list[Tensor], lefts: list[Tensor], rights: list[Tensor], left_bases: list[Tensor], right_bases: list[Tensor],
     step: int, gap: int, most: int, blocks: Blocks | None,

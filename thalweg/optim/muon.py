@@ -11,8 +11,8 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.linalg import polynomials
 from thalweg.linalg.balance import Balance, balanced
-from thalweg.linalg.blocks import Blocks, over
-from thalweg.linalg.gram import orthogonal_factors
+from thalweg.linalg.blocks import WHOLE, Blocks, over
+from thalweg.linalg.gram import orthogonal_factors, routines
 from thalweg.linalg.polynomials import JORDAN, Coefficients
 from thalweg.optim import cutting
 from thalweg.optim.adam import Adam
@@ -21,7 +21,14 @@ from thalweg.optim.step_scale import check_step_scale, step_scale
 from thalweg.rule import count, hyper, ops, state
 
 
-@ops.leaf()
+def _routines(xs: list[Tensor], h: Any) -> list[str]:
+    """How the matrices of each tensor are orthogonalised."""
+    blocks = getattr(h, "blocks", None) or WHOLE
+    matrices = [x.new_empty(1).expand(shape) for x in xs if x.numel() for shape in blocks.shapes(x.shape)]
+    return routines(matrices, h.ns_coefficients, h.ns_steps)
+
+
+@ops.leaf(says=_routines)
 def orthogonalize(
     Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float, blocks: Blocks | None = None,
     balance: Balance = None,

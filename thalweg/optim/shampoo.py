@@ -38,7 +38,13 @@ def _squares(h: Any) -> bool:
     return not h.use_muon or h.grafting in ("adam", "rmsprop", "adagrad")
 
 
-@ops.leaf(gives=(ops.ASIDE, ops.ASIDE, ops.ASIDE, ops.ASIDE))
+def _routines(xs: list[Tensor], h: Any) -> list[str]:
+    """How the roots are found."""
+    every = f"every {h.precondition_frequency} steps" if h.precondition_frequency > 1 else "at each step"
+    return [f"inverse_root (eigh) {every}, in full float32: of eigenvalues below ε iterations are not sure"]
+
+
+@ops.leaf(gives=(ops.ASIDE, ops.ASIDE, ops.ASIDE, ops.ASIDE), says=_routines)
 def inverse_roots(
     gs: list[Tensor], lefts: list[Tensor], rights: list[Tensor], left_roots: list[Tensor], right_roots: list[Tensor],
     kept: float, weight: float, missing: float, eps: float, exponent: float,
