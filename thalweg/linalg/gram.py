@@ -76,7 +76,10 @@ def routines(Gs: list[Tensor], coefficients: Coefficients = JORDAN, steps: int =
     counts = Counter(G.shape for G in Gs)
     first = {G.shape: G for G in reversed(Gs)}
     finite = math.isfinite(peak(coefficients, steps))
-    return [f"{n} of {m} × {k}: {_routine(first[m, k], coefficients, steps, finite)}" for (m, k), n in counts.items()]
+    return [
+        f"{n} of {shape[0]} × {shape[1]}: {_routine(first[shape], coefficients, steps, finite)}"
+        for shape, n in counts.items()
+    ]
 
 
 def _routine(G: Tensor, coefficients: Coefficients, steps: int, finite: bool) -> str:
