@@ -75,7 +75,10 @@ def test_groups_and_schedules(backend):
 @pytest.mark.parametrize(
     "storage", [{"rounding": "stochastic"}, {"state_dtype": "int8"}, {"master": "split8"}], ids=str
 )
-def test_narrow_formats_draw_the_same_bits(backend, storage):
+@pytest.mark.parametrize("pool", [1, backward.POOL], ids=["one by one", "together"])
+def test_narrow_formats_draw_the_same_bits(backend, storage, pool, monkeypatch):
+    monkeypatch.setattr(backward, "POOL", pool)
+
     def run(fused):
         net = model().to(torch.bfloat16)
         optimizer = thalweg.AdamW(net.parameters(), lr=0.01, backend=backend, **storage)
