@@ -90,7 +90,7 @@ def test_a_class_name_has_one_meaning():
 
 def test_a_slow_test_says_why():
     texts = {file: file.read_text(encoding="utf-8") for file in TESTS.rglob("test_*.py") if file != Path(__file__)}
-    silent = [file.name for file, text in texts.items() if re.search(r"mark\.slow\b(?!\(reason=\")", text)]
+    silent = [file.name for file, text in texts.items() if re.search(r"mark\.slow\b(?!\(\s*reason=\")", text)]
     assert silent == [], "pytest.mark.slow(reason=...): a slow test runs in `make slow`, not in `make test`"
 
 

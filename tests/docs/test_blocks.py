@@ -110,7 +110,16 @@ def test_links_to_files_of_ours_lead_somewhere(page):
             assert there.exists() or there.relative_to(folder).as_posix() in MADE, target
 
 
-@pytest.mark.parametrize("name", [*optimizers(), *wrappers()])
+TRAINS = pytest.mark.slow(reason="trains a model with each of all optimizers; make test has three of them")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("SGD", "Muon", "Lookahead") else TRAINS)
+        for name in (*optimizers(), *wrappers())
+    ],
+)
 def test_the_example_on_the_page_of_an_optimizer_learns(name):
     made = {}
     exec(usage.lines(name, RUNS.get(name)), made)

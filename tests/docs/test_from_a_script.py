@@ -60,6 +60,7 @@ def test_the_script_is_refused_and_not_run(folder):
     assert not (folder / "val.bin").exists()
 
 
+@pytest.mark.slow(reason="races a language model")
 def test_the_recipe_of_the_script_races(folder, monkeypatch):
     monkeypatch.setattr(workers, "Pool", Inline)
     entries = [f"mine={RECIPE}", "sgd(lr=0.1)"]

@@ -175,7 +175,12 @@ def difference(a, b):
     return gap if not math.isnan(gap) else math.inf
 
 
-@pytest.mark.parametrize(("case", "flags"), every(), ids=name)
+FLAGGED = pytest.mark.slow(reason="five hundred formulas; make test reads those of the defaults")
+
+
+@pytest.mark.parametrize(
+    ("case", "flags"), [pytest.param(*row, marks=FLAGGED if row[1] else ()) for row in every()], ids=name
+)
 def test_the_printed_formula_takes_the_optimizers_steps(case, flags):
     for matrix, shapes in tensors_of_each_formula(case, flags).items():
         walking = Walk(case.optimizer, case.lr, flags, shapes, matrix)

@@ -310,6 +310,7 @@ def test_more_seeds_later_reuse_the_first_and_are_a_second_look(tmp_path, inline
     assert race(_plan(path), store)["protocol"]["look"] == 1  # the same verdict again is no new look
 
 
+@pytest.mark.slow(reason="five races; test_looks.py has the same without any")
 def test_whatever_else_is_changed_a_verdict_on_the_same_classes_is_a_further_look(tmp_path, inline, store):
     """Who asks often enough, each time a little differently, hears what he wants to hear."""
     path = write_small(tmp_path)

@@ -83,7 +83,9 @@ def test_a_worker_that_has_made_no_run_of_the_race_makes_the_last_repeats(tmp_pa
     assert len(first[2:]) == len(store.get([spec.key for _, (spec, _) in first[2:]])) + len(made.contestants)
 
 
-@pytest.mark.parametrize("where", ["at import", "in the loss"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("at import", marks=pytest.mark.slow(reason="three races")), "in the loss"]
+)
 def test_a_file_that_the_task_reads_was_edited_and_all_runs_are_new(tmp_path, inline, store, where):
     conf = tmp_path / "conf.json"
     conf.write_text('{"scale": 1.0}')
@@ -248,6 +250,7 @@ def _of_seeds(folder):
     return str(path)
 
 
+@pytest.mark.slow(reason="four races")
 def test_a_file_of_one_seed_was_edited_and_the_runs_of_that_seed_are_new(tmp_path, inline, store):
     path = _of_seeds(tmp_path)
     made = _plan(path)
