@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from docs.generator.optimizer_pages import table
 from thalweg.diagnosis.causes import PILLARS, Cause, causes
 
 #: what `make faults` has written
 FAULTS = Path(__file__).parents[1] / "data" / "faults.json"
-HEADINGS = ["fault", "thalweg.check", "layer", "norms", "rules"]
+HEADINGS = ["fault", "thalweg.check", "thalweg.watch", "layer", "norms", "rules"]
 __all__ = ["PILLARS", "causes_of", "faults"]
 
 
@@ -39,6 +40,11 @@ def faults() -> str:
     return table(HEADINGS, [_cells(row) for row in rows])
 
 
-def _cells(row: dict[str, str]) -> list[str]:
-    names = [f"`{row[key]}`" if row[key] else "–" for key in ("check", "layer")]
-    return [row["name"].replace("``", "`"), *names, row["norms"] or "–", row["traincheck"] or "–"]
+def _cells(row: dict[str, Any]) -> list[str]:
+    named, layer = (f"`{row[key]}`" if row[key] else "–" for key in ("check", "layer"))
+    return [row["name"].replace("``", "`"), named, _watched(row), layer, row["norms"] or "–", row["traincheck"] or "–"]
+
+
+def _watched(row: dict[str, Any]) -> str:
+    """What was told while it ran, and after how many updates."""
+    return f"`{row['watch']}` ({row['after']})" if row["watch"] else "–"

@@ -40,8 +40,8 @@ UNTRAINED = 0.7
 UNEVEN = 100.0
 #: share of a matrix's entries whose √v is below ε: at one look, and in so many samples of a watch in a row
 EPS, EPS_WATCHED, EPS_FOR = 0.5, 0.7, 5
-#: steps that an average looks back over, in lengths of the run
-MEMORY = 20.0
+#: steps that an average looks back over, in lengths of the run; and as many as it does by default are nobody's mistake
+MEMORY, MEMORY_USUAL = 20.0, 1000.0
 #: decay on gains and biases: a deliberate λ (torch's default is 0.01), and what it takes off them in a run
 DECAY, DECAY_IN_A_RUN = 0.05, 0.01
 #: share of a matrix's first step that decay makes
@@ -53,7 +53,7 @@ ENDED, REST = 0.01, 0.4
 #: the share of the run by which a warmup must be over
 WARMUP = 0.6
 #: optimizer steps after which the scheduler's own count is compared, by a watch later; and by how much it may differ
-COUNTED, COUNTED_BY_WATCH, OUT_OF_STEP = 5, 20, 1.5
+COUNTED, COUNTED_BY_WATCH, OUT_OF_STEP = 5, 6, 1.5
 #: share of the targets that equal the input at another place, to call them that input shifted
 SHIFTED = 0.95
 #: relative change of an output that is no rounding
@@ -67,6 +67,8 @@ PAIRED = 6.0
 SPIKE = 6.0
 #: and at least by this share of what the loss has fallen so far: near its end a run's deviations are tiny
 SPIKE_SHARE = 0.5
+#: and by this share of the median: losses of small batches have long tails
+SPIKE_OVER = 0.5
 #: losses over which median and deviation are taken, and how many there must be before one can be a spike
 WINDOW, SETTLED = 128, 32
 #: spikes within a window from which on the run itself is unstable
@@ -77,17 +79,35 @@ CLIMBED, CLIMB_OVER = 5.0, 10
 GRADIENT_JUMP = 100.0
 #: samples in a row in which a layer has gradients that are exactly zero, or none
 DEAD_FOR = 5
-#: relative spread of the norms of all gradients, and share of the samples within it: what is clipped has one norm
-CLIPPED_SPREAD, CLIPPED_SHARE = 1e-3, 0.9
+#: the same of what gets gradients now and then: experts, layers that are dropped at random
+SELDOM_FOR = 32
 #: samples before clipping is judged
-CLIPPED_AFTER = 10
+CLIPPED_AFTER = 8
 #: samples in a row in which an update changes nothing of a layer that has gradients
 STUCK_FOR = 3
-#: the first samples, one of which shows steps that are too large; and those from which a run's way is reckoned
-OUTSIDE_FOR, SMALL_FOR = 3, 12
+#: the first samples from which a run's way is reckoned
+SMALL_FOR = 9
+#: a layer's update ratio against the median layer, and against the greatest of tuned runs; and the share of the usual
+#: norm of a weight below which it is near zero
+UNEVEN_WATCHED, NEAR_ZERO = 20.0, 0.03
+#: losses after which a run that began with a bold step is judged, and the share of the first loss that is no success
+STALLED_FOR, STALLED = 30, 0.93
+#: share of the first loss below which a run has learnt what there is
+LEARNT = 0.1
 #: mean cosine between −gradient and update over the last samples: an update that climbs
 UPHILL, UPHILL_FOR = -0.2, 10
-#: a layer's norm over what it was at first; training from scratch seldom passes 10
-GROWN = 30.0
-#: backward passes without an update, more than so many times the usual number of an update
-UNSTEPPED = 20
+#: a layer's norm over what it was at first, seldom above 10 in training from scratch; and, for those that began near
+#: zero, over that of weights drawn with a variance of 1 / inputs
+GROWN, GROWN_OVER_USUAL = 100.0, 20.0
+#: updates whose passes must show the same, to say so; and passes of these
+PASSES_FOR, PASSES = 3, 8
+#: how often gradients may be cleared without an update; a scaler that looks for its scale skips a few
+IDLE = 12
+#: passes without an update, more than so many times the usual number of an update, or than this where none was made
+UNSTEPPED, NEVER_STEPPED = 20, 512
+#: share of the norm of all gradients below which one is no more than rounding, as of a bias before a batch norm
+SLIGHT = 1e-5
+#: a loss over all of the last ones and over the first ones: one such is told at once
+LOSS_BURST, BURST_OVER_FIRST, BURST_AFTER = 10.0, 2.0, 10
+#: samples in which decay makes most of the first steps
+DECAY_FOR = 5

@@ -296,13 +296,13 @@ def test_the_batch_of_a_loss_that_is_a_spike_is_noted_and_can_be_saved(tmp_path)
 def test_a_layer_that_is_unfrozen_or_replaced_is_followed():
     model = net()
     model[0].requires_grad_(False)
-    optimizer = adamw(model)
+    optimizer = adamw(model[2:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with thalweg.watch(model, optimizer) as w:
             for i, batch in enumerate(batches(40)):
                 if i == 15:
-                    model[0].requires_grad_(True)
+                    optimizer.add_param_group({"params": model[0].requires_grad_(True).parameters()})
                 if i == 25:
                     model[4] = nn.Linear(64, 4)
                     optimizer.add_param_group({"params": model[4].parameters()})

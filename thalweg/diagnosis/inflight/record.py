@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import Family
+from thalweg.diagnosis.inflight.losses import Losses
+from thalweg.diagnosis.inflight.passes import Update
 
 #: samples that are kept besides the first ones
 KEPT = 256
@@ -27,6 +30,7 @@ class WatchedParameter:
         group: the number of its group there.
         family: what kind of steps that takes, where it is known.
         shape: of the whole tensor.
+        decay: strength of its weight decay. coupled: whether that is added to the gradient.
         low_precision: whether it is kept in 16 bits or fewer.
     """
 
@@ -37,6 +41,8 @@ class WatchedParameter:
     family: Family | None
     shape: tuple[int, ...]
     low_precision: bool = False
+    decay: float = 0.0
+    coupled: bool = False
 
     @property
     def hidden(self) -> bool:
@@ -63,6 +69,8 @@ class Sample:
         scheduler: how often each scheduler has been stepped.
         training: whether the model is in training mode.
         parts: seconds of the step that went before it, by part.
+        clip: by how much gradients have become smaller between backward and step; 1 where nothing clips them, NaN where
+            that cannot be seen.
         memory: bytes that are allocated on the device, or that the process takes.
     """
 
@@ -81,6 +89,7 @@ class Sample:
     small: list[float] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)
     memory: int = 0
+    clip: float = math.nan
 
     @property
     def norm(self) -> float:
@@ -93,8 +102,13 @@ class Sample:
         return all(math.isfinite(g) for g, gone in zip(self.gradient, self.absent, strict=True) if not gone)
 
     def rate(self, at: WatchedParameter) -> float:
-        """The learning rate of a parameter."""
-        return self.rates[at.optimizer][at.group] if at.optimizer is not None else math.nan
+        """The learning rate of a parameter; NaN where it was in no group then."""
+        return math.nan if at.optimizer is None else self.rate_of(at.optimizer, at.group)
+
+    def rate_of(self, optimizer: int, group: int) -> float:
+        """The learning rate of a group; NaN where it did not exist then."""
+        rates = self.rates[optimizer]
+        return rates[group] if group < len(rates) else math.nan
 
 
 @dataclass
@@ -109,23 +123,67 @@ class History:
         losses: of each update, where it was told, by its step.
         updates: how many there were.
         skipped: backward passes that no update followed, one after the other.
+        guess: the loss of guessing, where the first one is not below it; None where that is not known.
+        ahead: the sum of the rates of the whole run, for groups whose schedule is stepped at each update.
         batches: number and hash of the batch of a loss that is a spike, by step.
+        poisoned: steps whose batch holds numbers that are not finite.
+        made: the latest updates whose backward passes were looked at.
+        idle: how often gradients were cleared since the last update.
+        silent: for each parameter, the latest samples in a row without a gradient. heard: whether it ever had one.
+        intermittent: those that had gradients again after a pause.
+        evaluated: updates in a row of a model in eval mode.
+        modal: the layers that this changes.
+        rises: groups, by optimizer and number, that the schedule gives a rate at some step.
     """
 
     watched: Sequence[WatchedParameter]
     steps: int | None = None
     first: list[Sample] = field(default_factory=list)
     recent: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
-    losses: dict[int, float] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
     updates: int = 0
     skipped: int = 0
+    guess: float | None = None
+    ahead: dict[tuple[int, int], float] = field(default_factory=dict)
     batches: dict[int, tuple[int, str]] = field(default_factory=dict)
+    poisoned: set[int] = field(default_factory=set)
+    made: deque[Update] = field(default_factory=lambda: deque(maxlen=16))
+    idle: int = 0
+    silent: list[int] = field(default_factory=list)
+    heard: list[bool] = field(default_factory=list)
+    intermittent: set[int] = field(default_factory=set)
+    evaluated: int = 0
+    modal: list[str] = field(default_factory=list)
+    rises: set[tuple[int, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.silent, self.heard = [0] * len(self.watched), [False] * len(self.watched)
 
     def add(self, sample: Sample) -> None:
         """Take in a further sample."""
         if len(self.first) < FIRST:
             self.first.append(sample)
         self.recent.append(sample)
+        self._listen(sample)
+
+    def _listen(self, sample: Sample) -> None:
+        for i, gone in enumerate(sample.absent):
+            if gone or sample.gradient[i] == 0:
+                self.silent[i] += 1
+                continue
+            if self.silent[i] and self.heard[i]:
+                self.intermittent.add(i)
+            self.heard[i], self.silent[i] = True, 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a layer that had gradients at every sample has none, or a rate has become zero, not for long yet."""
+        rates = [[rate for rates in s.rates for rate in rates] for s in self.latest(2)]
+        stopped = len(rates) == 2 and any(now == 0 < was for was, now in zip(*rates, strict=False))
+        return stopped or any(
+            0 < silent < limits.DEAD_FOR and self.heard[i] and i not in self.intermittent
+            for i, silent in enumerate(self.silent)
+        )
 
     @property
     def last(self) -> Sample:
@@ -145,12 +203,8 @@ class History:
         rates = [sample.rate(at) for sample in (*self.first, *self.recent)]
         return max((rate for rate in rates if rate == rate), default=0.0)
 
-    def recent_losses(self, count: int) -> list[float]:
-        """The latest losses, in order."""
-        return list(self.losses.values())[-count:]
 
-
-def as_line(sample: Sample, losses: dict[int, float]) -> dict[str, Any]:
+def as_line(sample: Sample, losses: Losses) -> dict[str, Any]:
     """A sample as a line of a record: numbers that JSON does not have are null."""
     loss = losses.get(sample.step)
     line = {"step": sample.step, "loss": loss, "norm": sample.norm, **vars(sample)}

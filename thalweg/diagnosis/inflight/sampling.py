@@ -41,7 +41,15 @@ class Sampler:
     @torch.no_grad()
     def begin(self) -> None:
         """Look at gradients and weights; the update follows."""
-        self.before = [self._before(at, elements) for at, elements in self.devices]
+        self.before = [
+            {**self._weights(at, elements), **self._gradients(at, elements)} for at, elements in self.devices
+        ]
+
+    @torch.no_grad()
+    def computed(self) -> None:
+        """Gradients were computed since, by a closure: look at these."""
+        for known, (at, elements) in zip(self.before, self.devices, strict=True):
+            known |= self._gradients(at, elements)
 
     @torch.no_grad()
     def end(self) -> Callable[[], dict[str, list[float]]]:
@@ -64,7 +72,11 @@ class Sampler:
             found[at] = elements.sums(elements.of([self.parameters[i] for i in at])).to(found.device)
         return found
 
-    def _before(self, at: Sequence[int], elements: Elements) -> dict[str, Tensor]:
+    def _weights(self, at: Sequence[int], elements: Elements) -> dict[str, Tensor]:
+        weights = [self.parameters[i] for i in at]
+        return {"weight": _over_ranks(measures.norms(weights).square(), weights).sqrt(), "w": elements.of(weights)}
+
+    def _gradients(self, at: Sequence[int], elements: Elements) -> dict[str, Tensor]:
         weights = [self.parameters[i] for i in at]
         grads = [self.parameters[i].grad for i in at]
         sparse = [None if g is None or g.layout is not torch.strided else g for g in grads]
@@ -72,12 +84,7 @@ class Sampler:
         present = [k for k, g in enumerate(sparse) if g is not None]
         if present:
             norms[present] = measures.norms([g for g in sparse if g is not None]).to(norms.device)
-        return {
-            "gradient": _over_ranks(norms.square(), weights).sqrt(),
-            "weight": _over_ranks(measures.norms(weights).square(), weights).sqrt(),
-            "g": elements.of(sparse),
-            "w": elements.of(weights),
-        }
+        return {"gradient": _over_ranks(norms.square(), weights).sqrt(), "g": elements.of(sparse)}
 
     def _after(self, at: Sequence[int], elements: Elements, known: dict[str, Tensor]) -> Tensor:
         weights = [self.parameters[i] for i in at]
@@ -103,13 +110,14 @@ class Sampler:
         )
 
     def _small(self, at: Sequence[int], elements: Elements) -> Tensor:
-        """The share of elements with √v below ε."""
+        """The share of elements with √v below ε, of those that have had a gradient."""
         seconds = [self.eps_of(i) for i in at]
         if not any(seconds):
             return torch.full_like(elements.counts, torch.nan)
         least = torch.tensor([one.least if one else torch.nan for one in seconds], device=elements.counts.device)
-        below = elements.of([one.v if one else None for one in seconds]) < least[elements.owner]
-        shares = elements.sums(below) / elements.counts.clamp_min(1)
+        v = elements.of([one.v if one else None for one in seconds])
+        alive = v > 0
+        shares = elements.sums(alive & (v < least[elements.owner])) / elements.sums(alive).clamp_min(1)
         return torch.where(least.isnan(), torch.nan, shares)
 
     def _collected(self, given: Sequence[Tensor]) -> dict[str, list[float]]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +15,36 @@ from torch import Tensor, nn
 from thalweg._base.errors import bad_argument
 from thalweg._base.version import __version__
 from thalweg.diagnosis import limits
-from thalweg.diagnosis.families import ADAPTIVE
+from thalweg.diagnosis.families import ADAPTIVE, innermost
 from thalweg.diagnosis.finding import Finding
 from thalweg.diagnosis.inflight import batches, replicas
 from thalweg.diagnosis.inflight.batches import Batches
 from thalweg.diagnosis.inflight.detectors import DETECTORS
-from thalweg.diagnosis.inflight.detectors.gradients import unstepped
-from thalweg.diagnosis.inflight.detectors.loss import is_spike
+from thalweg.diagnosis.inflight.detectors.loss import nonfinite, of_exception, spikes
+from thalweg.diagnosis.inflight.detectors.passes import unstepped
+from thalweg.diagnosis.inflight.detectors.schedule import eval_mode
 from thalweg.diagnosis.inflight.memory import allocated
-from thalweg.diagnosis.inflight.record import History, Sample, WatchedParameter, as_line
+from thalweg.diagnosis.inflight.opening import SEEN, Opening, count_of
+from thalweg.diagnosis.inflight.passes import LOOKED_AT, Passes
+from thalweg.diagnosis.inflight.record import History, Sample, WatchedParameter
 from thalweg.diagnosis.inflight.sampling import Sampler, second
-from thalweg.diagnosis.inflight.sinks import JsonLines, Sink
+from thalweg.diagnosis.inflight.sinks import Sink
+from thalweg.diagnosis.inflight.telling import Voice, WatchWarning
+from thalweg.diagnosis.preflight.checks.mode import modal
+from thalweg.diagnosis.preflight.checks.settings import decay_of, is_decoupled
+from thalweg.diagnosis.preflight.losses import finite
 from thalweg.diagnosis.preflight.subject import Subject, subject
+
+__all__ = ["Watch", "WatchWarning", "watch"]
 
 #: the first updates, each of which is looked at: what goes wrong at the beginning is best seen there
 EARLY = 12
 #: updates after which a run's replicas are compared, in samples
 COMPARED = 5
+#: updates that are looked at when a layer falls silent, and after how many such a look may come again
+CLOSELY, APART = limits.DEAD_FOR, 100
 
 _WATCHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Watch]] = weakref.WeakKeyDictionary()
-
-
-class WatchWarning(UserWarning):
-    """Something that a watch found, or that it cannot do."""
 
 
 def watch(
@@ -98,26 +101,39 @@ class Watch:
 
     Attributes:
         history: the samples and losses.
-        findings: what was found, in the order of discovery.
         closed: whether it looks no more.
     """
 
     def __init__(self, about: Subject, every: int, log: str | Path | None, sinks: Iterable[Sink]) -> None:
-        self.about, self.every, self.sinks = about, every, list(sinks)
-        self.findings: list[Finding] = []
+        self.about, self.every = about, every
+        self.voice = Voice(log, sinks)
         self.closed = False
         self.source: Batches | None = None
         self.begun = self.last_end = time.perf_counter()
         self.pending: Callable[[], dict[str, list[float]]] | None = None
         self.open: Sample | None = None
         self.waiting: list[tuple[int, Tensor]] = []  # losses on a device, not yet moved
+        self.skips: list[Tensor] = []  # for each step since the last look, whether a GradScaler has skipped it
         self.passes, self.backward_begun, self.backward = 0, 0.0, 0.0
-        self.told: set[str] = set()
-        self.shares = self.looks = 0
+        self.closely = -APART  # updates up to which each is looked at
+        self.looks = self.passes_before = 0
         self.history = History([], about.steps)
-        self.record = None if log is None else JsonLines(log)
         self._begin()
+        self.opening: Opening | None = None
+        with self.voice.safely("the schedule"):
+            self.opening = Opening(about)
+            self.history.rises = self.opening.rises()
         self.handles = [*self._on_steps(), *self._on_gradients()]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found, in the order of discovery."""
+        return self.voice.findings
+
+    @property
+    def sinks(self) -> list[Sink]:
+        """Those that still get numbers."""
+        return self.voice.sinks
 
     # -- what the loop calls ----------------------------------------------------------------------------------------
 
@@ -130,14 +146,14 @@ class Watch:
         Returns:
             The same, for ``w.loss(f(model, batch)).backward()``.
         """
-        with self._safely("the loss"):
+        with self.voice.safely("the loss"):
+            if isinstance(value, Tensor) and value.requires_grad and value.grad_fn is not None and not self.closed:
+                self._attend(value)
             step = self.history.updates
-            if not isinstance(value, Tensor):
-                self._loss(step, float(value))
-            elif value.device.type == "cpu":
-                self._loss(step, float(value.detach()))
-            else:
+            if isinstance(value, Tensor) and value.device.type != "cpu":
                 self.waiting.append((step, value.detach().float()))
+            else:
+                self._loss(step, float(value.detach() if isinstance(value, Tensor) else value))
         return value
 
     def batches(self, source: Iterable[Any]) -> Batches:
@@ -164,16 +180,18 @@ class Watch:
         self.closed = True
         for handle in self.handles:
             handle.remove()
-        with self._safely("the last numbers"):
+        with self.voice.safely("the last numbers"):
+            self._conclude()
             self._take()
-        if self.record is not None:
-            with contextlib.suppress(OSError):
-                self.record.close()
+            self.voice.tell(unstepped(self.history))
+        self.voice.close()
 
     def __enter__(self) -> Watch:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self.voice.safely("the end"):
+            self.voice.tell(of_exception(error, self.about.model))
         self.close()
 
     def __str__(self) -> str:
@@ -191,13 +209,24 @@ class Watch:
         self.about = about
         self.params = list(about.parameters.values())
         before = self.history
-        self.history = History(self._watched(), about.steps, losses=before.losses, updates=before.updates)
+        self.history = replace(
+            History(self._watched(), about.steps),
+            **{name: getattr(before, name) for name in ("losses", "updates", "made", "batches", "poisoned", "rises")},
+            **{name: getattr(before, name) for name in ("guess", "ahead")},
+        )
+        self.history.modal = modal(about.model)
+        self.notes = Passes(self._some())
         self.sampler = Sampler(self.params, self._second)
-        if self.record is not None:
+        if self.voice.record is not None:
             shapes = [list(one.shape) for one in self.history.watched]
             names = [one.name for one in self.history.watched]
             header = {"thalweg": __version__, "names": names, "shapes": shapes, "steps": about.steps}
-            self._write({**header, "optimizers": [type(one).__name__ for one in about.optimizers]})
+            self.voice.write({**header, "optimizers": [type(one).__name__ for one in about.optimizers]})
+
+    def _some(self) -> list[nn.Parameter]:
+        """A few parameters that are trained, from the first to the last."""
+        trained = [p for p in self.params if p.requires_grad and p.is_leaf and id(p) in self.about.owners]
+        return trained[:: max(1, len(trained) // LOOKED_AT)][:LOOKED_AT]
 
     def _watched(self) -> list[WatchedParameter]:
         return [self._one(name, p) for name, p in self.about.parameters.items()]
@@ -208,7 +237,9 @@ class Watch:
         plain = name.replace("_orig_mod.", "").removeprefix("module.").replace("_fsdp_wrapped_module.", "")
         if owner is None:
             return WatchedParameter(plain, p.requires_grad, None, 0, None, tuple(p.shape), low)
-        return WatchedParameter(plain, p.requires_grad, owner.number, owner.place, owner.family, tuple(p.shape), low)
+        coupled = owner.family is not None and not is_decoupled(owner, owner.family)
+        of = (owner.number, owner.place, owner.family, tuple(p.shape), low, decay_of(owner), coupled)
+        return WatchedParameter(plain, p.requires_grad, *of)
 
     def _second(self, i: int) -> Any:
         one = self.history.watched[i]
@@ -218,7 +249,7 @@ class Watch:
         return second(optimizer, optimizer.param_groups[one.group], self.params[i])
 
     def _on_steps(self) -> Iterator[Any]:
-        first, last = self.about.optimizers[0], self.about.optimizers[-1]
+        first, last = map(_stepped, (self.about.optimizers[0], self.about.optimizers[-1]))
         yield first.register_step_pre_hook(lambda *_: self._before())
         yield last.register_step_post_hook(lambda *_: self._after())
 
@@ -237,45 +268,110 @@ class Watch:
             self.passes += 1
             if self.backward_begun:
                 self.backward += now - self.backward_begun
-            self.history.skipped = self.passes
-            if self.passes % 16 == 0 and not self.closed:
-                with self._safely("backward passes"):
-                    self._tell(unstepped(self.history))
+            self.history.skipped += 1
+            if self._due():
+                with self.voice.safely("clipping"):
+                    self.notes.passed()
+            if self.history.skipped % 4 == 0 and not self.closed:
+                with self.voice.safely("backward passes"):
+                    self.history.idle = self.notes.idle
+                    self.voice.tell(unstepped(self.history))
 
         return count
 
     # -- one update -------------------------------------------------------------------------------------------------
 
     def _before(self) -> None:
-        with self._safely("the step"):
-            self.step_begun = time.perf_counter()
-            if not self._due():
-                return
+        self.step_begun = time.perf_counter()
+        with self.voice.safely("the mode"):
+            self.history.evaluated = 0 if self.about.model.training else self.history.evaluated + 1
+        if not self._due():
+            return
+        self.open = None
+        with self.voice.safely("the step"):
             self._take()
             self._refresh()
-            self.open = self._sample()
+            if self.history.updates == 0:
+                self._ask(self.opening.before() if self.opening else ())
+            sample = self._sample()
+            self.notes.stepping()
             self.sampler.begin()
+            self.open, self.passes_before = sample, self.passes
 
     def _after(self) -> None:
-        with self._safely("the step"):
-            now = time.perf_counter()
+        now = time.perf_counter()
+        with self.voice.safely("the step"):
+            if self._is_skipped():
+                self.open = None
+                self.notes.now.clear()
+                self.passes = 0
+                return
             if self.open is not None:
-                skipped = any(_was_skipped(one) for one in self.about.optimizers)
                 self.open.parts = self._parts(now)
-                self.pending = None if skipped else self.sampler.end()
-                if skipped:
-                    self.open = None
-                elif all(p.device.type == "cpu" for p in self.params):
-                    self._take()
-            self.history.updates += 1
-            self.passes, self.history.skipped, self.backward, self.backward_begun = 0, 0, 0.0, 0.0
-            if self.source is not None:
-                self.source.waited = 0.0
-            self.last_end = time.perf_counter()
+                if self.passes > self.passes_before:
+                    self.sampler.computed()
+                    self.notes.now.clear()
+                    self.open.absent = [p.grad is None for p in self.params]
+                self.pending = self.sampler.end()
+            self.notes.end()
+            if self.pending is not None and all(p.device.type == "cpu" for p in self.params):
+                self._take()
+            self._update_made()
+        self.last_end = time.perf_counter()
+
+    def _update_made(self) -> None:
+        self.history.updates += 1
+        self.passes, self.history.skipped, self.backward, self.backward_begun = 0, 0, 0.0, 0.0
+        self.history.idle = 0
+        if self.source is not None:
+            self.source.waited = 0.0
+        if self.history.evaluated == limits.STUCK_FOR:
+            self.voice.tell(eval_mode(self.history))
+        if self.history.updates == SEEN:
+            self._conclude()
+
+    def _is_skipped(self) -> bool:
+        """Whether a GradScaler has told an optimizer that steps by itself to leave this step out.
+
+        On a GPU that is known at the next look; until then the step counts as an update.
+        """
+        told = [found for one in self.about.optimizers if (found := getattr(one, "found_inf", None)) is not None]
+        if all(found.device.type == "cpu" for found in told):
+            return any(map(bool, told))
+        self.skips.append(torch.stack([found.float().reshape(()) for found in told]).amax())
+        return False
+
+    # -- the first updates ------------------------------------------------------------------------------------------
+
+    def _attend(self, loss: Tensor) -> None:
+        """Look at the graph behind the loss of one of the first updates; note what its backward begins with."""
+        early, opening = self.history.updates < EARLY, self.opening
+        first = self.passes == 0 and opening is not None and len(opening.forwards) == self.history.updates
+        if opening is not None and first and not opening.over:
+            present = self.source.present if self.source is not None else None
+            self._ask(opening.see(loss, present))
+            self.history.guess = opening.guess
+        self.notes.attend(loss, early, self.source.index if self.source is not None else None)
+
+    def _ask(self, checks: Iterable[Any]) -> None:
+        found: list[Finding] = []
+        for one, known in checks:
+            with self.voice.safely("the beginning"):
+                found += [replace(told, step=told.step or 0) for told in one(known) if isinstance(told, Finding)]
+        self.voice.tell(found)
+
+    def _conclude(self) -> None:
+        """What takes several losses, once."""
+        opening, self.opening = self.opening, None
+        if opening is not None and self.history.updates:
+            self._ask(opening.later(self.history.updates))
+            self.history.ahead = opening.ahead
+
+    # -- a look -----------------------------------------------------------------------------------------------------
 
     def _due(self) -> bool:
         step = self.history.updates
-        return not self.closed and (step < EARLY or step % self.every == 0)
+        return not self.closed and (step < EARLY or step % self.every == 0 or step < self.closely)
 
     def _refresh(self) -> None:
         """Look again at who updates what: layers are replaced, unfrozen, added to the optimizer."""
@@ -293,7 +389,7 @@ class Watch:
             [[float(group["lr"]) for group in one.param_groups] for one in self.about.optimizers],
             [p.grad is None for p in self.params],
             self.passes or None,
-            [_count_of(one) for one in self.about.schedulers],
+            [count_of(one) for one in self.about.schedulers],
             self.about.model.training,
         )
 
@@ -314,107 +410,54 @@ class Watch:
             setattr(sample, name, numbers)
         scale = _scale(self.about.optimizers)
         sample.gradient = [g / scale for g in sample.gradient]
-        sample.memory = allocated(self.params[0].device)
+        sample.memory, sample.clip = allocated(self.params[0].device), self.notes.clip()
         self.history.add(sample)
         self.looks += 1
+        self._judge()
+        if self.history.is_suspect and self.history.updates > max(EARLY, self.closely + APART):
+            self.closely = self.history.updates + CLOSELY
+        self.voice.send(sample, self.history)
+
+    def _judge(self) -> None:
+        found: list[Finding] = []
         for detector in DETECTORS:
-            with self._safely(f"{detector.__module__.rpartition('.')[2]}.{detector.__name__}"):
-                self._tell(detector(self.history))
-        if len(self.history.recent) % COMPARED == 0:
-            self._tell(replicas.drift(self.about.model, self.history, self.sampler))
-        self._send(sample)
+            with self.voice.safely(f"{detector.__module__.rpartition('.')[2]}.{detector.__name__}"):
+                found += detector(self.history)
+        if self.looks % COMPARED == 0:
+            found += replicas.drift(self.about.model, self.history, self.sampler)
+        self.voice.tell(found)
 
     # -- losses -----------------------------------------------------------------------------------------------------
 
     def _loss(self, step: int, value: float) -> None:
-        losses = self.history.losses
-        if step in losses:
-            self.shares += 1
-            value = losses[step] + (value - losses[step]) / self.shares
-        else:
-            self.shares = 1
-        losses[step] = value
-        if self.source is not None and self._is_spike(step, value):
+        if not self.history.losses.tell(step, value):
+            return
+        if self.source is not None and self.source.index >= 0:
             self.history.batches[step] = (self.source.index, batches.hash_of(self.source.present))
-
-    def _is_spike(self, step: int, value: float) -> bool:
-        if not math.isfinite(value):
-            return True
-        losses = self.history.losses.values()
-        return is_spike([*islice(reversed(losses), 1, limits.WINDOW + 1)], value, next(iter(losses)))
+            if not all(map(finite, batches.tensors_of(self.source.present))):
+                self.history.poisoned.add(step)
+        self.voice.tell([*nonfinite(self.history), *spikes(self.history)])
 
     def _drain(self) -> None:
-        """Move the losses that are on a device to the host, all at once."""
+        """Move to the host what waits on a device: losses, and whether steps were skipped."""
         waiting, self.waiting = self.waiting, []
         if waiting:
-            for (step, _), value in zip(
-                waiting, torch.stack([loss.reshape(()) for _, loss in waiting]).tolist(), strict=True
-            ):
+            values = torch.stack([loss.reshape(()) for _, loss in waiting]).tolist()
+            for (step, _), value in zip(waiting, values, strict=True):
                 self._loss(step, value)
+        skips, self.skips = self.skips, []
+        if skips:
+            self._leave_out([skip > 0 for skip in torch.stack(skips).tolist()])
+        self.history.made.extend(self.notes.drain())
 
-    # -- what is found ----------------------------------------------------------------------------------------------
-
-    def _tell(self, found: Iterable[Finding]) -> None:
-        for one in found:
-            key = f"{one.cause} {one.pillar}"
-            if key in self.told:
-                continue
-            self.told.add(key)
-            self.findings.append(one)
-            self._write({"finding": one.as_dict()})
-            warnings.warn(str(one), WatchWarning, stacklevel=2)
-
-    def _send(self, sample: Sample) -> None:
-        if self.record is not None:
-            self._write(as_line(sample, self.history.losses))
-        if not self.sinks:
-            return
-        numbers: dict[str, float | str] = {"norm": sample.norm, "lr": sample.rates[0][0]}
-        if (loss := self.history.losses.get(sample.step)) is not None:
-            numbers["loss"] = loss
-        for one, update in zip(self.history.watched, sample.update, strict=True):
-            if math.isfinite(update):
-                numbers[f"update/{one.name}"] = update
-        for one, gradient in zip(self.history.watched, sample.gradient, strict=True):
-            if math.isfinite(gradient):
-                numbers[f"gradient/{one.name}"] = gradient
-        numbers |= {f"finding/{found.cause}": str(found) for found in self.findings if found.step == sample.step}
-        for sink in list(self.sinks):
-            try:
-                sink(sample.step, numbers)
-            except Exception as error:
-                self.sinks.remove(sink)
-                self._say(
-                    f"a sink raised {type(error).__name__}: {error}; it gets no more numbers, and training goes on"
-                )
-
-    def _write(self, line: dict[str, Any]) -> None:
-        record = self.record
-        if record is None:
-            return
-        try:
-            record.write(line)
-        except OSError as error:
-            self.record = None
-            with contextlib.suppress(OSError):
-                record.close()
-            self._say(f"{record.path} cannot be written ({error}); the record ends here, and training goes on")
-
-    def _say(self, text: str) -> None:
-        if text not in self.told:
-            self.told.add(text)
-            warnings.warn(f"thalweg.watch: {text}", WatchWarning, stacklevel=2)
-
-    @contextlib.contextmanager
-    def _safely(self, what: str) -> Iterator[None]:
-        """A watch must not end a training: what goes wrong in it is said once."""
-        try:
-            yield
-        except WatchWarning:
-            raise  # of a user who wants an error of each warning
-        except Exception as error:
+    def _leave_out(self, skipped: Sequence[bool]) -> None:
+        """Steps that were counted and have changed nothing; the last of them is the one that was looked at."""
+        self.history.updates -= sum(skipped)
+        if skipped[-1]:
             self.open = self.pending = None
-            self._say(f"{what} could not be looked at ({type(error).__name__}: {error}); training goes on")
+        if all(skipped):
+            self.history.idle += len(skipped)
+            self.voice.tell(unstepped(self.history))
 
 
 def unwrapped(model: Any) -> Any:
@@ -432,20 +475,12 @@ def _no_loss(*_: Any) -> Any:
     raise AssertionError("a watch computes no loss")
 
 
-def _was_skipped(optimizer: Any) -> bool:
-    """Whether a GradScaler has told the optimizer to leave this step out."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
+def _stepped(optimizer: Any) -> Any:
+    """What has hooks on its step: the optimizer, or the one within a wrapper that has none."""
+    return optimizer if hasattr(optimizer, "_optimizer_step_post_hooks") else innermost(optimizer)
 
 
 def _scale(optimizers: Sequence[Any]) -> float:
     """By what gradients are too large, where the optimizer itself divides them."""
     scale = next((s for one in optimizers if (s := getattr(one, "grad_scale", None)) is not None), None)
     return 1.0 if scale is None else float(scale)
-
-
-def _count_of(scheduler: Any) -> int | None:
-    count = getattr(scheduler, "_step_count", None)
-    if not isinstance(count, int):
-        count = getattr(scheduler, "last_epoch", None)
-    return count if isinstance(count, int) else None

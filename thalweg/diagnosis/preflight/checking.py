@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from thalweg.diagnosis.causes import PILLARS
+from thalweg.diagnosis.explained import standing
 from thalweg.diagnosis.finding import Finding
 from thalweg.diagnosis.preflight.checks import (
     cost,
@@ -33,28 +34,6 @@ CHECKS: tuple[Callable[[Preflight], Iterable[Finding | Fine]], ...] = tuple(
     for module in (data, outputs, mode, gradients, membership, movement, stepsize, settings, matrices, horizon, cost)
     for one in module.CHECKS
 )
-#: what explains the causes after it: they are left out where one of those was found
-EXPLAINED = {
-    "cannot_overfit": set[str](),
-    "lr_too_low": {
-        "clip_always",
-        "horizon_too_short",
-        "update_swallowed",
-        "lr_zero",
-        "does_not_move",
-        "no_gradient",
-        "eps_dominates",
-    },
-    "does_not_move": {"lr_zero", "update_swallowed"},
-    "lr_too_high": {"nonfinite_gradient", "inputs_not_scaled", "initial_loss_high", "gradients_explode"},
-    "no_warmup": {"nonfinite_gradient", "inputs_not_scaled", "initial_loss_high", "gradients_explode"},
-    "no_gradient": {"dead_relus"},
-    "eps_dominates": {"gradients_vanish"},
-    "loss_ignores_batch": {"dead_relus", "gradients_vanish"},
-    "not_shuffled": {"loss_ignores_batch"},
-    "gradients_explode": {"inputs_not_scaled"},
-    "initial_loss_high": {"inputs_not_scaled", "loss_broadcasts"},
-}
 
 
 def check(
@@ -96,20 +75,9 @@ def check(
     told = [one for checking in CHECKS for one in checking(known)]
     found = [one for one in told if isinstance(one, Finding)]
     return CheckReport(
-        tuple(_explained(found)),
+        tuple(sorted(standing(found), key=lambda one: PILLARS.index(one.pillar))),
         tuple(one for one in told if isinstance(one, Fine)),
         known.seconds,
         known.read.consumed,
         tuple(known.answers.skipped),
     )
-
-
-def _explained(found: list[Finding]) -> list[Finding]:
-    """The findings in the order of the pillars, without those that another one explains."""
-    causes = {one.cause for one in found}
-
-    def stands(one: Finding) -> bool:
-        others = causes - {one.cause}
-        return not others if one.cause == "cannot_overfit" else not others & EXPLAINED.get(one.cause, set())
-
-    return sorted(filter(stands, found), key=lambda one: PILLARS.index(one.pillar))

@@ -209,7 +209,7 @@ def _ask(known: Preflight) -> None:
         with _skipping(answers, "shift"):
             answers.shift = probes.shift(tokens, seen.calls)
             answers.earlier = probes.earlier(model, seen, tokens) if answers.shift is not None else None
-    known.roles = _roles(known)
+    known.roles = roles_of(known)
     with _skipping(answers, "paired"):
         known.paired = pairing.z_scores(*_examples(known))
 
@@ -226,7 +226,8 @@ def _relative(one: float, other: float) -> float:
     return abs(one - other) / max(abs(one), abs(other), 1e-12)
 
 
-def _roles(known: Preflight) -> dict[str, Role]:
+def roles_of(known: Preflight) -> dict[str, Role]:
+    """What each parameter is, by name; empty where that cannot be told."""
     inputs = known.first.inputs
     sample = None if inputs is None or (inputs[1] and inputs[0]) else (inputs[1] or tuple(inputs[0]))
     with warnings.catch_warnings():

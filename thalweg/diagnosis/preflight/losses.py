@@ -84,9 +84,8 @@ def loss_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     output, target = given["input"], given["target"]
     if not isinstance(output, Tensor) or not isinstance(target, Tensor):
         return None
-    made_by = _made_by(output)
     ignored = int(given.get("ignore_index", -100))
-    return LossCall(name, output.detach(), target.detach(), made_by, ignored)
+    return LossCall(name, output.detach(), target.detach(), made_by(output.grad_fn), ignored)
 
 
 #: operations that move numbers and leave them as they are
@@ -105,9 +104,12 @@ _MOVES = (
 )
 
 
-def _made_by(output: Tensor) -> str:
-    """The operation that made a tensor's numbers, through what only moves them; empty where autograd saw none."""
-    node: Any = output.grad_fn
+def made_by(node: Any) -> str:
+    """The operation that made a tensor's numbers, before what only moves them; empty where autograd saw none.
+
+    Args:
+        node: the ``grad_fn`` of the tensor.
+    """
     while node is not None and type(node).__name__.rstrip("0123456789").removesuffix("Backward") in _MOVES:
         node = node.next_functions[0][0] if node.next_functions else None
     return "" if node is None else type(node).__name__

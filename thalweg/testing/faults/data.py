@@ -160,7 +160,7 @@ def kept_for_dropped() -> Setup:
     )
 
 
-@fault("spike", "bad_batch", before=False, step=20)
+@fault("loss_spikes", "gradient_spikes", before=False, step=20)
 def bad_batch() -> Setup:
     """A batch has inputs a thousand times too large."""
     setup = classifying()
@@ -169,7 +169,7 @@ def bad_batch() -> Setup:
     return setup
 
 
-@fault("nonfinite_loss", "nonfinite_batch", before=False, step=20)
+@fault("nonfinite_batch", "loss_became_nonfinite", before=False, step=20)
 def nan_batch() -> Setup:
     """A batch holds NaN."""
     setup = classifying()

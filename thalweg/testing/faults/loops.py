@@ -52,9 +52,7 @@ class _Overflowing:
         return self.scale_now
 
 
-@fault(
-    "steps_skipped", "does_not_move", before=False, incident="GradScaler that skips every step, its scale falling to 0"
-)
+@fault("never_steps", before=False, incident="GradScaler that skips every step, its scale falling to 0")
 def skipping_for_ever() -> Setup:
     """A gradient scaler skips every update."""
     setup = classifying()
@@ -88,7 +86,7 @@ def replaced_in_the_middle() -> Setup:
     return setup
 
 
-@fault("lr_too_high", "spike", before=False, step=30)
+@fault("lr_too_high", "loss_spikes", before=False, step=30)
 def rate_raised() -> Setup:
     """The learning rate is multiplied by a thousand in the middle, as by a wrong resume."""
     setup = classifying()
@@ -103,7 +101,7 @@ def rate_raised() -> Setup:
     return setup
 
 
-@fault("dead_relus", "no_gradient", layer="2", before=False, step=20)
+@fault("dead_relus", "gradient_vanished", layer="2", before=False, step=20)
 def units_die() -> Setup:
     """All ReLUs of a layer die in the middle of the run."""
     setup = classifying()

@@ -30,7 +30,7 @@ def detached() -> Setup:
     return classifying(_Detached)
 
 
-@fault("nonfinite_gradient", layer="0")
+@fault("nonfinite_gradient", "gradient_became_nonfinite", layer="0")
 def root_of_zero() -> Setup:
     """The root of a square that may be zero, whose derivative is infinite there."""
 

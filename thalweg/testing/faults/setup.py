@@ -25,6 +25,7 @@ class Loop:
         scaler: scales the loss, and skips updates with gradients that are not finite.
         clip: largest norm of the gradients; None for none.
         before: called with the set-up and the number of each update, before it.
+        watch: what :func:`thalweg.watch` returned for this run; it is told batches and losses.
     """
 
     accumulate: int = 1
@@ -34,6 +35,7 @@ class Loop:
     scaler: Any = None
     clip: float | None = None
     before: Callable[[Setup, int], None] | None = None
+    watch: Any = None
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Setup:
 
     def updates(self, steps: int | None = None) -> Iterator[float]:
         """Train, and give the mean loss of the micro-batches after each update."""
-        data, loop = self.batches(), self.loop
+        loop = self.loop
+        data = self.batches() if loop.watch is None else iter(loop.watch.batches(self.batches()))
         for step in range(self.steps if steps is None else steps):
             if loop.before is not None:
                 loop.before(self, step)
@@ -71,6 +74,8 @@ class Setup:
     def _micro(self, batch: Any) -> Tensor:
         loop = self.loop
         loss: Tensor = self.loss(self.model, batch)
+        if loop.watch is not None:
+            loop.watch.loss(loss)
         share = loss / loop.accumulate if loop.divided else loss
         (share if loop.scaler is None else loop.scaler.scale(share)).backward()
         if loop.scheduled == "micro-batch":

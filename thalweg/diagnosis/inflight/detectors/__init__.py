@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable
 
 from thalweg.diagnosis.finding import Finding
-from thalweg.diagnosis.inflight.detectors import gradients, loss, schedule, updates
+from thalweg.diagnosis.inflight.detectors import gradients, loss, passes, schedule, updates
 from thalweg.diagnosis.inflight.record import History
 
 Detector = Callable[[History], Iterable[Finding]]
 
 #: all, in the order of the pillars
-DETECTORS: tuple[Detector, ...] = (*loss.DETECTORS, *gradients.DETECTORS, *updates.DETECTORS, *schedule.DETECTORS)
+DETECTORS: tuple[Detector, ...] = (
+    *(*loss.DETECTORS, *passes.DETECTORS, *gradients.DETECTORS, *updates.DETECTORS, *schedule.DETECTORS),
+)

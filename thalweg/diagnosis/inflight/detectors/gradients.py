@@ -1,4 +1,4 @@
-"""The gradients: not finite, missing, exploding, clipped at every step, computed without a step."""
+"""The gradients: not finite, missing, vanishing, exploding, clipped at every step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import GRADIENT
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.inflight.record import History
+from thalweg.diagnosis.inflight.record import FIRST, History
 
 
 def nonfinite(history: History) -> Iterator[Finding]:
@@ -18,8 +18,9 @@ def nonfinite(history: History) -> Iterator[Finding]:
     present = [(one.name, sample.gradient[i]) for i, one in enumerate(history.watched) if not sample.absent[i]]
     bad = [name for name, norm in present if not math.isfinite(norm)]
     if bad:
+        at_once = sample is history.first[0] and sample.step != history.losses.nonfinite
         yield finding(
-            "gradient_became_nonfinite",
+            "nonfinite_gradient" if at_once else "gradient_became_nonfinite",
             f"At step {sample.step} {len(bad)} of {len(present)} gradients are not finite; the first in the order of "
             f"the model is that of {bad[0]}.",
             bad,
@@ -30,22 +31,50 @@ def nonfinite(history: History) -> Iterator[Finding]:
 
 def missing(history: History) -> Iterator[Finding]:
     """Trainable parameters that have had no gradient, or zeros, in several samples in a row."""
-    latest = history.latest(limits.DEAD_FOR)
-    if len(latest) < limits.DEAD_FOR:
+    trained = [i for i, one in history.trainable() if one.optimizer is not None]
+    dead = [i for i in trained if history.silent[i] >= _patience(history, i)]
+    if not dead:
         return
-    trained = [(i, one.name) for i, one in history.trainable() if one.optimizer is not None]
-    dead = [i for i, _ in trained if all(s.absent[i] or s.gradient[i] == 0 for s in latest)]
-    if not dead or len(dead) == len(trained):
-        return
-    had = [i for i in dead if any(not s.absent[i] and s.gradient[i] > 0 for s in history.first)]
-    which, since = had or dead, latest[0].step
+    had = [i for i in dead if history.heard[i]]
+    which = had or dead
+    count = min(history.silent[i] for i in which)
+    since = history.latest(count)[0].step
     yield finding(
         "gradient_vanished" if had else "no_gradient",
-        f"The gradients of {len(which)} trainable parameters are missing or exactly zero in {len(latest)} samples "
-        f"in a row, from step {since} on.",
-        [history.watched[i].name for i in which],
+        f"The gradients of {len(which)} trainable parameters are missing or exactly zero in {count} samples in a row, "
+        f"from step {since} on.",
+        [history.watched[i].name for i in which] if len(which) < len(trained) else [],
         step=since,
     )
+
+
+def _patience(history: History, i: int) -> int:
+    """Samples without a gradient that say something: of what is used now and then, as experts are, many."""
+    seldom = i in history.intermittent or "expert" in history.watched[i].name
+    return limits.SELDOM_FOR if seldom else limits.DEAD_FOR
+
+
+def vanish(history: History) -> Iterator[Finding]:
+    """Matrices whose gradients are smaller than those of others by many orders of magnitude, from the beginning."""
+    if len(history.first) < limits.DEAD_FOR or len(history.first) == FIRST:
+        return
+    latest = history.latest(limits.DEAD_FOR)
+    matrices = [(i, one) for i, one in history.trainable() if one.hidden and one.optimizer is not None]
+    sizes = [{i: s.gradient[i] / s.weight[i] for i, _ in matrices if s.gradient[i] > 0 < s.weight[i]} for s in latest]
+    tops = [max(size.values(), default=0.0) for size in sizes]
+    small = [
+        (i, one)
+        for i, one in matrices
+        if all(i in size and size[i] < limits.VANISHED * top for size, top in zip(sizes, tops, strict=True))
+    ]
+    if small:
+        least = min(sizes[-1][i] for i, _ in small)
+        yield finding(
+            "gradients_vanish",
+            f"‖g‖ / ‖w‖ is {least:.2g} in one layer and {tops[-1]:.2g} in another, in {len(latest)} samples in a row.",
+            [one.name for _, one in small],
+            step=latest[0].step,
+        )
 
 
 def explode(history: History) -> Iterator[Finding]:
@@ -68,36 +97,23 @@ def explode(history: History) -> Iterator[Finding]:
 
 
 def clipped(history: History) -> Iterator[Finding]:
-    """Gradients that have the same norm at nearly every step: clipping acts at each."""
-    norms = [s.norm for s in history.recent if s.is_finite]
-    if len(norms) < limits.CLIPPED_AFTER or not _follows_gradient(history):
+    """Gradients that clipping makes many times smaller at every step."""
+    factors = [s.clip for s in history.recent if math.isfinite(s.clip)]
+    if len(factors) < limits.CLIPPED_AFTER or min(factors) < limits.CLIPPED or not _follows_gradient(history):
         return
-    middle = statistics.median(norms)
-    near = sum(abs(norm - middle) <= limits.CLIPPED_SPREAD * middle for norm in norms)
-    if middle > 0 and near >= limits.CLIPPED_SHARE * len(norms):
-        yield finding(
-            "clip_always",
-            f"The norm of all gradients is {middle:.4g} in {near} of {len(norms)} samples: they are clipped to it at "
-            "nearly every step.",
-            step=history.first[0].step,
-            norm=f"{3 * middle:.2g}",
-        )
+    norm, middle = history.last.norm, statistics.median(factors)
+    yield finding(
+        "clip_always",
+        f"The gradients are made {middle:.3g} times smaller between backward and step, the median of {len(factors)} "
+        f"samples, and {min(factors):.3g} times at least; their norm is then {norm:.3g}.",
+        step=history.first[0].step,
+        numbers={"factor": middle},
+        norm=f"{norm * middle:.2g}",
+    )
 
 
 def _follows_gradient(history: History) -> bool:
     return any(one.family is GRADIENT for _, one in history.trainable())
 
 
-def unstepped(history: History) -> Iterator[Finding]:
-    """Backward passes that no update follows."""
-    usual = max((s.backwards or 1 for s in history.recent), default=1)
-    if history.skipped > limits.UNSTEPPED * usual:
-        yield finding(
-            "never_steps",
-            f"{history.skipped} backward passes went by since the last of {history.updates} updates; before, an update "
-            f"followed {usual}.",
-            step=history.updates,
-        )
-
-
-DETECTORS = (nonfinite, missing, explode, clipped, unstepped)
+DETECTORS = (nonfinite, missing, vanish, explode, clipped)

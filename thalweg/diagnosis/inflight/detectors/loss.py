@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+
+from torch import nn
 
 from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
@@ -13,41 +16,36 @@ from thalweg.diagnosis.inflight.record import History
 
 def nonfinite(history: History) -> Iterator[Finding]:
     """The first loss that is NaN or infinite."""
-    bad = next(((step, loss) for step, loss in history.losses.items() if not math.isfinite(loss)), None)
-    if bad is not None:
-        step, loss = bad
-        before = [value for at, value in history.losses.items() if at < step and math.isfinite(value)]
-        was = f"; the one before it was {before[-1]:.4g}" if before else ""
-        yield finding(
-            "loss_became_nonfinite", f"The loss of step {step} is {loss}{was}{of_batch(history, step)}.", step=step
-        )
+    step = history.losses.nonfinite
+    if step is None:
+        return
+    where = of_batch(history, step)
+    if step in history.poisoned:
+        yield finding("nonfinite_batch", f"The batch of step {step} holds NaN or infinity{where}.", step=step)
+        return
+    before = [value for at, value in history.losses.items() if at < step and math.isfinite(value)]
+    was = f"; the one before it was {before[-1]:.4g}" if before else ""
+    cause = "loss_became_nonfinite" if before else "nonfinite_loss"
+    yield finding(cause, f"The loss of step {step} is {history.losses.get(step)}{was}{where}.", step=step)
 
 
 def spikes(history: History) -> Iterator[Finding]:
-    """Several losses far above those before them."""
-    steps, losses = list(history.losses), list(history.losses.values())
-    latest = range(max(limits.SETTLED, len(losses) - limits.WINDOW), len(losses))
-    found = [i for i in latest if is_spike(losses[max(0, i - limits.WINDOW) : i], losses[i], losses[0])]
-    if len(found) >= limits.SPIKES:
-        at = [steps[i] for i in found]
-        shown = ", ".join(f"{losses[i]:.4g} at step {steps[i]}{of_batch(history, steps[i])}" for i in found[:3])
-        yield finding(
-            "loss_spikes",
-            f"{len(found)} of the last {len(latest)} losses lie more than {limits.SPIKE:g} robust deviations above "
-            f"those before them: {shown}.",
-            step=at[0],
-            numbers={"steps": at},
-        )
-
-
-def is_spike(before: Sequence[float], loss: float, first: float) -> bool:
-    """Whether a loss lies far above those before it."""
-    finite = [value for value in before if math.isfinite(value)]
-    if len(finite) < limits.SETTLED or not math.isfinite(loss):
-        return False
-    middle = statistics.median(finite)
-    deviation = 1.4826 * statistics.median([abs(value - middle) for value in finite])
-    return loss - middle > max(limits.SPIKE * deviation, limits.SPIKE_SHARE * abs(first - middle))
+    """Losses far above those before them: several, or one by far."""
+    losses = history.losses
+    if losses.burst is not None:
+        step, middle = losses.burst
+        at = [step]
+    elif len(losses.spikes) >= limits.SPIKES:
+        at, middle = losses.spikes, losses.middle
+    else:
+        return
+    shown = ", ".join(f"{losses.get(step, math.nan):.4g} at step {step}{of_batch(history, step)}" for step in at[:3])
+    yield finding(
+        "loss_spikes",
+        f"{len(at)} of the last losses lie far above the others, whose median is {middle:.4g}: {shown}.",
+        step=at[0],
+        numbers={"steps": at},
+    )
 
 
 def of_batch(history: History, step: int) -> str:
@@ -58,43 +56,62 @@ def of_batch(history: History, step: int) -> str:
 
 def climbs(history: History) -> Iterator[Finding]:
     """The latest losses lie above the first ones."""
-    count = limits.CLIMB_OVER
-    losses = [value for value in history.losses.values() if math.isfinite(value)]
+    count, losses = limits.CLIMB_OVER, history.losses
     if len(losses) < 3 * count:
         return
-    early, late = losses[:count], losses[-count:]
+    early, late = losses.first[:count], losses.latest(count)
+    if not all(map(math.isfinite, early + late)):
+        return
     spread = math.hypot(statistics.stdev(early), statistics.stdev(late)) / math.sqrt(count)
     gap = statistics.median(late) - statistics.median(early)
     if gap > limits.CLIMBED * spread and gap > 0.1 * abs(statistics.median(early)):
-        ratio = early_ratio(history)
+        ratio, least = early_ratio(history)
+        slow = ratio < least
+        shown = (
+            f" In the first steps an update moved hidden matrices by {ratio:.2g} of their norm"
+            if ratio == ratio
+            else ""
+        )
+        less = f"; even {least:g} would be no large step, so they go the wrong way" if slow else ""
         yield finding(
-            "lr_too_high",
+            "update_uphill" if slow else "lr_too_high",
             f"The last {count} losses have a median of {statistics.median(late):.4g}, the first {count} of "
-            f"{statistics.median(early):.4g}: the loss rises.{ratio}",
-            step=list(history.losses)[-count],
+            f"{statistics.median(early):.4g}: the loss rises.{shown}{less}{'.' if shown else ''}",
+            step=history.updates - count,
             lr=lower_rate(history),
         )
 
 
-def early_ratio(history: History) -> str:
-    """The update ratio of the hidden matrices at the beginning, as a sentence."""
-    ratios = [
-        sample.update[i]
-        for sample in history.first[1:6]
-        for i, one in history.trainable()
-        if one.hidden and math.isfinite(sample.update[i])
-    ]
-    return (
-        f" In the first steps an update moved hidden matrices by {statistics.median(ratios):.2g} of their norm."
-        if ratios
-        else ""
-    )
+def early_ratio(history: History) -> tuple[float, float]:
+    """The update ratio of the hidden matrices at the beginning, and the least of tuned runs; NaN and 0 if unknown."""
+    members = [(i, one) for i, one in history.trainable() if one.hidden]
+    ratios = [s.update[i] for s in history.first[1:6] for i, _ in members if math.isfinite(s.update[i])]
+    least = min((one.family.update[0] for _, one in members if one.family is not None), default=0.0)
+    return (statistics.median(ratios) if ratios else math.nan), least
 
 
 def lower_rate(history: History) -> str:
     """A tenth of the present peak rate, as it is written."""
     peaks = [history.peak(one) for _, one in history.trainable() if one.optimizer is not None]
     return f"{max(peaks, default=0.0) / 10:.1e}"
+
+
+def of_exception(error: BaseException | None, model: nn.Module) -> Iterator[Finding]:
+    """What ended a run, where that is a label which is no class."""
+    told = re.search(r"Target (-?\d+) is out of bounds", str(error)) if isinstance(error, IndexError) else None
+    owners = [
+        (name, p) for name, module in model.named_modules() for p in module.parameters(recurse=False) if p.ndim > 1
+    ]
+    if told is None or not owners:
+        return
+    name, weight = owners[-1]
+    yield finding(
+        "labels_out_of_range",
+        f"The run ends since a label is {told[1]}; the last layer has {weight.shape[0]} outputs, for labels from 0 to "
+        f"{weight.shape[0] - 1}.",
+        name,
+        classes=max(int(told[1]) + 1, weight.shape[0]),
+    )
 
 
 DETECTORS = (nonfinite, spikes, climbs)

@@ -19,7 +19,7 @@ def out_of_step(history: History) -> Iterator[Finding]:
         if before is None or now is None:
             continue
         each = (now - before) / updates
-        never = now == before and history.steps is not None and last.step > history.steps / 2
+        never = now == before and history.steps is not None and last.step > history.steps / 2  # in epochs, it may be
         if each >= limits.OUT_OF_STEP or never:
             which = f"Scheduler {number}" if len(last.scheduler) > 1 else "The scheduler"
             yield finding(
@@ -32,15 +32,19 @@ def out_of_step(history: History) -> Iterator[Finding]:
 
 
 def no_rate(history: History) -> Iterator[Finding]:
-    """Learning rates that are zero in sample after sample, before the run ends."""
+    """Learning rates that are zero in sample after sample, before the run ends, and stay so as far as that is known."""
     latest = history.latest(limits.DEAD_FOR)
-    if len(latest) < limits.DEAD_FOR or any(rate != 0 for s in latest for rates in s.rates for rate in rates):
+    if len(latest) < limits.DEAD_FOR or (history.steps is not None and latest[0].step > 0.98 * history.steps):
         return
-    if history.steps is not None and latest[0].step > 0.98 * history.steps:
+    places = {(one.optimizer, one.group) for _, one in history.trainable() if one.optimizer is not None}
+    zero = {at for at in places - history.rises if all(s.rate_of(*at) == 0 for s in latest)}
+    if not zero:
         return
+    names = [one.name for _, one in history.trainable() if (one.optimizer, one.group) in zero]
     yield finding(
         "lr_zero",
         f"The learning rate is 0 in {len(latest)} samples in a row, from step {latest[0].step} on.",
+        [] if zero == places else names,
         step=latest[0].step,
         lr="1e-3",
     )
@@ -48,12 +52,13 @@ def no_rate(history: History) -> Iterator[Finding]:
 
 def eval_mode(history: History) -> Iterator[Finding]:
     """Updates of a model in eval mode."""
-    latest = history.latest(limits.STUCK_FOR)
-    if len(latest) == limits.STUCK_FOR and not any(s.training for s in latest):
+    if history.evaluated >= limits.STUCK_FOR:
+        depend = f", of which {len(history.modal)} layers of dropout or batch norm depend on the mode"
         yield finding(
             "mode_eval",
-            f"The model was in eval mode at {len(latest)} updates in a row.",
-            step=latest[0].step,
+            f"The model was in eval mode at {history.evaluated} updates in a row{depend if history.modal else ''}.",
+            history.modal[:1],
+            step=history.updates - history.evaluated,
         )
 
 

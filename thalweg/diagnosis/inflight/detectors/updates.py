@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import MARGIN, Family
 from thalweg.diagnosis.finding import Finding, finding
-from thalweg.diagnosis.inflight.record import History, Sample, WatchedParameter
+from thalweg.diagnosis.inflight.record import FIRST, History, Sample, WatchedParameter
 
 
 def left_out(history: History) -> Iterator[Finding]:
@@ -47,7 +47,10 @@ def swallowed(history: History) -> Iterator[Finding]:
 
     def stuck(i: int, one: WatchedParameter) -> bool:
         limit = limits.SWALLOWED_OF_LAYER if one.low_precision else 0.0
-        return all(s.rate(one) > 0 and s.gradient[i] > 0 and s.changed[i] <= limit for s in latest)
+        if one.family is None and not one.low_precision:  # it may have found the minimum
+            return False
+        slight = limits.SLIGHT if not one.low_precision else 0.0
+        return all(s.rate(one) > 0 and s.gradient[i] > slight * s.norm and s.changed[i] <= limit for s in latest)
 
     still = [(i, one) for i, one in _updated(history) if stuck(i, one)]
     for low, cause in ((True, "update_swallowed"), (False, "does_not_move")):
@@ -65,49 +68,136 @@ def swallowed(history: History) -> Iterator[Finding]:
 
 
 def outside(history: History) -> Iterator[Finding]:
-    """Early updates of hidden matrices that are far larger, or smaller, than those of tuned runs."""
+    """Updates of hidden matrices that are far larger than those of tuned runs, or go nowhere in the whole run."""
     kinds: dict[Family, list[tuple[int, WatchedParameter]]] = {}
     for i, one in _updated(history):
         if one.hidden and one.family is not None:
             kinds.setdefault(one.family, []).append((i, one))
     for kind, members in kinds.items():
-        moves = [_median([s.update[i] for i, _ in members]) for s in history.first[: limits.OUTSIDE_FOR]]
-        move, rate = max(moves), history.peak(members[0][1])
+        sample = history.last
+        large = [sample.update[i] for i, one in members if not _near_zero(history.first[0], i, one)]
+        move, rate = _median(large), sample.rate(members[0][1])
         if move > MARGIN * kind.update[1]:
-            cause, rate = "lr_too_high", rate / 10
-            numbers = {"update": move}
-            evidence = (
+            yield finding(
+                "lr_too_high",
                 f"An update moves hidden matrices by {move:.2g} of their norm; tuned runs of {kind.name} move them by "
-                f"{kind.update[0]:g} to {kind.update[1]:g}."
+                f"{kind.update[0]:g} to {kind.update[1]:g}.",
+                [one.name for _, one in members],
+                step=sample.step,
+                numbers={"ratio": move},
+                lr=f"{rate * kind.update[1] / move:.1e}",
             )
         elif (travel := _travel(history, members)) < kind.travel * kind.too_little:
-            cause, rate = "lr_too_low", rate * 10
-            numbers = {"travel": travel}
-            evidence = (
+            yield finding(
+                "lr_too_low",
                 f"At this rate the whole run moves hidden matrices by {travel:.2g} of their norm, step by step; "
-                f"tuned runs of {kind.name} move them by {kind.travel:g} at least."
+                f"tuned runs of {kind.name} move them by {kind.travel:g} at least.",
+                [one.name for _, one in members],
+                step=history.first[0].step,
+                numbers={"travel": travel},
+                lr=f"{history.peak(members[0][1]) * 10:.1e}",
             )
-        else:
-            continue
-        names = [one.name for _, one in members]
-        yield finding(cause, evidence, names, step=history.first[0].step, numbers=numbers, lr=f"{rate:.1e}")
 
 
 def _travel(history: History, members: Sequence[tuple[int, WatchedParameter]]) -> float:
-    """How far a run goes at the rate that it had when it was highest; infinite where that cannot be told."""
+    """How far a run that begins untrained goes in all; infinite where that cannot be told, or was told before."""
     first, one = history.first, members[0][1]
-    if len(first) < limits.SMALL_FOR or history.last is not first[limits.SMALL_FOR - 1] or history.steps is None:
+    if len(first) != limits.SMALL_FOR or history.steps is None or history.guess is None or one.optimizer is None:
         return math.inf
-    peak = history.peak(one)
-    moves = [_median([s.update[i] for i, _ in members]) for s in first if s.rate(one) >= 0.9 * peak]
-    return _median(moves) * history.steps if len(moves) >= limits.OUTSIDE_FOR else math.inf
+    rates = [s.rate(one) for s in first]
+    constant = max(rates) * history.steps if max(rates) - min(rates) <= 1e-3 * max(rates) else math.inf
+    each = [_median([s.update[i] for i, _ in members]) / s.rate(one) for s in first if s.rate(one) > 0]
+    return _median(each) * history.ahead.get((one.optimizer, one.group), constant) if each else math.inf
+
+
+def uneven(history: History) -> Iterator[Finding]:
+    """Single layers whose updates are many times as large as the others', and than those of tuned runs.
+
+    What begins near zero is left out: its first updates are as large as it is.
+    """
+    sample = history.last
+    members = [(i, one) for i, one in _updated(history) if one.hidden and one.family is not None]
+    middle = _median([sample.update[i] for i, _ in members])
+    fast = [
+        (i, one)
+        for i, one in members
+        if one.family is not None
+        and sample.update[i] > limits.UNEVEN_WATCHED * max(middle, one.family.update[1])
+        and not _near_zero(history.first[0], i, one)
+    ]
+    if fast and 2 * len(fast) < len(members):
+        i, one = fast[0]
+        yield finding(
+            "lr_uneven",
+            f"An update changes {one.name} by {sample.update[i]:.2g} of its norm, and the median layer by "
+            f"{middle:.2g}; at most {limits.UNEVEN_WATCHED:g} times as much is expected.",
+            [one.name for _, one in fast],
+            step=sample.step,
+        )
+
+
+def _near_zero(sample: Sample, i: int, one: WatchedParameter) -> bool:
+    """Whether a weight is far smaller than one drawn with a variance of 1 / inputs: it must grow."""
+    return not sample.weight[i] > limits.NEAR_ZERO * math.sqrt(one.shape[0])
+
+
+def cold_start(history: History) -> Iterator[Finding]:
+    """A first step at the full rate, as large as tuned runs make them later, after which nothing is learnt."""
+    losses, first = history.losses, history.first[0]
+    if first.step > 0 or history.guess is None or not limits.STALLED_FOR <= len(losses) <= 2 * limits.STALLED_FOR:
+        return
+    late = statistics.median(losses.latest(limits.CLIMB_OVER))
+    members = [(i, one) for i, one in _updated(history) if one.hidden and one.family is not None]
+    bold = [(i, one) for i, one in members if one.family and first.update[i] > one.family.update[1] / 2]
+    full = all(first.rate(one) >= 0.9 * history.peak(one) for _, one in bold)
+    if late > limits.STALLED * history.guess and 2 * len(bold) > len(members) and full:
+        move = _median([first.update[i] for i, _ in bold])
+        yield finding(
+            "no_warmup",
+            f"The first update, at the full rate, moves hidden matrices by {move:.2g} of their norm, and after "
+            f"{len(losses)} updates the loss is {late:.4g}; guessing gives {history.guess:.4g}.",
+            step=0,
+            warmup=max(10, (history.steps or 0) // 20),
+        )
+
+
+def decay(history: History) -> Iterator[Finding]:
+    """Weight decay that makes most of the first steps."""
+    latest = history.first
+    if len(latest) != limits.DECAY_FOR:  # later, when all is learnt, nothing but decay may be left
+        return
+    matrices = [(i, one) for i, one in _updated(history) if one.hidden and one.family is not None]
+    heavy = [(i, one) for i, one in matrices if all(_decayed(s, i, one) > limits.DECAY_SHARE for s in latest)]
+    if heavy and 2 * len(heavy) >= len(matrices):
+        strength = max(one.decay for _, one in heavy)
+        yield finding(
+            "decay_dominates",
+            f"Weight decay with λ = {strength:g} makes {max(_decayed(latest[-1], i, one) for i, one in heavy):.0%} of "
+            f"the steps; less than {limits.DECAY_SHARE:.0%} is expected.",
+            [one.name for _, one in heavy],
+            step=latest[0].step,
+            decay=f"{strength / 100:g}",
+        )
+
+
+def _decayed(sample: Sample, i: int, one: WatchedParameter) -> float:
+    """The share of a step that decay makes."""
+    if sample.gradient[i] == 0:
+        return 0.0
+    if one.coupled:
+        pull = one.decay * sample.weight[i]
+        return pull / max(pull + sample.gradient[i], 1e-30)
+    return sample.rate(one) * one.decay / sample.update[i] if sample.update[i] > 0 else 0.0
 
 
 def eps(history: History) -> Iterator[Finding]:
-    """Layers in which ε decides the step."""
+    """ε that decides most of the steps, while there is something to learn."""
+    if len(history.first) == FIRST or _has_learnt(history):
+        return
     latest = history.latest(limits.EPS_FOR)
     over = _all_of(history, latest, limits.EPS_FOR, lambda s, i: s.small[i] > limits.EPS_WATCHED)
-    if over:
+    known = [(i, one) for i, one in _updated(history) if math.isfinite(history.last.small[i])]
+    if over and 2 * _elements(over) > _elements(known):
         share = statistics.median(latest[-1].small[i] for i, _ in over)
         yield finding(
             "eps_dominates",
@@ -117,6 +207,16 @@ def eps(history: History) -> Iterator[Finding]:
             step=latest[0].step,
             eps="1e-12",
         )
+
+
+def _has_learnt(history: History) -> bool:
+    """Whether the loss is a small part of the first one: then gradients are small, as they should be."""
+    losses = history.losses
+    return bool(losses.first) and statistics.median(losses.latest(5)) < limits.LEARNT * losses.first[0]
+
+
+def _elements(members: Sequence[tuple[int, WatchedParameter]]) -> int:
+    return sum(math.prod(one.shape) for _, one in members)
 
 
 def uphill(history: History) -> Iterator[Finding]:
@@ -140,7 +240,11 @@ def growth(history: History) -> Iterator[Finding]:
     """Layers whose weights have grown many times over."""
     first, last = history.first[0], history.last
     grown = [
-        (i, one) for i, one in _updated(history) if one.hidden and last.weight[i] > limits.GROWN * first.weight[i] > 0
+        (i, one)
+        for i, one in _updated(history)
+        if one.hidden
+        and last.weight[i] > limits.GROWN * first.weight[i] > 0
+        and last.weight[i] > limits.GROWN_OVER_USUAL * math.sqrt(one.shape[0])
     ]
     if grown:
         i, one = max(grown, key=lambda member: last.weight[member[0]] / first.weight[member[0]])
@@ -174,4 +278,4 @@ def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(finite) if finite else math.nan
 
 
-DETECTORS = (left_out, frozen_that_move, swallowed, outside, eps, uphill, growth)
+DETECTORS = (left_out, frozen_that_move, swallowed, outside, uneven, cold_start, decay, eps, uphill, growth)

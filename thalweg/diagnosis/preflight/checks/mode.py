@@ -22,8 +22,7 @@ def training(known: Preflight) -> Iterator[Finding | Fine]:
     if model.training and not left:
         yield Fine("mode", "training")
         return
-    depends = [name for name, module in modules_of(model, (_DROPOUTS, nn.modules.batchnorm._BatchNorm))
-               if getattr(module, "p", 1.0) > 0]  # fmt: skip
+    depends = modal(model)
     if depends or (change or 0.0) > limits.CHANGED:
         how = "after loss(model, batch) " if model.training else ""
         what = f"{len(depends)} layers of dropout or batch norm" if depends else "the loss"
@@ -35,6 +34,12 @@ def training(known: Preflight) -> Iterator[Finding | Fine]:
         )
     else:
         yield Fine("mode", "eval, which makes no difference for this model", note=True)
+
+
+def modal(model: nn.Module) -> list[str]:
+    """The layers of dropout and batch norm that training and eval mode differ for."""
+    layers = modules_of(model, (_DROPOUTS, nn.modules.batchnorm._BatchNorm))
+    return [name for name, module in layers if getattr(module, "p", 1.0) > 0]
 
 
 def dropout(known: Preflight) -> Iterator[Finding | Fine]:

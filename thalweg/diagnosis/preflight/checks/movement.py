@@ -103,32 +103,44 @@ def frozen(known: Preflight) -> Iterator[Finding | Fine]:
     moved = [name for name, p in subject.parameters.items() if not p.requires_grad and name in rehearsal.moved]
     if moved:
         yield finding("frozen_moves", f"{len(moved)} frozen parameters changed in {rehearsal.steps} steps.", moved)
-    statistics = [
+
+
+def statistics(known: Preflight) -> Iterator[Finding | Fine]:
+    """Batch norms whose weights are frozen and that go on collecting statistics."""
+    rehearsal = known.rehearsal
+    if rehearsal is None or not rehearsal.steps:
+        return
+    collecting = [
         name
-        for name, module in modules_of(subject.model, nn.modules.batchnorm._BatchNorm)
+        for name, module in modules_of(known.subject.model, nn.modules.batchnorm._BatchNorm)
         if module._parameters.get("weight") is not None
         and not any(p.requires_grad for p in module.parameters())
         and f"{name}.running_mean" in rehearsal.buffers
     ]
-    if statistics:
+    if collecting:
         yield finding(
             "frozen_moves",
-            f"The running statistics of {len(statistics)} batch norms changed in {rehearsal.steps} steps, while their "
+            f"The running statistics of {len(collecting)} batch norms changed in {rehearsal.steps} steps, while their "
             "weights are frozen.",
-            statistics,
+            collecting,
         )
-    marked = [
+
+
+def marked(known: Preflight) -> Iterator[Finding | Fine]:
+    """Modules on which ``requires_grad`` was set as an attribute that nobody reads."""
+    model = known.subject.model
+    named = [
         name
-        for name, module in subject.model.named_modules()
+        for name, module in model.named_modules()
         if vars(module).get("requires_grad") is False and any(p.requires_grad for p in module.parameters())
     ]
-    if marked:
+    if named:
         yield finding(
             "frozen_moves",
-            f"{marked[0]}.requires_grad = False was set on the module, which freezes nothing: its "
-            f"{sum(1 for _ in subject.model.get_submodule(marked[0]).parameters())} parameters are trained.",
-            marked,
+            f"{named[0]}.requires_grad = False was set on the module, which freezes nothing: its "
+            f"{sum(1 for _ in model.get_submodule(named[0]).parameters())} parameters are trained.",
+            named,
         )
 
 
-CHECKS = (moving, stopped, frozen)
+CHECKS = (moving, stopped, frozen, statistics, marked)

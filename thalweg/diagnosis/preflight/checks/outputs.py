@@ -27,7 +27,7 @@ def in_range(known: Preflight) -> Iterator[Finding | Fine]:
         yield finding(
             "labels_out_of_range",
             f"A label is {label}, and the output has {classes} classes: 0 to {classes - 1} are expected.",
-            _head(known),
+            head_of(known),
             numbers={"label": label, "classes": classes},
             classes=max(label + 1, classes),
         )
@@ -46,7 +46,7 @@ def initial(known: Preflight) -> Iterator[Finding | Fine]:
             yield finding(
                 "initial_loss_high",
                 f"Before training the mean loss is {value:.4g}; guessing gives {guessed:.4g}, {what}.",
-                _head(known),
+                head_of(known),
                 numbers={"loss": value, "guess": guessed},
             )
         else:
@@ -87,7 +87,7 @@ def shapes(known: Preflight) -> Iterator[Finding | Fine]:
                 "loss_broadcasts",
                 f"The output has the shape {tuple(call.output.shape)} and the target {tuple(call.target.shape)}; "
                 "the same shape is expected.",
-                _head(known),
+                head_of(known),
             )
             return
 
@@ -111,7 +111,7 @@ def head(known: Preflight) -> Iterator[Finding | Fine]:
             "wrong_head",
             f"The output has {classes} classes, and the largest of {examples} labels is {there - 1}: "
             f"{there} classes are expected.",
-            _head(known),
+            head_of(known),
             classes=there,
         )
 
@@ -170,7 +170,7 @@ def nonfinite(known: Preflight) -> Iterator[Finding | Fine]:
         )
 
 
-def _head(known: Preflight) -> str:
+def head_of(known: Preflight) -> str:
     """The layer that makes the output; the last one with parameters where that is not known."""
     heads = [name for name, role in known.roles.items() if role.kind == "head"]
     if heads:

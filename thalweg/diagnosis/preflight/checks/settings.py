@@ -63,7 +63,7 @@ def _memory(known: Preflight, group: dict[str, Any], told: set[str]) -> Iterator
         named["momentum"] = group["momentum"]
     for name, beta in named.items():
         back = 1 / (1 - beta) if beta < 1 else math.inf
-        if steps is not None and back > limits.MEMORY * steps and name not in told:
+        if steps is not None and back > 1.01 * max(limits.MEMORY * steps, limits.MEMORY_USUAL) and name not in told:
             told.add(name)
             yield finding(
                 "memory_too_long",
@@ -91,7 +91,7 @@ def _on_vectors(known: Preflight) -> Iterator[Finding | Fine]:
     decayed: dict[str, tuple[Owner, float]] = {}
     for name, p in subject.trainable.items():
         owner = subject.owner(name)
-        if owner and p.ndim < 2 and (strength := _decay(owner)) > 0:
+        if owner and p.ndim < 2 and (strength := decay_of(owner)) > 0:
             decayed[name] = (owner, strength)
     hit = [name for name in gains if name in decayed]
     if not decayed:
@@ -121,7 +121,8 @@ def lost(known: Preflight, owner: Owner, strength: float) -> float:
     return 1 - math.exp(-strength * sum(rate[owner.place] for rate in rates))
 
 
-def _decay(owner: Owner) -> float:
+def decay_of(owner: Owner) -> float:
+    """The weight decay of a group; 0 where it has none, or keeps it as something else than a number."""
     value = owner.group.get("weight_decay", 0.0)
     return float(value) if isinstance(value, (int, float)) else 0.0
 
@@ -135,8 +136,8 @@ def _dominating(known: Preflight) -> Iterator[Finding | Fine]:
         owner = known.subject.owner(name)
         if owner is None or p.ndim < 2 or name in rehearsal.silent or not rehearsal.sizes.get(name):
             continue
-        family, strength = family_of(owner.optimizer, owner.group), _decay(owner)
-        if family is not None and _is_decoupled(owner, family):
+        family, strength = family_of(owner.optimizer, owner.group), decay_of(owner)
+        if family is not None and is_decoupled(owner, family):
             lr = known.peaks[owner.number][owner.place]
             shares[name] = lr * strength / max(rehearsal.updates.get(name, math.inf), 1e-30)
         elif family is not None:
@@ -144,7 +145,7 @@ def _dominating(known: Preflight) -> Iterator[Finding | Fine]:
             shares[name] = pull / (pull + rehearsal.sizes[name])
     heavy = [name for name, share in shares.items() if share > limits.DECAY_SHARE]
     if heavy and 2 * len(heavy) >= len(shares):
-        strength = max(_decay(known.subject.owner(name)) for name in heavy)  # type: ignore[arg-type]
+        strength = max(decay_of(known.subject.owner(name)) for name in heavy)  # type: ignore[arg-type]
         yield finding(
             "decay_dominates",
             f"Weight decay with λ = {strength:g} makes {max(shares[name] for name in heavy):.0%} of the first steps; "
@@ -154,7 +155,7 @@ def _dominating(known: Preflight) -> Iterator[Finding | Fine]:
         )
 
 
-def _is_decoupled(owner: Owner, family: Family) -> bool:
+def is_decoupled(owner: Owner, family: Family) -> bool:
     """Whether decay shrinks the weights, and is no part of the gradient; where the group does not say, by the name."""
     stated = owner.group.get("decoupled_weight_decay")
     by_name = family in (ORTHOGONAL, SIGN) or type(innermost(owner.optimizer)).__name__.endswith("W")

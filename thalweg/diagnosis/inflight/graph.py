@@ -1,0 +1,220 @@
+"""What the graph behind a loss tells before backward: calls of losses, the first layer's inputs, ReLUs that are off.
+
+Nothing is run and nothing kept: autograd holds these tensors anyway. What a hook stands before (activation
+checkpointing, offloading) is left alone, since reading it would compute it again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.diagnosis.preflight.forward import Forward
+from thalweg.diagnosis.preflight.losses import LossCall, made_by
+
+#: nodes of a graph that are looked at, and those nearest to the loss among which its own are
+MOST, TAIL = 6000, 48
+#: nodes of losses that average, by what autograd calls them, and the name of the loss
+_LOSSES = {
+    "NllLossBackward0": "nll_loss",
+    "NllLoss2DBackward0": "nll_loss",
+    "MseLossBackward0": "mse_loss",
+    "SmoothL1LossBackward0": "smooth_l1_loss",
+    "HuberLossBackward0": "huber_loss",
+    "BinaryCrossEntropyBackward0": "binary_cross_entropy",
+    "BinaryCrossEntropyWithLogitsBackward0": "binary_cross_entropy_with_logits",
+}
+#: for a node of a first layer, the tensor that it keeps of its input, and the number of its input among its inputs
+_INPUTS = {"AddmmBackward0": ("mat1", 1), "MmBackward0": ("self", 0), "ConvolutionBackward0": ("input", 0)}
+#: places of a sequence that make a mask worth looking for
+_PLACES = 8
+#: between a weight and the node that uses it: a transpose, a cast
+_BETWEEN = 3
+
+
+def seen_behind(loss: Tensor, names: Mapping[int, str]) -> Forward:
+    """What the graph of a loss shows; little or nothing where a compiler made it.
+
+    Args:
+        loss: before its backward.
+        names: of the parameters, by ``id``.
+    """
+    nodes = list(_nodes(loss.grad_fn))
+    seen = Forward(value=loss.detach())
+    seen.calls = [call for node in nodes[:TAIL] if (call := _call(node)) is not None]
+    first = _of_first_layer(names)
+    floats = [x for node in nodes if (x := _input(node, first)) is not None]
+    seen.inputs = ((*filter(_is_tokens, map(_indices, nodes)), *floats), {})
+    for node in nodes:
+        if (found := _off(node, names)) is not None:
+            seen.dead[found[0], len(seen.dead)] = found[1]
+    return seen
+
+
+def pairs_with_all(loss: Tensor) -> tuple[int, ...] | None:
+    """The shape of outputs of which each was subtracted from all targets, by hand; None where that is not seen.
+
+    The outputs are one number for each example, (n, 1) or (1, n), and the differences (n, n); no gradient goes to the
+    targets.
+    """
+    for node in list(_nodes(loss.grad_fn))[:TAIL]:
+        if type(node).__name__ not in ("SubBackward0", "RsubBackward1") or len(node.next_functions) < 2:
+            continue
+        inner = [child for child, _ in node.next_functions if child is not None]
+        if len(inner) != 1 or not hasattr(inner[0], "_input_metadata"):
+            continue
+        before, after = (tuple(x._input_metadata[0].shape) for x in (inner[0], node))
+        if len(after) == 2 and after[0] == after[1] > 1 and sorted(before) == [1, after[0]]:
+            return before
+    return None
+
+
+def sees_ahead(loss: Tensor) -> bool:
+    """Whether some attention behind a loss gives weight to later places, also in the last quarter of them."""
+    return any(_attends_ahead(node) for node in _nodes(loss.grad_fn))
+
+
+def _attends_ahead(node: Any) -> bool:
+    kind = type(node).__name__
+    if kind == "SoftmaxBackward0":
+        weights = _kept(node, "result")
+        return weights is not None and _is_square(weights) and bool(_ahead(weights).any())
+    if not kind.startswith("ScaledDotProduct") or getattr(node, "_saved_is_causal", True):
+        return False
+    query, key = _kept(node, "query"), _kept(node, "key")
+    if query is None or key is None or query.shape[-2] != key.shape[-2] or query.shape[-2] < _PLACES:
+        return False
+    masks = [name for name in ("attn_mask", "attn_bias") if getattr(node, f"_raw_saved_{name}", None) is not None]
+    kept = [_kept(node, name) for name in masks]
+    return all(mask is None for mask in kept) and all(getattr(node, f"_saved_{name}") is None for name in masks)
+
+
+def _is_square(weights: Tensor) -> bool:
+    return weights.ndim >= 3 and weights.shape[-1] == weights.shape[-2] >= _PLACES
+
+
+def _ahead(weights: Tensor) -> Tensor:
+    """The weights of later places, in the last quarter: what a prefix may see lies before it."""
+    last = -(weights.shape[-1] // 4)
+    return weights[..., last:, last:].triu(1) > 0
+
+
+def averages(loss: Tensor) -> bool:
+    """Whether the last thing that was done to a loss is a mean over its batch: nothing has divided it since."""
+    node = loss.grad_fn
+    if type(node).__name__ in _LOSSES:
+        return int(getattr(node, "_saved_reduction", 0)) == 1
+    return type(node).__name__ in ("MeanBackward0", "MeanBackward1")
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    """The nodes of a graph, those nearest to the root first."""
+    queue, met = deque([root]), {root}
+    while queue and len(met) < MOST:
+        node = queue.popleft()
+        yield node
+        for child, _ in node.next_functions:
+            if child is not None and child not in met:
+                met.add(child)
+                queue.append(child)
+
+
+def _kept(node: Any, name: str) -> Tensor | None:
+    """A tensor that a node keeps for its backward; None where there is none, or it is not to be touched."""
+    raw = getattr(node, f"_raw_saved_{name}", None)
+    if raw is None or getattr(raw, "unpack_hook", raw) is not None:
+        return None
+    try:
+        found = getattr(node, f"_saved_{name}")
+    except RuntimeError:  # freed, or written over
+        return None
+    return found.detach() if isinstance(found, Tensor) else None
+
+
+def _call(node: Any) -> LossCall | None:
+    name = _LOSSES.get(type(node).__name__)
+    if name is None:
+        return None
+    output, target = _kept(node, "self"), _kept(node, "target")
+    if output is None or target is None:
+        return None
+    before = node.next_functions[0][0]
+    kind = type(before).__name__
+    if name == "nll_loss":
+        ignored = _signed(node._saved_ignore_index)
+        if kind != "LogSoftmaxBackward0":
+            return LossCall(name, output, target, made_by(before), ignored)
+        return LossCall("cross_entropy", output, target, made_by(before.next_functions[0][0]), ignored)
+    if kind == "ExpandBackward0":  # the loss itself has broadcast them
+        output, target = _unexpanded(output), _unexpanded(target)
+    return LossCall(name, output, target, made_by(before))
+
+
+def _signed(number: int) -> int:
+    """A number that torch gives as an unsigned one of 64 bits."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _unexpanded(x: Tensor) -> Tensor:
+    """Without the copies that broadcasting has made."""
+    for dim, stride in enumerate(x.stride()):
+        if stride == 0 and x.shape[dim] > 1:
+            x = x.narrow(dim, 0, 1)
+    return x
+
+
+def _of_first_layer(names: Mapping[int, str]) -> set[int]:
+    """The parameters of the first module that has any."""
+    if not names:
+        return set()
+    owner = next(iter(names.values())).rpartition(".")[0]
+    return {which for which, name in names.items() if name.rpartition(".")[0] == owner}
+
+
+def _input(node: Any, first: set[int]) -> Tensor | None:
+    """What the first layer was given, where that came from no other layer."""
+    name, number = _INPUTS.get(type(node).__name__, ("", 0))
+    if not name or node.next_functions[number][0] is not None:
+        return None
+    return _kept(node, name) if any(id(p) in first for p in _weights(node)) else None
+
+
+def _indices(node: Any) -> Tensor | None:
+    return _kept(node, "indices") if type(node).__name__ == "EmbeddingBackward0" else None
+
+
+def _is_tokens(x: Tensor | None) -> bool:
+    return x is not None and x.ndim == 2
+
+
+def _weights(node: Any, depth: int = _BETWEEN) -> Iterator[Tensor]:
+    """The parameters that a node uses, itself or behind a transpose or a cast."""
+    for child, _ in node.next_functions if depth else ():
+        if child is None:
+            continue
+        if (variable := getattr(child, "variable", None)) is not None:
+            yield variable
+        elif len(child.next_functions) == 1:
+            yield from _weights(child, depth - 1)
+
+
+def _off(node: Any, names: Mapping[int, str]) -> tuple[str, Tensor] | None:
+    """The layer before a ReLU, and which of its units give zero for all examples."""
+    if type(node).__name__ != "ReluBackward0" or (x := _kept(node, "result")) is None or x.ndim < 2:
+        return None
+    before, kinds = node.next_functions[0][0], []
+    while before is not None:
+        kinds.append(type(before).__name__)
+        owned = [names[id(p)] for p in _weights(before) if id(p) in names]
+        if owned:
+            break
+        before = before.next_functions[0][0] if before.next_functions else None
+    else:
+        return None
+    convolves = x.ndim > 3 or any(kind.startswith(("Convolution", "NativeBatchNorm")) for kind in kinds)
+    units = 1 if convolves else x.ndim - 1
+    return owned[0].rpartition(".")[0], torch.eq(x, 0).movedim(units, 0).flatten(1).all(dim=1)
