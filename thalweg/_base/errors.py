@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import heapq
 import re
+import sys
 from collections.abc import Iterable
+from typing import Any
 
 
 class ThalwegError(Exception):
@@ -17,13 +19,33 @@ def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> Va
 
     Args:
         name: the argument, as the user spells it.
-        value: what was given; its ``repr`` is shown in one line, cut at 200 characters.
+        value: what was given; its ``repr`` is shown in one line, cut at 200 characters. Of tensors, modules and
+            optimizers, also in a list, only what they are is shown.
         allowed: what would be right, as a noun phrase.
         remedy: a sentence that says what to do instead; may be empty.
     """
-    shown = re.sub(r"\n\s*", " ", repr(value))
-    shown = shown if len(shown) <= 200 else shown[:197] + "..."
-    return ValueError(f"{name}={shown}: expected {allowed}" + (f". {remedy}" if remedy else ""))
+    return ValueError(f"{name}={_shown(value)}: expected {allowed}" + (f". {remedy}" if remedy else ""))
+
+
+def _shown(value: object) -> str:
+    """A value in one line."""
+    if isinstance(value, (list, tuple)) and any(map(_in_words, value)):
+        return f"a {type(value).__name__} of {len(value)}, the first of them {_in_words(value[0]) or _shown(value[0])}"
+    shown = _in_words(value) or re.sub(r"\n\s*", " ", repr(value))
+    return shown if len(shown) <= 200 else shown[:197] + "..."
+
+
+def _in_words(value: Any) -> str:
+    """What a tensor, a module or an optimizer is, whose numbers would hide it; of anything else nothing."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return ""
+    kind = type(value).__name__
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return f"{kind} of shape {tuple(value.shape)}"
+    if isinstance(value, torch.optim.Optimizer):
+        return f"an optimizer, {kind}"
+    return f"a module, {kind}" if isinstance(value, torch.nn.Module) else ""
 
 
 def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:

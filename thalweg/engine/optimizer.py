@@ -17,6 +17,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks as AFTER_ALL
 from torch.optim.optimizer import _global_optimizer_pre_hooks as BEFORE_ALL
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import check_closure
 from thalweg.engine import aliasing, backward, checkpoint, docstrings, fitting, parameters
 from thalweg.engine.dynamo import bare, uncompiled
 from thalweg.engine.plan_report import PlanReport
@@ -331,6 +332,7 @@ class Optimizer(Declared):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; ``closure`` recomputes the loss, which is returned."""
         loss = None
+        check_closure(closure)
         if closure is not None:
             if self._in_backward:
                 raise bad_argument("closure", closure, "None: gradients are used inside backward (fuse_into_backward)")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
+from thalweg.linalg.checks import check_square
+
 #: of the norm: a slope along the diagonal by which equal eigenvalues have a basis of their own
 SLOPE = {torch.float32: 3e-4, torch.float64: 1e-7}
 #: of the largest eigenvalue: what is below it counts as equal, and keeps the basis that it has
@@ -26,6 +29,7 @@ def eigenbasis(A: Tensor) -> Tensor:
     Returns:
         Q like A; NaN where A has a number that is not finite.
     """
+    check_square("A", A)
     n = A.shape[-1]
     falling = torch.arange(n, 0, -1, dtype=A.dtype, device=A.device) / max(n, 1)
     norm = torch.linalg.matrix_norm(A)[..., None]
@@ -63,6 +67,9 @@ def followed(A: Tensor, Q: Tensor) -> Tensor:
     Returns:
         An orthogonal matrix like Q; each column stands where its predecessor stood.
     """
+    check_square("A", A)
+    if not isinstance(Q, Tensor) or Q.shape != A.shape:
+        raise bad_argument("Q", Q, f"an orthogonal matrix of the shape of A, {tuple(A.shape)}")
     Y = A @ Q
     values = (Q * Y).sum(-2)
     largest = values.abs().amax(-1, keepdim=True) if values.shape[-1] else values

@@ -6,12 +6,15 @@ import functools
 import math
 import platform
 from collections import Counter, defaultdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.linalg import batching
 from thalweg.linalg.batching import by_shape
+from thalweg.linalg.checks import check_matrix
 from thalweg.linalg.iteration import GramIteration
 from thalweg.linalg.newton_schulz import newton_schulz
 from thalweg.linalg.polynomials import JORDAN, Coefficients, Row, peak, rows
@@ -45,6 +48,11 @@ def orthogonal_factors(
     Returns:
         As many matrices, of the shapes and the dtype of ``Gs``.
     """
+    given: Any = Gs
+    if isinstance(given, Tensor):
+        raise bad_argument("Gs", Gs, "a list of matrices", "Of one matrix, give [G]")
+    for i, G in enumerate(Gs):
+        check_matrix(f"Gs[{i}]", G)
     table = rows(coefficients, steps)
     top = peak(coefficients, steps)
 

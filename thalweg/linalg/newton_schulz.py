@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from thalweg.linalg.checks import check_matrix
 from thalweg.linalg.polynomials import JORDAN, Coefficients, rows
 
 
@@ -34,6 +35,7 @@ def newton_schulz(
     Returns:
         A tensor like ``G``, in the dtype of the iteration.
     """
+    check_matrix("G", G)
     tall = G.size(-2) > G.size(-1)
     X = G if dtype is None else G.to(dtype)
     X = X.mT if tall else X  # the smaller side makes the smaller A

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from thalweg.linalg.checks import check_matrix
+
 
 def polar_factor(G: Tensor) -> Tensor:
     r"""The orthogonal factor of a matrix: $UV^\top$ of its singular value decomposition $G = USV^\top$.
@@ -17,6 +19,7 @@ def polar_factor(G: Tensor) -> Tensor:
     Returns:
         A tensor like G.
     """
+    check_matrix("G", G)
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
     found: Tensor = U @ Vh
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
+from thalweg.linalg.checks import check_square
 from thalweg.linalg.eigenbasis import decomposed
 
 
@@ -22,6 +24,9 @@ def inverse_root(A: Tensor, p: float, eps: float = 0.0) -> Tensor:
     Returns:
         A tensor like A; NaN where A has a number that is not finite.
     """
+    check_square("A", A)
+    if not p > 0:
+        raise bad_argument("p", p, "a number above 0")
     if not A.shape[-1]:
         return A
     values, Q = decomposed(A)

@@ -71,7 +71,11 @@ def shapes(group: Mapping[str, Any]) -> list[list[tuple[int, int]]]:
 
 def _fitted(value: Any, p: Tensor, name: str, transposed: bool) -> Blocks | None:
     """The blocks that a value says a parameter has, in lowest terms; None for one matrix."""
-    blocks = blocks_of(value(p) if callable(value) else value)
+    value = value(p) if callable(value) else value
+    try:
+        blocks = blocks_of(value)
+    except (TypeError, ValueError) as error:
+        raise bad_argument("blocks", value, "a number of equal parts, a tuple of sizes, Blocks(…) or None") from error
     if blocks is None or blocks.one:
         return None
     return blocks.fitted(oriented(p, p, transposed).shape, name)

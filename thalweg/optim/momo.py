@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import check_closure
 from thalweg.rule import Optimizer, count, hyper, ops, shared, state
 
 AHEAD = ops.Total("ahead", r"\sum_{{\text{{all}}}} \bigl({0}\bigr)")
@@ -85,6 +86,7 @@ class Modelled(Optimizer):
         """
         if (closure is None) == (loss is None):
             raise bad_argument("loss", loss, "the loss of this step", "Call step(loss=loss), or step(closure)")
+        check_closure(closure)
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()

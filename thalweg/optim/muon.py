@@ -139,7 +139,7 @@ class Muon(RoutedMomentum):
         | Callable[[int, int], float]
         | None
     ) = hyper(default=None, doc="s(m, n), by name or as a function; None is the original")
-    balance: Balance = hyper(
+    balance: Literal["rows", "columns", "both"] | None = hyper(
         default=None, doc="parts of N that are scaled to length 1 first, as in MuonEq", kw_only=True
     )
     second_moment: Literal["elements", "norm"] | None = hyper(

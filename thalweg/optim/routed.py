@@ -15,6 +15,18 @@ from thalweg.rule import Optimizer, count, hyper, state
 DEFAULT = "auto"
 
 
+#: arguments by which a model's parameters are sorted, and their defaults
+OF_A_MODEL: dict[str, Any] = {"sample": None, "head": None, "hidden": ()}
+
+
+def check_unused(given: dict[str, Any]) -> None:
+    """Refuse what helps to sort a model's parameters where there is no model."""
+    for name, default in OF_A_MODEL.items():
+        value = given[name]
+        if value is not default and value is not None and not (isinstance(value, (list, tuple)) and not value):
+            raise bad_argument(name, value, f"{default} where parameters are given", "Pass the model itself")
+
+
 class Routed(Optimizer):
     """Base of rules for matrices: ``Rule(model)`` sorts a model's parameters, groups say which rule is theirs.
 
@@ -79,10 +91,11 @@ class Routed(Optimizer):
         self._notes: tuple[str, ...] = ()
         if not isinstance(params, nn.Module):
             cutting.check_alone(given["blocks"], type(self).__name__)
+            check_unused(given)
             return params
         from thalweg.groups.by_role import routes  # which takes longer to import than all optimizers together
 
-        seen = {name: given[name] for name in ("sample", "head", "hidden")}
+        seen = {name: given[name] for name in OF_A_MODEL}
         how = given["blocks"] or (DEFAULT if self.takes_blocks else "none")
         hidden, rest, self._notes = routes(params, **seen, blocks=how, asked=bool(given["blocks"]))
         if not hidden:
@@ -115,7 +128,7 @@ class Routed(Optimizer):
                     "blocks=thalweg.groups.Blocks(layout='n out in') matrices that are kept as (out, in))"
                     if stack
                     else f"real matrices, since {name_of_rule} {self.of_matrices} them",
-                    f"Pass the model itself ({name_of_rule}(model) routes by itself), or put what is no hidden matrix "
-                    "into a group of its own: {'params': [...], 'use_muon': False}",
+                    f"Pass the model itself ({name_of_rule}(model) sorts its parameters), or put the parameters that "
+                    "are not hidden matrices into a group of their own: {'params': [...], 'use_muon': False}",
                 )
         super()._check_group(group)

@@ -14,6 +14,7 @@ from thalweg.groups.view import Param, View
 from thalweg.linalg import polynomials
 from thalweg.linalg.polynomials import JORDAN, Coefficients
 from thalweg.optim.muon import orthogonalize
+from thalweg.optim.routed import check_unused
 from thalweg.rule import Optimizer, hyper, ops, state
 
 #: the norm of what a parameter is in its model
@@ -119,6 +120,7 @@ class Scion(Optimizer):
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
         self._notes: tuple[str, ...] = ()
         if not isinstance(params, nn.Module):
+            check_unused(given)
             return params
         view = View(params, given["sample"], given["head"], given["hidden"])
         self._notes = view.notes

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError, bad_argument
+from thalweg._base.given import a_path, all_of, iterates
 from thalweg.schedule import Schedule, Scheduler, constant
 from thalweg.train.checkpoint import Checkpoint, writable
 from thalweg.train.data import Stream
@@ -85,13 +86,17 @@ def fit(
             stops first. The step has updated nothing.
     """
     _check(steps, accumulate, clip, save_every)
+    _check_kinds(model, batches, loss, optimizer)
+    watchers = all_of("watchers", watchers, Watcher, "an instance of thalweg.train.Watcher")
+    if save_every and checkpoint is None:
+        raise bad_argument("save_every", save_every, "0 where there is no checkpoint", "Pass checkpoint=PATH too")
     if getattr(optimizer, "fused_into_backward", False):
         for name, asked, off in (("accumulate", accumulate, 1), ("clip", clip, None)):
             if asked != off:
                 raise bad_argument(
                     name, asked, f"{off} where updates are fused into backward: gradients are freed there"
                 )
-    path = writable(checkpoint) if checkpoint else None
+    path = writable(a_path("checkpoint", checkpoint)) if checkpoint else None
     watchers = (*watchers, Progress(steps)) if progress else watchers
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     precision = _precision(parameters[0].device.type, autocast)
@@ -148,6 +153,18 @@ def _check(steps: int, accumulate: int, clip: float | None, save_every: int) -> 
             raise bad_argument(name, number, f"an integer of at least {least}")
     if clip is not None and not (isinstance(clip, (int, float)) and clip > 0):
         raise bad_argument("clip", clip, "a positive norm, or None")
+
+
+def _check_kinds(model: Any, batches: Any, loss: Any, optimizer: Any) -> None:
+    order = "The order is fit(model, batches, loss, optimizer, schedule)"
+    for name, value, fine, allowed in (
+        ("model", model, isinstance(model, nn.Module), "a torch.nn.Module"),
+        ("batches", batches, iterates(batches), "an iterable of batches: a list, a DataLoader, a generator"),
+        ("loss", loss, callable(loss), "a function: loss(model, batch) gives a tensor"),
+        ("optimizer", optimizer, hasattr(optimizer, "param_groups"), "a torch.optim.Optimizer"),
+    ):
+        if not fine:
+            raise bad_argument(name, value, allowed, order)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ class EMA(Shown):
     def step(self, closure: Closure | None = None, **more: Any) -> Any:
         """A step of the inner optimizer, which gets ``more``, such as MoMo's ``loss``; its outcome enters the mean."""
         self._refuse_between("step")
-        self._check_step()
+        self._check_step(closure)
         loss = self.optimizer.step(closure, **more)
         for group in self.param_groups:
             d, t = self._of(group, "decay"), self._count(group)

@@ -57,7 +57,7 @@ class EMANesterov(Shown):
     def step(self, closure: Closure | None = None, **more: Any) -> Any:
         """A step of the inner optimizer, which gets ``more``, and then the look ahead for the next gradient."""
         self._refuse_between("step")
-        self._check_step()
+        self._check_step(closure)
         for group in self.param_groups:
             new = [p for p in self._moving(group, closure) if p not in self.kept]
             for p, start in zip(new, copies(new), strict=True):

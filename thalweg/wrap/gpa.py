@@ -52,7 +52,7 @@ class GPA(Shown):
     def step(self, closure: Closure | None = None, **more: Any) -> Any:
         """A step of the inner optimizer from z, which gets ``more``; ``closure`` is called once, at y."""
         self._refuse_between("step")
-        self._check_step()
+        self._check_step(closure)
         loss, told = self._evaluated(closure)
         groups = [(group, self._moving(group)) for group in self.param_groups]
         moving = [p for _, params in groups for p in params]

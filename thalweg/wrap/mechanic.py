@@ -68,7 +68,7 @@ class Mechanic(Wrapper):
 
         ``closure`` is called once; the inner step gets ``more``, such as MoMo's ``loss``.
         """
-        self._check_step()
+        self._check_step(closure)
         loss, told = self._evaluated(closure)
         params = [p for group in self.param_groups for p in self._moving(group)]
         if not params:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import check_closure
 from thalweg.engine.dynamo import uncompiled
 from thalweg.ir.fields import hyper
 from thalweg.wrap.lists import assign, norm, scaled, wide
@@ -98,6 +99,7 @@ class SAM(Wrapper):
             )
         self._refuse_fused(self.optimizer)
         loss, told = None, {}
+        check_closure(closure)
         if closure is not None:
             loss, above = self._both_losses(closure)
             told = self._told(above)

@@ -26,7 +26,7 @@ class SlowWeights(Wrapper):
     @torch.no_grad()
     def step(self, closure: Closure | None = None, **more: Any) -> Any:
         """A step of the inner optimizer, which gets ``more``, such as MoMo's ``loss``; after every k-th a slow one."""
-        self._check_step()
+        self._check_step(closure)
         for group in self.param_groups:
             new = [p for p in self._moving(group, closure) if p not in self.kept]
             for p, start in zip(new, copies(new), strict=True):

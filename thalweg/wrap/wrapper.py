@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import check_closure
 from thalweg.engine import docstrings, fitting
 from thalweg.ir import fields
 from thalweg.ir.fields import Hyper, hyper
@@ -129,8 +130,9 @@ class Wrapper(DeclaredWrapper):
             if (key := f"{self.prefix}_{name}") in group:
                 replace(h, name=key).check(group[key])
 
-    def _check_step(self) -> None:
+    def _check_step(self, closure: Any = None) -> None:
         """Before a step: the groups and the inner optimizer are the user's to change between two."""
+        check_closure(closure)
         self._refuse_fused(self.optimizer)
         for group in self.param_groups:
             self._check(group)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import a_path, all_of, many
 from thalweg._base.version import __version__
 from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import ADAPTIVE, innermost
@@ -85,6 +86,8 @@ def watch(
     """
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise bad_argument("every", every, "a number of updates, an integer of at least 1")
+    log = None if log is None else a_path("log", log)
+    sinks = all_of("sinks", sinks, callable, "a function of a step and its numbers")
     about = subject(model, optimizer, _no_loss, scheduler, steps)
     bare = unwrapped(model)
     other = _WATCHED.get(bare)
@@ -158,7 +161,7 @@ class Watch:
 
     def batches(self, source: Iterable[Any]) -> Batches:
         """The batches of an iterable, as they are: the watch notes which one a step is made from, and the wait."""
-        self.source = Batches(source)
+        self.source = Batches(many("source", source, "an iterable of batches: a list, a DataLoader, a generator"))
         return self.source
 
     def save_batch(self, path: str | Path) -> None:

@@ -33,7 +33,7 @@ def checked(rule: Any, listed: Any) -> tuple[Transform, ...]:
             values = next(iter(one.hypers), "")
             raise bad_argument("transforms", listed, f"transforms, {example}", f"Write {one.__name__}({values}…)")
         if not isinstance(one, Transform):
-            raise bad_argument("transforms", listed, f"transforms, {example}; {one!r} is none")
+            raise bad_argument("transforms", listed, f"transforms, {example}; {one!r} is not one")
         kind = type(one)
         if kind in seen:
             raise bad_argument("transforms", listed, f"each once: {kind.__name__} is there twice", "Leave one out")

@@ -28,6 +28,9 @@ def requested(name: Any, use_foreach: bool | None, fused: bool | None) -> Any:
     names = ("auto", *BACKENDS)
     if name not in names:
         raise bad_argument("backend", name, "one of " + ", ".join(map(repr, names)))
+    for argument, value in (("foreach", use_foreach), ("fused", fused)):
+        if value not in (None, False, True):
+            raise bad_argument(argument, value, "None, False or True")
     if use_foreach and fused:
         raise bad_argument("fused", fused, "False or None where foreach=True: a step runs on one of them")
     asked = "foreach" if use_foreach else "auto" if fused or use_foreach is None else "eager"
