@@ -52,7 +52,8 @@ def fitted(**given):
 
 
 MISTAKES = {
-    "check(optimizer, …)": (lambda: checked(model=sgd(), optimizer=sgd()), ("model=an optimizer, SGD", "expected a torch.nn.Module")),
+    "check(optimizer, …)": (lambda: checked(model=sgd(), optimizer=sgd()),
+                            ("model=an optimizer, SGD", "expected a torch.nn.Module")),
     "check(loss=5)": (lambda: checked(loss=5), ("loss=5", "expected a function")),
     "check(loss=…number)": (lambda: checked(loss=lambda m, b: 0.5), ("loss(model, batch)=0.5", "0-dim tensor")),
     "check(batches=None)": (lambda: checked(batches=None), ("batches=None", "iterable", "give [batch]")),
