@@ -71,7 +71,6 @@ MISTAKES = {
     "fit(optimizer=class)": (lambda: fitted(optimizer=torch.optim.SGD), ("optimizer=<class", "torch.optim.Optimizer")),
     "fit(watchers=[5])": (lambda: fitted(watchers=[5]), ("watchers[0]=5", "thalweg.train.Watcher")),
     "fit(checkpoint=5)": (lambda: fitted(checkpoint=5), ("checkpoint=5", "the path of a file")),
-    "fit(save_every without checkpoint)": (lambda: fitted(save_every=5), ("save_every=5", "Pass checkpoint=PATH")),
     "step('x')": (lambda: thalweg.AdamW(params()).step("x"), ("closure='x'", "calls backward()")),
     "Lookahead.step('x')": (lambda: thalweg.Lookahead(sgd()).step("x"), ("closure='x'", "calls backward()")),
     "EMA.step('x')": (lambda: thalweg.EMA(sgd()).step("x"), ("closure='x'", "calls backward()")),

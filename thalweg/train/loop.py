@@ -88,8 +88,6 @@ def fit(
     _check(steps, accumulate, clip, save_every)
     _check_kinds(model, batches, loss, optimizer)
     watchers = all_of("watchers", watchers, Watcher, "an instance of thalweg.train.Watcher")
-    if save_every and checkpoint is None:
-        raise bad_argument("save_every", save_every, "0 where there is no checkpoint", "Pass checkpoint=PATH too")
     if getattr(optimizer, "fused_into_backward", False):
         for name, asked, off in (("accumulate", accumulate, 1), ("clip", clip, None)):
             if asked != off:
