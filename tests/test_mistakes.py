@@ -114,3 +114,12 @@ def test_a_message_names_the_argument_its_value_and_what_is_allowed(name):
     assert [part for part in parts if part not in said] == [], said
     assert "\n" not in said
     assert len(said) < 400
+
+
+@pytest.mark.parametrize("scale", [None, 0.1, 1])
+def test_amos_takes_a_scale(scale):
+    (p,) = given = params()
+    p.grad = torch.ones(3, 3)
+    thalweg.Amos(given, scale=scale).step()
+    assert p.isfinite().all()
+    assert (p != 1).all()

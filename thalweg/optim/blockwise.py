@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.optim.adam import AdamW
 from thalweg.rule import Optimizer, count, hyper, ops, state
 
@@ -117,9 +118,7 @@ class Amos(Optimizer):
     beta: float = hyper(default=0.999, within="[0, 1)", doc="β, share of v that is kept")
     momentum: float = hyper(default=0.0, within="[0, 1)", doc="μ, share of the mean update that is kept", off=0)
     eps: float = hyper(default=1e-18, within="[0, ∞)", doc="ε, least v")
-    scale: float | None = hyper(
-        default=None, within="(0, ∞)", doc="η, expected root mean square of the weights", off=None
-    )
+    scale: Any = hyper(default=None, doc="η, expected root mean square of the weights")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
@@ -127,6 +126,11 @@ class Amos(Optimizer):
     exp_avg_sq: Tensor = state(doc="v, mean square of a row's gradients", per="row", signed=False)
     decay: Tensor = state(doc="b, how far decay has come", per="row", signed=False)
     exp_avg: Tensor = state(doc="m, mean of updates", when=lambda h: h.momentum)
+
+    def _check_together(self, group: dict[str, Any]) -> None:
+        scale = group["scale"]
+        if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
+            raise bad_argument("scale", scale, "None, or a number in (0, ∞)")
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
