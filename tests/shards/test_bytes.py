@@ -59,6 +59,8 @@ def foretold(rule, given, shapes, layout):
         with counted() as found:
             optimizer.step()
     rank = dist.get_rank()
+    if rule == "Muon":
+        assert "FLOP of matrix products, at least" in str(optimizer.plan())
     return sum(one.sent[rank] for one in traffic), sum(one.least for one in traffic), sum(found), traffic[0].work
 
 

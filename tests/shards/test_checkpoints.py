@@ -14,12 +14,23 @@ from tests.shards.layouts import values, whole
 from tests.shards.models import WRAPPERS, net, optimizer_of
 from tests.shards.test_bits import RULES
 
-CHOSEN = ("AdamW", "LAMB", "Adafactor", "Prodigy", "Muon", "NorMuon", "GaLore", "SOAP")
+CHOSEN = ("AdamW", "LAMB", "Adafactor", "Prodigy", "Muon", "NorMuon", "GaLore", "SOAP", "ScheduleFreeAdamW")
+#: around LAMB
+AROUND = {
+    "Lookahead": lambda inner: thalweg.Lookahead(inner, k=2),
+    "EMA": thalweg.EMA,
+    "EMANesterov": thalweg.EMANesterov,
+    "GPA": thalweg.GPA,
+    "SNOO": lambda inner: thalweg.SNOO(inner, k=2),
+    "Mechanic": thalweg.Mechanic,
+}
 
 
 def made(rule, wrapper, seed):
     model = net(seed)
     model = WRAPPERS[wrapper](model) if wrapper else model
+    if rule in AROUND:
+        return model, AROUND[rule](optimizer_of("LAMB", model, RULES["LAMB"]))
     if isinstance(rule, str):
         return model, optimizer_of(rule, model, RULES.get(rule, {}))
     return model, rule(model.parameters(), lr=0.01)
@@ -36,15 +47,18 @@ def steps(model, optimizer, numbers):
     return [whole(p) for p in params]
 
 
-def save(folder, rules, wrapper):
-    """Train, save, go on; the parameters at the end, by rule."""
+def save(folder, rules, wrapper, at_once=True):
+    """Train, save, go on, while it is written if not ``at_once``; the parameters at the end, by rule."""
     ends = {}
     for rule in rules:
         model, optimizer = made(rule, wrapper, 0)
         steps(model, optimizer, range(1, 4))
         weights, states = get_state_dict(model, optimizer)
-        dcp.save({"model": weights, "optimizer": states}, checkpoint_id=f"{folder}/{rule}")
+        write = dcp.save if at_once else dcp.async_save
+        written = write({"model": weights, "optimizer": states}, checkpoint_id=f"{folder}/{rule}")
         ends[rule] = steps(model, optimizer, range(4, 6))
+        if not at_once:
+            written.result()
     return ends
 
 
@@ -85,6 +99,24 @@ def test_four_ranks_and_two_three_and_one(two, three, four, tmp_path):
     assert same(saved, three.run(resume, folder, CHOSEN, "FSDP2")[0]) == []
     assert same(saved, four.run(resume, folder, CHOSEN, "HSDP")[0]) == []
     assert same(saved, resume(folder, CHOSEN, "")) == []
+
+
+@pytest.mark.ranks
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_wrappers(two, three, four, tmp_path):
+    folder = str(tmp_path)
+    saved = four.run(save, folder, AROUND, "FSDP2")[0]
+    assert same(saved, two.run(resume, folder, AROUND, "FSDP2")[0]) == []
+    assert same(saved, three.run(resume, folder, AROUND, "FSDP2")[0]) == []
+    assert same(saved, resume(folder, AROUND, "")) == []
+
+
+@pytest.mark.ranks
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_steps_go_on_while_a_checkpoint_is_written(two, tmp_path):
+    rules = ("Muon", "Adafactor", "ScheduleFreeAdamW", "EMA")
+    saved = two.run(save, str(tmp_path), rules, "FSDP2", False)[0]
+    assert same(saved, resume(str(tmp_path), rules, "")) == []
 
 
 def run_torchs(there):

@@ -10,9 +10,11 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from thalweg.engine import leaf_flops
 from thalweg.engine.protocol import SteppedOptimizer
 from thalweg.ir import ops
 from thalweg.ir.fields import Each, StateSpec, of_one
@@ -30,10 +32,11 @@ from thalweg.shards.pieces import ranks_of
 
 @dataclass(frozen=True)
 class MemoryPass:
-    """One pass over memory: the bytes that are read and written for each parameter."""
+    """One pass over memory: the bytes that are read and written for each parameter, and the operations on it."""
 
     reads: dict[str, float]
     writes: dict[str, float]
+    flops: int = 0
 
     @property
     def bytes(self) -> float:
@@ -55,6 +58,8 @@ class PlanPart:
         routines: how these go about the tensors, and why, as far as they say.
         flops: floating-point operations a parameter, leaves apart.
         state_bytes: kept for each parameter.
+        products: floating-point operations of the leaves' matrix products, on all tensors; None where they depend on
+            more than shapes.
         traffic: what goes between ranks, where parts of the tensors lie on several and a step looks at wholes.
     """
 
@@ -70,6 +75,7 @@ class PlanPart:
     routines: tuple[str, ...]
     flops: int
     state_bytes: float
+    products: int | None = None
     traffic: Traffic | None = None
 
 
@@ -125,6 +131,7 @@ class PlanReport:
             tuple(line for leaf in leaves if leaf.says for line in leaf.says(batch.wholes, h)),
             sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
             kept + _other_bytes(specs, owners, h),
+            _products(batch, specs, owners, h),
             None if not ranks or moves_alone(batch, backend)
             else self._traffic(group, batch, backend, owners, specs),
         )  # fmt: skip
@@ -162,7 +169,8 @@ class PlanReport:
                 reads[name] = formats[name].bytes if name in formats else 0 if ops.is_product(node) else working
             writes = {name: formats[name].bytes if name in formats else working for name in stage.stores}
             if reads or writes:
-                passes.append(MemoryPass(reads, writes))
+                operations = [n.target.flops for n in stage.per_element if isinstance(n.target, ops.Op)]
+                passes.append(MemoryPass(reads, writes, sum(operations)))
         return passes
 
     def short(self) -> str:
@@ -191,10 +199,12 @@ class PlanReport:
                 reads = ", ".join(f"{n} {_bytes(b)}" for n, b in one.reads.items()) or "nothing"
                 writes = ", ".join(f"{n} {_bytes(b)}" for n, b in one.writes.items()) or "nothing"
                 lines.append(f"    pass {k + 1}: {_bytes(one.bytes)} bytes a parameter; reads {reads}; writes {writes}")
+                lines[-1] += f"; {one.flops} FLOP" if len(part.passes) > 1 else ""
             if part.leaves:
-                lines.append(f"    between passes, on whole tensors: {', '.join(part.leaves)}")
+                products = f"; {part.products:,} FLOP of matrix products" if part.products else ""
+                lines.append(f"    between passes, on whole tensors: {', '.join(part.leaves)}{products}")
             lines += [f"      {line}" for line in part.routines]
-            lines += _between_ranks(part.traffic) if part.traffic else []
+            lines += _between_ranks(part.traffic, part.products) if part.traffic else []
             lines.append(
                 f"    {part.flops} FLOP a parameter; keeps {_bytes(part.state_bytes)} bytes of state a parameter"
             )
@@ -228,7 +238,20 @@ def _other_bytes(specs: list[StateSpec], params: list[Tensor], h: Any) -> float:
     return size / max(1, sum(p.numel() for p in params))
 
 
-def _between_ranks(traffic: Traffic) -> list[str]:
+def _products(batch: Batch, specs: list[StateSpec], params: list[Tensor], h: Any) -> int | None:
+    """Operations of the matrix products of all leaves."""
+    asides = {spec.name: spec for spec in specs if spec.kind == "aside"}
+
+    def kept(name: str, i: int) -> Tensor | None:
+        shape, dtype = other_shape(asides[name], params[i], h)
+        return None if shape is None else torch.empty(shape, dtype=dtype, device="meta")
+
+    leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
+    found = [leaf_flops.counted(leaf, batch.wholes, batch.compute, kept) for leaf in leaves]
+    return None if None in found else sum(x for x in found if x is not None)
+
+
+def _between_ranks(traffic: Traffic, products: int | None) -> list[str]:
     """What goes between ranks, in words."""
     ranks, lines = len(traffic.work), []
     for leg in traffic.legs:
@@ -238,6 +261,8 @@ def _between_ranks(traffic: Traffic) -> list[str]:
     most = f"a rank sends at most {max(traffic.sent):,.0f} bytes a step"
     least = f"if all had equal parts and equally much to compute, {traffic.least:,.0f}"
     work = f"the busiest owner has {max(traffic.work):.0%} of the owners' work (an equal share is {1 / ranks:.0%})"
+    if products:
+        work += f": {max(traffic.work) * products:,.0f} FLOP of matrix products, at least {products / ranks:,.0f}"
     return [*lines, f"    between {ranks} ranks: {most}; {least}; {work}"]
 
 

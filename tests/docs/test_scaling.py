@@ -1,0 +1,38 @@
+"""The model of docs/scaling.md: its tables are what it calculates, and it gives what others have published."""
+
+from pathlib import Path
+
+import pytest
+
+from docs.generator import scaling
+
+PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("scaling.md", "zh/scaling.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["en", "zh"])
+def test_the_pages_show_what_is_calculated(page):
+    text = page.read_text(encoding="utf-8").replace("、", ", ")
+    missing = [row for row in (*scaling.rows(), *scaling.published()) if row not in text]
+    assert missing == []
+
+
+@pytest.mark.parametrize("one", scaling.PUBLISHED, ids=lambda one: one.name)
+def test_published_figures_come_out_within_a_fifth(one):
+    loss, products = one.calculated()
+    assert loss == pytest.approx(one.muon / one.adamw - 1, rel=0.2)
+    assert products == pytest.approx(one.products, rel=0.2)
+
+
+def test_operations_of_a_square_matrix():
+    assert scaling.newton_schulz((8, 8)) == 30 * 8**3
+    assert scaling.newton_schulz((8, 8), symmetric=True) == 20 * 8**3
+    assert scaling.newton_schulz((4, 16)) == scaling.newton_schulz((16, 4))
+
+
+def test_messages_are_what_the_plan_foretells_for_even_owners():
+    machine = scaling.Machine(1e12, 1e12, wire=1.0)
+    matrices = [(64, 64)] * 8
+    size, tokens = 8 * 64 * 64, 1e3
+    found = scaling.share(matrices, tokens, 2, machine)
+    seconds = found.messages * 6 * size * tokens / 2 / machine.training
+    assert seconds == pytest.approx(2 * 4 * size * (2 - 1) / 2**2)
