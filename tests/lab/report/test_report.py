@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from statistics import fmean
 from xml.etree import ElementTree
 
@@ -15,7 +16,7 @@ from tests.lab.report.samples import race
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.overview import overview
 from thalweg.lab.report import picture, render, render_overview, write_overview, write_report
-from thalweg.lab.report.figures import verdicts
+from thalweg.lab.report.figures import common, verdicts
 from thalweg.lab.report.svg import Scale, linear_ticks, log_ticks, number, padded
 from thalweg.lab.report.tables import finalists, leaderboard
 
@@ -359,3 +360,18 @@ def test_padding_leaves_room_on_both_sides(values, log):
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e12, max_value=1e12))
 def test_numbers_read_back_to_three_digits(value):
     assert math.isclose(float(number(value).replace("−", "-").replace(",", "")), value, rel_tol=6e-3, abs_tol=1e-300)
+
+
+def test_eight_contestants_have_colours_of_their_own():
+    numbers = common.series({"contestants": [{"label": str(i)} for i in range(8)]})
+    assert sorted(numbers.values()) == [*range(8)]
+    chart, page = (
+        resources.files("thalweg.lab.report").joinpath(name).read_text("utf-8") for name in ("chart.css", "page.css")
+    )
+    for sheet in (chart, page):  # by day and by night
+        colours = re.findall(r"--s(\d): (#[0-9a-f]{6})", sheet)
+        assert [int(i) for i, _ in colours] == [*range(8)]
+        assert len({colour for _, colour in colours}) == 8
+    for i in range(8):
+        for rule in (f".s{i} {{ stroke", f".fill.s{i},", f".s{i}t {{ fill"):
+            assert rule in chart

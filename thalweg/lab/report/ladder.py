@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from thalweg.lab.ladder import PLACES, Followed, Ladder, TrendLine
+from thalweg.lab.report.figures.common import COLOURS
 from thalweg.lab.report.figures.picture import style
 from thalweg.lab.report.page import write_whole
 from thalweg.lab.report.svg import Chart, Scale, number, padded
-
-#: contestants have one of so many colours
-COLOURS = 6
 
 
 def write_ladder(found: Ladder, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from thalweg.lab.result import RaceResult
 #: a logarithmic axis where the largest value is this many times the smallest
 LOG_FROM = 4.0
 #: after this many contestants the colours come again
-COLOURS = 6
+COLOURS = 8
 #: a line of one contestant: places and values
 Line = Sequence[tuple[float, float]]
 
