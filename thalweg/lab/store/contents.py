@@ -84,13 +84,11 @@ def contents(database: Database, rows: Iterable[sa.Row[Any]]) -> Contents:
 
 
 def _sort_in(found: Contents, row: sa.Row[Any]) -> None:
-    try:
-        runs.unpacked(row)
-    except runs.DamagedError as error:
+    if not runs.whole(row):
         if row.checksum is None:
             found.unchecked.append(row.key)
         else:
-            found.damaged[row.key] = str(error)
+            found.damaged[row.key] = runs.named(row)
         return
     found.whole += 1
     if row.finished is None:

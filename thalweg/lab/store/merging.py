@@ -40,7 +40,7 @@ def merge(into: Database, other: Database) -> Merged:
     for rows in _parts(other):
         there = into.read(sa.select(RUNS.c.key).where(RUNS.c.key.in_([row.key for row in rows])))
         new = [row for row in rows if row.key not in {found.key for found in there}]
-        whole = [dict(row._mapping) for row in new if _whole(row)]
+        whole = [dict(row._mapping) for row in new if runs.whole(row)]
         merged.damaged += len(new) - len(whole)
         merged.runs += sum(into.insert(RUNS, row) for row in whole)
     for race in other.read(sa.select(RACES)):
@@ -54,14 +54,6 @@ def _parts(database: Database) -> Iterator[Sequence[sa.Row[Any]]]:
     keys = [row.key for row in database.read(sa.select(RUNS.c.key))]
     for start in range(0, len(keys), AT_ONCE):
         yield database.read(sa.select(RUNS).where(RUNS.c.key.in_(keys[start : start + AT_ONCE])))
-
-
-def _whole(row: sa.Row[Any]) -> bool:
-    try:
-        runs.unpacked(row)
-    except runs.DamagedError:
-        return False
-    return True
 
 
 def _looks(into: Database, other: Database) -> int:

