@@ -542,3 +542,48 @@ def test_no_progress_is_shown_unless_asked(capsys):
     model = net()
     fit(model, Batches(), loss, thalweg.SGD(model.parameters(), lr=0.1), steps=5)
     assert capsys.readouterr().err == ""
+
+
+class Counting(Watcher):
+    """Counts what it has seen, also before a resume."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def on_step(self, event):
+        self.seen += 1
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def test_a_watcher_goes_on_with_what_it_knew_and_saves_go_by_the_clock(tmp_path):
+    file, made = tmp_path / "run.pt", []
+    for steps, every in ((3, 1e-9), (5, 1e9)):
+        model, watcher = nn.Linear(2, 1), Counting()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        batches = iter(lambda: torch.ones(1, 2), None)
+
+        def lost(model, batch, counted=watcher):
+            if counted.seen == 2 and not made:
+                made.append(torch.load(file, weights_only=True)["step"])
+                raise RuntimeError("lost")
+            return model(batch).square().mean()
+
+        arguments = {"steps": steps, "watchers": [watcher], "checkpoint": file, "save_seconds": every}
+        if not made:
+            with pytest.raises(RuntimeError, match="lost"):
+                fit(model, batches, lost, optimizer, **arguments)
+        else:
+            fit(model, batches, lost, optimizer, **arguments)
+    assert made == [2]
+    assert watcher.seen == 5
+
+
+def test_a_time_between_saves_is_above_zero():
+    model = nn.Linear(2, 1)
+    with pytest.raises(ValueError, match="save_seconds=0: expected seconds above 0"):
+        fit(model, [], lambda *_: None, torch.optim.SGD(model.parameters(), lr=0.1), steps=1, save_seconds=0)

@@ -25,9 +25,9 @@ class StorePlace:
     key: str
 
 
-def work_and_keep(place: StorePlace, spec: Spec, role: Role) -> Made:
+def work_and_keep(place: StorePlace, spec: Spec, role: Role, checkpoints: str | None = None) -> Made:
     """A whole run, which is in the store when this returns; or not, if the store cannot be reached from here."""
-    made = work(spec, role)
+    made = work(spec, role, checkpoints)
     try:
         keep(place.address, place.key, reuse.packed(made))
     except ThalwegError:  # who asked will keep it, and says so

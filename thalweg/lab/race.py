@@ -46,12 +46,19 @@ class RaceWatcher:
     def on_finish(self, spec: Spec, run: Run, reused: bool) -> None:
         """A run is finished and stored, or was found in the store."""
 
+    def on_elsewhere(self, text: str) -> None:
+        """Which nodes have answered how often, and what was lost; called in another thread, at each answer."""
+
     def on_note(self, text: str) -> None:
         """Something is otherwise than one would think; told once."""
 
 
 def race(
-    plan: RacePlan, store: Store, watcher: RaceWatcher | None = None, executor: RunExecutor | None = None
+    plan: RacePlan,
+    store: Store,
+    watcher: RaceWatcher | None = None,
+    executor: RunExecutor | None = None,
+    checkpoints: str | None = None,
 ) -> RaceResult:
     """Run a plan to its verdict. Finished runs are in the store at once; the same plan goes on where it stopped.
 
@@ -61,22 +68,32 @@ def race(
         watcher: is told how it goes.
         executor: makes the runs, in the shape of ``concurrent.futures.Executor`` (a pool of processes or threads,
             Ray's, Dask's, MPI's). It is the caller's, and is not shut down. None: worker processes of this machine.
+        checkpoints: folder that all workers see, where a run of more than ten minutes is kept to go on elsewhere; the
+            one beside the store's file where the workers are of this machine and there is such a file.
 
     Raises:
         ThalwegError: if the store cannot be written, a task fails, or workers keep dying.
         KeyboardInterrupt: on Ctrl-C, after a clean stop.
     """
-    return _Race(plan, store, watcher or RaceWatcher(), executor).result()
+    return _Race(plan, store, watcher or RaceWatcher(), executor, checkpoints).result()
 
 
 class _Race:
-    def __init__(self, plan: RacePlan, store: Store, watcher: RaceWatcher, executor: RunExecutor | None) -> None:
+    def __init__(
+        self,
+        plan: RacePlan,
+        store: Store,
+        watcher: RaceWatcher,
+        executor: RunExecutor | None,
+        checkpoints: str | None,
+    ) -> None:
         self.plan, self.store, self.watcher = plan, store, watcher
         self.underway: dict[str, asyncio.Future[Run]] = {}
         self.sharing = Sharing(store, plan.jobs)
         self.tally = Tally()
-        self.executor, self.abroad = executor, Abroad()
+        self.executor, self.abroad = executor, Abroad(self.watcher.on_elsewhere)
         self.said: set[str] = set()
+        self.checkpoints = checkpoints or (store.folder_beside("checkpoints") if executor is None else None)
         if executor is None:
             self.workers = workers.here(plan.jobs, lambda message: self.watcher.on_progress(*message))
             self.newest = workers.here(1)  # for what comes last
@@ -196,9 +213,10 @@ class _Race:
     async def _make(self, key: str, spec: Spec, role: Role) -> Made:
         self.watcher.on_start(spec, role)
         if self.store.address is None:
-            made = await self.workers.make(work, spec, role)
+            made = await self.workers.make(work, spec, role, self.checkpoints)
         else:
-            made = await self.workers.make_and_keep(StorePlace(self.store.address, key), spec, role)
+            place = StorePlace(self.store.address, key)
+            made = await self.workers.make_and_keep(place, spec, role, self.checkpoints)
             if not made.kept:
                 self._say_once(f"the workers do not reach the store {self.store.url}; their runs are stored from here")
         if not made.kept:

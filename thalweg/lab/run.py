@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab import classes, conduct
+from thalweg.lab import classes, conduct, resuming
 from thalweg.lab.contestant import Contestant, Point
 from thalweg.lab.evaluation import Evaluation
 from thalweg.lab.passes import fit_by_passes
@@ -153,7 +154,11 @@ def schedule_of(spec: Spec, task: Task) -> Schedule:
 
 
 def execute(
-    spec: Spec, role: Role, tell: Callable[[str, int, float], None] = lambda *_: None, trace: Trace | None = None
+    spec: Spec,
+    role: Role,
+    tell: Callable[[str, int, float], None] = lambda *_: None,
+    trace: Trace | None = None,
+    checkpoints: str | None = None,
 ) -> Run:
     """Train once, whole, with the schedule of its own length; evaluate at the same steps as everyone.
 
@@ -162,7 +167,21 @@ def execute(
         role: what the race uses it for.
         tell: called now and then with (key, step, training loss).
         trace: filled with the first weights, every batch and every loss.
+        checkpoints: folder where a long run is kept, and goes on from, bit for bit; see :mod:`thalweg.lab.resuming`.
     """
+    with resuming.checkpoint(checkpoints if trace is None and _resumes(spec) else None, spec.key) as file:
+        return _executed(spec, role, tell, trace, file)
+
+
+def _resumes(spec: Spec) -> bool:
+    """Whether an optimizer is known to keep all that it needs in its state, and needs no watching: the library's."""
+    entered = spec.contestant
+    return entered.library and not entered.traits.closure and not entered.wraps
+
+
+def _executed(
+    spec: Spec, role: Role, tell: Callable[[str, int, float], None], trace: Trace | None, checkpoint: Path | None
+) -> Run:
     task = get_task(spec.task, spec.scale)
     untrained = _untrained(spec.task, spec.scale, spec.fingerprint, spec.seed)
     limit = untrained.limit
@@ -176,12 +195,14 @@ def execute(
     loss = trace.following(model, evaluate.loss) if trace else evaluate.loss
     batches, schedule = watch.stream(stream_of(spec, task)), schedule_of(spec, task)
     hooks: dict[str, Any] = {"accumulate": task.accumulate, "clip": task.clip, "watchers": [observer]}
+    saving: dict[str, Any] = {"checkpoint": checkpoint, "save_seconds": resuming.SECONDS} if checkpoint else {}
     if spec.contestant.traits.closure:
         fit_by_passes(model, batches, loss, optimizer, schedule, steps=spec.steps, within=watch.asked, **hooks)
     else:
-        fit(model, batches, loss, optimizer, schedule, steps=spec.steps, **hooks)
+        fit(model, batches, loss, optimizer, schedule, steps=spec.steps, **hooks, **saving)
     if trace:
         trace.losses = observer.losses
+    curve = observer.curve
     finished = not observer.diverged and all(math.isfinite(loss) for _, loss in curve)
     metrics = evaluate.metrics() if finished else {}
     initial = curve[0][1]
@@ -286,6 +307,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
+#: of an observer, what a run that is resumed goes on with
+_GOES_ON = (
+    *("steps", "passes", "points", "train_points", "said", "losses", "curve", "train_curve", "told", "smooth"),
+    *("seconds", "optimizer_seconds"),
+)
+
+
 class _Observer(Watcher):
     """Keeps the clock (evaluation excluded), the losses and the curve of a run, and stops it when it has diverged."""
 
@@ -293,7 +321,7 @@ class _Observer(Watcher):
         self,
         spec: Spec,
         limit: float,
-        evaluate: Callable[[int], float],
+        evaluate: Evaluation,
         curve: list[tuple[int, float]],
         tell: Callable[[str, int, float], None],
         rested: Callable[[], None],
@@ -310,6 +338,17 @@ class _Observer(Watcher):
         self.smooth = math.nan
         self.diverged = False
         self.seconds = self.optimizer_seconds = 0.0
+        self.since = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**{name: getattr(self, name) for name in _GOES_ON}, "parts": self.evaluate.parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in _GOES_ON:
+            setattr(self, name, state[name])
+        self.evaluate.parts[:] = state["parts"]
+
+    def on_start(self, event: Event) -> None:
         self.since = time.perf_counter()
 
     def on_loss(self, event: Event) -> None:

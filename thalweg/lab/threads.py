@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from thalweg._base.errors import ThalwegError
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -17,3 +19,19 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def refuse_more(what: str) -> None:
+    """Within :func:`one_thread`: whether it is still one.
+
+    Args:
+        what: has run meanwhile.
+
+    Raises:
+        ThalwegError: if not.
+    """
+    if (threads := torch.get_num_threads()) != 1:
+        raise ThalwegError(
+            f"{what} has set torch to {threads} threads: a run has one, on which the last bits of its losses depend; "
+            "leave out torch.set_num_threads"
+        )

@@ -13,6 +13,7 @@ from thalweg.lab.result import Role, Run
 from thalweg.lab.run import Spec, Trace, execute, unchanged
 from thalweg.lab.tasks import get_task, opened
 from thalweg.lab.tasks.blame import blaming
+from thalweg.lab.threads import one_thread, refuse_more
 
 #: environment variables with these beginnings are looked at when a repeat differs
 _ENVIRONMENT = ("ATEN_", "CUBLAS_", "CUDA_", "MKL_", "OMP_", "PYTHONHASHSEED", "TORCH_")
@@ -40,9 +41,9 @@ def ready() -> None:
     """A worker that has been asked for this has imported all that it needs."""
 
 
-def work(spec: Spec, role: Role) -> Made:
-    """A whole run, in this process."""
-    return _made(spec, role, None)
+def work(spec: Spec, role: Role, checkpoints: str | None = None) -> Made:
+    """A whole run, in this process; a long one goes on from what was left of it in the folder of checkpoints."""
+    return _made(spec, role, None, checkpoints)
 
 
 def traced(spec: Spec) -> Made:
@@ -50,12 +51,14 @@ def traced(spec: Spec) -> Made:
     return _made(spec, "repeat", Trace())
 
 
-def _made(spec: Spec, role: Role, trace: Trace | None) -> Made:
+def _made(spec: Spec, role: Role, trace: Trace | None, checkpoints: str | None = None) -> Made:
     unchanged(spec)
     task = get_task(spec.task, spec.scale)
     what = opened.afresh(f"a run of {task.module}")
-    with blaming(task, f"a run of {spec.contestant.label}, lr={spec.lr:g}, seed {spec.seed}"), opened.watching(what):
-        run = execute(spec, role, report, trace)
+    doing = f"a run of {spec.contestant.label}, lr={spec.lr:g}, seed {spec.seed}"
+    with blaming(task, doing), opened.watching(what), one_thread():
+        run = execute(spec, role, report, trace, checkpoints)
+        refuse_more(f"{task.name}, in {doing},")
     unchanged(spec)  # what was imported on the way
     known = {file.path for file in spec.files}
     seen = [*what.files(), *opened.by(classes.find(spec.contestant.optimizer).__module__).files()]

@@ -64,9 +64,9 @@ class Workers:
         """
         return await self._answer(_ran(spec), function, spec, *arguments)
 
-    async def make_and_keep(self, place: StorePlace, spec: Spec, role: Role) -> Made:
+    async def make_and_keep(self, place: StorePlace, spec: Spec, role: Role, checkpoints: str | None) -> Made:
         """A run that the worker stores by itself, where it can."""
-        return await self._answer(_ran(spec), work_and_keep, place, spec, role)
+        return await self._answer(_ran(spec), work_and_keep, place, spec, role, checkpoints)
 
     async def timed(self, specs: list[Spec], blocks: int) -> QuietPass:
         """The quiet pass, by one of them."""

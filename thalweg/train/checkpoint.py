@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.schedule import Scheduler
 from thalweg.train import rng
 from thalweg.train.data import Stream
+from thalweg.train.events import Watcher
 from thalweg.wrap.wrapper import layers
 
 #: of the file; another number is another arrangement of its content
@@ -41,6 +43,7 @@ class Checkpoint:
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
     stream: Stream
+    watchers: Sequence[Watcher] = ()
 
     def save(self, step: int) -> None:
         """Write everything; a kill at any time leaves the old file or the new one, never a broken one.
@@ -56,6 +59,7 @@ class Checkpoint:
             "optimizer_name": _name(self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "data": self.stream.state_dict(),
+            "watchers": [watcher.state_dict() for watcher in self.watchers],
             "rng": rng.capture(),
         }
         part = self.path.with_name(f".{self.path.name}.part")  # a killed save leaves one, which the next overwrites
@@ -85,6 +89,9 @@ class Checkpoint:
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict(content["scheduler"])
         self.stream.load_state_dict(content["data"])
+        for watcher, state in zip(self.watchers, content.get("watchers", ()), strict=False):
+            if state:
+                watcher.load_state_dict(state)
         rng.restore(content["rng"])  # last: reading forward has drawn from them
         return int(content["step"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,3 +57,10 @@ class Watcher:
 
     def on_end(self, event: Event) -> None:
         """After the last step, unless an error ended the training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it goes on with after a resume: tensors and plain values, written into a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what an earlier :meth:`state_dict` has said; called before ``on_start``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def fit(
     watchers: Sequence[Watcher] = (),
     checkpoint: str | Path | None = None,
     save_every: int = 0,
+    save_seconds: float = math.inf,
     progress: bool = False,
 ) -> Outcome:
     """Train for ``steps`` updates.
@@ -77,6 +79,7 @@ def fit(
         watchers: told what happens (:class:`thalweg.train.Watcher`).
         checkpoint: a file; if it is there, training goes on from it, bit for bit; it is written at the end.
         save_every: save after this many steps, too; 0 saves at the end only.
+        save_seconds: save when the last save, or the start, is so long ago, too.
         progress: show step, loss, learning rate and pace on standard error.
 
     Raises:
@@ -85,7 +88,7 @@ def fit(
         NonFiniteError: if the loss or the gradients' norm (where ``clip`` asks for it) is not finite, and no watcher
             stops first. The step has updated nothing.
     """
-    _check(steps, accumulate, clip, save_every)
+    _check(steps, accumulate, clip, save_every, save_seconds)
     _check_kinds(model, batches, loss, optimizer)
     watchers = all_of("watchers", watchers, Watcher, "an instance of thalweg.train.Watcher")
     if getattr(optimizer, "fused_into_backward", False):
@@ -100,8 +103,9 @@ def fit(
     precision = _precision(parameters[0].device.type, autocast)
     with _scheduled(optimizer, constant() if schedule is None else schedule) as scheduler:
         stream = Stream(batches)
-        saved = Checkpoint(path, model, optimizer, scheduler, stream) if path else None
+        saved = Checkpoint(path, model, optimizer, scheduler, stream, watchers) if path else None
         step = saved.load() if saved else 0
+        since = time.monotonic()
         event = Event(step, float(scheduler.get_last_lr()[0]), model, optimizer)
         _tell(watchers, "on_start", event)
         optimizer.zero_grad()
@@ -129,8 +133,10 @@ def fit(
             optimizer.zero_grad()
             step += 1
             stopped = _tell(watchers, "on_step", event)
-            if saved and (step == steps or stopped or (save_every and step % save_every == 0)):
+            late = time.monotonic() - since > save_seconds
+            if saved and (step == steps or stopped or late or (save_every and step % save_every == 0)):
                 saved.save(step)
+                since = time.monotonic()
 
         optimizer.zero_grad()  # of a step that was stopped
         _tell(watchers, "on_end", event)
@@ -145,12 +151,14 @@ def update(optimizer: torch.optim.Optimizer, loss: float) -> None:
         optimizer.step()
 
 
-def _check(steps: int, accumulate: int, clip: float | None, save_every: int) -> None:
+def _check(steps: int, accumulate: int, clip: float | None, save_every: int, save_seconds: float) -> None:
     for name, number, least in (("steps", steps, 0), ("accumulate", accumulate, 1), ("save_every", save_every, 0)):
         if not isinstance(number, int) or isinstance(number, bool) or number < least:
             raise bad_argument(name, number, f"an integer of at least {least}")
     if clip is not None and not (isinstance(clip, (int, float)) and clip > 0):
         raise bad_argument("clip", clip, "a positive norm, or None")
+    if not save_seconds > 0:
+        raise bad_argument("save_seconds", save_seconds, "seconds above 0")
 
 
 def _check_kinds(model: Any, batches: Any, loss: Any, optimizer: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -123,6 +124,10 @@ class Store:
     def bytes(self) -> int | None:
         """Size of the file; None if it is not in one."""
         return os.path.getsize(self._database.file) if self._database.file else None
+
+    def folder_beside(self, name: str) -> str | None:
+        """The path of a folder beside its file; None if it is not in one."""
+        return str(Path(self._database.file).resolve().parent / name) if self._database.file else None
 
     def leases(self) -> Leases:
         """For a race: which runs it makes, and which another one is making."""

@@ -15,7 +15,10 @@ from thalweg._base.errors import ThalwegError
 
 @contextmanager
 def blaming(task: Any, doing: str) -> Iterator[None]:
-    """What comes out of a task's own file becomes one line that names the place; any other error stays as it is."""
+    """What comes out of a task's own file becomes one line that names the place; any other error stays as it is.
+
+    A task that would end the process does not: whoever asked for the run would end too, and say nothing.
+    """
     try:
         yield
     except ThalwegError:
@@ -23,9 +26,9 @@ def blaming(task: Any, doing: str) -> Iterator[None]:
     except StopIteration:
         expected = "expected a stream without end (while True: …)"
         raise ThalwegError(f"{place(type(task).batches)}: in {doing}: batches ended; {expected}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         file = inspect.getsourcefile(type(task))
-        if not _lines(error, file):
+        if not _lines(error, file) and not isinstance(error, SystemExit):
             raise
         raise raised(error, file, doing) from error
 

@@ -364,7 +364,7 @@ class _Trial:
             yield
         except ThalwegError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise raised(error, self.file, method) from error
 
     def wrong(self, method: str, found: str, expected: str) -> ThalwegError:
