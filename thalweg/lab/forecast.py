@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from thalweg.lab import repeat, stats
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
+from thalweg.lab.makespan import Wave, makespan
 from thalweg.lab.plan import RacePlan
 from thalweg.lab.protocol import BLOCK
 from thalweg.lab.run import Spec
@@ -39,13 +41,17 @@ class Forecast:
 def forecast(plan: RacePlan, store: Store | None = None) -> Forecast:
     """Follow every contestant's search through the store, as far as its runs are there."""
     ways = [_Way(plan, store, contestant) for contestant in plan.contestants]
-    repeats = sum(3 * plan.run_seconds(repeat.short(plan, c)) + repeat.CHEAP_SECONDS / 2 for c in plan.contestants)
-    timing = (plan.seeds + 1) * BLOCK * sum(plan.step_seconds.values())
-    missing, every = (
-        (sum(seconds) + repeats) / plan.jobs + timing + START_SECONDS
-        for seconds in zip(*((way.missing_seconds, way.all_seconds) for way in ways), strict=True)
-    )
+    missing, every = (_seconds(plan, waves) for waves in ([w.missing for w in ways], [w.every for w in ways]))
     return Forecast(sum(way.runs for way in ways), sum(way.stored for way in ways), missing, every)
+
+
+def _seconds(plan: RacePlan, waves: list[list[Wave]]) -> float:
+    """Of a race whose contestants have these waves of runs, with its repeats, timing pass and start of workers."""
+    short = [plan.run_seconds(repeat.short(plan, c)) + plan.untrained_seconds for c in plan.contestants]
+    again = [min(repeat.CHEAP_SECONDS / 2, plan.seconds(c.label, plan.steps, 1)) for c in plan.contestants]
+    chains = [[[first], *mine, [last]] for first, mine, last in zip(short, waves, again, strict=True)]
+    timing = (plan.seeds + 1) * BLOCK * sum(plan.step_seconds.values())
+    return makespan([*chains, [short]], plan.jobs) + timing + START_SECONDS
 
 
 class _Way:
@@ -56,12 +62,12 @@ class _Way:
         expected = plan.runs(contestant)
         self.runs, self.stored = sum(expected.values()), 0
         self.left = {role: float(count) for role, count in expected.items()}
-        self.all_seconds = self._seconds_left()
+        self.every = self._waves_left()
         found = self._searched()
         chosen = self._judged(found) if found else None
         if chosen:
             self._take("horizon", plan.shorter(contestant, chosen).values())
-        self.missing_seconds = self._seconds_left()
+        self.missing = self._waves_left()
 
     def _searched(self) -> Found | None:
         """What the search found, if all of its trials are stored."""
@@ -98,11 +104,47 @@ class _Way:
         self.left[role] -= len(runs)
         return runs
 
-    def _seconds_left(self) -> float:
+    def _waves_left(self) -> list[Wave]:
         """The seconds of what is left, of each role at its mean length."""
-        plan, step = self.plan, self.plan.step_seconds[self.contestant.label]
+        plan, label = self.plan, self.contestant.label
         shorter = sum(plan.horizons) / max(1, len(plan.horizons))
         length = {"tune": plan.steps, "verdict": plan.steps, "horizon": shorter}
         looks = {"tune": 1, "verdict": plan.budget.evaluations, "horizon": 1}
-        each = {role: length[role] * step + looks[role] * plan.evaluate_seconds for role in length}
-        return sum(max(0.0, count) * each[role] for role, count in self.left.items())
+        each = {role: plan.seconds(label, round(length[role]), looks[role]) for role in length}
+        each["tune"] += self._at_first(self.plan.budget.trials_on_one_seed)
+        each["verdict"] += self._at_first(plan.budget.likely_finalists + len(plan.horizons))
+        searching = [[each["tune"]] * size for size in _last(round(self.left["tune"]), self._sizes())]
+        return [*searching, *([each[role]] * round(self.left[role]) for role in ("verdict", "horizon"))]
+
+    def _at_first(self, runs: float) -> float:
+        """What a run takes longer on average since some are the first of their seed in a worker.
+
+        Args:
+            runs: of one contestant on one seed.
+        """
+        return self.plan.untrained_seconds * min(1.0, self.plan.jobs / (runs * len(self.plan.contestants)))
+
+    def _sizes(self) -> list[int]:
+        """How many trials of a search go side by side, wave by wave, where the best lies inside of the first grid."""
+        searching, losses, sizes = search(self.contestant, self.plan.budget), None, list[int]()
+        while True:
+            try:
+                trials: list[SearchTrial] = searching.send(losses)  # type: ignore[arg-type]  # None begins it
+            except StopIteration:
+                return sizes
+            sizes.append(len(trials))
+            losses = {t: _bowl(t.setting, self.contestant.centre) for t in trials}
+
+
+def _bowl(setting: Setting, centre: float) -> float:
+    """A loss that grows with the distance from the centre of the search."""
+    return 1.0 + math.log(setting.lr * setting.multiplier**0.5 / centre) ** 2 + setting.decay
+
+
+def _last(count: int, sizes: Iterable[int]) -> list[int]:
+    """The waves that are left of a search when ``count`` of its trials are."""
+    over, left = sum(sizes := list(sizes)) - count, list[int]()
+    for size in sizes:
+        left.append(max(0, size - max(0, over)))
+        over -= size
+    return [size for size in left if size]

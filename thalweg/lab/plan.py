@@ -16,16 +16,16 @@ from thalweg.lab.contestant import Contestant
 from thalweg.lab.contestants import parse_all
 from thalweg.lab.pool import default_jobs
 from thalweg.lab.protocol import LARGEST_OFFSET, Budget, get_budget, tuning_seeds, verdict_seeds
-from thalweg.lab.run import Spec
+from thalweg.lab.run import UNTRAINED, Spec, execute
 from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
 from thalweg.lab.tasks import AS_IT_IS, Probe, Task, TaskScale, check, get_task, imports
 from thalweg.lab.tasks.training import model_of
-from thalweg.lab.threads import one_thread
+from thalweg.lab.threads import one_thread, refuse_more
 from thalweg.lab.timing import quiet_pass, total
 
-#: blocks of steps by which a contestant's speed is known before the race
-PROBED = 2
+#: seconds, steps and most steps of the short run by which a contestant's speed is known before the race
+PROBE_SECONDS, PROBE_STEPS = 0.5, (5, 100)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ class RacePlan:
     Attributes:
         reference: what :func:`thalweg.lab.tasks.get_task` takes.
         code: hash of the user's files behind the task; empty for a built-in one.
-        step_seconds: of one step of each contestant, from a probe of ten steps.
+        step_seconds: of one step of each contestant in the loop of a run, from a short one.
+        evaluate_seconds: of one evaluation.
+        setup_seconds: what a run of each contestant takes before and after its steps.
+        untrained_seconds: what a worker takes at the first run of a seed, to know the loss of the untrained model.
         on: versions and hardware of the workers; part of each run's key.
         scale: of the task.
     """
@@ -53,6 +56,8 @@ class RacePlan:
     jobs: int
     step_seconds: dict[str, float]
     evaluate_seconds: float
+    setup_seconds: dict[str, float] = field(default_factory=dict)
+    untrained_seconds: float = 0.0
     on: Mapping[str, str] = field(default_factory=setting)
     scale: TaskScale = AS_IT_IS
 
@@ -69,7 +74,12 @@ class RacePlan:
 
     def run_seconds(self, spec: Spec) -> float:
         """About how long one run takes."""
-        return spec.steps * self.step_seconds[spec.contestant.label] + spec.evaluations * self.evaluate_seconds
+        return self.seconds(spec.contestant.label, spec.steps, spec.evaluations)
+
+    def seconds(self, label: str, steps: int, evaluations: int) -> float:
+        """About how long a run of a contestant takes, by its label."""
+        setup = self.setup_seconds.get(label, 0.0)
+        return setup + steps * self.step_seconds[label] + evaluations * self.evaluate_seconds
 
     @property
     def identity(self) -> str:
@@ -198,6 +208,14 @@ def plan(
         return _timed(draft)
 
 
+def resized(draft: RacePlan, budget: str, seeds: int, steps: int) -> RacePlan:
+    """The same race with another budget, horizon and number of seeds; its speed is known, its new seeds are checked."""
+    spending = get_budget(budget)
+    with one_thread():
+        probe = check(draft.task, _seeds(spending, draft.contestants, seeds))
+    return replace(draft, budget=spending, seeds=seeds, steps=steps, probe=probe)
+
+
 def _seeds(budget: Budget, contestants: Iterable[Contestant], count: int) -> list[int]:
     """All seeds of a race."""
     seeds: set[int] = set()
@@ -207,13 +225,40 @@ def _seeds(budget: Budget, contestants: Iterable[Contestant], count: int) -> lis
 
 
 def _timed(draft: RacePlan) -> RacePlan:
-    """The plan with the seconds of a step and of an evaluation, as they are while the other workers are at work."""
+    """The plan with the seconds of all that a run does, as they are while the other workers are at work."""
     specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
     model = model_of(draft.task, 0)
     with neighbours.busy(min(draft.jobs, default_jobs()) - 1):
-        blocks = quiet_pass(specs, blocks=PROBED).blocks
+        blocks = quiet_pass(specs, blocks=1).blocks
         start = time.perf_counter()
         draft.task.evaluate(model)
-        seconds = time.perf_counter() - start
-    step_seconds = {label: statistics.fmean(map(total, mine)) / 1e3 for label, mine in blocks.items()}
-    return replace(draft, step_seconds=step_seconds, evaluate_seconds=seconds)
+        evaluate = time.perf_counter() - start
+        quiet = {label: total(block) / 1e3 for label, [block] in blocks.items()}
+        paces = {spec.contestant.label: _pace(spec, quiet[spec.contestant.label], evaluate) for spec in specs}
+    refuse_more(draft.task.name)
+    forward = statistics.fmean(block["forward"] for mine in blocks.values() for block in mine) / 1e3
+    return replace(
+        draft,
+        step_seconds={label: step for label, (step, _) in paces.items()},
+        setup_seconds={label: setup for label, (_, setup) in paces.items()},
+        evaluate_seconds=evaluate,
+        untrained_seconds=UNTRAINED * forward + evaluate,
+    )
+
+
+def _pace(spec: Spec, step: float, evaluate: float) -> tuple[float, float]:
+    """Seconds of a step in a short run, and of what is around its steps.
+
+    Args:
+        spec: a whole run.
+        step: seconds of a bare step; it counts if the run makes none.
+        evaluate: seconds of an evaluation.
+    """
+    least, most = PROBE_STEPS
+    steps = min(spec.steps, most, max(least, round(PROBE_SECONDS / step)))
+    short = replace(spec, steps=steps)
+    execute(replace(spec, steps=1), "tune")  # what only the first run of a process takes
+    start = time.perf_counter()
+    run = execute(short, "tune")
+    seconds, made = time.perf_counter() - start, run["conduct"]["passes"]
+    return (run["seconds"] / made if made else step), max(0.0, seconds - run["seconds"] - evaluate)
