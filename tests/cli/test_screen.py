@@ -110,6 +110,18 @@ def test_into_a_pipe_goes_a_line_now_and_then():
     assert set(lines[1:]) == {"0 of 6 runs, about 10 min left"}
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nodes_and_what_was_lost_are_shown_while_a_race_runs_and_at_its_end(terminal):
+    console = Console(file=io.StringIO(), width=110, force_terminal=terminal)
+    with progress.Live(console, Made(), AHEAD, every=0.05) as live:
+        live.on_elsewhere("a (3 calls); 1 lost and made again")
+        time.sleep(0.5)
+    assert "nodes: a (3 calls); 1 lost and made again" in console.file.getvalue()
+    result = race()
+    result["environment"] |= {"nodes": "a (5 calls)", "lost": "1, made again: adamw, seed 3"}
+    assert "made on a (5 calls); lost: 1, made again: adamw, seed 3" in shown(screen.show_result, result, width=1000)
+
+
 def test_found_runs_do_not_make_the_rest_look_short():
     """Half of the runs were found in no time; the other half takes as long as it takes."""
     live = progress.Live(Console(file=io.StringIO()), Made(), AHEAD)

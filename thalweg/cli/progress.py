@@ -63,7 +63,7 @@ class Live(RaceWatcher):
         self.waited = False
         self.run_seconds = self.found_seconds = 0.0
         self.all_seconds = ahead.whole * plan.jobs
-        self.phase = ""
+        self.phase = self.elsewhere = ""
         self.best: dict[str, tuple[float, float]] = {}
         self.started = time.monotonic()
         self.screen = RichLive(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
@@ -85,7 +85,8 @@ class Live(RaceWatcher):
     def _print_lines(self) -> None:
         while not self.over.wait(self.every):
             with self.lock:
-                text = f"{self._how_far()}{self._best(', best so far: ')}"
+                elsewhere = f"; nodes: {self.elsewhere}" if self.elsewhere else ""
+                text = f"{self._how_far()}{self._best(', best so far: ')}{elsewhere}"
             self.console.print(Text(text), no_wrap=True, overflow="ellipsis", highlight=False)
 
     def on_phase(self, name: str) -> None:
@@ -105,6 +106,10 @@ class Live(RaceWatcher):
             self.waited = True
             text = "another race on this store makes some of these runs; they are waited for, not made twice"
             self.console.print(text, highlight=False)
+
+    def on_elsewhere(self, text: str) -> None:
+        """Keep it for the next look."""
+        self.elsewhere = text
 
     def on_note(self, text: str) -> None:
         """Say it, above what moves."""
@@ -159,4 +164,5 @@ class Live(RaceWatcher):
             for u in moving:
                 rows.add_row(*u.cells())
             best = Text(self._best("best so far: "), style="dim", no_wrap=True, overflow="ellipsis")
-            return Group(head, rows, best)
+            nodes = Text(f"nodes: {self.elsewhere}", style="dim", no_wrap=True, overflow="ellipsis")
+            return Group(head, rows, *([nodes] if self.elsewhere else []), best)

@@ -65,6 +65,9 @@ def show_result(console: Console, result: RaceResult) -> None:
     console.print()
     for sentence in result["sentences"]:
         console.print(sentence, highlight=False, markup=False)
+    if "nodes" in result["environment"]:
+        nodes, lost = (result["environment"][name] for name in ("nodes", "lost"))
+        console.print(f"\nmade on {nodes}; lost: {lost}", highlight=False, markup=False)
     winner = best_of(result)
     how = "as tuned here" if winner["tuned"] else "as it was written"
     console.print(f"\nto train with {named(winner)} {how}:", highlight=False, markup=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import pickle
 import threading
@@ -95,6 +96,22 @@ def test_threads_and_forked_processes_make_their_runs_in_processes_of_their_own(
     assert {tuple(rest) for _, *rest in (*found, alone_)} == {(True, loss)}
 
 
+def _in_a_daemon(answers):
+    answers.put(alone.once(os.getpid))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_a_daemon_may_start_a_process_for_its_runs():
+    """Dask's workers are."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    worker = context.Process(target=_in_a_daemon, args=(answers,), daemon=True)
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == 0
+    assert answers.get() not in (worker.pid, os.getpid())
+
+
 def test_what_an_executor_loses_is_asked_for_again_and_counted(tmp_path, store, monkeypatch, here):
     executor, lost = AtOnce(), []
 
@@ -108,7 +125,8 @@ def test_what_an_executor_loses_is_asked_for_again_and_counted(tmp_path, store, 
 
     monkeypatch.setattr(executor, "submit", losing)
     result = race(planned(write_small(tmp_path)), store, executor=executor)
-    assert result["environment"]["lost"] == f"{len(lost)} calls, which were made again"
+    assert result["environment"]["lost"].startswith(f"{len(lost)}, made again: ")
+    assert "seed " in result["environment"]["lost"]
     assert len(lost) > 1
 
 
@@ -133,9 +151,12 @@ def test_a_lost_call_leaves_those_beside_it_alone(tmp_path):
             future.set_result(Answer("there", pickle.dumps(number)))
         return await asyncio.gather(*calls)
 
-    abroad, (made, [spec, _], _) = Abroad(), _told(write_small(tmp_path))
+    said: list[str] = []
+    abroad, (made, [spec, _], _) = Abroad(said.append), _told(write_small(tmp_path))
     assert asyncio.run(both()) == [1, 0]
-    assert (abroad.lost, abroad.runs) == (1, {"there": 2})
+    assert (abroad.lost, abroad.runs) == ({str(spec): 1}, {"there": 2})
+    assert abroad.in_short == said[-1] == "there (2 calls); 1 lost and made again"
+    assert abroad.told["lost"] == f"1, made again: {spec}"
 
 
 def test_an_executor_that_loses_all_ends_the_race_with_one_error(tmp_path, store, monkeypatch, here):
@@ -146,6 +167,29 @@ def test_an_executor_that_loses_all_ends_the_race_with_one_error(tmp_path, store
     monkeypatch.setattr(executor, "submit", lambda *_: gone)
     with pytest.raises(ThalwegError, match=r"died 6 times .*the last one: OSError: the node is gone"):
         race(planned(write_small(tmp_path)), store, executor=executor)
+
+
+class Nodes(AtOnce):
+    """Asks each node; those that are gone lose the question."""
+
+    def __init__(self, *gone):
+        super().__init__()
+        self.gone = gone
+
+    def everywhere(self, function, /, *arguments):
+        futures = [self.submit(function, *arguments) for _ in self.gone]
+        for future, gone in zip(futures, self.gone, strict=True):
+            if gone:
+                future.exception = lambda timeout=None: OSError("the node is gone")
+                future.result = lambda timeout=None: (_ for _ in ()).throw(OSError("the node is gone"))
+        return futures
+
+
+def test_a_node_that_goes_away_when_it_is_asked_takes_no_part(tmp_path, here):
+    made = planned(write_small(tmp_path))
+    away.check(Nodes(True, False), made)
+    with pytest.raises(ThalwegError, match="the workers do not answer: OSError: the node is gone"):
+        away.check(Nodes(True, True), made)
 
 
 def test_an_executor_that_was_shut_down_or_is_none_is_one_error(tmp_path, store):

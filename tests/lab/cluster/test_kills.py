@@ -1,5 +1,6 @@
 """A race on Ray and PostgreSQL whose processes are killed at random moments: nothing finished is lost or made twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from thalweg.lab.cluster.on_ray import RayCluster
 from thalweg.lab.plan import plan
 from thalweg.lab.race import race
 from thalweg.lab.store import Store
+from thalweg.lab.store.tables import RUNS
 
 pytestmark = [
     pytest.mark.cluster,
@@ -33,9 +35,11 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[3]
-KILLS = 20
-#: of these, how many hit the coordinator, and after how many the database is started again
-COORDINATORS, RESTART = 4, 10
+NODES, KILLS = 3, 20
+#: of these, how many hit the coordinator; and after how many a node goes, and the database is started again
+COORDINATORS, NODE_GOES, RESTART = 3, 7, 13
+#: kills that no finished run lies between: a call that loses its worker time and again is given up at last
+AT_ONCE = 2
 OPTIMIZERS, SEEDS, STEPS = ("adamw", "momentum"), 3, 20
 SLOW = "time.sleep(0.005)"
 
@@ -43,11 +47,9 @@ SLOW = "time.sleep(0.005)"
 def processes(beginning):
     """Processes whose command begins so."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):
             if (folder / "cmdline").read_bytes().decode(errors="replace").startswith(beginning):
                 yield int(folder.name)
-        except OSError:
-            continue
 
 
 def kept(url):
@@ -62,70 +64,84 @@ class Coordinator:
 
     def __init__(self, folder, path, url, address):
         self.out = folder / "result.json"
-        self.log = (folder / "log").open("a")
         command = ["race", path, "--store", url, "--cluster", address, "--out", str(folder), "--json", str(self.out)]
         command += ["--optimizers", ",".join(OPTIMIZERS), "--seeds", str(SEEDS), "--steps", str(STEPS)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "thalweg", *command],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=self.log, stderr=self.log,
-        )  # fmt: skip
+        with (folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "thalweg", *command],
+                env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
+            )  # fmt: skip
 
     def kill(self):
         self.process.kill()
         self.process.wait()
-        self.log.close()
+
+
+class Killer:
+    """Kills one process after the other, at random moments; the race goes on beside them."""
+
+    def __init__(self, seed, start, cluster, server):
+        self.chance, self.start, self.cluster, self.server = random.Random(seed), start, cluster, server
+        self.coordinator = start()
+        self.workers = self.coordinators = self.since = 0  # since a run was finished
+
+    @property
+    def kills(self):
+        return self.workers + self.coordinators
+
+    def strike(self, goes_on):
+        """Kill somebody, if anybody works; at most twice until a run was finished."""
+        left, coordinators = KILLS - self.kills, COORDINATORS - self.coordinators
+        running = [*processes("ray::answer")]
+        self.since = 0 if goes_on else self.since
+        if not left or not running or self.since == AT_ONCE:
+            return
+        self.since += 1
+        if self.chance.random() < coordinators / left:
+            self.coordinator.kill()
+            self.coordinators += 1
+            self.coordinator = self.start()
+        else:
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.kill(self.chance.choice(running), signal.SIGKILL)
+            self.workers += 1
+        if self.kills == NODE_GOES:
+            self.cluster.remove_node(next(iter(self.cluster.worker_nodes)), allow_graceful=False)
+        if self.kills == RESTART:
+            self.server.stop()
+            time.sleep(1)
+            self.server.start()
 
 
 def test_twenty_kills_lose_no_finished_run_and_change_no_digit(tmp_path, monkeypatch):
-    server, chance = Postgres(), random.Random(7)
-    cluster = RayCluster("local:2")
-    address = cluster._here.address
+    server, begun = Postgres(), time.monotonic()
     path, url = write_small(tmp_path, SLOW), server.database("races")
     Store(url).close()
-    start = time.monotonic()
-    killed = {"worker": 0, "coordinator": 0}
-    before, wanted = {}, 2  # a kill comes after so many more runs: else no worker would get beyond its start
-    coordinator = Coordinator(tmp_path, path, url, address)
+    cluster = RayCluster(f"local:{NODES}")
+    nodes, before = cluster._here, {}
+    killer = Killer(7, lambda: Coordinator(tmp_path, path, url, nodes.address), nodes, server)
     try:
-        while coordinator.process.poll() is None:
-            time.sleep(chance.uniform(0.05, 0.4))
+        while killer.coordinator.process.poll() is None:
+            time.sleep(killer.chance.uniform(0.05, 0.4))
             now = kept(url)
             assert before.items() <= now.items()
-            running = [*processes("ray::answer")]
-            if sum(killed.values()) == KILLS or len(now) < len(before) + wanted or not running:
-                continue
-            before, wanted = now, chance.randint(1, 4)
-            if killed["coordinator"] < COORDINATORS and chance.random() < 2 * COORDINATORS / KILLS:
-                coordinator.kill()
-                killed["coordinator"] += 1
-                coordinator = Coordinator(tmp_path, path, url, address)
-            else:
-                os.kill(chance.choice(running), signal.SIGKILL)
-                killed["worker"] += 1
-            if sum(killed.values()) == RESTART:
-                server.stop()
-                time.sleep(1)
-                server.start()
-        assert coordinator.process.returncode == 0, (tmp_path / "log").read_text()[-2000:]
-        assert sum(killed.values()) == KILLS, f"the race was over too soon: {killed}"
+            killer.strike(goes_on=len(now) > len(before))
+            before = now
+        assert killer.coordinator.process.returncode == 0, (tmp_path / "log").read_text()[-2000:]
+        assert killer.kills == KILLS, f"the race was over after {killer.kills} kills"
         after = kept(url)
         assert before.items() <= after.items()
-        result = json.loads(coordinator.out.read_text())
+        result = json.loads(killer.coordinator.out.read_text())
     finally:
-        coordinator.kill()
+        killer.coordinator.kill()
         cluster.close()
         server.close()
-    print(f"killed {killed}; {len(after)} runs; {time.monotonic() - start:.0f} s")
+    took = f"{killer.workers} workers, {killer.coordinators} coordinators killed; {time.monotonic() - begun:.0f} s"
+    print(f"{took}; {len(after)} runs; {result['environment']['lost']}")
     monkeypatch.setattr(workers, "Pool", Inline)
     made, store = plan(path, optimizers=OPTIMIZERS, seeds=SEEDS, steps=STEPS), Store(str(tmp_path / "here.db"))
     here = race(made, store)
     assert plain(result)["comparisons"] == plain(here)["comparisons"]
     assert [run["key"] for run in result["runs"]] == [run["key"] for run in here["runs"]]
-    assert after.keys() == _keys(store)
+    assert after.keys() == {row.key for row in store._database.read(sa.select(RUNS.c.key))}
     store.close()
-
-
-def _keys(store):
-    from thalweg.lab.store.tables import RUNS
-
-    return {row.key for row in store._database.read(sa.select(RUNS.c.key))}

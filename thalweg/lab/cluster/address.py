@@ -22,10 +22,12 @@ class Cluster(Protocol):
 
     Attributes:
         slots: how many runs it makes at the same time.
+        memory: bytes for each of them on the node that has least; infinite where it is not known.
         notes: what is to be said of it once.
     """
 
     slots: int
+    memory: float
     notes: list[str]
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:

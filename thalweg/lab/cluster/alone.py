@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import multiprocessing.util
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from thalweg.lab.pool import Pool
@@ -19,7 +21,7 @@ def once(function: Callable[..., T], *arguments: Any) -> T:
     """A function's value, from a new process."""
     pool = Pool(1, lambda _: None)
     try:
-        value: T = pool.submit(function, *arguments).result()
+        value: T = _submitted(pool, function, *arguments).result()
         return value
     finally:
         pool.close()
@@ -35,6 +37,23 @@ def kept(function: Callable[..., T], *arguments: Any) -> T:
 
 
 _local = threading.local()
+
+
+def _submitted(pool: Pool, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Handed to a process that is started now if there is none.
+
+    A worker that is a daemon, as Dask's are, is not allowed to start one, lest it outlives the worker. A pool's process
+    ends with the one that started it, whatever that was.
+    """
+    me = multiprocessing.current_process()
+    daemon = me.daemon
+    if daemon:
+        me.daemon = False
+    try:
+        return pool.submit(function, *arguments)
+    finally:
+        if daemon:
+            me.daemon = True
 
 
 class _Mine:
@@ -53,7 +72,7 @@ class _Mine:
                 self._ending.cancel()
             self._pool = self._pool or Pool(1, lambda _: None)
             try:
-                return self._pool.submit(function, *arguments).result()
+                return _submitted(self._pool, function, *arguments).result()
             except BaseException:
                 self._close()
                 raise

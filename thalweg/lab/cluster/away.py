@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,10 +14,13 @@ from thalweg.lab.cluster import errand
 from thalweg.lab.cluster.errand import Answer, Header, answer
 from thalweg.lab.cluster.luggage import packed
 from thalweg.lab.plan import RacePlan
+from thalweg.lab.run import Spec
 from thalweg.lab.workers import CallLostError, Workers
 
 #: how often a run is asked for whose workers were lost; elsewhere nodes go for other reasons than the run
 ATTEMPTS = 6
+#: lost runs that the report names one by one
+NAMED = 5
 
 
 class RunExecutor(Protocol):
@@ -32,22 +36,50 @@ class RunExecutor(Protocol):
 class Abroad:
     """What the workers of one race elsewhere have done.
 
+    Args:
+        tell: called when a call was answered or lost, in whichever thread hears of it.
+
     Attributes:
         runs: how many calls each node has answered.
-        lost: how many calls were lost with their workers, and made again.
+        lost: what was asked for in the calls that were lost with their workers; each was made again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
         self.runs: Counter[str] = Counter()
-        self.lost = 0
+        self.lost: Counter[str] = Counter()
+        self._tell, self._lock = tell, threading.Lock()
+
+    def answered(self, node: str) -> None:
+        """One more call."""
+        with self._lock:
+            self.runs[node] += 1
+            self._tell(self.in_short)
+
+    def lose(self, what: str) -> None:
+        """One more was lost."""
+        with self._lock:
+            self.lost[what] += 1
+            self._tell(self.in_short)
+
+    @property
+    def in_short(self) -> str:
+        """``a (12 calls), b (1 call); 2 lost and made again``."""
+        lost = f"{self.lost.total()} lost and made again" if self.lost else ""
+        return "; ".join(filter(None, (self._nodes, lost)))
+
+    @property
+    def _nodes(self) -> str:
+        return ", ".join(f"{host} ({count} call{'s' * (count > 1)})" for host, count in sorted(self.runs.items()))
 
     @property
     def told(self) -> dict[str, str]:
         """What the report says of it; nothing where the race had workers of its own."""
         if not self.runs:
             return {}
-        nodes = ", ".join(f"{host} ({count} calls)" for host, count in sorted(self.runs.items()))
-        return {"nodes": nodes, "lost": f"{self.lost} calls, which were made again"}
+        named = [f"{what}{f' ({count} times)' if count > 1 else ''}" for what, count in self.lost.most_common(NAMED)]
+        more = f", and {len(self.lost) - NAMED} more" if len(self.lost) > NAMED else ""
+        lost = f"{self.lost.total()}, made again: {'; '.join(named)}{more}" if named else "nothing"
+        return {"nodes": self._nodes, "lost": lost}
 
 
 class Away:
@@ -75,22 +107,25 @@ class Away:
         told: Future[Any] = Future()
         [asked] = self._handed(lambda *call: [self._executor.submit(*call)], function, arguments)
         self._waiting.add(asked)
-        asked.add_done_callback(lambda done: self._pass_on(done, told))
+        what = next((str(one) for one in arguments if isinstance(one, Spec)), "timed steps")
+        asked.add_done_callback(lambda done: self._pass_on(done, told, what))
         return told
 
     def check(self) -> None:
         """Before the first run: each node, as far as the executor tells of them, has what the race needs.
 
+        One that goes away meanwhile takes no part.
+
         Raises:
-            ThalwegError: for the first one that has not.
+            ThalwegError: for the first one that has not, or if none answers.
         """
         everywhere = getattr(self._executor, "everywhere", lambda *call: [self._executor.submit(*call)])
-        for asked in self._handed(everywhere, errand.check, ()):
-            try:
-                found: Answer = asked.result()
-            except Exception as error:
-                raise ThalwegError(f"the workers do not answer: {_lost(error)}") from error
-            found.value()
+        answers = [_tried(asked) for asked in self._handed(everywhere, errand.check, ())]
+        for found in answers:
+            if isinstance(found, Answer):
+                found.value()
+        if answers and all(isinstance(found, CallLostError) for found in answers):
+            raise ThalwegError(f"the workers do not answer: {answers[0]}")
 
     def close(self) -> None:
         """Drop what waits; the executor itself is the caller's."""
@@ -103,16 +138,31 @@ class Away:
         except RuntimeError as error:  # it was shut down, or broke
             raise ThalwegError(f"the executor takes no more runs: {error}. Finished runs are stored") from error
 
-    def _pass_on(self, done: Future[Answer], told: Future[Any]) -> None:
+    def _pass_on(self, done: Future[Answer], told: Future[Any], what: str) -> None:
         self._waiting.discard(done)
         if done.cancelled() or not told.set_running_or_notify_cancel():
             told.cancel()
         elif (error := done.exception()) is not None:
-            self._abroad.lost += 1
+            self._abroad.lose(what)
             told.set_exception(_lost(error))
         else:
-            self._abroad.runs[done.result().host] += 1
+            self._abroad.answered(done.result().host)
             _answered(done.result(), told)
+
+
+def _tried(asked: Future[Answer]) -> Answer | CallLostError:
+    """An answer, or how it was lost.
+
+    Raises:
+        ThalwegError: if it can never come.
+    """
+    try:
+        return asked.result()
+    except Exception as error:
+        lost = _lost(error)
+        if not isinstance(lost, CallLostError):
+            raise lost from error
+        return lost
 
 
 def _answered(found: Answer, told: Future[Any]) -> None:
@@ -124,7 +174,7 @@ def _answered(found: Answer, told: Future[Any]) -> None:
         told.set_result(value)
 
 
-def _lost(error: BaseException) -> BaseException:
+def _lost(error: BaseException) -> ThalwegError | CallLostError:
     """What an executor raises, and not the run, is that a worker was lost; but for one that can never answer."""
     if isinstance(error, ModuleNotFoundError):
         return ThalwegError(f"the workers have no package {error.name!r}: install there what is installed here")

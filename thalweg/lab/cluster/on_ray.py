@@ -22,6 +22,8 @@ from thalweg.lab.setting import setting
 
 #: so long a node may take to say what it is: its first worker imports torch
 ANSWER_SECONDS = 300.0
+#: how often a node is asked what it is, if its worker is lost
+ASKED = 4
 #: how often nodes are started here: Ray waits half a minute for each, which a busy machine may exceed
 START_ATTEMPTS = 3
 #: of a node that is started here; runs leave next to nothing in it
@@ -44,6 +46,7 @@ class RayCluster:
 
     Attributes:
         slots: how many runs fit at the same time.
+        memory: bytes for each of them on the machine that has least.
         notes: what is to be said of it once.
 
     Raises:
@@ -54,12 +57,13 @@ class RayCluster:
         count = addresses.nodes_here(address)
         _require_ray()
         self._here: Any = None
-        self.slots, self.notes = 0, list[str]()
+        self.slots, self.memory, self.notes = 0, math.inf, list[str]()
         self._left_out: list[str] = []
         self._resources = resources
         try:
             self._connect(address, count)
             self._slots_of = {node: slots for node, slots in self._nodes().items() if slots}
+            self.memory = self._memory_of_a_run()
             if not self._slots_of:
                 raise ThalwegError(self._too_small(address))
             self.slots = sum(self._slots_of.values())
@@ -82,20 +86,26 @@ class RayCluster:
         """Versions and hardware of its nodes; those of another class than most are left out, which is noted.
 
         Raises:
-            ThalwegError: if a node does not answer.
+            ThalwegError: if a node does not answer, or all have gone away.
         """
         asked = {node: self._on(node, setting_of, device) for node in self._slots_of}
-        found = {node: self._answer(node, future) for node, future in asked.items()}
+        answers = {node: self._answer(node, future) for node, future in asked.items()}
+        found = {node: answer for node, answer in answers.items() if answer}
+        gone = [node for node in asked if node not in found]
+        if not found:
+            raise ThalwegError(f"all {len(gone)} nodes of the cluster went away when they were asked; start it again")
         mine = setting(device)
         by_class = Counter[tuple[tuple[str, str], ...]]()
         for node, theirs in found.items():
             by_class[tuple(sorted(theirs.items()))] += self._slots_of[node]
         chosen = mine if mine in found.values() else dict(by_class.most_common(1)[0][0])
-        self._left_out = [node for node, theirs in found.items() if theirs != chosen]
+        other = [node for node, theirs in found.items() if theirs != chosen]
+        self._left_out = [*other, *gone]
         self.slots = sum(slots for node, slots in self._slots_of.items() if node not in self._left_out)
-        if self._left_out:
-            unlike = _unlike(chosen, next(theirs for theirs in found.values() if theirs != chosen))
-            self.notes.append(f"{len(self._left_out)} of {len(found)} nodes take no part: {unlike}")
+        if other:
+            self.notes.append(f"{len(other)} of {len(found)} nodes take no part: {_unlike(chosen, found[other[0]])}")
+        if gone:
+            self.notes.append(f"{len(gone)} of {len(asked)} nodes have gone away, and take no part")
         return chosen
 
     def close(self) -> None:
@@ -130,6 +140,18 @@ class RayCluster:
 
         return {node["NodeID"]: self._room(node["Resources"]) for node in ray.nodes() if node["Alive"]}
 
+    def _memory_of_a_run(self) -> float:
+        """The least of any machine; nodes that were started on one machine share its memory."""
+        import ray
+
+        slots, memory = Counter[str](), dict[str, float]()
+        for node in ray.nodes():
+            if count := self._slots_of.get(node["NodeID"], 0):
+                machine = node["NodeManagerHostname"]
+                slots[machine] += count
+                memory[machine] = max(memory.get(machine, 0.0), node["Resources"].get("memory", math.inf))
+        return min((memory[machine] / count for machine, count in slots.items()), default=math.inf)
+
     def _room(self, there: Mapping[str, float]) -> int:
         room = [there.get("CPU", 0.0) / self._resources.cpus]
         if self._resources.gpus:
@@ -157,16 +179,19 @@ class RayCluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        return self._call(function, arguments, {"num_cpus": 0, "scheduling_strategy": there})
+        return self._call(function, arguments, {"num_cpus": 0, "scheduling_strategy": there, "max_retries": ASKED - 1})
 
     def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Future[Any]:
-        """Without Ray's own retries: the race counts what was lost, and asks again."""
+        """Runs go without Ray's own retries: the race counts what was lost, and asks again."""
         import ray
 
-        future: Future[Any] = ray.remote(max_retries=0, **options)(function).remote(*arguments).future()
+        future: Future[Any] = ray.remote(**{"max_retries": 0, **options})(function).remote(*arguments).future()
         return future
 
-    def _answer(self, node: str, future: Future[Any]) -> dict[str, str]:
+    def _answer(self, node: str, future: Future[Any]) -> dict[str, str] | None:
+        """What a node says; None if it is gone, which Ray itself may not know yet."""
+        from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+
         try:
             found: dict[str, str] = future.result(ANSWER_SECONDS)
         except TimeoutError:
@@ -175,6 +200,8 @@ class RayCluster:
             raise ThalwegError(
                 f"the node {node[:8]} has no package {error.name!r}: install thalweg[lab,ray] there"
             ) from error
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
+            return None
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -48,6 +49,7 @@ class SlurmCluster:
 
     Attributes:
         slots: how many jobs are handed to SLURM at the same time.
+        memory: not known; SLURM ends a job that takes more than it asked for.
         notes: what is to be said of it once.
 
     Raises:
@@ -77,7 +79,7 @@ class SlurmCluster:
                 "race on a login node"
             ) from error
         self._submitit.update_parameters(**_parameters(given, resources))
-        self.slots, self.notes = SLOTS, list[str]()
+        self.slots, self.memory, self.notes = SLOTS, math.inf, list[str]()
         self._jobs: dict[Future[Any], Any] = {}
         self._over = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
