@@ -138,8 +138,17 @@ def test_horizons_grow_with_the_parameters_or_stay():
 
 def test_a_size_for_which_there_is_no_memory_is_refused_before_the_first_run():
     found = climb.places("digits", "size", [1, 3000], 20, 2, per_parameter=False)
-    with pytest.raises(ThalwegError, match=r"--sizes: [\d,]+ parameters take \d+ GiB .* in 4000 workers"):
+    with pytest.raises(ThalwegError, match=r"take 1.17 GiB .* GiB for each of 4000: .*, or lower --jobs"):
         climb.refuse_without_memory(found, 4000)
+    climb.refuse_without_memory(found, 1)
+
+
+def test_on_a_cluster_it_is_the_memory_of_a_node_that_counts():
+    found = climb.places("digits", "size", [1, 3000], 20, 2, per_parameter=False)
+    climb.refuse_without_memory(found, 4000, each=8 * 2**30)
+    with pytest.raises(ThalwegError, match=r"a node has 0.5 GiB for each run: .*, or raise --cpus"):
+        climb.refuse_without_memory(found, 1, each=2**29)
+    climb.refuse_without_memory(found, 1, each=math.inf)
 
 
 def told(*arguments):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,9 @@ def climb(
     out: Path,
     steps: int | None,
     budget: str,
+    jobs: int | None = None,
+    memory: float | None = None,
+    fit: Callable[[Sequence[RacePlan]], list[RacePlan]] | None = None,
 ) -> list[RaceResult]:
     """Race at each place, then say what the ladder says.
 
@@ -86,6 +89,9 @@ def climb(
         out: folder of all.
         steps: the horizon at multiple 1, if the user says.
         budget: its name.
+        jobs: runs at the same time on this machine, if the user says.
+        memory: bytes that a node of a cluster has for a run.
+        fit: makes plans fit into a time together; then all are probed before the first one is raced.
 
     Raises:
         ThalwegError: if the task cannot be scaled, or the largest model has no room.
@@ -94,9 +100,13 @@ def climb(
         climb.task, climb.along, climb.factors, steps, get_budget(budget).shorten, climb.per_parameter
     )
     if climb.along == "size":
-        planning.refuse_without_memory(places, default_jobs())
+        planning.refuse_without_memory(places, jobs or default_jobs(), memory)
     rungs, name = [], ""
-    for place, plan in planning.plans(places, partial(make, climb.task)):
+    planned: Iterator[tuple[int, RacePlan]] = planning.plans(places, partial(make, climb.task))
+    if fit:
+        at, drafts = zip(*planned, strict=True)
+        planned = iter([*zip(at, fit(drafts), strict=True)])
+    for place, plan in planned:
         name = name or plan.task.name.removesuffix(plan.scale.name)
         if result := raced(plan, out / f"{climb.along}-{place}"):
             rungs.append(Rung(place, result))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -11,46 +10,41 @@ from thalweg._base.errors import ThalwegError
 from thalweg.cli.screen import duration
 from thalweg.cli.tables import Column, print_table
 from thalweg.lab import within
-from thalweg.lab.plan import RacePlan
+from thalweg.lab.plan import RacePlan, resized
 from thalweg.lab.within import Noise, Settles
 
 #: hours of the table
 HOURS = (1.0, 8.0, 24.0)
 
 
-def fitted(
-    console: Console,
-    draft: RacePlan,
-    limit: float,
-    make: Callable[..., RacePlan],
-    settings: Mapping[str, Any],
-    table: bool,
-) -> RacePlan:
-    """The plan that settles most within a time, said before it starts.
+def fitted(console: Console, drafts: Sequence[RacePlan], limit: float, table: bool) -> list[RacePlan]:
+    """What settles most within a time, said before it starts.
 
     Args:
         console: where to.
-        draft: with the probe of the task.
+        drafts: the race with the probe of its task; or those of a ladder, which share the time.
         limit: in seconds.
-        make: plans.
-        settings: of the draft.
         table: whether other times are shown too.
+
+    Returns:
+        The same races, with the budget and the seeds that were chosen.
 
     Raises:
         ThalwegError: if nothing fits.
     """
+    draft, *beside = drafts
     measured = within.noise(draft)
     if table:
-        _show(console, draft, limit, measured)
-    found = within.chosen(draft, limit, measured)
-    console.print(within.sentence(draft, found, measured), highlight=False, markup=False)
-    chosen = {"budget": found.budget, "seeds": found.seeds, "steps": found.steps}
-    return make(draft.reference, **{**settings, **chosen})
+        _show(console, draft, limit, measured, beside)
+    found = within.chosen(draft, limit, measured, beside)
+    console.print(within.sentence(draft, found, measured, beside), highlight=False, markup=False)
+    steps = [found.steps, *(one.steps for one in beside)]
+    return [resized(one, found.budget, found.seeds, its) for one, its in zip(drafts, steps, strict=True)]
 
 
-def _show(console: Console, draft: RacePlan, limit: float, measured: Noise) -> None:
+def _show(console: Console, draft: RacePlan, limit: float, measured: Noise, beside: Sequence[RacePlan]) -> None:
     """What fits into some other times."""
-    rows = [(f"{hours:g} h", _fit(draft, hours, measured)) for hours in sorted({*HOURS, limit / 3600})]
+    rows = [(f"{hours:g} h", _fit(draft, hours, measured, beside)) for hours in sorted({*HOURS, limit / 3600})]
     columns = [
         Column("within", [hours for hours, _ in rows]),
         Column("budget", [one.budget if one else "nothing fits" for _, one in rows], left=True),
@@ -62,8 +56,8 @@ def _show(console: Console, draft: RacePlan, limit: float, measured: Noise) -> N
     print_table(console, columns)
 
 
-def _fit(draft: RacePlan, hours: float, measured: Noise) -> Settles | None:
+def _fit(draft: RacePlan, hours: float, measured: Noise, beside: Sequence[RacePlan]) -> Settles | None:
     try:
-        return within.chosen(draft, 3600 * hours, measured)
+        return within.chosen(draft, 3600 * hours, measured, beside)
     except ThalwegError:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,12 @@ from thalweg.lab.store import Store, is_there
 @click.option("--slurm", default="", help="Options for sbatch, such as partition=gpu,time=30 (minutes).")
 @click.option("--cpus", type=float, default=1.0, show_default=True, help="Cores of each run on a cluster.")
 @click.option("--gpus", type=float, default=0.0, show_default=True, help="GPUs of each run on a cluster; may be 0.25.")
+@click.option(
+    "--checkpoints",
+    type=click.Path(file_okay=False),
+    help="Folder for the state of runs longer than 10 minutes, so that a lost run goes on. All workers must be able to "
+    "read it. By default it lies beside the store's file.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and the time it will take, and stop.")
 @stoppable
 def race(
@@ -109,6 +115,7 @@ def race(
     slurm: str,
     cpus: float,
     gpus: float,
+    checkpoints: str | None,
     dry_run: bool,
 ) -> None:
     """Race optimizers on each TASK (a name from `thalweg tasks`, or your own file.py) and say which one to use.
@@ -135,19 +142,23 @@ def race(
 
         def make(one: str, **more: Any) -> planning.RacePlan:
             made = planning.plan(one, **{"steps": steps, **settings, **more})
-            if limit:
-                made = fitting.fitted(console, made, limit, planning.plan, settings | more, dry_run)
             for note in at.notes if at else ():
                 console.print(note, highlight=False, markup=False)
             return made
 
+        def fit(drafts: Sequence[planning.RacePlan]) -> list[planning.RacePlan]:
+            return fitting.fitted(console, drafts, limit, dry_run) if limit else [*drafts]
+
         def raced(plan: planning.RacePlan, folder: Path) -> RaceResult | None:
-            return _raced(console, plan, folder, store, dry_run, at)
+            return _raced(console, plan, folder, store, dry_run, at, checkpoints)
 
         if climbed:
-            results = climbing.climb(console, climbed, make, raced, out, steps, budget)
+            results = climbing.climb(
+                console, climbed, make, raced, out, steps, budget,
+                jobs=jobs, memory=at.memory if at else None, fit=fit if limit else None,
+            )  # fmt: skip
         else:
-            plans = [make(one) for one in task]
+            plans = [plan for one in task for plan in fit([make(one)])]
             _refuse_one_name([plan.task.name for plan in plans])
             folders = [out / plan.task.name if len(task) > 1 else out for plan in plans]
             results = [found for plan, folder in zip(plans, folders, strict=True) if (found := raced(plan, folder))]
@@ -168,7 +179,13 @@ def _refuse_one_name(names: list[str]) -> None:
 
 
 def _raced(
-    console: Console, plan: planning.RacePlan, folder: Path, store: str, dry_run: bool, at: Cluster | None
+    console: Console,
+    plan: planning.RacePlan,
+    folder: Path,
+    store: str,
+    dry_run: bool,
+    at: Cluster | None,
+    checkpoints: str | None,
 ) -> RaceResult | None:
     """One task's result, shown and reported; None where only the plan was asked for."""
     if not dry_run:
@@ -177,7 +194,7 @@ def _raced(
     screen.show_plan(console, plan, ahead)
     if dry_run:
         return None
-    result = _run(console, plan, store, ahead, at)
+    result = _run(console, plan, store, ahead, at, checkpoints)
     result["protocol"]["command"] = typed()
     report = write_report(result, folder)
     screen.show_result(console, result)
@@ -209,11 +226,13 @@ def _made_at(cluster: str | None, slurm: str, resources: Resources, out: Path) -
         yield at
 
 
-def _run(console: Console, plan: planning.RacePlan, url: str, ahead: Forecast, at: Cluster | None) -> RaceResult:
+def _run(
+    console: Console, plan: planning.RacePlan, url: str, ahead: Forecast, at: Cluster | None, checkpoints: str | None
+) -> RaceResult:
     store = Store(url)
     try:
         with progress.Live(console, plan, ahead) as live:
-            return racing.race(plan, store, live, at)
+            return racing.race(plan, store, live, at, str(Path(checkpoints).resolve()) if checkpoints else None)
     except KeyboardInterrupt as stop:
         kept = f"finished runs are kept in {store.url}. The same command goes on there: {typed()}"
         lost = f"{store.url} is in memory alone, so its runs are gone; --store runs/thalweg.db would keep them"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from thalweg.lab.tasks.scaled import parameters
 
 #: numbers that training keeps for a parameter: itself, gradient, two states
 KEPT = 4
+NUMBER_BYTES = 4
 LEAST_STEPS = 20
 #: ends of a number of parameters
 _ENDS = {"K": 1e3, "M": 1e6, "B": 1e9}
@@ -100,22 +102,36 @@ def places(
     return [RungPlace(scale, steps, count) for scale, steps, count in zip(scales, horizon, counts, strict=True)]
 
 
-def refuse_without_memory(found: Sequence[RungPlace], jobs: int) -> None:
-    """Before the first run: whether the largest model fits into this machine's memory as often as it has workers.
+def refuse_without_memory(found: Sequence[RungPlace], jobs: int, each: float | None = None) -> None:
+    """Before the first run: whether the largest model fits as often as runs are made at the same time.
+
+    Args:
+        found: of a ladder along the size.
+        jobs: runs at the same time on this machine.
+        each: bytes that a node of a cluster has for a run; None for this machine's memory over ``jobs``.
 
     Raises:
         ThalwegError: if not.
     """
-    if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     largest = max(place.place for place in found)
-    needed = 4 * KEPT * largest * jobs
-    if needed > there:
-        raise ThalwegError(
-            f"--sizes: {largest:,} parameters take {needed / 2**30:.0f} GiB with their gradients and states in {jobs} "
-            f"workers, and this machine has {there / 2**30:.0f} GiB: leave out the largest sizes, or lower --jobs"
-        )
+    needed, there = NUMBER_BYTES * KEPT * largest, _memory() / jobs if each is None else each
+    if needed <= there:
+        return
+    where = f"this machine has {there / 2**30:.3g} GiB for each of {jobs}" if each is None else (
+        f"a node has {there / 2**30:.3g} GiB for each run"
+    )  # fmt: skip
+    remedy = "lower --jobs" if each is None else "raise --cpus, so that a node makes fewer runs at the same time"
+    raise ThalwegError(
+        f"--sizes: {largest:,} parameters take {needed / 2**30:.3g} GiB with their gradients and states in each run, "
+        f"and {where}: leave out the largest sizes, or {remedy}"
+    )
+
+
+def _memory() -> float:
+    """This machine's, in bytes; infinite where it is not known."""
+    if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return math.inf
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def plans(found: Sequence[RungPlace], make: Callable[..., RacePlan]) -> Iterator[tuple[int, RacePlan]]:

@@ -1,8 +1,10 @@
 """A race that fits into the time at hand, and what it will be able to settle, said before it starts.
 
 Every contestant keeps its share: what is chosen is the budget, how many seeds judge, and whether the horizon is the
-task's. The noise between seeds is measured with a few runs of the baseline, so what is promised is what the seeds can
-show, and not what a larger search would find.
+task's. The noise between seeds is measured with a few short runs of the baseline, at the centre of its search and above
+it, since a search often ends where there is more noise than at its centre. What a repeated search would add to the
+variance of a verdict is added as simulated searches show it. So what is promised is what the seeds can show, and not
+what a larger search would find.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import bisect
 import math
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scipy import stats as distributions
@@ -21,16 +24,23 @@ from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import RacePlan
 from thalweg.lab.protocol import BUDGETS, FIRST_VERDICT_SEED
 from thalweg.lab.run import execute
-from thalweg.lab.search import Setting
+from thalweg.lab.search import FACTOR, Setting
 from thalweg.lab.threads import one_thread
 
 #: seeds of the runs that measure the noise, which no race has, and what part of the horizon they have
 SEEDS, PART = 4, 0.25
+#: learning rates at which it is measured, over the centre of the search: half a step of the grid lies between them
+PLACES = (1.0, FACTOR**0.5)
+#: what a repeated search adds to the variance of the mean of a difference, as a part of the variance on one seed: of
+#: simulated searches with the noise of real ones (tests/lab/test_within.py)
+SEARCHED = 0.035
 #: beyond this many seeds a race gains little
 MOST_SEEDS = 64
 #: the noise is that below which it lies in so many of such measurements, so that the promise is kept as often
 CONFIDENCE = 0.8
 POWER = 0.8
+#: parts of what is settled; it is said how long the smallest would take that can be settled at all
+SMALLER = (0.4, 0.6, 0.8)
 #: of a horizon, in steps
 LEAST_STEPS = 20
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -81,14 +91,29 @@ class Settles:
 
 
 def noise(plan: RacePlan) -> Noise:
-    """Measured with a few short runs of the baseline at its centre, one after the other, in this process."""
+    """Measured with a few short runs of the baseline, one after the other, in this process; the noisier place counts.
+
+    Raises:
+        ThalwegError: if the baseline diverges at the centre of its search.
+    """
     baseline = plan.contestants[0]
+    centre = Setting(baseline.centre, plan.budget.start if baseline.multiplies else 1.0)
+    with one_thread():
+        at = [_losses(plan, replace(centre, lr=place * centre.lr)) for place in PLACES[: 2 if baseline.tuned else 1]]
+    if not at[0]:
+        raise ThalwegError(
+            f"--within: {plan.baseline} diverges at the centre of its search, lr={centre.lr:g}, so the noise between "
+            f"seeds is not known; name a range, as in {plan.baseline}(lr=1e-5..1e-3)"
+        )
+    return max((of(losses) for losses in at if losses), key=lambda one: one.sd)
+
+
+def _losses(plan: RacePlan, setting: Setting) -> list[float]:
+    """Of short runs of the baseline; none if one diverges."""
     steps = max(LEAST_STEPS, round(PART * plan.steps))
     first = FIRST_VERDICT_SEED - SEEDS
-    specs = [plan.spec(baseline, Setting(baseline.centre), first + i, steps) for i in range(SEEDS)]
-    with one_thread():
-        losses = [execute(spec, "tune")["final_loss"] for spec in specs]
-    return of(losses)
+    runs = [execute(plan.spec(plan.contestants[0], setting, first + i, steps), "tune") for i in range(SEEDS)]
+    return [run["final_loss"] for run in runs] if all(run["status"] == "finished" for run in runs) else []
 
 
 def of(losses: list[float]) -> Noise:
@@ -98,62 +123,78 @@ def of(losses: list[float]) -> Noise:
     return Noise(statistics.fmean(losses), math.sqrt(2.0) * spread)
 
 
-def chosen(draft: RacePlan, limit: float, measured: Noise) -> Settles:
+def chosen(draft: RacePlan, limit: float, measured: Noise, beside: Sequence[RacePlan] = ()) -> Settles:
     """The race that settles most within a time: the largest budget that fits, then as many seeds as fit.
 
     Args:
         draft: of any budget, with its probe; its horizon is kept if the smallest race at the task's does not fit.
         limit: in seconds.
         measured: the noise between seeds.
+        beside: the other places of a ladder, which get the same budget and as many seeds; then all horizons are kept.
 
     Raises:
         ThalwegError: if no race fits; it says how long the smallest one takes.
     """
-    for steps in dict.fromkeys((max(draft.steps, draft.task.steps), draft.steps)):
+    asked = _Asked(draft, beside, measured)
+    for steps in dict.fromkeys((draft.steps if beside else max(draft.steps, draft.task.steps), draft.steps)):
         for name in reversed(BUDGETS):
-            if most := _most_seeds(draft, name, steps, limit):
-                return _race(draft, name, most, steps, measured)
+            if most := asked.most_seeds(name, steps, limit):
+                return asked.race(name, most, steps)
     name = next(iter(BUDGETS))
-    least = _race(draft, name, BUDGETS[name].verdict_seeds, draft.steps, measured)
+    least = asked.race(name, BUDGETS[name].verdict_seeds, draft.steps)
+    what = f"the smallest ladder of {1 + len(beside)} races" if beside else "the smallest race"
     raise ThalwegError(
-        f"--within: the smallest race takes about {least.seconds / 3600:.2g} h here ({least.budget}, {least.steps} "
+        f"--within: {what} takes about {least.seconds / 3600:.2g} h here ({least.budget}, {least.steps} "
         f"steps, {least.seeds} seeds); allow that, name fewer --optimizers, or fewer --steps"
     )
 
 
-def _most_seeds(draft: RacePlan, budget: str, steps: int, limit: float) -> int:
-    """How many seeds fit, from the budget's own number on; 0 if not even these."""
-    seeds = range(BUDGETS[budget].verdict_seeds, MOST_SEEDS + 1)
-    fitting = bisect.bisect_right(seeds, limit, key=lambda n: _seconds(draft, budget, n, steps))
-    return seeds[fitting - 1] if fitting else 0
+@dataclass(frozen=True)
+class _Asked:
+    """Races that are like a draft, and those beside it."""
+
+    draft: RacePlan
+    beside: Sequence[RacePlan]
+    measured: Noise
+
+    def most_seeds(self, budget: str, steps: int, limit: float) -> int:
+        """How many seeds fit, from the budget's own number on; 0 if not even these."""
+        seeds = range(BUDGETS[budget].verdict_seeds, MOST_SEEDS + 1)
+        fitting = bisect.bisect_right(seeds, limit, key=lambda n: self.seconds(budget, n, steps))
+        return seeds[fitting - 1] if fitting else 0
+
+    def seconds(self, budget: str, seeds: int, steps: int) -> float:
+        """Of all of them, one after the other."""
+        plans = [replace(self.draft, steps=steps), *self.beside]
+        return sum(forecast(replace(one, budget=BUDGETS[budget], seeds=seeds)).whole for one in plans)
+
+    def race(self, budget: str, seeds: int, steps: int) -> Settles:
+        """What one settles: a difference between means whose variance is that of the seeds and that of the search."""
+        comparisons = max(1, len(self.draft.contestants) - 1)
+        searched = SEARCHED if any(c.tuned for c in self.draft.contestants) else 0.0
+        sd = self.measured.sd * math.sqrt(1.0 + seeds * searched)
+        difference = stats.detectable(sd, seeds, comparisons=comparisons, chance=POWER)
+        return Settles(budget, seeds, steps, self.seconds(budget, seeds, steps), difference / abs(self.measured.loss))
+
+    def hours_for(self, found: Settles, difference: float) -> float | None:
+        """About how many hours the same race with more seeds takes to find a smaller one; None beyond 1000 seeds."""
+        for seeds in (found.seeds * 2**i for i in range(1, 10)):
+            one = self.race(found.budget, min(seeds, 1000), found.steps)
+            if one.difference <= difference:
+                return one.seconds / 3600
+        return None
 
 
-def _seconds(draft: RacePlan, budget: str, seeds: int, steps: int) -> float:
-    return forecast(replace(draft, budget=BUDGETS[budget], seeds=seeds, steps=steps)).whole
-
-
-def _race(draft: RacePlan, budget: str, seeds: int, steps: int, measured: Noise) -> Settles:
-    comparisons = max(1, len(draft.contestants) - 1)
-    difference = stats.detectable(measured.sd, seeds, comparisons=comparisons, chance=POWER)
-    return Settles(budget, seeds, steps, _seconds(draft, budget, seeds, steps), difference / abs(measured.loss))
-
-
-def hours_for(draft: RacePlan, found: Settles, difference: float, measured: Noise) -> float | None:
-    """About how many hours the same race with more seeds needs to find a smaller difference; None beyond 1000 seeds."""
-    for seeds in (found.seeds * 2**i for i in range(1, 10)):
-        one = _race(draft, found.budget, min(seeds, 1000), found.steps, measured)
-        if one.difference <= difference:
-            return one.seconds / 3600
-    return None
-
-
-def sentence(draft: RacePlan, found: Settles, measured: Noise) -> str:
+def sentence(draft: RacePlan, found: Settles, measured: Noise, beside: Sequence[RacePlan] = ()) -> str:
     """What will be settled, before it starts."""
-    smaller = found.difference * 0.4
-    needs = hours_for(draft, found, smaller, measured)
-    more = f"; {smaller:.1%} would need {needs:.3g} h" if needs else f"; {smaller:.1%} is beyond 1000 seeds"
+    asked = _Asked(draft, beside, measured)
+    smaller = [(found.difference * part, asked.hours_for(found, found.difference * part)) for part in SMALLER]
+    needs = next((f"{less:.1%} would need {hours:.3g} h" for less, hours in smaller if hours), "")
+    each = f"{1 + len(beside)} races, each {found.budget}" if beside else found.budget
+    steps = f"{found.steps} steps at the first" if beside else f"{found.steps} steps"
     return (
-        f"{found.budget}, {found.seeds} seeds, {found.steps} steps, about {found.seconds / 3600:.2g} h: settles "
-        f"differences of {found.difference:.1%} or more of the loss, with {POWER:.0%} power{more} (noise between "
-        f"seeds from {SEEDS} runs of {draft.baseline} at {PART:g} of the horizon)"
+        f"{each}, {found.seeds} seeds, {steps}, about {found.seconds / 3600:.2g} h: settles "
+        f"differences of {found.difference:.1%} or more of the loss, with {POWER:.0%} power; "
+        f"{needs or 'no number of seeds settles much less, since searches differ too'} (noise between seeds from "
+        f"{SEEDS * len(PLACES)} runs of {draft.baseline} at {PART:g} of the horizon)"
     )
