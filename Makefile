@@ -20,9 +20,10 @@ test: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not cluster"
 
-# a race on a cluster whose workers, coordinator and database are killed at random moments: two to three minutes
+# a race on a cluster whose workers, coordinator, node and database are killed at random moments: two minutes, on a
+# busy machine more; nothing (5) where Ray or PostgreSQL is not installed
 cluster: $(STAMP)
-	$(BIN)/python -m pytest -q -m cluster tests/lab/cluster
+	$(BIN)/python -m pytest -q -n 0 -rs -m cluster tests/lab/cluster || [ $$? -eq 5 ]
 
 # every optimizer on many layouts of shards, over 2, 3 and 4 processes: the bits of one process
 ranks: $(STAMP)
