@@ -203,6 +203,24 @@ def test_a_scaler_that_skips_is_not_an_update_and_one_that_skips_for_ever_is_nam
 
 
 @pytest.mark.parametrize("make", [lambda p: torch.optim.AdamW(p, fused=True), thalweg.AdamW])
+def test_steps_that_an_optimizer_itself_leaves_out_are_no_updates(make):
+    model = net()
+    optimizer = make(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with thalweg.watch(model, optimizer) as w:
+            for i, batch in enumerate(batches(20)):
+                loss = loss_of(model, batch) * (float("inf") if i % 4 == 3 else 1.0)
+                scaler.scale(w.loss(loss)).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+    assert w.history.updates == 15
+    assert [sample.step for sample in w.history.recent] == [*range(12)]
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.AdamW(p, fused=True), thalweg.AdamW])
 def test_gradients_are_seen_unscaled(make):
     norms = []
     for scale in (1.0, 1024.0):

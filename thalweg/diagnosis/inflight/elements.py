@@ -33,18 +33,23 @@ class Elements:
         self.strides = [max(1, x.numel() // max(LEAST, x.numel() // EVERY)) for x in parts]
         lengths = [len(range(0, x.numel(), stride)) for x, stride in zip(parts, self.strides, strict=True)]
         self.layouts = [x.stride() for x in parts]
-        self.owner = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(lengths, dtype=torch.int64)).to(
-            device
-        )
+        self.lengths, self.total = torch.tensor(lengths, dtype=torch.int64, device=device), sum(lengths)
         self.counts = torch.tensor(lengths, dtype=torch.float32, device=device)
+
+    @property
+    def owner(self) -> Tensor:
+        """The number of the tensor that each element is of; made when asked for, since it is larger than they are."""
+        numbers = torch.arange(len(self.lengths), device=self.lengths.device)
+        return torch.repeat_interleave(numbers, self.lengths, output_size=self.total)
 
     def of(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """The elements of these tensors, which have the shapes of the first ones; zeros for None."""
         return torch.cat([self._one(i, x) for i, x in enumerate(tensors)]) if tensors else torch.zeros(0)
 
     def sums(self, values: Tensor) -> Tensor:
-        """The sum over the elements of each tensor, float32."""
-        return torch.zeros_like(self.counts).index_add_(0, self.owner, values.float())
+        """The sums over the elements of each tensor, float32; of (…, elements) they are (…, tensors)."""
+        sums = torch.zeros((*values.shape[:-1], len(self.counts)), device=self.counts.device)
+        return sums.index_add_(-1, self.owner, values.float())
 
     def _one(self, i: int, x: Tensor | None) -> Tensor:
         if x is None:

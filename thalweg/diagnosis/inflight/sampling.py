@@ -91,11 +91,9 @@ class Sampler:
         g, w = known["g"], known["w"]
         moved = elements.of(weights) - w
         has_gradient = (g != 0).float()
-        sums = torch.stack(
-            [
-                elements.sums(x)
-                for x in (moved.square(), w.square(), g.square(), -g * moved, has_gradient * (moved != 0), has_gradient)
-            ]
+        changed = has_gradient * (moved != 0)
+        sums = elements.sums(
+            torch.stack([moved.square(), w.square(), g.square(), -g * moved, changed, has_gradient]).float()
         )
         distance, size, slope, product, changed, asked = _over_ranks(sums, weights)
         return torch.stack(
