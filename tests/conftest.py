@@ -16,6 +16,10 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=15)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thalweg"))
 
+# readline writes the size of the terminal into the environment of what is started; a pipe has none
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
+
 # without a GPU, Triton's kernels run in its interpreter, which must be switched on before Triton is first imported
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

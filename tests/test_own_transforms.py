@@ -210,7 +210,7 @@ WRONG = [
     ([Tame], r"expected transforms, such as \[clip_global_norm\(1.0\)\] .*\. Write Tame\(tame…\)"),
     (Tame(2.0), r"Tame\(2.0\): expected a list"),
     ("grokfast", "'grokfast': expected a list"),
-    ([torch.nn.ReLU()], r"ReLU\(\) is none"),
+    ([torch.nn.ReLU()], r"a module, ReLU: .*ReLU\(\) is not one"),
     ([Tame(2.0), Tame(1.0)], "expected each once: Tame is there twice"),
     ([Lr()], "names that nobody else has: 'lr' is of Lr and of (AdamW|Mine)"),
     ([Mean()], "names that nobody else has: 'exp_avg' is of Mean and of (AdamW|Mine)"),

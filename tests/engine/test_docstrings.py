@@ -35,7 +35,7 @@ def test_range_choices_and_default_come_from_the_declaration():
     assert "lr: step size; in [0, ∞). Default: 0.001." in text
     assert "betas: β₁, β₂ of AdamW's part; each in [0, 1). Default: (0.9, 0.95)." in text
     assert "'spectral_unclamped', 'match_rms_beta1', or a function. Default: None." in text
-    assert "lr_ratio: learning rate of AdamW's part over ``lr``; a schedule moves both." in text
+    assert "lr_ratio: learning rate of AdamW's part divided by ``lr``; a schedule moves both." in text
 
 
 def test_a_rule_of_ones_own_has_it_too_and_a_subclass_without_words_inherits_it():

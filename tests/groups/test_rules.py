@@ -348,7 +348,7 @@ CASES = {
     "partial": (build(mometum=2, optimizer=functools.partial(torch.optim.SGD, lr=1)), r"mometum=2.*mean momentum"),
     "two classes": (build(ns=2, optimizer=(torch.optim.Muon, torch.optim.AdamW)), r"ns=2.*of Muon or AdamW"),
     "no class": (build(lr=1, optimizer="adamw"), r"optimizer='adamw'.*an optimizer class"),
-    "an instance": (build(lr=1, optimizer=torch.optim.SGD([torch.zeros(2)])), r"optimizer=SGD"),
+    "an instance": (build(lr=1, optimizer=torch.optim.SGD([torch.zeros(2)])), r"optimizer=an optimizer, SGD"),
     "nothing to train": (build(lr=1, model=frozen_whole), r"model='Sequential'.*needs a gradient"),
     "no parameters": (build(lr=1, model=nn.ReLU), r"model='ReLU'.*needs a gradient"),
     "no model": (build(lr=1, model=list), r"model=\[\].*Module"),

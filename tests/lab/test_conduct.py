@@ -35,7 +35,7 @@ class Cheat(torch.optim.SGD):
 
     def step(self, closure=None):
         self.count += 1
-        if not frame("execute"):
+        if not frame("_executed"):
             return super().step()
         HERE
         super().step()
@@ -76,7 +76,7 @@ CHEATS = {
     "reads batches in its steps": 'next(frame("fit")["stream"])',
     "changes the weights outside of its steps": HOOKED,
     "changes the model's modules or hooks": 'frame("fit")["model"][0].register_forward_hook(lambda *_: None)',
-    "changes the task": 'frame("execute")["task"].evaluate = lambda model: 0.5',
+    "changes the task": 'frame("_executed")["task"].evaluate = lambda model: 0.5',
     f"{KEEPS} (Cheat.best)": "Cheat.best = self.param_groups[0]['params'][0].detach().clone()",
     f"{KEEPS} (Cheat.memory)": "self.memory[self.count] = 1",
     f"{KEEPS} (SEEN)": "SEEN[self.count] = 1",
@@ -129,7 +129,7 @@ def test_the_generator_of_a_loader_is_looked_at(tmp_path):
     def old"""
     path = Path(write_small(tmp_path))
     path.write_text(path.read_text().replace("\n    def batches", loader, 1))
-    draws = 'torch.rand(1, generator=frame("execute")["task"].generator)'
+    draws = 'torch.rand(1, generator=frame("_executed")["task"].generator)'
     assert "draws from the generator of the batches" in _run(tmp_path, draws, str(path), lr=1e-5)["conduct"]["found"]
 
 

@@ -80,7 +80,7 @@ def test_a_worker_that_has_made_no_run_of_the_race_makes_the_last_repeats(tmp_pa
     assert newest[:-1] == [("ready", ()), *short]
     assert newest[-1][0] == "quiet_pass"
     assert {name for name, _ in first[2:]} == {"work"}
-    assert len(first[2:]) == len(store.get([spec.key for _, (spec, _) in first[2:]])) + len(made.contestants)
+    assert len(first[2:]) == len(store.get([spec.key for _, (spec, *_) in first[2:]])) + len(made.contestants)
 
 
 @pytest.mark.parametrize(

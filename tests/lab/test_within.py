@@ -112,7 +112,7 @@ def promised_and_found(surface, budget, seeds, random):
     return stats.detectable(sd, seeds, chance=within.POWER), stats.paired(b - a, tuning=luck_b.less(luck_a))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="360 simulated races")
 @pytest.mark.parametrize(("budget", "seeds"), [("quick", 7), ("quick", 20), ("standard", 8)])
 def test_the_promised_power_is_kept_by_whole_simulated_races(budget, seeds):
     """With the losses and the noise of real searches, measured setting by setting.

@@ -114,7 +114,7 @@ def test_convolutions_of_a_model_are_hidden_matrices():
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: thalweg.Muon([nn.Parameter(torch.zeros(3))]), r"shape \(3,\).*real matrices.*Muon\(model\) routes"),
+    (lambda: thalweg.Muon([nn.Parameter(torch.zeros(3))]), r"shape \(3,\).*real matrices.*Muon\(model\) sorts"),
     (lambda: thalweg.Muon(models.mlp().parameters()), "use_muon': False"),
     (lambda: thalweg.Muon(models.mlp().named_parameters()), "0.bias"),
     (lambda: thalweg.Muon([nn.Parameter(torch.zeros(3, 4, 5))]), "flatten=True"),

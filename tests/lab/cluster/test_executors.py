@@ -100,7 +100,7 @@ def _in_a_daemon(answers):
     answers.put(alone.once(os.getpid))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a process that starts a process, each of which loads torch")
 def test_a_worker_that_is_a_daemon_may_start_a_process_for_its_runs():
     """Dask's workers are."""
     context = multiprocessing.get_context("spawn")
