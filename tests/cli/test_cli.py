@@ -20,9 +20,9 @@ from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
 from thalweg.cli import main, progress, screen
 from thalweg.cli.app import app
+from thalweg.lab import forecast, workers
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
-from thalweg.lab import workers
 from thalweg.lab.result import RaceResult, Run
 from thalweg.lab.tasks import TASKS, template
 
@@ -380,7 +380,7 @@ def test_without_the_labs_packages_the_command_says_how_to_install_them(monkeypa
     ("seconds", "text"), [(4.4, "4 s"), (89.0, "89 s"), (91.0, "2 min"), (5399.0, "90 min"), (9000.0, "2.5 h")]
 )
 def test_durations_are_said_in_fitting_units(seconds, text):
-    assert screen.duration(seconds) == text
+    assert forecast.duration(seconds) == text
 
 
 def test_a_sparkline_falls_with_the_loss_and_bears_what_is_not_finite():

@@ -29,7 +29,6 @@ def of_end(name, table):
 @pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:enable_nested_tensor", "ignore::FutureWarning")
 def test_what_each_parameter_is_and_holds(row, package):
     if package:
-        zoo.stand_in_for_torchvision()
         pytest.importorskip(package)
     model, sample = row.make()
     with warnings.catch_warnings():

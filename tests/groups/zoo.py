@@ -6,7 +6,6 @@ shapes of their matrices, then the others by kind; whatever no line names is a v
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -363,19 +362,6 @@ def of_timm(name: str, size: int, **settings: Any) -> Callable[[], tuple[nn.Modu
         return timm.create_model(name, num_classes=5, **settings), torch.randn(2, 3, size, size)
 
     return make
-
-
-def stand_in_for_torchvision() -> None:
-    """transformers and timm import torchvision; of one that was built for another torch two operators are missed."""
-    with contextlib.suppress(RuntimeError):  # it has them
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _LIBRARIES.append(library)
-
-
-#: what is defined in them is there as long as they are
-_LIBRARIES: list[Any] = []
 
 
 def mobile(*stages: tuple[str, int, int, int]) -> dict[str, Shapes]:

@@ -54,7 +54,7 @@ def test_everyone_keeps_his_share(draft):
 
 
 def test_a_time_that_is_too_short_for_any_is_refused_with_what_it_takes(draft):
-    with pytest.raises(ThalwegError, match=r"--within: the smallest race takes about .* h here \(quick, 100 steps"):
+    with pytest.raises(ThalwegError, match=r"--within: the smallest race takes about .* here \(quick, 100 steps"):
         within.chosen(draft, 1, NOISE)
 
 
@@ -145,5 +145,6 @@ def test_the_command_shows_the_table(tmp_path, sizes, said):
     assert done.exit_code == 0, done.output
     for row in ("1 h", "8 h", "24 h", "2 h"):
         assert row in done.output
-    assert "80% power" in done.output
-    assert said in done.output
+    shown = " ".join(done.output.split())  # a line may end anywhere
+    assert "80% power" in shown
+    assert said in shown

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
-from thalweg.cli.screen import duration
 from thalweg.cli.tables import Column, print_table
 from thalweg.lab import within
+from thalweg.lab.forecast import duration
 from thalweg.lab.plan import RacePlan, resized
 from thalweg.lab.within import Noise, Settles
 

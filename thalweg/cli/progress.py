@@ -14,8 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from thalweg.cli.screen import duration
-from thalweg.lab.forecast import Forecast
+from thalweg.lab.forecast import Forecast, duration
 from thalweg.lab.plan import RacePlan
 from thalweg.lab.race import RaceWatcher
 from thalweg.lab.result import Role, Run

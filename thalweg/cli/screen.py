@@ -10,7 +10,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from thalweg.cli.tables import Column, leaderboard, print_table
-from thalweg.lab.forecast import Forecast
+from thalweg.lab.forecast import Forecast, duration
 from thalweg.lab.names import beside, named, without_folder
 from thalweg.lab.overview import overview
 from thalweg.lab.plan import RacePlan
@@ -46,13 +46,6 @@ def show_plan(console: Console, plan: RacePlan, ahead: Forecast) -> None:
     print_table(console, columns)
     stored = f", {ahead.stored} of them stored" if ahead.stored else ""
     console.print(f"about {ahead.runs} runs{stored}; about {duration(ahead.seconds)}", highlight=False)
-
-
-def duration(seconds: float) -> str:
-    """``50 s``, ``3 min``, ``2.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show_result(console: Console, result: RaceResult) -> None:

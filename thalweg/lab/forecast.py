@@ -22,6 +22,13 @@ from thalweg.lab.store import Store
 START_SECONDS = 7.0
 
 
+def duration(seconds: float) -> str:
+    """``50 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What a race will take.

@@ -20,7 +20,7 @@ from scipy import stats as distributions
 
 from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.lab import stats
-from thalweg.lab.forecast import forecast
+from thalweg.lab.forecast import duration, forecast
 from thalweg.lab.plan import RacePlan
 from thalweg.lab.protocol import BUDGETS, FIRST_VERDICT_SEED
 from thalweg.lab.run import execute
@@ -144,7 +144,7 @@ def chosen(draft: RacePlan, limit: float, measured: Noise, beside: Sequence[Race
     least = asked.race(name, BUDGETS[name].verdict_seeds, draft.steps)
     what = f"the smallest ladder of {1 + len(beside)} races" if beside else "the smallest race"
     raise ThalwegError(
-        f"--within: {what} takes about {least.seconds / 3600:.2g} h here ({least.budget}, {least.steps} "
+        f"--within: {what} takes about {duration(least.seconds)} here ({least.budget}, {least.steps} "
         f"steps, {least.seeds} seeds); allow that, name fewer --optimizers, or fewer --steps"
     )
 
@@ -193,7 +193,7 @@ def sentence(draft: RacePlan, found: Settles, measured: Noise, beside: Sequence[
     each = f"{1 + len(beside)} races, each {found.budget}" if beside else found.budget
     steps = f"{found.steps} steps at the first" if beside else f"{found.steps} steps"
     return (
-        f"{each}, {found.seeds} seeds, {steps}, about {found.seconds / 3600:.2g} h: settles "
+        f"{each}, {found.seeds} seeds, {steps}, about {duration(found.seconds)}: settles "
         f"differences of {found.difference:.1%} or more of the loss, with {POWER:.0%} power; "
         f"{needs or 'no number of seeds settles much less, since searches differ too'} (noise between seeds from "
         f"{SEEDS * len(PLACES)} runs of {draft.baseline} at {PART:g} of the horizon)"
