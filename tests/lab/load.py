@@ -1,6 +1,6 @@
-"""What a race costs beside its runs, and a large store: ``python -m tests.lab.load`` prints it in two minutes.
+"""What a race costs beside its runs, and a large store: ``python -m tests.lab.load`` prints it.
 
-A thousand runs of half a second on eight workers; the runs sleep, so two cores are enough. Then a store of a hundred
+Runs of half a second on eight workers, a thousand or as many as the argument says; the runs sleep. Then a store of a hundred
 thousand runs: how long it takes to open, to read a race of a thousand runs from, and to list.
 """
 
