@@ -1,7 +1,7 @@
 """What a race costs beside its runs, and a large store: ``python -m tests.lab.load`` prints it.
 
-Runs of half a second on eight workers, a thousand or as many as the argument says; the runs sleep. Then a store of a hundred
-thousand runs: how long it takes to open, to read a race of a thousand runs from, and to list.
+Runs of half a second on eight workers, a thousand or as many as the argument says; the runs sleep. Then a store of
+a hundred thousand runs: how long it takes to open, to read those of the race from, and to list.
 """
 
 from __future__ import annotations
