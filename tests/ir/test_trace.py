@@ -169,6 +169,17 @@ def test_what_cannot_run_is_said_at_construction_with_its_line(rule, name):
     assert re.search(r"test_trace\.py:\d+", str(error.value))
 
 
+def _returning(wrong, path):
+    """The rule of a file whose tenth line returns this."""
+    path.write_text(
+        "import torch\nfrom thalweg.rule import Optimizer, hyper, ops\n\n\nclass Wrong(Optimizer):\n"
+        '    lr: float = hyper(default=0.1, within="[0, ∞)")\n\n'
+        f"    @staticmethod\n    def direction(p, g, s, h):\n        return {wrong}\n",
+        encoding="utf-8",
+    )
+    return runpy.run_path(str(path))["Wrong"]
+
+
 @pytest.mark.parametrize(("wrong", "remedy"), [
     ("g.mean()", "Write ops.tensor_mean(x)"),
     ("g @ g", "write a function of a list of tensors with @ops.leaf() above it"),
@@ -184,14 +195,7 @@ def test_what_cannot_run_is_said_at_construction_with_its_line(rule, name):
     ("torch.log2(g)", "Did you mean log"),
 ])  # fmt: skip
 def test_the_error_names_what_to_write_instead(wrong, remedy, tmp_path):
-    path = tmp_path / "wrong_rule.py"
-    path.write_text(
-        "import torch\nfrom thalweg.rule import Optimizer, hyper\n\n\nclass Wrong(Optimizer):\n"
-        '    lr: float = hyper(default=0.1, within="[0, ∞)")\n\n'
-        f"    @staticmethod\n    def direction(p, g, s, h):\n        return {wrong}\n",
-        encoding="utf-8",
-    )
-    rule = runpy.run_path(str(path))["Wrong"]
+    rule = _returning(wrong, tmp_path / "wrong_rule.py")
     with pytest.raises(UnsupportedOpError, match=re.escape(remedy)) as error:
         rule(_params())
     assert re.match(r".*wrong_rule\.py:10: a rule cannot use '\w+'\. ", str(error.value))
@@ -213,14 +217,7 @@ def test_the_error_names_what_to_write_instead(wrong, remedy, tmp_path):
     ("float(g) * g", "float"),
 ])  # fmt: skip
 def test_a_call_with_other_arguments_is_refused_with_its_line(wrong, said, tmp_path):
-    path = tmp_path / "wrong_call.py"
-    path.write_text(
-        "import torch\nfrom thalweg.rule import Optimizer, hyper, ops\n\n\nclass Wrong(Optimizer):\n"
-        '    lr: float = hyper(default=0.1, within="[0, ∞)")\n\n'
-        f"    @staticmethod\n    def direction(p, g, s, h):\n        return {wrong}\n",
-        encoding="utf-8",
-    )
-    rule = runpy.run_path(str(path))["Wrong"]
+    rule = _returning(wrong, tmp_path / "wrong_call.py")
     with pytest.raises(UnsupportedOpError, match=re.escape(said)) as error:
         rule(_params())
     assert re.match(r".*wrong_call\.py:10: ", str(error.value))

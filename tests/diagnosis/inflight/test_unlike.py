@@ -1,5 +1,6 @@
 """Healthy runs that look like broken ones, none of which may be accused, and broken ones unlike those of the suite."""
 
+import contextlib
 import copy
 import itertools
 import warnings
@@ -22,20 +23,27 @@ def adamw(model, lr=3e-3, **arguments):
     return torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=lr, **arguments)
 
 
-def run(model, optimizer, loss=loss_of, scheduler=None, source=None, steps=STEPS, after=None, told=True, **arguments):
-    """Train, and give the causes that were found."""
+@contextlib.contextmanager
+def watched(*arguments, **keywords):
+    """A watch whose warnings are no errors: what it finds is asked for at the end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", thalweg.diagnosis.WatchWarning)
-        with thalweg.watch(model, optimizer, scheduler, steps=steps, **arguments) as w:
-            data = batches(steps) if source is None else itertools.islice(source, steps)
-            for step, batch in enumerate(w.batches(data) if told else data):
-                w.loss(loss(model, batch)).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                if scheduler is not None:
-                    scheduler.step()
-                if after is not None:
-                    after(step, model, optimizer)
+        with thalweg.watch(*arguments, **keywords) as w:
+            yield w
+
+
+def run(model, optimizer, loss=loss_of, scheduler=None, source=None, steps=STEPS, after=None, told=True, **arguments):
+    """Train, and give the causes that were found."""
+    with watched(model, optimizer, scheduler, steps=steps, **arguments) as w:
+        data = batches(steps) if source is None else itertools.islice(source, steps)
+        for step, batch in enumerate(w.batches(data) if told else data):
+            w.loss(loss(model, batch)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if scheduler is not None:
+                scheduler.step()
+            if after is not None:
+                after(step, model, optimizer)
     assert not w.voice.said
     return w
 
@@ -96,15 +104,13 @@ def once_an_epoch_seen():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     scheduler = lr_scheduler.MultiStepLR(optimizer, [3, 5])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", thalweg.diagnosis.WatchWarning)
-        with thalweg.watch(model, optimizer, scheduler, steps=STEPS) as w:
-            for step, batch in enumerate(w.batches(batches(STEPS))):
-                w.loss(loss_of(model, batch)).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                if step % 10 == 9:
-                    scheduler.step()
+    with watched(model, optimizer, scheduler, steps=STEPS) as w:
+        for step, batch in enumerate(w.batches(batches(STEPS))):
+            w.loss(loss_of(model, batch)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if step % 10 == 9:
+                scheduler.step()
     return w
 
 
@@ -146,14 +152,12 @@ def two_tasks():
 def two_tasks_told():
     model = net()
     optimizer = adamw(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", thalweg.diagnosis.WatchWarning)
-        with thalweg.watch(model, optimizer, steps=STEPS) as w:
-            for x, y in w.batches(batches(STEPS)):
-                w.loss(F.cross_entropy(model(x), y)).backward()
-                w.loss(F.cross_entropy(model(-x), (4 - y) % 4)).backward()
-                optimizer.step()
-                optimizer.zero_grad()
+    with watched(model, optimizer, steps=STEPS) as w:
+        for x, y in w.batches(batches(STEPS)):
+            w.loss(F.cross_entropy(model(x), y)).backward()
+            w.loss(F.cross_entropy(model(-x), (4 - y) % 4)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
     return w
 
 
@@ -161,18 +165,16 @@ def accumulated(divided_before):
     def train():
         model = net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", thalweg.diagnosis.WatchWarning)
-            with thalweg.watch(model, optimizer, steps=STEPS) as w:
-                for i, batch in enumerate(w.batches(batches(4 * STEPS))):
-                    loss = loss_of(model, batch)
-                    if divided_before:
-                        w.loss(loss / 4).backward()
-                    else:
-                        (w.loss(loss) / 4).backward()
-                    if i % 4 == 3:
-                        optimizer.step()
-                        optimizer.zero_grad(set_to_none=False)
+        with watched(model, optimizer, steps=STEPS) as w:
+            for i, batch in enumerate(w.batches(batches(4 * STEPS))):
+                loss = loss_of(model, batch)
+                if divided_before:
+                    w.loss(loss / 4).backward()
+                else:
+                    (w.loss(loss) / 4).backward()
+                if i % 4 == 3:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=False)
         return w
 
     return train
@@ -185,17 +187,15 @@ def adversaries():
     og, od = (torch.optim.Adam(m.parameters(), lr=1e-3, betas=(0.5, 0.99)) for m in (g, d))
     ones, zeros = torch.ones(32, 1), torch.zeros(32, 1)
     bce = F.binary_cross_entropy_with_logits
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", thalweg.diagnosis.WatchWarning)
-        with thalweg.watch(g, og, steps=STEPS) as w, thalweg.watch(d, od, steps=STEPS) as other:
-            for x, _ in batches(STEPS):
-                fake = g(torch.randn(32, 8))
-                od.zero_grad()
-                other.loss(bce(d(x), ones) + bce(d(fake.detach()), zeros)).backward()
-                od.step()
-                og.zero_grad()
-                w.loss(bce(d(fake), ones)).backward()
-                og.step()
+    with watched(g, og, steps=STEPS) as w, watched(d, od, steps=STEPS) as other:
+        for x, _ in batches(STEPS):
+            fake = g(torch.randn(32, 8))
+            od.zero_grad()
+            other.loss(bce(d(x), ones) + bce(d(fake.detach()), zeros)).backward()
+            od.step()
+            og.zero_grad()
+            w.loss(bce(d(fake), ones)).backward()
+            og.step()
     assert not other.findings, other
     return w
 
@@ -342,18 +342,16 @@ def distant_pairs():
 def lbfgs():
     model = net()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", thalweg.diagnosis.WatchWarning)
-        with thalweg.watch(model, optimizer, steps=20) as w:
+    with watched(model, optimizer, steps=20) as w:
 
-            def closure():
-                optimizer.zero_grad()
-                loss = w.loss(F.cross_entropy(model(X), Y))
-                loss.backward()
-                return loss
+        def closure():
+            optimizer.zero_grad()
+            loss = w.loss(F.cross_entropy(model(X), Y))
+            loss.backward()
+            return loss
 
-            for _ in range(20):
-                optimizer.step(closure)
+        for _ in range(20):
+            optimizer.step(closure)
     return w
 
 
@@ -476,14 +474,12 @@ def momentum_far_too_long():
 def accumulated_undivided_by_adam():
     model = net()
     optimizer = adamw(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", thalweg.diagnosis.WatchWarning)
-        with thalweg.watch(model, optimizer, steps=STEPS) as w:
-            for i, batch in enumerate(batches(4 * STEPS)):
-                w.loss(loss_of(model, batch)).backward()
-                if i % 4 == 3:
-                    optimizer.step()
-                    optimizer.zero_grad()
+    with watched(model, optimizer, steps=STEPS) as w:
+        for i, batch in enumerate(batches(4 * STEPS)):
+            w.loss(loss_of(model, batch)).backward()
+            if i % 4 == 3:
+                optimizer.step()
+                optimizer.zero_grad()
     return w
 
 
