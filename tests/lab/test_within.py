@@ -129,6 +129,22 @@ def test_the_promised_power_is_kept_by_whole_simulated_races(budget, seeds):
     assert np.mean(kept) >= within.CONFIDENCE
 
 
+@pytest.mark.parametrize(("baseline", "runs"), [("adamw", 8), ("adamw(lr=1e-3)", 4)])
+def test_as_many_runs_are_named_as_measure_the_noise(baseline, runs, monkeypatch):
+    made = plan("digits", optimizers=[baseline, "momentum"], baseline=baseline, steps=100, jobs=2)
+    made = replace(made, step_seconds={c.label: 0.01 for c in made.contestants}, evaluate_seconds=0.01)
+    counted = []
+
+    def ended(*asked):
+        counted.append(asked)
+        return {"status": "finished", "final_loss": float(len(counted))}
+
+    monkeypatch.setattr(within, "execute", ended)
+    measured = within.noise(made)
+    assert len(counted) == runs
+    assert f"from {runs} runs of" in within.sentence(made, within.chosen(made, 3600, measured), measured)
+
+
 def test_the_noise_is_measured_with_runs_that_no_race_has(draft):
     measured = within.noise(draft)
     assert measured.sd > 0

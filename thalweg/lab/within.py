@@ -99,13 +99,18 @@ def noise(plan: RacePlan) -> Noise:
     baseline = plan.contestants[0]
     centre = Setting(baseline.centre, plan.budget.start if baseline.multiplies else 1.0)
     with one_thread():
-        at = [_losses(plan, replace(centre, lr=place * centre.lr)) for place in PLACES[: 2 if baseline.tuned else 1]]
+        at = [_losses(plan, replace(centre, lr=place * centre.lr)) for place in _places(plan)]
     if not at[0]:
         raise ThalwegError(
             f"--within: {plan.baseline} diverges at the centre of its search, lr={centre.lr:g}, so the noise between "
             f"seeds is not known; name a range, as in {plan.baseline}(lr=1e-5..1e-3)"
         )
     return max((of(losses) for losses in at if losses), key=lambda one: one.sd)
+
+
+def _places(plan: RacePlan) -> tuple[float, ...]:
+    """Where the noise is measured; a recipe has the one learning rate that it names."""
+    return PLACES if plan.contestants[0].tuned else PLACES[:1]
 
 
 def _losses(plan: RacePlan, setting: Setting) -> list[float]:
@@ -196,5 +201,5 @@ def sentence(draft: RacePlan, found: Settles, measured: Noise, beside: Sequence[
         f"{each}, {found.seeds} seeds, {steps}, about {duration(found.seconds)}: settles "
         f"differences of {found.difference:.1%} or more of the loss, with {POWER:.0%} power; "
         f"{needs or 'no number of seeds settles much less, since searches differ too'} (noise between seeds from "
-        f"{SEEDS * len(PLACES)} runs of {draft.baseline} at {PART:g} of the horizon)"
+        f"{SEEDS * len(_places(draft))} runs of {draft.baseline} at {PART:g} of the horizon)"
     )
