@@ -90,6 +90,35 @@ def test_one_parameter_given_twice_is_answered_as_by_torch():
 
 
 @on_backends
+@pytest.mark.parametrize("given", [lambda p, q: [p, q, p], lambda p, q: iter([("p", p), ("q", q), ("p", p)])])
+def test_a_parameter_that_a_group_lists_twice_is_stepped_once(backend, given):
+    ours, once = tensors((4, 3), (5,)), tensors((4, 3), (5,))
+    with pytest.warns(UserWarning, match=r"duplicate parameters \(3 in the list, 2 different ones\)"):
+        a = thalweg.AdamW([{"params": given(*ours)}], backend=backend)
+    b = thalweg.AdamW(once, backend=backend)
+    for step in range(3):
+        give(ours, step)
+        give(once, step)
+        a.step()
+        b.step()
+    assert [p is q for p, q in zip(a.param_groups[0]["params"], ours, strict=True)] == [True, True]
+    assert same(ours, once)
+
+
+@pytest.mark.parametrize("make", [thalweg.AdamW, lambda p: thalweg.SGD(p, lr=0.1)])
+def test_a_parameter_put_twice_into_a_list_of_the_groups_is_refused_before_anything_moves(make):
+    params = tensors((4, 3), (5,))
+    optimizer = make(params)
+    give(params, 0)
+    optimizer.step()
+    before = [p.detach().clone() for p in params]
+    optimizer.param_groups[0]["params"].append(params[0])
+    with pytest.raises(ValueError, match="params='parameter 2 of the optimizer, 2 times in a group'"):
+        optimizer.step()
+    assert same(params, before)
+
+
+@on_backends
 def test_several_optimizers_over_one_model(backend):
     def run(make_a, make_b):
         params = tensors((4, 3), (5,))

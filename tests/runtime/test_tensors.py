@@ -383,5 +383,5 @@ def test_a_list_of_parameters_is_as_good_as_any(make):
     p.grad = torch.ones_like(p)
     optimizer.step()
     assert not torch.equal(p, before)
-    with pytest.raises(ValueError, match="params='Linear'"):
+    with pytest.raises(TypeError, match="params='Linear'"):
         thalweg.SGD(torch.nn.Linear(2, 2))

@@ -24,7 +24,16 @@ def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> Va
         allowed: what would be right, as a noun phrase.
         remedy: a sentence that says what to do instead; may be empty.
     """
-    return ValueError(f"{name}={_shown(value)}: expected {allowed}" + (f". {remedy}" if remedy else ""))
+    return ValueError(_said(name, value, allowed, remedy))
+
+
+def bad_type(name: str, value: object, allowed: str, remedy: str = "") -> TypeError:
+    """The same for an argument of a wrong type, where Python and torch raise a ``TypeError``."""
+    return TypeError(_said(name, value, allowed, remedy))
+
+
+def _said(name: str, value: object, allowed: str, remedy: str) -> str:
+    return f"{name}={_shown(value)}: expected {allowed}" + (f". {remedy}" if remedy else "")
 
 
 def _shown(value: object) -> str:

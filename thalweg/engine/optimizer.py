@@ -16,7 +16,7 @@ from torch.autograd import profiler
 from torch.optim.optimizer import _global_optimizer_post_hooks as AFTER_ALL
 from torch.optim.optimizer import _global_optimizer_pre_hooks as BEFORE_ALL
 
-from thalweg._base.errors import bad_argument
+from thalweg._base.errors import bad_argument, bad_type
 from thalweg._base.given import check_closure
 from thalweg.engine import aliasing, backward, checkpoint, docstrings, fitting, parameters
 from thalweg.engine.dynamo import bare, uncompiled
@@ -244,7 +244,7 @@ class Optimizer(Declared):
     def _groups(self, params: Any, given: dict[str, Any]) -> Any:
         """Convert ``params`` to what torch's base class takes; ``given`` holds all arguments of the constructor."""
         if isinstance(params, nn.Module):
-            raise bad_argument("params", type(params).__name__, "parameters", "Pass model.parameters()")
+            raise bad_type("params", type(params).__name__, "parameters", "Pass model.parameters()")
         return params
 
     @classmethod
@@ -261,7 +261,7 @@ class Optimizer(Declared):
             self.rule.check_hypers(param_group)
             _refuse_torchs_own(param_group)
             param_group = {
-                **param_group,
+                **parameters.once(param_group),
                 **{n: fields.frozen(param_group[n]) for n in self.rule.hypers if n in param_group},
             }
         super().add_param_group(param_group)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import gc
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import StateSpec, of_each
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, specialize
@@ -217,8 +218,17 @@ class Binder:
             members.sort(key=lambda member: order.get(id(member[1]), 0))
         return [self._batch(of if isinstance(of, _Kind) else of[0], members) for of, members in same.items()]
 
+    def _refuse_twice(self, owners: list[Tensor]) -> None:
+        """A parameter that a user has put twice into a group's list would be moved by two threads at once."""
+        times = Counter(map(id, owners))
+        if len(times) < len(owners):
+            twice, count = times.most_common(1)[0]
+            shown = f"parameter {self.ids[twice]} of the optimizer, {count} times in a group"
+            raise bad_argument("params", shown, "each parameter once", "Take it out of param_groups[...]['params']")
+
     def _batch(self, kind: _Kind, members: list[tuple[int, Tensor, frozenset[str]]]) -> BoundBatch:
         groups, owners, begin = (list(x) for x in zip(*members, strict=True))
+        self._refuse_twice(owners)
         specs = self._sort(groups[0], kind.matrix, kind.own)[1]
         states = [self.state[p] if specs or self.storage.master else {} for p in owners]
         kinds = list(dict.fromkeys([frozenset[str](), *begin]))
