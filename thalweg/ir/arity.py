@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import string
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,19 +21,43 @@ def limits(function: Callable[..., Any]) -> tuple[int, float]:
     """The least and the largest number of arguments of a function; of a row, its own number twice."""
     if isinstance(own := getattr(function, "arity", None), int):
         return own, own
-    parameters = inspect.signature(function).parameters.values()
-    most = _ANY_NUMBER if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(parameters)
-    return sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters), most
+    least, most, _ = _read(function)
+    return least, most
 
 
 def refusal(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """Why a function does not take these arguments, with how many it takes; empty where it takes them."""
+    said = "" if kwargs else miscount(name, *limits(function), len(args))
+    if said or not (kwargs or _read(function)[2]):
+        return said
     try:
         inspect.signature(function).bind(*args, **kwargs)
-        error = ""
     except TypeError as wrong:
-        error = f"{name}: {wrong}"
-    return (error if kwargs else miscount(name, *limits(function), len(args))) or error
+        return f"{name}: {wrong}"
+    return ""
+
+
+def _read(function: Callable[..., Any]) -> tuple[int, float, bool]:
+    """The least and the largest number of arguments, and whether any is given by its name alone."""
+    if isinstance(function, types.FunctionType):
+        return _of_function(function)
+    if isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
+        least, most, named = _of_function(function.__func__)
+        return max(0, least - 1), most - 1, named
+    return _of_signature(inspect.signature(function))
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_function(function: types.FunctionType) -> tuple[int, float, bool]:
+    """Kept: an operation asks at each call, and reading a signature takes longer than a small tensor's arithmetic."""
+    return _of_signature(inspect.signature(function))
+
+
+def _of_signature(signature: inspect.Signature) -> tuple[int, float, bool]:
+    parameters = signature.parameters.values()
+    most = _ANY_NUMBER if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(parameters)
+    least = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters)
+    return least, most, any(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters)
 
 
 def miscount(name: str, least: int, most: float, given: int) -> str:

@@ -20,6 +20,8 @@ from thalweg._base.errors import bad_argument, misspelt, unknown_argument
 MISSING: Any = inspect.Parameter.empty
 INFINITY = "∞"
 ROUNDING = 1e-12
+#: keys that torch itself gives a parameter group
+OF_EVERY_GROUP = frozenset({"params", "param_names"})
 
 
 @dataclass(frozen=True)
@@ -441,7 +443,9 @@ def check_keys(name: str, group: Mapping[str, Any], known: Collection[str], else
             raise TypeError(
                 f"{name} has no {key!r} in a parameter group: it is one for all groups; give it to {name}()"
             )
-        if isinstance(key, str) and key not in known and (meant := misspelt(key, known)):
+        if not isinstance(key, str) or key in known or key in OF_EVERY_GROUP:
+            continue
+        if meant := misspelt(key, known):
             raise TypeError(f"{name} has no {key!r} in a parameter group; did you mean {meant}?")
 
 
