@@ -4,6 +4,7 @@ import copy
 import io
 import pathlib
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 
 import thalweg
 from tests.fixtures import same, snapshot, tensors, walk
+from thalweg.engine.fitting import RULE
+from thalweg.ir.fields import Each
 from thalweg.registry import optimizers
+from thalweg.rule import Optimizer, count, hyper, state
 
 
 def stepped(make, steps=2, **given):
@@ -208,3 +212,36 @@ def test_where_one_has_no_names_it_goes_by_position_in_silence():
         warnings.simplefilter("error")
         ours.load_state_dict(theirs.state_dict())
     assert same([s["exp_avg"] for s in ours.state.values()], [theirs.state[p]["exp_avg"] for p in params.values()])
+
+
+class SomeRemember(Optimizer):
+    """Momentum, for those parameters of a group for which that is chosen."""
+
+    lr: float = hyper(default=0.1, within="[0, ∞)")
+    remembers: Any = hyper(default=True, off=False, each=True)
+    step: torch.Tensor = count()
+    buffer: torch.Tensor = state(when=lambda h: h.remembers)
+
+    @staticmethod
+    def direction(p, g, s, h):
+        """The gradient, or a running sum of them."""
+        if h.remembers:
+            g = s.buffer = 0.5 * s.buffer + g
+        return g
+
+
+def test_of_each_parameter_those_states_are_asked_for_that_it_keeps():
+    def made(remember, steps):
+        params = tensors((3, 2), (4, 4))
+        optimizer = SomeRemember([{"params": params, "remembers": Each(remember)}])
+        walk(optimizer, params, range(steps))
+        return optimizer
+
+    saved, again, other = made((True, False), 2), made((True, False), 0), made((False, True), 0)
+    state_dict = saved.state_dict()
+    del state_dict[RULE]  # as others' hands pass it on: its states tell whose it is
+    again.load_state_dict(state_dict)
+    kept = {k: sorted(names) for k, names in again.state_dict()["state"].items()}
+    assert kept == {0: ["buffer", "step"], 1: ["step"]}
+    with pytest.raises(ValueError, match="no buffer"):
+        other.load_state_dict(state_dict)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalweg.linalg import eigenbasis, followed
+from thalweg.linalg.eigenbasis import LIFT
 from thalweg.linalg.precision import full_float32
 from thalweg.linalg.symmetric import running_gram
 
@@ -78,6 +79,13 @@ def test_where_the_matrix_is_singular_the_basis_stays_as_it_is():
     Q = torch.linalg.qr(torch.block_diag(torch.ones(1, 1), torch.randn(5, 5)).double())[0]
     torch.testing.assert_close(followed(A, Q).abs(), Q.abs(), rtol=0, atol=1e-9)
     assert torch.equal(followed(torch.zeros_like(A), torch.eye(6, dtype=torch.float64)).abs(), torch.eye(6).double())
+
+
+def test_where_eigenvalues_are_as_small_as_the_lift_the_basis_stays_as_it_is():
+    A = torch.diag(torch.tensor([1.0, *[LIFT] * 5], dtype=torch.float64))
+    Q = torch.block_diag(torch.ones(1, 1).double(), eigenbasis(gram(5, 7)))
+    kept = torch.eye(6, dtype=torch.float64)  # taken from A, the lift would leave nothing of these but rounding
+    torch.testing.assert_close((Q.mT @ followed(A, Q)).abs(), kept, rtol=0, atol=1e-9)
 
 
 def test_a_batch_is_what_its_matrices_are():

@@ -67,3 +67,41 @@ def test_factors_take_the_room_of_their_matrices():
     optimizer = stepped(thalweg.SOAP, params, [[torch.randn(6, 4)]], blocks=3)
     state = optimizer.state[params[0]]
     assert (state["left"].numel(), state["right"].numel()) == (3 * 2 * 2, 3 * 4 * 4)
+
+
+@pytest.mark.parametrize(("cls", "options"), RULES)
+def test_a_checkpoint_goes_on_where_each_weight_has_blocks_of_its_own(cls, options):
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(3)]
+    grads = [[torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in weights] for _ in range(4)]
+
+    def run(halves):
+        params, saved = [torch.nn.Parameter(x.clone()) for x in weights], None
+        held = dict(zip(map(id, params), (None, 3, Blocks(2, along="in")), strict=True))
+        for some in halves:
+            optimizer = cls([{"params": params, "blocks": lambda p: held[id(p)]}], lr=0.01, **options)
+            if saved is not None:
+                optimizer.load_state_dict(saved)
+            for step in some:
+                for p, g in zip(params, grads[step], strict=True):
+                    p.grad = g.clone()
+                optimizer.step()
+            saved = optimizer.state_dict()
+        return params
+
+    for p, q in zip(run([range(4)]), run([range(2), range(2, 4)]), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_checkpoint_is_refused_before_anything_changes_where_a_parameter_has_no_blocks():
+    def made(**options):
+        params = [torch.nn.Parameter(torch.randn(6, 4)) for _ in range(2)]
+        held = {id(params[0]): None, id(params[1]): 3}
+        optimizer = thalweg.SOAP([{"params": params, "blocks": lambda p: held[id(p)]}], **options)
+        optimizer.param_groups[0]["params"].append(torch.nn.Parameter(torch.randn(6, 4)))
+        return optimizer
+
+    saved, optimizer = made(lr=0.5).state_dict(), made(lr=0.25)
+    with pytest.raises(ValueError, match="one for each of the 3 parameters"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] == 0.25

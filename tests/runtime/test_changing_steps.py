@@ -213,6 +213,28 @@ def test_random_bits_follow_a_parameter_to_its_new_place_as_in_a_checkpoint(fuse
     assert same(run(False), run(True))
 
 
+def test_parameters_that_change_places_take_the_random_bits_of_their_new_places():
+    def run(change):
+        params = tensors((64, 3), (64, 3), dtype=torch.bfloat16)
+        optimizer = thalweg.SGD(params, lr=2**-5, rounding="stochastic", seed=3)
+        for step in range(3):
+            if step == 2:
+                optimizer = change(optimizer)
+            give(params, step)
+            optimizer.step()
+        return params
+
+    def turned(optimizer):
+        optimizer.param_groups[0]["params"].reverse()
+        return optimizer
+
+    def made_again(optimizer):  # SGD keeps nothing for a parameter, and the count of updates is its group's
+        group = optimizer.param_groups[0]
+        return thalweg.SGD([{**group, "params": group["params"][::-1]}], rounding="stochastic")
+
+    assert same(run(turned), run(made_again))
+
+
 @needs_compiler
 def test_a_further_step_binds_nothing_where_gradients_come_and_go(monkeypatch):
     params = tensors(*[(3,)] * 12)

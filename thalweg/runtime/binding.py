@@ -153,9 +153,9 @@ class Binder:
             owns = of_each(self.rule.hypers, groups[i])
             self.owns |= {id(p): (*own.items(),) for p, own in zip(groups[i]["params"], owns, strict=True)}
 
-    def number(self, p: Tensor, again: bool) -> None:
+    def number(self, p: Tensor) -> None:
         """Know the position of each parameter in the optimizer; the lists in the groups are the user's to change."""
-        if again or id(p) not in self.ids:
+        if id(p) not in self.ids:  # they are forgotten where the lists change
             self.ids = {id(p): k for k, p in enumerate(p for g in self.groups for p in g["params"])}
 
     def kind(self, i: int, p: Tensor, g: Tensor, sign: Any) -> _Kind:
@@ -329,7 +329,7 @@ class Binding:
         # what is created now may be written by later steps, also outside of inference mode
         with torch.inference_mode(False), torch.no_grad():
             binder.begin(groups, self.keys, self.numbers, state)
-            binder.number(loose[0][1], len(loose) > 1)
+            binder.number(loose[0][1])
             members = [(i, p, binder.kind(i, p, g, sign)) for (i, p, g), sign in zip(moving, signs, strict=True)]
             kinds = {kind for _, _, kind in members}
             joined = [b for b in self.bounds if b not in failed and b.batch.mixed and b.kind in kinds]
