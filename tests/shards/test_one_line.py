@@ -1,9 +1,16 @@
 """One line makes an optimizer of a sharded model: no mesh to pass, no marks."""
 
+import warnings
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
 
 import thalweg
 from tests.shards.layouts import whole
@@ -95,3 +102,82 @@ def test_the_plan_says_what_goes_between_ranks(two):
     for text in two.run(run_kept):
         assert "between 2 ranks: a rank sends at most" in text
         assert "orthogonalize" in text
+
+
+class Fused(nn.Module):
+    """Attention with its three matrices in one, and a gate beside what it lets through: only a forward pass tells."""
+
+    def __init__(self, width=16, heads=2):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.gate, self.down = nn.Linear(width, 4 * width), nn.Linear(2 * width, width)
+
+    def forward(self, h):
+        q, k, v = self.qkv(self.norm(h)).unflatten(-1, (3, -1, 8)).permute(2, 0, 3, 1, 4)
+        h = h + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+        gate, up = self.gate(h).chunk(2, -1)
+        return h + self.down(nn.functional.silu(gate) * up)
+
+
+def fused():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(11, 16), Fused(), Fused(), nn.Linear(16, 11))
+
+
+def _each_sharded(model, **given):
+    for module in (model[1], model[2], model):
+        fully_shard(module, **given)
+    return model
+
+
+def _tensor_parallel(model):
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    plan = {"norm": SequenceParallel(), "qkv": ColwiseParallel(), "out": RowwiseParallel(), "gate": ColwiseParallel()}
+    for layer in (model[1], model[2]):
+        parallelize_module(layer, mesh, plan)
+    return model
+
+
+def _compiled(model):
+    for layer in (model[1], model[2]):
+        layer.compile(backend="eager")
+    return _each_sharded(model)
+
+
+def _checkpointed(model):
+    for k in (1, 2):
+        model[k] = checkpoint_wrapper(model[k])
+    return _each_sharded(model)
+
+
+SHARDED = {
+    "rows": _each_sharded,
+    "columns": lambda model: _each_sharded(model, shard_placement_fn=lambda p: Shard(p.ndim - 1)),
+    "tensor parallel": _tensor_parallel,
+    "compiled": _compiled,
+    "checkpointed": _checkpointed,
+    "on meta": lambda model: _each_sharded(model.to("meta")),
+}
+
+
+def run_blocks(name):
+    """Whether a sharded model is seen as when it was whole; into how many matrices a weight is cut."""
+    expected = {"weights": thalweg.groups.blocks(fused()), "roles": roles(fused())}
+    model = SHARDED[name](fused())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = {"weights": thalweg.groups.blocks(model), "roles": roles(model)}
+    for kind in ("weights", "roles"):  # a checkpointed layer has a longer name
+        found[kind] = {name.replace("_checkpoint_wrapped_module.", ""): one for name, one in found[kind].items()}
+    return found == expected, len(expected["weights"]["1.qkv.weight"])
+
+
+def roles(model):
+    return {role.name: (role.kind, role.transposed) for role in thalweg.groups.roles(model)}
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_a_sharded_model_is_seen_as_the_whole_one(two, name):
+    assert two.run(run_blocks, name) == [(True, 3)] * 2

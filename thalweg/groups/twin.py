@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from thalweg.groups import unsharded
 from thalweg.groups.shapes import META
+from thalweg.shards.pieces import is_distributed
 
 
 def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
@@ -33,7 +35,7 @@ def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
 def twin(model: nn.Module, *, values: bool, hooks: bool = False) -> nn.Module:
     """A deep copy in eval mode, so that nothing a forward does can reach the model; every parameter needs a gradient.
 
-    What torch.compile has compiled of it runs as it was written.
+    What torch.compile has compiled of it runs as it was written, and so does what is sharded, with whole weights.
 
     Args:
         model: any module; what ``copy.deepcopy`` raises is passed on.
@@ -41,11 +43,15 @@ def twin(model: nn.Module, *, values: bool, hooks: bool = False) -> nn.Module:
         hooks: whether forward hooks are kept, which may write what they see to where the user looks. Hooks that come
             before a forward are, since some make the weights.
     """
-    memo = {}
+    memo: dict[int, Any] = {}
     for p in model.parameters():
-        value = p.detach().clone() if values else torch.empty_like(p, device=META)
+        value = _copied(p.detach(), values)
         memo[id(p)] = nn.Parameter(value, requires_grad=p.is_floating_point() or p.is_complex())
+    changed = list(unsharded.changed(model))
+    memo.update((id(module), unsharded.shell(module)) for module in changed)
     with _Copies(values):
+        for module in changed:
+            unsharded.fill(memo[id(module)], module, memo)
         double = copy.deepcopy(model, memo).eval()
     for module in double.modules():
         if not hooks:
@@ -53,6 +59,13 @@ def twin(model: nn.Module, *, values: bool, hooks: bool = False) -> nn.Module:
         if (inner := dict(module.named_children()).get("_orig_mod")) is not None:
             vars(module)["forward"] = inner.__call__
     return double
+
+
+def _copied(x: Tensor, values: bool) -> Tensor:
+    """A copy of a tensor, or its shape alone; of a part of one, the whole."""
+    if is_distributed(x):
+        return unsharded.whole(x, values)
+    return x.clone() if values else torch.empty_like(x, device=META)
 
 
 class _Copies(TorchFunctionMode):
@@ -68,7 +81,7 @@ class _Copies(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         x, memo = args
         if id(x) not in memo:
-            copied = x.detach().clone() if self.values else torch.empty_like(x.detach(), device=META)
+            copied = _copied(x.detach(), self.values)
             memo[id(x)] = copied.requires_grad_(x.requires_grad and x.is_leaf)
         return memo[id(x)]
 
