@@ -157,6 +157,16 @@ def test_the_list_in_chinese():
     assert "套在任何优化器外面" in text
 
 
+@pytest.mark.parametrize("columns", [60, 80, 110])
+@pytest.mark.parametrize("how", [(), ("--tree",)], ids=["table", "tree"])
+def test_the_list_in_chinese_is_cut_between_characters_and_not_at_punctuation(monkeypatch, columns, how):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = [line.strip(" │├└─") for line in printed("list", "--zh", *how).splitlines()]
+    assert not [line for line in lines if line[:1] in tuple("，。；：、）")]
+    assert not [line for line in lines if line[-1:] in ("（", "“")]
+    assert not {"SAM", "EMA", "Mechanic"} & {line.split()[-1] for line in lines if len(line.split()) > 1}
+
+
 def test_explain_prints_the_page():
     text = printed("explain", "adam-w")
     for part in ("AdamW\n", "pₜ = (1 − γ λ) pₜ₋₁ − γ uₜ", "https://arxiv.org/abs/1711.05101"):
@@ -209,7 +219,7 @@ def test_explain_gives_latex_and_json():
 
 def test_explain_in_chinese_has_chinese_text():
     text = printed("explain", "muon", "--zh")
-    for part in ("公式", "超参数", "正交因子", "长处"):
+    for part in ("公式", "超参数", "正交因子", "优点"):
         assert part in text
 
 

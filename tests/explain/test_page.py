@@ -79,6 +79,11 @@ def test_wrapped_text_loses_nothing_and_fits(text, room):
     assert all(width(line) <= max(room, longest_piece) for line in lines)
 
 
+def test_an_opening_bracket_does_not_end_a_line():
+    assert fit("一二三四五（六七）", 12) == ["一二三四五", "（六七）"]
+    assert fit("一二三四五（word）", 12) == ["一二三四五", "（word）"]
+
+
 def test_chinese_punctuation_does_not_begin_a_line():
     assert not any(line[0] in "，。；：、" for line in fit("一二三四五六七八九十，" * 9, 20) if line)
 

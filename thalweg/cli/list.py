@@ -15,6 +15,7 @@ from rich.tree import Tree
 from thalweg._base.errors import ThalwegError
 from thalweg.cli import files
 from thalweg.cli.console import console_of
+from thalweg.cli.prose import Prose
 from thalweg.explain import ENGLISH, Branch, Language, chinese
 from thalweg.explain.branches import grown
 from thalweg.explain.catalogue import CatalogueEntry, catalogue
@@ -85,14 +86,14 @@ def show(console: Console, found: list[CatalogueEntry], around: list[CatalogueEn
         for one in members:
             parent = f"{one.facts['parent']} + " if one.facts["parent"] else ""
             text = say.words(one.name, one.text)
-            what = Text.assemble((parent, "cyan"), text.adds or text.idea)
+            what = Prose.assemble((parent, "cyan"), text.adds or text.idea)
             table.add_row(one.name, _bytes(one, "bytes_per_param"), _bytes(one, "moved_bytes_per_param"), what)
         console.print(table, "")
     if around:
         console.print(Text(say("wrappers: they go around any optimizer"), style="bold"))
         table = _columns(widest, costs=False)
         for one in around:
-            table.add_row(one.name, say.words(one.name, one.text).idea)
+            table.add_row(one.name, Prose(say.words(one.name, one.text).idea))
         console.print(table, "")
 
 
@@ -101,7 +102,7 @@ def _titled(name: str, title: str) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(style="dim", overflow="fold")
-    table.add_row(name, title)
+    table.add_row(name, Prose(title))
     return table
 
 
@@ -137,7 +138,7 @@ def _tree(branches: list[Branch], say: Language) -> Tree:
 
     def grow(node: Tree, branch: Branch) -> None:
         adds = say.words(branch.name, branch.text).adds
-        twig = node.add(Text.assemble((branch.name, "bold"), (f"  {adds}" if adds else "", "dim")))
+        twig = node.add(Prose.assemble((branch.name, "bold"), (f"  {adds}" if adds else "", "dim")))
         for child in branch.children:
             grow(twig, child)
 

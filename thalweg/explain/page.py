@@ -251,12 +251,13 @@ def _wrapped(text: str, columns: int, indent: int = 0, hang: int | None = None) 
 
 
 _CJK = "\u2e80-\u9fff\uff00-\uffef"
+_OPENING = "（《“"  # may not end a line
 _CLOSING = "，。；：、）》！？”"  # may not begin a line
-_PIECES = re.compile(rf"(?:[{_CJK}]|[^\s{_CJK}]+)[{_CLOSING}]*|\s+")
+_PIECES = re.compile(rf"[{_OPENING}]*(?:[{_CJK}]|[^\s{_CJK}]+)[{_CLOSING}]*|\s+")
 
 
 def fit(text: str, room: int) -> list[str]:
-    """Lines of at most ``room`` columns; Chinese may be cut at any character, but not before its punctuation."""
+    """Lines of at most ``room`` columns; Chinese may be cut anywhere but from its punctuation."""
     lines, now = [], ""
     for piece in _PIECES.findall(text):
         if piece.isspace():
