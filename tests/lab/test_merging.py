@@ -1,5 +1,6 @@
 """Two stores become one."""
 
+import contextlib
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,8 @@ from click.testing import CliRunner
 from thalweg.cli.app import app
 from thalweg.lab.looks import Look
 from thalweg.lab.store import Store
+from thalweg.lab.store.runs import packed
+from thalweg.lab.store.tables import RUNS, VERDICTS
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -59,6 +62,57 @@ def test_a_damaged_run_is_left_where_it_is(two):
     connection.close()
     merged = a.merge(b)
     assert (merged.runs, merged.damaged) == (0, 1)
+
+
+def test_a_large_store_is_merged_in_few_transactions(tmp_path, monkeypatch):
+    a, b = Store(str(tmp_path / "a.db")), Store(str(tmp_path / "b.db"))
+    b._database.insert(RUNS, *(packed(f"{i:064}", run()) for i in range(1200)))
+    written = []
+    together = a._database.together
+    monkeypatch.setattr(a._database, "together", lambda *changes: written.append(1) or together(*changes))
+    assert a.merge(b).runs == 1200
+    assert len(written) < 10
+    assert len(list(a.runs())) == 1200
+    a.close()
+    b.close()
+
+
+def test_what_a_race_adds_at_the_same_time_is_neither_lost_nor_counted_twice(two, monkeypatch):
+    """It stores one of the runs, and takes the number of the next look, just before they are added."""
+    a, b, folder = two
+    racing, insert = Store(f"{folder}/a.db"), a._database.insert
+
+    def late(table, *rows):
+        racing.put("z" * 64, run("other", curve=[[0, 1.0]]))
+        if table is VERDICTS:
+            racing.take([look(3, "five", 2)])
+        return insert(table, *rows)
+
+    monkeypatch.setattr(a._database, "insert", late)
+    merged = a.merge(b)
+    racing.close()
+    assert (merged.runs, merged.looks) == (0, 2)
+    assert sorted((one.number, one.evidence) for one in a.looks("t" * 64)) == [
+        *((1, "one"), (2, "two"), (3, "five"), (4, "three"), (5, "four"))
+    ]
+
+
+def test_a_race_that_was_stopped_here_is_ended_by_its_verdict_there(two):
+    a, b, _ = two
+    a.begin("race", {"task": "small"})
+    b.begin("race", {"task": "small"})
+    b.end("race", "muon is better")
+    a.merge(b)
+    b.end("race", "muon is worse")
+    a.merge(b)
+    assert [race.headline for race in a.contents().races if race.headline] == ["muon is better"]
+
+
+def test_a_store_is_merged_with_itself(two):
+    a, _, folder = two
+    with contextlib.closing(Store(f"{folder}/a.db")) as same:
+        merged = a.merge(same)
+    assert (merged.runs, merged.races, merged.looks, merged.damaged) == (0, 0, 0, 0)
 
 
 def told(*arguments):

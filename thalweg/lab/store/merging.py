@@ -10,11 +10,8 @@ import sqlalchemy as sa
 
 from thalweg.lab.looks import Look
 from thalweg.lab.store import looks, runs
-from thalweg.lab.store.database import Database
+from thalweg.lab.store.database import AT_ONCE, Database
 from thalweg.lab.store.tables import RACES, RUNS, VERDICTS
-
-#: databases limit the length of IN (...)
-AT_ONCE = 500
 
 
 @dataclass
@@ -39,14 +36,32 @@ def merge(into: Database, other: Database) -> Merged:
     merged = Merged()
     for rows in _parts(other):
         there = into.read(sa.select(RUNS.c.key).where(RUNS.c.key.in_([row.key for row in rows])))
-        new = [row for row in rows if row.key not in {found.key for found in there}]
+        known = {found.key for found in there}
+        new = [row for row in rows if row.key not in known]
         whole = [dict(row._mapping) for row in new if runs.whole(row)]
         merged.damaged += len(new) - len(whole)
-        merged.runs += sum(into.insert(RUNS, row) for row in whole)
+        merged.runs += _added(into, RUNS, whole)
     for race in other.read(sa.select(RACES)):
-        merged.races += into.insert(RACES, dict(race._mapping))
+        merged.races += _race(into, race)
     merged.looks = _looks(into, other)
     return merged
+
+
+def _added(into: Database, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:
+    """How many rows were added: all in one transaction, or one by one where a race adds some at the same time."""
+    if not rows or into.insert(table, *rows):
+        return len(rows)
+    return sum(into.insert(table, row) for row in rows)
+
+
+def _race(into: Database, race: sa.Row[Any]) -> bool:
+    """Whether a race was added; one that goes on, or was stopped, here is ended where it has its verdict there."""
+    if into.insert(RACES, dict(race._mapping)):
+        return True
+    if race.ended is not None:
+        unended = (RACES.c.identity == race.identity) & RACES.c.ended.is_(None)
+        into.change(sa.update(RACES).where(unended).values(ended=race.ended, headline=race.headline))
+    return False
 
 
 def _parts(database: Database) -> Iterator[Sequence[sa.Row[Any]]]:
@@ -58,16 +73,17 @@ def _parts(database: Database) -> Iterator[Sequence[sa.Row[Any]]]:
 
 def _looks(into: Database, other: Database) -> int:
     """A look of the same evidence is the same look; any other is one more, in the order in which they were taken."""
-    every = sa.select(VERDICTS)
-    known: dict[tuple[str, str], list[Look]] = {}
-    for look in looks.unpacked(into, every):
-        known.setdefault((look.task, look.pair), []).append(look)
-    added = 0
-    for look in sorted(looks.unpacked(other, every), key=lambda one: one.when):
-        mine = known.setdefault((look.task, look.pair), [])
+    theirs = sorted(looks.unpacked(other, sa.select(VERDICTS)), key=lambda one: one.when)
+    return sum(_look(into, look) for look in theirs)
+
+
+def _look(into: Database, look: Look) -> bool:
+    """Whether a look was added, under the number after the last one; again where a race takes that at the same time."""
+    same = (VERDICTS.c.task == look.task) & (VERDICTS.c.pair == look.pair)
+    while True:
+        mine = into.read(sa.select(VERDICTS.c.number, VERDICTS.c.evidence).where(same))
         if look.evidence in {one.evidence for one in mine}:
-            continue
+            return False
         numbered = replace(look, number=max((one.number for one in mine), default=0) + 1)
-        added += into.insert(VERDICTS, looks.packed(numbered))
-        mine.append(numbered)
-    return added
+        if into.insert(VERDICTS, looks.packed(numbered)):
+            return True
