@@ -1,7 +1,8 @@
 """What a race costs beside its runs, and a large store: ``python -m tests.lab.load`` prints it.
 
-Runs of half a second on eight workers, a thousand or as many as the argument says; the runs sleep. Then a store of
-a hundred thousand runs: how long it takes to open, to read those of the race from, and to list.
+Runs of half a second on eight workers, a thousand or as many as the argument says. They sleep in each backward pass, so
+eight of them go side by side on two cores too. Then a store of a hundred thousand runs: how long it takes to open, to
+list, and to give all runs of the race and a report of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from tests.lab.tasks.small import write_small
 from thalweg.lab.plan import plan
 from thalweg.lab.race import RaceWatcher, race
+from thalweg.lab.report import write_report
 from thalweg.lab.store import Store, runs
 from thalweg.lab.store.tables import RUNS
 
@@ -24,6 +26,8 @@ RUNS_OF_A_RACE, JOBS, STEPS, RUN_SECONDS = int(sys.argv[1]) if len(sys.argv) > 1
 #: two recipes on each seed, and their shorter runs
 SHORTER = 20
 STORED, AT_ONCE = 100_000, 2_000
+#: in the loss: each backward pass takes a part of a run's time, and no forward pass does
+SLEEPING = f"x.requires_grad_().register_hook(lambda _: time.sleep({RUN_SECONDS / STEPS}) if IN_WORKER else None)"
 
 
 class Clock(RaceWatcher):
@@ -61,24 +65,12 @@ class TimedStore(Store):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.times: dict[str, float] = {}
+        for name, what in (("read", "read"), ("together", "written"), ("change", "written")):
+            setattr(self._database, name, self._timed(getattr(self._database, name), what))
 
-    def get(self, keys):
-        with timed("read", self.times):
-            return super().get(keys)
-
-    def put(self, key, run):
-        with timed("write", self.times):
-            super().put(key, run)
-
-    def leases(self):
-        held = super().leases()
-        for name in ("take", "release"):
-            setattr(held, name, self._timed(getattr(held, name)))
-        return held
-
-    def _timed(self, call):
+    def _timed(self, call, what):
         def called(*arguments):
-            with timed("leases", self.times):
+            with timed(what, self.times):
                 return call(*arguments)
 
         return called
@@ -86,20 +78,21 @@ class TimedStore(Store):
 
 def busy(folder: Path) -> None:
     """A thousand runs of half a second."""
-    path = write_small(folder, f"time.sleep({RUN_SECONDS / STEPS}) if IN_WORKER else None")
+    path = write_small(folder, SLEEPING)
     recipes = ("adamw(lr=1e-2)", "momentum(lr=0.1)")
     seeds = (RUNS_OF_A_RACE - SHORTER) // len(recipes)
     made = plan(path, optimizers=recipes, baseline=recipes[0], seeds=seeds, steps=STEPS, jobs=JOBS)
-    clock, store = Clock(), TimedStore(str(folder / "runs.db"))
+    clock, store, began = Clock(), TimedStore(str(folder / "runs.db")), time.process_time()
     result = race(made, store, clock)
-    each = {what: f"{1e3 * seconds / clock.count:.1f} ms" for what, seconds in store.times.items()}
-    total = 1e3 * sum(store.times.values()) / clock.count
+    own = time.process_time() - began
+    total = sum(store.times.values())
+    each = ", ".join(f"{1e3 * seconds / clock.count:.1f} ms {what}" for what, seconds in store.times.items())
     print(f"{len(result['runs'])} runs on {JOBS} workers: {clock.share:.1%} of their time busy")
-    print(f"store: {total:.1f} ms a run ({', '.join(f'{what} {took}' for what, took in each.items())})")
-    large(store, [run["key"] for run in result["runs"]], result["runs"][0])
+    print(f"store: {1e3 * total / clock.count:.1f} ms a run ({each}); coordinator: {1e3 * own / clock.count:.1f} ms")
+    large(store, made, [run["key"] for run in result["runs"]], result["runs"][0])
 
 
-def large(store: Store, keys: list[str], like: dict) -> None:
+def large(store: Store, made, keys: list[str], like: dict) -> None:
     """The same store with a hundred thousand runs."""
     for start in range(0, STORED, AT_ONCE):
         new = (hashlib.sha256(f"{i}".encode()).hexdigest() for i in range(start, start + AT_ONCE))
@@ -108,7 +101,7 @@ def large(store: Store, keys: list[str], like: dict) -> None:
     store.close()
     times: dict[str, float] = {}
     with timed("opened", times):
-        opened = Store(place)
+        opened = TimedStore(place)
     with timed(f"{len(keys)} runs read", times):
         assert len(opened.get(keys)) == len(set(keys))
     with timed("listed", times):
@@ -116,6 +109,15 @@ def large(store: Store, keys: list[str], like: dict) -> None:
     print(
         f"{STORED:,} runs, {opened.bytes / 2**20:.0f} MiB: {', '.join(f'{k} in {v:.2f} s' for k, v in times.items())}"
     )
+    opened.times.clear()
+    again: dict[str, float] = {}
+    with timed("race", again):
+        result = race(made, opened)
+    with timed("report", again):
+        write_report(result, Path(place).parent)
+    asked = sum(opened.times.values())
+    took = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in (*again.items(), ("of these the store", asked)))
+    print(f"all of it found there: {took}")
 
 
 if __name__ == "__main__":

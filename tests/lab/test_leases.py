@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -89,8 +90,9 @@ def test_one_that_is_renewed_does_not_expire(two, clock):
 
 def test_an_expired_one_is_taken_over_by_one_alone(stores, clock):
     assert stores[0].leases().take("k")
-    clock.passes(leases.SECONDS + 1)
     others = [store.leases() for store in stores]
+    assert [other.take("k") for other in others] == [False, False]
+    clock.passes(leases.SECONDS + 1)
     assert [other.take("k") for other in others] == [True, False]
 
 
@@ -101,6 +103,29 @@ def test_a_clock_that_is_wrong_keeps_nobody_waiting_for_ever(two, clock, ahead):
     assert a.take("k")
     clock.wall -= ahead
     assert b.take("k") is (ahead < 0)
+    clock.passes(leases.SECONDS + 1)
+    assert b.take("k")
+
+
+@pytest.mark.parametrize("hours", [-13, -1, 1, 13])
+def test_that_of_a_machine_whose_clock_is_hours_before_or_behind_is_waited_for_as_long_as_it_is_renewed(
+    two, clock, hours
+):
+    a, b = two
+
+    def as_its_clock_is(call, *arguments):
+        clock.wall += 3600 * hours
+        try:
+            return call(*arguments)
+        finally:
+            clock.wall -= 3600 * hours
+
+    assert as_its_clock_is(a.take, "k")
+    for _ in range(10):
+        assert not b.take("k")
+        clock.passes(leases.SECONDS / 3)
+        as_its_clock_is(a.renew)
+    assert not b.take("k")
     clock.passes(leases.SECONDS + 1)
     assert b.take("k")
 
@@ -150,14 +175,15 @@ def test_a_process_of_the_same_number_in_another_container_is_not_this_one(monke
     assert leases._here() != before
 
 
-async def _make(store, share, key, log, name, seconds=0.0):
-    async with share.turn(key, lambda: log.append(f"{name} waits")) as stored:
-        if stored is None:
-            await asyncio.sleep(seconds)
-            store.put(key, {"by": name})
+async def _make(share, key, log, name, seconds=0.0, workers=None):
+    async with share.turn(key, lambda: log.append(f"{name} waits")) as turn:
+        if turn.stored is None:
+            async with workers or contextlib.AsyncExitStack():
+                await asyncio.sleep(seconds)
+            turn.made = {"by": name}
             log.append(f"{name} makes {key}")
         else:
-            log.append(f"{name} finds {key} of {stored['by']}")
+            log.append(f"{name} finds {key} of {turn.stored['by']}")
 
 
 def test_who_waits_finds_what_the_other_made(stores, monkeypatch):
@@ -166,7 +192,7 @@ def test_who_waits_finds_what_the_other_made(stores, monkeypatch):
 
     async def both():
         a, b = (Sharing(store, 1) for store in stores)
-        await asyncio.gather(_make(stores[0], a, "k", log, "a", 0.2), _make(stores[1], b, "k", log, "b"))
+        await asyncio.gather(_make(a, "k", log, "a", 0.2), _make(b, "k", log, "b"))
 
     asyncio.run(both())
     assert log[-2:] == ["a makes k", "b finds k of a"]
@@ -184,7 +210,7 @@ def test_who_waits_makes_it_when_the_other_fails(stores, monkeypatch):
 
     async def both():
         a, b = (Sharing(store, 1) for store in stores)
-        return await asyncio.gather(fails(a), _make(stores[1], b, "k", log, "b"), return_exceptions=True)
+        return await asyncio.gather(fails(a), _make(b, "k", log, "b"), return_exceptions=True)
 
     error, _ = asyncio.run(both())
     assert isinstance(error, ZeroDivisionError)
@@ -196,14 +222,109 @@ def test_one_run_more_than_there_are_workers_is_claimed_and_the_others_are_left_
 
     async def many():
         a, b = (Sharing(store, 1) for store in stores)
-        mine = [asyncio.create_task(_make(stores[0], a, f"k{i}", log, "a", 0.3)) for i in range(4)]
+        mine = [asyncio.create_task(_make(a, f"k{i}", log, "a", 0.3)) for i in range(4)]
         await asyncio.sleep(0.1)
-        await _make(stores[1], b, "k3", log, "b")
+        await _make(b, "k3", log, "b")
         await asyncio.gather(*mine)
 
     asyncio.run(many())
     assert log[0] == "b makes k3"
     assert "a finds k3 of b" in log
+
+
+def test_what_has_ended_is_kept_where_the_next_run_cannot_be_read(stores, tmp_path):
+    stores[1].put("damaged", {"x": 1})
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as connection:
+        connection.execute("update runs set run = 'no run'")
+        connection.commit()
+    log = []
+
+    async def race():
+        share = Sharing(stores[0], 1)
+        async with share.turn("k", lambda: None) as turn:
+            damaged = asyncio.ensure_future(_make(share, "damaged", log, "a"))
+            turn.made = {"by": "a"}
+        return await asyncio.gather(damaged, return_exceptions=True)
+
+    [error] = asyncio.run(race())
+    assert "does not match its checksum" in str(error)
+    assert stores[1].get(["k"]) == {"k": {"by": "a"}}
+    assert stores[1].leases().held(["k"]) == {}
+
+
+class Counting:
+    """The leases of a race, and how often each of their methods was called."""
+
+    def __init__(self, leases):
+        self.leases, self.calls, self.kept = leases, Counter(), []
+
+    def __getattr__(self, name):
+        def called(*arguments):
+            self.calls[name] += 1
+            if name == "exchange":
+                self.kept.append(len(arguments[0]))
+            return getattr(self.leases, name)(*arguments)
+
+        return called
+
+
+def test_what_ends_and_begins_at_the_same_moment_is_one_transaction(stores, monkeypatch):
+    """Forty runs by four workers, in step: each wave is stored and the next one begun in one go."""
+    counting, log = Counting(stores[0].leases()), []
+    monkeypatch.setattr(stores[0], "leases", lambda: counting)
+
+    async def many():
+        share, workers = Sharing(stores[0], 4), asyncio.Semaphore(5)
+        await asyncio.gather(*(_make(share, f"k{i}", log, "a", 0.02, workers) for i in range(40)))
+
+    asyncio.run(many())
+    assert len(log) == len(stores[1].get([f"k{i}" for i in range(40)])) == 40
+    assert sum(counting.kept) == 40
+    assert counting.calls["exchange"] < 20
+    assert counting.calls["release"] == 0
+    assert stores[1].leases().held([f"k{i}" for i in range(40)]) == {}
+
+
+def test_of_many_runs_that_another_makes_none_is_asked_for_one_by_one(stores, monkeypatch):
+    """Their number does not come into how often the store is read while one waits for them."""
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.05)
+    keys = [f"k{i}" for i in range(300)]
+    other, counting, log = stores[1].leases(), Counting(stores[0].leases()), []
+    monkeypatch.setattr(stores[0], "leases", lambda: counting)
+    assert len(other.exchange({}, keys, {})) == 300
+
+    async def waiting():
+        share = Sharing(stores[0], 1)
+        all_of_them = asyncio.gather(*(_make(share, key, log, "a") for key in keys))
+        await asyncio.sleep(0.3)
+        other.exchange({key: {"by": "b"} for key in keys}, [], {})
+        await all_of_them
+
+    asyncio.run(waiting())
+    assert Counter(line.partition(" k")[0] for line in log if "finds" in line) == {"a finds": 300}
+    assert counting.calls["held"] < 100
+
+
+def test_a_store_that_fails_ends_the_turns_that_ask_it_and_no_lease_is_left(stores, monkeypatch):
+    a = stores[0].leases()
+    monkeypatch.setattr(stores[0], "leases", lambda: a)
+    exchange = a.exchange
+
+    def full(ended, wanted, held):
+        if any(ended.values()):
+            raise ThalwegError("full")
+        return exchange(ended, wanted, held)
+
+    monkeypatch.setattr(a, "exchange", full)
+
+    async def race():
+        share = Sharing(stores[0], 1)
+        async with share.renewed():
+            await asyncio.gather(*(_make(share, key, [], "a") for key in "kl"))
+
+    with pytest.raises(ThalwegError, match="full"):
+        asyncio.run(race())
+    assert stores[1].leases().held(["k", "l"]) == {}
 
 
 def test_leases_are_renewed_while_a_race_goes_on_and_given_up_at_its_end(stores, monkeypatch):

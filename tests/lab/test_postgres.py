@@ -12,9 +12,10 @@ pytest.importorskip("psycopg")
 from tests.lab.cluster.test_executors import AtOnce, plain, planned
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline, Log
+from tests.lab.test_sharing import share_alike
 from tests.postgres import PASSWORD, Postgres, programs
 from thalweg._base.errors import ThalwegError
-from thalweg.lab import keeping, workers
+from thalweg.lab import keeping, sharing, workers
 from thalweg.lab.cluster import alone
 from thalweg.lab.race import race
 from thalweg.lab.search import Setting
@@ -127,6 +128,16 @@ def test_a_race_on_a_server_is_that_on_a_file_and_goes_on_there(tmp_path, store,
     assert not again.started
     for one in (other, another):
         one.close()
+
+
+@pytest.mark.usefixtures("few_trials")
+def test_two_races_on_one_server_make_each_run_once_and_draw_one_verdict(tmp_path, url, monkeypatch):
+    monkeypatch.setattr(workers, "Pool", Inline)
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.01)
+    stores = [Store(url) for _ in range(2)]
+    share_alike(planned(write_small(tmp_path), ("adamw", "momentum")), stores, hours=-1.0)
+    for store in stores:
+        store.close()
 
 
 class Noting(Log):

@@ -200,12 +200,16 @@ class _Race:
     async def _fresh_or_stored(self, spec: Spec, role: Role) -> Run:
         key = spec.key
         while True:
-            async with self.sharing.turn(key, lambda: self.watcher.on_wait(spec)) as stored:
-                made = reuse.unpacked(stored) if stored is not None else await self._make(key, spec, role)
+            async with self.sharing.turn(key, lambda: self.watcher.on_wait(spec)) as turn:
+                if turn.stored is None:
+                    made = await self._make(key, spec, role)
+                    turn.made = None if made.kept else reuse.packed(made)
+                else:
+                    made = reuse.unpacked(turn.stored)
             if (now := reuse.key_of_now(key, made)) == key:
                 break
             key = now
-        found = stored is not None
+        found = turn.stored is not None
         self.tally.count(spec, role, made, key, found)
         self.watcher.on_finish(spec, made.run, reused=found)
         return made.run
@@ -219,8 +223,6 @@ class _Race:
             made = await self.workers.make_and_keep(place, spec, role, self.checkpoints)
             if not made.kept:
                 self._say_once(f"the workers do not reach the store {self.store.url}; their runs are stored from here")
-        if not made.kept:
-            self.store.put(key, reuse.packed(made))
         return made
 
     def _say_once(self, text: str) -> None:

@@ -17,6 +17,11 @@ from thalweg.lab.store import server, tables, trouble
 
 T = TypeVar("T")
 
+#: a statement, and the rows that it adds
+Change = tuple[sa.Insert | sa.Update | sa.Delete, Sequence[dict[str, Any]]]
+
+#: databases limit the length of IN (...)
+AT_ONCE = 500
 #: so long another process may keep an SQLite file to itself before this one gives up
 PATIENCE_SECONDS = 60
 
@@ -99,16 +104,7 @@ class Database:
 
     def insert(self, table: sa.Table, *rows: dict[str, Any]) -> bool:
         """Add rows, all or none; False if one of their keys is there already: another was first."""
-
-        def added() -> bool:
-            try:
-                with self.engine.begin() as connection:
-                    connection.execute(table.insert(), list(rows))
-            except IntegrityError:
-                return False
-            return True
-
-        return self._tried("write", added)
+        return self.together((table.insert(), rows))
 
     def change(self, statement: sa.Update | sa.Delete) -> int:
         """Change or remove rows; how many."""
@@ -118,6 +114,23 @@ class Database:
                 return connection.execute(statement).rowcount
 
         return self._tried("write", changed)
+
+    def together(self, *changes: Change) -> bool:
+        """Several changes in one transaction, all or none; False if a key that one adds is there already.
+
+        A transaction is what costs time, not what is in it: an SQLite file is synced to the disk several times in each.
+        """
+
+        def done() -> bool:
+            try:
+                with self.engine.begin() as connection:
+                    for statement, rows in changes:
+                        connection.execute(statement, list(rows) or None)
+            except IntegrityError:
+                return False
+            return True
+
+        return not changes or self._tried("write", done)
 
     def _tried(self, action: str, attempt: Callable[[], T]) -> T:
         """A server that was there is waited for."""

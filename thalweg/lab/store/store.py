@@ -16,12 +16,9 @@ from thalweg._base.errors import ThalwegError
 from thalweg.lab.looks import Look
 from thalweg.lab.store import looks, merging, runs, trouble
 from thalweg.lab.store.contents import Contents, contents
-from thalweg.lab.store.database import Database
+from thalweg.lab.store.database import AT_ONCE, Database
 from thalweg.lab.store.leases import Leases
 from thalweg.lab.store.tables import RACES, RUNS, VERDICTS, now
-
-#: databases limit the length of IN (...)
-AT_ONCE = 500
 
 
 class Store:
