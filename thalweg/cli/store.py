@@ -44,13 +44,14 @@ NAMED = 10
     "--remove",
     multiple=True,
     metavar="WHAT",
-    help="Remove all runs of the task with this name, or runs whose key begins with these letters (at least 8).",
+    help="Remove all runs of the task with this name, or runs whose key begins with these characters (at least 8).",
 )
 @click.option(
     "--merge",
     multiple=True,
     metavar="URL",
-    help="Add all that another store holds. It loses nothing; one of an earlier version is brought up to date first.",
+    help="Add all that another store holds. That store keeps its contents; if an earlier version wrote it, it is first "
+    "brought up to date.",
 )
 @click.option("--drop-damaged", is_flag=True, help="Remove the runs that do not match their checksum, or have none.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")

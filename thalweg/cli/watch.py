@@ -25,7 +25,7 @@ OFTEN = 1.0
 @click.command(no_args_is_help=True)
 @click.argument("record", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The HTML file to write; by default next to the record.")
-@click.option("--follow", is_flag=True, help="Follow the record while it grows, until Ctrl-C; write the page again.")
+@click.option("--follow", is_flag=True, help="While the record grows, write the page again and again, until Ctrl-C.")
 def watch(record: Path, out: Path | None, follow: bool) -> None:
     """Show what thalweg.watch(..., log=RECORD) has written: its findings, and curves over time.
 

@@ -67,7 +67,7 @@ def roles(
         model: any module; nothing of it is changed. Names are its own, also of one wrapped by torch.compile or DDP.
         sample: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments, for which the model
             runs; only a small model, or one whose pass depends on values, is copied with all its values for that.
-        head: the output layers, by module or dotted name, where you know better; ``()`` for none.
+        head: the output layers, by module or dotted name, if the guess is wrong; ``()`` for none.
         hidden: further module types whose weights are matrices (of three dimensions or more: as a kernel is one).
 
     Raises:

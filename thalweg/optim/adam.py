@@ -20,7 +20,7 @@ class Adam(Optimizer):
     normalised with it. It takes the same steps as ``torch.optim.Adam``.
 
     Parent: RMSprop. Adds: momentum, and a correction for averages that start at zero.
-    Strength: One setting works nearly everywhere, and it copes with sparse gradients and with layers of any scale.
+    Strength: Its default settings work on many tasks, and it copes with sparse gradients and with layers of any scale.
     Weakness: It keeps two states for every weight; coupled decay acts least where gradients are large; on images it may
     end worse than SGD.
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1,

@@ -12,7 +12,8 @@ from thalweg.rule import Optimizer, count, hyper, ops, state
 
 
 class Adagrad(Optimizer):
-    r"""Adagrad divides the gradient by the root of the sum of all its squares: rare directions keep long steps.
+    r"""Adagrad divides the gradient by the root of the sum of all its squares, so a weight that seldom gets a gradient
+    keeps long steps.
 
     $$G_t = G_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{G_t} + \epsilon} \cdot \frac{1}{1 + (t-1)\eta}$$
 

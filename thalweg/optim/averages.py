@@ -29,7 +29,7 @@ class AdaBelief(Optimizer):
     $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{s_t / (1-\beta_2^t)} + \epsilon}$$
 
-    ε enters $s_t$ at every step, and the root. ``amsgrad`` divides by the largest $s_t$ so far.
+    ε is added to $s_t$ at every step, and again to the root. ``amsgrad`` divides by the largest $s_t$ so far.
 
     Parent: Adam. Adds: the mean taken from the gradient before it is squared.
     Strength: It takes long steps along steady gradients, where Adam's steps are no longer than elsewhere.
@@ -286,7 +286,7 @@ class ADOPT(Optimizer):
     m_t = \beta_1 m_{t-1} + (1-\beta_1) \tilde g_t, \quad u_t = m_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2$$
 
     Here $c_t = t^{1/4}$ if ``clip``. The first gradient sets $v_0 = g_0^2$ and moves nothing; t counts from 1 after it.
-    There is no correction for the start. Decoupled decay, where asked for, acts from the first step.
+    There is no correction for the start. If decoupled decay is set, it acts from the first step.
 
     Parent: Adam. Adds: another order: normalise by the past, then average.
     Strength: It is proved to converge for every β₂, without a bound on the noise.
@@ -328,8 +328,8 @@ class AdEMAMix(Optimizer):
     $$m^{(2)}_t = \beta_3 m^{(2)}_{t-1} + (1-\beta_3) g_t, \qquad
     u_t = \frac{m_t/(1-\beta_1^t) + \alpha m^{(2)}_t}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}$$
 
-    Here $m_t$ and $v_t$ are Adam's. Over ``alpha_warmup`` steps α grows linearly from 0, over ``beta3_warmup``
-    $1/\ln\beta_3$ from that of β₁; 0 is no warmup.
+    Here $m_t$ and $v_t$ are Adam's. α grows linearly from 0 over ``alpha_warmup`` steps, and $1/\ln\beta_3$ grows
+    linearly from $1/\ln\beta_1$ over ``beta3_warmup`` steps; 0 means no warmup.
 
     Parent: AdamW. Adds: a second mean, hundreds of times slower.
     Strength: In the authors' long runs it reached the loss of AdamW with half of the tokens.

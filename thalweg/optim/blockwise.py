@@ -60,7 +60,8 @@ class AdamMini(AdamW):
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,\overline{g_t^2}^{\,\text{row}}, \qquad
     u_t = \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}$$
 
-    A row is a slice along the first dimension: an output neuron, a token of an embedding; a vector is one.
+    A row is a slice along the first dimension: an output neuron, or a token of an embedding. A vector counts as one
+    row.
 
     Parent: AdamW. Adds: a mean of the second moment over each block of weights.
     Strength: It reaches the quality of AdamW on transformers with half of the state.

@@ -175,8 +175,8 @@ class CAME(_Factored):
     $$\hat u_t = \frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)}, \quad m_t = \beta_1 m_{t-1} + (1-\beta_1)\hat u_t, \quad
     S_t = \text{factored mean, by } \beta_3, \text{ of } (\hat u_t - m_t)^2 + \epsilon_2, \quad u_t = m_t / \sqrt{S_t}$$
 
-    $U_t = g / \sqrt{V_t}$, with $V_t$ the factored mean, by β₂, of $g^2 + \epsilon_1$. For what is no matrix S is 1, as
-    in the authors' code. Decay is decoupled.
+    $U_t = g / \sqrt{V_t}$, with $V_t$ the factored mean, by β₂, of $g^2 + \epsilon_1$. For tensors that are not
+    matrices, S is 1, as in the authors' code. Decay is decoupled.
     Parent: Adafactor. Adds: a mean of updates, and a factored second moment of their deviation from it.
     Strength: It comes close to AdamW with one full state instead of two.
     Weakness: It has five hyperparameters, and its two factored moments cost more passes over memory.

@@ -29,7 +29,8 @@ class Adai(Optimizer):
 
     Parent: SGD with momentum. Adds: a momentum for each weight, which depends on its mean squared gradient relative to
     the mean of all weights.
-    Strength: Its step sizes are those of SGD, and so are the minima that it finds; it leaves saddle points faster.
+    Strength: All weights have the same step size, as in SGD; by the authors' analysis it therefore finds minima as flat
+    as SGD's, and leaves saddle points faster.
     Weakness: Every step waits for a sum over all weights, so updates cannot be fused into backward.
     Source: Xie et al. 2022, "Adaptive inertia: disentangling the effects of adaptive learning rate and momentum",
     algorithm 2, https://arxiv.org/abs/2006.15815

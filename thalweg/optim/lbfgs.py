@@ -139,8 +139,9 @@ class LBFGS(Mended):
     $H_t$ is kept as the last ``history_size`` pairs (s, y), from $H_0 = (y^\top s / y^\top y) I$. The step along $d$ is
     ``lr`` or, with ``line_search_fn="strong_wolfe"``, one that lowers the loss and its slope enough (c₁ = 1e-4, c₂ =
     0.9). ``step(closure)`` makes up to ``max_iter`` iterations. It takes the same steps as ``torch.optim.LBFGS`` and
-    keeps its state; in addition, it can be copied and pickled. One group, no weight decay: put that into the loss. Of
-    DTensors each rank keeps the history of the whole, and the closure must return the same loss on all ranks.
+    keeps its state; in addition, it can be copied and pickled. It takes a single parameter group and has no weight
+    decay: add the penalty to the loss. If the parameters are DTensors, each rank keeps the whole history, and the
+    closure must return the same loss on all ranks.
 
     Parent: none. Adds: curvature from differences of gradients, without a second derivative.
     Strength: On smooth losses without noise no other optimizer here needs fewer evaluations.

@@ -156,10 +156,10 @@ class PSGDKron(Routed):
     A = P N_t Q^\top, \; B = P^{-\top} V Q^{-1}$$
 
     and Q likewise, with $A^\top A$ and $B^\top B$. P and Q are upper triangular and begin at I; V is drawn from normal
-    numbers. The preconditioned gradient comes to be white: as a V is. A side longer than ``max_size_triangular`` has a
-    diagonal factor. Factors are updated with the probability $e^{-\kappa (t - 1 - t_0)}$, at most 1 and at least
-    ``min_probability``; a hundredth of the updates bring both to one size. Decay is decoupled. Kernels count as
-    matrices (out, in·height·width).
+    numbers. In this way the preconditioned gradient becomes nearly white, as V is: its elements are uncorrelated and
+    have equal variance. A side longer than ``max_size_triangular`` has a diagonal factor. Factors are updated with the
+    probability $e^{-\kappa (t - 1 - t_0)}$, at most 1 and at least ``min_probability``; a hundredth of the updates
+    bring both to one size. Decay is decoupled. Kernels count as matrices (out, in·height·width).
 
     V and the choices depend on ``probe_seed``, the step and the shape alone: copies of a model on several devices take
     the same steps.

@@ -47,7 +47,7 @@ class Routed(Optimizer):
         default=0.0, within="[0, ∞)", doc="λ of AdamW's part, if a whole model was passed", kw_only=True, setup=True
     )
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
-    head: Any = hyper(default=None, doc="the output layers of a model, where you know better", kw_only=True, setup=True)
+    head: Any = hyper(default=None, doc="a model's output layers, if the guess is wrong", kw_only=True, setup=True)
     hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
     amsgrad: bool = hyper(default=False, within=(False,), init=False)

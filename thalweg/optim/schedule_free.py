@@ -30,8 +30,8 @@ class ScheduleFree(Optimizer):
 
     kept_besides = ("y",)
 
-    r: float = hyper(default=0.0, within="[0, ∞)", doc="r, power of the step in the weights of the mean", kw_only=True)
-    weight_lr_power: float = hyper(default=2.0, within="[0, ∞)", doc="q, power of γ in these weights", kw_only=True)
+    r: float = hyper(default=0.0, within="[0, ∞)", doc="r, power of the step number in weightₜ", kw_only=True)
+    weight_lr_power: float = hyper(default=2.0, within="[0, ∞)", doc="q, power of Γ in weightₜ", kw_only=True)
     train_mode: bool = hyper(default=True, init=False, doc="whether the parameters are y, not x")
     cautious: bool = hyper(default=False, within=(False,), init=False)
     cautious_decay: bool = hyper(default=False, within=(False,), init=False)
@@ -149,15 +149,16 @@ class ScheduleFreeSGD(ScheduleFree):
     x_{t+1} = (1-c_t)\,x_t + c_t z_{t+1}$$
     $$c_t = w_t / \textstyle\sum_{i \le t} w_i, \quad w_t = t^r\,(\max_{i \le t} \gamma_i)^2$$
 
-    The parameters hold y; ``eval()`` puts x in their place, and ``train()`` y again: see :class:`ScheduleFree`. γ is
-    ``lr`` after a linear warmup over ``warmup_steps``, β ``momentum``, the 2 ``weight_lr_power``. Weight decay is in
-    the gradient, at y. The learning rate is constant, and larger than one that decays.
+    The parameters hold y. Call ``eval()`` before you evaluate or save the model: it puts x in the place of y.
+    ``train()`` puts y back. $\gamma_t$ is ``lr`` times a linear warmup over ``warmup_steps``, β is ``momentum``, and
+    the exponent 2 is ``weight_lr_power``. Weight decay is added to the gradient, at y. A good learning rate is larger
+    than the best peak of a schedule that decays.
 
     Parent: SGD. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: At any time it is about as good as a schedule that knows when training ends, and it keeps one state, as
     momentum does.
-    Weakness: The weights must be switched for evaluation, batch norm's statistics must be taken again at x, and lr
-    still matters.
+    Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
+    again at x, and the learning rate must still be tuned.
     Source: Defazio et al. 2024, "The road less scheduled", https://arxiv.org/abs/2405.15682, and the authors' code
     """
 
@@ -186,13 +187,14 @@ class ScheduleFreeAdamW(ScheduleFree):
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
 
     The parameters are y, and $c_t$ is the share of the newest z in the mean x; both are as in ScheduleFreeSGD, with
-    $\beta = \beta_1$. γ is ``lr`` after a linear warmup over ``warmup_steps``. The parameters hold y; ``eval()`` puts x
-    in their place, and ``train()`` y again: see :class:`ScheduleFree`. Checkpoints of the authors' code can be loaded.
+    $\beta = \beta_1$. $\gamma_t$, which is ``rate`` in the formula that runs, is ``lr`` times a linear warmup over
+    ``warmup_steps``; ``unit`` there is ``lr``, or 1 if ``lr`` is 0. Call ``eval()`` before you evaluate or save the
+    model: it puts x in the place of y. ``train()`` puts y back. Checkpoints of the authors' code can be loaded.
 
     Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: At any time it is about as good as a schedule that knows when training ends, in no more memory than AdamW.
-    Weakness: The weights must be switched for evaluation, batch norm's statistics must be taken again at x, and β₁
-    matters more.
+    Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
+    again at x, and it is more sensitive to β₁ than AdamW.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
     Differs: A parameter that is added later counts its own steps in $\beta_2^t$; the authors' code counts those of its
     group.
@@ -225,8 +227,8 @@ class ScheduleFreeRAdam(ScheduleFreeAdamW):
 
     $$\gamma_t = \gamma\,r_t \text{ where } \rho_t > 4, \text{ else } 0$$
 
-    Here $\rho_t$ and $r_t$ are RAdam's, and all else is as in ScheduleFreeAdamW. At first nothing moves, then; with
-    ``silent_sgd_phase=False`` z takes γ times the plain gradient instead.
+    Here $\rho_t$ and $r_t$ are RAdam's, and all else is as in ScheduleFreeAdamW. So nothing moves in the first steps,
+    where $\rho_t \le 4$; with ``silent_sgd_phase=False`` z moves by γ times the plain gradient in these steps.
 
     Parent: ScheduleFreeAdamW. Adds: RAdam's rectification.
     Strength: There is no warmup to choose.

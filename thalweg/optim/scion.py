@@ -65,8 +65,8 @@ class Scion(Optimizer):
     theirs by √2).
     Source: Pethick et al. 2025, "Training deep learning models with norm-constrained LMOs", algorithm 2,
     https://arxiv.org/abs/2502.07529
-    Differs: ``momentum`` is the share that is kept, 1 − α of the paper. Weights are not initialised anew on their ball.
-    Rows and columns of zeros stay, where the authors add ε to each length.
+    Differs: ``momentum`` is the share that is kept, 1 − α of the paper. Weights are not initialised again on the
+    surface of their ball. Rows and columns of zeros stay, where the authors add ε to each length.
     """
 
     matrices_apart: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class Scion(Optimizer):
     eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm")
     head_ratio: float = hyper(default=60.0, within="(0, ∞)", doc="radius of the head over ρ", kw_only=True, setup=True)
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
-    head: Any = hyper(default=None, doc="the output layers of a model, where you know better", kw_only=True, setup=True)
+    head: Any = hyper(default=None, doc="a model's output layers, if the guess is wrong", kw_only=True, setup=True)
     hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 

@@ -68,8 +68,8 @@ class Momentum(SGD):
     In a race, ``momentum`` stands for the form with Nesterov's look-ahead.
 
     Parent: SGD. Adds: a running sum of gradients, whose steps go on in the direction in which they went before.
-    Strength: It keeps one state; in a valley that is κ times as steep across as along, it needs about √κ steps where
-    SGD needs κ.
+    Strength: It keeps one state; in a valley whose curvature across is κ times that along, it needs about √κ steps
+    where SGD needs κ.
     Weakness: All weights share one learning rate, as in SGD; with a large μ the path overshoots and swings back.
     Source: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", eq. 9,
     https://doi.org/10.1016/0041-5553(64)90137-5; Sutskever et al. 2013, "On the importance of initialization and
@@ -154,7 +154,7 @@ class Signum(Optimizer):
 
     $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
 
-    The paper's majority vote, for one worker.
+    This is the paper's majority vote for the case of one worker.
 
     Parent: SignSGD. Adds: a running mean before the sign.
     Strength: It keeps one state, its steps have a known length, and it has less noise than SignSGD.
@@ -185,8 +185,8 @@ class AggMo(Optimizer):
 
     $$v^{(i)}_t = \beta_i v^{(i)}_{t-1} + g_t, \qquad u_t = \tfrac13 \sum_{i=1}^3 v^{(i)}_t$$
 
-    Three is the paper's number; its rule of thumb is $\beta_i = 1 - 0.1^{i-1}$. Learning rates as for SGD with β of
-    the middle velocity.
+    Three is the paper's number; its rule of thumb is $\beta_i = 1 - 0.1^{i-1}$. Suitable learning rates are those of
+    SGD whose momentum is the middle β.
 
     Parent: Momentum. Adds: several velocities that are averaged.
     Strength: It is stable at a β as high as 0.999, without tuning it.
@@ -221,7 +221,7 @@ class QHM(Optimizer):
     $$b_t = \beta b_{t-1} + (1-\beta) g_t, \qquad u_t = (1-\nu) g_t + \nu b_t$$
 
     ν = 0 is SGD, ν = β Nesterov, ν = 1 momentum. Since $b$ is a mean, the learning rate that suits SGD with momentum μ
-    is here 1/(1 − μ) times as large. β and ν as the authors advise.
+    is here 1/(1 − μ) times as large. The defaults of β and ν are those that the authors advise.
 
     Parent: Momentum. Adds: a weight between the plain gradient and its mean.
     Strength: SGD, momentum, Nesterov and several accelerated methods are special cases of it.
@@ -246,14 +246,14 @@ class QHM(Optimizer):
 
 
 class ASGD(Optimizer):
-    r"""ASGD is SGD with a step size that decays, and it keeps the running mean of its weights, which is better than the
-    last weights.
+    r"""ASGD is SGD with a step size that decays, and it keeps the running mean of its weights, which has less noise
+    than the last weights.
 
     $$\eta_t = \frac{\gamma}{(1 + \lambda\gamma t)^\alpha}, \quad \mu_t = \frac{1}{\max(1, t - t_0)}; \qquad
     p_{t+1} = p_t - \eta_t (g_t + \lambda p_t), \quad \bar p_{t+1} = \bar p_t + \mu_t (p_{t+1} - \bar p_t)$$
 
-    λ is ``lambd``. The mean is ``state[p]["ax"]``: it is of use when training ends, and copies the weights till $t_0$.
-    It takes the same steps as ``torch.optim.ASGD``, which keeps the next η and μ in float32.
+    λ is ``lambd``. The mean is ``state[p]["ax"]``. It is used when training ends, and it equals the weights until step
+    $t_0$. It takes the same steps as ``torch.optim.ASGD``, which keeps the next η and μ in float32.
 
     Parent: SGD. Adds: a mean of the weights, and a step size that decays by itself.
     Strength: On convex losses the mean converges at the best possible rate although the steps are long.

@@ -107,11 +107,11 @@ class Shampoo(Routed):
     \Bigl(\frac{R_t}{1-\beta_2^t} + \epsilon I\Bigr)^{-1/p}, \quad
     u_t = \frac{\lVert D_t \rVert}{\lVert U_t \rVert}\, U_t$$
 
-    with p = 4 (``exponent``). D is the direction of the optimizer that ``grafting`` names, with the same β: a step is
-    as long as that one's, and until ``start_preconditioning_step`` it is that one. With None there is no D: u is U, and
-    until then N. Roots are computed again every ``precondition_frequency`` steps. $\beta_2 = 1$ keeps sums. A matrix
-    with a side of more than ``max_preconditioner_dim`` is cut into blocks, each with its own factors and length.
-    Kernels count as matrices (out, in·height·width).
+    with p = 4 (``exponent``). D is the direction of the optimizer that ``grafting`` names, with the same β. A step is
+    as long as D, and before ``start_preconditioning_step`` it is D itself. With None there is no D: the
+    direction u is N before that step, and U from then on. Roots are computed again every ``precondition_frequency``
+    steps. $\beta_2 = 1$ keeps sums. A matrix with a side of more than ``max_preconditioner_dim`` is cut into blocks,
+    each with its own factors and length. Kernels count as matrices (out, in·height·width).
 
     ``Shampoo(model)`` gives Shampoo the hidden matrices and AdamW the rest, as ``Muon(model)`` does; its groups may say
     what Muon's may. ``Shampoo(params)`` gives it all matrices, and vectors to AdamW.

@@ -50,7 +50,7 @@ class Tiger(Optimizer):
 
     $$m_t = \beta m_{t-1} + (1-\beta) g_t, \qquad u_t = \operatorname{sign} m_t$$
 
-    Signum with decoupled weight decay and another β.
+    It is Signum with decoupled weight decay and another β.
 
     Parent: Lion. Adds: one β for both, which lets gradients accumulate in the state itself.
     Strength: It needs the least memory of the methods with momentum, since gradient accumulation needs no buffer of its

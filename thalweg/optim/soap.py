@@ -39,8 +39,8 @@ class SOAP(Routed):
     rotated. Kernels count as matrices (out, in·height·width).
 
     ``kl=True`` is KL-SOAP: for an m × n matrix, L is the mean of $G R^{-1} G^\top / n$ and R that of $G^\top L^{-1} G /
-    m$; the inverses are computed from running means of the eigenvalues. So each factor is what is left of the
-    covariance when the other is divided out.
+    m$; the inverses are computed from running means of the eigenvalues. So each factor describes the part of the
+    covariance that the other one does not explain.
 
     ``SOAP(model)`` gives SOAP the hidden matrices and AdamW the rest, as ``Muon(model)`` does; its groups may say what
     Muon's may. ``SOAP(params)`` trains all matrices with SOAP, and vectors with AdamW and the same hyperparameters.

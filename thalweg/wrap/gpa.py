@@ -24,8 +24,9 @@ class GPA(Shown):
         with optimizer.swap():      # the parameters hold x here
             evaluate(model)
 
-    Weights decay in z, as the inner optimizer's do. A learning rate that stays, after a warmup, is enough: the mean
-    does what a decay would do. Costs two tensors a parameter, in float32 where parameters have 16 bits.
+    Weights decay in z, as the inner optimizer's do. A learning rate that stays constant after a warmup is enough,
+    because the mean does what a decay would do. Costs two tensors a parameter, in float32 where parameters have 16
+    bits.
 
     Args:
         optimizer: any; its step is that of z.

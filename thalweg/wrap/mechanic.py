@@ -27,9 +27,9 @@ class Mechanic(Wrapper):
 
     $u_t$ is the inner optimizer's step from $x_t$; $x_{\text{ref}}$ is where training began; m, v, r and s hold one
     number for each of n values of β, $1 - 10^{-1}$ to $1 - 10^{-n}$; inner products and norms are over all parameters.
-    The inner learning rate gives the schedule, not the scale: let it begin at 1, since a very small one loses digits.
-    $|h_t|$, ε beside $\lVert x_t \rVert$, and that a parameter without a gradient stays, are as in the authors' code.
-    Costs two tensors a parameter. ``scale`` is $S_t$.
+    Only the schedule of the inner learning rate matters, not its size: let it begin at 1, because a very small one
+    loses digits. $|h_t|$, ε beside $\lVert x_t \rVert$, and that a parameter without a gradient stays, are as in the
+    authors' code. Costs two tensors a parameter. ``scale`` is $S_t$.
 
     Args:
         optimizer: any that steps with the gradients that are there, and whose steps do not depend on its learning rate

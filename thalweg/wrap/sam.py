@@ -20,8 +20,8 @@ TINY = 1e-12
 
 
 class SAM(Wrapper):
-    r"""SAM looks for flat minima: it climbs to the worst point within a distance ρ, and uses the gradient there for the
-    step of the original weights.
+    r"""SAM looks for flat minima: it climbs to the point within a distance ρ that is worst to first order, and uses the
+    gradient there for the step of the original weights.
 
     $$\epsilon = \rho\,\frac{g}{\lVert g \rVert}, \quad g = \nabla L(w); \qquad
     w \leftarrow w - \text{the inner step with } \nabla L(w + \epsilon)$$
@@ -32,9 +32,9 @@ class SAM(Wrapper):
         optimizer.step(closure)
 
     It can also be written out: ``loss(model(x)).backward(); optimizer.first_step(); optimizer.zero_grad();
-    loss(model(x)).backward(); optimizer.step()``. So it is with ``GradScaler``: scale both losses, unscale neither, and
-    let SAM be the outermost wrapper. BatchNorm's running statistics see both passes; random layers (dropout) should
-    draw alike in both. In weights of 16 bits a small ε is lost to rounding.
+    loss(model(x)).backward(); optimizer.step()``. With ``GradScaler``, write it out in this way: scale both losses,
+    unscale neither, and let SAM be the outermost wrapper. BatchNorm's running statistics see both passes; random layers
+    (dropout) should draw alike in both. In weights of 16 bits a small ε is lost to rounding.
 
     Args:
         optimizer: any that steps with the gradients that are there.
