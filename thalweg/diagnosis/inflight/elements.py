@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from thalweg.runtime.tensors import is_dense, local
+from thalweg.runtime.tensors import ORDINARY, is_dense, local
 
-#: of a tensor one element in so many is looked at, and at least so many
-EVERY, LEAST = 256, 64
+#: of a tensor one element in so many is looked at; and at least, and at most, so many: a ratio of norms is then known
+#: to some per cent, whatever the size
+EVERY, LEAST, MOST = 256, 64, 4096
 
 
 class Elements:
@@ -30,16 +31,14 @@ class Elements:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         parts = [local(x.detach()) for x in tensors]
         device = parts[0].device if parts else torch.device("cpu")
-        self.strides = [max(1, x.numel() // max(LEAST, x.numel() // EVERY)) for x in parts]
+        self.strides = [max(1, x.numel() // min(MOST, max(LEAST, x.numel() // EVERY))) for x in parts]
         lengths = [len(range(0, x.numel(), stride)) for x, stride in zip(parts, self.strides, strict=True)]
-        self.layouts = [x.stride() for x in parts]
+        self.layouts, self.dense, self.sizes = [x.stride() for x in parts], list(map(is_dense, parts)), lengths
         self.lengths, self.total = torch.tensor(lengths, dtype=torch.int64, device=device), sum(lengths)
         self.counts = torch.tensor(lengths, dtype=torch.float32, device=device)
 
-    @property
-    def owner(self) -> Tensor:
-        """The number of the tensor that each element is of; made when asked for, since it is larger than they are."""
-        numbers = torch.arange(len(self.lengths), device=self.lengths.device)
+    def spread(self, numbers: Tensor) -> Tensor:
+        """A number for each tensor as one for each of its elements."""
         return torch.repeat_interleave(numbers, self.lengths, output_size=self.total)
 
     def of(self, tensors: Sequence[Tensor | None]) -> Tensor:
@@ -49,16 +48,19 @@ class Elements:
     def sums(self, values: Tensor) -> Tensor:
         """The sums over the elements of each tensor, float32; of (…, elements) they are (…, tensors)."""
         sums = torch.zeros((*values.shape[:-1], len(self.counts)), device=self.counts.device)
-        return sums.index_add_(-1, self.owner, values.float())
+        owner = self.spread(torch.arange(len(self.lengths), device=self.lengths.device))  # larger than the elements
+        return sums.index_add_(-1, owner, values.float())
 
     def _one(self, i: int, x: Tensor | None) -> Tensor:
         if x is None:
-            return torch.zeros(int(self.counts[i]), device=self.counts.device)
-        x = local(x.detach())
-        if x.layout is not torch.strided:
-            x = x.to_dense()
+            return torch.zeros(self.sizes[i], device=self.counts.device)
+        if type(x) not in ORDINARY or x.layout is not torch.strided or x.is_complex():
+            x = local(x.detach())
+            x = x if x.layout is torch.strided else x.to_dense()
         if x.stride() != self.layouts[i]:
             x = _laid(x, self.layouts[i])
+        if self.dense[i]:  # one call, where slicing takes three
+            return x.as_strided((self.sizes[i],), (self.strides[i],))
         return in_memory_order(x)[:: self.strides[i]]
 
 

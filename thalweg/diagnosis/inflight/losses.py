@@ -34,6 +34,8 @@ class Losses(OrderedDict[int, float]):
         self.nonfinite: int | None = None
         self.shares = self.usual = 1  # batches of the present update, and of the one before it
         self.middle = self.bound = math.nan  # of the window: the median, and what is a spike
+        self.told = 0  # updates whose loss was told
+        self.high = math.inf  # below this a loss is no burst
 
     def tell(self, step: int, value: float) -> bool:
         """Take in the loss of a batch.
@@ -61,11 +63,13 @@ class Losses(OrderedDict[int, float]):
         if not self:
             return
         self.usual, self.shares = self.shares, 1
+        self.told += 1
         if len(self.first) < FIRST:
             self.first.append(next(reversed(self.values())))
+            self.high = self._least_burst()
         if len(self) > KEPT:
             self.popitem(last=False)
-        if len(self) % REFRESHED == 0 or math.isnan(self.middle):
+        if self.told % REFRESHED == 0 or math.isnan(self.middle):
             self._refresh()
 
     def _refresh(self) -> None:
@@ -81,7 +85,7 @@ class Losses(OrderedDict[int, float]):
             self.bound = self.middle + max(limits.SPIKE * deviation, least)
 
     def _judge(self, step: int, value: float) -> bool:
-        burst = self.burst is None and value > self._least_burst() and self._is_burst(value)
+        burst = self.burst is None and value > self.high and self._is_burst(value)
         if burst:
             self.burst = step, statistics.median(self.latest(limits.WINDOW)[:-1])
         if value > self.bound:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,7 @@ class Sample:
         clip: by how much gradients have become smaller between backward and step; 1 where nothing clips them, NaN where
             that cannot be seen.
         memory: bytes that are allocated on the device, or that the process takes.
+        norm: of all gradients together; infinite where one is not finite.
     """
 
     step: int
@@ -90,16 +91,19 @@ class Sample:
     parts: dict[str, float] = field(default_factory=dict)
     memory: int = 0
     clip: float = math.nan
+    norm: float = math.nan
 
-    @property
-    def norm(self) -> float:
-        """The norm of all gradients together."""
-        return math.sqrt(sum(g * g for g in self.gradient if g == g)) if self.is_finite else math.inf
+    def fill(self, numbers: Mapping[str, list[float]], scale: float) -> None:
+        """Take in what was measured; the gradients were ``scale`` times too large."""
+        vars(self).update(numbers)
+        self.gradient = [g / scale for g in self.gradient]
+        present = [g for g, gone in zip(self.gradient, self.absent, strict=True) if not gone]
+        self.norm = math.sqrt(sum(g * g for g in present)) if all(map(math.isfinite, present)) else math.inf
 
     @property
     def is_finite(self) -> bool:
         """Whether all gradients are."""
-        return all(math.isfinite(g) for g, gone in zip(self.gradient, self.absent, strict=True) if not gone)
+        return math.isfinite(self.norm)
 
     def rate(self, at: WatchedParameter) -> float:
         """The learning rate of a parameter; NaN where it was in no group then."""
@@ -207,7 +211,7 @@ class History:
 def as_line(sample: Sample, losses: Losses) -> dict[str, Any]:
     """A sample as a line of a record: numbers that JSON does not have are null."""
     loss = losses.get(sample.step)
-    line = {"step": sample.step, "loss": loss, "norm": sample.norm, **vars(sample)}
+    line = {"step": sample.step, "loss": loss, **vars(sample)}
     return {key: _plain(value) for key, value in line.items()}
 
 

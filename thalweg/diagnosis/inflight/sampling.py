@@ -15,10 +15,13 @@ from torch import Tensor
 
 from thalweg.diagnosis import measures
 from thalweg.diagnosis.inflight.elements import Elements
+from thalweg.diagnosis.inflight.record import FIRST
 from thalweg.shards.pieces import ranks_of
 
 #: what a sampler gives for each parameter, in this order
 NUMBERS = ("gradient", "weight", "update", "cosine", "changed", "small")
+#: after the first looks, the optimizer's own means of squared gradients are looked at once in so many
+SELDOM = 8
 
 
 class Sampler:
@@ -34,13 +37,14 @@ class Sampler:
         by_device: dict[torch.device, list[int]] = defaultdict(list)
         for i, p in enumerate(parameters):
             by_device[p.device].append(i)
-        self.parameters, self.eps_of = parameters, eps_of
+        self.parameters, self.eps_of, self.looks = parameters, eps_of, 0
         self.devices = [(at, Elements([parameters[i] for i in at])) for at in by_device.values()]
         self.before: list[dict[str, Tensor]] = []
 
     @torch.no_grad()
     def begin(self) -> None:
         """Look at gradients and weights; the update follows."""
+        self.looks += 1
         self.before = [
             {**self._weights(at, elements), **self._gradients(at, elements)} for at, elements in self.devices
         ]
@@ -92,10 +96,11 @@ class Sampler:
         moved = elements.of(weights) - w
         has_gradient = (g != 0).float()
         changed = has_gradient * (moved != 0)
-        sums = elements.sums(
-            torch.stack([moved.square(), w.square(), g.square(), -g * moved, changed, has_gradient]).float()
-        )
-        distance, size, slope, product, changed, asked = _over_ranks(sums, weights)
+        least, v = self._seconds(at, elements)
+        alive = v > 0
+        parts = [moved.square(), w.square(), g.square(), -g * moved, changed, has_gradient, alive, alive & (v < least)]
+        sums = elements.sums(torch.stack([x.float() for x in parts]))
+        distance, size, slope, product, changed, asked, alive, small = _over_ranks(sums, weights)
         return torch.stack(
             [
                 known["gradient"],
@@ -103,20 +108,21 @@ class Sampler:
                 measures.ratios(distance.sqrt(), size.sqrt()),
                 measures.ratios(product, (slope * distance).sqrt()),
                 measures.ratios(changed, asked),
-                self._small(at, elements),
+                measures.ratios(small, alive),
             ]
         )
 
-    def _small(self, at: Sequence[int], elements: Elements) -> Tensor:
-        """The share of elements with √v below ε, of those that have had a gradient."""
-        seconds = [self.eps_of(i) for i in at]
+    def _seconds(self, at: Sequence[int], elements: Elements) -> tuple[Tensor, Tensor]:
+        """For each element, below which number √v is below ε, and v; zeros where there is no v, or none is looked at.
+
+        It is looked at as long as findings are made from it, and then seldom.
+        """
+        seconds = [self.eps_of(i) for i in at] if self.looks <= FIRST or self.looks % SELDOM == 0 else []
         if not any(seconds):
-            return torch.full_like(elements.counts, torch.nan)
-        least = torch.tensor([one.least if one else torch.nan for one in seconds], device=elements.counts.device)
-        v = elements.of([one.v if one else None for one in seconds])
-        alive = v > 0
-        shares = elements.sums(alive & (v < least[elements.owner])) / elements.sums(alive).clamp_min(1)
-        return torch.where(least.isnan(), torch.nan, shares)
+            nothing = torch.zeros(elements.total, device=elements.counts.device)
+            return nothing, nothing
+        least = torch.tensor([one.least if one else 0.0 for one in seconds], device=elements.counts.device)
+        return elements.spread(least), elements.of([one.v if one else None for one in seconds])
 
     def _collected(self, given: Sequence[Tensor]) -> dict[str, list[float]]:
         table = torch.full((len(NUMBERS), len(self.parameters)), torch.nan)

@@ -45,6 +45,9 @@ COMPARED = 5
 #: updates that are looked at when a layer falls silent, and after how many such a look may come again
 CLOSELY, APART = limits.DEAD_FOR, 100
 
+#: settings of a group that say what kind of steps its parameters take
+SETTINGS = ("weight_decay", "use_muon", "decoupled_weight_decay")
+
 _WATCHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Watch]] = weakref.WeakKeyDictionary()
 
 
@@ -117,7 +120,8 @@ class Watch:
         self.open: Sample | None = None
         self.waiting: list[tuple[int, Tensor]] = []  # losses on a device, not yet moved
         self.skips: list[Tensor] = []  # for each step since the last look, whether a GradScaler has skipped it
-        self.passes, self.backward_begun, self.backward = 0, 0.0, 0.0
+        self.passes = self.told = 0
+        self.backward_begun = self.backward = 0.0
         self.closely = -APART  # updates up to which each is looked at
         self.looks = self.passes_before = 0
         self.history = History([], about.steps)
@@ -150,6 +154,7 @@ class Watch:
             The same, for ``w.loss(f(model, batch)).backward()``.
         """
         with self.voice.safely("the loss"):
+            self.told += 1
             if isinstance(value, Tensor) and value.requires_grad and value.grad_fn is not None and not self.closed:
                 self._attend(value)
             step = self.history.updates
@@ -210,7 +215,7 @@ class Watch:
         """Take stock of the parameters."""
         about = replace(self.about)  # whose parameters and owners are read again
         self.about = about
-        self.params = list(about.parameters.values())
+        self.params, self.state = list(about.parameters.values()), self._state()
         before = self.history
         self.history = replace(
             History(self._watched(), about.steps),
@@ -324,7 +329,7 @@ class Watch:
 
     def _update_made(self) -> None:
         self.history.updates += 1
-        self.passes, self.history.skipped, self.backward, self.backward_begun = 0, 0, 0.0, 0.0
+        self.passes, self.told, self.history.skipped, self.backward, self.backward_begun = 0, 0, 0, 0.0, 0.0
         self.history.idle = 0
         if self.source is not None:
             self.source.waited = 0.0
@@ -348,6 +353,9 @@ class Watch:
 
     def _attend(self, loss: Tensor) -> None:
         """Look at the graph behind the loss of one of the first updates; note what its backward begins with."""
+        if self.told == 1 and not self._due():  # at other steps only whether more than one pass is made is asked
+            self.notes.begun += 1
+            return
         early, opening = self.history.updates < EARLY, self.opening
         first = self.passes == 0 and opening is not None and len(opening.forwards) == self.history.updates
         if opening is not None and first and not opening.over:
@@ -378,12 +386,20 @@ class Watch:
 
     def _refresh(self) -> None:
         """Look again at who updates what: layers are replaced, unfrozen, added to the optimizer."""
-        about = replace(self.about)
-        if [id(p) for p in about.parameters.values()] != [id(p) for p in self.params]:
+        state = self._state()
+        if state[0] != self.state[0]:
             self._begin()
-            return
-        self.about = about
-        self.history.watched = self._watched()
+        elif state != self.state:
+            self.state, self.about = state, replace(self.about)
+            self.history.watched = self._watched()
+
+    def _state(self) -> list[Any]:
+        """What changes when layers are replaced, moved, unfrozen, given to an optimizer, or a group's settings are."""
+        params = list(self.about.model.parameters())
+        groups = [group for one in self.about.optimizers for group in one.param_groups]
+        members = [(len(group["params"]), sum(map(id, group["params"]))) for group in groups]
+        settings = [tuple(group.get(name) for name in SETTINGS) for group in groups]
+        return [[(id(p), p.device) for p in params], [p.requires_grad for p in params], members, settings]
 
     def _sample(self) -> Sample:
         return Sample(
@@ -409,10 +425,7 @@ class Watch:
         self.open = self.pending = None
         if sample is None or pending is None:
             return
-        for name, numbers in pending().items():
-            setattr(sample, name, numbers)
-        scale = _scale(self.about.optimizers)
-        sample.gradient = [g / scale for g in sample.gradient]
+        sample.fill(pending(), _scale(self.about.optimizers))
         sample.memory, sample.clip = allocated(self.params[0].device), self.notes.clip()
         self.history.add(sample)
         self.looks += 1

@@ -111,10 +111,15 @@ def _look(sample: Line, update: float | None) -> list[Cell]:
 
 def _layers(seen: WatchRecord) -> Table:
     heads = ["parameter", "shape", "weight", "gradient", "‖Δw‖ / ‖w‖", "cosine", "changed", "√v < ε"]
-    last = seen.samples[-1]
-    columns = [last[name] for name in ("weight", "gradient", "update", "cosine", "changed", "small")]
+    columns = [_latest(seen, name) for name in ("weight", "gradient", "update", "cosine", "changed", "small")]
     rows = zip(seen.names, seen.shapes, *columns, strict=True)
     return Table(heads, [[Cell(name), Cell(" × ".join(map(str, shape))), *map(_cell, x)] for name, shape, *x in rows])
+
+
+def _latest(seen: WatchRecord, name: str) -> list[float | None]:
+    """A list of the last look, or of the last one that has any of its numbers: some are seldom looked at."""
+    lists: list[list[float | None]] = [s[name] for s in reversed(seen.samples)]
+    return next((one for one in lists if any(x is not None for x in one)), lists[0])
 
 
 def _cell(value: float | None) -> Cell:
