@@ -37,7 +37,7 @@ faults: $(STAMP)
 # real architectures (transformers, timm, peft; installed here) against a table of what each weight is and holds
 models: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[models]' -c constraints.txt
-	$(BIN)/python -m pytest -q -n 0 tests/groups/test_zoo.py
+	$(BIN)/python -m pytest -q -n 0 tests/groups/test_zoo.py tests/diagnosis/inflight/test_trainers.py
 
 # the heart of it while one works, in about a minute: the engine's rooms, and three optimizers beside their references
 quick: $(STAMP)

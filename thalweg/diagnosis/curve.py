@@ -60,6 +60,35 @@ def draw(optimizer: torch.optim.Optimizer, scheduler: Any, steps: int) -> Curve:
     return _stepped(optimizer, scheduler, count)
 
 
+class Strided:
+    """A scheduler that is stepped several times for each update, seen as one that is stepped once."""
+
+    def __init__(self, scheduler: Any, stride: int) -> None:
+        self.scheduler, self.stride, self.optimizer = scheduler, stride, scheduler.optimizer
+
+    @property
+    def last_epoch(self) -> int:
+        """The updates for which it has been stepped."""
+        return int(self.scheduler.last_epoch) // self.stride
+
+    def step(self) -> None:
+        """The steps of one update."""
+        for _ in range(self.stride):
+            self.scheduler.step()
+
+
+def unprepared(scheduler: Any) -> Any:
+    """The scheduler within accelerate's wrapper, which steps it once for each process, unless it splits batches."""
+    inner = getattr(scheduler, "scheduler", None)
+    if not hasattr(scheduler, "step_with_optimizer") or not callable(getattr(inner, "step", None)):
+        return scheduler
+    import torch.distributed as dist
+
+    several = scheduler.step_with_optimizer and not scheduler.split_batches and dist.is_initialized()
+    stride = dist.get_world_size() if several else 1
+    return inner if stride == 1 else Strided(inner, stride)
+
+
 def steps_by_itself(scheduler: Any) -> bool:
     """Whether it is a scheduler of which the rates follow from the number of steps alone."""
     return callable(getattr(scheduler, "step", None)) and not hasattr(scheduler, "num_bad_epochs")

@@ -206,11 +206,12 @@ class Opening:
 
 
 def count_of(scheduler: Any) -> int | None:
-    """How often a scheduler has been stepped; None where it does not say."""
-    count = getattr(scheduler, "_step_count", None)
-    if not isinstance(count, int):
-        count = getattr(scheduler, "last_epoch", None)
-    return count if isinstance(count, int) else None
+    """How often a scheduler has been stepped; None where it does not say.
+
+    ``last_epoch`` goes before ``_step_count``, to which accelerate adds the micro-batches without an update.
+    """
+    counts = (getattr(scheduler, name, None) for name in ("last_epoch", "_step_count"))
+    return next((count for count in counts if isinstance(count, int)), None)
 
 
 def _fits(factors: list[float], steps: int) -> bool:

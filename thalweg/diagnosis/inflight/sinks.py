@@ -42,8 +42,12 @@ class JsonLines:
 
 
 def wandb(run: Any) -> Sink:
-    """Into a run of Weights & Biases, ``wandb.init(...)``."""
-    return lambda step, numbers: run.log(dict(numbers), step=step)
+    """Into a run of Weights & Biases, ``wandb.init(...)``, as ``watch/…`` over ``watch/step``.
+
+    The step is one of the numbers, since W&B drops what is logged with a step below that of the script's own logging.
+    """
+    run.define_metric("watch/*", step_metric="watch/step")
+    return lambda step, numbers: run.log({"watch/step": step, **{f"watch/{name}": x for name, x in numbers.items()}})
 
 
 def trackio(module: Any) -> Sink:

@@ -144,11 +144,12 @@ class Watch:
 
     # -- what the loop calls ----------------------------------------------------------------------------------------
 
-    def loss(self, value: Any) -> Any:
+    def loss(self, value: Any, share: float = 1.0) -> Any:
         """Tell the loss of the batch that is being computed.
 
         Args:
             value: a 0-dim tensor or a number; of several before one update the mean counts.
+            share: what part of the batch's loss it is, where it was divided already, as by the number of micro-batches.
 
         Returns:
             The same, for ``w.loss(f(model, batch)).backward()``.
@@ -159,9 +160,9 @@ class Watch:
                 self._attend(value)
             step = self.history.updates
             if isinstance(value, Tensor) and value.device.type != "cpu":
-                self.waiting.append((step, value.detach().float()))
+                self.waiting.append((step, value.detach().float() / share))
             else:
-                self._loss(step, float(value.detach() if isinstance(value, Tensor) else value))
+                self._loss(step, float(value.detach() if isinstance(value, Tensor) else value) / share)
         return value
 
     def batches(self, source: Iterable[Any]) -> Batches:

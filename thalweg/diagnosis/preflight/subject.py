@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
+from thalweg.diagnosis.curve import unprepared
 from thalweg.diagnosis.families import Family, family_of
 from thalweg.diagnosis.preflight.losses import scalar_of
 from thalweg.diagnosis.preflight.reading import copied
@@ -112,7 +113,7 @@ def subject(
     _check_belongs(model, optimizers)
     if not callable(loss):
         raise bad_argument("loss", loss, "a function: loss(model, batch) gives a 0-dim tensor")
-    schedulers = () if scheduler is None else _each(scheduler)
+    schedulers = () if scheduler is None else tuple(map(unprepared, _each(scheduler)))
     for one in schedulers:
         if not callable(one) and not callable(getattr(one, "step", None)):
             raise bad_argument("scheduler", one, "a torch.optim.lr_scheduler.LRScheduler, or a function of the step")
