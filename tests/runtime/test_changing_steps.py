@@ -15,7 +15,7 @@ from thalweg.engine import backward
 from thalweg.runtime import binding
 
 SHAPES = [(3, 4), (5,), (), (2, 3), (40, 7), (0,)]
-GROUPS = [(0, 1), (2, 3), (4, 5)]
+GROUPS, ONE_GROUP = [(0, 1), (2, 3), (4, 5)], [range(6)]
 RULES = {
     "AdamW": (thalweg.AdamW, torch.optim.AdamW, {"weight_decay": 0.1}),
     "NAdam": (thalweg.NAdam, torch.optim.NAdam, {"momentum_decay": 0.1}),
@@ -27,10 +27,10 @@ RULES = {
 class Twins:
     """The same parameters and the same changes for several optimizers."""
 
-    def __init__(self, *makes):
+    def __init__(self, *makes, groups=GROUPS):
         self.params = [tensors(*SHAPES, dtype=torch.float64) for _ in makes]
         self.optimizers = [
-            make([{"params": [ps[k] for k in at], "lr": 0.1 / (1 + i)} for i, at in enumerate(GROUPS)])
+            make([{"params": [ps[k] for k in at], "lr": 0.1 / (1 + i)} for i, at in enumerate(groups)])
             for make, ps in zip(makes, self.params, strict=True)
         ]
 
@@ -51,11 +51,11 @@ class Twins:
 
 
 def lr(params, optimizer, k, factor):
-    optimizer.param_groups[k % 3]["lr"] *= factor
+    optimizer.param_groups[k % len(optimizer.param_groups)]["lr"] *= factor
 
 
 def lr_tensor(params, optimizer, k, factor):
-    group = optimizer.param_groups[k % 3]
+    group = optimizer.param_groups[k % len(optimizer.param_groups)]
     group["lr"] = torch.tensor(float(group["lr"]) * factor, dtype=torch.float64)
 
 
@@ -119,6 +119,13 @@ def saved_or_restored(params, optimizer, k, factor):
         optimizer.kept = copy.deepcopy(optimizer.state_dict())
 
 
+def count_moved(params, optimizer, k, factor):
+    """Each count is another tensor's memory, as after a transfer of all that an optimizer keeps."""
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"].data = state["step"].data.clone()
+
+
 def state_replaced(params, optimizer, k, factor):
     state = {p: {name: x.clone() for name, x in s.items()} for p, s in optimizer.state.items()}
     optimizer.state = collections.defaultdict(dict, state)
@@ -136,7 +143,7 @@ def frozen_or_not(params, optimizer, k, factor):
 CHANGES = [
     *(lr, lr_tensor, missing, only_one, none_at_all, moved, state_moved, state_scaled),
     *(gradient_strided, gradient_with_gaps, turned, frozen_or_not),
-    *(reloaded, saved_or_restored, state_replaced, state_lost),
+    *(reloaded, saved_or_restored, count_moved, state_replaced, state_lost),
 ]
 walks = st.lists(
     st.lists(
@@ -148,12 +155,13 @@ walks = st.lists(
 
 
 @pytest.mark.parametrize("rule", RULES)
-@given(walk=walks)
-def test_all_that_changes_at_once_changes_as_in_torch(rule, walk):
+@given(walk=walks, groups=st.sampled_from([GROUPS, ONE_GROUP]))
+def test_all_that_changes_at_once_changes_as_in_torch(rule, walk, groups):
     ours, theirs, more = RULES[rule]
     twins = Twins(
         lambda groups: theirs(groups, **more),
         *(lambda groups, b=b: ours(groups, backend=b, **more) for b in ("eager", "auto")),
+        groups=groups,
     )
     for _ in twins.steps(walk):
         for params in twins.params[1:]:
@@ -269,6 +277,44 @@ def test_a_loaded_checkpoint_binds_nothing(monkeypatch):
         give(params, step)
         optimizer.step()
         assert [float(s["step"]) for s in optimizer.state.values()] == [2.0] * 5
+
+
+@pytest.mark.parametrize("more", [{}, {"amsgrad": True}, {"state_dtype": "int8"}, {"state_dtype": "bfloat16"}], ids=str)
+def test_what_is_loaded_is_shared_with_nobody(more):
+    """Neither with the dict that is loaded, nor with an optimizer that loads it too, nor with what was saved before."""
+    both = [tensors((3, 4), (5,)) for _ in range(2)]
+    a, b = (thalweg.AdamW(params, **more) for params in both)
+    give(both[0], 0)
+    a.step()
+    saved = copy.deepcopy(a.state_dict())
+    before = a.state_dict()
+    kept = [copy.deepcopy(x["state"]) for x in (saved, before)]
+    for optimizer in (a, b):
+        optimizer.load_state_dict(saved)
+    for step in range(1, 3):
+        for params, optimizer in zip(both, (a, b), strict=True):
+            give(params, step)
+            optimizer.step()
+            assert [float(s["step"]) for s in a.state.values()] == [step + 1.0] * 2
+    for was, now in zip(kept, (saved["state"], before["state"]), strict=True):
+        assert all(torch.equal(x, now[k][name]) for k, state in was.items() for name, x in state.items())
+
+
+@needs_compiler
+def test_counts_that_were_loaded_and_moved_go_on_where_they_are_now():
+    params = tensors((3, 4), (5,))
+    optimizer = thalweg.AdamW(params)
+    give(params, 0)
+    optimizer.step()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    loaded = [s["step"].detach() for s in optimizer.state.values()]
+    count_moved(params, optimizer, 0, 1)
+    moved = [s["step"] for s in optimizer.state.values()]
+    for step in range(1, 3):
+        give(params, step)
+        optimizer.step()
+        assert [float(s["step"]) for s in optimizer.state.values()] == [step + 1.0] * 2
+    assert [float(x) for x in loaded + moved] == [1.0] * 4
 
 
 @needs_compiler

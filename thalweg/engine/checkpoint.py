@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thalweg.engine import fitting
@@ -18,7 +20,10 @@ from thalweg.ir.fields import Hyper, StateSpec
 from thalweg.ir.trace import is_matrix, kept_states
 from thalweg.runtime.formats import Format
 from thalweg.runtime.guards import states_of
-from thalweg.runtime.state import MASTER, conform, formats_of
+from thalweg.runtime.state import MASTER, SideBySide, conform, copies, formats_of
+
+#: a parameter, its state, and what a checkpoint holds of it; None where that is its state
+_Member = tuple[Tensor, dict[str, Any], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,21 @@ class _Kept:
     specs: list[StateSpec]
     h: SimpleNamespace
     idle: list[str]
+
+    def restore_all(self, members: Sequence[_Member]) -> list[SideBySide]:
+        """Bring the states of parameters to their format; the numbers in them that lie side by side now."""
+        others = {*self.idle, MASTER, *_names_of(self.specs)} - {spec.name for spec in self.specs}
+        sources = [source for _, _, source in members if source is not None and others.isdisjoint(source)]
+        params = [p for p, _, _ in members]
+        found = copies(params, self.formats, self.specs, sources) if len(sources) == len(members) else None
+        if found is None:
+            for member in members:
+                self.restore(*member)
+            return []
+        for name, copied in found.items():
+            for (_, mine, _), x in zip(members, copied, strict=True):
+                mine[name] = x
+        return [copied for copied in found.values() if isinstance(copied, SideBySide)]
 
     def restore(self, p: Tensor, mine: dict[str, Any], source: dict[str, Any] | None) -> None:
         """Bring the state of a parameter to its format.
@@ -133,24 +153,31 @@ def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str,
     return state_dict
 
 
+@torch.no_grad()
 def restore(optimizer: SteppedOptimizer) -> None:
     """Bring every state to the optimizer's format; on the way in from a checkpoint, from what was saved."""
+    laid: list[SideBySide] = []
     saved = _by_parameter(optimizer)
     rule = optimizer.rule
     for group in optimizer.param_groups:
-        known: dict[Any, _Kept] = {}
+        same: dict[Any, list[_Member]] = defaultdict(list)
         params = group["params"]
         states = states_of(params, optimizer.state)
         for p, own, mine in zip(params, fields.of_each(rule.hypers, group), states, strict=True):
             source = saved.get(id(p))
             if mine or source:
-                kind = is_matrix(rule, p), p.dtype, (*own.items(),)
-                if kind not in known:
-                    specs = kept_states(rule, {**group, **own}, kind[0])
-                    formats = formats_of(p.dtype, specs, optimizer.storage)
-                    idle = _names_of(rule.states[name] for name in {*rule.states} - {spec.name for spec in specs})
-                    known[kind] = _Kept(formats, specs, SimpleNamespace(**group | own), idle)
-                known[kind].restore(p, mine, source)
+                same[is_matrix(rule, p), p.dtype, (*own.items(),)].append((p, mine, source))
+        for (matrix, dtype, own), members in same.items():
+            laid += _kept(optimizer, {**group, **dict(own)}, matrix, dtype).restore_all(members)
+    optimizer._stepper.laid = laid
+
+
+def _kept(optimizer: SteppedOptimizer, group: dict[str, Any], matrix: bool, dtype: torch.dtype) -> _Kept:
+    """What is kept of parameters of this dtype that are matrices, or of the others."""
+    specs = kept_states(optimizer.rule, group, matrix)
+    formats = formats_of(dtype, specs, optimizer.storage)
+    idle = _names_of(spec for spec in optimizer.rule.states.values() if spec not in specs)
+    return _Kept(formats, specs, SimpleNamespace(**group), idle)
 
 
 def _names_of(specs: Iterable[StateSpec]) -> list[str]:

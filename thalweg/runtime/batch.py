@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
+from operator import is_
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from thalweg.ir.trace import Specialization
 from thalweg.runtime.formats import PLAIN, Format, Storage, name_of
 from thalweg.runtime.guards import Guards, states_of
 from thalweg.runtime.sharding import flattened
-from thalweg.runtime.state import beside_name, formats_of, slots
+from thalweg.runtime.state import SideBySide, beside_name, formats_of, slots
 from thalweg.runtime.tensors import all_ordinary, freed, is_dense, local, opaque, oriented, runs_of, whole_shape
 
 #: why a batch is left to `eager`
@@ -287,7 +288,7 @@ class BoundBatch:
         """Lay out the numbers of the states: of each kind those of all parameters."""
         self.numbers: dict[str, array[float]] = {}
         for name in [spec.name for spec in self.specs if spec.counted]:
-            self._join_numbers(name, self._numbers_of(self.states, name))
+            self._join_numbers(name, SideBySide(self._numbers_of(self.states, name)))
         outputs, at = self.batch.plan.traced.outputs, {node: i for i, node in enumerate(self.host.order)}
         #: where the new value of each number stands among those of the host; None for a count
         self.new_numbers = {name: at[outputs[name]] if name in outputs else None for name in self.numbers}
@@ -330,18 +331,29 @@ class BoundBatch:
     def _numbers_of(states: Sequence[dict[str, Any]], name: str) -> array[float]:
         return array("f", [float(s[name]) for s in states])
 
-    def _join_numbers(self, name: str, home: array[float]) -> None:
-        """Lay the numbers of all parameters side by side; each state then holds its own as a tensor of this memory."""
-        parts = [torch.frombuffer(home, dtype=torch.float32, count=1, offset=at) for at in range(0, 4 * len(home), 4)]
+    def _join_numbers(self, name: str, parts: SideBySide) -> None:
+        """Let each state hold its own of the numbers of all parameters, which lie side by side."""
         for s, part in zip(self.states, parts, strict=True):
-            s[name] = part.squeeze_(0)
-        self.numbers[name], self.objects[name] = home, parts
+            s[name] = part
+        self.numbers[name], self.objects[name] = parts.home, parts
         self.end_pointers[name] = parts[0].data_ptr(), parts[-1].data_ptr()
 
-    def follow(self, all_states: dict[Any, Any]) -> bool:
+    def _laid(self, states: Sequence[dict[str, Any]], name: str, laid: Sequence[SideBySide]) -> SideBySide:
+        """The numbers of this name in some states, side by side."""
+        now = [s[name] for s in states]
+        for parts in laid:
+            if len(parts) == len(now) and all(map(is_, parts, now)) and parts.unmoved:
+                return parts
+        return SideBySide(self._numbers_of(states, name))
+
+    def follow(self, all_states: dict[Any, Any], laid: Sequence[SideBySide]) -> bool:
         """Go on with other states, which the dict holds; False if these must be made a batch again.
 
         The next look finds how their tensors lie.
+
+        Args:
+            all_states: the dict from parameters to their states.
+            laid: numbers of some parameters that lie side by side already, for this optimizer alone.
         """
         if self.guards.all_states is None:  # the rule keeps nothing
             return True
@@ -349,14 +361,14 @@ class BoundBatch:
             return False
         try:
             states = states_of(self.owners, all_states)
-            numbers = {name: self._numbers_of(states, name) for name in self.numbers}
+            numbers = {name: self._laid(states, name, laid) for name in self.numbers}
         except (KeyError, RuntimeError, TypeError, ValueError):  # a state is missing, or no number
             return False
         if None in states:
             return False
         self.states[:] = states
-        for name, home in numbers.items():
-            self._join_numbers(name, home)
+        for name, parts in numbers.items():
+            self._join_numbers(name, parts)
         return self.guards.follow(all_states)
 
     def _join_narrow(self, spec: StateSpec) -> tuple[Tensor, list[Tensor]]:
@@ -465,8 +477,10 @@ class BoundBatch:
     def _lay_again(self, moved: Iterable[int]) -> None:
         """Point the tables at the tensors of parameters that were replaced or moved."""
         owners, states, params, transposed = self.owners, self.states, self.batch.params, self.transposed
+        table = self.guards.table
         for i in moved:
-            params[i] = oriented(owners[i].detach(), owners[i], transposed)
+            if table is None or params[i].data_ptr() != table.place[i]:
+                params[i] = oriented(owners[i].detach(), owners[i], transposed)
         for tensors, name in self.kept.values():
             for i in moved:
                 x = states[i][name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg.ir import counter_rng
 from thalweg.ir.fields import StateSpec
+from thalweg.runtime import guards
 from thalweg.runtime.formats import BLOCK, Format, Storage
 from thalweg.runtime.tensors import ORDINARY, is_dense, local, oriented, placed, whole_shape
 from thalweg.shards.pieces import is_distributed, like
@@ -132,6 +135,62 @@ def write(mine: dict[str, Any], name: str, f: Format, numbers: Tensor) -> None:
     """Encode numbers into a state, rounded to the nearest."""
     beside = mine.get(beside_name(name, f)) if f.beside else None
     Format(f.name).encode(numbers, local(mine[name]), None if beside is None else local(beside), counter_rng.nearest)
+
+
+class SideBySide(list[Tensor]):
+    """Numbers that lie side by side, each also as a 0-dim tensor whose storage holds this one only.
+
+    Args:
+        home: the numbers, float32.
+    """
+
+    def __init__(self, home: array[float]) -> None:
+        self.home = home
+        each = range(0, home.itemsize * len(home), home.itemsize)
+        super().__init__([torch.frombuffer(home, dtype=torch.float32, count=1, offset=at).squeeze_(0) for at in each])
+
+    @property
+    def unmoved(self) -> bool:
+        """Whether each tensor still is where its number was laid."""
+        start, size, step = self.home.buffer_info()[0], len(self), self.home.itemsize
+        return [*map(Tensor.data_ptr, self)] == [*range(start, start + step * size, step)]
+
+
+def copies(
+    params: Sequence[Tensor],
+    formats: dict[str, Format],
+    specs: Sequence[StateSpec],
+    sources: Sequence[Mapping[str, Any]],
+) -> dict[str, list[Tensor]] | None:
+    """Copies of what a checkpoint holds of many parameters: by name of a state, one for each parameter.
+
+    None where :func:`conform` must look at each, since not everything lies as the next step expects it.
+
+    Args:
+        params: the parameters, of one dtype.
+        formats: how they and their state tensors are to lie in memory, by name.
+        specs: what is kept of each.
+        sources: what the checkpoint holds of each.
+    """
+    plain = all(spec.counted or spec.kind == "tensor" for spec in specs)
+    if not plain or any(f.beside or f.blocked or f.dtype != params[0].dtype for f in formats.values()):
+        return None
+    layouts = guards.layouts(params)
+    try:
+        found = {spec.name: [*map(itemgetter(spec.name), sources)] for spec in specs}
+        numbers = {spec.name: array("f", map(float, found[spec.name])) for spec in specs if spec.counted}
+    except (KeyError, RuntimeError, TypeError, ValueError):  # a state is missing, or no number
+        return None
+    if layouts is None or any(guards.layouts(xs) != layouts for name, xs in found.items() if name not in numbers):
+        return None
+    return {name: SideBySide(numbers[name]) if name in numbers else _clones(xs) for name, xs in found.items()}
+
+
+def _clones(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies, in fewer calls than one for each."""
+    new = [*map(torch.empty_like, tensors)]
+    torch._foreach_copy_(new, [*tensors])
+    return new
 
 
 def conform(

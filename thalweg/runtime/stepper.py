@@ -23,6 +23,7 @@ from thalweg.runtime.batch import BoundBatch, check_gradient
 from thalweg.runtime.binding import Binder, Binding, uncollected
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
+from thalweg.runtime.state import SideBySide
 from thalweg.runtime.totals import TotalSums
 from thalweg.shards.agreement import Agreement, Member, Terms
 from thalweg.shards.pieces import ranks_of
@@ -59,6 +60,7 @@ class Stepper:
         self.binder.gapped = self.agreement.gapped
         self.lent: list[Tensor] = []  # parameters that have a gradient for this step alone
         self.state: dict[Any, Any] | None = None
+        self.laid: Sequence[SideBySide] = []  # numbers that a checkpoint has brought, for the next step
         self.forget()
 
     def forget(self) -> None:
@@ -70,9 +72,9 @@ class Stepper:
     def _follow(self, state: dict[Any, Any]) -> None:
         """Go on with another dict of states, as of a loaded checkpoint: with all batches as they are, or none."""
         bounds = [bound for binding in self.bindings.values() for bound in binding.bounds]
-        if self.state is None or not all(bound.follow(state) for bound in bounds):
+        if self.state is None or not all(bound.follow(state, self.laid) for bound in bounds):
             self.forget()
-        self.state = state
+        self.state, self.laid = state, []
 
     def run(
         self,
