@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import thalweg
@@ -32,6 +34,25 @@ def test_sharing_is_found_behind_a_neighbour_that_reaches_further():
     column, inside, overlapping = x[:, 0], x.view(-1)[11:15], x.view(-1)[14:16]
     with pytest.raises(ValueError, match="b and c"):
         thalweg.AdamW([("a", nn.Parameter(column)), ("b", nn.Parameter(inside)), ("c", nn.Parameter(overlapping))])
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), min_size=1, max_size=8))
+def test_pieces_of_a_buffer_are_refused_where_two_share_an_element_and_only_there(pieces):
+    flat = torch.zeros(40)
+    params = [nn.Parameter(flat[at : at + size]) for at, size in pieces]
+    elements = [k for at, size in pieces for k in range(at, at + size)]
+    if len(set(elements)) == len(elements):
+        thalweg.SGD(params, lr=1.0)
+    else:
+        with pytest.raises(ValueError, match="share memory"):
+            thalweg.SGD(params, lr=1.0)
+
+
+def test_a_number_whose_sign_is_yet_to_be_applied_is_refused():
+    lazy = torch.tensor([1 + 2j]).conj().imag
+    assert lazy.is_neg()
+    with pytest.raises(ValueError, match="resolve_neg"):
+        thalweg.SGD([nn.Parameter(torch.zeros(3)), nn.Parameter(lazy)], lr=1.0)
 
 
 def test_an_expanded_parameter_is_refused():

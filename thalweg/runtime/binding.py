@@ -9,7 +9,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from operator import is_
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ from thalweg.runtime.batch import BoundBatch, check_gradient, refuse_freed
 from thalweg.runtime.formats import Format, Storage
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import conform, formats_of, missing, new_state, plain_fills
-from thalweg.runtime.tensors import ORDINARY, is_dense, local, opaque
+from thalweg.runtime.tensors import all_ordinary, is_dense, local, opaque
 from thalweg.shards.pieces import ranks_of
 
 Groups = list[dict[str, Any]]
@@ -93,16 +93,20 @@ class _StateMaker:
         """What :func:`plain_fills` says; asked for where a state begins, for that may be refused."""
         return plain_fills(self.specs, self.formats, self.dtype, self.h)
 
-    def make(self, p: Tensor, mine: dict[str, Any]) -> frozenset[str]:
-        """Create in ``mine`` what is missing, convert the rest to its format.
+    def make_all(self, params: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> list[frozenset[str]]:
+        """Create in each state what is missing, convert the rest to its format.
 
         Returns:
-            The names of the numbers that tell which states begin.
+            For each parameter the names of the numbers that tell which states begin.
         """
-        if not mine and type(p) in ORDINARY and (fills := self.fills) is not None:
+        if any(states) or not all_ordinary(params) or (fills := self.fills) is None:
+            return [self._make(p, mine) for p, mine in zip(params, states, strict=True)]
+        for p, mine in zip(params, states, strict=True):
             for name, fill in fills.items():
                 mine[name] = torch.zeros_like(p) if fill is None else fill
-            return self.all_firsts
+        return [self.all_firsts] * len(params)
+
+    def _make(self, p: Tensor, mine: dict[str, Any]) -> frozenset[str]:
         lacking = [spec for spec in self.specs if missing(spec, p, self.h, mine)]
         if mine:
             conform(p, self.formats, self.specs, self.h, mine)
@@ -195,34 +199,44 @@ class Binder:
             self.sorts[i, matrix, own] = key, specs, SimpleNamespace(**group)
         return self.sorts[i, matrix, own]
 
-    def bind(self, given: Iterable[tuple[int, Tensor, _Kind]]) -> list[BoundBatch]:
+    def bind(self, given: Sequence[tuple[int, Tensor, _Kind]]) -> list[BoundBatch]:
         """The batches of these parameters, each with the number of its group."""
-        same: dict[Any, list[tuple[int, Tensor, frozenset[str]]]] = defaultdict(list)
-        makers: dict[tuple[int, _Kind], _StateMaker] = {}
+        alike: dict[tuple[int, _Kind], list[Tensor]] = defaultdict(list)
         for i, p, kind in given:
-            maker = makers.get((i, kind))
-            if maker is None:
-                _, specs, h = self._sort(i, kind.matrix, kind.own)
-                formats = formats_of(p.dtype, specs, self.storage)
-                maker = makers[i, kind] = _StateMaker(self.rule, specs, formats, h, p.dtype)
+            alike[i, kind].append(p)
+        makers = {(i, kind): self._maker(i, kind, params[0].dtype) for (i, kind), params in alike.items()}
+        for i, p, kind in given if len(alike) > 1 else ():
+            if makers[i, kind].keeps:
+                self.state[p]  # a dict for each, in the order of the parameters
+        same: dict[Any, list[tuple[int, Tensor, frozenset[str]]]] = defaultdict(list)
+        for (i, kind), params in alike.items():
             mixed = self.mixes and kind.mixes
-            firsts, numbers = frozenset[str](), b""
-            if maker.keeps:
-                mine = self.state[p]
-                self.undo.append((p, mine, {**mine}))
-                firsts = maker.make(p, mine)
-                numbers = b"" if mixed else maker.numbers(mine)
-            same[kind if mixed else (kind, i, numbers, firsts)].append((i, p, firsts))
+            for p, (firsts, numbers) in zip(params, self._begun(makers[i, kind], params, mixed), strict=True):
+                same[kind if mixed else (kind, i, numbers, firsts)].append((i, p, firsts))
         order = {id(p): k for k, p in enumerate(self.state)}
         for members in same.values():  # guards walk through the states as their dict holds them
             members.sort(key=lambda member: order.get(id(member[1]), 0))
         return [self._batch(of if isinstance(of, _Kind) else of[0], members) for of, members in same.items()]
 
+    def _maker(self, i: int, kind: _Kind, dtype: torch.dtype) -> _StateMaker:
+        _, specs, h = self._sort(i, kind.matrix, kind.own)
+        return _StateMaker(self.rule, specs, formats_of(dtype, specs, self.storage), h, dtype)
+
+    def _begun(
+        self, maker: _StateMaker, params: Sequence[Tensor], mixed: bool
+    ) -> Iterable[tuple[frozenset[str], bytes]]:
+        """Make the states of these parameters: for each what begins, and what sets it apart."""
+        if not maker.keeps:
+            return repeat((frozenset(), b""), len(params))
+        states = [self.state[p] for p in params]
+        self.undo += [(p, mine, {**mine}) for p, mine in zip(params, states, strict=True)]
+        firsts = maker.make_all(params, states)
+        return zip(firsts, repeat(b"", len(params)) if mixed else map(maker.numbers, states), strict=True)
+
     def _refuse_twice(self, owners: list[Tensor]) -> None:
         """A parameter that a user has put twice into a group's list would be moved by two threads at once."""
-        times = Counter(map(id, owners))
-        if len(times) < len(owners):
-            twice, count = times.most_common(1)[0]
+        if len({*map(id, owners)}) < len(owners):
+            twice, count = Counter(map(id, owners)).most_common(1)[0]
             shown = f"parameter {self.ids[twice]} of the optimizer, {count} times in a group"
             raise bad_argument("params", shown, "each parameter once", "Take it out of param_groups[...]['params']")
 

@@ -398,7 +398,8 @@ class GuardTable:
         words = fields.words if fields else 0
         tensors = [*owners, *(t for ts in kept.values() for t in ts)]
         layout, self.place = _describe(library, dlpack, tensors, None)
-        gradient, _ = _describe(library, dlpack, owners, sample)
+        like = sample.dtype == owners[0].dtype  # of all owners
+        gradient = layout[:size] if like else _describe(library, dlpack, owners, sample)[0]
         order = {g: k for k, g in enumerate(dict.fromkeys(groups))}
         python = ctypes.pythonapi
         calls = (
@@ -472,8 +473,22 @@ def layouts(tensors: Sequence[Tensor]) -> Sequence[int] | None:
         return None
     try:
         return _describe(library, dlpack, tensors, None)[0]
-    except (BufferError, RuntimeError, TypeError, ValueError):  # a sparse one, one on meta
+    except UNREAD:
         return None
+
+
+def extents(tensors: Sequence[Tensor]) -> tuple[array[int], array[int]] | None:
+    """Where in memory tensors begin and end; None where some cannot be read in C, have gaps, or hold no values yet."""
+    library, dlpack = functions(), _exchange_table()
+    if library is None or dlpack is None or not all_ordinary(tensors):
+        return None
+    objects = array("Q", map(id, tensors))
+    begin, end = (array("Q", bytes(8 * len(objects))) for _ in range(2))
+    try:
+        read = library.extents(dlpack, _start(objects), len(objects), _start(begin), _start(end))
+    except UNREAD:
+        return None
+    return (begin, end) if read == len(objects) else None
 
 
 def available() -> bool:
@@ -499,6 +514,8 @@ def _order(names: Sequence[str], states: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(range(len(names)), key=lambda i: held.get(names[i], len(held)))
 
 
+#: what DLPack raises for a tensor that it cannot read, such as a sparse one, or one on meta
+UNREAD = (BufferError, RuntimeError, TypeError, ValueError)
 #: the attribute's name as one object that is never freed
 GRAD = "grad"
 
@@ -550,6 +567,7 @@ def _loaded() -> Any:
     loaded.look.argtypes = loaded.sort_by_numbers.argtypes = loaded.look_at_groups.argtypes = [pointer]
     loaded.write_numbers.argtypes = [pointer, pointer]
     loaded.record.argtypes = loaded.matches.argtypes = [pointer] * 3
+    loaded.extents.argtypes, loaded.extents.restype = [pointer, pointer, number, pointer, pointer], number
     loaded.describe.restype = loaded.look.restype = number
     loaded.record.restype = loaded.sort_by_numbers.restype = None
     loaded.write_numbers.restype = loaded.look_at_groups.restype = None

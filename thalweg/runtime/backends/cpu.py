@@ -343,53 +343,39 @@ class CpuExecutor(StagedExecutor):
         self.picks = [host.picks(nodes) for nodes in self.kernel.host]
         self.keep: list[Any] = []
         self.job = _Job(tensors=len(batch.params))
-        self._cut()
+        self._lay_out()
         self._tables()
 
-    def _cut(self) -> None:
-        """Cut the tensors into chunks of about equal size that end where a row or a block ends."""
+    def _lay_out(self) -> None:
+        """Lay out what does not change from step to step, and room for sums."""
         batch = self.batch
-        by_row = batch.plan.uses_rows
         sizes = list(map(Tensor.numel, batch.params))
-        columns = array("q", [_columns(p, size) for p, size in zip(batch.params, sizes, strict=True)])
+        columns = array("q", map(_columns, batch.params, sizes))
         rows = array("q", accumulate(map(operator.floordiv, sizes, columns), initial=0))
-        pieces = []
-        for t, size in enumerate(sizes):
-            step = max(1, CHUNK // columns[t]) * columns[t] if by_row else CHUNK
-            if 0 < size <= step:
-                pieces.append((t, 0, size))
-            else:
-                pieces += [(t, start, min(start + step, size)) for start in range(0, size, step)]
-        tensor, begin, end = (array("q", [piece[k] for piece in pieces]) for k in range(3))
-        cost = array("q", accumulate((stop - start + START for _, start, stop in pieces), initial=0))
-        self.chunks = tensor, begin, end, cost
+        self.chunks = _cut(sizes, columns if batch.plan.uses_rows else None)
         self.present: tuple[array[int], ...] = ()  # of the tensors that have a gradient, where some have none
-        self.job.chunks = len(tensor)
-        for name, values in (
-            ("tensor", tensor),
-            ("begin", begin),
-            ("end", end),
-            ("cost", cost),
-            ("columns", columns),
-            ("row", rows),
-        ):
+        self.job.chunks = len(self.chunks[0])
+        tables = (*self.chunks, columns, rows)
+        for name, values in zip(("tensor", "begin", "end", "cost", "columns", "row"), tables, strict=True):
             setattr(self.job, name, self._address(values))
         self.job.id = self._address(array("I", batch.ids))
         if batch.runs:
             self.job.run = self._address(array("q", chain.from_iterable(batch.runs)))
         self.job.entry = self._address(batch.entry)
-        sums = self.kernel.sums
-        self.sums = [
-            array("d", bytes(8 * max(1, rows[-1] if n.meta["extent"] == ROW else len(batch.params)))) for n in sums
-        ]
+        self._make_room(rows[-1])
+
+    def _make_room(self, rows: int) -> None:
+        """For sums over chunks, and for numbers of tensors and rows, of which there are so many."""
+        batch, sums = self.batch, self.kernel.sums
+        count = {ROW: rows, PER_TENSOR: len(batch.params)}
+        self.sums = [array("d", bytes(8 * max(1, count.get(n.meta["extent"], len(batch.params))))) for n in sums]
         self.job.sum = self._address(array("Q", [s.buffer_info()[0] for s in self.sums] or [0]))
         most = max(len(stage.sums) for stage in batch.plan.stages)
-        self.partial = array("d", bytes(8 * max(1, most * len(tensor))))
+        self.partial = array("d", bytes(8 * max(1, most * len(self.chunks[0]))))
         self.job.partial = self._address(self.partial)
         self.numbers = [self._number(n) for n in self.kernel.numbers]
         self.job.number = self._address(array("Q", [a.buffer_info()[0] for a in self.numbers] or [0]))
         vectors = zip((*sums, *self.kernel.numbers), (*self.sums, *self.numbers), strict=True)
-        count = {ROW: rows[-1], PER_TENSOR: len(batch.params)}
         self.vectors = {n: torch.frombuffer(v, dtype=torch.float64)[: count[n.meta["extent"]]] for n, v in vectors}
 
     def _number(self, node: fx.Node) -> array[float]:
@@ -461,6 +447,27 @@ class CpuExecutor(StagedExecutor):
         sums = [n for n in stage.sums if n.meta["extent"] != ROW]
         chunks = self.now.chunks * len(sums)
         return {t.name: self.partial[i : chunks : len(sums)] for i, n in enumerate(sums) if (t := _total(n))}
+
+
+def _cut(sizes: Sequence[int], columns: Sequence[int] | None) -> tuple[array[int], ...]:
+    """Cut tensors into chunks of about equal size.
+
+    Args:
+        sizes: elements of each tensor.
+        columns: elements of a row of each, where chunks are to end with rows; None where they need not.
+
+    Returns:
+        Of each chunk the tensor, where it begins and where it ends there; then the cost of all before each, and of all.
+    """
+    tensor, begin, end = array("q"), array("q"), array("q")
+    steps = [CHUNK] * len(sizes) if columns is None else [max(1, CHUNK // n) * n for n in columns]
+    for t, (size, step) in enumerate(zip(sizes, steps, strict=True)):
+        for start in range(0, size, step):
+            tensor.append(t)
+            begin.append(start)
+            end.append(min(start + step, size))
+    cost = array("q", accumulate((stop - start + START for start, stop in zip(begin, end, strict=True)), initial=0))
+    return tensor, begin, end, cost
 
 
 def _columns(p: Tensor, size: int) -> int:
