@@ -692,3 +692,43 @@ class Picks(nn.Module):
         best = gates.argmax(-1)
         x = torch.bmm(x[:, None], self.experts[best])[:, 0] + self.bias[best]
         return self.out(x * gates.amax(-1, keepdim=True))
+
+
+class Standardized(nn.Conv2d):
+    """A convolution that normalises its kernel, with a gain for each channel, as NFNet's."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1))
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight / self.weight.std((1, 2, 3), keepdim=True) * self.gain, self.bias)
+
+
+class Ensemble(nn.Module):
+    """Several nets at once, whose biases are part of their products, and a parameter without elements."""
+
+    def __init__(self, n=3):
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.randn(n, *shape) / 2) for shape in ((4, 6), (6, 6)))
+        self.first_bias, self.second_bias = nn.Parameter(torch.zeros(n, 6)), nn.Parameter(torch.zeros(n, 6))
+        self.nothing, self.head = nn.Parameter(torch.zeros(2, 0, 5)), nn.Linear(6, 2)
+
+    def forward(self, x):
+        y = torch.baddbmm(self.first_bias[:, None], x.expand(len(self.first), -1, -1), self.first).relu()
+        return self.head(torch.baddbmm(self.second_bias[:, None], y, self.second).mean(0))
+
+
+class Fourier(nn.Module):
+    """A layer that multiplies frequencies by complex matrices, and a complex linear layer."""
+
+    def __init__(self, d=6, n=3):
+        super().__init__()
+        self.enter, self.modes = nn.Linear(2, d), nn.Parameter(torch.randn(n, d, d, dtype=torch.cfloat) / 2)
+        self.turn, self.head = nn.Linear(d, d, dtype=torch.cfloat), nn.Linear(d, 1)
+
+    def forward(self, x):
+        x = self.enter(x)
+        f = torch.fft.rfft(x, dim=1)[:, : len(self.modes)]
+        f = self.turn(torch.einsum("bmi,mio->bmo", f, self.modes))
+        return self.head(x + torch.fft.irfft(f, n=x.shape[1], dim=1))

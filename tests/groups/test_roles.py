@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import thalweg
 from tests.groups import models
 from thalweg.groups import describe, multiplied, roles
 
@@ -50,6 +51,9 @@ TABLE = [
     ("latents", models.Latents, X, "q.weight k.weight v.weight", "head.weight", "latents", ""),
     ("tied table", models.TiedTable, IDX, "body.weight", "", "table", ""),
     ("tied by use", models.TiedByUse, IDX, "body.weight", "", "head.weight", ""),
+    ("gains of kernels", lambda: nn.Sequential(models.Standardized(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)), IMAGES,
+     "0.weight", "2.weight", "", ""),
+    ("biases in products", models.Ensemble, X, "", "head.weight", "first_bias second_bias", "first second"),
     ("scaled", models.Scaled, torch.randn(2, 3, 6), "", "out.weight", "", "gate experts"),
 ]  # fmt: skip
 
@@ -150,3 +154,12 @@ def test_the_table_that_people_read():
     lines = describe(roles(models.Gpt(), IDX)).splitlines()
     assert len(lines) == len(list(models.Gpt().parameters()))
     assert any("lm_head.weight" in line and "makes the output (seen in a run on the sample)" in line for line in lines)
+
+
+def test_complex_numbers_go_to_no_optimizer_for_matrices():
+    model, x = models.Fourier(), torch.randn(2, 8, 2)
+    assert of_kind(model, "other", x) == {"modes", "turn.weight"}
+    optimizer = thalweg.Muon(model, lr=0.1, sample=x)
+    model(x).pow(2).mean().backward()
+    optimizer.step()
+    assert [g["param_names"] for g in optimizer.param_groups if g["use_muon"]] == [["enter.weight"]]

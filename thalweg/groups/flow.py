@@ -146,6 +146,10 @@ class Flow:
             acted_on = [part for part in factors if not part & self._matrices]
             factors = [part for part in factors if part & self._matrices]
             self._note(frozenset().union(*acted_on), "other")
+        if step.does in _PRODUCTS and any(step.fans):  # what is added to a product is no factor of it
+            added = [part for part, fans in zip(parts, step.fans, strict=False) if part and fans is None]
+            factors = [part for part in factors if part not in added]
+            self._note(frozenset().union(*added), "other")
         names = step.own.union(*factors)
         self._note(names, step.does)
         for before, part, fans in zip(step.inputs, parts, step.fans, strict=False):

@@ -73,6 +73,8 @@ def by_module(p: nn.Parameter, places: list[Place], matrices: tuple[type, ...]) 
     why = f"{first.name} of {type(first.module).__name__}"
     if p.ndim < 2:
         return "vector", "a scalar" if p.ndim == 0 else "one dimension"
+    if p.numel() == 0:
+        return "vector", f"{why}, without elements"
     if any(is_norm(place.module) and not isinstance(place.module, matrices) for place in places):
         return "vector", why
     if any(isinstance(place.module, EMBEDDINGS) for place in places):
@@ -83,8 +85,12 @@ def by_module(p: nn.Parameter, places: list[Place], matrices: tuple[type, ...]) 
         return "vector", f"{why}, lengths of a normalised weight"
     if any(_is_rate(place) for place in places):
         return "vector", f"{why}, rates of a state space"
+    if _is_long(p) and any(_is_beside(place) for place in places):
+        return "vector", f"{why}, one dimension longer than 1"
     if any(_is_depthwise(p, place.module) for place in places):
         return "other", f"{why}, a kernel for each channel by itself"
+    if p.is_complex():
+        return "other", f"{why}, complex numbers"
     if any(_is_matrix(p, place, matrices) for place in places):
         return "hidden", why
     if any(isinstance(place.module, nn.Bilinear) for place in places):
@@ -127,6 +133,11 @@ def _is_attention_bias(p: nn.Parameter, module: nn.Module) -> bool:
 def _is_matrix(p: nn.Parameter, place: Place, matrices: tuple[type, ...]) -> bool:
     made_from = place.parametrizes and not place.name.startswith("original")  # what a parametrization adds
     return (isinstance(place.module, matrices) or _is_conv1d(place.module)) and not (made_from and _is_long(p))
+
+
+def _is_beside(place: Place) -> bool:
+    """Whether a layer of torch's kind holds it beside what it multiplies with, as a gain; told by its name."""
+    return isinstance(place.module, MATRICES) and not place.parametrizes and "weight" not in place.name
 
 
 def _is_gain(p: nn.Parameter, place: Place) -> bool:
