@@ -130,6 +130,28 @@ def scattered(y):
     return [y[..., i::3].unflatten(-1, (H, HD)).transpose(1, 2) for i in range(3)]
 
 
+def places_that_are_kept(y):
+    """Padding is taken out before the layer, and comes back behind it."""
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    z = torch.zeros_like(y)
+    z[mask] = y[mask]
+    return chunk(z)
+
+
+def rows_that_are_copied(y):
+    return chunk(torch.zeros_like(y).index_copy(1, torch.tensor([2, 0, 1]), y))
+
+
+def among_others(y):
+    """As the features of a picture, in the places of their words."""
+    mask = torch.tensor([[True, True, False], [True, True, True]])[..., None].expand_as(y)
+    return chunk(torch.ones_like(y).masked_scatter(mask, y.flatten(0, 1)))
+
+
+def a_slice_that_is_set(y):
+    return chunk(torch.slice_scatter(torch.zeros(*y.shape[:2], 3 * D + 2), y, -1, 1, 3 * D + 1)[..., 1:-1])
+
+
 class Attention(nn.Module):
     def __init__(self, cut=chunk, attend=whole, turn=as_it_is, linear=nn.Linear):
         super().__init__()
@@ -145,6 +167,7 @@ class Attention(nn.Module):
 CUTS = (
     *(chunk, slices, narrow, tensor_split, timm, swin, einops, neox, megatron),
     *(turned_first, after_a_norm, scattered),
+    *(places_that_are_kept, rows_that_are_copied, among_others, a_slice_that_is_set),
 )
 TURNS = (halves, halves_apart, pairs, complex_pairs, part_of_it, normed, in_place)
 IDS = torch.arange(6).view(2, 3) % 9
@@ -427,6 +450,24 @@ def recurrent(layer, d=D):
     return Net(lambda s, x: s.r(x)[0], d=d, r=layer)
 
 
+def of_a_bank(s, x):
+    """All four weights of each attention in one tensor, as in modded-nanogpt."""
+    for layer in s.bank:
+        q, k, v = (heads_of(y) for y in F.linear(x, layer[:3].flatten(0, 1)).chunk(3, -1))
+        x = x + F.linear(whole(q, k, v).transpose(1, 2).flatten(2), layer[3])
+    return x
+
+
+def heads_of(y):
+    return y.unflatten(-1, (H, HD)).transpose(1, 2)
+
+
+def by_learned_queries(s, x):
+    """A few queries that are parameters, as of Perceiver and of induced points."""
+    q = s.q(s.points.expand(len(x), -1, -1))
+    return F.scaled_dot_product_attention(q, *s.kv(x).chunk(2, -1)).mean(1, keepdim=True).expand_as(x)
+
+
 def moe(forward, up, down):
     return Net(forward, up=stack(N, *up), down=stack(N, *down), router=L(D, N))
 
@@ -551,6 +592,19 @@ TABLE = {
     "a weight of the heads": (
         Net(segments, q=stack(D, H, HD), kv=L(D, 2 * D), side=stack(H, 2, HD)),
         {"q": SQUARE, "kv.weight": SQUARE * 2, "side": [(2, HD)] * H},
+    ),
+    "a bank of weights": (Net(of_a_bank, bank=stack(2, 4, D, D)), {"bank": SQUARE * 8}),
+    "learned queries": (
+        Net(by_learned_queries, points=stack(1, 3, D), q=L(D, D), kv=L(D, 2 * D)),
+        {"q.weight": SQUARE, "kv.weight": SQUARE * 2},
+    ),
+    "encoder and decoder of one weight": (
+        Net(
+            lambda s, x: x + F.linear(F.linear(F.relu(F.linear(x, s.w)), s.middle), s.w.t()),
+            w=stack(M, D),
+            middle=stack(M, M),
+        ),
+        {"w": UP, "middle": [(M, M)]},
     ),
     "heads by einsum": (
         Net(heads_by_einsum, q=stack(D, H, HD), k=stack(D, H, HD), v=stack(D, H, HD), out=stack(H, HD, D)),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.groups import example
+from thalweg.groups.branches import numbering
 from thalweg.groups.carried import Axis
 from thalweg.groups.flow import Known
 from thalweg.groups.partition import Cut, by_fate, equal_parts
@@ -119,6 +120,7 @@ def matrices(view: View, sample: Any = None, by_head: bool = False) -> dict[str,
     trained = [(param, param.kind) for param in view.params if param.parameter.requires_grad]
     asked = [p for p, kind in trained if kind in ("hidden", "other") and (by_head or _of_module(p) is None)]
     tables = {param.names[0] for param in view.params if param.at_sight[0] == "embedding"}
+    tables |= {param.names[0] for param, kind in trained if kind == "embedding"}  # by its use
     watch = _watched(view.model, sample, {param.names[0] for param in asked}, tables) if asked else None
     found = {
         param.name: (_of_module(param) or _of_use(param, watch), param.names[0])
@@ -210,7 +212,8 @@ def _sides(param: Param, watch: PassWatch | None) -> list[set[Side]] | None:
 def _is_stack(param: Param, watch: PassWatch | None) -> bool:
     """Whether a weight of three dimensions or more that is no kernel is multiplied with activations."""
     sides = _sides(param, watch)
-    if watch is None or sides is None or param.parameter.ndim < 3 or param.names[0] in watch.groups:
+    p = param.parameter
+    if watch is None or sides is None or p.ndim < 3 or p.is_complex() or param.names[0] in watch.groups:
         return False
     return any(side == {"in"} for side in sides) and any(side == {"out"} for side in sides)
 
@@ -223,10 +226,13 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
         return _one(shape, at_sight, "no forward pass meets it" if watch else "no forward pass was possible")
     if (groups := watch.groups.get(name, 1)) > 1:
         return _grouped(shape, at_sight, groups)
+    sides = [_as_one(side) for side in sides]
+    if sides == [{"in", "out"}] * 2 and not any(_parts(watch, (name, dim), True) for dim in range(2)):
+        return Matrices(shape, (), (at_sight,), Cut(1, (shape[at_sight],)), "used as one, both ways")
     if any(len(side) > 1 for side in sides):
-        return _one(shape, at_sight, "it is used in several ways")
+        return _unsure(watch, name, shape, at_sight, "it is used in several ways")
     if any(not sides[dim] and size > 1 and (name, dim) not in watch.constant for dim, size in enumerate(shape)):
-        return _one(shape, at_sight, "it is not seen what each dimension is for")
+        return _unsure(watch, name, shape, at_sight, "it is not seen what each dimension is for")
     apart = [_is_apart(watch, (name, dim), side) for dim, side in enumerate(sides)]
     stack = tuple(dim for dim, size in enumerate(shape) if apart[dim] and size > 1)
     out = tuple(dim for dim, side in enumerate(sides) if side == {"out"} and not apart[dim])
@@ -235,6 +241,21 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
     if not out:
         return _one(shape, at_sight, "it is not seen which dimension it gives")
     return _cut(watch, name, Matrices(shape, stack, out, Cut(1, (shape[out[0]],)), "used as one"))
+
+
+def _as_one(side: set[Side]) -> set[Side]:
+    """What a dimension is for whose indices are also used one by one, which its cut tells apart."""
+    several = side & {"batch", "picked"}
+    return (side - several or {"batch"}) if several and side <= {"out", "batch", "picked"} else side
+
+
+def _unsure(watch: PassWatch, name: str, shape: tuple[int, ...], at_sight: int, unseen: str) -> Matrices:
+    """A matrix, or a stack of them where the weight is no kernel."""
+    if len(shape) < 3 or name in watch.groups:
+        return _one(shape, at_sight, unseen)
+    last = len(shape) - 2
+    why = f"{unseen}; it is taken for a stack of matrices along its last two dimensions"
+    return Matrices(shape, tuple(range(last)), (last,), Cut(1, (shape[last],)), "left uncut", why)
 
 
 def _is_apart(watch: PassWatch, axis: Axis, side: set[Side]) -> bool:
@@ -247,8 +268,7 @@ def _cut(watch: PassWatch, name: str, whole: Matrices) -> Matrices:
     if name in watch.unseen:
         return replace(whole, why="left uncut", unseen=f"not followed beyond {watch.unseen[name]}")
     dims = [dim for dim in range(len(whole.shape)) if dim not in whole.stack]
-    cuts = {dim: by_fate(_masks(watch, (name, dim), dim in whole.out), whole.shape[dim]) for dim in dims}
-    apart = [(dim, cut) for dim, cut in cuts.items() if cut is None or len(cut.sizes) > 1]
+    apart = [found for dim in dims if (found := _parts(watch, (name, dim), dim in whole.out))]
     if not apart:
         return whole
     first, cut = apart[0]
@@ -260,6 +280,12 @@ def _cut(watch: PassWatch, name: str, whole: Matrices) -> Matrices:
     if first != min(set(dims) - {*whole.out}) or cut.repeats > 1 or len({*cut.sizes}) > 1:
         return replace(whole, why="left uncut", unseen="parts of what it takes that are not equal")
     return replace(whole, taken=len(cut.sizes), why="takes in apart")
+
+
+def _parts(watch: PassWatch, axis: Axis, gives: bool) -> tuple[int, Cut | None] | None:
+    """A dimension whose parts are used apart, and its cut, if they are parts of a view; None where it is one part."""
+    cut = by_fate(_masks(watch, axis, gives), watch.sizes[axis])
+    return (axis[1], cut) if cut is None or len(cut.sizes) > 1 else None
 
 
 def _by_head(watch: PassWatch, name: str, whole: Matrices) -> Matrices:
@@ -305,7 +331,8 @@ def _fates(watch: PassWatch, axis: Axis) -> list[Tensor]:
         for part, masks in watch.through[axis]
         for fate in watch.fates[part].values()
     ]
-    return [*watch.fates[axis].values(), *later]
+    apart = watch.branches.with_fates(axis, [*watch.fates[numbering(axis)].values()])
+    return [*watch.fates[axis].values(), *later, *apart]
 
 
 def _grouped(shape: tuple[int, ...], out: int, groups: int) -> Matrices:

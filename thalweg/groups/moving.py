@@ -11,6 +11,9 @@ from torch import Tensor
 from thalweg.groups import labels
 from thalweg.groups.carried import Carried
 
+#: that write one tensor into parts of another, and where it stands among their arguments
+WRITES = {"index_put": 2, "index_copy": 3, "masked_scatter": 2, "slice_scatter": 1, "select_scatter": 1}
+
 
 def here(x: Any) -> Any:
     """An index where the labels are; one that has no values points to the first place."""
@@ -44,6 +47,32 @@ def moved(func: Any, one: Tensor, rest: Any, kwargs: Any, outs: list[Tensor]) ->
         return [[func(one, rest[0], labels.NONE)]]
     found: Any = func(one, *rest, **kwargs)
     return [[part] for part in (found if isinstance(found, (tuple, list)) else [found])]
+
+
+def written(func: Any, args: Any, one: Tensor, out: Tensor) -> Tensor | None:
+    """The labels of a tensor into which a value with these labels is written, row by row; None where rows differ."""
+    name = func.overloadpacket.__name__.removesuffix("_")
+    if name in ("slice_scatter", "select_scatter"):
+        found: Tensor = func(torch.full(out.shape, labels.NONE, device="cpu"), one, *args[2:])
+        return found
+    rows = range(one.ndim)
+    if name == "index_put":
+        indexed = [index for index in args[1] if index is not None]
+        taken = sum(index.ndim if index.dtype == torch.bool else 1 for index in indexed)
+        if len(indexed) < len(args[1]) and args[1][: len(indexed)] != indexed:  # not the first dimensions
+            return None
+        rows = range(max(0, one.ndim - out.ndim + taken))
+    elif name == "index_copy":
+        rows = range(args[1] % one.ndim, args[1] % one.ndim + 1)
+    elif labels.varies(args[1].expand(out.shape), -1) or one.shape[-1] != out.shape[-1]:  # masked_scatter
+        return None
+    else:
+        rows = range(one.ndim - 1)
+    if not one.numel() or any(labels.varies(one, dim) for dim in rows):
+        return None
+    if name == "index_copy":
+        return one.narrow(rows[0], 0, 1).expand(out.shape)
+    return one[(0,) * len(rows)].expand(out.shape)
 
 
 def spread(one: Tensor, shape: Sequence[int]) -> Tensor:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from thalweg.groups import by_head, labels, moving
+from thalweg.groups import branches, by_head, labels, moving
+from thalweg.groups.branches import BranchParts
 from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest, together
 from thalweg.groups.running import tensors
 
@@ -50,7 +51,7 @@ _SUMS = ("add", "sub", "rsub", "add_", "sub_")
 _FACTORS = ("mul", "div", "mul_", "div_", "neg", "neg_")
 #: that leave a number as it is, or put a constant in its place
 _LEAVES = ("native_dropout", "_to_copy", "clone", "tril", "triu", "where", "masked_fill", "masked_fill_")
-#: that write into a part of another tensor, which is not followed
+#: that write into a part of another tensor
 _WRITES = (
     *("index_put", "index_put_", "index_copy", "index_copy_", "slice_scatter", "select_scatter", "scatter"),
     *("scatter_", "index_fill", "index_fill_", "masked_scatter", "masked_scatter_"),
@@ -80,6 +81,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         through: of dimensions whose parts meet a matrix each of a stack, the axis that numbers the parts in the result,
             and the indices of each.
         heads: of dimensions whose indices stand apart in products of activations, the indices of each head.
+        branches: of dimensions whose parts stand apart in products of activations, the indices of each part.
         unseen: for each weight, the operation beyond which its outputs cannot be followed.
     """
 
@@ -100,6 +102,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.groups: dict[str, int] = {}
         self.beside: set[Axis] = set()
         self.constant: set[Axis] = set()
+        self.branches = BranchParts()
         self.unseen: dict[str, str] = {}
         self._values: dict[Any, Value] = {}
         self._kept: list[Tensor] = []  # so that no other has their storage
@@ -141,6 +144,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.parts.update({axis: other.parts[axis] for axis in axes})
             self.heads.update({axis: other.heads[axis] for axis in axes})
             self.through.update({axis: other.through[axis] for axis in axes})
+            self.branches.parts.update({axis: other.branches.parts[axis] for axis in axes})
+            self.fates.update({part: other.fates[part] for part in map(branches.numbering, axes)})
             self.fates.update({part: other.fates[part] for axis in axes for part, _ in other.through[axis]})
             self.beside |= other.beside & {*axes}
             self.groups.update({name: other.groups[name]} if name in other.groups else {})
@@ -198,6 +203,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._join(func, args, operands, out)
         elif name in _WRITES and not any(value.carried for i, value in operands if i):
             self._meet(name, operands[:1], out)
+        elif name.removesuffix("_") in moving.WRITES and (written := self._written_by(func, args, out)) is not None:
+            self._store(out, written)
         elif name == "glu":
             self._gate(operands, args[1] if len(args) > 1 else -1, out)
         elif func.is_view or name in _MOVES:
@@ -217,8 +224,9 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if "scaled_dot_product" in name:
             result = next(iter(_flat(out)))
             factors = [(i, value) for i, value in operands if i < 3]
+            apart = self._by_branch([value for _, value in factors], result, frozenset({name}))
             heads = self._by_head(factors, [result], result)
-            self._put(result, Value(heads or {}, depth=1 + latest(operands)))
+            self._put(result, Value({**apart, **(heads or {})}, depth=1 + latest(operands)))
 
     def _lose(self, what: str, operands: list[tuple[int, Value]]) -> None:
         for _, value in operands:
@@ -286,6 +294,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Parts that meet in one value; a sum treats terms alike that were changed alike, as in a rotation of pairs."""
         if len(found) == 1:
             return found[0][1]
+        if axis[0].startswith(branches.MARK) and name in _SUMS:
+            self._add_branches(axis, [carried for _, carried in found])
         which = [self._members(axis, carried) for _, carried in found]
         alone = all(carried.alone for _, carried in found)
         if not all(torch.equal(which[0], other) for other in which[1:]):
@@ -304,7 +314,24 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             axis: replace(one, labels=tuple(moving.spread(part, to.shape) for part in one.labels))
             for axis, one in value.carried.items()
         }
-        value = replace(value, carried=spread)
+        self._store(to, replace(value, carried=spread))
+
+    def _written_by(self, func: Any, args: Any, out: Tensor) -> Value | None:
+        """What a tensor carries of which a part is written; None where labels do not tell."""
+        x = args[moving.WRITES[func.overloadpacket.__name__.removesuffix("_")]]
+        before, value = self._get(args[0]) or Value(of_weights=True), self._get(x)
+        carried = dict(before.carried)
+        for axis, one in value.carried.items() if value is not None else ():
+            found = [moving.written(func, args, part, out) for part in one.labels]
+            if not (known := [part for part in found if part is not None]) or len(known) < len(found):
+                return None
+            both = [*(carried[axis].labels if axis in carried else ()), *known]
+            carried[axis] = together([*([carried[axis]] if axis in carried else []), one], labels.distinct(both))
+        if value is None:
+            return None
+        return Value(carried, before.of_weights and value.of_weights, max(before.depth, value.depth))
+
+    def _store(self, to: Tensor, value: Value) -> None:
         self._put(to, value)
         storage = to.untyped_storage()
         if (size := storage.nbytes() // to.element_size()) > to.numel():
@@ -345,7 +372,11 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         by_constant = len(known) < len(factors)
         used = any(not value.of_weights for _, value in known) or (self.constants and by_constant)
         self._use(name, known)
-        heads = None if any(value.of_weights for _, value in known) else self._by_head(known, factors, out)
+        heads: dict[Axis, Carried] = {}
+        apart: dict[Axis, Carried] = {}
+        if not any(value.of_weights for _, value in known):
+            heads = self._by_head(known, factors, out) or {}
+            apart = self._by_branch([value for _, value in known], out, frozenset())
         summed = (-1, -2 if factors[1].ndim > 1 else -1)
         carried: dict[Axis, Carried] = {}
         parts: dict[Axis, Carried] = {}
@@ -367,7 +398,10 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     before = carried[axis].labels if axis in carried else ()
                     born = latest(known) if value.of_weights else one.born
                     carried[axis] = replace(one, labels=labels.distinct([*before, *kept]), born=born)
-        self._put(out, Value({**carried, **parts, **(heads or {})}, not used, latest(known) + used))
+        if any(value.of_weights and self._is_part(value) for _, value in known):  # of a projection, a part a head
+            carried = {axis: one for axis, one in carried.items() if not axis[0].startswith(branches.MARK)}
+        apart = {axis: branches.merged(one, carried.get(axis)) for axis, one in apart.items()}
+        self._put(out, Value({**carried, **parts, **heads, **apart}, not used, latest(known) + used))
 
     def _by_head(
         self, known: Sequence[tuple[int, Value]], factors: Sequence[Tensor], out: Tensor
@@ -387,6 +421,29 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         axis = f"{by_head.MARK}{len(self.sizes)}", 0
         self.sizes[axis] = int(place.max()) + 1
         return {axis: Carried((by_head.side_by_side(place, factors[0].shape[:batch], out),))}
+
+    def _by_branch(self, values: Sequence[Value], out: Tensor, changed: frozenset[str]) -> dict[Axis, Carried]:
+        """What a product of activations carries of the parts of a weight's outputs that alone take part in it."""
+        found: dict[Axis, Carried] = {}
+        for axis in dict.fromkeys(axis for value in values for axis in value.carried):
+            numbering = branches.numbering(axis)
+            each = [value.carried[axis] for value in values if axis in value.carried]
+            numbers = [self.branches.number(axis, self._members(axis, one)) for one in each]
+            known = [number for number in dict.fromkeys(numbers) if number is not None]
+            if known and not axis[0].startswith((branches.MARK, by_head.MARK)):
+                self.sizes[numbering] = branches.MOST
+                found[numbering] = branches.numbered(known, out, each[0], changed)
+        return found
+
+    def _is_part(self, value: Value) -> bool:
+        return any(not self._members(axis, one).all() for axis, one in value.carried.items())
+
+    def _add_branches(self, axis: Axis, found: Sequence[Carried]) -> None:
+        """Note that what comes of parts is added, if it has been changed; a sum of products alone is one product."""
+        which = [self._members(axis, one) for one in found]
+        if all(one.changed for one in found) and not all(torch.equal(which[0], other) for other in which[1:]):
+            for number in torch.stack(which).any(0).nonzero().flatten().tolist():
+                self._note(axis, ("branch", number, 0, frozenset()), torch.arange(branches.MOST) == number)
 
     def _pass_through(
         self, axis: Axis, one: Carried, weights: Value, batch: Sequence[int], out: Tensor
