@@ -5,15 +5,16 @@ import warnings
 import pytest
 
 import thalweg
-from tests.groups import zoo
+from tests.groups import zoo, zoo_further
 from thalweg.groups import blocks, roles
 from thalweg.optim.cutting import shapes
 
+TABLES = [(zoo.TORCH, None), (zoo.HUB, "transformers"), (zoo.TIMM, "timm"), (zoo.PEFT, "peft")]
+FURTHER = [(zoo_further.TORCH, None), (zoo_further.HUB, "transformers"), (zoo_further.TIMM, "timm")]
 ROWS = [
-    *(pytest.param(row, None, id=name) for name, row in zoo.TORCH.items()),
-    *(pytest.param(row, "transformers", id=name, marks=pytest.mark.models) for name, row in zoo.HUB.items()),
-    *(pytest.param(row, "timm", id=name, marks=pytest.mark.models) for name, row in zoo.TIMM.items()),
-    *(pytest.param(row, "peft", id=name, marks=pytest.mark.models) for name, row in zoo.PEFT.items()),
+    pytest.param(row, package, id=name, marks=pytest.mark.models if package else ())
+    for table, package in TABLES + FURTHER
+    for name, row in table.items()
 ]
 
 
