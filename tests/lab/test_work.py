@@ -43,3 +43,11 @@ def test_a_run_that_takes_more_threads_is_refused_and_the_next_has_one(tmp_path,
 def test_a_task_that_takes_more_threads_is_refused_before_any_run(tmp_path):
     with pytest.raises(ThalwegError, match=r"small has set torch to 2 threads: a run has one"):
         planned(write_small(tmp_path, "torch.set_num_threads(2)"))
+
+
+def test_what_a_run_prints_is_not_shown_but_known(tmp_path, monkeypatch, capsys):
+    made = worked(write_small(tmp_path, LATER.format("print('a loss')")), monkeypatch)
+    assert made.printed
+    assert "a loss" not in capsys.readouterr().out
+    (tmp_path / "quiet").mkdir()
+    assert not worked(write_small(tmp_path / "quiet"), monkeypatch).printed

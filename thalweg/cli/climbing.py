@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from thalweg.lab.pool import default_jobs
 from thalweg.lab.protocol import get_budget
 from thalweg.lab.report import write_ladder
 from thalweg.lab.result import RaceResult
+from thalweg.lab.tasks.printing import first_lines
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,10 @@ def climb(
     Raises:
         ThalwegError: if the task cannot be scaled, or the largest model has no room.
     """
-    places = planning.places(
-        climb.task, climb.along, climb.factors, steps, get_budget(budget).shorten, climb.per_parameter
-    )
+    with first_lines(sys.stderr):
+        places = planning.places(
+            climb.task, climb.along, climb.factors, steps, get_budget(budget).shorten, climb.per_parameter
+        )
     if climb.along == "size":
         planning.refuse_without_memory(places, jobs or default_jobs(), memory)
     rungs, name = [], ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from thalweg.lab.report import as_csv, as_json, write_overview, write_report
 from thalweg.lab.result import RaceResult
 from thalweg.lab.setting import setting
 from thalweg.lab.store import Store, is_there
+from thalweg.lab.tasks.printing import first_lines
 
 
 @click.command(no_args_is_help=True)
@@ -141,7 +143,8 @@ def race(
         settings = {name: value for name, value in settings.items() if value is not None}
 
         def make(one: str, **more: Any) -> planning.RacePlan:
-            made = planning.plan(one, **{"steps": steps, **settings, **more})
+            with first_lines(sys.stderr):
+                made = planning.plan(one, **{"steps": steps, **settings, **more})
             for note in at.notes if at else ():
                 console.print(note, highlight=False, markup=False)
             return made

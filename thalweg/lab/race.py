@@ -223,6 +223,8 @@ class _Race:
             made = await self.workers.make_and_keep(place, spec, role, self.checkpoints)
             if not made.kept:
                 self._say_once(f"the workers do not reach the store {self.store.url}; their runs are stored from here")
+        if made.printed:
+            self._say_once("the task prints while it trains; what its runs print is not shown")
         return made
 
     def _say_once(self, text: str) -> None:

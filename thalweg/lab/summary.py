@@ -22,6 +22,7 @@ from thalweg.lab.result import ContestantResult, RaceResult, Run
 from thalweg.lab.run import set_up
 from thalweg.lab.search import Found, Setting
 from thalweg.lab.tasks import training
+from thalweg.lab.tasks.printing import unshown
 from thalweg.lab.terms import terms
 from thalweg.lab.timing import QuietPass, step_time, total
 from thalweg.lab.verdict import compare
@@ -236,7 +237,8 @@ def _protocol(
 def _backends(plan: RacePlan, campaign: Campaign) -> str:
     """What runs the steps of a contestant."""
     spec = plan.spec(campaign.contestant, campaign.chosen, seed=FIRST_VERDICT_SEED, steps=plan.steps)
-    _, optimizer = set_up(spec, plan.task)
+    with unshown():
+        _, optimizer = set_up(spec, plan.task)
     innermost = layers(optimizer)[-1]
     if not isinstance(innermost, Optimizer):
         return "its own step"

@@ -21,6 +21,7 @@ from thalweg.lab.result import StepTime
 from thalweg.lab.run import Spec, set_up, stream_of, unchanged
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.blame import blaming
+from thalweg.lab.tasks.printing import unshown
 from thalweg.lab.tasks.training import loss_of
 from thalweg.runtime.batch import SparseGradientError
 from thalweg.train import update
@@ -65,7 +66,7 @@ def quiet_pass(specs: list[Spec], blocks: int) -> QuietPass:
     for block in range(blocks + 1):
         for label, walker in walkers.items():
             report("quiet pass", block, 0.0)  # and stop here if the race was stopped
-            with blaming(task, f"a run of {label}"):
+            with blaming(task, f"a run of {label}"), unshown():
                 steps = [next(walker) for _ in range(BLOCK)]
             if block:
                 measured[label].append({part: statistics.median(s[part] for s in steps) for part in PARTS})

@@ -25,6 +25,7 @@ from thalweg.lab.plan import RacePlan
 from thalweg.lab.protocol import BUDGETS, FIRST_VERDICT_SEED
 from thalweg.lab.run import execute
 from thalweg.lab.search import FACTOR, Setting
+from thalweg.lab.tasks.printing import unshown
 from thalweg.lab.threads import one_thread
 
 #: seeds of the runs that measure the noise, which no race has, and what part of the horizon they have
@@ -98,7 +99,7 @@ def noise(plan: RacePlan) -> Noise:
     """
     baseline = plan.contestants[0]
     centre = Setting(baseline.centre, plan.budget.start if baseline.multiplies else 1.0)
-    with one_thread():
+    with one_thread(), unshown():
         at = [_losses(plan, replace(centre, lr=place * centre.lr)) for place in _places(plan)]
     if not at[0]:
         raise ThalwegError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from thalweg.lab import classes
@@ -13,6 +13,7 @@ from thalweg.lab.result import Role, Run
 from thalweg.lab.run import Spec, Trace, execute, unchanged
 from thalweg.lab.tasks import get_task, opened
 from thalweg.lab.tasks.blame import blaming
+from thalweg.lab.tasks.printing import unshown
 from thalweg.lab.threads import one_thread, refuse_more
 
 #: environment variables with these beginnings are looked at when a repeat differs
@@ -29,12 +30,14 @@ class Made:
             seed.
         trace: what it went through; None unless it was asked for.
         kept: whether the worker has stored it by itself.
+        printed: whether the task has printed something, which was not shown.
     """
 
     run: Run
     files: dict[str, str] = field(default_factory=dict)
     trace: dict[str, Any] | None = None
     kept: bool = False
+    printed: bool = False
 
 
 def ready() -> None:
@@ -52,6 +55,12 @@ def traced(spec: Spec) -> Made:
 
 
 def _made(spec: Spec, role: Role, trace: Trace | None, checkpoints: str | None = None) -> Made:
+    with unshown() as said:
+        made = _trained(spec, role, trace, checkpoints)
+    return replace(made, printed=said.something)
+
+
+def _trained(spec: Spec, role: Role, trace: Trace | None, checkpoints: str | None) -> Made:
     unchanged(spec)
     task = get_task(spec.task, spec.scale)
     what = opened.afresh(f"a run of {task.module}")

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 
 from tests.lab.tasks.small import write_small
-from tests.lab.test_race import Inline, _untimed
+from tests.lab.test_race import Inline, Log, _untimed
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import workers
 from thalweg.lab.cluster import alone, away
@@ -60,13 +60,18 @@ def here(monkeypatch):
     monkeypatch.setattr(alone, "once", lambda function, *arguments: function(*arguments))
 
 
-def test_an_executor_gives_the_result_of_the_races_own_workers(tmp_path, store, monkeypatch, here):
-    made = planned(write_small(tmp_path))
-    other = Store(str(tmp_path / "other.db"))
+def test_an_executor_gives_the_result_of_the_races_own_workers(tmp_path, store, monkeypatch, here, capsys):
+    """Of a task that prints, which is not shown, and said once."""
+    made = planned(write_small(tmp_path, "print('a loss')"))
+    other, log, notes = Store(str(tmp_path / "other.db")), Log(), []
+    log.on_note = notes.append
     monkeypatch.setattr(workers, "Pool", Inline)
     executor = AtOnce()
-    assert plain(race(made, store, executor=executor)) == plain(race(made, other))
+    capsys.readouterr()
+    assert plain(race(made, store, log, executor=executor)) == plain(race(made, other))
     assert executor.asked > 15
+    assert capsys.readouterr().out == ""
+    assert notes == ["the task prints while it trains; what its runs print is not shown"]
     other.close()
 
 

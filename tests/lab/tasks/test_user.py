@@ -3,12 +3,15 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.tasks import Task, check, get_task, template
+from thalweg.lab.cluster import luggage
+from thalweg.lab.plan import plan
+from thalweg.lab.tasks import Task, check, get_task, imports, template
 
 GOOD = """\
 import torch
@@ -216,7 +219,63 @@ def test_a_missing_package(write):
 
 
 def test_a_file_that_leaves(write):
-    refused(write(("import torch\n", "import torch\nimport sys\nsys.exit(2)\n")), 3, "SystemExit")
+    refused(write(("import torch\n", "import torch\nimport sys\nsys.exit(2)\n")), 3, "SystemExit", "__main__")
+
+
+ARGUMENTS = """\
+import argparse
+import torch
+parser = argparse.ArgumentParser()
+parser.add_argument("--width", type=int, default=7)
+{more}
+WIDTH = parser.parse_args().width
+"""
+
+
+def test_a_file_that_reads_its_arguments_finds_none_of_ours(write, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["thalweg", "race", "mine.py", "--width", "9"])
+    path = write(("import torch\n", ARGUMENTS.format(more="")), ("5)", "WIDTH)"), ("(5,", "(WIDTH,"))
+    assert check(get_task(path)).parameters == 3 * 7 + 7 + 7 + 1
+    assert sys.argv[0] == "thalweg"
+
+
+def test_a_file_that_needs_arguments_is_told_where_to_read_them(write):
+    needed = ARGUMENTS.format(more="parser.add_argument('--data', required=True)")
+    refused(write(("import torch\n", needed)), 6, "SystemExit: 2", "if __name__ == '__main__':")
+
+
+@pytest.fixture
+def in_a_package(write, tmp_path):
+    """The task in a package within a package, both of names that no other test has, with a neighbour of its own."""
+    folder = tmp_path / f"outer_{tmp_path.name}".replace("-", "_") / "inner"
+    folder.mkdir(parents=True)
+    for one in (folder, folder.parent):
+        (one / "__init__.py").write_text("")
+    (folder / "widths.py").write_text("from ..more import WIDTH\n")
+    (folder.parent / "more.py").write_text("WIDTH = 7\n")
+    relative = ("import torch\n", "import torch\nfrom .widths import WIDTH\n")
+    written = Path(write(relative, ("5)", "WIDTH)"), ("(5,", "(WIDTH,")))
+    return written.rename(folder / "mine.py")
+
+
+def test_relative_imports_serve_in_a_package_and_are_part_of_the_code(in_a_package):
+    assert check(get_task(str(in_a_package))).parameters == 3 * 7 + 7 + 7 + 1
+    before = imports.code(str(in_a_package))
+    (in_a_package.parents[1] / "more.py").write_text("WIDTH = 8\n")
+    assert imports.code(str(in_a_package)) != before
+
+
+def test_the_files_of_a_package_travel_under_their_names(in_a_package):
+    packed = luggage.packed(plan(str(in_a_package), optimizers=["adamw(lr=1e-2)"], baseline="adamw(lr=1e-2)", jobs=1))
+    outer = in_a_package.parents[1].name
+    places = ["__init__.py", "inner/__init__.py", "inner/mine.py", "inner/widths.py", "more.py"]
+    assert [place for place, _ in packed.files] == [f"{outer}/{place}" for place in places]
+    assert packed.roots[0].place == f"{outer}/inner/mine.py"
+    assert packed.roots[0].code == imports.code(str(in_a_package))
+
+
+def test_a_relative_import_outside_of_a_package_is_told_what_is_missing(write):
+    refused(write(("import torch\n", "import torch\nfrom .widths import WIDTH\n")), 2, "put an empty __init__.py there")
 
 
 def test_no_task(tmp_path):

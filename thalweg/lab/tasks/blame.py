@@ -33,11 +33,11 @@ def blaming(task: Any, doing: str) -> Iterator[None]:
         raise raised(error, file, doing) from error
 
 
-def raised(error: BaseException, file: str | None, doing: str = "") -> ThalwegError:
-    """``file:line: in doing: TypeError: …`` with the last line of ``file`` that ``error`` came through."""
+def raised(error: BaseException, file: str | None, doing: str = "", hint: str = "") -> ThalwegError:
+    """``file:line: in doing: TypeError: …`` with the last line of ``file`` that ``error`` came through; then a hint."""
     lines = _lines(error, file)
     where = f"{file}:{lines[-1]}" if lines else file
-    return ThalwegError(f"{where}: {doing and f'in {doing}: '}{type(error).__name__}: {error}")
+    return ThalwegError(f"{where}: {doing and f'in {doing}: '}{type(error).__name__}: {error}{hint}")
 
 
 def _lines(error: BaseException, file: str | None) -> list[int | None]:

@@ -99,8 +99,10 @@ def behind(file: str, name: str = "") -> dict[str, bytes]:
 
 
 def modules_behind(file: str, name: str = "") -> dict[str, tuple[str, bytes]]:
-    """The same, each with the name by which it is imported; that of ``file`` is as given."""
-    folder = str(Path(file).parent)
+    """The same, each with the name by which it is imported; that of ``file`` is as its package says, or as given."""
+    package, folder = home(file, _text(file))
+    if package and Path(file).stem != "__init__":
+        name = f"{package}.{Path(file).stem}"
     found: dict[str, tuple[str, bytes]] = {}
     todo = [(name, file)]
     while todo:
@@ -114,6 +116,25 @@ def modules_behind(file: str, name: str = "") -> dict[str, tuple[str, bytes]]:
                 if place and own(other, place):
                     todo.append((other, place))
     return found
+
+
+def home(file: str, text: bytes) -> tuple[str, str]:
+    """The package that a file with relative imports belongs to, and the folder from which it is imported.
+
+    A file without relative imports stands alone, whatever lies around it: then the package is empty, and the folder is
+    its own.
+    """
+    folder, names = Path(file).parent, list[str]()
+    while _relative(text) and (folder / "__init__.py").is_file() and folder.name:
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(names), str(folder)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _relative(text: bytes) -> bool:
+    tree = _parsed(text)
+    return any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)) if tree else False
 
 
 def source(file: str | Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -9,7 +10,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -134,17 +135,42 @@ def _run(file: str, source: bytes) -> ModuleType:
     """Run the file as a module of its own; it stays in ``sys.modules``, which pickle and dataclasses rely on."""
     module = ModuleType(_name(file, source))
     module.__file__ = file
+    module.__package__, folder = imports.home(file, source)
     sys.modules[module.__name__] = module
-    if (folder := str(Path(file).parent)) not in sys.path:
-        sys.path.append(folder)  # it may import its neighbours, but they do not hide the standard library's modules
+    for place_ in dict.fromkeys((str(Path(file).parent), folder)):
+        if place_ not in sys.path:
+            sys.path.append(place_)  # it may import its neighbours, but they do not hide the standard library's modules
     try:
-        exec(compile(source, file, "exec"), module.__dict__)
+        with _started_alone(file):
+            exec(compile(source, file, "exec"), module.__dict__)
     except SyntaxError as error:
         shown = f": {error.text.strip()}" if error.text else ""
         raise ThalwegError(f"{file}:{error.lineno or 1}: {error.msg}{shown}") from error
     except (Exception, SystemExit) as error:
-        raise raised(error, file) from error
+        raise raised(error, file, hint=_hint(error)) from error
     return module
+
+
+@contextlib.contextmanager
+def _started_alone(file: str) -> Iterator[None]:
+    """A file that reads its arguments finds none of this command's."""
+    before, sys.argv = sys.argv, [file]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _hint(error: BaseException) -> str:
+    """What to do about a file that runs as a script or in its package, and not here."""
+    if isinstance(error, SystemExit):
+        return (
+            ". The file ends the program while it is loaded; what it does as a script, such as reading arguments, "
+            "belongs under if __name__ == '__main__':"
+        )
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return ". For that its folder must be a package: put an empty __init__.py there, or leave out the dot"
+    return ""
 
 
 def _maker(module: ModuleType, file: str) -> Callable[[], Any]:
