@@ -1,5 +1,7 @@
 """Pages: they fit their width, say what they should, and leave out what does not apply."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -59,6 +61,13 @@ def test_flags_change_the_page():
     assert "momentum_buffer: running sum" not in text_of(explain("sgd"))
     assert "uₜ = gₜ + μ bₜ" in flagged
     assert "momentum_buffer: running sum of gradients" in flagged
+
+
+def test_a_chinese_page_has_chinese_colons_before_its_text():
+    text = text_of(explain("adamw"), chinese(), 110)
+    assert "exp_avg：梯度的滑动平均" in text
+    assert "└ Adam：" in text
+    assert not re.search(r"\w: [\u4e00-\u9fff]", text)
 
 
 def test_an_optimizer_that_overrides_the_step_shows_the_formula_of_its_text():

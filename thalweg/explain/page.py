@@ -161,12 +161,12 @@ def _legend_of(found: Formula, about: Explanation, say: Language) -> list[tuple[
     for kept in about.kept:
         if kept.name in found.aliases:
             before = spell(Sym(found.aliases[kept.name], 1, 0))  # type: ignore[arg-type]
-            rows.append((before, f"{kept.name}: {say.doc(kept.doc)}"))
+            rows.append((before, say(": ").join([kept.name, say.doc(kept.doc)])))
         elif kept.name in keys:
             timed = any(isinstance(s, Sym) and s.key == kept.name and s.lag is not None for s in used)
             symbol = kept.symbol + "ₜ" * timed
             named = [] if kept.name == kept.symbol else [kept.name]
-            rows.append((symbol, ": ".join(named if kept.doc == kept.symbol else [*named, say.doc(kept.doc)])))
+            rows.append((symbol, say(": ").join(named if kept.doc == kept.symbol else [*named, say.doc(kept.doc)])))
     for name, called in found.leaves.items():
         if called.leaf.extent.name != "PER_TENSOR" or name not in ("tensor_size", "row_size"):
             rows.append((name, _leaf(found, name, say)))
@@ -198,7 +198,8 @@ def _lineage(about: Explanation, say: Language, columns: int) -> Iterator[Line]:
     for depth, name in enumerate(about.lineage):
         text = say.words(name, words(known[name]) if name in known else about.text)
         begin = "  " * depth + ("└ " if depth else "  ") + name
-        yield from _wrapped(f"{begin}: {text.adds}" if text.adds and depth else begin, columns, hang=2 * depth + 4)
+        line = say(": ").join([begin, text.adds]) if text.adds and depth else begin
+        yield from _wrapped(line, columns, hang=2 * depth + 4)
     children = _children(about.name)
     if children:
         yield from _wrapped("  " + say("extended by {names}", names=", ".join(children)), columns, hang=4)
