@@ -39,7 +39,7 @@ class Turn:
 
 
 @dataclass
-class _Asked:
+class _Question:
     """A question that waits for its answer: a turn, or None while another race makes the run."""
 
     key: str
@@ -80,7 +80,7 @@ class Sharing:
         self._leases = store.leases()
         self._places = jobs + max(1, jobs // READY)
         self._underway: set[str] = set()
-        self._asking: deque[_Asked] = deque()
+        self._asking: deque[_Question] = deque()
         self._ending: _Ending = {}
         self._called = False
 
@@ -122,7 +122,7 @@ class Sharing:
                 self._leases.renew()
 
     def _ask(self, key: str) -> asyncio.Future[Turn | None]:
-        asked = _Asked(key)
+        asked = _Question(key)
         self._asking.append(asked)
         self._call()
         return asked.answer
@@ -182,7 +182,7 @@ class Sharing:
         self._underway |= ours
         return ours
 
-    def _answer(self, ended: _Ending, asking: list[_Asked], seen: _Seen, ours: set[str]) -> None:
+    def _answer(self, ended: _Ending, asking: list[_Question], seen: _Seen, ours: set[str]) -> None:
         """Tell those who wait; who has found no place asks again."""
         for _, future in ended.values():
             _set(future, None)
