@@ -126,12 +126,6 @@ void record(const FieldOffsets *fields, const void *object, Record *recorded)
     for (int64_t i = 2; i < fields->storage_end / 8; i++) *recorded++ = storage[i];
 }
 
-/* Whether one number lies where the imaginary part of another may: it may be a view whose sign is yet to be applied. */
-static int is_imaginary(uint64_t address, int64_t elements, uint8_t bits)
-{
-    return elements == 1 && (address / (bits / 8)) % 2;
-}
-
 /* Layouts and addresses of some tensors; returns how many could be read. Where there is a sample, the layouts are those
    of tensors that lie as these do and have its dtype. */
 int64_t describe(const DLPackExchangeAPI *dlpack, void **object, int64_t size, void *sample, uint64_t *layout,
@@ -149,11 +143,9 @@ int64_t describe(const DLPackExchangeAPI *dlpack, void **object, int64_t size, v
     return size;
 }
 
-/* Where in memory some tensors begin and end; returns how many could be read and hold all that lies between, in order,
-   and nothing that is yet to be computed. */
+/* Where in memory some tensors begin and end; returns how many could be read and hold all that lies between, in order. */
 int64_t extents(const DLPackExchangeAPI *dlpack, void **object, int64_t size, uint64_t *begin, uint64_t *end)
 {
-    enum { COMPLEX = 5 };  /* may be conjugate views */
     for (int64_t i = 0; i < size; i++) {
         DLTensor t;
         int64_t elements = 1;
@@ -164,7 +156,6 @@ int64_t extents(const DLPackExchangeAPI *dlpack, void **object, int64_t size, ui
         }
         begin[i] = (uint64_t)t.data + t.byte_offset;
         end[i] = begin[i] + (uint64_t)elements * (t.bits / 8);
-        if (t.code == COMPLEX || is_imaginary(begin[i], elements, t.bits)) return i;
     }
     return size;
 }
@@ -219,7 +210,8 @@ static int is_usable(const GuardTable *all, void *g, int64_t i)
     const uint64_t address = (uint64_t)t.data + t.byte_offset;
     int64_t size = 1;
     for (int k = 0; k < t.ndim; k++) size *= t.shape[k];
-    if (is_imaginary(address, size, t.bits)) return 0;
+    /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
+    if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
     all->seen[i] = size ? address : 1;  /* nobody reads what has no elements, but 0 would mean that there is none */
     record_again(all, g, number, t.ndim);
     return 1;

@@ -146,7 +146,7 @@ class Guards:
             if opaque(g) or is_freed(g):
                 return False
             g = g.resolve_neg()  # a sign yet to be applied
-            self.adapted.append(g if g.stride() == p.stride() else _like(g, local(p.detach())))
+            self.adapted.append(g if g.stride() == p.stride() else _like(g, p))
             self.addresses[i] = self.adapted[-1].data_ptr() or 1  # type: ignore[index]
         return True
 
@@ -441,7 +441,8 @@ class GuardTable:
     def sort(self) -> list[int]:
         """Find which parameters take the same numbers of the host: of each such entry, the first of its parameters."""
         self.functions.sort_by_numbers(self.at)
-        return self.first[: self.struct.entries].tolist()
+        count = self.struct.entries
+        return [self.first[0]] if count == 1 else self.first[:count].tolist()
 
     def write(self, values: array[float]) -> None:
         """Write the new numbers of the states of all parameters that have a gradient.
@@ -478,9 +479,11 @@ def layouts(tensors: Sequence[Tensor]) -> Sequence[int] | None:
 
 
 def extents(tensors: Sequence[Tensor]) -> tuple[array[int], array[int]] | None:
-    """Where in memory tensors begin and end; None where some cannot be read in C, have gaps, or hold no values yet."""
+    """Where in memory tensors begin and end; None where some cannot be read in C, have gaps, or are lazy views."""
     library, dlpack = functions(), _exchange_table()
     if library is None or dlpack is None or not all_ordinary(tensors):
+        return None
+    if any(map(Tensor.is_neg, tensors)) or any(map(Tensor.is_conj, tensors)):
         return None
     objects = array("Q", map(id, tensors))
     begin, end = (array("Q", bytes(8 * len(objects))) for _ in range(2))
