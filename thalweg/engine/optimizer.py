@@ -332,8 +332,8 @@ class Optimizer(Declared):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; ``closure`` recomputes the loss, which is returned."""
         loss = None
-        check_closure(closure)
         if closure is not None:
+            check_closure(closure)
             if self._in_backward:
                 raise bad_argument("closure", closure, "None: gradients are used inside backward (fuse_into_backward)")
             with torch.enable_grad():

@@ -387,6 +387,12 @@ class BoundBatch:
                 parameters have in common, ``inverse_scale``, and the key of random bits.
         """
         firsts, evaluate = self.firsts, self.host.evaluate
+        if len(firsts) == 1:
+            i = firsts[0]
+            group = of_groups[self.groups[i]]
+            own = self._own(self.begins[i], *[of_all[i] for of_all in self.numbers.values()])
+            self.batch.take([HostNumbers(group, own, evaluate(group, own, {}))])
+            return
         owns: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, Any]]] = {}
         entries: list[HostNumbers] = []
         apart: list[Any] = [self.begins, *self.numbers.values()]  # of each parameter what sets it apart in its group

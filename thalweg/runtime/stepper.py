@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -93,11 +92,12 @@ class Stepper:
             only: some parameters, each with the number of its group, to update these alone.
             begun: whether this goes on with an update, and does not begin one.
         """
-        for device in AUTOCAST:
-            if torch.is_autocast_enabled(device):
-                with torch.autocast(device, enabled=False):  # a rule says for itself what it computes in
-                    self.run(groups, state, inverse_scale, only, begun)
-                return
+        if torch._C._is_any_autocast_enabled():
+            for device in AUTOCAST:
+                if torch.is_autocast_enabled(device):
+                    with torch.autocast(device, enabled=False):  # a rule says for itself what it computes in
+                        self.run(groups, state, inverse_scale, only, begun)
+                    return
         if self.state is not state:
             self._follow(state)
         chosen: Sequence[int]
@@ -114,7 +114,7 @@ class Stepper:
             self._roll_back(state)
             raise
         self.binder.undo = []
-        for group, count in zip(groups, updates, strict=False):
+        for group, count in zip(groups, updates, strict=True) if updates else ():
             group["updates"] = count
         totals = _run_stages(ready)
         if self.shared:
@@ -294,8 +294,9 @@ class Stepper:
 def draws(rule: type[RuleClass], storage: Storage, groups: list[dict[str, Any]]) -> bool:
     """Whether a step needs random bits."""
     for switch in rule.drawing:
-        if not switch or any(map(itemgetter(switch), groups)):
-            return True
+        for group in groups:
+            if not switch or group[switch]:
+                return True
     return storage.rounds
 
 
@@ -313,8 +314,9 @@ def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
     plans = [bound.batch.plan for bound in bounds]
     if True not in [plan.over_all for plan in plans]:
         for bound, plan in zip(bounds, plans, strict=True):
+            run = bound.executor.run
             for k in range(len(plan.stages)):
-                bound.executor.run(k, {})
+                run(k, {})
         return {}
     at = dict.fromkeys(range(len(bounds)), 0)
     stages = [plan.stages for plan in plans]

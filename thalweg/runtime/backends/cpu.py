@@ -432,15 +432,15 @@ class CpuExecutor(StagedExecutor):
 
     def run_pass(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
         """One pass over memory."""
-        batch, this = self.batch, self.batch.plan.stages[stage]
+        batch, this, now = self.batch, self.batch.plan.stages[stage], self.now
         if not batch.mixed:
             self.make_room(this)
             self.fold(this, totals)
         if this.stores or this.sums:
-            self.now.threads = openmp.threads((self.present if batch.missing else self.chunks)[3][self.now.chunks])
-            host = self.host_table(self.picks[stage], *(float(totals[name]) for name in self.kernel.totals[stage]))
-            self.functions[stage](ctypes.addressof(self.now), host.buffer_info()[0])
-        return self._shares(this)
+            now.threads = openmp.threads((self.present if batch.missing else self.chunks)[3][now.chunks])
+            host = self.host_table(self.picks[stage], *[float(totals[name]) for name in self.kernel.totals[stage]])
+            self.functions[stage](ctypes.addressof(now), host.buffer_info()[0])
+        return self._shares(this) if this.sums else {}
 
     def _shares(self, stage: Stage) -> dict[str, Any]:
         """What each chunk adds to the totals of a stage."""

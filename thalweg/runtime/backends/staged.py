@@ -170,7 +170,10 @@ class StagedExecutor:
 
     def host_table(self, pick: Callable[[tuple[Any, ...]], tuple[Any, ...]], *common: float) -> array[float]:
         """The numbers of the host for a kernel: of each entry those that ``pick`` gives, the common ones, its key."""
-        rows = [(*pick(entry.values), *common, entry.of_group["key"]) for entry in self.batch.entries]
+        entries = self.batch.entries
+        if len(entries) == 1:
+            return array("d", (*pick(entries[0].values), *common, entries[0].of_group["key"]))
+        rows = [(*pick(entry.values), *common, entry.of_group["key"]) for entry in entries]
         return array("d", [*chain.from_iterable(rows)])
 
     def end(self, totals: dict[str, Any]) -> None:
