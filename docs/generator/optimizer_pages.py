@@ -301,11 +301,15 @@ def _children(name: str) -> list[str]:
 # -- text ------------------------------------------------------------------------------------------------------------
 
 
+#: an address ends before the punctuation of its sentence, which may be Chinese
+_ADDRESS = re.compile(r"(?<![(<\"])(https?://[^\s;,)\u0080-\uffff]*[^\s;,.)\u0080-\uffff])")
+
+
 def markdown(text: str) -> str:
     """A docstring's text: roles of Sphinx and double backticks as Markdown has them, addresses as links."""
     text = re.sub(r":(?:class|func|meth|mod|data):`~?([^`]+)`", r"`\1`", text)
     text = re.sub(r"``(.+?)``", r"`\1`", text)
-    return re.sub(r"(?<![(<\"])(https?://[^\s;,)]*[^\s;,.)])", r"<\1>", text)
+    return _ADDRESS.sub(r"<\1>", text)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from markdown import markdown
 
-from docs.generator import runs
+from docs.generator import optimizer_pages, runs
 from docs.generator.check import problems
 from docs.generator.math import mathml
 from docs.generator.optimizer_pages import differences, page
@@ -232,3 +232,16 @@ def test_what_is_said_for_and_against_a_schedule_is_a_sentence(cls):
     for said in (text.idea, text.labelled["Strength"], text.labelled["Weakness"]):
         assert not said[0].islower() or not said[0].isascii(), f"{said!r} begins as no sentence does"
         assert said.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("text", "linked"),
+    [
+        ("see https://a.org/x, and more", "see <https://a.org/x>, and more"),
+        ("Wen et al. (2025, https://a.org/2509.02046) found", "Wen et al. (2025, <https://a.org/2509.02046>) found"),
+        ("Wen et al.（https://a.org/2509.02046）测得", "Wen et al.（<https://a.org/2509.02046>）测得"),
+        ("见 https://a.org/x。", "见 <https://a.org/x>。"),
+    ],
+)
+def test_an_address_ends_before_the_punctuation_of_its_sentence(text, linked):
+    assert optimizer_pages.markdown(text) == linked
