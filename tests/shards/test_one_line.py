@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
 
@@ -65,31 +65,9 @@ def test_muon_of_a_sharded_model(two):
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("wrapper", ["FSDP2", "DDP"])
-@pytest.mark.parametrize("build", [net, attention])
+@pytest.mark.parametrize(("wrapper", "build"), [("FSDP2", attention), ("DDP", net)])
 def test_a_line(three, wrapper, build):
     assert three.run(run, list(MAKE), wrapper, build) == [{}] * 3
-
-
-def run_policies(policy):
-    """Parameters kept on the CPU, or computed with in 16 bits."""
-    given = {
-        "offload": {"offload_policy": CPUOffloadPolicy(pin_memory=False)},
-        "mixed": {"mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)},
-    }[policy]
-    model, alone = net(), net()
-    for layer in (*model.layers, model):
-        fully_shard(layer, **given)
-    optimizer, other = (thalweg.LAMB(m.parameters(), lr=0.01, clip_global_norm=1.0) for m in (model, alone))
-    repeat(alone, other, learn(model, optimizer, range(1, 4)))
-    pairs = zip(alone.named_parameters(), model.parameters(), strict=True)
-    return [n for (n, p), q in pairs if not torch.equal(p, whole(q))]
-
-
-@pytest.mark.ranks
-@pytest.mark.parametrize("policy", ["offload", "mixed"])
-def test_policies_of_fsdp2(two, policy):
-    assert two.run(run_policies, policy) == [[], []]
 
 
 def run_kept():

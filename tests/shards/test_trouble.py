@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 import thalweg
 from tests.shards.layouts import LAYOUTS, differing, spread, train, values, whole
-from tests.shards.models import fsdp, learn, net, optimizer_of, repeat, words
+from tests.shards.models import fsdp, net, optimizer_of, repeat, words
 from tests.shards.test_bits import RULES
 
 CHOSEN = ("LAMB", "Muon", "Adafactor", "Prodigy")
@@ -265,23 +265,6 @@ def test_what_is_refused(two):
         assert "bfloat16" in int8
         assert int8 == again
         assert "LAMB" in inside
-
-
-def run_tied():
-    """A weight that two modules share, one of them wrapped alone."""
-    torch.manual_seed(0)
-    models = [net(), net()]
-    for model in models:
-        model.head.weight = model.embed.weight
-    many = fsdp(models[0])
-    a, b = (thalweg.Adafactor(model.parameters()) for model in (many, models[1]))
-    repeat(models[1], b, learn(many, a, range(1, 4)))
-    return equal(models[1].parameters(), many.parameters())
-
-
-@pytest.mark.ranks
-def test_tied_weights(two):
-    assert two.run(run_tied) == [[], []]
 
 
 def run_formats(rule, given, dtype):

@@ -221,13 +221,13 @@ class Wholes:
                 self.whole[i, name] = x
                 if (beside_it := f.new_beside(x) if f.beside else None) is not None:
                     self.whole[i, beside_name(name, f)] = beside_it
-        self._free_what_is_not_needed()
         states = {name: self._seen(name) for name in formats if name != "p"}
         beside = {name: self._seen(beside_name(name, f)) for name, f in formats.items() if f.beside}
         batch = Batch(
             given.specialization, formats, self._seen("p"), self._seen("g"), states, beside, given.gradient,
             [given.ids[i] for i in self.mine], True,
         )  # fmt: skip
+        self._free_what_is_not_needed()  # now that there are views, which no storage can be too small for
         batch.entry = array("q", bytes(8 * len(self.mine)))
         for name in self.narrow:
             like = [self.bound.states[i][name] for i in self.mine]
