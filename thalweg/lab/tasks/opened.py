@@ -30,6 +30,8 @@ MANY = 1000
 _EVENTS = {"open", "sqlite3.connect", "ctypes.dlopen", "os.rename"}
 #: not data: the kernel's files, the machine's settings, our own code; what a just-in-time compiler keeps
 _NOT_DATA = ("/proc/", "/sys/", "/dev/", "/etc/", f"{Path(thalweg.__file__).parent}{os.sep}")
+#: among the kernel's a folder of ordinary files, where people put data to read them fast
+_MEMORY = "/dev/shm/"
 _KEPT_BY_COMPILERS = ("__pycache__", ".triton", "torchinductor", "torch_extensions")
 #: apart from the import system, who reads source files not as data; what is imported is found by the last one
 _READERS_OF_CODE = (f"{os.sep}linecache.py", f"{os.sep}tokenize.py", imports.__file__)
@@ -173,7 +175,9 @@ def _keep(path: str, written: bool) -> None:
 
 def _is_data(path: str) -> bool:
     ours = f"{disk_cache.folder()}{os.sep}"
-    if os.path.isdir(path) or imports.installed(path) or path.startswith((*_NOT_DATA, ours)):
+    if os.path.isdir(path) or imports.installed(path) or path.startswith(ours):
+        return False
+    if path.startswith(_NOT_DATA) and not path.startswith(_MEMORY):
         return False
     return not any(part.startswith(_KEPT_BY_COMPILERS) for part in Path(path).parts)
 
