@@ -3,6 +3,7 @@ import gc
 import importlib.util
 import os
 import sys
+import tempfile
 
 import hypothesis
 import pytest
@@ -22,11 +23,18 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thalweg")
 for size in ("COLUMNS", "LINES"):
     os.environ.pop(size, None)
 
+# files of tests lie in memory where there is room: a commit of a database, or a kernel's source, waits for no disk
+with contextlib.suppress(AttributeError, OSError):
+    memory = os.statvfs("/dev/shm")
+    if memory.f_bavail * memory.f_frsize > 2**31 and not memory.f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("TMPDIR", "/dev/shm")
+        tempfile.tempdir = None  # to be read again
+
 # without a GPU, Triton's kernels run in its interpreter, which must be switched on before Triton is first imported
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
     # for the day that there is a GPU torch keeps each seed, with a printed traceback: most of what a short run takes
-    torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = lambda seed: None
+    torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = torch.mtia.manual_seed_all = lambda seed: None
 
 # transformers and timm import torchvision; one that was built for another torch lacks two operators, and does not load
 if importlib.util.find_spec("torchvision"):
