@@ -182,11 +182,11 @@ CASES = [
         {"betas": (0.8, 0.95)}, {"eps": 1.0}, {"clip": False}, {"weight_decay": 0.1}, {"maximize": True},
     ], claims=(*WEIGHTWISE, claims.blind_to_scale("weight", eps=1e-200), claims.right_where_adam_is_wrong(**REDDI))),
     Case("AdEMAMix", averages.AdEMAMix, [
-        {"betas": (0.8, 0.95, 0.99)}, {"alpha": 100.0}, {"beta3_warmup": 20.0, "alpha_warmup": 30.0}, {"eps": 1e-3},
+        {"betas": (0.8, 0.95, 0.99)}, {"alpha": 100.0}, {"beta3_warmup": 10.0, "alpha_warmup": 15.0}, {"eps": 1e-3},
         {"weight_decay": 0.3},
     ], claims=ADAPTIVE),
     Case("SimplifiedAdEMAMix", averages.SimplifiedAdEMAMix, [
-        {"betas": (0.9, 0.9)}, {"alpha": 2.0}, {"beta1_warmup": 25.0}, {"beta1_warmup": 25.0, "min_beta1": 0.5},
+        {"betas": (0.9, 0.9)}, {"alpha": 2.0}, {"beta1_warmup": 15.0}, {"beta1_warmup": 15.0, "min_beta1": 0.5},
         {"eps": 1e-3}, {"weight_decay": 0.3},
     ], downhill=0.03, claims=ADAPTIVE),
     Case("LaProp", averages.LaProp, [
@@ -306,12 +306,12 @@ CASES = [
         {"eps": 1e-2}, {"weight_decay": 0.3}, {"maximize": True},
     ], lr=1.0, downhill=1.0, alone=False, claims=[claims.keeps_rotations("space")]),
     Case("ScheduleFreeSGD", schedule_free.ScheduleFreeSGD, [
-        {"momentum": 0.5}, {"weight_decay": 0.3}, {"warmup_steps": 15}, {"r": 1.0}, {"maximize": True},
-        {"warmup_steps": 15, "weight_lr_power": 0.0}, {"warmup_steps": 5, "r": 2.0, "weight_decay": 0.3},
+        {"momentum": 0.5}, {"weight_decay": 0.3}, {"warmup_steps": 10}, {"r": 1.0}, {"maximize": True},
+        {"warmup_steps": 10, "weight_lr_power": 0.0}, {"warmup_steps": 5, "r": 2.0, "weight_decay": 0.3},
     ], downhill=0.5, claims=(*LINEAR, claims.memory(1))),
     Case("ScheduleFreeAdamW", schedule_free.ScheduleFreeAdamW, [
-        {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"warmup_steps": 15}, {"r": 1.0},
-        {"warmup_steps": 15, "weight_lr_power": 0.0, "weight_decay": 0.3}, {"maximize": True},
+        {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"warmup_steps": 10}, {"r": 1.0},
+        {"warmup_steps": 10, "weight_lr_power": 0.0, "weight_decay": 0.3}, {"maximize": True},
     ], downhill=0.1, claims=(*ADAPTIVE, claims.memory(2))),
     Case("ScheduleFreeRAdam", schedule_free.ScheduleFreeRAdam, [
         {"betas": (0.8, 0.95)}, {"eps": 1e-1}, {"weight_decay": 0.3}, {"r": 1.0},
@@ -353,7 +353,7 @@ CASES = [
         {"momentum": 0.0}, {"beta2": 0.9}, {"eps": 1e-1}, {"weight_decay": 0.1}, {"maximize": True},
     ], downhill=0.3, complex=False, claims=[claims.blind_to_order("rows"), claims.memory(0.1, momentum=0.0)]),
     Case("GaLore", low_rank.GaLore, [
-        {"rank": 2}, {"rank": 2, "update_proj_gap": 15}, {"scale": 1.0}, {"betas": (0.8, 0.95)}, {"eps": 1e-1},
+        {"rank": 2}, {"rank": 2, "update_proj_gap": 10}, {"scale": 1.0}, {"betas": (0.8, 0.95)}, {"eps": 1e-1},
         {"weight_decay": 0.3}, {"maximize": True},
     ], shapes=[*MATRICES, (3, 2, 2)], downhill=0.2, complex=False, claims=[claims.memory(0.4, rank=4)]),
     Case("APOLLO", low_rank.APOLLO, [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,8 +19,9 @@ from thalweg.testing.walks import copies, draw_anew
 
 #: what a check is run with: the defaults; the defaults and each set of flags; each set of flags
 Over = Literal["defaults", "every", "flags"]
-#: where: the first backend; the last; all of them; the defaults on all, but flags on the first or the last alone
-On = Literal["first", "last", "all", "flags on the first", "flags on the last"]
+#: where: the first backend; the last; the defaults on all, but flags on the first or the last alone; in turn: so, too,
+#: but a rule that Thalweg's own backends read on the last of them and on one other, another for each check and case
+On = Literal["first", "last", "flags on the first", "flags on the last", "in turn"]
 #: whether a set of flags can break a check of a case
 Matters = Callable[[Case, Mapping[str, Any]], bool]
 #: why a check does not apply to a case; None if it does
@@ -183,7 +185,6 @@ def trials(case: Case, only: Sequence[str] = ()) -> Iterator[Trial]:
     for name in (*only, *case.exempt):
         if name not in known:
             raise ValueError(f"no check {name!r}; there are: {', '.join(known)}")
-    implementations = list(ways(case).items())
     for check in CHECKS:
         if only and check.name not in only:
             continue
@@ -196,16 +197,18 @@ def trials(case: Case, only: Sequence[str] = ()) -> Iterator[Trial]:
             sets += [flags for flags in case.flags if check.matters is None or check.matters(case, flags)]
         for flags in sets:
             for variant in check.variants(case, flags) if check.variants else [("", None)]:
-                for backend in _where(check.on, implementations, flags):
+                for backend in _where(check, case, flags):
                     yield Trial(check, case, flags, backend, variant)
 
 
-def _where(on: On, backends: list[Any], flags: Mapping[str, Any]) -> list[Any]:
-    if on == "last":
+def _where(check: Check, case: Case, flags: Mapping[str, Any]) -> list[Any]:
+    on, backends = check.on, list(ways(case).items())
+    if on == "in turn" and case.declared and len(backends) > 2:
+        turn = zlib.crc32(f"{check.name} {case.name}".encode())
+        return [backends[turn % (len(backends) - 1)], backends[-1]]
+    if on == "last" or (on == "flags on the last" and flags):
         return backends[-1:]
-    if on == "flags on the last" and flags:
-        return backends[-1:]
-    return backends[:1] if on == "first" or (on == "flags on the first" and flags) else backends
+    return backends[:1] if on == "first" or flags else backends
 
 
 def _reason(check: Check, case: Case) -> str:

@@ -11,7 +11,7 @@ from thalweg.testing.suite import Trial, holds
 from thalweg.testing.verdicts import expect
 
 
-@holds(on="all")
+@holds(on="in turn")
 def closures_and_hooks_are_called(t: Trial) -> None:
     """``step(closure)`` computes the loss with gradients on, gives it back, and goes down; hooks before and after."""
     params = t.case.start()

@@ -35,7 +35,7 @@ def gradients_are_left_as_they_were(t: Trial) -> None:
     expect(versions == [g._version for g in grads], "gradients were written to, if only and then put back")
 
 
-@holds(on="all")
+@holds(on="in turn")
 def a_parameter_without_gradient_is_left_alone(t: Trial) -> None:
     """Every third gradient is missing, in turns: such a parameter stays where it is and counts its own steps.
 

@@ -17,7 +17,7 @@ def _coupled(case: Case) -> str | None:
     return None if case.alone else "groups are coupled: one by itself steps otherwise"
 
 
-@holds(on="all", unless=[no_rate, few_tensors, _coupled])
+@holds(on="in turn", unless=[no_rate, few_tensors, _coupled])
 def groups_have_hyperparameters_of_their_own(t: Trial) -> None:
     """Two groups with other learning rates and decays move as two optimizers do."""
     together, apart = t.case.start(), t.case.start()

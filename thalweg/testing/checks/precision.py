@@ -64,7 +64,7 @@ def _no_two_dtypes(case: Case) -> str | None:
     return None if len(case.dtypes) > 1 else "it serves one dtype only"
 
 
-@holds(on="all", unless=[_no_two_dtypes, few_tensors])
+@holds(on="in turn", unless=[_no_two_dtypes, few_tensors])
 def dtypes_may_stand_side_by_side(t: Trial) -> None:
     """Parameters of several dtypes in one group move as those of each dtype do in a group of their own."""
     together, apart = _of_many_dtypes(t.case), _of_many_dtypes(t.case)

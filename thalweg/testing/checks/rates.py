@@ -46,7 +46,7 @@ def serves_with_schedulers_of_torch(t: Trial) -> None:
     same(ours, theirs, "under OneCycleLR it leaves its reference", t.case.within)
 
 
-@holds(on="all", unless=[no_rate])
+@holds(on="in turn", unless=[no_rate])
 def a_learning_rate_may_be_a_tensor(t: Trial) -> None:
     """A 0-dim tensor as lr leads where the number does."""
     a, b = t.case.start(), t.case.start()
@@ -55,7 +55,7 @@ def a_learning_rate_may_be_a_tensor(t: Trial) -> None:
     same(a, b, "a tensor as lr leads elsewhere than the number")
 
 
-@holds(over="every", on="flags on the first", unless=[lacks("maximize")], matters=undeclared)
+@holds(over="every", on="in turn", unless=[lacks("maximize")], matters=undeclared)
 def to_maximize_is_to_minimize_the_negative(t: Trial) -> None:
     """With maximize=True and −g the path is that with g."""
     down, up = t.case.start(), t.case.start()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thalweg.engine.optimizer import Optimizer
-from thalweg.ir.trace import kept_states
+from thalweg.ir.trace import kept_states, specializations
 from thalweg.testing.backends import ways
 from thalweg.testing.case import Case
 
@@ -60,5 +60,34 @@ def changes_what_is_kept(case: Case, flags: Mapping[str, Any]) -> bool:
     rule = case.declared
     if rule is None or rule.step is not Optimizer.step:
         return True
-    usual = {**{name: h.default for name, h in rule.hypers.items()}, "lr": case.lr, **case.options}
+    usual = _usual(case, rule)
     return kept_states(rule, usual) != kept_states(rule, {**usual, **case.base, **flags})
+
+
+def other_numbers_only(case: Case, flags: Mapping[str, Any]) -> bool:
+    """Whether a declared rule is the same graph with these flags, and none of them is 0 or 1 by default.
+
+    By default such a number says nothing of where it goes.
+    """
+    rule = case.declared
+    if rule is None or rule.step is not Optimizer.step or not flags:
+        return False
+    usual = _usual(case, rule)
+    given = {**usual, **case.base, **flags}
+    if any(value in (0, 1) for name in flags for value in _numbers(usual.get(name, 0))):
+        return False
+    return specializations(rule, {**usual, **case.base}) == specializations(rule, given)
+
+
+def _usual(case: Case, rule: type[Optimizer]) -> dict[str, Any]:
+    return {"params": [], **{name: h.default for name, h in rule.hypers.items()}, "lr": case.lr, **case.options}
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def compares_more(case: Case, flags: Mapping[str, Any]) -> bool:
+    """Flags matter where they change the graph; of those that change numbers alone the first is tried."""
+    same = [f for f in case.flags if other_numbers_only(case, f)]
+    return not flags or flags not in same[1:]

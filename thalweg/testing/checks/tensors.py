@@ -15,7 +15,7 @@ def _not_claimed(case: Case) -> str | None:
     return None if any(0 in shape or not len(shape) for shape in case.shapes) else "the case's shapes have none such"
 
 
-@holds(on="all", unless=[_not_claimed])
+@holds(on="in turn", unless=[_not_claimed])
 def tensors_without_dimension_or_element_are_served(t: Trial) -> None:
     """A 0-dim parameter moves as one of one element does, and the empty ones of the case's shapes do no harm."""
     if t.case.coupled:
@@ -38,7 +38,7 @@ def tensors_without_dimension_or_element_are_served(t: Trial) -> None:
     expect(all(p.isfinite().all() for p in kept), "a 0-dim parameter is no number after three steps")
 
 
-@holds(on="all")
+@holds(on="in turn")
 def complex_parameters_move_as_pairs_or_are_refused(t: Trial) -> None:
     """A complex parameter moves as its real and imaginary parts do in a real tensor with a last dimension of two.
 
@@ -68,21 +68,21 @@ def complex_parameters_move_as_pairs_or_are_refused(t: Trial) -> None:
     same([torch.view_as_real(p.detach()) for p in params], pairs, "complex parameters do not move as pairs do", 1e-12)
 
 
-@holds(on="all")
+@holds(on="in turn")
 def strides_play_no_part(t: Trial) -> None:
     """Matrices stored by columns move as those stored by rows do, along gradients stored by rows, and stay so."""
     params = t.case.start()
     _walk_alike(t, [p.detach().mT.contiguous().mT if p.ndim > 1 else p.detach() for p in params])
 
 
-@holds(on="all")
+@holds(on="in turn")
 def gaps_in_memory_play_no_part(t: Trial) -> None:
     """Every second number of a longer row is a parameter like another."""
     params = t.case.start()
     _walk_alike(t, [torch.stack([p.detach(), p.detach()], -1)[..., 0] for p in params])
 
 
-@holds(on="all")
+@holds(on="in turn")
 def channels_last_plays_no_part(t: Trial) -> None:
     """A convolution's kernel in channels_last moves as it does in rows, and stays so."""
     kernel = drawn((6, 4, 3, 3), torch.float64, torch.Generator().manual_seed(0), t.case.device)
