@@ -190,6 +190,9 @@ def test_a_late_group_of_adamws_part_is_as_one_of_the_constructor(copier):
 @pytest.mark.parametrize(("rule", "said"), [
     (thalweg.Muon, "2 of 8 × 8: newton_schulz"), (thalweg.SOAP, "a QR decomposition) every 10 steps"),
     (thalweg.Shampoo, "inverse_root (eigh) every 10 steps"), (thalweg.SOAPMuon, "2 of 8 × 8: newton_schulz"),
+    (thalweg.Dion2, "of the largest rows or columns, 2 of 2 × 8: newton_schulz"), (thalweg.NorMuon, "2 of 8 × 8: newt"),
+    (thalweg.PSGDKron, "at each of the first 250 steps, then ever more seldom, down to 0.03 of them"),
+    (thalweg.Scion, "1 of 16 × 8: newton_schulz"), (thalweg.GaLore, "svd of each gradient every 200 steps"),
 ])  # fmt: skip
 def test_the_plan_names_how_matrices_are_gone_about(rule, said):
     group = {"params": [torch.nn.Parameter(torch.ones(16, 8))], "use_muon": True, "blocks": 2}

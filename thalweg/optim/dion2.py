@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,13 +13,23 @@ from thalweg.linalg.blocks import Blocks, over
 from thalweg.linalg.gram import orthogonal_factors
 from thalweg.linalg.polynomials import Coefficients
 from thalweg.optim.adam import Adam
-from thalweg.optim.muon import Muon
+from thalweg.optim.muon import Muon, ways
 from thalweg.optim.normuon import even_rows, row_shape
 from thalweg.optim.step_scale import step_scale
 from thalweg.rule import hyper, ops, state
 
 
-@ops.leaf(gives=(ops.ELEMENT, ops.ELEMENT))
+def _ways(xs: list[Tensor], h: Any) -> list[str]:
+    """How the part of each matrix is orthogonalised that is taken."""
+
+    def part(m: int, n: int) -> tuple[int, int]:
+        dim, count = _share((m, n), h.fraction, h.row_norm)
+        return (count, n) if dim == 0 else (m, count)
+
+    return [f"of the largest rows or columns, {line}" for line in ways(xs, h, part)]
+
+
+@ops.leaf(gives=(ops.ELEMENT, ops.ELEMENT), says=_ways)
 def orthogonalize_largest(
     Ms: list[Tensor], fraction: float, by_row: bool, kept: float, coefficients: Coefficients, steps: int, eps: float,
     blocks: Blocks | None,
@@ -43,9 +53,14 @@ def orthogonalize_largest(
 
 def _largest(M: Tensor, fraction: float, by_row: bool) -> tuple[int, Tensor]:
     """0 and the places of rows, or 1 and those of columns."""
-    dim = 0 if by_row or M.shape[0] <= M.shape[1] else 1
-    count = math.ceil(fraction * M.shape[dim])
+    dim, count = _share(M.shape, fraction, by_row)
     return dim, torch.topk(M.abs().sum(1 - dim), count, sorted=False).indices
+
+
+def _share(shape: Sequence[int], fraction: float, by_row: bool) -> tuple[int, int]:
+    """0 and how many rows are taken, or 1 and how many columns."""
+    dim = 0 if by_row or shape[0] <= shape[1] else 1
+    return dim, math.ceil(fraction * shape[dim])
 
 
 class Dion2(Muon):

@@ -95,7 +95,13 @@ def _leading(G: Tensor, rank: int) -> Tensor:
     return basis * torch.gather(basis, 0, basis.abs().argmax(0, keepdim=True)).sign()
 
 
-@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE, ops.ASIDE))
+def _routines(xs: list[Tensor], h: Any) -> list[str]:
+    """How a basis is found."""
+    every = f"every {h.update_proj_gap} steps" if h.update_proj_gap > 1 else "at each step"
+    return [f"svd of each gradient {every}, one by one"]
+
+
+@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE, ops.ASIDE), says=_routines)
 def in_own_subspace(
     gs: list[Tensor], bases: list[Tensor], ms: list[Tensor], vs: list[Tensor],
     step: int, gap: int, betas: Any, eps: float,

@@ -21,14 +21,15 @@ from thalweg.optim.step_scale import check_step_scale, step_scale
 from thalweg.rule import count, hyper, ops, state
 
 
-def _routines(xs: list[Tensor], h: Any) -> list[str]:
-    """How the matrices of each tensor are orthogonalised."""
-    blocks = getattr(h, "blocks", None) or WHOLE
-    matrices = [x.new_empty(1).expand(shape) for x in xs if x.numel() for shape in blocks.shapes(x.shape)]
+def ways(xs: list[Tensor], h: Any, part: Callable[[int, int], tuple[int, int]] = lambda m, n: (m, n)) -> list[str]:
+    """How the matrices of each tensor are orthogonalised, or the part of each matrix that is."""
+    given = getattr(h, "blocks", None)
+    blocks = given if isinstance(given, Blocks) else WHOLE  # a group may hold keys that a rule does not know
+    matrices = [x.new_empty(1).expand(part(*shape)) for x in xs if x.numel() for shape in blocks.shapes(x.shape)]
     return routines(matrices, h.ns_coefficients, h.ns_steps)
 
 
-@ops.leaf(says=_routines)
+@ops.leaf(says=ways)
 def orthogonalize(
     Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float, blocks: Blocks | None = None,
     balance: Balance = None,

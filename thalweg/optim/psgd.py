@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.ir import counter_rng
-from thalweg.linalg.blocks import Blocks
+from thalweg.linalg.blocks import WHOLE, Blocks
 from thalweg.optim.adam import Adam
 from thalweg.optim.kronecker import over_matrices
 from thalweg.optim.routed import Routed
@@ -52,7 +52,19 @@ def probe(seed: int, step: int, X: Tensor) -> Tensor:
     return counter_rng.normal(counter_rng.key(seed, step), 0, X.shape, X.device).to(X.dtype)
 
 
-@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE))
+def _routines(xs: list[Tensor], h: Any) -> list[str]:
+    """How the factors are updated."""
+    often, least = "at each step", f"{h.min_probability:.3g} of them"
+    if h.min_probability < 1 and h.probability_decay > 0:
+        often = f"at each of the first {h.flat_steps:g} steps, then ever more seldom, down to {least}"
+    lines = [f"products and triangular solves {often}, in the dtype of the gradient"]
+    sides = [n for x in xs for shape in (h.blocks or WHOLE).shapes(x.shape) for n in shape]
+    if long := sorted({n for n in sides if n > h.max_size_triangular}):
+        lines.append(f"diagonal factors for sides of {', '.join(map(str, long))}, over {h.max_size_triangular}")
+    return lines
+
+
+@ops.leaf(gives=(ops.ELEMENT, ops.ASIDE, ops.ASIDE), says=_routines)
 def whitened(
     Ns: list[Tensor], lefts: list[Tensor], rights: list[Tensor],
     step: int, rate: float, least: float, decay: float, flat: float, seed: int,
