@@ -6,6 +6,7 @@ iteration of Newton-Schulz is in bfloat16 unless ``newton_schulz(G, dtype=None)`
 
 from thalweg.linalg.eigenbasis import eigenbasis, followed
 from thalweg.linalg.gram import orthogonal_factors
+from thalweg.linalg.halves import halve_products
 from thalweg.linalg.newton_schulz import newton_schulz
 from thalweg.linalg.polar import polar_factor
 from thalweg.linalg.polynomials import coefficients
@@ -15,6 +16,7 @@ __all__ = [
     "coefficients",
     "eigenbasis",
     "followed",
+    "halve_products",
     "inverse_root",
     "newton_schulz",
     "orthogonal_factors",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from thalweg.linalg import halves
 from thalweg.linalg.checks import check_matrix
 from thalweg.linalg.polynomials import JORDAN, Coefficients, rows
 
@@ -41,8 +42,10 @@ def newton_schulz(
     X = X.mT if tall else X  # the smaller side makes the smaller A
     X = X / torch.linalg.matrix_norm(X, keepdim=True).clamp(min=eps)
     fused = torch.addmm if X.ndim == 2 else torch.baddbmm
+    half = halves.kernels(X)
     for a, b, c in rows(coefficients, steps):
-        A = X @ X.mT
+        A = half.gram(X) if half else X @ X.mT
         # torch's baddbmm in bfloat16 forgets beta where alpha is 0
-        X = fused(X, fused(A, A, A, beta=b, alpha=c) if c else b * A, X, beta=a)
+        P = b * A if not c else half.product(A, A, A, b, c) if half else fused(A, A, A, beta=b, alpha=c)
+        X = fused(X, P, X, beta=a)
     return X.mT if tall else X
