@@ -16,7 +16,9 @@ from torch import nn
 import thalweg
 from docs.generator.optimizer_pages import table as markdown_table
 from thalweg import groups, schedule
+from thalweg.linalg import newton_schulz, orthogonal_factors
 from thalweg.train import fit
+from thalweg.transforms import clip_global_norm
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ def _averaged(cls: Any) -> Any:
     optimizer = _stepped(cls)
     optimizer.eval()
     return optimizer.step()
+
+
+def _check(model: Any = None, optimizer: Any = None, **more: Any) -> Any:
+    model = _model() if model is None else model
+    optimizer = thalweg.SGD(model.parameters(), lr=0.1) if optimizer is None else optimizer
+    arguments = {"loss": lambda m, x: m(x).sum(), "batches": [torch.ones(1, 4)], **more}
+    return thalweg.check(model, optimizer, **arguments)
+
+
+def _watch(optimizer: Any = None, **more: Any) -> Any:
+    model = _model()
+    return thalweg.watch(model, optimizer or thalweg.SGD(model.parameters(), lr=0.1), **more)
 
 
 def _p() -> list[nn.Parameter]:
@@ -170,6 +184,77 @@ MISTAKES = [
         lambda: groups.of(_model(), groups.Rule("head.*", lr=0.1)),
         None,
         ("head.*", "match"),
+    ),
+    # what is in few other libraries: blocks, transforms, groups, functions of matrices
+    Mistake('Muon(model, blocks="head")', lambda: O.Muon(_model(), blocks="head"), None, ("blocks='head'", "'heads'")),
+    Mistake('Muon([W], blocks="auto")', lambda: O.Muon(_p(), blocks="auto"), None, ("blocks='auto'", "Pass the model")),
+    Mistake("Muon([W], blocks=(3, 3))", lambda: O.Muon(_p(), blocks=(3, 3)), None, ("blocks=(3, 3)", "the 2 outputs")),
+    Mistake("Muon(model, head=3)", lambda: O.Muon(_model(), head=3), None, ("head=3", "dotted names")),
+    Mistake(
+        "AdamW(params, transforms= clip_global_norm(1.0))",
+        lambda: O.AdamW(_p(), transforms=clip_global_norm(1.0)),
+        None,
+        ("transforms=clip_global_norm(1.0)", "a list"),
+    ),
+    Mistake(
+        "AdamW(params, clip_global_norm=1.0, transforms= [clip_global_norm(1.0)])",
+        lambda: O.AdamW(_p(), clip_global_norm=1.0, transforms=[clip_global_norm(1.0)]),
+        None,
+        ("clip_global_norm=1.0", "Leave out"),
+    ),
+    Mistake(
+        'of(model, Rule("0.*", lr=times(2)))',
+        lambda: groups.of(_model(), groups.Rule("0.*", lr=groups.times(2))),
+        None,
+        ("lr=None", "0.weight", "Pass lr="),
+    ),
+    Mistake(
+        "layer_decay(model, 1.5, lr=0.1)",
+        lambda: groups.layer_decay(_model(), 1.5, lr=0.1),
+        None,
+        ("decay=1.5", "(0, 1]"),
+    ),
+    Mistake(
+        "muon(model, muon=0.02, adamw={})",
+        lambda: groups.muon(_model(), muon=0.02, adamw={}),
+        None,
+        ("muon=0.02", "a dict"),
+    ),
+    Mistake(
+        'newton_schulz(G, dtype="float32")',
+        lambda: newton_schulz(torch.eye(2), dtype="float32"),
+        None,
+        ("dtype='float32'", "torch.float32"),
+    ),
+    Mistake(
+        "orthogonal_factors(G)", lambda: orthogonal_factors(torch.eye(2)), None, ("Gs=Tensor of shape (2, 2)", "[G]")
+    ),
+    # a run that is looked at
+    Mistake(
+        "thalweg.check(optimizer, model, …)",
+        lambda: _check(thalweg.SGD(_p(), lr=0.1), _model()),
+        None,
+        ("model=an optimizer, SGD", "The model comes first"),
+    ),
+    Mistake(
+        "thalweg.check(…, batches=batch)",
+        lambda: _check(batches=torch.ones(1, 4)),
+        None,
+        ("batches=Tensor of shape (1, 4)", "[batch]"),
+    ),
+    Mistake("thalweg.check(…, loss=nn.MSELoss())", lambda: _check(loss=nn.MSELoss()), None, ("loss=", "MSELoss")),
+    Mistake('thalweg.check(…, steps="200")', lambda: _check(steps="200"), None, ("steps='200'", "an integer")),
+    Mistake(
+        "thalweg.watch(model, model.parameters())",
+        lambda: _watch(_p()),
+        None,
+        ("optimizer=Parameter of shape (2, 2)", "torch.optim.Optimizer"),
+    ),
+    Mistake(
+        'thalweg.watch(…, sinks=["wandb"])',
+        lambda: _watch(sinks=["wandb"]),
+        None,
+        ("sinks[0]='wandb'", "a function"),
     ),
     # wrong objects
     Mistake(

@@ -93,11 +93,15 @@ def refused(*arguments):
         (["ravine", "--jobs", "0"], "jobs=0: expected an integer of at least 1"),
         (["ravine", "--margin", "-1"], "margin=-1.0: expected a number in [0, ∞)"),
         (["ravine", "--margin", "nan"], "margin=nan: expected a number in [0, ∞)"),
+        (["ravine", "--gpus", "1"], "--gpus 1: expected --cluster beside it"),
+        (["ravine", "--cpus", "2"], "--cpus 2: expected --cluster beside it"),
+        (["ravine", "--checkpoints", "a file/x"], "cannot write to --checkpoints a file"),
         (["none.py"], "there is no file none.py; `thalweg task new none.py` writes an example there"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_what_is_typed_wrongly_is_refused_with_one_line_before_anything_runs(folder, arguments, words):
+    (folder / "a file").touch()
     before = sorted(folder.iterdir())
     assert words in refused("race", *arguments)
     assert sorted(folder.iterdir()) == before

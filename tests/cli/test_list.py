@@ -199,6 +199,7 @@ def test_explain_shows_a_contestant_as_it_races():
     (["lookahed"], "did you mean lookahead"),
     (["adamw", "--with", "nesterov"], "--with nesterov: expected NAME=VALUE"),
     (["adamw", "--with", "nesterov=True"], "AdamW has no hyperparameter 'nesterov'"),
+    (["adamw", "--with", "lrr=1"], "AdamW has no hyperparameter 'lrr'; did you mean lr"),
     (["adamw", "--with", "lr=-1"], "lr=-1: expected a number in [0, ∞)"),
     (["lbfgs", "--latex"], "LBFGS overrides the whole step"),
     (["none.py:Rule"], "cannot read none.py"),

@@ -123,6 +123,16 @@ def test_a_store_that_is_not_there_is_not_made(folder):
     assert not (folder / "other.db").exists()
 
 
+def test_a_store_is_not_made_for_another_that_is_not_there(folder):
+    assert "there is no store sqlite:///other.db" in run("new.db", "--merge", "other.db", code=1)
+    assert not (folder / "new.db").exists()
+
+
+def test_two_stores_at_once_are_refused():
+    message = "--store runs/thalweg.db: expected one store, and other.db is given as well"
+    assert message in run("other.db", "--store", "runs/thalweg.db", code=1)
+
+
 def test_a_file_that_is_no_store_is_one_line(folder):
     (folder / "text.db").write_text("no database at all, but long enough to be looked at" * 40)
     text = run("--store", "text.db", code=1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.groups import models
 from tests.groups.test_roles import X
-from thalweg.groups import multiplied, roles
+from thalweg.groups import multiplied, muon, roles
 
 
 def mlp(**options):
@@ -37,6 +37,17 @@ class Answer(nn.Linear):
 
 CASES = {
     "model": (lambda: roles([1]), r"model=\[1\].*Module"),
+    "parameters": (lambda: roles(models.mlp().parameters()), r"model=.*Module\. Pass the model itself, not its param"),
+    "optimizer": (
+        lambda: roles(torch.optim.SGD(models.mlp().parameters())),
+        r"model=an optimizer, SGD: expected a torch.nn.Module. The model comes first, then the optimizer",
+    ),
+    "head of a number": (mlp(head=3), r"head=3: expected modules of the model, or their dotted names"),
+    "hidden module": (
+        mlp(hidden=nn.Linear(2, 2)),
+        r"hidden=a module, Linear: expected types of modules.*Give its type, Linear",
+    ),
+    "muon's rate": (lambda: muon(models.mlp(), muon=0.02, adamw={}), r"muon=0.02: expected a dict of hyperparameters"),
     "lazy": (lambda: roles(nn.LazyLinear(3)), r"model='weight, bias'.*lazy"),
     "uncopied": (lambda: roles(Locked(), X), r"model='Locked'.*deepcopy.*head="),
     "shape": (mlp(sample=torch.zeros(2, 9)), r"sample='float32 \(2, 9\)'.*RuntimeError.*Leave sample out"),

@@ -109,6 +109,12 @@ def test_a_gradient_on_its_way_is_waited_for(backend, mesh):
     assert same([p], [q])
 
 
+def test_a_parameter_that_is_the_terms_of_a_sum_is_refused(mesh):
+    p = nn.Parameter(DTensor.from_local(torch.ones(2, 2), mesh, [Partial()]))
+    with pytest.raises(ValueError, match=r"params=.*Partial.*: expected shards or copies.*redistribute"):
+        thalweg.AdamW([p])
+
+
 # -- what else cuts up, or averages later ----------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import difflib
 import heapq
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -72,20 +72,20 @@ def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:
     return heapq.nlargest(most, (k for k in known if likeness(k)[0] >= 0.55), key=likeness)
 
 
+def hint(name: str, known: Collection[str]) -> str:
+    """What an error for a misspelt name ends with: the names that look like it, or else all of them."""
+    near = nearest(name, known)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ThalwegError:
     """The error for a misspelt name; offers the nearest ones: ``no optimizer 'adamv'; did you mean adamw or adam?``."""
-    known = sorted(known)
-    near = nearest(name.lower(), known)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-    return ThalwegError(f"no {kind} {name!r}; {hint}")
+    return ThalwegError(f"no {kind} {name!r}; {hint(name.lower(), sorted(known))}")
 
 
 def unknown_argument(owner: str, name: str, known: Iterable[str]) -> TypeError:
     """The error for a keyword that a constructor does not have; offers the nearest ones."""
-    known = list(known)
-    near = nearest(name, known)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-    return TypeError(f"{owner} has no argument {name!r}; {hint}")
+    return TypeError(f"{owner} has no argument {name!r}; {hint(name, list(known))}")
 
 
 def misspelt(name: str, known: Iterable[str]) -> str | None:

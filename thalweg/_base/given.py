@@ -26,6 +26,14 @@ def iterates(value: Any) -> bool:
     return isinstance(value, Iterable) or hasattr(value, "__getitem__")
 
 
+def no_model(value: Any) -> ValueError:
+    """The error for a ``model`` that is no module; it says which other argument was given in its place."""
+    remedy = "Pass the model itself, not its parameters" if iterates(value) and not isinstance(value, str) else ""
+    if hasattr(value, "param_groups"):
+        remedy = "The model comes first, then the optimizer"
+    return bad_argument("model", value, "a torch.nn.Module", remedy)
+
+
 def many(name: str, value: Any, allowed: str, remedy: str = "") -> Iterable[Any]:
     """Something that can be iterated over.
 

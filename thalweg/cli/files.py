@@ -8,7 +8,7 @@ from pathlib import Path
 from thalweg._base.errors import ThalwegError
 
 
-def writable_folder(folder: Path) -> None:
+def writable_folder(folder: Path, option: str = "--out") -> None:
     """Hours of runs should not end in a report that cannot be written.
 
     Raises:
@@ -17,9 +17,9 @@ def writable_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ThalwegError(f"cannot write to --out {folder}: {error.strerror}") from error
+        raise ThalwegError(f"cannot write to {option} {folder}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
-        raise ThalwegError(f"cannot write to --out {folder}: permission denied")
+        raise ThalwegError(f"cannot write to {option} {folder}: permission denied")
 
 
 def writable_file(path: Path | None, made: Path | None = None) -> None:

@@ -135,6 +135,8 @@ def race(
     limit = within.seconds(hours) if hours else None
     if limit and seeds is not None:
         raise ThalwegError("--within chooses the number of seeds: expected no --seeds beside it")
+    if checkpoints and cluster is None and not dry_run:
+        files.writable_folder(Path(checkpoints), "--checkpoints")
     climbed = climbing.asked(task, sizes, batches, horizons, fixed_horizon, predict)
     with _made_at(cluster, slurm, Resources(cpus, gpus), out) as at:
         slots, on = (at.slots, at.on) if at else (None, setting)
@@ -220,6 +222,10 @@ def _made_at(cluster: str | None, slurm: str, resources: Resources, out: Path) -
     if given and cluster != "slurm":
         raise ThalwegError(f"--slurm {slurm}: expected --cluster slurm beside it")
     if cluster is None:
+        for name, value, usual in (("cpus", resources.cpus, 1), ("gpus", resources.gpus, 0)):
+            if value != usual:
+                here = "On this machine each run has one core, and --jobs says how many are made at the same time"
+                raise ThalwegError(f"--{name} {value:g}: expected --cluster beside it. {here}")
         yield None
         return
     at: Cluster = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import datetime
 from itertools import groupby
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -73,8 +74,13 @@ def store(
     """
     files.writable_file(csv_path)
     console = console_of(stderr=as_json or str(csv_path) == "-")
-    with closing(Store(place or url, new=bool(merge))) as opened:
-        for other in merge:
+    typed = click.get_current_context().get_parameter_source("url")
+    if place and typed is ParameterSource.COMMANDLINE:
+        raise ThalwegError(f"--store {url}: expected one store, and {place} is given as well")
+    with ExitStack() as stack:
+        others = [stack.enter_context(closing(Store(other, new=False))) for other in merge]
+        opened = stack.enter_context(closing(Store(place or url, new=bool(merge))))
+        for other in others:
             _merge(console, opened, other)
         for what in remove:
             console.print(Text(f"{_removed(opened, what)} of {what} removed"))
@@ -93,12 +99,11 @@ def store(
                 _list(console, opened)
 
 
-def _merge(console: Console, into: Store, url: str) -> None:
-    with closing(Store(url, new=False)) as other:
-        merged = into.merge(other)
-        parts = [_count(merged.runs, "run"), _count(merged.races, "race"), _count(merged.looks, "look")]
-        left = f"; {_count(merged.damaged, 'run')} edited or damaged there left out" if merged.damaged else ""
-        console.print(Text(f"added from {other.url}: {', '.join(parts)}{left}"), soft_wrap=True)
+def _merge(console: Console, into: Store, other: Store) -> None:
+    merged = into.merge(other)
+    parts = [_count(merged.runs, "run"), _count(merged.races, "race"), _count(merged.looks, "look")]
+    left = f"; {_count(merged.damaged, 'run')} edited or damaged there left out" if merged.damaged else ""
+    console.print(Text(f"added from {other.url}: {', '.join(parts)}{left}"), soft_wrap=True)
 
 
 def _removed(opened: Store, what: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from torch import fx
 
+from thalweg._base.errors import hint
 from thalweg.explain.expression import (
     FIRST,
     Call,
@@ -121,7 +122,7 @@ def formula(rule: type[RuleClass], matrix: bool = True, **flags: Any) -> Formula
     """
     for name, value in flags.items():
         if name not in rule.hypers:
-            raise TypeError(f"{rule.__name__} has no hyperparameter {name!r}; there are: {', '.join(rule.hypers)}")
+            raise TypeError(f"{rule.__name__} has no hyperparameter {name!r}; {hint(name, rule.hypers)}")
         rule.hypers[name].check(value)
     group = {name: flags.get(name, h.default) for name, h in rule.hypers.items()}
     return _formula(specialize(rule, group, matrix=matrix))

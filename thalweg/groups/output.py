@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import many
 from thalweg.groups.evidence import ForwardEvidence
 from thalweg.groups.places import EMBEDDINGS, INNER, places_of
 
 Head = nn.Module | str
+_HEADS = "modules of the model, or their dotted names"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def given(model: nn.Module, head: Head | Iterable[Head]) -> Output:
     Raises:
         ValueError: for a name or a module that the model does not have.
     """
-    heads = [head] if isinstance(head, (nn.Module, str)) else list(head)
+    heads = [head] if isinstance(head, (nn.Module, str)) else list(many("head", head, _HEADS))
     chosen = {id(p) for one in heads for p in _module(model, one).parameters()}
     named = {name for name, p in model.named_parameters() if id(p) in chosen and p.ndim >= 2}
     if heads and not named:
@@ -166,7 +168,7 @@ def _module(model: nn.Module, head: Head) -> nn.Module:
     if found is None:
         near = difflib.get_close_matches(_shown([head]), known, n=3)
         remedy = f"Did you mean {' or '.join(near)}?" if near else "model.named_modules() lists them"
-        raise bad_argument("head", _shown([head]), "modules of the model, or their dotted names", remedy)
+        raise bad_argument("head", _shown([head]), _HEADS, remedy)
     return found
 
 

@@ -120,6 +120,9 @@ def muon(
         raise bad_argument("optimizer", optimizer, "one class, or the two of Muon's part and the rest")
     check_keys(rules, {}, optimizer, *_ROUTE)
     classes = optimizer if isinstance(optimizer, tuple) else (optimizer, optimizer)
+    for name, settings in (("muon", muon), ("adamw", adamw)):
+        if not isinstance(settings, Mapping):
+            raise bad_argument(name, settings, 'a dict of hyperparameters, such as {"lr": 0.02}')
     for settings, one in zip((muon, adamw), classes, strict=True):
         for key, value in settings.items():
             keys.check(key, value, one, _ROUTE)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import iterates, no_model
 from thalweg.groups import output
 from thalweg.groups.evidence import ForwardEvidence, look
 from thalweg.groups.flow import Known
@@ -255,7 +256,7 @@ def _in_output(found: output.Output, name: str, verdict: Verdict) -> Verdict:
 def checked(model: nn.Module) -> nn.Module:
     """``model``, if it is a module whose parameters have a shape."""
     if not isinstance(model, nn.Module):
-        raise bad_argument("model", model, "a torch.nn.Module")
+        raise no_model(model)
     if lazy := [name for name, p in model.named_parameters() if is_lazy(p)]:
         raise bad_argument("model", ", ".join(lazy), "no lazy parameters", "Run the model on an input first")
     return model
@@ -263,8 +264,9 @@ def checked(model: nn.Module) -> nn.Module:
 
 def matrix_types(hidden: Types) -> tuple[type[nn.Module], ...]:
     """The types of modules whose weights are matrices: torch's, and those in ``hidden``."""
-    types = (hidden,) if isinstance(hidden, type) else tuple(hidden)
+    types = [hidden] if isinstance(hidden, type) or not iterates(hidden) else list(hidden)
     for one in types:
         if not (isinstance(one, type) and issubclass(one, nn.Module)):
-            raise bad_argument("hidden", one, "types of modules")
+            remedy = f"Give its type, {type(one).__name__}" if isinstance(one, nn.Module) else ""
+            raise bad_argument("hidden", one, "types of modules, such as (MyLinear,)", remedy)
     return (*MATRICES, *types)

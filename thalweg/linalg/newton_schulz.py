@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from thalweg.linalg import halves
-from thalweg.linalg.checks import check_matrix
+from thalweg.linalg.checks import check_dtype, check_matrix
 from thalweg.linalg.polynomials import JORDAN, Coefficients, rows
 
 
@@ -37,6 +37,7 @@ def newton_schulz(
         A tensor like ``G``, in the dtype of the iteration.
     """
     check_matrix("G", G)
+    check_dtype(dtype)
     tall = G.size(-2) > G.size(-1)
     X = G if dtype is None else G.to(dtype)
     X = X.mT if tall else X  # the smaller side makes the smaller A

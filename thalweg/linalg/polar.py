@@ -17,9 +17,11 @@ def polar_factor(G: Tensor) -> Tensor:
         G: (m, n), or a batch (..., m, n), in float32 or float64.
 
     Returns:
-        A tensor like G.
+        A tensor like G; NaN where G has a number that is not finite.
     """
     check_matrix("G", G)
+    if not bool(G.isfinite().all()):
+        return torch.full_like(G, torch.nan)
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
     found: Tensor = U @ Vh
     return found

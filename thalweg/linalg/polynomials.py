@@ -69,6 +69,8 @@ def rows(coefficients: Coefficients, steps: int, argument: str = "coefficients")
     Raises:
         ValueError: for anything else, or another number of steps than there are rows.
     """
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+        raise bad_argument(_steps_of(argument), steps, "an integer of at least 0")
     return _rows(_frozen(coefficients, argument), steps, argument)
 
 
@@ -83,12 +85,17 @@ def _rows(coefficients: str | tuple[Row, ...], steps: int, argument: str) -> tup
     found = PUBLISHED[coefficients] if isinstance(coefficients, str) else coefficients
     if steps not in (USUAL_STEPS, len(found)):
         raise bad_argument(
-            "steps" if argument == "coefficients" else "ns_steps",
+            _steps_of(argument),
             steps,
             f"{len(found)}, the number of rows of {argument}",
             "Leave it out, or give as many rows as steps",
         )
     return found
+
+
+def _steps_of(argument: str) -> str:
+    """The name of the number of steps, beside coefficients of this name."""
+    return "steps" if argument == "coefficients" else "ns_steps"
 
 
 def _frozen(coefficients: Coefficients, argument: str) -> str | tuple[Row, ...]:

@@ -27,6 +27,8 @@ def inverse_root(A: Tensor, p: float, eps: float = 0.0) -> Tensor:
     check_square("A", A)
     if not p > 0:
         raise bad_argument("p", p, "a number above 0")
+    if not eps >= 0:
+        raise bad_argument("eps", eps, "a number of at least 0")
     if not A.shape[-1]:
         return A
     values, Q = decomposed(A)

@@ -187,7 +187,12 @@ def check_gradient(p: Tensor, g: Tensor, rule: Any) -> None:
     if g.is_complex() != p.is_complex() or not (g.is_floating_point() or g.is_complex()):
         raise bad_argument("grad.dtype", g.dtype, f"a kind of number like the parameter's, {p.dtype}")
     if hasattr(g, "_local_tensor") != hasattr(p, "_local_tensor"):
-        raise bad_argument("grad", type(g).__name__, f"what the parameter is, {type(p).__name__}")
+        here = (
+            "distribute_tensor(grad, p.device_mesh, p.placements)" if hasattr(p, "_local_tensor") else "full_tensor()"
+        )
+        raise bad_argument(
+            "grad", type(g).__name__, f"what the parameter is, {type(p).__name__}", f"{here} makes it so"
+        )
     if g.layout == torch.strided:
         refuse_freed("grad", [g])
 

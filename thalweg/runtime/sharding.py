@@ -18,7 +18,7 @@ from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import Hyper
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import specializations, sums_over_all
-from thalweg.shards.pieces import ranks_of
+from thalweg.shards.pieces import is_distributed, ranks_of
 
 ZERO = "ZeroRedundancyOptimizer"
 #: how far up the stack a constructor is looked for that builds this optimizer
@@ -36,6 +36,12 @@ def check(rule: Any, group: Mapping[str, Any], state_dtype: str | None) -> None:
     Raises:
         ValueError: that names the option, or the rule, and the remedy.
     """
+    for p in filter(is_distributed, group["params"]):
+        if any(where.is_partial() for where in p.placements):
+            raise bad_argument(
+                "params", f"a DTensor placed as {tuple(p.placements)}", "shards or copies, and no terms of a sum",
+                "p.redistribute(placements=[Replicate()]) adds up the terms",
+            )  # fmt: skip
     if any(map(flattened, group["params"])):
         if not moves_alone(rule, group):
             _refuse(rule, group, "flat parameters of FSDP", "whole tensors")

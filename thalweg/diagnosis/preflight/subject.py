@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import no_model
 from thalweg.diagnosis.curve import unprepared
 from thalweg.diagnosis.families import Family, family_of
 from thalweg.diagnosis.preflight.losses import scalar_of
@@ -100,7 +101,7 @@ def subject(
         ValueError: for one that cannot be right; it names the argument, its value, what is allowed and what to do.
     """
     if not isinstance(model, nn.Module):
-        raise bad_argument("model", model, "a torch.nn.Module")
+        raise no_model(model)
     _check_parameters(dict(model.named_parameters()))
     optimizers = _each(optimizer)
     for one in optimizers:
