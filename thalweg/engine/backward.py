@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+from operator import is_
 from typing import Any
 
 import torch
@@ -29,7 +30,9 @@ class InBackward:
     """The hooks of one optimizer, and which of its parameters have stepped in the update that is under way.
 
     Attributes:
-        done: parameters whose gradient has arrived in this update.
+        hooks: parameters and their hooks; ``groups``: numbers of their groups; ``done``: those whose gradient has
+            arrived in this update. All of them by the id of a parameter, which ``hooks`` or ``params`` keeps alive: a
+            tensor takes longer to look up.
         pool: those whose gradient waits to be used, each with the number of its group; ``size`` elements in all.
         task: the number of the backward pass, as torch counts them, in which they arrived.
     """
@@ -41,9 +44,10 @@ class InBackward:
             ValueError: where an update needs more than one parameter's gradient, or a gradient is there already.
         """
         self._optimizer = weakref.ref(optimizer)  # hooks must not keep it alive
-        self.hooks: dict[Tensor, Any] = {}
-        self.groups: dict[Tensor, int] = {}
-        self.done: set[Tensor] = set()
+        self.hooks: dict[int, tuple[Tensor, Any]] = {}
+        self.params: list[Tensor] = []
+        self.groups: dict[int, int] = {}
+        self.done: set[int] = set()
         self.pool: list[tuple[int, Tensor]] = []
         self.size, self.task = 0, -1
         self.begun = False  # whether a part of this update has been made
@@ -63,32 +67,38 @@ class InBackward:
         assert optimizer is not None
         return optimizer
 
+    def join(self, i: int) -> None:
+        """Watch a group that is new.
+
+        Raises:
+            ValueError: where its updates need more than one parameter's gradient. Of one that comes to need them later
+                the step says so.
+        """
+        check_alone(self.optimizer.rule, self.optimizer.param_groups[i])
+        self.watch(i)
+
     def watch(self, i: int) -> None:
         """Register the hooks that are missing in a group; a parameter that asks for no gradient now may do so later."""
-        group = self.optimizer.param_groups[i]
-        check_alone(self.optimizer.rule, group)
-        for p in group["params"]:
-            if p.requires_grad and p not in self.hooks:
+        for p in self.optimizer.param_groups[i]["params"]:
+            if id(p) not in self.hooks and p.requires_grad:
                 hook = functools.partial(_arrived, weakref.ref(self))
-                self.hooks[p] = p.register_post_accumulate_grad_hook(hook)
+                self.hooks[id(p)] = p, p.register_post_accumulate_grad_hook(hook)
 
     def arrive(self, p: Tensor) -> None:
         """Take the gradient that a parameter has now, to be used and freed soon; not of one that has left its group."""
-        optimizer = self.optimizer
-        _refuse_scaler(optimizer)
         if not self.done:  # an update begins: the groups are the user's to change between two
             self._begin()
-        i = self.groups.get(p)
+        i = self.groups.get(id(p))
         if i is None:
             return
-        if p in self.done:
+        if id(p) in self.done:
             p.grad = None
             raise RuntimeError(
                 "a second gradient arrived before step() was called: gradients cannot be accumulated when updates are "
                 "fused into backward. Call step() after each backward, or use a larger batch, or leave "
                 "fuse_into_backward() out"
             )
-        self.done.add(p)
+        self.done.add(id(p))
         task = torch._C._current_graph_task_id()
         if task != self.task:  # what waits is of a pass around this one, or of one that failed
             self.pool = [(k, q) for k, q in self.pool if q.grad is not None]
@@ -100,6 +110,7 @@ class InBackward:
         if self.size >= POOL:
             self.use()
 
+    @torch.no_grad()
     def use(self) -> None:
         """Update the parameters whose gradients wait, and free those."""
         pool, self.pool, self.size = self.pool, [], 0
@@ -116,15 +127,17 @@ class InBackward:
             p.grad = None
 
     def _begin(self) -> None:
-        before, groups = list(map(id, self.groups)), self.optimizer.param_groups
-        self.groups = {p: i for i, group in enumerate(groups) for p in group["params"]}
-        if list(map(id, self.groups)) != before:  # batches hold their parameters, and where each stands
-            self.optimizer._stepper.forget()
+        _refuse_scaler(self.optimizer)
+        before, groups = self.params, self.optimizer.param_groups
+        self.params = [p for group in groups for p in group["params"]]
+        self.groups = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+        if len(before) != len(self.params) or not all(map(is_, before, self.params)):
+            self.optimizer._stepper.forget()  # batches hold their parameters, and where each stands
+            for gone in self.hooks.keys() - self.groups.keys():
+                self.hooks.pop(gone)[1].remove()
         if not self.looked:  # it may have been put around the model since
             self.looked = True
             self._refuse_averaged_later()
-        for p in [p for p in self.hooks if p not in self.groups]:  # they have left
-            self.hooks.pop(p).remove()
 
     def _refuse_averaged_later(self) -> None:
         who = averaged_later({p for group in self.optimizer.param_groups for p in group["params"]})
@@ -153,7 +166,6 @@ class InBackward:
             self.watch(i)
 
 
-@torch.no_grad()
 def _arrived(me: weakref.ref[InBackward], p: Tensor) -> None:
     """Autograd calls this when a gradient has arrived. It holds no reference that keeps the optimizer alive."""
     here = me()
@@ -161,7 +173,6 @@ def _arrived(me: weakref.ref[InBackward], p: Tensor) -> None:
         here.arrive(p)
 
 
-@torch.no_grad()
 def _ended(me: weakref.ref[InBackward]) -> None:
     """Autograd calls this at the end of a backward pass that raised no error."""
     here = me()

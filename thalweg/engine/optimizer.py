@@ -270,7 +270,7 @@ class Optimizer(Declared):
             if self._constructed:
                 aliasing.check(self.param_groups)
             if self._in_backward:
-                self._in_backward.watch(len(self.param_groups) - 1)
+                self._in_backward.join(len(self.param_groups) - 1)
         except Exception:
             self.param_groups.pop()
             raise
