@@ -34,7 +34,8 @@ faults: $(STAMP)
 	$(BIN)/python -m pytest -q -n 0 -m faults tests/diagnosis
 	$(BIN)/python -m tests.diagnosis.suite --write
 
-# real architectures (transformers, timm, peft; installed here) against a table of what each weight is and holds
+# real architectures (transformers, timm, peft; installed here) against a table of what each weight is and holds; some of
+# them sharded, and the scripts that train them so with Accelerate
 models: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check --no-warn-script-location -e '.[models]' -c constraints.txt
 	$(BIN)/python -m pytest -q -n 0 tests/groups/test_zoo.py tests/diagnosis/inflight/test_trainers.py
