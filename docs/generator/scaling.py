@@ -158,5 +158,61 @@ def published() -> Iterator[str]:
         )
 
 
+# -- what DMuon's authors published of eight A800: only owners compute, with symmetric products at half ----------------
+
+#: the same share of an A800's 3.12·10¹⁴, and the same time to launch
+A800 = {"products": 0.78 * 3.12e14, "launch": GB300["launch"]}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A model that was trained on eight GPUs, two sequences of 2,048 tokens on each.
+
+    Attributes:
+        width, inner, shared, layers: of its transformer; ``shared`` is the width of its keys and values.
+        weights: all of them.
+        step, adamw, muon: milliseconds of a step with AdamW, of AdamW in it, and of DMuon.
+    """
+
+    name: str
+    width: int
+    inner: int
+    shared: int
+    layers: int
+    weights: float
+    step: float
+    adamw: float
+    muon: float
+
+    @property
+    def matrices(self) -> list[Sides]:
+        """Those that DMuon orthogonalizes."""
+        d = self.width
+        return [*[(d, d)] * 2, *[(self.shared, d)] * 2, *[(self.inner, d)] * 3] * self.layers
+
+    def calculated(self) -> float:
+        """Milliseconds: the busiest owner's products, and AdamW's share for all other weights."""
+        machine = Machine(6 * self.weights * 4096 / (self.step / 1e3), **A800)
+        sizes = [m * n for m, n in self.matrices]
+        owner = owners.assign([size * min(sides) for size, sides in zip(sizes, self.matrices, strict=True)], 8)
+        work = owners.loads([_seconds(sides, machine) for sides in self.matrices], owner, 8)
+        return 1e3 * max(work) + self.adamw * (1 - sum(sizes) / self.weights)
+
+
+TIMED = (
+    Timed("Qwen2.5-1.5B", 1536, 8960, 256, 28, 1.54e9, 328.5, 16.9, 32.4),
+    Timed("Llama-3.2-3B", 3072, 8192, 1024, 28, 3.61e9, 599.6, 26.4, 99.4),
+    Timed("Qwen2.5-7B", 3584, 18944, 512, 28, 7.62e9, 1113.6, 53.9, 189.2),
+    Timed("Llama-3.1-8B", 4096, 14336, 1024, 32, 8.03e9, 1192.0, 55.0, 261.7),
+)
+
+
+def timed() -> Iterator[str]:
+    """The rows of the page's third table."""
+    for one in TIMED:
+        found = one.calculated()
+        yield f"| {one.name} | {one.muon:.0f} ms | {found:.0f} ms | {100 * (found / one.muon - 1):+.0f} % |"
+
+
 if __name__ == "__main__":
-    print(*rows(), *published(), sep="\n")
+    print(*rows(), *published(), *timed(), sep="\n")
