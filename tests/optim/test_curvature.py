@@ -24,8 +24,8 @@ def quadratic(size=6, seed=0, dtype=torch.float64):
 def test_hutchinson_is_right_on_average(probe):
     A, generator = quadratic(), torch.Generator().manual_seed(1)
     p = nn.Parameter(torch.ones(6, dtype=torch.float64))
-    draws = torch.stack([hutchinson(0.5 * p @ A @ p, [p], probe, generator)[0] for _ in range(4000)])
-    error = draws.std(0) / 4000**0.5
+    draws = torch.stack([hutchinson(0.5 * p @ A @ p, [p], probe, generator)[0] for _ in range(1000)])
+    error = draws.std(0) / 1000**0.5
     assert ((draws.mean(0) - A.diagonal()).abs() < 4 * error).all()
     assert (error > 0).all()
 
@@ -183,7 +183,7 @@ def test_gauss_newton_bartlett_is_right_on_average():
     optimizer = thalweg.SophiaG(model.parameters(), betas=(0.0, 0.0))
     generator = torch.Generator().manual_seed(0)
     draws = []
-    for _ in range(3000):
+    for _ in range(1000):
         drawn = torch.multinomial(q, 1, generator=generator).flatten()
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), drawn).backward()
@@ -191,7 +191,7 @@ def test_gauss_newton_bartlett_is_right_on_average():
         draws.append(optimizer.state[model.weight]["hessian"].clone())
     found = torch.stack(draws)
     assert (found >= 0).all()
-    assert ((found.mean(0) - exact).abs() < 4 * found.std(0) / 3000**0.5).all()
+    assert ((found.mean(0) - exact).abs() < 4 * found.std(0) / 1000**0.5).all()
 
 
 def test_squares_of_small_gradients_survive_in_16_bits():

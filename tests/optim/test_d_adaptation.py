@@ -11,8 +11,10 @@ from tests.cases import MIXED, distance, parameters
 from tests.references import d_adaptation
 from thalweg.rule import Optimizer
 
-ON_BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
-NAMES = pytest.mark.parametrize("name", ["DAdaptSGD", "DAdaptAdam", "Prodigy"])
+BACKENDS = ("eager", "foreach", "cpu")
+RULES = ("DAdaptSGD", "DAdaptAdam", "Prodigy")
+ON_BACKENDS = pytest.mark.parametrize("backend", BACKENDS)
+NAMES = pytest.mark.parametrize("name", RULES)
 SHAPES = [s for s in MIXED if 0 not in s]
 
 
@@ -53,20 +55,20 @@ def test_d_grows_to_the_order_of_the_distance(name, far):
 SCHEDULES = [lambda t: 1.0, lambda t: min(1.0, (t + 1) / 20) * (1 - t / 100)]
 
 
-@ON_BACKENDS
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=["constant", "warmup and decay"])
-@pytest.mark.parametrize(
-    ("name", "flags"),
-    [
-        ("DAdaptSGD", {}),
-        ("DAdaptSGD", {"momentum": 0.9, "weight_decay": 0.1}),
-        ("DAdaptAdam", {}),
-        ("DAdaptAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "growth_rate": 1.5}),
-        ("Prodigy", {}),
-        ("Prodigy", {"weight_decay": 0.1, "safeguard_warmup": True, "use_bias_correction": True}),
-        ("Prodigy", {"growth_rate": 1.1, "beta3": 0.9}),
-    ],
-)
+WITH = [
+    ("DAdaptSGD", {}),
+    ("DAdaptSGD", {"momentum": 0.9, "weight_decay": 0.1}),
+    ("DAdaptAdam", {}),
+    ("DAdaptAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "growth_rate": 1.5}),
+    ("Prodigy", {}),
+    ("Prodigy", {"weight_decay": 0.1, "safeguard_warmup": True, "use_bias_correction": True}),
+    ("Prodigy", {"growth_rate": 1.1, "beta3": 0.9}),
+]
+#: each with each schedule, on one backend; all of them are compared in the suite
+IN_TURN = [(*which, k, BACKENDS[(i + k) % 3]) for i, which in enumerate(WITH) for k in range(2)]
+
+
+@pytest.mark.parametrize(("name", "flags", "schedule", "backend"), IN_TURN)
 def test_equals_the_papers_steps_while_d_grows(name, flags, schedule, backend):
     ours, theirs = parameters(SHAPES), parameters(SHAPES)
     # far from the rounding of x₀ − x by which the smallest d begin
@@ -74,7 +76,7 @@ def test_equals_the_papers_steps_while_d_grows(name, flags, schedule, backend):
     b = getattr(d_adaptation, name)(theirs, d0=1e-4, **flags)
     for step in range(100):
         for optimizer, params in ((a, ours), (b, theirs)):
-            optimizer.param_groups[0]["lr"] = schedule(step)
+            optimizer.param_groups[0]["lr"] = SCHEDULES[schedule](step)
             descend(optimizer, params, 1, start=step)
     assert a.param_groups[0]["d"] > 2e-4
     assert distance(ours, theirs) < 1e-10
@@ -130,8 +132,7 @@ def test_a_group_whose_learning_rate_is_zero_is_as_if_it_were_not_there(name, ba
     assert two.param_groups[0]["d"] == pytest.approx(one.param_groups[0]["d"], rel=1e-9)
 
 
-@NAMES
-@ON_BACKENDS
+@pytest.mark.parametrize(("name", "backend"), [*zip(RULES, BACKENDS, strict=True)])
 def test_a_warmup_that_begins_at_zero_moves_nothing_and_spoils_nothing(name, backend):
     params = parameters(SHAPES)
     before = [p.detach().clone() for p in params]
