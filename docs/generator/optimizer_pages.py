@@ -302,7 +302,7 @@ def _children(name: str) -> list[str]:
 
 
 #: an address ends before the punctuation of its sentence, which may be Chinese
-_ADDRESS = re.compile(r"(?<![(<\"])(https?://[^\s;,)\u0080-\uffff]*[^\s;,.)\u0080-\uffff])")
+_ADDRESS = re.compile(r"(?<!\]\()(?<![<\"])(https?://[^\s;,)\u0080-\uffff]*[^\s;,.)\u0080-\uffff])")
 
 
 def markdown(text: str) -> str:

@@ -21,6 +21,8 @@ class _Labels(Treeprocessor):
                 for head, cell in zip(heads, row.findall("td"), strict=False):
                     if head and (cell.text or len(cell)):
                         cell.set("data-label", head)
+                    if cell.text == "–" and not len(cell):
+                        cell.set("data-none", "")  # which a narrow screen leaves out
 
 
 class Tables(Extension):

@@ -93,6 +93,13 @@ def test_the_cells_of_a_table_know_their_column():
     assert html.count("data-label") == 1
 
 
+def test_a_cell_with_a_dash_alone_is_marked_since_a_narrow_screen_leaves_it_out():
+    html = markdown(
+        "| a | b |\n| --- | --- |\n| 1 | – |\n| 2 | 3 – 4 |\n", extensions=["tables", "docs.generator.tables"]
+    )
+    assert html.count("data-none") == 1
+
+
 def test_tables_in_formulas_may_stand_in_each_other():
     inner = r"\begin{cases} a & b < c \\ d & \text{else} \end{cases}"
     html = mathml(rf"\begin{{aligned}} x &= \frac{{{{1}}}}{{2}} \\ y &= \sum {inner} \end{{aligned}}")
@@ -240,6 +247,8 @@ def test_what_is_said_for_and_against_a_schedule_is_a_sentence(cls):
         ("see https://a.org/x, and more", "see <https://a.org/x>, and more"),
         ("Wen et al. (2025, https://a.org/2509.02046) found", "Wen et al. (2025, <https://a.org/2509.02046>) found"),
         ("Wen et al.（https://a.org/2509.02046）测得", "Wen et al.（<https://a.org/2509.02046>）测得"),
+        ("Wen et al. 2025 (https://a.org/x) found", "Wen et al. 2025 (<https://a.org/x>) found"),
+        ("a [link](https://a.org/x) stays", "a [link](https://a.org/x) stays"),
         ("见 https://a.org/x。", "见 <https://a.org/x>。"),
     ],
 )
