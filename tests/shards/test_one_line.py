@@ -110,12 +110,22 @@ def _each_sharded(model, **given):
     return model
 
 
-def _tensor_parallel(model):
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+def _tensor_parallel(model, mesh=None):
+    mesh = mesh or init_device_mesh("cpu", (dist.get_world_size(),))
     plan = {"norm": SequenceParallel(), "qkv": ColwiseParallel(), "out": RowwiseParallel(), "gate": ColwiseParallel()}
     for layer in (model[1], model[2]):
         parallelize_module(layer, mesh, plan)
     return model
+
+
+def _both(model):
+    mesh = init_device_mesh("cpu", (1, dist.get_world_size()), mesh_dim_names=("data", "tensor"))
+    return _each_sharded(_tensor_parallel(model, mesh["tensor"]), mesh=mesh["data"])
+
+
+def _copies(model):
+    mesh = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("copies", "shards"))
+    return _each_sharded(model, mesh=mesh)
 
 
 def _compiled(model):
@@ -134,6 +144,8 @@ SHARDED = {
     "rows": _each_sharded,
     "columns": lambda model: _each_sharded(model, shard_placement_fn=lambda p: Shard(p.ndim - 1)),
     "tensor parallel": _tensor_parallel,
+    "FSDP2 of tensor parallel": _both,
+    "HSDP": _copies,
     "compiled": _compiled,
     "checkpointed": _checkpointed,
     "on meta": lambda model: _each_sharded(model.to("meta")),
@@ -159,3 +171,17 @@ def roles(model):
 @pytest.mark.parametrize("name", SHARDED)
 def test_a_sharded_model_is_seen_as_the_whole_one(two, name):
     assert two.run(run_blocks, name) == [(True, 3)] * 2
+
+
+def run_made_before():
+    """What is said of an optimizer that was made before its model was sharded."""
+    model = net()
+    optimizer = thalweg.Muon(model)
+    fsdp(model)
+    with pytest.raises(ValueError, match="expected one over parameters of this model") as caught:
+        thalweg.watch(model, optimizer)
+    return "before this one was copied or wrapped" in str(caught.value)
+
+
+def test_an_optimizer_that_was_made_before_is_told_by_watch(two):
+    assert two.run(run_made_before) == [True, True]
