@@ -24,7 +24,9 @@ from thalweg import groups
 from thalweg.groups.by_role import cut
 from thalweg.lab.tasks import get_task, seeding
 from thalweg.lab.tasks._model import fresh
-from thalweg.lab.tasks.bytes_gpt import Block, BytesGpt, Gpt
+from thalweg.lab.tasks.bytes_gpt import BytesGpt
+from thalweg.lab.tasks.corpus import CONTEXT, VOCABULARY
+from thalweg.train.gpt import Block, Gpt
 
 WAYS = ("none", "auto", "heads")
 #: of each task: learning rate, its multiple for the rest, weight decay, as the published race tuned Muon
@@ -38,7 +40,7 @@ class GroupedBlock(Block):
     """Four heads of queries share two of keys and values; the perceptron has a gate."""
 
     def __init__(self, d: int, heads: int) -> None:
-        super().__init__(d, heads)
+        super().__init__(d, heads, bias=False)
         self.kv = heads // 2
         self.qkv = nn.Linear(d, d + 2 * self.kv * d // heads, bias=False)
         self.up, self.down = nn.Linear(d, 6 * d, bias=False), nn.Linear(3 * d, d, bias=False)
@@ -58,7 +60,7 @@ class GroupedBlock(Block):
 
 class GroupedGpt(Gpt):
     def __init__(self, layers: int = 2, d: int = 64, heads: int = 4) -> None:
-        super().__init__(layers, d, heads)
+        super().__init__(layers, d, heads, VOCABULARY, CONTEXT)
         self.blocks = nn.Sequential(*(GroupedBlock(d, heads) for _ in range(layers)))
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
@@ -68,7 +70,7 @@ class GroupedGpt(Gpt):
 class BytesGqa(BytesGpt):
     name = "bytes-gqa"
 
-    def model(self, seed: int) -> nn.Module:
+    def model(self, seed: int, size: float = 1) -> nn.Module:
         return fresh(seed, GroupedGpt)
 
 

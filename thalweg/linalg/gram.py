@@ -26,6 +26,8 @@ LONG = 1.4
 ALONE = {torch.float32: 2, torch.bfloat16: 3}
 #: shorter side from which long matrices go by their Gram matrix in bfloat16, too
 SIDE_LONG = 320
+#: the same of a batch, where the other side is at least this many times longer
+SIDE_BATCH, LONG_BATCH = 64, 3.5
 #: shorter side from which a processor without instructions for bfloat16 iterates in float32
 SIDE_WIDE = 32
 
@@ -69,9 +71,12 @@ def orthogonal_factors(
         fine = torch.linalg.vector_norm(Q, dim=(-2, -1), keepdim=True) <= 1.2 * top * math.sqrt(min(G.shape[-2:]))
         return Q.to(G.dtype) if fine.all() else torch.where(fine, Q.to(G.dtype), standard(G))  # NaN is not fine
 
+    first: dict[torch.Size, tuple[bool, int]] = {}
     ways: dict[tuple[bool, int], list[int]] = defaultdict(list)
     for i, G in enumerate(Gs):
-        ways[_way(G) if math.isfinite(top) else (False, _limit(G))].append(i)
+        if (way := first.get(G.shape)) is None:  # all of one shape go one way
+            way = first[G.shape] = _way(G) if math.isfinite(top) else (False, _limit(G))
+        ways[way].append(i)
     out: dict[int, Tensor] = {}
     for (long_way, limit), indices in ways.items():
         found = by_shape(by_gram if long_way else standard, [Gs[i] for i in indices], limit)
@@ -113,7 +118,8 @@ def _way(G: Tensor) -> tuple[bool, int]:
         return False, _limit(G)
     dtype, short = _dtype(G, G.shape), min(G.shape)
     alone = len(strips(short)) >= ALONE[dtype] or (short >= SIDE_LONG and _is_long(G.shape))
-    return alone or dtype == torch.float32, 0 if alone else _limit(G)
+    very_long = short >= SIDE_BATCH and max(G.shape) >= LONG_BATCH * short
+    return alone or very_long or dtype == torch.float32, 0 if alone else _limit(G)
 
 
 def _limit(G: Tensor) -> int:
