@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -77,6 +78,18 @@ def test_a_lead_that_holds_has_no_trend_and_one_that_grows_gains():
         "b": [0.9 * (p / PLACES[0]) ** -0.2 * w for p, w in zip(PLACES, wobble, strict=True)],
     })  # fmt: skip
     assert found["headline"].endswith("a has no trend that these places show; b gains as it grows")
+
+
+def test_challengers_that_are_alike_have_names_and_predictions_beside_each_other():
+    falls = [0.7, 0.6, 0.55, 0.5, 0.45]
+    drawn = picture(climbed({"muon": falls, "normuon": falls}, at=1_000_000))
+    heights = [float(y) for y in re.findall(r'class="name s\dt" x="[\d.]+" y="([\d.]+)"', drawn)]
+    places = re.findall(r'<polyline class="bar s\d" points="([\d.]+),', drawn)
+    assert len(heights) == 2
+    assert abs(heights[0] - heights[1]) >= 14
+    assert len(set(places)) == 2
+    assert ">1,000,000<" in drawn
+    assert ">predicted<" in drawn
 
 
 def test_where_only_a_bound_is_known_the_difference_of_the_losses_is_followed():

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from thalweg.lab.ladder import PLACES, Followed, Ladder, TrendLine
-from thalweg.lab.report.figures.common import COLOURS
+from thalweg.lab.ladder import PLACES, AtPlace, Followed, Ladder
+from thalweg.lab.report.figures.common import COLOURS, name_ends, room
 from thalweg.lab.report.figures.picture import style
 from thalweg.lab.report.page import write_whole
 from thalweg.lab.report.svg import Chart, Scale, number, padded
@@ -29,17 +29,25 @@ def write_ladder(found: Ladder, folder: Path) -> Path:
 
 def picture(found: Ladder) -> str:
     """Steps to the same loss against size, both logarithmic, with each line and its interval at the size asked for."""
-    chart = Chart(f"The ladder of {found['task']}", " ".join(found["sentences"]), 640, 380, (64, 18, 130, 48))
+    side = max(room(one["challenger"] for one in found["challengers"]), 40)
+    chart = Chart(f"The ladder of {found['task']}", " ".join(found["sentences"]), 640, 380, (64, 18, side, 48))
     ends = [one["ratio"] for one in found["challengers"] if one["ratio"]]
     at = [line["at"] for line in ends if line["at"]]
     x, y = chart.scales(
         padded([*found["places"], *at], log=True), padded([1.0, *_heights(found)], log=True), log_x=True, log_y=True
     )
     chart.box(0, 0, chart.width, chart.height, "paper")
-    chart.axes(x, y, PLACES[found["along"]], f"steps to the same loss over {found['baseline']}'s")
+    ticks = [(tick, f"{tick:,.0f}") for tick in x.ticks()]
+    chart.axes(x, y, PLACES[found["along"]], f"steps to the same loss over {found['baseline']}'s", ticks)
     chart.line([(x.start, y(1.0)), (x.end, y(1.0))], "axis")
-    for i, one in enumerate(found["challengers"], 1):
-        _draw(chart, x, y, one, i % COLOURS)
+    colours = {one["challenger"]: i % COLOURS for i, one in enumerate(found["challengers"], 1)}
+    last: dict[str, float] = {}
+    for one in found["challengers"]:
+        if steps := [step for step in one["steps"] if step["ratio"]]:
+            last[one["challenger"]] = y(steps[-1]["ratio"] or 1)
+            _draw(chart, x, y, one["challenger"], steps, colours[one["challenger"]])
+    name_ends(chart, x, y, last, colours)
+    _predictions(chart, x, y, found["challengers"], colours)
     return chart.svg(style())
 
 
@@ -51,25 +59,25 @@ def _heights(found: Ladder) -> Iterable[float]:
             yield from (line["low"], line["high"])
 
 
-def _draw(chart: Chart, x: Scale, y: Scale, one: Followed, colour: int) -> None:
-    steps = [step for step in one["steps"] if step["ratio"]]
+def _draw(chart: Chart, x: Scale, y: Scale, name: str, steps: list[AtPlace], colour: int) -> None:
     for step in steps:
         draw = chart.dot if step["sign"] == "=" else chart.cross
-        title = f"{one['challenger']}, {step['place']:,}: {step['sign']} {number(step['ratio'] or 0)}"
+        title = f"{name}, {step['place']:,}: {step['sign']} {number(step['ratio'] or 0)}"
         draw(x(step["place"]), y(step["ratio"] or 1), f"fill s{colour}", 4, title)
     chart.line([(x(step["place"]), y(step["ratio"] or 1)) for step in steps], f"thick s{colour}")
-    if steps:
-        chart.text(x.end + 6, y(steps[-1]["ratio"] or 1) + 4, one["challenger"], f"name s{colour}t")
-    if one["ratio"]:
-        _prediction(chart, x, y, one["ratio"], colour)
 
 
-def _prediction(chart: Chart, x: Scale, y: Scale, line: TrendLine, colour: int) -> None:
-    """The interval at the place that was asked for."""
-    at, value, low, high = line["at"], line["value"], line["low"], line["high"]
-    if at is None or value is None or low is None or high is None:
-        return
-    chart.line(
-        [(x(at), y(low)), (x(at), y(high))], f"bar s{colour}", f"{number(value)} [{number(low)}, {number(high)}]"
-    )
-    chart.dot(x(at), y(value), f"fill s{colour}", 3)
+def _predictions(chart: Chart, x: Scale, y: Scale, challengers: list[Followed], colours: dict[str, int]) -> None:
+    """The intervals at the place that was asked for, side by side because they overlap."""
+    wide = 8
+    lines = [(one["challenger"], one["ratio"]) for one in challengers if one["ratio"]]
+    for i, (name, line) in enumerate(lines):
+        at, value, low, high = line["at"], line["value"], line["low"], line["high"]
+        if at is None or value is None or low is None or high is None:
+            continue
+        place, css = x(at) + wide * (i - (len(lines) - 1) / 2), f"s{colours[name]}"
+        title = f"{name}, predicted: {number(value)} [{number(low)}, {number(high)}]"
+        chart.line([(place, y(low)), (place, y(high))], f"bar {css}", title)
+        chart.dot(place, y(value), f"fill {css}", 3)
+        if not i:
+            chart.text(x(at), y.end - 5, "predicted", "tick", "middle")
