@@ -18,7 +18,7 @@ from tests.shards.models import repeat
 from thalweg.lab.tasks.bytes_gpt import BytesGpt
 
 #: THALWEG_STEPS asks for more; a race has 400
-STEPS = int(os.environ.get("THALWEG_STEPS", "8"))
+STEPS = int(os.environ.get("THALWEG_STEPS", "6"))
 MAKE = {
     "Muon": lambda model: thalweg.Muon(model, lr=0.02),
     "AdamW": lambda model: thalweg.create("adamw", model, lr=0.003, clip_global_norm=1.0),
