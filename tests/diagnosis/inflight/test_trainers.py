@@ -220,6 +220,7 @@ class TestLightning:
         assert (found.cause, found.layer) == ("not_in_optimizer", "model.head")
 
     def test_an_exception_ends_the_watch_and_is_explained(self):
+        pytest.importorskip("lightning.pytorch")
         model = Classifier()
         model.head = nn.Linear(64, 3)  # for four classes
         seen = diagnosis.LightningWatch()
