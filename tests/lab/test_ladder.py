@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,13 @@ from tests.lab.test_race import Inline
 from thalweg._base.errors import ThalwegError
 from thalweg.cli.app import app
 from thalweg.lab import climb, workers
+from thalweg.lab.contestants import parse
 from thalweg.lab.ladder import Rung, ladder
+from thalweg.lab.plan import plan
 from thalweg.lab.report.ladder import picture
+from thalweg.lab.run import set_up
+from thalweg.lab.search import Setting, search
+from thalweg.lab.tasks import TaskScale
 
 PLACES = (100_000, 200_000, 400_000, 800_000, 1_600_000)
 RULE = "At each place the same."
@@ -175,10 +181,7 @@ SIZED = "def model(self, seed, size=1):\n        h = round(8 * size)"
 @pytest.mark.slow(reason="five races, one for each size and one to look")
 def test_the_command_climbs(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "Pool", Inline)
-    path = tmp_path / "small.py"
-    write_small(tmp_path)
-    text = path.read_text().replace("def model(self, seed):", SIZED)
-    path.write_text(text.replace("nn.Linear(2, 8)", "nn.Linear(2, h)").replace("nn.Linear(8, 8)", "nn.Linear(h, 8)"))
+    path = sized(tmp_path)
     common = (path, "--optimizers", "adamw(lr=1e-2),momentum(lr=0.1)", "--baseline", "adamw(lr=1e-2)", "--seeds", 2,
               "--steps", 20, "--jobs", 1, "--store", tmp_path / "runs.db", "--out", tmp_path / "out")  # fmt: skip
     code, shown = told(*common, "--sizes", "1,2,4,8", "--fixed-horizon", "--predict", "10K")
@@ -191,10 +194,103 @@ def test_the_command_climbs(tmp_path, monkeypatch):
     assert found["headline"] in shown
 
 
+def sized(folder):
+    """The small task with a width that grows with the size."""
+    path = folder / "small.py"
+    write_small(folder)
+    text = path.read_text().replace("def model(self, seed):", SIZED)
+    path.write_text(text.replace("nn.Linear(2, 8)", "nn.Linear(2, h)").replace("nn.Linear(8, 8)", "nn.Linear(h, 8)"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def two_sizes(tmp_path_factory):
+    """Plans of one race at width 8 and at width 32, and what the first one found."""
+    path = str(sized(tmp_path_factory.mktemp("sized")))
+    both = [
+        plan(path, optimizers=("adamw", "momentum", "sgd(lr=0.1)"), seeds=2, steps=20, jobs=1, scale=TaskScale(size))
+        for size in (1, 4)
+    ]
+    chosen = {"lr": 0.02, "multiplier": 3.0, "weight_decay": 0.05}
+    found = [{"label": c.label, "chosen": chosen, "settings": {**c.given}} for c in both[0].contestants]
+    found[0]["settings"]["betas"] = [0.9, 0.999]
+    return both, {"contestants": found}
+
+
+def rates(made, contestant):
+    """Learning rates by the shape of a parameter, of the one run of a verdict seed."""
+    with pytest.raises(StopIteration) as stop:
+        next(search(contestant, made.budget))
+    [setting] = stop.value.value.finalists
+    _, optimizer = set_up(made.spec(contestant, setting, 1000, 20), made.task)
+    return {tuple(p.shape): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_transferred_rates_stay_as_they_are_or_follow_the_width(two_sizes):
+    (small, large), found = two_sizes
+    same, mup = (climb.carrying(large, small, how, found) for how in ("match-rms", "mup"))
+    adamw, momentum, recipe = same.contestants
+    assert rates(same, adamw) == rates(same, momentum)
+    assert rates(same, adamw)[8, 32] == pytest.approx(0.02)
+    assert rates(same, adamw)[1, 8] == pytest.approx(0.06)
+    assert set(rates(same, recipe).values()) == {0.1}
+    by_width = {
+        c.label: {k: v / rates(same, c)[k] for k, v in rates(mup, m).items()}
+        for c, m in zip(same.contestants, mup.contestants, strict=True)
+    }
+    assert by_width["adamw"] == pytest.approx({(32, 2): 1, (32,): 1, (8, 32): 1 / 4, (8,): 1, (1, 8): 1, (1,): 1})
+    for like_sgd in ("momentum", "sgd(lr=0.1)"):  # r_out / r_in
+        assert by_width[like_sgd] == pytest.approx({(32, 2): 4, (32,): 4, (8, 32): 1 / 4, (8,): 1, (1, 8): 1, (1,): 1})
+
+
+def test_what_is_transferred_is_not_searched_for_and_says_where_it_comes_from(two_sizes):
+    (small, large), found = two_sizes
+    for how in climb.TRANSFERS:
+        made = climb.carrying(large, small, how, found)
+        assert [made.runs(c)["tune"] for c in made.contestants] == [0, 0, 0]
+        assert made.contestants[0].carried.extra == (("betas", (0.9, 0.999)),)
+        assert made.contestants[0].decay(made.contestants[0].carried.decay) == pytest.approx(0.05)
+        assert made.contestants[0].transferred.startswith(f"tuned with {small.probe.parameters:,} parameters")
+        assert not made.contestants[2].transferred
+        assert climb.carrying(large, small, how).contestants[0].carried.lr == large.contestants[0].centre
+    keys = {
+        climb.carrying(large, small, how, found).spec(c, Setting(0.02), 0, 20).key
+        for how in climb.TRANSFERS
+        for c in climb.carrying(large, small, how, found).contestants[:1]
+    }
+    assert len(keys) == 2
+
+
+def test_rates_of_a_matrix_method_transfer_where_its_updates_match_adamws(two_sizes):
+    (small, large), _ = two_sizes
+    muon = replace(large, contestants=[parse("muon(adjust_lr_fn='original')")])
+    with pytest.raises(ThalwegError, match=r"--transfer mup: the updates of muon.* race muon\(adjust_lr_fn="):
+        climb.carrying(muon, small, "mup")
+    climb.carrying(replace(large, contestants=[parse("muon")]), small, "mup")
+
+
+@pytest.mark.slow(reason="two races, one of them with a search")
+@pytest.mark.usefixtures("few_trials")
+def test_a_ladder_with_transferred_rates_searches_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "Pool", Inline)
+    code, shown = told(
+        *(sized(tmp_path), "--sizes", "1,4", "--fixed-horizon", "--transfer", "mup", "--optimizers", "adamw,momentum"),
+        *("--seeds", 2, "--steps", 20, "--jobs", 1, "--store", tmp_path / "runs.db", "--out", tmp_path / "out"),
+    )
+    assert code == 0, shown
+    ladder = json.loads((tmp_path / "out" / "ladder.json").read_text())
+    assert "follow the width from there by muP" in ladder["rule"]
+    assert "adamw (transferred)" in shown
+    assert "tuned with 105 parameters and transferred by muP" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("ravine", "--sizes", "1,2"), "ravine cannot be scaled"),
+        (("digits", "--transfer", "mup"), "--transfer: expected --sizes, --batches or --horizons beside it"),
+        (("digits", "--batches", "1,2", "--transfer", "mup"), "--transfer mup: expected --sizes beside it"),
+        (("digits", "--sizes", "1,2", "--transfer", "best"), "--transfer='best': expected mup or match-rms"),
         (("digits", "--predict", "1M"), "--predict: expected --sizes, --batches or --horizons beside it"),
         (("digits", "--sizes", "1,2", "--batches", "1,2"), "a ladder goes one way"),
         (("digits", "photo", "--sizes", "1,2"), "a ladder goes one way"),

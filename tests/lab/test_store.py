@@ -311,6 +311,31 @@ def test_a_store_in_memory_does_not_last(url, store):
     memory.close()
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgres//me:s3cr3t@host/races", "it is neither a file nor a whole URL; expected a path, or postgresql://"),
+        ("postgresql:me:s3cr3t@host", "it is neither a file nor a whole URL"),
+        ("postgresql://me:s3cr3t@host:port/races", "'port' is no port; expected a number"),
+        ("postgresql://me:s3cr3t@[::1]:54x2/races", "'54x2' is no port"),
+    ],
+)
+def test_a_url_that_is_none_is_one_sentence_without_its_password_and_no_file(url, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert database.is_there(url) or "://" not in url
+    with pytest.raises(ThalwegError, match=r"^cannot open the store ") as caught:
+        Store(url)
+    assert said in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["me@host.db", "a:b.db", "12:30.db"])
+def test_a_file_may_have_a_strange_name(name, tmp_path):
+    Store(str(tmp_path / name)).close()
+    assert (tmp_path / name).exists()
+
+
 def test_a_time_that_was_removed_is_one_sentence(store, tmp_path):
     store.put("k", RUN)
     with contextlib.closing(sqlite3.connect(tmp_path / "a" / "runs.db")) as connection:

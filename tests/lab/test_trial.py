@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from thalweg._base.errors import ThalwegError
+from thalweg.lab import trial
 from thalweg.lab.contestants import parse
 
 OWN = """
@@ -107,3 +108,11 @@ def test_no_class_of_torch_is_left_without_an_answer():
         else:
             assert found.centre > 0
             assert not math.isnan(found.centre)
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [("adamw", True), ("muon", True), ("lion", True), ("momentum", False), ("torch.optim:SGD", False)],
+)
+def test_whether_a_step_is_as_long_for_larger_gradients(entry, found):
+    assert trial.normalises(parse(entry)) is found

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from thalweg._base.errors import ThalwegError
+from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.cli.tables import Column, print_table
 from thalweg.lab import climb as planning
 from thalweg.lab.ladder import PLACES, Along, Followed, Ladder, Rung, ladder
@@ -33,6 +33,7 @@ class Climb:
         factors: multiples, rising.
         per_parameter: whether the horizon grows with the parameters.
         at: the place to predict, if any.
+        transfer: how the settings of the smallest place serve the others; None where each has a search.
     """
 
     task: str
@@ -40,6 +41,7 @@ class Climb:
     factors: list[float]
     per_parameter: bool
     at: int | None
+    transfer: planning.Transfer | None = None
 
 
 def asked(
@@ -49,6 +51,7 @@ def asked(
     horizons: str | None,
     fixed_horizon: bool,
     predict: str | None,
+    transfer: str | None = None,
 ) -> Climb | None:
     """The ladder that the options ask for, if they do.
 
@@ -58,7 +61,11 @@ def asked(
     given: dict[Along, str | None] = {"size": sizes, "batch": batches, "horizon": horizons}
     ways: list[tuple[Along, str]] = [(along, text) for along, text in given.items() if text is not None]
     if not ways:
-        for name, value in (("--predict", predict), ("--fixed-horizon", fixed_horizon)):
+        for name, value in (
+            ("--predict", predict),
+            ("--fixed-horizon", fixed_horizon),
+            ("--transfer", transfer),
+        ):
             if value:
                 raise ThalwegError(f"{name}: expected --sizes, --batches or --horizons beside it")
         return None
@@ -66,7 +73,19 @@ def asked(
         raise ThalwegError("a ladder goes one way: expected one TASK, and one of --sizes, --batches, --horizons")
     [(along, text)] = ways
     factors = planning.multiples({"size": "--sizes", "batch": "--batches", "horizon": "--horizons"}[along], text)
-    return Climb(tasks[0], along, factors, not fixed_horizon, planning.amount(predict) if predict else None)
+    at = planning.amount(predict) if predict else None
+    return Climb(tasks[0], along, factors, not fixed_horizon, at, _transfer(transfer, along))
+
+
+def _transfer(text: str | None, along: Along) -> planning.Transfer | None:
+    if text is None:
+        return None
+    if along != "size":
+        raise ThalwegError(f"--transfer {text}: expected --sizes beside it")
+    found = next((one for one in planning.TRANSFERS if one == text), None)
+    if found is None:
+        raise bad_argument("--transfer", text, " or ".join(planning.TRANSFERS))
+    return found
 
 
 def climb(
@@ -104,20 +123,35 @@ def climb(
         )
     if climb.along == "size":
         planning.refuse_without_memory(places, jobs or default_jobs(), memory)
-    rungs, name = [], ""
+    rungs, name = list[Rung](), ""
     planned: Iterator[tuple[int, RacePlan]] = planning.plans(places, partial(make, climb.task))
+    if climb.transfer:
+        planned = _carrying(planned, climb.transfer)
     if fit:
         at, drafts = zip(*planned, strict=True)
         planned = iter([*zip(at, fit(drafts), strict=True)])
+    smallest = None
     for place, plan in planned:
+        smallest = smallest or plan
+        if climb.transfer and rungs:
+            plan = planning.carrying(plan, smallest, climb.transfer, rungs[0].result)
         name = name or plan.task.name.removesuffix(plan.scale.name)
         if result := raced(plan, out / f"{climb.along}-{place}"):
             rungs.append(Rung(place, result))
     if rungs and len(rungs[0].result["contestants"]) > 1:
-        found = ladder(name, climb.along, rungs, planning.rule(climb.along, climb.per_parameter), climb.at)
+        rule = planning.rule(climb.along, climb.per_parameter, climb.transfer)
+        found = ladder(name, climb.along, rungs, rule, climb.at)
         _show(console, found)
         console.print(f"ladder: {write_ladder(found, out)}", soft_wrap=True)
     return [rung.result for rung in rungs]
+
+
+def _carrying(planned: Iterator[tuple[int, RacePlan]], transfer: planning.Transfer) -> Iterator[tuple[int, RacePlan]]:
+    """Plans of which all but the first search for nothing; their settings are those of the first one's centres."""
+    smallest = None
+    for place, plan in planned:
+        yield place, planning.carrying(plan, smallest, transfer) if smallest else plan
+        smallest = smallest or plan
 
 
 def _show(console: Console, found: Ladder) -> None:

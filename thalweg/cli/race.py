@@ -80,6 +80,11 @@ from thalweg.lab.tasks.printing import first_lines
     help="With --sizes: the same number of steps at each size; without it the number of steps grows with the size.",
 )
 @click.option(
+    "--transfer",
+    help="With --sizes: search at the smallest size alone, and transfer its settings: mup scales the learning rates "
+    "with the width (muP); match-rms leaves them as they are. Without it each size has its own search.",
+)
+@click.option(
     "--predict",
     help="With --sizes, --batches or --horizons: predict the result of a race at another size, such as 124M.",
 )
@@ -113,6 +118,7 @@ def race(
     batches: str | None,
     horizons: str | None,
     fixed_horizon: bool,
+    transfer: str | None,
     predict: str | None,
     slurm: str,
     cpus: float,
@@ -137,7 +143,7 @@ def race(
         raise ThalwegError("--within chooses the number of seeds: expected no --seeds beside it")
     if checkpoints and cluster is None and not dry_run:
         files.writable_folder(Path(checkpoints), "--checkpoints")
-    climbed = climbing.asked(task, sizes, batches, horizons, fixed_horizon, predict)
+    climbed = climbing.asked(task, sizes, batches, horizons, fixed_horizon, predict, transfer)
     with _made_at(cluster, slurm, Resources(cpus, gpus), out) as at:
         slots, on = (at.slots, at.on) if at else (None, setting)
         settings = {"optimizers": entries, "baseline": baseline, "budget": budget, "seeds": seeds, "margin": margin,

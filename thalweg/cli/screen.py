@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from thalweg.cli.tables import Column, leaderboard, print_table
+from thalweg.lab.contestant import Contestant
 from thalweg.lab.forecast import Forecast, duration
 from thalweg.lab.names import beside, named, without_folder
 from thalweg.lab.overview import overview
@@ -28,7 +29,7 @@ def show_plan(console: Console, plan: RacePlan, ahead: Forecast) -> None:
     )
     runs = [plan.runs(c) for c in plan.contestants]
     labels = [c.label for c in plan.contestants]
-    tuning = [str(mine["tune"]) if c.tuned else "not tuned" for c, mine in zip(plan.contestants, runs, strict=True)]
+    tuning = [_tuning(c, mine) for c, mine in zip(plan.contestants, runs, strict=True)]
     columns = [
         Column(
             "optimizer",
@@ -48,6 +49,12 @@ def show_plan(console: Console, plan: RacePlan, ahead: Forecast) -> None:
     console.print(f"about {ahead.runs} runs{stored}; about {duration(ahead.seconds)}", highlight=False)
 
 
+def _tuning(contestant: Contestant, runs: Mapping[str, int]) -> str:
+    if contestant.searches:
+        return str(runs["tune"])
+    return "transferred" if contestant.transferred else "not tuned"
+
+
 def show_result(console: Console, result: RaceResult) -> None:
     """The table, the headline with its warnings under it, the verdict, and the lines for the user's script."""
     leaderboard(console, result)
@@ -62,7 +69,7 @@ def show_result(console: Console, result: RaceResult) -> None:
         nodes, lost = (result["environment"][name] for name in ("nodes", "lost"))
         console.print(f"\nmade on {nodes}; lost: {lost}", highlight=False, markup=False)
     winner = best_of(result)
-    how = "as tuned here" if winner["tuned"] else "as it was written"
+    how = "as tuned here" if winner["tuned"] else winner.get("transferred") or "as it was written"
     console.print(f"\nto train with {named(winner)} {how}:", highlight=False, markup=False)
     code = Syntax("", "python", background_color="default").highlight(winner["script"])
     code.rstrip()

@@ -12,7 +12,7 @@ from rich.table import Table
 from thalweg.lab.digits import fixed, halves, of_interval, of_spreads
 from thalweg.lab.names import named
 from thalweg.lab.report.tables import loss
-from thalweg.lab.result import Comparison, RaceResult, Ratio
+from thalweg.lab.result import Comparison, ContestantResult, RaceResult, Ratio
 
 #: between two columns
 GAP = 2
@@ -70,6 +70,10 @@ def leaderboard(console: Console, result: RaceResult) -> None:
     print_table(console, columns(result))
 
 
+def _untuned(c: ContestantResult) -> str:
+    return "" if c["tuned"] else "transferred" if c.get("transferred") else "not tuned"
+
+
 def columns(result: RaceResult) -> list[Column]:
     """Of the leaderboard, all that say something."""
     ranked = sorted(result["contestants"], key=lambda c: c["mean_loss"])
@@ -79,7 +83,7 @@ def columns(result: RaceResult) -> list[Column]:
     decays = any(c["chosen"]["weight_decay"] for c in ranked)
     diverged = any(c["diverged"] for c in ranked)
     found = [
-        Column("optimizer", [named(c, "" if c["tuned"] else "not tuned") for c in ranked], left=True),
+        Column("optimizer", [named(c, _untuned(c)) for c in ranked], left=True),
         Column(f"held-out ({result['task']['unit']})", [loss(result, c, digits) for c in ranked], 1),
         Column(f"minus {result['contestants'][0]['label']}'s", [_difference(c) for c in mine], 3),
         Column("verdict", [c["verdict"] if c else "–" for c in mine]),

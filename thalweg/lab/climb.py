@@ -7,15 +7,24 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from thalweg._base.errors import ThalwegError, bad_argument
+from thalweg.lab import classes, trial
+from thalweg.lab.contestant import REFERENCE_LR, Contestant, TransferredSetting
 from thalweg.lab.ladder import Along
 from thalweg.lab.plan import RacePlan
+from thalweg.lab.result import ContestantResult, RaceResult
 from thalweg.lab.tasks import TaskScale, get_task
 from thalweg.lab.tasks.scaled import parameters
+from thalweg.lab.tasks.training import model_of
 
+#: how the settings of the smallest place serve the others; None: they do not
+Transfer = Literal["mup", "match-rms"]
+TRANSFERS: tuple[Transfer, ...] = get_args(Transfer)
+#: shapes of parameters by name
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 #: numbers that training keeps for a parameter: itself, gradient, two states
 KEPT = 4
 NUMBER_BYTES = 4
@@ -127,6 +136,65 @@ def refuse_without_memory(found: Sequence[RungPlace], jobs: int, each: float | N
     )
 
 
+_RATES: dict[Transfer | None, str] = {
+    None: "learning rates are tuned again at each, with the same number of trials",
+    "mup": "learning rates and weight decays are tuned at the smallest and follow the width from there by muP",
+    "match-rms": "settings are tuned at the smallest and stay as they are, where matrix methods match the root mean "
+    "square of AdamW's updates",
+}
+
+
+def carrying(plan: RacePlan, smallest: RacePlan, transfer: Transfer, result: RaceResult | None = None) -> RacePlan:
+    """The plan with the settings of a race at the smallest place, in which nothing is searched for.
+
+    Args:
+        plan: of the race at a larger place.
+        smallest: of the race at the smallest place.
+        transfer: how rates follow.
+        result: what that race has found; None if it has not been made, for a forecast.
+    """
+    found = {c["label"]: c for c in result["contestants"]} if result else {}
+    shapes = _shapes(smallest) if transfer == "mup" else ()
+    for contestant in plan.contestants:
+        _refuse_unmatched(contestant, transfer)
+    entered = [replace(c, carried=_carried(c, found.get(c.label), smallest, shapes)) for c in plan.contestants]
+    return replace(plan, contestants=entered)
+
+
+def _refuse_unmatched(contestant: Contestant, transfer: Transfer) -> None:
+    """A matrix method's rates transfer like AdamW's where its updates have the same root mean square."""
+    scale = (classes.arguments(contestant.rule) or {}).get("adjust_lr_fn")
+    if scale and not str(contestant.settings.get("adjust_lr_fn", scale.default)).startswith("match_rms"):
+        raise ThalwegError(
+            f"--transfer {transfer}: the updates of {contestant.label} do not match the root mean square of AdamW's; "
+            f"race {contestant.label.partition('(')[0]}(adjust_lr_fn='match_rms_adamw')"
+        )
+
+
+def _carried(
+    contestant: Contestant, found: ContestantResult | None, smallest: RacePlan, shapes: Shapes
+) -> TransferredSetting:
+    """The setting of a contestant: the one that was chosen, a recipe's own, or the centre of the search."""
+    like: Literal["adam", "sgd"] = "adam" if not shapes or trial.normalises(contestant) else "sgd"
+    common = {"parameters": smallest.probe.parameters, "base": shapes, "like": like}
+    if found is None or not contestant.tuned:
+        return TransferredSetting(contestant.centre, **common)  # type: ignore[arg-type]
+    chosen, settings = found["chosen"], found["settings"]
+    searched = [(name, value) for name, values in contestant.knobs.items() for value in values[1:]]
+    extra = tuple((name, value) for name, value in searched if _plain(value) == _plain(settings.get(name)))
+    strength = chosen["weight_decay"] * contestant.centre / REFERENCE_LR
+    return TransferredSetting(chosen["lr"], chosen["multiplier"], strength, extra, **common)  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    """As a result holds it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shapes(plan: RacePlan) -> Shapes:
+    return tuple((name, tuple(p.shape)) for name, p in model_of(plan.task, 0).named_parameters())
+
+
 def _memory() -> float:
     """This machine's, in bytes; infinite where it is not known."""
     if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
@@ -141,11 +209,11 @@ def plans(found: Sequence[RungPlace], make: Callable[..., RacePlan]) -> Iterator
         yield place.place, make(**arguments)
 
 
-def rule(along: Along, per_parameter: bool) -> str:
+def rule(along: Along, per_parameter: bool, transfer: Transfer | None = None) -> str:
     """How horizon and rates are chosen at each place."""
     horizon = {
         "size": "as many steps for each parameter" if per_parameter else "the same number of steps",
         "batch": "the same number of steps, so larger batches see more examples",
         "horizon": "each with its own whole schedule",
     }[along]
-    return f"At each place, {horizon}; learning rates are tuned again at each, with the same number of trials."
+    return f"At each place, {horizon}; {_RATES[transfer]}."

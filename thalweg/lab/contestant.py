@@ -58,6 +58,46 @@ class Point:
 
 
 @dataclass(frozen=True)
+class TransferredSetting:
+    """A setting that was found in another race, of the same task at another size.
+
+    Attributes:
+        lr, multiplier, extra: as the search found them.
+        decay: its strength, as :meth:`Contestant.decay` takes it.
+        parameters: of the model on which it was found.
+        base: of the parameters of that model the shapes by name, for muP; empty where rates stay as they are.
+        like: how updates scale with the gradient, for muP.
+    """
+
+    lr: float
+    multiplier: float = 1.0
+    decay: float = 0.0
+    extra: tuple[tuple[str, Any], ...] = ()
+    parameters: int = 0
+    base: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    like: Literal["adam", "sgd"] = "adam"
+
+    def rules(self, decays: bool) -> list[Rule]:
+        """What stands below the task's rules and above the race's.
+
+        Args:
+            decays: whether there is a weight decay, which follows the rates.
+        """
+        return [groups.MuP(dict(self.base), like=self.like, independent_decay=decays)] if self.base else []
+
+    @property
+    def identity(self) -> list[Any]:
+        """Of a run, what is not in its learning rate: nothing where rates stay as they are."""
+        return [["muP", self.like, self.base]] if self.base else []
+
+    @property
+    def told(self) -> str:
+        """Where it comes from."""
+        how = "transferred by muP" if self.base else "transferred unchanged"
+        return f"tuned with {self.parameters:,} parameters and {how}"
+
+
+@dataclass(frozen=True)
 class Contestant:
     """An optimizer as it enters a race.
 
@@ -74,6 +114,7 @@ class Contestant:
         weight_decay: as handed to the optimizer, where the user fixed it; None where the race says.
         wraps: what stands around it, from the outside in.
         traits: what the class is like.
+        carried: the setting that it races with, found elsewhere; None where this race looks for one.
     """
 
     label: str
@@ -88,6 +129,17 @@ class Contestant:
     weight_decay: float | None = None
     wraps: tuple[Wrap, ...] = ()
     traits: Traits = Traits()
+    carried: TransferredSetting | None = None
+
+    @property
+    def searches(self) -> bool:
+        """Whether the race looks for its setting."""
+        return self.tuned and self.carried is None
+
+    @property
+    def transferred(self) -> str:
+        """Where its setting comes from, if it was found elsewhere; a recipe's was not."""
+        return self.carried.told if self.carried is not None and self.tuned else ""
 
     @property
     def file(self) -> str:
@@ -149,7 +201,8 @@ class Contestant:
     def identity(self) -> list[Any]:
         """Everything about it that determines a run."""
         wraps = [[one.name, sorted(one.settings.items())] for one in self.wraps]
-        return [self.optimizer, self.code, sorted(self.settings.items()), wraps, self.tuned, repr(self.traits)]
+        known = [self.optimizer, self.code, sorted(self.settings.items()), wraps, self.tuned, repr(self.traits)]
+        return known + (self.carried.identity if self.carried else [])
 
     @property
     def without_schedule(self) -> bool:
@@ -209,6 +262,8 @@ class Contestant:
             rules: of the task's own; they stand above those of the race, and of a recipe.
             backend: of the engine, for a rule of the library.
         """
+        decays = self.traits.decay != "none"
+        rules = [*rules, *(self.carried.rules(decays) if self.carried else ())]
         extra, seen = dict(at.extra), {"sample": sample, "head": head}
         if self.multiplies or (rules and self.takes_model):
             by_role = groups.multiplied(model, at.lr, at.multiplier, at.weight_decay, rules=rules, **seen)
@@ -218,15 +273,15 @@ class Contestant:
                 cut(hidden, model, how or DEFAULT, asked=bool(how), **seen)
             return self._over(by_role, at.lr, extra, backend)
         settings = {**self.settings, **extra, "lr": at.lr}
-        if self.traits.decay != "none":
-            settings["weight_decay"] = at.weight_decay
+        decay: dict[str, Any] = {"weight_decay": at.weight_decay} if decays else {}
+        settings |= decay
         if self.ours:
             settings["backend"] = backend
         if self.takes_model:
             return model, {**settings, **seen}
         over: list[Any] = [p for p in model.parameters() if p.requires_grad]
         if rules:
-            over = [_unnamed(g) for g in groups.of(model, *rules, lr=at.lr, **seen)]
+            over = [_unnamed(g) for g in groups.of(model, *rules, lr=at.lr, **(decay if self.carried else {}), **seen)]
         return over, settings
 
     def _over(

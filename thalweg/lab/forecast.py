@@ -58,7 +58,7 @@ def _seconds(plan: RacePlan, waves: list[list[Wave]]) -> float:
     short = [plan.run_seconds(repeat.short(plan, c)) + plan.untrained_seconds for c in plan.contestants]
     again = [min(repeat.CHEAP_SECONDS / 2, plan.seconds(c.label, plan.steps, 1)) for c in plan.contestants]
     chains = [[[first], *mine, [last]] for first, mine, last in zip(short, waves, again, strict=True)]
-    timing = (plan.seeds + 1) * BLOCK * sum(plan.step_seconds.values())
+    timing = (plan.blocks + 1) * BLOCK * sum(plan.step_seconds.values())
     return makespan([*chains, [short]], plan.jobs) + timing + START_SECONDS
 
 

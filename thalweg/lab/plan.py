@@ -15,7 +15,7 @@ from thalweg.lab import neighbours
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.contestants import parse_all
 from thalweg.lab.pool import default_jobs
-from thalweg.lab.protocol import LARGEST_OFFSET, Budget, get_budget, tuning_seeds, verdict_seeds
+from thalweg.lab.protocol import LARGEST_OFFSET, MOST_BLOCKS, Budget, get_budget, tuning_seeds, verdict_seeds
 from thalweg.lab.run import UNTRAINED, Spec, execute
 from thalweg.lab.search import Setting
 from thalweg.lab.setting import setting
@@ -66,9 +66,14 @@ class RacePlan:
         """Steps of the complete shorter runs."""
         return sorted({max(2, round(h * self.steps)) for h in self.budget.horizons} - {self.steps})
 
+    @property
+    def blocks(self) -> int:
+        """Of the quiet pass, for each contestant."""
+        return min(self.seeds, MOST_BLOCKS)
+
     def runs(self, contestant: Contestant) -> dict[str, int]:
         """About how many runs of each role one contestant makes; of a search it is not known how many are finalists."""
-        trials, finalists = (self.budget.trials, self.budget.likely_finalists) if contestant.tuned else (0, 1)
+        trials, finalists = (self.budget.trials, self.budget.likely_finalists) if contestant.searches else (0, 1)
         shorter = min(self.seeds, self.budget.horizon_seeds) * len(self.horizons)
         return {"tune": trials, "verdict": round(finalists * self.seeds), "horizon": shorter}
 

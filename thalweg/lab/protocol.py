@@ -93,6 +93,8 @@ BUDGETS: dict[str, Budget] = {
 
 #: steps of a block of the quiet pass; blocks of the contestants take turns
 BLOCK = 5
+#: blocks of each contestant: as many as there are seeds, and no more than these, since nothing else is done meanwhile
+MOST_BLOCKS = 20
 #: part of the horizon over which the learning rate rises linearly
 WARMUP = 0.05
 #: the first verdict seed; tuning seeds are far below

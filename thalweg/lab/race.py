@@ -236,7 +236,7 @@ class _Race:
         """By the newest worker, which has made nothing but repeats; no other is there any more."""
         self.workers.close()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
-        return await self.newest.timed(specs, self.plan.seeds)
+        return await self.newest.timed(specs, self.plan.blocks)
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:

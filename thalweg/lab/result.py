@@ -84,7 +84,8 @@ class ContestantResult(TypedDict):
     optimizer: str  # class name; FILE.py:CLASS or MODULE:CLASS of another's; WRAPPER(CLASS)
     settings: dict[str, Any]  # fixed hyperparameters
     own_step: bool  # whether its step is code of its own, not the engine's
-    tuned: bool  # False for a present recipe, which runs as it was written
+    tuned: bool  # False for a present recipe, which runs as it was written, and for a setting found elsewhere
+    transferred: str  # "tuned with 105 parameters and transferred by muP"; empty for all others
     decay: Literal["decoupled", "its own way", "none"]  # how its weight decay acts
     lr_centre: float
     chosen: dict[str, float]  # lr, multiplier, weight_decay: the best of the finalists over all verdict seeds

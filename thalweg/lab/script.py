@@ -37,6 +37,8 @@ def lines(spec: Spec) -> str:
         built.append("optimizer.train()")
     task = get_task(spec.task, spec.scale)
     built.append(f"scheduler = thalweg.schedule.Scheduler(optimizer, {_schedule(spec, task)})")
+    if any("MuP(base" in line for line in built):
+        need.append("# base: the model of the size at which the rates were tuned")
     need += ["# task: the task of this race"] if any("task." in line for line in built) else []
     built += [*_evaluation(entered), *_hooks(task)]
     built.append(_CLOSURE if entered.traits.closure else "# after each optimizer.step(): scheduler.step()")
@@ -80,7 +82,7 @@ def _groups(spec: Spec) -> list[str]:
     if not entered.multiplies and not (entered.takes_model and get_task(spec.task, spec.scale).groups()):
         return _one_group(spec, made, f"{lr}{f', {decay}' * (entered.traits.decay != 'none')}{extra}")
     seen = _seen(spec)
-    rules = ", rules=task.groups()" * bool(get_task(spec.task, spec.scale).groups())
+    rules = _rules(spec)
     groups = f"groups = thalweg.groups.multiplied(model, {lr}, multiplier={spec.multiplier!r}, {decay}{seen}{rules})"
     if not entered.ours:
         drop = '("role",)' if entered.traits.decay != "none" else '("role", "weight_decay")'
@@ -96,6 +98,14 @@ def _groups(spec: Spec) -> list[str]:
         use = 'groups = [{**group, "use_muon": group["role"] == "hidden", "flatten": True} for group in groups]'
         return [groups, use, f"optimizer = {made}(groups, {lr}{extra})"]
     return [f"optimizer = {made}(model, {lr}, lr_ratio={spec.multiplier!r}, {decay}{extra}{seen})"]
+
+
+def _rules(spec: Spec) -> str:
+    """The further argument that makes the task's rules, and those of transferred rates, part of the groups."""
+    own = ["*task.groups()"] * bool(get_task(spec.task, spec.scale).groups())
+    carried = spec.contestant.carried
+    mup = [f"thalweg.groups.MuP(base, like={carried.like!r})"] if carried and carried.base else []
+    return f", rules=[{', '.join((*own, *mup))}]" if mup else ", rules=task.groups()" * bool(own)
 
 
 def _one_group(spec: Spec, made: str, arguments: str) -> list[str]:

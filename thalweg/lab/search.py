@@ -102,6 +102,8 @@ class _Search:
 
     def run(self) -> Search:
         budget = self.budget
+        if (carried := self.contestant.carried) is not None:
+            return Found([Setting(carried.lr, carried.multiplier, carried.decay, carried.extra)])
         if not self.contestant.tuned:
             return Found([Setting(self.contestant.centre)])
         yield from self.ask(self.grid())

@@ -20,7 +20,7 @@ from thalweg.lab.store.leases import SECONDS, Held
 #: how often a race looks whether a run that another makes is finished
 POLL_SECONDS = 0.5
 #: of so many workers one has a run laid ready for it, which it begins while the store is written; one at least
-READY = 4
+READY = 2
 
 
 @dataclass

@@ -10,6 +10,7 @@ from thalweg.lab.contestant import Contestant
 def terms(field: Sequence[Contestant]) -> list[str]:
     """A sentence for each kind of special terms, with the labels that it concerns; none for a plain field."""
     recipes = [c for c in field if not c.tuned]
+    carried = [c for c in field if c.transferred]
     asking = [c for c in field if c.traits.closure]
     ranges = [c for c in field if c.lr_range]
     single = [c for c in field if c.tuned and c.traits.one_group]
@@ -17,6 +18,7 @@ def terms(field: Sequence[Contestant]) -> list[str]:
     said = (
         (recipes, "present recipe, not tuned. It runs as it was written: one learning rate and one weight decay for "
          "all parameters, and the class's own defaults for what it does not say. Warmup and schedule are the race's."),
+        (carried, f"{carried[0].transferred if carried else ''}, where the search was; here is none."),
         (asking, "asks for the loss itself, and is charged for every pass (forward and backward) that it makes. Steps "
          "of such a run are counted in passes, its schedule goes by passes, and a step for which too few passes are "
          "left is undone."),

@@ -51,6 +51,26 @@ def default_decay(entered: Contestant, at: Point) -> float:
     return float(layers(optimizer)[-1].defaults.get("weight_decay", 0.0))
 
 
+def normalises(entered: Contestant) -> bool:
+    """Whether its first step is as long for gradients ten times as large: Adam's is, and that of SGD is not."""
+    lengths = []
+    for scale in (1.0, 10.0):
+        with torch.random.fork_rng(devices=[]), _blaming(entered):
+            torch.manual_seed(0)
+            model = _tiny()
+            optimizer = replace(entered, carried=None).build_for(model, Point(LR), backend="eager")
+            before = [p.detach().clone() for p in model.parameters()]
+            for p in model.parameters():
+                p.grad = scale * torch.randn_like(p)
+            if entered.traits.closure:
+                optimizer.step(lambda: 1.0)
+            else:
+                update(optimizer, 1.0)
+            moved = [(p - q).square().sum() for p, q in zip(model.parameters(), before, strict=True)]
+            lengths.append(float(torch.stack(moved).sum().detach()) ** 0.5)
+    return bool(lengths[1] < 3.0 * lengths[0])
+
+
 def _tiny() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
 

@@ -111,7 +111,7 @@ def noise(plan: RacePlan) -> Noise:
 
 def _places(plan: RacePlan) -> tuple[float, ...]:
     """Where the noise is measured; a recipe has the one learning rate that it names."""
-    return PLACES if plan.contestants[0].tuned else PLACES[:1]
+    return PLACES if plan.contestants[0].searches else PLACES[:1]
 
 
 def _losses(plan: RacePlan, setting: Setting) -> list[float]:
@@ -177,7 +177,7 @@ class _Asked:
     def race(self, budget: str, seeds: int, steps: int) -> Settles:
         """What one settles: a difference between means whose variance is that of the seeds and that of the search."""
         comparisons = max(1, len(self.draft.contestants) - 1)
-        searched = SEARCHED if any(c.tuned for c in self.draft.contestants) else 0.0
+        searched = SEARCHED if any(c.searches for c in self.draft.contestants) else 0.0
         sd = self.measured.sd * math.sqrt(1.0 + seeds * searched)
         difference = stats.detectable(sd, seeds, comparisons=comparisons, chance=POWER)
         return Settles(budget, seeds, steps, self.seconds(budget, seeds, steps), difference / abs(self.measured.loss))

@@ -57,12 +57,16 @@ def equal_trial_steps(record: Record) -> Flag:
 
 def tuned(record: Record) -> Flag:
     """A default was never looked for, and a present recipe is what it is: the others were tuned for this task."""
-    recipes = [c["label"] for c in record.result["contestants"] if c not in record.tuned]
+    moved = {c["label"]: c["transferred"] for c in record.result["contestants"] if c.get("transferred")}
+    recipes = [c["label"] for c in record.result["contestants"] if c not in record.tuned and c["label"] not in moved]
     alone = [c["label"] for c in record.tuned if len({run["lr"] for run in record.runs("tune", c["label"])}) < 2]
     wrong = [f"{_who(record, label)} is a present recipe, not tuned" for label in recipes]
+    wrong += [f"{_who(record, label)} was {told}" for label, told in moved.items()]
     wrong += [f"{_who(record, label)} ran at one learning rate, untuned" for label in alone]
     short = "with a present recipe that is not tuned" if recipes else "without tuning"
-    return warn_of("tuned", wrong, "Every learning rate was looked for.", short, [*recipes, *alone])
+    if moved and not (recipes or alone):
+        short = "with transferred rates"
+    return warn_of("tuned", wrong, "Every learning rate was looked for.", short, [*recipes, *moved, *alone])
 
 
 def at_edge(record: Record) -> Flag:

@@ -53,7 +53,8 @@ def leaderboard(result: RaceResult) -> Table:
 
 
 def _contestant(result: RaceResult, c: ContestantResult, mine: Comparison | None, digits: int) -> list[Cell]:
-    notes = [shown_class(c), *["baseline"] * (mine is None), *["present recipe, not tuned"] * (not c["tuned"])]
+    untuned = c.get("transferred") or "present recipe, not tuned"
+    notes = [shown_class(c), *["baseline"] * (mine is None), *[untuned] * (not c["tuned"])]
     some_diverged = any(other["diverged"] for other in result["contestants"])
     verdict_runs = len(runs_of(result, "verdict", c["label"]))
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,7 +31,7 @@ def is_there(url: str) -> bool:
     """Whether a store can be looked into: False for an SQLite file that has not been made yet."""
     try:
         found = sa.make_url(url if "://" in url else f"sqlite:///{url}")
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return True  # opening it says what is wrong
     name = found.database or ""
     return found.get_backend_name() != "sqlite" or name in ("", ":memory:") or Path(name).exists()
@@ -49,6 +50,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, new: bool = True, brief: bool = False) -> None:
+        _refuse_half_a_url(url)
         full = server.driver(url) if "://" in url else f"sqlite:///{url}"
         self.url = hidden(url)  # as it may be shown
         self._opened = False
@@ -169,6 +171,20 @@ class Database:
         if found != "ok":
             self.close()
             raise trouble.damaged(str(found), self.url)
+
+
+def _refuse_half_a_url(url: str) -> None:
+    """Not a file: its folder would be called like a user and a password; nor what has no number for a port."""
+    if found := re.search(r"://[^/?]*:([^@:/?\]]*[^@:/?\]\d][^@:/?\]]*)(?:[/?]|$)", url):
+        raise ThalwegError(
+            f"cannot open the store {hidden(url)}: {found[1]!r} is no port; expected a number, as in "
+            "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+        )
+    if "://" not in url and (found := re.match(r"([\w+]+):?/*[^/:@]+:[^/@]+@", url)):
+        raise ThalwegError(
+            f"cannot open the store {found[1]}…: it is neither a file nor a whole URL; expected a path, or "
+            "postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
 
 
 def _engine(url: str, brief: bool) -> sa.Engine:
