@@ -11,20 +11,23 @@ _ASTRAY = {"initial_loss_high", "inputs_not_scaled", "gradients_explode", "nonfi
 _SUMMED = {"gradients_not_cleared", "accumulation_not_divided"}
 _CLIMBS = {"lr_too_high", "no_warmup", "update_uphill", "weights_grow", "decay_dominates", "lr_uneven"}
 _RUNAWAY = _ASTRAY | _SUMMED | _CLIMBS
-_NONFINITE = {"nonfinite_batch", "nonfinite_gradient", "loss_became_nonfinite", "gradient_became_nonfinite"}
+_NONFINITE = {
+    *("nonfinite_batch", "nonfinite_loss", "nonfinite_gradient", "loss_became_nonfinite", "gradient_became_nonfinite")
+}
 _UNLEARNT = {"loss_ignores_batch", "not_shuffled", "examples_leak"}
 
 #: what explains the causes after it: they are left out where one of those was found
 EXPLAINED: dict[str, set[str]] = {
     "lr_too_low": {
         *("clip_always", "horizon_too_short", "does_not_move", "no_gradient", "eps_dominates", "dead_relus"),
-        *_LOST,
+        *("inputs_not_scaled", "gradient_vanished", *_LOST, *_NONFINITE),
     },
+    "nonfinite_gradient": {"inputs_not_scaled"},
     "does_not_move": _LOST,
     "lr_too_high": _ASTRAY | _SUMMED,
     "no_warmup": _ASTRAY | _SUMMED | _UNLEARNT | {"lr_too_high", "activation_before_loss", "no_gradient"},
-    "no_gradient": {"dead_relus"},
-    "gradient_vanished": {"dead_relus", "lr_too_high"},
+    "no_gradient": {"dead_relus", *_NONFINITE},
+    "gradient_vanished": {"dead_relus", "lr_too_high", *_NONFINITE},
     "eps_dominates": {"gradients_vanish", "dead_relus"},
     "loss_ignores_batch": {"dead_relus", "gradients_vanish"},
     "not_shuffled": {"loss_ignores_batch"},

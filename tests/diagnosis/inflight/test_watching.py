@@ -374,3 +374,72 @@ def test_fit_is_watched():
     assert seen.watch.closed
     assert seen.watch.history.updates == len(seen.watch.history.losses) == 40
     assert not seen.watch.findings
+
+
+@pytest.mark.parametrize("move", [lambda m: m.double(), lambda m: m.to(memory_format=torch.channels_last)])
+def test_a_model_that_is_converted_after_the_watch_began_is_followed(move):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
+    optimizer = adamw(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with thalweg.watch(model, optimizer) as w:
+            for step in range(21):
+                if step in (0, 15):
+                    move(model)
+                x = torch.randn(16, 3, 6, 6, dtype=model[0].weight.dtype)
+                w.loss(nn.functional.cross_entropy(model(x), x.mean((2, 3)).argmax(1))).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    assert w.looks == 13
+    assert w.history.last.weight[0] == pytest.approx(float(model[0].weight.detach().norm()), rel=0.2)
+
+
+def test_two_watches_on_two_models_do_not_meet():
+    models = [net(), net()]
+    optimizers = [adamw(model) for model in models]
+    with thalweg.watch(models[0], optimizers[0]) as one, thalweg.watch(models[1], optimizers[1]) as other:
+        for batch in batches(5):
+            one.loss(loss_of(models[0], batch)).backward()
+            optimizers[0].step()
+            optimizers[0].zero_grad()
+    assert (one.history.updates, other.history.updates) == (5, 0)
+
+
+def test_what_is_no_loss_is_said_once_and_training_goes_on():
+    model = net()
+    with pytest.warns(WatchWarning, match="the loss could not be looked at") as told:
+        w = watched_with(model, "not a loss")
+    assert len(told) == 1
+    assert w.history.updates == 5
+
+
+def watched_with(model, loss):
+    with thalweg.watch(model, optimizer := adamw(model)) as w:
+        for batch in batches(5):
+            w.loss(loss)
+            loss_of(model, batch).backward()
+            optimizer.step()
+    return w
+
+
+def test_a_sparse_gradient_is_measured():
+    table = nn.Embedding(50, 4, sparse=True)
+    optimizer = torch.optim.SGD(table.parameters(), lr=0.1)
+    with thalweg.watch(table, optimizer) as w:
+        table(torch.tensor([3, 3, 7])).sum().backward()
+        optimizer.step()
+    assert w.history.last.gradient[0] == pytest.approx(math.sqrt(4 * (2**2 + 1)))
+
+
+def test_what_is_seen_of_many_losses_does_not_grow_with_their_number():
+    from thalweg.diagnosis.inflight import losses
+
+    seen = losses.Losses()
+    refreshed = []
+    seen._refresh = lambda: refreshed.append(len(seen))
+    seen.middle = 1.0
+    for step in range(losses.KEPT + 200):
+        seen.tell(step, 1.0)
+    assert len(seen) <= losses.KEPT + 1
+    assert len(refreshed) == pytest.approx((losses.KEPT + 200) / losses.REFRESHED, abs=2)

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thalweg.diagnosis.preflight.forward import Forward
-from thalweg.diagnosis.preflight.losses import LossCall, made_by
+from thalweg.diagnosis.preflight.losses import LossCall, leaves_behind, made_by, mixed
 
 #: nodes of a graph that are looked at, and those nearest to the loss among which its own are
 MOST, TAIL = 6000, 48
@@ -44,7 +44,7 @@ def seen_behind(loss: Tensor, names: Mapping[int, str]) -> Forward:
         names: of the parameters, by ``id``.
     """
     nodes = list(_nodes(loss.grad_fn))
-    seen = Forward(value=loss.detach())
+    seen = Forward(value=loss.detach(), leaves=leaves_behind(loss))
     seen.calls = [call for node in nodes[:TAIL] if (call := _call(node)) is not None]
     first = _of_first_layer(names)
     floats = [x for node in nodes if (x := _input(node, first)) is not None]
@@ -146,9 +146,15 @@ def _call(node: Any) -> LossCall | None:
     kind = type(before).__name__
     if name == "nll_loss":
         ignored = _signed(node._saved_ignore_index)
-        if kind != "LogSoftmaxBackward0":
-            return LossCall(name, output, target, made_by(before), ignored)
-        return LossCall("cross_entropy", output, target, made_by(before.next_functions[0][0]), ignored)
+        inner = before.next_functions[0][0] if kind == "ViewBackward0" else None
+        if type(inner).__name__ == "LogSoftmaxBackward0" and (given := _kept(inner, "result")) is not None:
+            before, output = inner, given  # cross_entropy makes (N, C, 1, d) of (N, C, d)
+            target = target.reshape(given.shape[:1] + given.shape[2:])
+        if type(before).__name__ != "LogSoftmaxBackward0":
+            return LossCall(name, output, target, made_by(before), ignored, mixed(name, output, before))
+        logits = before.next_functions[0][0]
+        reshaped = mixed("cross_entropy", output, logits)
+        return LossCall("cross_entropy", output, target, made_by(logits), ignored, reshaped)
     if kind == "ExpandBackward0":  # the loss itself has broadcast them
         output, target = _unexpanded(output), _unexpanded(target)
     return LossCall(name, output, target, made_by(before))
@@ -178,9 +184,14 @@ def _of_first_layer(names: Mapping[int, str]) -> set[int]:
 def _input(node: Any, first: set[int]) -> Tensor | None:
     """What the first layer was given, where that came from no other layer."""
     name, number = _INPUTS.get(type(node).__name__, ("", 0))
-    if not name or node.next_functions[number][0] is not None:
+    if not name or not _is_given(node.next_functions[number][0]):
         return None
     return _kept(node, name) if any(id(p) in first for p in _weights(node)) else None
+
+
+def _is_given(source: Any) -> bool:
+    """Whether a tensor came from outside of the graph: no parameter, but maybe one that a loss differentiates by."""
+    return source is None or not isinstance(getattr(source, "variable", nn.Parameter()), nn.Parameter)
 
 
 def _indices(node: Any) -> Tensor | None:

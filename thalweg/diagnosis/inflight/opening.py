@@ -54,7 +54,8 @@ BEFORE: tuple[Check, ...] = (
 )
 #: what the first loss shows, and what takes several
 FIRST: tuple[Check, ...] = (
-    *(outputs.initial, outputs.activations, outputs.shapes, outputs.visible, data.scaled, membership.frozen),
+    *(outputs.initial, outputs.activations, outputs.shapes, outputs.reshaped, outputs.visible, data.scaled),
+    *(membership.frozen, membership.unregistered),
 )
 LATER: tuple[Check, ...] = (data.one_class_each, data.paired, outputs.head, movement.statistics)
 
@@ -127,7 +128,7 @@ class Opening:
                 yield partial(_broadcasts, shape), known
             if known.answers.shift is None and _predicts(seen) and sees_ahead(loss):
                 yield self._unmasked, known
-            yield from ((one, known) for one in FIRST if seen.calls or one is data.scaled)
+            yield from ((one, known) for one in FIRST if seen.calls or one in (data.scaled, membership.unregistered))
         if number + 1 == DEAD_AFTER:
             yield gradients.dead, self._known(self.forwards, self.losses)
 

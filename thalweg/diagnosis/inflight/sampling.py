@@ -83,12 +83,12 @@ class Sampler:
     def _gradients(self, at: Sequence[int], elements: Elements) -> dict[str, Tensor]:
         weights = [self.parameters[i] for i in at]
         grads = [self.parameters[i].grad for i in at]
-        sparse = [None if g is None or g.layout is not torch.strided else g for g in grads]
         norms = torch.zeros_like(elements.counts)
-        present = [k for k, g in enumerate(sparse) if g is not None]
+        present = [k for k, g in enumerate(grads) if g is not None]
         if present:
-            norms[present] = measures.norms([g for g in sparse if g is not None]).to(norms.device)
-        return {"gradient": _over_ranks(norms.square(), weights).sqrt(), "g": elements.of(sparse)}
+            norms[present] = measures.norms([numbers_of(g) for g in grads if g is not None]).to(norms.device)
+        dense = [g if g is not None and g.layout is torch.strided else None for g in grads]
+        return {"gradient": _over_ranks(norms.square(), weights).sqrt(), "g": elements.of(dense)}
 
     def _after(self, at: Sequence[int], elements: Elements, known: dict[str, Tensor]) -> Tensor:
         weights = [self.parameters[i] for i in at]
@@ -129,6 +129,13 @@ class Sampler:
         for (at, _), numbers in zip(self.devices, given, strict=True):
             table[:, at] = numbers.cpu()
         return {name: row.tolist() for name, row in zip(NUMBERS, table, strict=True)}
+
+
+def numbers_of(gradient: Tensor) -> Tensor:
+    """A gradient, or of a sparse one the numbers that it has, of rows that were met several times their sum."""
+    if gradient.layout is torch.strided:
+        return gradient
+    return gradient.coalesce().values() if gradient.layout is torch.sparse_coo else gradient.values()
 
 
 class _Second:

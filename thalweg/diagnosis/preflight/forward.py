@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from thalweg.diagnosis.preflight.losses import LossCall, finite, loss_call
+from thalweg.diagnosis.preflight.losses import LossCall, finite, leaves_behind, loss_call, scalar_of
 from thalweg.diagnosis.preflight.reading import tensors_of
 from thalweg.groups.twin import unwrapped
 
@@ -31,6 +31,7 @@ class Forward:
         output: what that call returned.
         nonfinite: the first layer that gave something that is not finite for finite input; empty if there was none.
         value: what the loss returned.
+        leaves: the ``id`` of each tensor that its backward gives a gradient to.
     """
 
     calls: list[LossCall] = field(default_factory=list)
@@ -39,12 +40,14 @@ class Forward:
     output: Any = None
     nonfinite: str = ""
     value: Any = None
+    leaves: set[int] = field(default_factory=set)
 
 
 def observe(model: nn.Module, loss: Callable[[nn.Module, Any], Any], batch: Any, seen: Forward) -> None:
     """Run ``loss(model, batch)`` once and write down what is seen, also where it raises; hooks are gone afterwards."""
     with _hooked(model, seen) as mode, mode:
         seen.value = loss(model, batch)
+        seen.leaves = leaves_behind(scalar_of(seen.value))
 
 
 @contextlib.contextmanager

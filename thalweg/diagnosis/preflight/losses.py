@@ -16,6 +16,8 @@ from torch.nn import functional as F
 WITH_CLASSES = ("cross_entropy", "nll_loss")
 BINARY = ("binary_cross_entropy_with_logits", "binary_cross_entropy")
 DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+#: nodes of a graph that are looked at
+NODES = 20_000
 FUNCTIONS: dict[Callable[..., Any], str] = {getattr(F, name): name for name in (*WITH_CLASSES, *BINARY, *DISTANCES)}
 
 
@@ -29,6 +31,7 @@ class LossCall:
         target: its target, detached.
         made_by: name of the operation that made the output, as autograd calls it, such as ``SoftmaxBackward0``.
         ignored: label that does not count.
+        reshaped: the shape of outputs that were reshaped where their dimensions should have changed places; else None.
     """
 
     name: str
@@ -36,6 +39,7 @@ class LossCall:
     target: Tensor
     made_by: str
     ignored: int = -100
+    reshaped: tuple[int, ...] | None = None
 
     @property
     def classes(self) -> int:
@@ -85,7 +89,8 @@ def loss_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     if not isinstance(output, Tensor) or not isinstance(target, Tensor):
         return None
     ignored = int(given.get("ignore_index", -100))
-    return LossCall(name, output.detach(), target.detach(), made_by(output.grad_fn), ignored)
+    made = made_by(output.grad_fn), ignored, mixed(name, output, output.grad_fn)
+    return LossCall(name, output.detach(), target.detach(), *made)
 
 
 #: operations that move numbers and leave them as they are
@@ -113,6 +118,51 @@ def made_by(node: Any) -> str:
     while node is not None and type(node).__name__.rstrip("0123456789").removesuffix("Backward") in _MOVES:
         node = node.next_functions[0][0] if node.next_functions else None
     return "" if node is None else type(node).__name__
+
+
+def mixed(name: str, output: Tensor, node: Any) -> tuple[int, ...] | None:
+    """The shape of logits that a view has cut up so that the classes of one example come from several; else None.
+
+    Such a view has the classes in a dimension whose elements lie apart by another distance than before it.
+
+    Args:
+        name: of the loss.
+        output: what it is given, (N, C, …).
+        node: the ``grad_fn`` of that.
+    """
+    shape, classes = tuple(output.shape), 1
+    while name in WITH_CLASSES and len(shape) > 1 and node is not None:
+        kind = type(node).__name__
+        if kind in ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"):
+            before, apart = tuple(node._saved_self_sym_sizes), math.prod(shape[classes + 1 :])
+            same = [d for d, size in enumerate(before) if size == shape[classes]]
+            kept = [d for d in same if math.prod(before[d + 1 :]) == apart]
+            if not kept:
+                return before if any(d > 0 for d in same) else None
+            shape, classes = before, kept[0]
+        elif kind == "TransposeBackward0":
+            pair = [dim % 2**64 - 2**64 if dim >= 2**63 else dim for dim in (node._saved_dim0, node._saved_dim1)]
+            order = list(range(len(shape)))
+            order[pair[0]], order[pair[1]] = order[pair[1]], order[pair[0]]
+            shape, classes = tuple(shape[d] for d in order), order.index(classes)
+        elif kind not in ("CloneBackward0", "ToCopyBackward0"):
+            return None
+        node = node.next_functions[0][0]
+    return None
+
+
+def leaves_behind(value: Any) -> set[int]:
+    """The ``id`` of each tensor that a loss's backward gives a gradient to."""
+    found, queue, met = set(), [getattr(value, "grad_fn", None)], set()
+    while queue and len(met) < NODES:
+        node = queue.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(id(variable))
+        queue += [child for child, _ in node.next_functions]
+    return found
 
 
 def scalar_of(value: Any) -> Any:

@@ -62,9 +62,15 @@ def _batch_size(model: nn.Module, seen: Forward) -> int | None:
     sizes = {x.shape[0] for x in given}
     if len(sizes) != 1 or (size := sizes.pop()) < 2 or any(x.shape == (size, size) for x in given[1:]):
         return None
-    if any(getattr(module, "batch_first", True) is False for module in model.modules()):
+    if any(getattr(module, "batch_first", True) is False for module in model.modules()) and not _row_by_row(seen):
         return None
     return size if all(len(call.target) % size == 0 for call in seen.calls if call.target.ndim) else None
+
+
+def _row_by_row(seen: Forward) -> bool:
+    """Whether the targets are later tokens of the same row: then a row is an example, whatever a layer may think."""
+    tokens = tokens_of(seen)
+    return tokens is not None and shift(tokens, seen.calls) is not None
 
 
 def tokens_of(seen: Forward) -> Tensor | None:

@@ -17,6 +17,7 @@ from thalweg.diagnosis.curve import unprepared
 from thalweg.diagnosis.families import Family, family_of
 from thalweg.diagnosis.preflight.losses import scalar_of
 from thalweg.diagnosis.preflight.reading import copied
+from thalweg.train import rng
 
 Group = dict[str, Any]
 
@@ -83,6 +84,17 @@ class Subject:
     def value(self, batch: Any) -> Any:
         """The loss of a copy of a batch, as it is descended."""
         return scalar_of(self.loss(self.model, copied(batch)))
+
+    def number(self, batch: Any) -> float:
+        """The loss as a number, without a graph unless it differentiates itself, as a penalty on gradients does."""
+        draws = rng.capture()
+        try:
+            with torch.no_grad():
+                return float(self.value(batch))
+        except RuntimeError:
+            rng.restore(draws)
+            value = self.value(batch)
+            return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def moves(scheduler: Any, optimizer: torch.optim.Optimizer) -> bool:

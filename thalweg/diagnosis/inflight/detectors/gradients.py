@@ -10,6 +10,7 @@ from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import GRADIENT
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.inflight.record import FIRST, History
+from thalweg.diagnosis.preflight.checks.gradients import cancels
 
 
 def nonfinite(history: History) -> Iterator[Finding]:
@@ -32,7 +33,9 @@ def nonfinite(history: History) -> Iterator[Finding]:
 def missing(history: History) -> Iterator[Finding]:
     """Trainable parameters that have had no gradient, or zeros, in several samples in a row."""
     trained = [i for i, one in history.trainable() if one.optimizer is not None]
-    dead = [i for i in trained if history.silent[i] >= _patience(history, i)]
+    silent = [i for i in trained if history.silent[i] >= _patience(history, i)]
+    names = {history.watched[i].name for i in silent}
+    dead = [i for i in silent if history.last.absent[i] or not cancels(history.watched[i].name, names)]
     if not dead:
         return
     had = [i for i in dead if history.heard[i]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 
@@ -23,16 +23,23 @@ def arriving(known: Preflight) -> Iterator[Finding | Fine]:
         return
     if not rehearsal.steps:
         return
-    if rehearsal.silent:
+    silent = [name for name in subject.trainable if name in rehearsal.silent]
+    silent = [name for name in silent if not cancels(name, silent)]
+    if silent:
         tried = f"{rehearsal.steps} steps and {len(known.read.batches)} batches"
         yield finding(
             "no_gradient",
-            f"{len(rehearsal.silent)} of {len(subject.trainable)} trainable parameters got no gradient but zeros in "
-            f"{tried}.",
-            [name for name in subject.trainable if name in rehearsal.silent],
+            f"{len(silent)} of {len(subject.trainable)} trainable parameters got no gradient but zeros in {tried}.",
+            silent,
         )
     else:
         yield Fine("gradients", f"every trainable parameter gets one ({len(subject.trainable)} of them)")
+
+
+def cancels(name: str, silent: Collection[str]) -> bool:
+    """Whether a parameter is the bias of a layer that does learn: a loss of differences does not depend on it."""
+    owner, _, own = name.rpartition(".")
+    return own == "bias" and f"{owner}.weight" not in silent
 
 
 def not_finite(known: Preflight) -> Iterator[Finding | Fine]:

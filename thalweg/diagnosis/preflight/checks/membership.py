@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,6 +39,42 @@ def left_out(known: Preflight) -> Iterator[Finding | Fine]:
         )
     else:
         yield Fine("groups", f"each of {len(subject.trainable)} trainable parameters is in one")
+
+
+def unregistered(known: Preflight) -> Iterator[Finding | Fine]:
+    """Layers in a plain list, and tensors that are no parameters, which the loss depends on."""
+    subject, reached = known.subject, known.first.leaves
+    mine = {id(p) for p in subject.parameters.values()} | subject.owners.keys()
+    paths = [path for path, p in hidden(subject.model) if id(p) in reached - mine]
+    if paths:
+        yield finding(
+            "not_registered",
+            f"{len(paths)} tensors behind the loss ask for a gradient, and are no parameters of the model: they stand "
+            "in an attribute that it does not look into.",
+            paths,
+            attribute=paths[0].partition("[")[0].rpartition(".")[2],
+        )
+
+
+def hidden(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that ask for gradients, in attributes of modules and in lists and dicts there, with their paths."""
+    for name, module in model.named_modules():
+        for own, value in vars(module).items():
+            if not own.startswith("_"):
+                yield from _within(f"{name}.{own}".lstrip("."), value, 2)
+
+
+def _within(path: str, value: Any, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor) and value.requires_grad and value.is_leaf:
+        yield path, value
+    elif isinstance(value, nn.Module):
+        yield from ((f"{path}.{name}", p) for name, p in value.named_parameters() if p.requires_grad)
+    elif depth and isinstance(value, (list, tuple)):
+        for i, one in enumerate(value):
+            yield from _within(f"{path}[{i}]", one, depth - 1)
+    elif depth and isinstance(value, dict):
+        for key, one in value.items():
+            yield from _within(f"{path}[{key!r}]", one, depth - 1)
 
 
 def twice(known: Preflight) -> Iterator[Finding | Fine]:
@@ -110,4 +147,4 @@ def frozen(known: Preflight) -> Iterator[Finding | Fine]:
         yield Fine("frozen", f"{len(still)} parameters of {len(subject.parameters)}")
 
 
-CHECKS = (left_out, twice, untied, frozen)
+CHECKS = (left_out, unregistered, twice, untied, frozen)

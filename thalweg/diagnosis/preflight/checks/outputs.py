@@ -77,6 +77,18 @@ def _total(call: LossCall) -> float:
     return float((call.output.float().exp().sum(1) - 1).abs().mean())
 
 
+def reshaped(known: Preflight) -> Iterator[Finding | Fine]:
+    """Outputs that were reshaped where dimensions should have changed places."""
+    for call in known.first.calls[:1]:
+        if call.reshaped is not None:
+            yield finding(
+                "outputs_reshaped",
+                f"Outputs of shape {call.reshaped} are reshaped into {tuple(call.output.shape)}, so the "
+                f"{call.classes} numbers of one prediction come from several.",
+                head_of(known),
+            )
+
+
 def shapes(known: Preflight) -> Iterator[Finding | Fine]:
     """Output and target of different shapes."""
     for call in known.first.calls:
@@ -182,4 +194,4 @@ def head_of(known: Preflight) -> str:
     return owners[-1] if owners else ""
 
 
-CHECKS = (in_range, nonfinite, initial, activations, shapes, head, visible, leak)
+CHECKS = (in_range, nonfinite, initial, activations, shapes, reshaped, head, visible, leak)

@@ -1,0 +1,111 @@
+"""A watch says on several ranks what it says on one; replicas that drift apart are named."""
+
+import math
+import warnings
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import thalweg
+from tests.diagnosis.inflight.runs import batches, loss_of, net
+
+UPDATES = 30
+
+
+def alone(model):
+    return model
+
+
+def sharded(model):
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer)
+    return fully_shard(model)
+
+
+def adamw(model, **arguments):
+    return torch.optim.AdamW(model.parameters(), **{"lr": 3e-3, **arguments})
+
+
+def healthy(model):
+    return model, adamw(model), None
+
+
+def rate_too_high(model):
+    return model, adamw(model, lr=3.0), None
+
+
+def not_in_optimizer(model):
+    inner = getattr(model, "module", model)
+    return model, adamw(inner[:4]), None
+
+
+def poisoned(model):
+    def at(step):
+        if step == 14:
+            grad = getattr(model, "module", model)[2].weight.grad
+            getattr(grad, "_local_tensor", grad).fill_(math.nan)
+
+    return model, adamw(model), at
+
+
+def dead(model):
+    def at(step):
+        inner = getattr(model, "module", model)
+        if step >= 12:
+            inner[2].weight.grad.zero_()
+            inner[2].bias.grad.zero_()
+
+    return model, adamw(model), at
+
+
+CASES = (healthy, rate_too_high, not_in_optimizer, poisoned, dead)
+
+
+def told(wrap, case, updates=UPDATES):
+    """What is found, and the norms of the last look."""
+    model, optimizer, at = case(wrap(net()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with thalweg.watch(model, optimizer) as w:
+            for step, batch in enumerate(batches(updates)):
+                w.loss(loss_of(model, batch)).backward()
+                if at is not None:
+                    at(step)
+                optimizer.step()
+                optimizer.zero_grad()
+    sample = w.history.last
+    found = [(one.cause, one.layer, one.step) for one in w.findings]
+    return found, [f"{x:.3g}" for x in (*sample.gradient, *sample.weight)]
+
+
+def all_told(wrap):
+    return [told(wrap, case) for case in CASES]
+
+
+def test_the_same_is_found_on_one_rank_and_on_two(two):
+    expected = [told(alone, case) for case in CASES]
+    assert [found for found, _ in expected][0] == []
+    assert all(found for found, _ in expected[1:])
+    for wrap in (sharded, DistributedDataParallel):
+        for of_rank in two.run(all_told, wrap):
+            assert of_rank == expected, wrap.__name__
+
+
+def drifting(model):
+    def at(step):
+        if step == 2 and dist.get_rank() == 1:
+            with torch.no_grad():
+                model.module[2].weight[0, 0] += 1e-3
+
+    return model, adamw(model), at
+
+
+def test_replicas_that_drift_are_named_with_their_weights(two):
+    for found, _ in two.run(told, DistributedDataParallel, drifting, 8):
+        ((cause, layer, _),) = found
+        assert cause == "replicas_drift"
+        assert "2" in layer
