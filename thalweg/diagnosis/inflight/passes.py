@@ -69,6 +69,8 @@ class Passes:
     before: Tensor | None = None
     after: Tensor | None = None
     stale: Tensor | None = None
+    one: Tensor | None = None
+    count: int = 0
 
     def attend(self, loss: Tensor, early: bool, batch: int | None) -> None:
         """Look at a loss's backward, when it comes.
@@ -94,6 +96,9 @@ class Passes:
     def passed(self) -> None:
         """A backward pass is over: look at the gradients, before they are clipped."""
         self.before, self.after = self._norm(), None
+        self.count += 1
+        if self.count == 1:
+            self.one = self.before
 
     def stepping(self) -> None:
         """The optimizer takes them: look at them again."""
@@ -107,6 +112,19 @@ class Passes:
             return math.nan
         size = float(after)
         return float(before) / size if size > 0 else math.nan
+
+    def noise(self) -> tuple[float, float]:
+        """Of an update from k micro-batches, estimates of tr Σ and of ‖∇L‖², for micro-batches as the unit.
+
+        With n₁ and n, the squared norms of one micro-batch's gradient and of the mean of all, they are
+        (n₁ − n) / (1 − 1/k) and (k n − n₁) / (k − 1). Each look's are very noisy; NaN where one batch makes the update.
+        """
+        one, whole, k = self.one, self.before, self.count
+        self.one, self.count = None, 0
+        if one is None or whole is None or k < 2:
+            return math.nan, math.nan
+        single, mean = (k * float(one)) ** 2, float(whole) ** 2
+        return (single - mean) / (1 - 1 / k), (k * mean - single) / (k - 1)
 
     def _left(self) -> tuple[Tensor, Tensor] | None:
         now, then = self._norm(), self.stale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from thalweg.diagnosis.inflight.passes import Update
 KEPT = 256
 #: the first samples, which are kept for good: what a learning rate does shows best at the beginning
 FIRST = 32
+#: samples from which the noise scale is reckoned
+NOISY = 20
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Sample:
             that cannot be seen.
         memory: bytes that are allocated on the device, or that the process takes.
         norm: of all gradients together; infinite where one is not finite.
+        noise: what :meth:`Passes.noise` gives, of an update from several micro-batches.
     """
 
     step: int
@@ -92,6 +96,7 @@ class Sample:
     memory: int = 0
     clip: float = math.nan
     norm: float = math.nan
+    noise: tuple[float, float] = (math.nan, math.nan)
 
     def fill(self, numbers: Mapping[str, list[float]], scale: float) -> None:
         """Take in what was measured; the gradients were ``scale`` times too large."""
@@ -201,6 +206,15 @@ class History:
     def trainable(self) -> Iterator[tuple[int, WatchedParameter]]:
         """The parameters that ask for a gradient, by number."""
         return ((i, one) for i, one in enumerate(self.watched) if one.trainable)
+
+    @property
+    def noise_scale(self) -> float | None:
+        """tr Σ / ‖∇L‖², in micro-batches, from the means of both over the samples; None where that is not known."""
+        pairs = [s.noise for s in self.recent if math.isfinite(s.noise[0])]
+        if len(pairs) < NOISY:
+            return None
+        spread, slope = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+        return spread / slope if slope > 0 < spread else None
 
     def peak(self, at: WatchedParameter) -> float:
         """The highest rate that a parameter has had in a sample."""

@@ -142,7 +142,8 @@ class _Second:
     """A mean of squared gradients, and below which number its root is below ε."""
 
     def __init__(self, v: Tensor, eps: float, beta: float, updates: float) -> None:
-        self.v, self.least = v, eps * eps * (1 - beta**updates if beta < 1 and updates > 0 else 1.0)
+        self.v, self.eps, self.correction = v, eps, 1 - beta**updates if beta < 1 and updates > 0 else 1.0
+        self.least = eps * eps * self.correction
 
 
 def second(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: Tensor) -> _Second | None:

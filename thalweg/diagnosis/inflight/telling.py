@@ -101,8 +101,8 @@ class Voice:
 
     def _numbers(self, sample: Sample, history: History) -> dict[str, float | str]:
         numbers: dict[str, float | str] = {"norm": sample.norm, "lr": sample.rates[0][0]}
-        if (loss := history.losses.get(sample.step)) is not None:
-            numbers["loss"] = loss
+        known = {"loss": history.losses.get(sample.step), "noise_scale": history.noise_scale}
+        numbers |= {name: value for name, value in known.items() if value is not None}
         for kind, values in (("update", sample.update), ("gradient", sample.gradient)):
             pairs = zip(history.watched, values, strict=True)
             numbers |= {f"{kind}/{one.name}": value for one, value in pairs if math.isfinite(value)}

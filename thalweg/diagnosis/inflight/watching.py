@@ -29,6 +29,8 @@ from thalweg.diagnosis.inflight.opening import SEEN, Opening, count_of
 from thalweg.diagnosis.inflight.passes import LOOKED_AT, Passes
 from thalweg.diagnosis.inflight.record import History, Sample, WatchedParameter
 from thalweg.diagnosis.inflight.sampling import Sampler, second
+from thalweg.diagnosis.inflight.sharpness import ITERATIONS, Sharpness, sharpness_of
+from thalweg.diagnosis.inflight.shown import as_html
 from thalweg.diagnosis.inflight.sinks import Sink
 from thalweg.diagnosis.inflight.telling import Voice, WatchWarning
 from thalweg.diagnosis.preflight.checks.mode import modal
@@ -182,6 +184,18 @@ class Watch:
             )
         torch.save(self.source.present, path)
 
+    def sharpness(self, loss: Tensor, iterations: int = ITERATIONS) -> Sharpness:
+        """The sharpness of a loss at the present weights, and the edge of stability at the present rates.
+
+        Args:
+            loss: just computed from the model; of it no backward is made.
+            iterations: products with the Hessian; each takes as long as some four steps.
+
+        Raises:
+            ValueError: for a loss without a graph, or that cannot be differentiated twice.
+        """
+        return sharpness_of(replace(self.about), loss, iterations)
+
     def close(self) -> None:
         """Look no more: take the hooks off, write the last numbers, close the record."""
         if self.closed:
@@ -205,10 +219,19 @@ class Watch:
 
     def __str__(self) -> str:
         """The advice: every finding with evidence and remedy, or that nothing was found, and what was looked at."""
+        return "\n\n".join([*map(str, self.findings), self._looked()])
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook, with a curve for each pillar."""
+        return as_html(self.history, self.findings, self._looked())
+
+    def _looked(self) -> str:
         self._drain()
         looked = f"{self.looks} of {self.history.updates} updates were looked at"
         blind = "" if self.history.losses else "; the loss was not told: w.loss(loss)"
-        return "\n\n".join([*map(str, self.findings), f"{len(self.findings)} findings; {looked}{blind}"])
+        scale = self.history.noise_scale
+        noise = "" if scale is None else f"; the noise scale is {scale:.2g} micro-batches"
+        return f"{len(self.findings)} findings; {looked}{blind}{noise}"
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -427,7 +450,8 @@ class Watch:
         if sample is None or pending is None:
             return
         sample.fill(pending(), _scale(self.about.optimizers))
-        sample.memory, sample.clip = allocated(self.params[0].device), self.notes.clip()
+        sample.memory, sample.noise = allocated(self.params[0].device), self.notes.noise()
+        sample.clip = self.notes.clip()
         self.history.add(sample)
         self.looks += 1
         self._judge()

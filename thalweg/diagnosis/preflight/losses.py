@@ -153,7 +153,8 @@ def mixed(name: str, output: Tensor, node: Any) -> tuple[int, ...] | None:
 
 def leaves_behind(value: Any) -> set[int]:
     """The ``id`` of each tensor that a loss's backward gives a gradient to."""
-    found, queue, met = set(), [getattr(value, "grad_fn", None)], set()
+    found: set[int] = set()
+    queue, met = [getattr(value, "grad_fn", None)], set[Any]()
     while queue and len(met) < NODES:
         node = queue.pop()
         if node is None or node in met:
