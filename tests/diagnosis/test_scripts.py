@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import thalweg
 
-pytestmark = pytest.mark.slow("trains some fifty small models")
+pytestmark = pytest.mark.slow(reason="trains some fifty small models")
 STEPS = 60
 K = torch.Generator().manual_seed(0)
 
