@@ -35,7 +35,7 @@ class Adam(Optimizer):
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
-    amsgrad: bool = hyper(default=False, doc="never let the denominator shrink")
+    amsgrad: bool = hyper(default=False, doc="never let the mean square shrink")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()

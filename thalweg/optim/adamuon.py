@@ -47,7 +47,7 @@ class AdaMuon(Muon):
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]
         | None
-    ) = hyper(default="match_rms_adamw", doc="s(m, n), by name or as a function; None is the original")
+    ) = hyper(default="match_rms_adamw", doc="update_scale, by name or as a function; None is the original")
     balance: None = hyper(default=None, within=(None,), init=False)
     second_moment: None = hyper(default=None, within=(None,), init=False)
 

@@ -46,7 +46,7 @@ class AdaBelief(Optimizer):
     )
     eps: float = hyper(default=1e-16, within="[0, ∞)", doc="ε, added to s and to its root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
-    amsgrad: bool = hyper(default=False, doc="never let the denominator shrink")
+    amsgrad: bool = hyper(default=False, doc="never let the mean square shrink")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
@@ -97,7 +97,7 @@ class AdaBound(Optimizer):
     gamma: float = hyper(default=1e-3, within="(0, ∞)", doc="κ, how fast the bounds close in")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
-    amsbound: bool = hyper(default=False, doc="never let the denominator shrink")
+    amsbound: bool = hyper(default=False, doc="never let the mean square shrink")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()

@@ -92,14 +92,14 @@ class Dion2(Muon):
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
     weight_decay: float = hyper(
-        default=0.01, within="[0, ∞)", doc="λ, decoupled; the factor s(m, n) does not act on it", off=0
+        default=0.01, within="[0, ∞)", doc="λ, decoupled; update_scale does not act on it", off=0
     )
     momentum: float = hyper(default=0.95, within="[0, ∞)", doc="μ, share that is kept of momentum that was used")
     adjust_lr_fn: (
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]
         | None
-    ) = hyper(default="spectral_unclamped", doc="s(m, n), by name or as a function; None is the original")
+    ) = hyper(default="spectral_unclamped", doc="update_scale, by name or as a function; None is the original")
     fraction: float = hyper(default=0.25, within="(0, 1]", doc="α, share of the rows that is taken", kw_only=True)
     row_norm: bool = hyper(default=False, doc="divide rows by their own root mean square, as Dion3", kw_only=True)
     nesterov: bool = hyper(default=False, within=(False,), init=False)

@@ -78,8 +78,8 @@ class Muon(RoutedMomentum):
     The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. ``Muon(model)`` gives Muon the
     hidden matrices (convolutions flattened) and AdamW the embeddings, the output head, norms, biases and other vectors,
     in one optimizer with one ``state_dict``; ``repr`` shows which rule each parameter follows, and says where this
-    assignment is a guess. A weight that the model stores as (in, out), as for ``x @ W``, is in a group with
-    ``transposed=True``. ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or
+    assignment is a guess. ``Muon(model)`` puts a weight that is stored as (in, out), as for ``x @ W``, into a group
+    with ``transposed=True``. ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or
     ``False``.
 
     s(m, n), which is ``update_scale`` in the formula that runs, is a factor for a layer with m outputs and n inputs. By
@@ -94,7 +94,7 @@ class Muon(RoutedMomentum):
     the root of a mean of squared gradients, $N_t / (\sqrt{v_t} + \delta)$ with $v_t = \beta_2 v_{t-1} + (1-\beta_2)
     G_t^2$ (Muon²). ``second_moment="norm"`` is NAMO (whose β₂ is 0.99). It keeps the orthogonal direction, and
     multiplies the step and the decay by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t
-    \rVert^2$. Both means are corrected for their start, as in Adam.
+    \rVert^2$. Here N and v are corrected for their start at zero, as in Adam.
 
     It takes the same steps as ``torch.optim.Muon`` if it is given the same matrices, and it iterates in bfloat16 like
     that one (see the exception under Differs).
@@ -119,8 +119,8 @@ class Muon(RoutedMomentum):
     Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",
     https://arxiv.org/abs/2604.09967; Zhang et al. 2026, "Adam improves Muon" (NAMO), https://arxiv.org/abs/2602.17080
     Differs: MuonEq adds an ε to each length, and Muon² adds δ within the root. The code of NAMO keeps the product of γ,
-    NAMO's factor and s(m, n) at or below 1; here this product has no bound. NAMO's norm is that of the whole weight,
-    even if the weight holds several matrices, so a checkpoint does not depend on how weights are divided into matrices.
+    NAMO's factor and s(m, n) at or below 1; here this product has no bound, and NAMO's norm is that of the whole
+    weight, even if it holds several matrices, so a checkpoint does not depend on how weights are divided into matrices.
     Jordan's first code computes $\mu B + G$; this only changes the length of B, and the orthogonal factor is the same.
     Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for bfloat16, matrices
     with at least 32 rows and 32 columns are iterated in float32, where torch uses bfloat16; on such a CPU this is
@@ -128,7 +128,7 @@ class Muon(RoutedMomentum):
     """
 
     weight_decay: float = hyper(
-        default=0.1, within="[0, ∞)", doc="λ, decoupled; the factor s(m, n) does not act on it", off=0
+        default=0.1, within="[0, ∞)", doc="λ, decoupled; update_scale does not act on it", off=0
     )
     ns_coefficients: Coefficients = hyper(
         default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
@@ -141,7 +141,7 @@ class Muon(RoutedMomentum):
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]
         | None
-    ) = hyper(default=None, doc="s(m, n), by name or as a function; None is the original")
+    ) = hyper(default=None, doc="update_scale, by name or as a function; None is the original")
     balance: Literal["rows", "columns", "both"] | None = hyper(
         default=None, doc="parts of N that are scaled to length 1 first, as in MuonEq", kw_only=True
     )

@@ -48,12 +48,14 @@ class Routed(Optimizer):
     )
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
     head: Any = hyper(default=None, doc="a model's output layers, if the guess is wrong", kw_only=True, setup=True)
-    hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
+    hidden: Any = hyper(
+        default=(), doc="further module types whose weights are hidden matrices", kw_only=True, setup=True
+    )
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     blocks: Any = hyper(
         default=None,
-        doc="which matrices a weight holds; for a model auto, none, heads, or rules",
+        doc="how a weight of several matrices is divided; for a model auto, none, heads, or rules",
         kw_only=True,
         each=True,
     )

@@ -187,12 +187,14 @@ class ScheduleFreeAdamW(ScheduleFree):
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
 
     The parameters are y, and $c_t$ is the share of the newest z in the mean x; both are as in ScheduleFreeSGD, with
-    $\beta = \beta_1$. $\gamma_t$, which is ``rate`` in the formula that runs, is ``lr`` times a linear warmup over
-    ``warmup_steps``; ``unit`` there is ``lr``, or 1 if ``lr`` is 0. Call ``eval()`` before you evaluate or save the
-    model: it puts x in the place of y. ``train()`` puts y back. Checkpoints of the authors' code can be loaded.
+    $\beta = \beta_1$. The learning rate of a step, $\gamma_t$ (``rate`` in the formula that runs), is ``lr`` times a
+    linear warmup over ``warmup_steps``; ``unit`` there is ``lr``, or 1 if ``lr`` is 0. Call ``eval()`` before you
+    evaluate or save the model: it puts x in the place of y. ``train()`` puts y back. Checkpoints of the authors' code
+    can be loaded.
 
     Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
-    Strength: At any time it is about as good as a schedule that knows when training ends, in no more memory than AdamW.
+    Strength: In the authors' experiments it is at any time about as good as a schedule that knows when training ends.
+    It takes no more memory than AdamW.
     Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
     again at x, and it is more sensitive to β₁ than AdamW.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
@@ -201,7 +203,9 @@ class ScheduleFreeAdamW(ScheduleFree):
     """
 
     lr: float = hyper(default=0.0025, within="[0, ∞)", doc="γ, step size")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.999), within="(0, 1)", doc="β₁, share of x in y; β₂, share kept")
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.999), within="(0, 1)", doc="β₁, share of x in y; β₂, share of v that is kept"
+    )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay, at y", off=0)
     warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="T, length of the linear warmup in steps")

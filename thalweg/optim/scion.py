@@ -86,7 +86,9 @@ class Scion(Optimizer):
     head_ratio: float = hyper(default=60.0, within="(0, ∞)", doc="radius of the head over ρ", kw_only=True, setup=True)
     sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
     head: Any = hyper(default=None, doc="a model's output layers, if the guess is wrong", kw_only=True, setup=True)
-    hidden: Any = hyper(default=(), doc="further module types whose weights are matrices", kw_only=True, setup=True)
+    hidden: Any = hyper(
+        default=(), doc="further module types whose weights are hidden matrices", kw_only=True, setup=True
+    )
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     momentum_buffer: Tensor = state(doc="m, mean of gradients")

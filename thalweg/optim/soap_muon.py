@@ -53,7 +53,7 @@ class SOAPMuon(SOAP):
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]
         | None
-    ) = hyper(default="match_rms_adamw", doc="s(m, n), by name or as a function; None is the original")
+    ) = hyper(default="match_rms_adamw", doc="update_scale, by name or as a function; None is the original")
 
     @staticmethod
     def direction(p: Tensor, g: Tensor, s: Any, h: Any) -> Tensor:
