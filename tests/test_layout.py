@@ -75,6 +75,7 @@ def test_a_circle_is_found():
     assert circles(graph) == [["b", "c"]]
 
 
+@pytest.mark.slow(reason="reads every module; make check holds the layers")
 def test_no_modules_import_each_other():
     assert circles(imports()) == []
 

@@ -267,6 +267,7 @@ def test_diverged_runs_are_finite_in_the_json(folder):
     assert any(r["status"] == "diverged" for r in raced["runs"])
 
 
+@pytest.mark.slow(reason="two races")
 @pytest.mark.usefixtures("raced_before")
 def test_several_tasks_have_a_report_each_and_share_the_files(folder):
     text = (folder / "small.py").read_text()

@@ -277,6 +277,7 @@ for cls in optimizers().values():
 """
 
 
+@pytest.mark.slow(reason="processes that each print all formulas")
 def test_every_process_prints_the_same_formulas():
     here = io.StringIO()
     with contextlib.redirect_stdout(here):

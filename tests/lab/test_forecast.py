@@ -5,6 +5,8 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 
+import pytest
+
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
 from tests.processes import python
@@ -19,6 +21,7 @@ def _plan(path, seeds=2):
     return plan(path, optimizers=("adamw", "momentum", "muon(lr=0.02)"), seeds=seeds, steps=20, jobs=1)
 
 
+@pytest.mark.slow(reason="a race, forecast three times")
 def test_runs_that_are_stored_are_not_made_again_and_take_no_time(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "Pool", Inline)
     made = _plan(write_small(tmp_path))
@@ -42,6 +45,7 @@ def test_the_finalists_are_counted_once_they_are_known(tmp_path, monkeypatch):
     assert forecast(made).runs == sum(sum(made.runs(c).values()) for c in made.contestants)
 
 
+@pytest.mark.slow(reason="a race in a process of its own; tests/engine/test_dynamo.py has training alone")
 def test_no_compiler_is_loaded_to_race_what_nobody_compiles():
     code = (
         "import sys; from thalweg.lab.plan import plan; plan('digits', jobs=1); print('torch._dynamo' in sys.modules)"

@@ -130,6 +130,7 @@ def test_that_of_a_machine_whose_clock_is_hours_before_or_behind_is_waited_for_a
     assert b.take("k")
 
 
+@pytest.mark.slow(reason="processes that import torch")
 @pytest.mark.posix
 def test_that_of_a_dead_process_on_this_machine_is_taken_at_once(tmp_path, two):
     code = f"from thalweg.lab.store import Store; print(Store({str(tmp_path / 's.db')!r}).leases().take('k'))"

@@ -281,6 +281,7 @@ def test_a_loss_that_was_edited_in_the_store_ends_the_race_until_it_is_dropped(r
     edited.close()
 
 
+@pytest.mark.slow(reason="two races")
 def test_an_empty_store_gives_the_same_numbers(raced, inline, tmp_path):
     result, made, *_ = raced
     other = Store(str(tmp_path / "other.db"))
@@ -295,6 +296,7 @@ def test_another_file_with_the_same_content_finds_the_runs(raced, inline, tmp_pa
     assert not log.started
 
 
+@pytest.mark.slow(reason="three races")
 def test_more_seeds_later_reuse_the_first_and_are_a_second_look(tmp_path, inline, store):
     path = write_small(tmp_path)
     first = race(_plan(path), store)
@@ -353,6 +355,7 @@ def _differences(result, comparison):
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
+@pytest.mark.slow(reason="two races")
 def test_a_race_that_ends_before_its_verdict_has_not_looked(tmp_path, inline, store, monkeypatch):
     made = _plan(write_small(tmp_path))
     monkeypatch.setattr(racing, "summarise", _raise(KeyboardInterrupt))
@@ -373,6 +376,7 @@ def test_a_look_is_in_the_store_before_anybody_sees_its_outcome(tmp_path, inline
     assert race(_plan(write_small(tmp_path), seeds=3), store)["protocol"]["look"] == 2
 
 
+@pytest.mark.slow(reason="two races")
 def test_of_two_races_at_once_one_is_the_second_look(tmp_path, inline, store, monkeypatch):
     """The other draws its verdict while this one is drawing its own."""
     path, summarise, other = write_small(tmp_path), racing.summarise, []
@@ -396,6 +400,7 @@ def _raise(error):
     return raising
 
 
+@pytest.mark.slow(reason="two races")
 def test_a_change_in_the_tasks_file_makes_new_runs(tmp_path, inline, store):
     first = race(_plan(write_small(tmp_path)), store)
     log = Log()
@@ -552,6 +557,7 @@ class Half(Optimizer):
 """
 
 
+@pytest.mark.slow(reason="three races; test_repeats.py has the same within a class")
 @pytest.mark.parametrize("edited", ["small", "own", "near"])
 def test_a_file_that_is_edited_while_it_races_ends_the_race_and_nothing_of_it_is_stored(
     tmp_path, inline, store, edited
@@ -602,6 +608,7 @@ class Signs(torch.optim.Optimizer):
 """
 
 
+@pytest.mark.slow(reason="a race of five optimizers")
 def test_what_people_have_races_beside_the_field(inline, store, tmp_path):
     """A class of torch's, one of a user's file, a present recipe, one that asks for the loss."""
     (tmp_path / "mine.py").write_text(FOREIGN)
@@ -704,6 +711,7 @@ class Cheat(torch.optim.AdamW):
 """
 
 
+@pytest.mark.slow(reason="a race of three optimizers")
 def test_a_class_that_trains_more_in_its_step_is_named_beside_its_verdict(inline, store, tmp_path):
     (tmp_path / "cheat.py").write_text(CHEAT)
     result = race(_plan(write_small(tmp_path), ("adamw", f"{tmp_path}/cheat.py:Cheat")), store)

@@ -62,6 +62,7 @@ def test_runs_that_are_found_are_counted_dated_and_proved(tmp_path, inline, stor
     assert any("to the last bit" in s for s in again["sentences"])
 
 
+@pytest.mark.slow(reason="a race with all its repeats")
 def test_a_worker_that_has_made_no_run_of_the_race_makes_the_last_repeats(tmp_path, store, monkeypatch):
     asked = []
 
@@ -210,6 +211,7 @@ def test_a_class_that_keeps_something_from_run_to_run(tmp_path, inline, store):
         race(made, store)
 
 
+@pytest.mark.slow(reason="two races")
 def test_a_file_that_the_class_reads_was_edited_and_its_runs_are_new(tmp_path, inline, store):
     (tmp_path / "part.txt").write_text("0.5")
     own = tmp_path / "own.py"

@@ -112,6 +112,7 @@ threading.Thread(target=train).start()
 """
 
 
+@pytest.mark.slow(reason="a process that compiles")
 def test_a_thread_makes_its_first_step_after_the_main_thread_has_ended():
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
     assert "stepped" in done.stdout, done.stderr

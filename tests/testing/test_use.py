@@ -29,6 +29,7 @@ def test_every_check_says_what_is_true_and_how_it_is_tried():
         assert "_" not in c.title
 
 
+@pytest.mark.slow(reason="pytest in a process of its own, twice")
 def test_in_pytest_each_trial_is_a_test_with_a_readable_id_and_nothing_is_skipped_without_reason(tmp_path):
     (tmp_path / "test_it.py").write_text(MINE, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-rA", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path)]

@@ -31,12 +31,14 @@ def test_what_the_faults_are_made_from_is_healthy(name):
     assert not report.skipped
 
 
+@pytest.mark.slow(reason="trains each of them")
 @pytest.mark.parametrize("name", HEALTHY)
 def test_healthy_set_ups_learn(name):
     losses = list(HEALTHY[name]().updates(40))
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
+@pytest.mark.slow(reason="trains each of them")
 @pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in BEFORE])
 def test_what_shows_in_the_loop_alone_is_healthy_before_and_can_be_trained(name):

@@ -10,6 +10,8 @@ import thalweg
 from thalweg import check
 from thalweg.testing.faults import tasks
 
+pytestmark = pytest.mark.slow(reason="some sixty models, most of them trained")
+
 POINTS, PICTURES, NUMBERS = tasks.points(), tasks.pictures(), tasks.numbers()
 
 

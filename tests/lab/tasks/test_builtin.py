@@ -142,6 +142,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
         get_task("byte-gpt")
 
 
+@pytest.mark.slow(reason="a process that imports torch")
 def test_no_data_are_read_when_the_tasks_are_imported():
     code = "import sys, thalweg.lab.tasks; sys.exit('sklearn' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -257,6 +257,7 @@ def test_nothing_is_watched_outside_and_a_strange_name_does_no_harm(tmp_path):
     assert [file.path for file in what.files()] == [__file__]
 
 
+@pytest.mark.slow(reason="a process that imports torch and counts")
 def test_the_watch_costs_little_where_nothing_is_opened():
     """`id` and many others tell the hook too."""
     code = (

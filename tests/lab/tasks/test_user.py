@@ -145,6 +145,7 @@ def test_neighbours_may_be_imported_even_late(write, tmp_path):
     assert check(get_task(path)).parameters == 3 * 7 + 7 + 7 + 1
 
 
+@pytest.mark.slow(reason="a process that imports torch")
 def test_a_file_may_be_called_like_a_module_of_the_standard_library(write, tmp_path):
     path = write(name="copy.py")
     code = (

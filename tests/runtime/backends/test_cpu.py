@@ -151,6 +151,7 @@ assert len(loaded) == 1, loaded
 """
 
 
+@pytest.mark.slow(reason="a process that compiles")
 @needs_compiler
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_single_openmp_runtime_is_mapped():
