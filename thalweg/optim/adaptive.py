@@ -115,7 +115,7 @@ class RMSprop(Optimizer):
     )
     eps_in_root: bool = hyper(default=False, doc="add ε to v, not to its root", kw_only=True)
     lr_in_momentum: bool = hyper(
-        default=False, doc="sum up lr u, not u: a change of lr leaves what is in the sum as it is", kw_only=True
+        default=False, doc="sum up lr · u instead of u, so that a change of lr acts on later terms only", kw_only=True
     )
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 

@@ -119,12 +119,12 @@ class Muon(RoutedMomentum):
     Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",
     https://arxiv.org/abs/2604.09967; Zhang et al. 2026, "Adam improves Muon" (NAMO), https://arxiv.org/abs/2602.17080
     Differs: MuonEq adds an ε to each length, and Muon² adds δ within the root. The code of NAMO keeps the product of γ,
-    NAMO's factor and s(m, n) at or below 1; here this product has no bound, and NAMO's norm is that of the whole
-    weight, even if it holds several matrices, so a checkpoint does not depend on how weights are divided into matrices.
-    Jordan's first code computes $\mu B + G$; this only changes the length of B, and the orthogonal factor is the same.
-    Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for bfloat16, matrices
-    with at least 32 rows and 32 columns are iterated in float32, where torch uses bfloat16; on such a CPU this is
-    faster and more exact.
+    NAMO's factor and s(m, n) at or below 1; here this product has no bound. NAMO's norm is taken over the whole weight
+    here, even if the weight holds several matrices, so that a checkpoint does not depend on how weights are divided
+    into matrices. Jordan's first code computes $\mu B + G$; this only changes the length of B, and the orthogonal
+    factor is the same. Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for
+    bfloat16, matrices with at least 32 rows and 32 columns are iterated in float32, where torch uses bfloat16; on such
+    a CPU this is faster and more exact.
     """
 
     weight_decay: float = hyper(

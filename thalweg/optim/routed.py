@@ -55,7 +55,7 @@ class Routed(Optimizer):
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     blocks: Any = hyper(
         default=None,
-        doc="how a weight of several matrices is divided; for a model auto, none, heads, or rules",
+        doc="how a weight that holds several matrices is divided; with a model: auto, none, heads or rules",
         kw_only=True,
         each=True,
     )

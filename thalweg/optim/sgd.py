@@ -12,7 +12,8 @@ from thalweg.rule import Optimizer, count, hyper, number, ops, state
 
 
 class SGD(Optimizer):
-    r"""SGD steps against the gradient; with momentum, along a running sum of gradients, which averages out some noise.
+    r"""SGD steps against the gradient; with momentum, against a running sum of gradients, which averages out some
+    noise.
 
     $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$ With momentum the direction is the
     running sum $b_t$; with Nesterov it is $g_t + \mu b_t$.
@@ -60,7 +61,7 @@ class SGD(Optimizer):
 
 
 class Momentum(SGD):
-    r"""Momentum steps along a running sum of gradients: what points back and forth cancels, what agrees adds up.
+    r"""Momentum steps against a running sum of gradients: what points back and forth cancels, what agrees adds up.
 
     $$b_t = \mu b_{t-1} + (1 - \tau)\,g_t, \quad b_1 = g_1; \qquad u_t = b_t$$
 
