@@ -113,7 +113,7 @@ class Muon(RoutedMomentum):
     a given loss by a factor of 1.35. Over a tuned AdamW, Wen et al. 2025 (https://arxiv.org/abs/2509.02046) measured a
     speedup of 1.4 for 0.1 billion weights and of 1.1 for 1.2 billion.
     Weakness: It is for hidden matrices only, so the other parameters need AdamW. It multiplies matrices at every step,
-    and it needs sharded matrices whole.
+    and if matrices are sharded, each must be put together for this.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
     https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw);
     Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",

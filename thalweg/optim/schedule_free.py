@@ -187,10 +187,10 @@ class ScheduleFreeAdamW(ScheduleFree):
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
 
     The parameters hold y, which is $(1-\beta_1)\,z + \beta_1 x$; x itself is not stored. $c_t$ is the share of the
-    newest z in x, as in ScheduleFreeSGD. $\gamma_t$ is the learning rate of a step: ``lr`` times a linear warmup over
-    ``warmup_steps``. The formula that runs calls it ``rate``; ``unit`` there is ``lr``, or 1 if ``lr`` is 0. Call
-    ``eval()`` before you evaluate or save the model: it puts x in the place of y. ``train()`` puts y back. Checkpoints
-    of the authors' code can be loaded.
+    newest z in x, as in ScheduleFreeSGD. The learning rate of a step is ``lr`` times a linear warmup over
+    ``warmup_steps``: $\gamma_t$, which is ``rate`` in the formula that runs; ``unit`` there is ``lr``, or 1 if ``lr``
+    is 0. Call ``eval()`` before you evaluate or save the model: it puts x in the place of y. ``train()`` puts y back.
+    Checkpoints of the authors' code can be loaded.
 
     Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
     Strength: In the authors' experiments it is at any time about as good as a schedule that knows when training ends.
