@@ -75,26 +75,27 @@ class Muon(RoutedMomentum):
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
     W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$
 
-    The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. ``Muon(model)`` gives Muon the
-    hidden matrices (convolutions flattened) and AdamW the embeddings, the output head, norms, biases and other vectors,
-    in one optimizer with one ``state_dict``; ``repr`` shows which rule each parameter follows, and says where this
-    assignment is a guess. ``Muon(model)`` puts a weight that is stored as (in, out), as for ``x @ W``, into a group
-    with ``transposed=True``. ``Muon(params)`` takes matrices and kernels only, or groups with ``use_muon=True`` or
-    ``False``.
+    The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. With ``Muon(model)``, Muon
+    trains the hidden matrices (convolution kernels are flattened), and AdamW trains the embeddings, the output head,
+    norms, biases and other vectors; both are in one optimizer with one ``state_dict``. ``repr`` shows which rule each
+    parameter follows, and says where this assignment is a guess. ``Muon(model)`` puts a weight that is stored as (in,
+    out), as for ``x @ W``, into a group with ``transposed=True``. ``Muon(params)`` takes matrices and kernels only, or
+    groups with ``use_muon=True`` or ``False``.
 
-    s(m, n), which is ``update_scale`` in the formula that runs, is a factor for a layer with m outputs and n inputs. By
-    default it is Jordan's $\sqrt{\max(1, m/n)}$. ``adjust_lr_fn`` can be one of the following names, or a function of m
-    and n that gives the factor. ``"spectral_unclamped"`` is $\sqrt{m/n}$. ``"match_rms_adamw"`` is $0.2\sqrt{\max(m,
-    n)}$: the elements of an update of full rank then have about the root mean square of AdamW's updates, so AdamW's
-    learning rate suits it. ``"match_rms_beta1"`` replaces 0.2 by $\sqrt{(1-\beta_1)/(1+\beta_1)}$, the root mean square
-    that AdamW's updates have if the gradients are pure noise. A function is not saved in checkpoints; an optimizer that
-    loads a checkpoint keeps the function that it was made with.
+    s(m, n), also written ``update_scale``, is a factor for a layer with m outputs and n inputs. By default it is
+    Jordan's $\sqrt{\max(1, m/n)}$. ``adjust_lr_fn`` can be one of the following names, or a function of m and n that
+    gives the factor. ``"spectral_unclamped"`` is $\sqrt{m/n}$. ``"match_rms_adamw"`` is $0.2\sqrt{\max(m, n)}$: the
+    elements of an update of full rank then have about the root mean square of AdamW's updates, so AdamW's learning rate
+    suits it. ``"match_rms_beta1"`` replaces 0.2 by $\sqrt{(1-\beta_1)/(1+\beta_1)}$, the root mean square that AdamW's
+    updates have if the gradients are pure noise. A function is not saved in checkpoints; an optimizer that loads a
+    checkpoint keeps the function that it was made with.
 
-    ``balance="rows"`` first brings each row of N to length 1 (MuonEq). ``second_moment="elements"`` first divides N by
-    the root of a mean of squared gradients, $N_t / (\sqrt{v_t} + \delta)$ with $v_t = \beta_2 v_{t-1} + (1-\beta_2)
-    G_t^2$ (Muon²). ``second_moment="norm"`` is NAMO (whose β₂ is 0.99). It keeps the orthogonal direction, and
-    multiplies the step and the decay by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t
-    \rVert^2$. Here N and v are corrected for their start at zero, as in Adam.
+    ``balance="rows"`` brings each row of N to length 1 before the orthogonal factor is computed (MuonEq).
+    ``second_moment="elements"`` divides N, before either of these, by the root of a mean of squared gradients, $N_t /
+    (\sqrt{v_t} + \delta)$ with $v_t = \beta_2 v_{t-1} + (1-\beta_2) G_t^2$ (Muon²). ``second_moment="norm"`` is NAMO
+    (which uses β₂ = 0.99; the default here is 0.95). It keeps the orthogonal direction, and multiplies the step and the
+    decay by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t \rVert^2$. In this factor,
+    N and v are corrected for their start at zero, as in Adam.
 
     It takes the same steps as ``torch.optim.Muon`` if it is given the same matrices, and it iterates in bfloat16 like
     that one (see the exception under Differs).
@@ -109,22 +110,22 @@ class Muon(RoutedMomentum):
             in a group of them, a number of equal parts, sizes, ``Blocks``, or a function of a parameter that gives one.
 
     Parent: Momentum. Adds: the orthogonal factor in the place of a layer's momentum matrix.
-    Strength: It keeps one state. The authors improved the record for the time to train a GPT of 124 million weights to
-    a given loss by a factor of 1.35. Over a tuned AdamW, Wen et al. 2025 (https://arxiv.org/abs/2509.02046) measured a
-    speedup of 1.4 for 0.1 billion weights and of 1.1 for 1.2 billion.
+    Strength: It keeps one state. In a contest to train a GPT of 124 million weights to a given loss in the shortest
+    time, the authors used Muon to beat the record by a factor of 1.35. Over a tuned AdamW, Wen et al. 2025
+    (https://arxiv.org/abs/2509.02046) measured a speedup of 1.4 for 0.1 billion weights and of 1.1 for 1.2 billion.
     Weakness: It is for hidden matrices only, so the other parameters need AdamW. It multiplies matrices at every step,
     and if matrices are sharded, each must be put together for this.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
     https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw);
     Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",
     https://arxiv.org/abs/2604.09967; Zhang et al. 2026, "Adam improves Muon" (NAMO), https://arxiv.org/abs/2602.17080
-    Differs: MuonEq adds an ε to each length, and Muon² adds δ within the root. The code of NAMO keeps the product of γ,
-    NAMO's factor and s(m, n) at or below 1; here this product has no bound. NAMO's norm is taken over the whole weight
-    here, even if the weight holds several matrices, so that a checkpoint does not depend on how weights are divided
-    into matrices. Jordan's first code computes $\mu B + G$; this only changes the length of B, and the orthogonal
-    factor is the same. Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for
-    bfloat16, matrices with at least 32 rows and 32 columns are iterated in float32, where torch uses bfloat16; on such
-    a CPU this is faster and more exact.
+    Differs: The paper of MuonEq adds an ε to each length; here none is added. The paper of Muon² adds δ within the
+    root; here δ is added to the root. The code of NAMO keeps the product of γ, NAMO's factor and ``update_scale`` at or
+    below 1; here this product has no bound. NAMO's norm is taken over the whole weight here, even if the weight holds
+    several matrices, so that a checkpoint does not depend on how weights are divided into matrices. Jordan's first code
+    computes $\mu B + G$; this only changes the length of B, and the orthogonal factor is the same. Weight decay and
+    ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for bfloat16, matrices with at least 32
+    rows and 32 columns are iterated in float32, where torch uses bfloat16; on such a CPU this is faster and more exact.
     """
 
     weight_decay: float = hyper(

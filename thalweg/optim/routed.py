@@ -46,7 +46,9 @@ class Routed(Optimizer):
     adamw_weight_decay: float = hyper(
         default=0.0, within="[0, ∞)", doc="λ of AdamW's part, if a whole model was passed", kw_only=True, setup=True
     )
-    sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
+    sample: Any = hyper(
+        default=None, doc="an input; one run of model(sample) shows how each layer is used", kw_only=True, setup=True
+    )
     head: Any = hyper(default=None, doc="a model's output layers, if the guess is wrong", kw_only=True, setup=True)
     hidden: Any = hyper(
         default=(), doc="further module types whose weights are hidden matrices", kw_only=True, setup=True

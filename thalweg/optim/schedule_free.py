@@ -41,7 +41,7 @@ class ScheduleFree(Optimizer):
 
     k: float = shared(doc="k, steps so far")
     lr_max: float = shared(doc="Γ, largest rate so far")
-    weight_sum: float = shared(doc="W, sum of the coefficients of the points z in the mean")
+    weight_sum: float = shared(doc="W, sum of all weightₜ so far")
     z: Tensor = state(doc="z, the point that the steps move, without averaging", begins_at_p=True)
 
     @uncompiled
@@ -154,7 +154,8 @@ class ScheduleFreeSGD(ScheduleFree):
     the exponent 2 is ``weight_lr_power``. Weight decay is added to the gradient, at y. A good learning rate is larger
     than the best peak of a schedule that decays.
 
-    Parent: SGD. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
+    Parent: SGD. Adds: a mean of the points on its path, instead of momentum and a schedule; gradients are taken near
+    this mean.
     Strength: At any time it is about as good as a schedule that knows when training ends, and it keeps one state, as
     momentum does.
     Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
@@ -187,19 +188,19 @@ class ScheduleFreeAdamW(ScheduleFree):
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
 
     The parameters hold y, which is $(1-\beta_1)\,z + \beta_1 x$; x itself is not stored. $c_t$ is the share of the
-    newest z in x, as in ScheduleFreeSGD. The learning rate of a step is ``lr`` times a linear warmup over
-    ``warmup_steps``: $\gamma_t$, which is ``rate`` in the formula that runs; ``unit`` there is ``lr``, or 1 if ``lr``
-    is 0. Call ``eval()`` before you evaluate or save the model: it puts x in the place of y. ``train()`` puts y back.
-    Checkpoints of the authors' code can be loaded.
+    newest z in x, as in ScheduleFreeSGD. The learning rate of a step, $\gamma_t$ or ``rate``, is ``lr`` times a linear
+    warmup over ``warmup_steps``; ``unit`` is ``lr``, or 1 if ``lr`` is 0. Call ``eval()`` before you evaluate or save
+    the model: it puts x in the place of y. ``train()`` puts y back. Checkpoints of the authors' code can be loaded.
 
-    Parent: AdamW. Adds: a mean of its path, near which gradients are taken, instead of momentum and a schedule.
+    Parent: AdamW. Adds: a mean of the points on its path, instead of momentum and a schedule; gradients are taken near
+    this mean.
     Strength: In the authors' experiments it is at any time about as good as a schedule that knows when training ends.
     It takes no more memory than AdamW.
     Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
     again at x, and it is more sensitive to β₁ than AdamW.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
-    Differs: A parameter that is added later counts its own steps in $\beta_2^t$; the authors' code counts those of its
-    group.
+    Differs: For a parameter that is added later, t in $\beta_2^t$ counts the steps of this parameter; in the authors'
+    code it counts the steps of the parameter's group.
     """
 
     lr: float = hyper(default=0.0025, within="[0, ∞)", doc="γ, step size")
@@ -207,7 +208,9 @@ class ScheduleFreeAdamW(ScheduleFree):
         default=(0.9, 0.999), within="(0, 1)", doc="β₁, share of x in y; β₂, share of v that is kept"
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay, at y", off=0)
+    weight_decay: float = hyper(
+        default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay, which acts on y", off=0
+    )
     warmup_steps: float = hyper(default=0, within="[0, ∞)", doc="T, length of the linear warmup in steps")
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 

@@ -84,7 +84,9 @@ class Scion(Optimizer):
     ns_steps: int = hyper(default=5, within="[0, 100)", doc="number of iterations, unless ns_coefficients gives it")
     eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm")
     head_ratio: float = hyper(default=60.0, within="(0, ∞)", doc="radius of the head over ρ", kw_only=True, setup=True)
-    sample: Any = hyper(default=None, doc="an input that model(sample) takes", kw_only=True, setup=True)
+    sample: Any = hyper(
+        default=None, doc="an input; one run of model(sample) shows how each layer is used", kw_only=True, setup=True
+    )
     head: Any = hyper(default=None, doc="a model's output layers, if the guess is wrong", kw_only=True, setup=True)
     hidden: Any = hyper(
         default=(), doc="further module types whose weights are hidden matrices", kw_only=True, setup=True

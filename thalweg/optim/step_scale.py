@@ -42,7 +42,7 @@ def step_scale(p: Any, h: Any) -> Any:
 
 @ops.leaf(ops.PER_TENSOR)
 def update_scale(ps: list[Tensor], adjust_lr_fn: str | _Factor | None, blocks: Blocks | None = None) -> list[float]:
-    """How far to move along an orthogonal (m, n) direction, as ``adjust_lr_fn`` says: by default √(max(1, m/n)).
+    """The factor s(m, n) on the update of an (m, n) matrix, as ``adjust_lr_fn`` says: by default √(max(1, m/n)).
 
     Of a tensor with ``blocks``, all of which have one shape.
     """
