@@ -276,7 +276,7 @@ def test_what_ends_and_begins_at_the_same_moment_is_one_transaction(stores, monk
 
     async def many():
         share, workers = Sharing(stores[0], 4), asyncio.Semaphore(5)
-        await asyncio.gather(*(_make(share, f"k{i}", log, "a", 0.02, workers) for i in range(40)))
+        await asyncio.gather(*(_make(share, f"k{i}", log, "a", 0, workers) for i in range(40)))
 
     asyncio.run(many())
     assert len(log) == len(stores[1].get([f"k{i}" for i in range(40)])) == 40
@@ -303,7 +303,7 @@ def test_of_many_runs_that_another_makes_none_is_asked_for_one_by_one(stores, mo
 
     asyncio.run(waiting())
     assert Counter(line.partition(" k")[0] for line in log if "finds" in line) == {"a finds": 300}
-    assert counting.calls["held"] < 100
+    assert counting.calls["held"] < len(keys)
 
 
 def test_a_store_that_fails_ends_the_turns_that_ask_it_and_no_lease_is_left(stores, monkeypatch):

@@ -48,7 +48,7 @@ def test_bad_values_get_one_error_that_names_them(optimizer, flags, message):
 
 
 def test_a_module_is_answered_with_what_to_pass():
-    with pytest.raises(ValueError, match=r"model\.parameters\(\)"):
+    with pytest.raises(TypeError, match=r"model\.parameters\(\)"):
         thalweg.AdamW(torch.nn.Linear(2, 2))
 
 

@@ -22,6 +22,8 @@ RULES = {
     "SGD": (thalweg.SGD, torch.optim.SGD, {"momentum": 0.9, "dampening": 0.3}),
     "RMSprop": (thalweg.RMSprop, torch.optim.RMSprop, {"momentum": 0.5}),
 }
+#: torch keeps mu_product in float32
+WITHIN = {"NAdam": 1e-6}
 
 
 class Twins:
@@ -165,7 +167,7 @@ def test_all_that_changes_at_once_changes_as_in_torch(rule, walk, groups):
     )
     for _ in twins.steps(walk):
         for params in twins.params[1:]:
-            assert same(twins.params[0], params, within=1e-9)
+            assert same(twins.params[0], params, within=WITHIN.get(rule, 1e-9))
     numbers = [[float(s["step"]) for s in o.state_dict()["state"].values() if "step" in s] for o in twins.optimizers]
     assert all(mine == numbers[0] for mine in numbers)
 
