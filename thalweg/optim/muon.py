@@ -69,8 +69,8 @@ def by_norm(u: Any, N: Any, p: Tensor, g: Tensor, s: Any, h: Any) -> Any:
 
 
 class Muon(RoutedMomentum):
-    r"""Muon replaces the momentum of a matrix by its orthogonal factor, so every direction of the layer moves equally
-    far.
+    r"""Muon sets all singular values of a weight matrix's momentum to about 1, so the step is about equally large in
+    every direction.
 
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
     W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$
@@ -91,7 +91,7 @@ class Muon(RoutedMomentum):
     checkpoint keeps the function that it was made with.
 
     ``balance="rows"`` brings each row of N to length 1 before the orthogonal factor is computed (MuonEq).
-    ``second_moment="elements"`` divides N, before either of these, by the root of a mean of squared gradients, $N_t /
+    Even before that, ``second_moment="elements"`` divides N by the root of a mean of squared gradients, $N_t /
     (\sqrt{v_t} + \delta)$ with $v_t = \beta_2 v_{t-1} + (1-\beta_2) G_t^2$ (Muon²). ``second_moment="norm"`` is NAMO
     (which uses β₂ = 0.99; the default here is 0.95). It keeps the orthogonal direction, and multiplies the step and the
     decay by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t \rVert^2$. In this factor,
