@@ -34,7 +34,7 @@ def orthogonalize(
     Ms: list[Tensor], coefficients: Coefficients, steps: int, eps: float, blocks: Blocks | None = None,
     balance: Balance = None,
 ) -> list[Tensor]:  # fmt: skip
-    """The approximate orthogonal factor of each matrix; a convolution's kernel (out, in, …) counts as (out, in·…).
+    """The orthogonal factor of each matrix, approximated by iterating a polynomial; a kernel counts as (out, in·…).
 
     With ``blocks`` a tensor holds several matrices. All go together, so that those of one shape are one batch.
     """
@@ -75,12 +75,16 @@ class Muon(RoutedMomentum):
     $$B_t = \mu B_{t-1} + (1-\mu) G_t, \quad N_t = (1-\mu) G_t + \mu B_t, \quad
     W \leftarrow W - \gamma\lambda W - \gamma\,s(m, n)\,\mathrm{orthogonalize}(N_t)$$
 
-    The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. With ``Muon(model)``, Muon
-    trains the hidden matrices (convolution kernels are flattened), and AdamW trains the embeddings, the output head,
-    norms, biases and other vectors; both are in one optimizer with one ``state_dict``. ``repr`` shows which rule each
-    parameter follows, and says where this assignment is a guess. ``Muon(model)`` puts a weight that is stored as (in,
-    out), as for ``x @ W``, into a group with ``transposed=True``. ``Muon(params)`` takes matrices and kernels only, or
-    groups with ``use_muon=True`` or ``False``.
+    The orthogonal factor of $U S V^\top$ is $U V^\top$: all its singular values are 1. To approximate it, the matrix is
+    divided by its norm; then each of ``ns_steps`` iterations maps every singular value σ to $a\sigma + b\sigma^3 +
+    c\sigma^5$, where a, b, c are ``ns_coefficients``.
+
+    With ``Muon(model)``, Muon trains the hidden matrices (convolution kernels are flattened), and AdamW trains the
+    embeddings, the output head, norms, biases and other vectors; both are in one optimizer with one ``state_dict``.
+    ``repr`` shows which rule each parameter follows, and says where this assignment is a guess. ``Muon(model)`` puts a
+    weight that is stored as (in, out), as for ``x @ W``, into a group with ``transposed=True``. ``Muon(params)`` takes
+    matrices and kernels only, or groups that say which rule is theirs: ``use_muon=True`` for Muon, ``use_muon=False``
+    for AdamW.
 
     s(m, n), also written ``update_scale``, is a factor for a layer with m outputs and n inputs. By default it is
     Jordan's $\sqrt{\max(1, m/n)}$. ``adjust_lr_fn`` can be one of the following names, or a function of m and n that
@@ -119,13 +123,14 @@ class Muon(RoutedMomentum):
     https://kellerjordan.github.io/posts/muon/; Liu et al. 2025, "Muon is scalable for LLM training" (match_rms_adamw);
     Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",
     https://arxiv.org/abs/2604.09967; Zhang et al. 2026, "Adam improves Muon" (NAMO), https://arxiv.org/abs/2602.17080
-    Differs: The paper of MuonEq adds an ε to each length; here none is added. The paper of Muon² adds δ within the
-    root; here δ is added to the root. The code of NAMO keeps the product of γ, NAMO's factor and ``update_scale`` at or
-    below 1; here this product has no bound. NAMO's norm is taken over the whole weight here, even if the weight holds
-    several matrices, so that a checkpoint does not depend on how weights are divided into matrices. Jordan's first code
-    computes $\mu B + G$; this only changes the length of B, and the orthogonal factor is the same. Weight decay and
-    ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for bfloat16, matrices with at least 32
-    rows and 32 columns are iterated in float32, where torch uses bfloat16; on such a CPU this is faster and more exact.
+    Differs: The paper of MuonEq adds an ε to each length by which it divides; here none is added. The paper of Muon²
+    adds δ within the root; here δ is added to the root. The code of NAMO keeps the product of γ, NAMO's factor and
+    ``update_scale`` at or below 1; here this product has no bound. NAMO's norm is taken over the whole weight here,
+    even if the weight holds several matrices, so that a checkpoint does not depend on how weights are divided into
+    matrices. Jordan's first code computes $\mu B + G$; this only changes the length of B, and the orthogonal factor is
+    the same. Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for bfloat16,
+    the iterations for matrices with at least 32 rows and 32 columns are in float32, where torch uses bfloat16; on such
+    a CPU this is faster and more exact.
     """
 
     weight_decay: float = hyper(

@@ -57,7 +57,8 @@ class Routed(Optimizer):
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     blocks: Any = hyper(
         default=None,
-        doc="how a weight that holds several matrices is divided; with a model: auto, none, heads or rules",
+        doc="how a weight that holds several matrices is divided; with a model: auto (as its use shows), heads (also "
+        "by head), none (not at all), or rules that set blocks",
         kw_only=True,
         each=True,
     )
