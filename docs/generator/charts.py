@@ -12,7 +12,7 @@ import contourpy
 import torch
 
 from docs.generator.surfaces import Surface
-from thalweg.explain.equations import width as room
+from thalweg.explain.columns import width as room
 
 #: told apart by people who see colours differently too (Okabe & Ito), on light and on dark
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8558d", "#a87900", "#3b9bd1")

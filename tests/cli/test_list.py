@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 import thalweg
+from tests.processes import python
 from thalweg.cli.app import app
 from thalweg.explain import formula
-from thalweg.explain.equations import width
+from thalweg.explain.columns import width
 from thalweg.lab.contestants import CONTESTANTS
 from thalweg.registry import optimizers, wrappers
 
@@ -281,3 +282,7 @@ def test_measured_speed_is_shown_where_there_is_a_measurement(tmp_path):
     assert "large (cpu): 12.5 ms a step, 0.93 of the ceiling, 1.1 × torch" in text
     path.write_text("[]")
     assert "is no result of `thalweg bench --json`" in refused("explain", "adamw", "--bench", str(path))
+
+
+def test_the_command_is_imported_without_torch():
+    assert python("import sys, thalweg.cli.list; print('torch' in sys.modules)").strip() == "False"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalweg.explain import ENGLISH, chinese, explain
-from thalweg.explain.equations import width
-from thalweg.explain.page import fit, page, value
+from thalweg.explain.columns import fit, width
+from thalweg.explain.page import page, value
 from thalweg.explain.plain import plain
 from thalweg.registry import optimizers, wrappers
 

@@ -8,7 +8,7 @@ from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.containers import Lines
 from rich.text import Text
 
-from thalweg.explain.page import fit
+from thalweg.explain.columns import fit
 
 
 class Prose(Text):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any, cast
 from torch import fx
 
 from thalweg._base.errors import hint
+from thalweg.explain.columns import width
 from thalweg.explain.expression import (
     FIRST,
     Call,
@@ -105,11 +105,6 @@ class Formula:
         exprs = [e for eq in self.equations for e in (*eq.left, eq.right)]
         fixed = [x for leaf in self.leaves.values() for _, x in leaf.fixed]
         return {x.key for e in (*exprs, *fixed) for x in walk(e) if isinstance(x, Sym)}
-
-
-def width(text: str) -> int:
-    """Columns that a text takes in a terminal."""
-    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text if not unicodedata.combining(c))
 
 
 def formula(rule: type[RuleClass], matrix: bool = True, **flags: Any) -> Formula:

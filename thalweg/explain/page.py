@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from thalweg.explain.about import Explanation, HyperInfo
 from thalweg.explain.branches import Branch
+from thalweg.explain.columns import fit, width
 from thalweg.explain.docstring import words
-from thalweg.explain.equations import Formula, width
+from thalweg.explain.equations import Formula
 from thalweg.explain.expression import Call, Expr, Sym, walk
 from thalweg.explain.language import ENGLISH, Language
 from thalweg.explain.lineage import tree
@@ -249,26 +249,6 @@ def _wrapped(text: str, columns: int, indent: int = 0, hang: int | None = None) 
     rows = fit(text.strip(), columns - max(indent, hang or 0, kept))
     later = " " * (indent if hang is None else hang)
     return [Line((" " * (indent + kept) if i == 0 else later) + row) for i, row in enumerate(rows)]
-
-
-_CJK = "\u2e80-\u9fff\uff00-\uffef"
-_OPENING = "（《“"  # may not end a line
-_CLOSING = "，。；：、）》！？”"  # may not begin a line
-_PIECES = re.compile(rf"[{_OPENING}]*(?:[{_CJK}]|[^\s{_CJK}]+)[{_CLOSING}]*|\s+")
-
-
-def fit(text: str, room: int) -> list[str]:
-    """Lines of at most ``room`` columns; Chinese may be cut anywhere but from its punctuation."""
-    lines, now = [], ""
-    for piece in _PIECES.findall(text):
-        if piece.isspace():
-            now += piece if now else ""
-        elif now and width(now + piece) > max(room, 10):
-            lines.append(now.rstrip())
-            now = piece
-        else:
-            now += piece
-    return [*lines, now.rstrip()]
 
 
 def _table(rows: list[list[str]], columns: int, indent: int = 2) -> list[Line]:
