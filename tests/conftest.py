@@ -1,6 +1,5 @@
 import contextlib
 import gc
-import importlib.util
 import os
 import sys
 import tempfile
@@ -9,6 +8,7 @@ import hypothesis
 import pytest
 import torch
 
+import tests.torchvision  # noqa: F401
 from thalweg._base.errors import ThalwegError
 from thalweg.native import compiler
 from thalweg.testing.walks import draw_anew
@@ -35,13 +35,6 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
     # for the day that there is a GPU torch keeps each seed, with a printed traceback: most of what a short run takes
     torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = torch.mtia.manual_seed_all = lambda seed: None
-
-# transformers and timm import torchvision; one that was built for another torch lacks two operators, and does not load
-if importlib.util.find_spec("torchvision"):
-    missed = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):  # it has them
-            missed.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 # fixtures of a module run before those of a test; threads that wait for one another would take all cores
 torch.set_num_threads(1)

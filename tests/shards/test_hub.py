@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+import tests.torchvision  # noqa: F401
 import thalweg
 from tests.shards.layouts import whole
 from tests.shards.models import repeat, words
