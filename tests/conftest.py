@@ -15,7 +15,7 @@ from thalweg.testing.walks import draw_anew
 
 # no test is timed: the machines that run these are shared
 hypothesis.settings.register_profile("thalweg", deadline=None, max_examples=50)
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=15)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=12)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thalweg"))
 
