@@ -57,8 +57,8 @@ class Routed(Optimizer):
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     blocks: Any = hyper(
         default=None,
-        doc="how a weight that holds several matrices is divided; with a model: auto (as its use shows), heads (also "
-        "by head), none (not at all), or rules that set blocks",
+        doc="which matrices a weight such as one of q, k and v holds; with a model: None or 'auto' (as the model uses "
+        "it), 'heads' (by attention head, too), 'none' (one), or a list of groups.Rule",
         kw_only=True,
         each=True,
     )
