@@ -60,16 +60,16 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""AdamW is Adam whose weight decay shrinks the weights themselves, so it is not divided by the gradient's size.
 
-    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ Here $u_t$ is Adam's. It takes the same steps as
-    ``torch.optim.AdamW``.
+    $$p \leftarrow p - \gamma\lambda p - \gamma u_t$$ The update $u_t$ is the same as in Adam. AdamW takes the
+    same steps as ``torch.optim.AdamW``.
 
     Parent: Adam. Adds: weight decay that is not divided by the gradient's size.
     Strength: It is the usual choice for language models, and settings for many tasks have been published.
     Weakness: It keeps two states for every weight, and it treats a matrix as a list of unrelated numbers.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
     https://arxiv.org/abs/1711.05101
-    Differs: In the paper λ is multiplied by the schedule alone (``independent_weight_decay=True``); here it is also
-    multiplied by the learning rate, as in torch.
+    Differs: In the paper the decay of a step is λ times the factor of the schedule, without the initial learning rate;
+    ``independent_weight_decay=True`` does this. By default it is λ times the current learning rate, as in torch.
     """
 
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
