@@ -84,13 +84,17 @@ def over(task, model: nn.Module, way: str, factor: float) -> list[dict]:
 
 
 def train(task, way: str, factor: float, seed: int, steps: int) -> float:
-    """The held-out loss of one run, with warmup over 5 % of the steps and linear decay, as races have it."""
+    """The held-out loss of one run."""
     seeding.seed(seed)
     model = task.model(seed)
     optimizer = thalweg.Muon(over(task, model, way, factor), adjust_lr_fn="match_rms_adamw")
+    return trained(task, model, optimizer, seed, steps)
+
+
+def trained(task, model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, steps: int) -> float:
+    """The held-out loss after a run with warmup over 5 % of the steps and linear decay, as races have it."""
     peaks = [group["lr"] for group in optimizer.param_groups]
-    batches = iter(task.batches(seed))
-    warmup = math.ceil(0.05 * steps)
+    batches, warmup = iter(task.batches(seed)), math.ceil(0.05 * steps)
     for step in range(steps):
         share = min((step + 1) / warmup, (steps - step) / (steps - warmup))
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):

@@ -11,12 +11,11 @@ root of the repository:
 import argparse
 import functools
 import json
-import math
 import multiprocessing
 import statistics
 
 import torch
-from race_blocks import interval
+from race_blocks import interval, trained
 
 import thalweg
 from thalweg import groups
@@ -43,23 +42,13 @@ def optimizer(task, model, who: str, lr: float) -> torch.optim.Optimizer:
 
 
 def train(run: Run, steps: int) -> float:
-    """The held-out loss of one run, with warmup over 5 % of the steps and linear decay, as races have it."""
+    """The held-out loss of one run."""
     who, lr, seed = run
     torch.set_num_threads(1)
     task = get_task("bytes-gpt")
     seeding.seed(seed)
     model = task.model(seed)
-    one = optimizer(task, model, who, lr)
-    peaks = [group["lr"] for group in one.param_groups]
-    batches, warmup = iter(task.batches(seed)), math.ceil(0.05 * steps)
-    for step in range(steps):
-        share = min((step + 1) / warmup, (steps - step) / (steps - warmup))
-        for group, peak in zip(one.param_groups, peaks, strict=True):
-            group["lr"] = peak * share
-        one.zero_grad()
-        task.loss(model, next(batches)).backward()
-        one.step()
-    return task.evaluate(model)
+    return trained(task, model, optimizer(task, model, who, lr), seed, steps)
 
 
 def told(name: str, found: list[float]) -> None:
