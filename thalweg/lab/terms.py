@@ -21,7 +21,7 @@ def terms(field: Sequence[Contestant]) -> list[str]:
         (carried, f"{carried[0].transferred if carried else ''}, where the search was; here is none."),
         (asking, "asks for the loss itself, and is charged for every pass (forward and backward) that it makes. Steps "
          "of such a run are counted in passes, its schedule goes by passes, and a step for which too few passes are "
-         "left is undone."),
+         "left is taken back."),
         (ranges, "the learning rate is searched within the range that was given, and not beyond it."),
         (single, "takes one parameter group, so there is no multiplier to tune."),
         (own, "weight decay acts in the class's own way; it is not p ← p − lr·λ·p."),
