@@ -24,7 +24,9 @@ from thalweg.lab.tasks import get_task, seeding
 
 #: learning rate, its multiple for what is no hidden matrix, weight decay, as the published race tuned them
 ADAMW, MUON = (0.017, 10.0, 0.0), (0.032, 1.0, 0.3)
-GRID = (0.0056, 0.01, 0.018, 0.032)
+#: quarter decades; the search goes on beyond an edge at which it finds the best
+GRID = (0.0056, 0.01, 0.018)
+STEP = 10**0.25
 BETAS = (0.9, 0.95)
 Run = tuple[str, float, int]
 
@@ -51,6 +53,18 @@ def train(run: Run, steps: int) -> float:
     return trained(task, model, optimizer(task, model, who, lr), seed, steps)
 
 
+def search(of, pool, seeds: int) -> dict[float, float]:
+    """The mean loss at each learning rate of AdamW with one; the best of them has neighbours on both sides."""
+    means: dict[float, float] = {}
+    rates = list(GRID)
+    while rates:
+        losses = pool.map(of, [("one rate", lr, 1000 + s) for lr in rates for s in range(seeds)], chunksize=1)
+        means |= {lr: statistics.mean(losses[i * seeds : (i + 1) * seeds]) for i, lr in enumerate(rates)}
+        best = min(means, key=means.__getitem__)
+        rates = [best / STEP] * (best == min(means)) + [best * STEP] * (best == max(means))
+    return dict(sorted(means.items()))
+
+
 def told(name: str, found: list[float]) -> None:
     mean, low, high = interval(found)
     print(f"{name}: {mean:.4f} [{low:.4f}, {high:.4f}]", flush=True)
@@ -65,9 +79,7 @@ def main() -> None:
     given = parser.parse_args()
     with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
         of = functools.partial(train, steps=given.steps)
-        searched = [("one rate", lr, 1000 + s) for lr in GRID for s in range(given.search_seeds)]
-        found = dict(zip(searched, pool.map(of, searched, chunksize=1), strict=True))
-        means = {lr: statistics.mean(loss for (_, one, _), loss in found.items() if one == lr) for lr in GRID}
+        means = search(of, pool, given.search_seeds)
         best = min(means, key=means.__getitem__)
         print(json.dumps({"search": means, "best": best}), flush=True)
         names = ("one rate", "two rates", "none", "auto")
