@@ -35,7 +35,7 @@ def reductions() -> str:
     """What ends a pass over memory."""
     meaning = {
         "tensor_sum": "Sum over a tensor",
-        "row_sum": "Sum over each row; row i of x is `x[i]`, and a vector counts as one row",
+        "row_sum": "Sum over each row: row i of x is `x[i]`, but a vector is one row as a whole",
     }
     rows = [[f"`ops.{name}(x)`", meaning.get(name) or _first(getattr(ops, name))] for name in REDUCTIONS]
     rows.append(['`ops.Total("name")(x)`', "Sum over all tensors of the optimizer"])

@@ -45,6 +45,13 @@ def navigation(say: Language = ENGLISH) -> list[dict[str, Any]]:
 # -- one page --------------------------------------------------------------------------------------------------------
 
 
+#: what a page says of the keywords that its table leaves out
+COMMON = (
+    "All optimizers also take [the keywords that they have in common](../guides/wrappers.md#modifiers), such as "
+    "`clip_global_norm` and `independent_weight_decay`."
+)
+
+
 def page(about: Explanation, run: Run | None, say: Language = ENGLISH) -> str:
     """All that is said of an optimizer."""
     text = say.words(about.name, about.text)
@@ -68,7 +75,7 @@ def _body(about: Explanation, body: str, say: Language) -> list[str]:
     """The class's own words, which begin with the formula as its paper has it."""
     if not body or about.formula is None:
         return [markdown(body)]
-    return [say("In the notation of its paper:") if body.startswith("$$") else "", markdown(body)]
+    return [say("In mathematical notation:") if body.startswith("$$") else "", markdown(body)]
 
 
 def _said(label: str, text: str) -> str:
@@ -83,7 +90,10 @@ def _settings(about: Explanation, say: Language) -> list[str]:
         for s in about.settings
     ]
     head = [say(word) for word in ("name", "symbol", "default", "range", "what it is")]
-    return [f"## {say('Hyperparameters')}", table(head, rows)]
+    parts = [f"## {say('Hyperparameters')}", table(head, rows)]
+    if "independent_weight_decay" in getattr(find(about.name), "hypers", {}):
+        parts.append(say(COMMON))
+    return parts
 
 
 def _formula(about: Explanation, say: Language) -> list[str]:
@@ -123,7 +133,7 @@ def _cost(about: Explanation, say: Language) -> str:
             [say("operations per parameter"), f"{cost.flops}"],
         ]
     if cost.leaves:
-        rows.append([say("calls of functions of whole tensors"), ", ".join(f"`{leaf}`" for leaf in cost.leaves)])
+        rows.append([say("calls of functions that take whole tensors"), ", ".join(f"`{leaf}`" for leaf in cost.leaves)])
     rows.append([say("backends"), ", ".join(f"`{b}`" for b in cost.backends)])
     return table([say("for a float32 matrix of 1024 × 1024"), ""], rows)
 
@@ -133,7 +143,15 @@ def differences(about: Explanation, say: Language = ENGLISH) -> list[str]:
     differs = say.words(about.name, about.text).differs
     parts = [markdown(differs)] if differs else []
     torchs = about.reference if about.reference.startswith("torch.optim.") else ""
-    if torchs:
+    if torchs and differs:
+        parts.append(
+            say(
+                "No other difference from `{torchs}` is known: the tests compare every step with it, in float64, and "
+                "load its checkpoints.",
+                torchs=torchs,
+            )
+        )
+    elif torchs:
         parts.append(
             say(
                 "No difference from `{torchs}` is known: the tests compare every step with it, in float64, and load "
@@ -144,7 +162,7 @@ def differences(about: Explanation, say: Language = ENGLISH) -> list[str]:
     elif not differs:
         parts.append(
             say(
-                "No difference from the paper is known: the tests compare every step, in float64, with a second and "
+                "No difference from the paper is known: the tests compare every step, in float64, with a second, "
                 "plain implementation of it."
             )
         )
@@ -173,7 +191,8 @@ def _runs(name: str, run: Run, say: Language) -> list[str]:
         )
         rates = ", ".join(f"{run[s.name]['lr']:g} ({say(s.title)})" for s in drawn)
         course = (
-            "It is constant, since the mean of the weights, which is what the picture shows, replaces a schedule."
+            "The learning rate is constant here: the mean of the weights replaces a schedule. The picture shows "
+            "the path of this mean."
             if averages(optimizers()[name])
             else "It falls linearly to zero."
         )

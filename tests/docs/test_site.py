@@ -209,7 +209,8 @@ def test_a_page_says_how_it_differs_or_what_says_that_it_does_not(name):
     said = "\n".join(differences(about))
     references = [case.reference for case in CASES if case.optimizer == name or case.name == name]
     torchs = getattr(torch.optim, name, None)
-    assert ("No difference from `torch.optim" in said) == (torchs is not None)
+    assert ("difference from `torch.optim" in said) == (torchs is not None)
+    assert ("No other difference" in said) == bool(torchs is not None and about.text.differs)
     if torchs is not None:
         assert torchs in references or name == "LBFGS"  # whose steps have tests of their own
     elif "No difference from the paper" in said:

@@ -359,12 +359,12 @@ def tensor_norm(x: Any) -> Any:
 
 
 def row_mean(x: Any) -> Any:
-    """Mean over all dimensions but the first."""
+    """Mean over each row."""
     return row_sum(x) / row_size(x)
 
 
 def row_norm(x: Any) -> Any:
-    """Euclidean norm over all dimensions but the first."""
+    """Euclidean norm of each row."""
     return sqrt(row_sum(x * x))
 
 

@@ -97,13 +97,13 @@ class Muon(RoutedMomentum):
     ``balance="rows"`` brings each row of N to length 1 before the orthogonal factor is computed (MuonEq).
     ``second_moment="elements"`` divides N by the root of a mean of squared gradients, $N_t / (\sqrt{v_t} + \delta)$
     with $v_t = \beta_2 v_{t-1} + (1-\beta_2) G_t^2$ (Muon²). If ``balance`` is set too, this division comes before
-    the balancing. ``second_moment="norm"`` is NAMO, which sets ``beta2`` to 0.99; here it stays at 0.95 unless you
-    set it. NAMO keeps the orthogonal direction, and multiplies the step and the decay by
-    $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t \rVert^2$. In this factor, N and
-    v are corrected for their start at zero, as in Adam.
+    the balancing. ``second_moment="norm"`` is NAMO, which keeps the orthogonal direction, and multiplies the step and
+    the decay by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t \rVert^2$. In this
+    factor, N and v are corrected for their start at zero, as in Adam. NAMO's authors use a ``beta2`` of 0.99; the
+    option does not change ``beta2``, which stays at 0.95 unless you set it.
 
     Muon takes the same steps as ``torch.optim.Muon`` if it is given the same matrices, and it iterates in bfloat16 like
-    that one (see the exception under Differs).
+    that one (for an exception, see the differences from the paper and from torch).
 
     Args:
         params: a model, or matrices, or parameter groups.
@@ -125,14 +125,13 @@ class Muon(RoutedMomentum):
     Chang et al. 2026, "MuonEq", https://arxiv.org/abs/2603.28254; Liu et al. 2026, "Muon²",
     https://arxiv.org/abs/2604.09967; Zhang et al. 2026, "Adam improves Muon" (NAMO), https://arxiv.org/abs/2602.17080
     Differs: The paper of MuonEq adds an ε to each length by which it divides; here none is added. The paper of Muon²
-    adds δ within the root; here δ is added to the root. With ``second_moment="norm"`` the step is multiplied by a
-    factor, which is given below. NAMO's code limits the product of γ, this factor and ``update_scale`` to at most
-    1; here it is not limited. NAMO's norm is taken over the whole weight here, even if the weight holds several
-    matrices, so that a checkpoint does not depend on how weights are divided into matrices. Jordan's first code
-    computes $\mu B + G$; this only changes the length of B, and the orthogonal factor is the same. Weight decay and
-    ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for bfloat16, the iterations for
-    matrices with at least 32 rows and 32 columns are in float32, where torch uses bfloat16; on such a CPU this is
-    faster and more exact.
+    adds δ within the root; here δ is added to the root. NAMO's code limits the product of γ, its factor and
+    ``update_scale`` to at most 1; here it is not limited. NAMO's norm is taken over the whole weight here, even if the
+    weight holds several matrices, so that a checkpoint does not depend on how weights are divided into matrices.
+    Jordan's first code computes $\mu B + G$; this only changes the scale of B, and the orthogonal factor is the same.
+    Weight decay and ``match_rms_adamw`` are those of Liu et al. On a CPU without instructions for bfloat16, the
+    iterations for matrices with at least 32 rows and 32 columns are in float32, where torch uses bfloat16; on such a
+    CPU this is faster and more exact.
     """
 
     weight_decay: float = hyper(
