@@ -1,5 +1,7 @@
 """What goes wrong with shards: it works all the same, or every rank is told at once, and nothing hangs."""
 
+from unittest import mock
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -8,9 +10,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import thalweg
+from tests.shards.counted import counted
 from tests.shards.layouts import LAYOUTS, differing, spread, train, values, whole
 from tests.shards.models import fsdp, net, optimizer_of, repeat, words
 from tests.shards.test_bits import RULES
+from thalweg.runtime import guards, stepper
 
 CHOSEN = ("LAMB", "Muon", "Adafactor", "Prodigy")
 
@@ -96,6 +100,24 @@ def _freed_gradient(optimizer):
     optimizer.param_groups[0]["params"][0].grad._local_tensor.untyped_storage().resize_(0)
 
 
+def _freed_gradient_of_a_plain_tensor(optimizer):
+    optimizer.param_groups[0]["params"][-1].grad.untyped_storage().resize_(0)
+
+
+def _no_rate(optimizer):
+    optimizer.param_groups[0]["lr"] = -0.5
+
+
+def _no_memory(optimizer):
+    optimizer._stepper.forget()
+    optimizer._stepper.binder.bind = mock.Mock(side_effect=MemoryError("no room for states"))
+
+
+def _no_compiler(optimizer):
+    optimizer._stepper.forget()
+    optimizer._stepper.failed["cpu"] = "it crashed"
+
+
 def _narrow_gradient(optimizer):
     p = optimizer.param_groups[0]["params"][0]
     p.grad_dtype = None
@@ -104,7 +126,11 @@ def _narrow_gradient(optimizer):
 
 #: by what differs on the last rank: how it comes to be, and what the error says
 UNLIKE = {
-    "rate": (_other_rate, "lr of group 0"),
+    "rate": (_other_rate, "lr of group 0='0.01 on rank 0, 0.02 on rank 1'"),
+    "no rate": (_no_rate, "lr=-0.5"),
+    "memory": (_no_memory, "no room for states"),
+    "compiler": (_no_compiler, "compiler failed='none on rank 0, cpu on rank 1'"),
+    "freed elsewhere": (_freed_gradient_of_a_plain_tensor, "without memory"),
     "groups": (_more_parameters, "group 1"),
     "freed": (_freed_gradient, "without memory"),
     "dtype": (_narrow_gradient, "torch.bfloat16"),
@@ -114,27 +140,94 @@ UNLIKE = {
 def run_unlike(what):
     """The error of a second step, and what it has changed."""
     wrap = spread("Shard(0)")
-    params = [nn.Parameter(wrap(v)) for v in values(0, [(8, 6), (12, 5)])]
+    *laid, plain = [nn.Parameter(v) for v in values(0, [(8, 6), (12, 5), (3,)])]
+    params = [*(nn.Parameter(wrap(p.detach())) for p in laid), plain]
     optimizer = thalweg.LAMB(params, lr=0.01)
     for step in (1, 2):
         for p, g in zip(params, values(step, [p.shape for p in params]), strict=True):
-            p.grad = wrap(g)
+            p.grad = g if p is plain else wrap(g)
         if step == 2 and dist.get_rank():
             UNLIKE[what][0](optimizer)
-        before = [p.to_local().clone() for p in params]
+        before = [_here(p).clone() for p in params]
         try:
             optimizer.step()
-        except ValueError as error:
-            return step, str(error), all(map(torch.equal, before, (p.to_local() for p in params)))
+        except (ValueError, MemoryError) as error:
+            return step, str(error), all(map(torch.equal, before, map(_here, params)))
     return None
+
+
+def _here(p):
+    return p.to_local() if isinstance(p, DTensor) else p.detach()
 
 
 @pytest.mark.parametrize("what", UNLIKE)
 def test_what_differs_between_ranks_is_told_on_all_before_anything_changes(two, what):
-    for step, said, unchanged in two.run(run_unlike, what):
+    if what == "compiler" and not guards.available():
+        pytest.skip("no compiler that could fail")
+    for rank, (step, said, unchanged) in enumerate(two.run(run_unlike, what)):
         assert step == 2
         assert UNLIKE[what][1] in said
         assert unchanged
+        assert "rank 1" in said or rank == 1
+
+
+def run_first_step(rule, given, name, value):
+    """The error of a first step where the last rank has set this, and whether the next step works."""
+    wrap = spread("Shard(0)")
+    params = [nn.Parameter(wrap(v)) for v in values(0, [(8, 6), (12, 5)])]
+    for p in params:
+        p.grad = torch.ones_like(p.detach())
+    optimizer = getattr(thalweg, rule)(params, **given)
+    before = optimizer.param_groups[0][name]
+    if dist.get_rank():
+        optimizer.param_groups[0][name] = value
+    try:
+        optimizer.step()
+        return None
+    except ValueError as error:
+        said = str(error), len(optimizer.state)
+    optimizer.param_groups[0][name] = before
+    optimizer.step()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "name", "value"),
+    [
+        ("LAMB", {}, "lr", -1.0), ("AdamW", {}, "lr", -1.0), ("AdamW", {}, "lr", 0.5),
+        ("AdamW", {"clip_global_norm": 1.0}, "clip_global_norm", -1.0),
+        ("AdamW", {"clip_global_norm": 1.0}, "clip_global_norm", None),
+    ],
+)  # fmt: skip
+def test_a_first_step_with_another_setting_is_told(two, rule, given, name, value):
+    for rank, (said, kept) in enumerate(two.run(run_first_step, rule, given, name, value)):
+        assert name in said
+        assert str(value) in said
+        assert "rank 1" in said or rank == 1
+        assert kept == 0
+
+
+def run_other_rate_later():
+    """The step at which AdamW, whose ranks exchange nothing, finds that the last rank has another rate."""
+    p = nn.Parameter(spread("Shard(0)")(torch.ones(8, 6)))
+    optimizer = thalweg.AdamW([p], lr=0.01)
+    for step in range(1, 12):
+        p.grad = torch.ones_like(p.detach())
+        if step == 3 and dist.get_rank():
+            optimizer.param_groups[0]["lr"] = 0.02
+        try:
+            with mock.patch.object(stepper, "EVERY", 5), counted() as found:
+                optimizer.step()
+        except ValueError as error:
+            return step, str(error)
+        assert bool(found) == (step == 1)
+    return None
+
+
+def test_rules_that_exchange_nothing_compare_their_settings_now_and_then(two):
+    for step, said in two.run(run_other_rate_later):
+        assert step == 6
+        assert "lr of group 0='0.01 on rank 0, 0.02 on rank 1'" in said
 
 
 def run_other_rule():

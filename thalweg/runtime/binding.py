@@ -300,6 +300,7 @@ class Binding:
         numbers: which groups these are.
         idle: parameters that are in no batch, each with the number of its group.
         parts: those of which other ranks have parts that a step looks at, each with the number of its group.
+        watched: of those of which other ranks have parts that it does not look at, one for each mesh and group.
     """
 
     keys: list[Specialization]
@@ -307,6 +308,7 @@ class Binding:
     lists: list[list[Tensor]]
     bounds: list[BoundBatch] = field(default_factory=list)
     parts: list[tuple[int, Tensor]] = field(default_factory=list)
+    watched: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.idle = [(i, p) for i, params in zip(self.numbers, self.lists, strict=True) for p in params]
@@ -319,6 +321,14 @@ class Binding:
             return False
         params = lists[0] if len(lists) == 1 else chain.from_iterable(lists)
         return list(map(len, lists)) == self.lengths and all(map(is_, params, self.params))
+
+    def now(self) -> tuple[list[BoundBatch], list[tuple[int, Tensor]]]:
+        """Its batches, and who is in none."""
+        return self.bounds, self.idle
+
+    def go_back(self, before: tuple[list[BoundBatch], list[tuple[int, Tensor]]]) -> None:
+        """Be what :meth:`now` has told before."""
+        self.bounds, self.idle = before
 
     def refresh(self, groups: Groups, state: State, binder: Binder) -> list[BoundBatch]:
         """The batches that have gradients now; those that changed are made again."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.ir import counter_rng
-from thalweg.ir.trace import RuleClass, Specialization
+from thalweg.ir.trace import RuleClass
 from thalweg.native.compiler import CompilerError
 from thalweg.runtime import guards, sharding, together
 from thalweg.runtime.backends import select
-from thalweg.runtime.batch import BoundBatch, check_gradient
+from thalweg.runtime.batch import BoundBatch
 from thalweg.runtime.binding import Binder, Binding, uncollected
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
@@ -31,10 +32,35 @@ from thalweg.shards.pieces import ranks_of
 AUTOCAST = ("cpu", "cuda")
 #: backends that run mixed batches
 MIXING = ("cpu", "triton")
+#: ranks that exchange nothing compare their settings at the first step, and then once in so many
+EVERY = 100
 
 
 class _CannotMixError(Exception):
     """The chosen backend needs batches in which all tensors take the same numbers."""
+
+
+@dataclass
+class _Request:
+    """What a step is asked to do.
+
+    Attributes:
+        groups, state, only: as :meth:`Stepper.run` takes them.
+        chosen: the numbers of the groups that it is about.
+        found: what these say.
+        updates: of each group, how many updates there are with this one; empty where no random bits are drawn.
+        binding: the batches of the parameters.
+        before: what these were before this step.
+    """
+
+    groups: list[dict[str, Any]]
+    state: dict[Any, Any]
+    only: Sequence[tuple[int, Tensor]] | None
+    chosen: Sequence[int]
+    found: Sequence[GroupNumbers]
+    updates: list[int]
+    binding: Binding
+    before: Any
 
 
 class Stepper:
@@ -57,6 +83,7 @@ class Stepper:
         self.binder = Binder(rule, storage, backend in ("auto", *MIXING) and guards.available())
         self.agreement = Agreement()
         self.binder.gapped = self.agreement.gapped
+        self.steps = 0
         self.lent: list[Tensor] = []  # parameters that have a gradient for this step alone
         self.state: dict[Any, Any] | None = None
         self.laid: Sequence[SideBySide] = []  # numbers that a checkpoint has brought, for the next step
@@ -100,19 +127,15 @@ class Stepper:
                     return
         if self.state is not state:
             self._follow(state)
-        chosen: Sequence[int]
         if only is None:
-            chosen, found = range(len(groups)), self.reader.read_all(groups, inverse_scale)
-        else:
-            chosen = list(dict.fromkeys(i for i, _ in only))
-            found = [self.reader.read(i, groups[i], inverse_scale) for i in chosen]
-        updates = self._updates(groups, begun)
+            self.steps += 1
         try:
-            ready = self._prepare(found, chosen, groups, state, only)
-            self._set_numbers(ready, found, chosen, groups, updates)
+            asked = self._read(groups, state, inverse_scale, only, begun)
+            ready = self._agree(asked) if self._must_agree(asked) else self._prepare(asked)
         except BaseException:
             self._roll_back(state)
             raise
+        updates = asked.updates
         self.binder.undo = []
         for group, count in zip(groups, updates, strict=True) if updates else ():
             group["updates"] = count
@@ -130,77 +153,113 @@ class Stepper:
             return []
         return [group.get("updates", 0) + (not begun) for group in groups]
 
-    def _set_numbers(
+    def _read(
         self,
-        ready: list[BoundBatch],
-        found: Sequence[GroupNumbers],
-        chosen: Sequence[int],
         groups: list[dict[str, Any]],
-        updates: list[int],
-    ) -> None:
+        state: dict[Any, Any],
+        scale: float | None,
+        only: Sequence[tuple[int, Tensor]] | None,
+        begun: bool,
+    ) -> _Request:
+        """What a step is asked to do; where it cannot be read, other ranks that wait for this one are told."""
+        try:
+            chosen: Sequence[int]
+            if only is None:
+                chosen, found = range(len(groups)), self.reader.read_all(groups, scale)
+            else:
+                chosen = list(dict.fromkeys(i for i, _ in only))
+                found = [self.reader.read(i, groups[i], scale) for i in chosen]
+            updates = self._updates(groups, begun)
+            binding = self._binding(found, chosen, groups, only)
+            return _Request(groups, state, only, chosen, found, updates, binding, binding.now())
+        except Exception as error:
+            if only is None:
+                parts, watched = self._apart([*map(self._read_or_default, groups)], range(len(groups)))
+                self.agreement.refuse(error, _members(groups, parts), self._due(watched))
+            raise
+
+    def _set_numbers(self, ready: list[BoundBatch], asked: _Request) -> None:
         """Give the batches the numbers of this step."""
-        numbers = {i: one.numbers for i, one in zip(chosen, found, strict=True)}
-        for i in chosen if updates else ():
+        groups, updates = asked.groups, asked.updates
+        numbers = {i: one.numbers for i, one in zip(asked.chosen, asked.found, strict=True)}
+        for i in asked.chosen if updates else ():
             numbers[i]["key"] = counter_rng.key(groups[i].setdefault("seed", self.seed), updates[i])
         for spec in self.shared:
-            for i in chosen:
+            for i in asked.chosen:
                 numbers[i][spec.name] = groups[i][spec.name]
         for bound in ready:
             bound.set_numbers(numbers)
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
-    def _prepare(
-        self,
-        found: Sequence[GroupNumbers],
-        chosen: Sequence[int],
-        groups: list[dict[str, Any]],
-        state: dict[Any, Any],
-        only: Sequence[tuple[int, Tensor]] | None,
-    ) -> list[BoundBatch]:
-        """The batches of the parameters with a gradient in the chosen groups, each with its backend."""
-        if only is None:
-            where, lists = None, [groups[i]["params"] for i in chosen]
-        else:
-            where, lists = id(only[0][1]), [[p for k, p in only if k == i] for i in chosen]
-        binding = self._binding(where, [one.key for one in found], chosen, lists, groups)
-        if binding.parts:
-            if only is not None:
-                raise bad_argument(
-                    "rounding", self.storage, "nothing rounded at random, for these parts inside backward: their "
-                    "owners draw", "Call step() after backward",
-                )  # fmt: skip
-            self._agree(binding, groups, found)
+    def _prepare(self, asked: _Request) -> list[BoundBatch]:
+        """The batches of the parameters with a gradient in the chosen groups, each with its backend and numbers."""
+        groups, only = asked.groups, asked.only
         try:
-            ready = binding.refresh(groups, state, self.binder)
+            ready = asked.binding.refresh(groups, asked.state, self.binder)
             if only is not None and any(bound.batch.plan.over_all for bound in ready):
-                for i in chosen:
+                for i in asked.chosen:
                     sharding.check_alone(self.rule, groups[i])
             fresh = [bound for bound in ready if bound.executor is None]
             if fresh:
                 with uncollected():
                     self._assign_all(fresh, groups)
         except _CannotMixError:
-            self._roll_back(state)
+            self._undo(asked.state)
             self.binder.mixing = False
-            return self._prepare(found, chosen, groups, state, only)
+            asked.binding = self._binding(asked.found, asked.chosen, groups, only)
+            asked.before = asked.binding.now()
+            return self._prepare(asked)
+        self._set_numbers(ready, asked)
         return ready
 
-    def _agree(self, binding: Binding, groups: list[dict[str, Any]], found: Sequence[GroupNumbers]) -> None:
+    # -- other ranks ------------------------------------------------------------------------------------------------
+
+    def _due(self, watched: Iterable[tuple[int, Tensor]]) -> list[Tensor]:
+        """Of parameters that ranks exchange nothing of, those among whose ranks settings are compared at this step."""
+        return [p for _, p in watched] if self.steps % EVERY == 1 else []
+
+    def _must_agree(self, asked: _Request) -> bool:
+        binding = asked.binding
+        return bool(binding.parts or (binding.watched and asked.only is None and self._due(binding.watched)))
+
+    def _agree(self, asked: _Request) -> list[BoundBatch]:
         """Find with the other ranks which parameters move; where only others have a gradient, it is 0 here."""
-        members = [Member(_name(groups[i], p), i, p) for i, p in binding.parts]
+        binding, groups = asked.binding, asked.groups
+        if asked.only is not None:
+            raise bad_argument(
+                "rounding", self.storage, "nothing rounded at random, for these parts inside backward: their "
+                "owners draw", "Call step() after backward",
+            )  # fmt: skip
         common = {
             "optimizer": self.rule.__name__, "backend": self.backend, "the compiler": self._compiler(),
             "storage": str(self.storage),
         }  # fmt: skip
+        apart = {i for i, _ in (*binding.parts, *binding.watched)}
         numbers = [
-            {**one.numbers, "seed": groups[i].get("seed")} for i, one in zip(binding.numbers, found, strict=True)
+            {**one.numbers, "seed": groups[i].get("seed")} if i in apart else {}
+            for i, one in zip(asked.chosen, asked.found, strict=True)
         ]
-        terms = Terms(common, numbers, lambda p: check_gradient(p, p.grad, self.rule))
-        for member in self.agreement.moving(members, terms):
-            if member.p.grad is None:
-                member.p.grad = torch.zeros_like(member.p)
-                self.lent.append(member.p)
+        ready: list[BoundBatch] = []
+
+        def prepare() -> str:
+            self._take_back(asked)
+            ready[:] = self._prepare(asked)
+            return ", ".join(sorted(self.failed)) or "none"
+
+        terms = Terms(common, numbers, prepare, self._lend)
+        self.agreement.moving(_members(groups, binding.parts), terms, self._due(binding.watched))
+        return ready
+
+    def _lend(self, p: Tensor) -> None:
+        """Give a parameter a gradient for this step alone: zeros, where only other ranks have one."""
+        p.grad = torch.zeros_like(p)
+        self.lent.append(p)
+
+    def _take_back(self, asked: _Request) -> None:
+        """Take back what was prepared before gradients were lent, so that all ranks make the same batches."""
+        self._restore_states(asked.state)
+        asked.binding.go_back(asked.before)
 
     def _compiler(self) -> str:
         return "found" if guards.available() and not self.failed else "none"
@@ -212,22 +271,39 @@ class Stepper:
 
     def _binding(
         self,
-        where: int | None,
-        keys: list[Specialization],
+        found: Sequence[GroupNumbers],
         chosen: Sequence[int],
-        lists: list[list[Tensor]],
         groups: list[dict[str, Any]],
+        only: Sequence[tuple[int, Tensor]] | None,
     ) -> Binding:
         """The binding of these parameters; a new one if they or their specializations have changed."""
+        keys = [one.key for one in found]
+        if only is None:
+            where, lists = None, [groups[i]["params"] for i in chosen]
+        else:
+            where, lists = id(only[0][1]), [[p for k, p in only if k == i] for i in chosen]
         binding = self.bindings.get(where)
         if binding is None or not binding.holds(keys, lists):
             if where is None:
                 self.binder.ids = {}  # of parameters that have left or moved
             binding = self.bindings[where] = Binding(keys, list(chosen), lists)
-            apart = [i for i in chosen if any(map(ranks_of, groups[i]["params"]))]
-            exchanging = {i for i in apart if self._exchanges(groups[i])}
-            binding.parts = [(i, p) for i, p in binding.idle if i in exchanging and ranks_of(p)]
+            parts, watched = self._apart(groups, chosen)
+            here = {*map(id, binding.params)}
+            binding.parts, binding.watched = [(i, p) for i, p in parts if id(p) in here], watched
         return binding
+
+    def _apart(
+        self, groups: list[dict[str, Any]], chosen: Iterable[int]
+    ) -> tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]:
+        """Parameters of which other ranks have parts that a step looks at; and of the others one for each mesh."""
+        parts: list[tuple[int, Tensor]] = []
+        others: list[tuple[int, Tensor]] = []
+        for i in chosen:
+            apart = [(i, p) for p in groups[i]["params"] if ranks_of(p)]
+            (parts if apart and self._exchanges(groups[i]) else others).extend(apart)
+        met = {ranks_of(p) for _, p in parts}
+        watched = {(i, ranks): p for i, p in reversed(others) if (ranks := ranks_of(p)) not in met}
+        return parts, [(i, p) for (i, _), p in watched.items()]
 
     def _exchanges(self, group: dict[str, Any]) -> bool:
         """Whether ranks exchange something at a step of a group of which each has parts."""
@@ -236,16 +312,33 @@ class Stepper:
         )
         return not (placed and sharding.moves_alone(self.rule, group))
 
+    def _read_or_default(self, group: dict[str, Any]) -> dict[str, Any]:
+        """A group; with the defaults of the rule in the place of values that are refused."""
+        bad = {}
+        for name, h in self.rule.hypers.items():
+            try:
+                h.check(group[name])
+            except (KeyError, TypeError, ValueError):
+                bad[name] = h.default
+        return {**group, **bad}
+
     def _roll_back(self, state: dict[Any, Any]) -> None:
-        """Undo a step that was refused: with a state that it began, the next step would not be the first."""
+        """Undo a step that was refused."""
+        self._return_lent()
+        self._undo(state)
+
+    def _undo(self, state: dict[Any, Any]) -> None:
+        """Take back what was begun: with a state that a refused step began, the next step would not be the first."""
+        self._restore_states(state)
+        self.forget()
+
+    def _restore_states(self, state: dict[Any, Any]) -> None:
         for p, mine, before in reversed(self.binder.undo):
             mine.clear()
             mine.update(before)
             if not before:
                 state.pop(p, None)
         self.binder.undo = []
-        self._return_lent()
-        self.forget()
 
     def _assign_all(self, fresh: list[BoundBatch], groups: list[dict[str, Any]]) -> None:
         if len(fresh) > 1:
@@ -298,6 +391,10 @@ def draws(rule: type[RuleClass], storage: Storage, groups: list[dict[str, Any]])
             if not switch or group[switch]:
                 return True
     return storage.rounds
+
+
+def _members(groups: list[dict[str, Any]], parts: Iterable[tuple[int, Tensor]]) -> list[Member]:
+    return [Member(_name(groups[i], p), i, p) for i, p in parts]
 
 
 def _name(group: dict[str, Any], p: Tensor) -> str:

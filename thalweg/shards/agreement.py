@@ -1,29 +1,38 @@
 """What all ranks must agree on before a step: the same parameters in the same order, and which of them move.
 
-A step begins with one message of a length that is known to all: whether anything is to be compared or was refused here,
-a checksum of the hyperparameters, and which gradients there are. Only where some rank asks for it are descriptions
-exchanged, so that ranks that do not fit together are told so, and none waits for a message of another length.
+A step begins with one message of a length that is known to all: whether anything is to be compared or keeps this rank
+from the step, a checksum of the hyperparameters, and which gradients there are. Each rank has made ready all that the
+step needs before it says so. So whatever is refused on one rank is told on all, and no rank waits for another one that
+has raised an error. Only where some rank asks for it are descriptions exchanged.
 """
 
 from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg._base.errors import bad_argument
+from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.shards.exchange import Exchange
 from thalweg.shards.pieces import is_dense, ranks_of
 
-#: what a rank says first: that it stands to what was agreed, wants to compare, or cannot use a gradient
-AGREED, UNKNOWN, REFUSED = 0.0, 1.0, 2.0
+#: what a rank says first: that it is ready, wants to compare, cannot take the step, or must first know whether other
+#: ranks have gradients that are missing here
+READY, UNKNOWN, REFUSED, PENDING = 0.0, 1.0, 2.0, 3.0
 #: of gradients: that there is none, or one of which dtype
 DTYPES = (None, torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64, torch.complex128)
+
+REMEDY = "Set it from what all ranks know alike: of a loss or a norm, the mean over the ranks"
+
+
+class AgreementError(ThalwegError, ValueError):
+    """Another rank cannot take this step; no rank has taken it."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +63,80 @@ class Terms:
     Attributes:
         common: by what a message calls it.
         numbers: the hyperparameters of each group, by name.
-        check: raises an error for a parameter whose gradient cannot be used.
+        prepare: makes the step ready, as far as this rank can alone, and tells which compilers have failed here. It
+            raises what keeps this rank from the step.
+        lend: gives a parameter a gradient of zeros for this step.
     """
 
     common: Mapping[str, str] = field(default_factory=dict)
     numbers: Sequence[Mapping[str, Any]] = ()
-    check: Callable[[Any], None] = lambda p: None
+    prepare: Callable[[], str] = str
+    lend: Callable[[Any], None] = lambda p: None
 
     def plain(self) -> list[dict[str, Any]]:
         """The hyperparameters that have the same text wherever they are equal."""
         kinds = (bool, int, float, str, tuple, type(None))
         return [{name: x for name, x in one.items() if isinstance(x, kinds)} for one in self.numbers]
 
-    def refusal(self, members: Sequence[Member]) -> ValueError | None:
-        """What is to be said of gradients that cannot be used here."""
-        for member in members:
-            if member.p.grad is not None:
-                try:
-                    self.check(member.p)
-                except ValueError as error:
-                    return error
-        return None
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared at every step.
+
+    Attributes:
+        numbers: the hyperparameters of each group.
+        failed: which compilers have failed.
+    """
+
+    numbers: list[dict[str, Any]]
+    failed: str = ""
+
+    @property
+    def checksum(self) -> float:
+        """The same of equal ones."""
+        return float(zlib.crc32(repr((self.numbers, self.failed)).encode()))
+
+
+class _Talk:
+    """What this rank says before one step, and what it has heard.
+
+    Attributes:
+        trouble: what keeps this rank, or another one, from the step.
+        failed: which compilers have failed here.
+        strange: whether this rank wants to compare.
+        ready: whether the step is.
+    """
+
+    def __init__(self, terms: Terms, trouble: Exception | None = None) -> None:
+        self.terms, self.trouble = terms, trouble
+        self.numbers = terms.plain()
+        self.failed = ""
+        self.strange = self.ready = False
+
+    @property
+    def first(self) -> float:
+        """What this rank says first."""
+        if self.trouble is not None:
+            return REFUSED
+        return UNKNOWN if self.strange else READY if self.ready else PENDING
+
+    def hear(self, error: Exception | None) -> None:
+        """Keep the first trouble that there is."""
+        self.trouble = self.trouble or error
+
+    def prepare(self) -> None:
+        """Make the step ready, if nothing keeps this rank from it."""
+        if self.trouble is None:
+            try:
+                self.failed = self.terms.prepare()
+                self.ready = True
+            except Exception as error:
+                self.trouble = error
+
+    @property
+    def settings(self) -> Compared:
+        """What is compared at every step."""
+        return Compared(self.numbers, self.failed)
 
 
 class Agreement:
@@ -82,10 +144,12 @@ class Agreement:
 
     Attributes:
         gapped: ids of parameters of which the part on some rank has gaps in its memory.
+        absent: ids of those that had no gradient on any rank at the last step.
     """
 
     def __init__(self) -> None:
         self.gapped: set[int] = set()
+        self.absent: set[int] = set()
         self.exchanges: dict[tuple[int, ...], Exchange] = {}
         self.known: dict[tuple[int, ...], list[Tensor]] = {}
 
@@ -96,74 +160,142 @@ class Agreement:
             self.exchanges[ranks] = Exchange(p.device_mesh, ranks)
         return self.exchanges[ranks]
 
-    def moving(self, members: Sequence[Member], terms: Terms | None = None) -> list[Member]:
+    def moving(
+        self, members: Sequence[Member], terms: Terms | None = None, watched: Sequence[Any] = ()
+    ) -> list[Member]:
         """The parameters that have a gradient on any rank.
 
         Args:
-            members: all parameters of which parts are elsewhere.
+            members: all parameters of which parts are elsewhere, and a step looks at wholes.
             terms: what else must be the same.
+            watched: others of which parts are elsewhere; among their ranks only the settings are compared.
 
         Raises:
-            ValueError: on all ranks, for what is not the same on all, or a gradient that some rank cannot use; it
-                names the parameter, option or hyperparameter.
+            Exception: on all ranks, for what is not the same on all, or what keeps some rank from the step; it names
+                the parameter, option or hyperparameter, and the rank.
         """
-        alike = {ranks: list(these) for ranks, these in itertools.groupby(sorted(members, key=_ranks), key=_ranks)}
-        found = []
-        for ranks in sorted({*alike, *self.known}):  # one order on all ranks
-            these = alike.get(ranks, [])
-            exchange = self.exchange(these[0].p) if these else self.exchanges[ranks]
-            found += self._moving_among(exchange, these, terms or Terms())
-        return found
+        talk, alike = _Talk(terms or Terms()), _by_ranks(members)
+        order = self._order(alike, watched)
+        talk.strange = any(not self._knows(ranks, alike.get(ranks, ())) for ranks in order)
+        votes: dict[tuple[int, ...], list[list[float]]] = {}
+        waiting, told = order, False
+        while waiting:
+            missing = {id(member.p) for member in members if member.p.grad is None}
+            if not talk.strange and not talk.ready and (told or missing <= self.absent):
+                talk.prepare()
+            votes |= {ranks: self._vote(talk, ranks, alike) for ranks in waiting}
+            waiting = [ranks for ranks in waiting if REFUSED not in _firsts(votes[ranks])]
+            strange = [ranks for ranks in waiting if UNKNOWN in _firsts(votes[ranks])]
+            for ranks in strange:
+                talk.hear(self._compare(self.exchanges[ranks], alike.get(ranks, []), talk))
+            talk.strange, told = False, not strange
+            waiting = [ranks for ranks in waiting if self._is_open(talk, votes[ranks], alike.get(ranks, []))]
+        found = [self._agreed(talk, self.exchanges[ranks], alike.get(ranks, []), votes[ranks]) for ranks in order]
+        if talk.trouble is not None:
+            raise talk.trouble
+        moving = list(itertools.chain.from_iterable(found))
+        self.absent = {id(member.p) for member in members} - {id(member.p) for member in moving}
+        return moving
 
-    def _moving_among(self, exchange: Exchange, members: list[Member], terms: Terms) -> list[Member]:
-        refusal = terms.refusal(members)
-        numbers = terms.plain()
-        votes = exchange.gather(self._vote(exchange, members, refusal, numbers))
-        if any(vote[0] == UNKNOWN for vote in votes):
-            self._compare(exchange, members, terms)
-            votes = exchange.gather(self._vote(exchange, members, refusal, numbers))
-        if any(vote[0] == REFUSED for vote in votes):
-            _tell_refusal(exchange, refusal)
-        if len({vote[1] for vote in votes}) > 1:
-            _tell_numbers(exchange, numbers)
-        found = []
+    @staticmethod
+    def _is_open(talk: _Talk, votes: list[list[float]], members: Sequence[Member]) -> bool:
+        """Whether these ranks vote again; gradients that are there on other ranks alone are lent before."""
+        if UNKNOWN in _firsts(votes):
+            return True
+        uneven = PENDING in _firsts(votes)
         for member, kinds in zip(members, zip(*(vote[2:] for vote in votes), strict=True), strict=True):
-            if len({*kinds} - {0.0}) > 1:
-                raise bad_argument(
-                    f"grad of {member.name}", [_spelled(kind) for kind in kinds], "one dtype on all ranks",
-                    "Cast it where it is made, or set grad to None where there is none",
-                )  # fmt: skip
-            if any(kinds):
-                found.append(member)
-        return found
+            if any(kinds) and not all(kinds):
+                uneven = True
+                if member.p.grad is None:
+                    talk.terms.lend(member.p)
+                    talk.ready = False
+        return uneven
+
+    def refuse(self, error: Exception, members: Sequence[Member], watched: Sequence[Any] = ()) -> None:
+        """Say to the other ranks of these parameters that this one cannot take the step, and why."""
+        talk, alike = _Talk(Terms(), error), _by_ranks(members)
+        for ranks in self._order(alike, watched):
+            self._vote(talk, ranks, alike)
+
+    def _order(
+        self, alike: Mapping[tuple[int, ...], Sequence[Member]], watched: Sequence[Any]
+    ) -> list[tuple[int, ...]]:
+        """The exchanges of a step, in one order on all ranks."""
+        for p in (*watched, *(these[0].p for these in alike.values())):
+            self.exchange(p)
+        return sorted({*alike, *self.known, *map(ranks_of, watched)})
+
+    def _knows(self, ranks: tuple[int, ...], members: Sequence[Member]) -> bool:
+        """Whether these parameters have been compared."""
+        return list(map(id, self.known.get(ranks, ()))) == [id(member.p) for member in members]
 
     def _vote(
-        self, exchange: Exchange, members: list[Member], refusal: Exception | None, numbers: list[dict[str, Any]]
-    ) -> list[float]:
-        """What this rank says before a step, as long as on every other."""
-        known = self.known.get(exchange.ranks)
-        if known is None or list(map(id, known)) != [id(member.p) for member in members]:
-            return [UNKNOWN, 0.0, *(0.0 for _ in known or ())]
-        if refusal is not None:
-            return [REFUSED, 0.0, *(0.0 for _ in known)]
-        return [AGREED, float(zlib.crc32(repr(numbers).encode())), *(_kind(member.p.grad) for member in members)]
+        self, talk: _Talk, ranks: tuple[int, ...], alike: Mapping[tuple[int, ...], Sequence[Member]]
+    ) -> list[list[float]]:
+        """What all ranks say before a step; what keeps one of them from it is told to all."""
+        exchange, members = self.exchanges[ranks], alike.get(ranks, ())
+        if talk.first in (UNKNOWN, REFUSED):
+            numbers = [0.0 for _ in self.known.get(ranks, ())]
+        else:
+            numbers = [_kind(member.p.grad) for member in members]
+        votes = exchange.gather([talk.first, talk.settings.checksum, *numbers])
+        if REFUSED in _firsts(votes):
+            talk.hear(_refusal(exchange, talk.trouble))
+        return votes
 
-    def _compare(self, exchange: Exchange, members: list[Member], terms: Terms) -> None:
+    def _compare(self, exchange: Exchange, members: Sequence[Member], talk: _Talk) -> ValueError | None:
         """Compare what this rank has with what the others have, and remember that it is the same."""
         dense = [is_dense(member.p._local_tensor) for member in members]
         described = [member.described() for member in members]
-        answers = exchange.gather_objects((dict(terms.common), described, dense))
-        for rank, (common, theirs, _) in zip(exchange.ranks, answers, strict=True):
-            _check_common(rank, terms.common, common)
-            _check_same(rank, described, theirs)
+        common = dict(talk.terms.common)
+        answers = exchange.gather_objects((common, Compared(talk.numbers), described, dense))
+        try:
+            for rank, (options, *_) in zip(exchange.ranks, answers, strict=True):
+                _check_common(rank, common, options)
+            _check_settings(exchange.ranks, [settings for _, settings, *_ in answers])
+            for rank, (_, _, theirs, _) in zip(exchange.ranks, answers, strict=True):
+                _check_same(rank, described, theirs)
+        except ValueError as error:
+            return error
         for member, everywhere in zip(members, zip(*(dense for *_, dense in answers), strict=True), strict=True):
             if not all(everywhere):
                 self.gapped.add(id(member.p))
         self.known[exchange.ranks] = [member.p for member in members]
+        return None
+
+    def _agreed(
+        self, talk: _Talk, exchange: Exchange, members: Sequence[Member], votes: list[list[float]]
+    ) -> list[Member]:
+        """The parameters that have a gradient on some of these ranks, if they agree."""
+        if {*_firsts(votes)} != {READY}:
+            return []
+        if len({vote[1] for vote in votes}) > 1:
+            try:
+                _check_settings(exchange.ranks, exchange.gather_objects(talk.settings))
+            except ValueError as error:
+                talk.hear(error)
+        found = []
+        for member, kinds in zip(members, zip(*(vote[2:] for vote in votes), strict=True), strict=True):
+            if len({*kinds} - {0.0}) > 1:
+                having = _by_value(list(map(_spelled, kinds)), exchange.ranks)
+                talk.hear(bad_argument(
+                    f"grad of {member.name}", having, "one dtype on all ranks",
+                    "Cast it where it is made, or set grad to None where there is none",
+                ))  # fmt: skip
+            if any(kinds):
+                found.append(member)
+        return found
 
 
-def _ranks(member: Member) -> tuple[int, ...]:
-    return ranks_of(member.p)
+def _by_ranks(members: Iterable[Member]) -> dict[tuple[int, ...], list[Member]]:
+    found: dict[tuple[int, ...], list[Member]] = defaultdict(list)
+    for member in members:
+        found[ranks_of(member.p)].append(member)
+    return dict(found)
+
+
+def _firsts(votes: Iterable[Sequence[float]]) -> list[float]:
+    return [vote[0] for vote in votes]
 
 
 def _kind(g: Tensor | None) -> float:
@@ -195,23 +327,44 @@ def _check_same(rank: int, mine: list[tuple[str, ...]], theirs: list[tuple[str, 
     )  # fmt: skip
 
 
-def _tell_refusal(exchange: Exchange, refusal: ValueError | None) -> None:
-    """Raise the error that some rank has, on all of them."""
-    for rank, said in zip(exchange.ranks, exchange.gather_objects(str(refusal or "")), strict=True):
-        if refusal is not None:
-            raise refusal
-        if said:
-            raise bad_argument("grad", f"refused on rank {rank}: {said}", "one that all ranks can use")
+def _refusal(exchange: Exchange, mine: Exception | None) -> Exception | None:
+    """What some rank says that cannot take the step; on that rank its own error."""
+    for rank, said in zip(exchange.ranks, exchange.gather_objects(_in_words(mine)), strict=True):
+        if said and mine is None:
+            return AgreementError(f"step(): rank {rank} cannot take this step, so no rank takes it. It says: {said}")
+    return mine
 
 
-def _tell_numbers(exchange: Exchange, mine: list[dict[str, Any]]) -> None:
-    """Raise an error that names the hyperparameter that some rank has otherwise."""
-    for rank, theirs in zip(exchange.ranks, exchange.gather_objects(mine), strict=True):
-        for k, (here, there) in enumerate(zip(mine, theirs, strict=False)):
-            name = next((name for name in here if repr(here[name]) != repr(there.get(name))), None)
-            if name is not None:
-                raise bad_argument(
-                    f"{name} of group {k}", here[name], f"the same on all ranks: rank {rank} has {there.get(name)}",
-                    "Set it from what all ranks know alike: of a loss or a norm, the mean over the ranks",
-                )  # fmt: skip
-    raise bad_argument("param_groups", f"{len(mine)} groups", "as many on all ranks")
+def _in_words(error: Exception | None) -> str:
+    if error is None:
+        return ""
+    said = str(error)
+    return said if isinstance(error, ValueError) and said else f"{type(error).__name__}: {said}"
+
+
+def _check_settings(ranks: Sequence[int], everywhere: Sequence[Compared]) -> None:
+    """Refuse what some rank has otherwise, with its value on each."""
+    for k, of_ranks in enumerate(itertools.zip_longest(*(one.numbers for one in everywhere), fillvalue={})):
+        for name in dict.fromkeys(itertools.chain.from_iterable(of_ranks)):
+            _check_equal(f"{name} of group {k}", [repr(one.get(name)) for one in of_ranks], ranks, REMEDY)
+    failed = [one.failed for one in everywhere]
+    _check_equal("backends whose compiler failed", failed, ranks, 'Set backend="eager", which needs no compiler')
+
+
+def _check_equal(what: str, texts: Sequence[str], ranks: Sequence[int], remedy: str) -> None:
+    if len({*texts}) > 1:
+        raise bad_argument(what, _by_value(texts, ranks), "the same on all ranks", remedy)
+
+
+def _by_value(texts: Sequence[str], ranks: Sequence[int]) -> str:
+    """Which ranks have which value; the value that the fewest have stands first."""
+    having: dict[str, list[int]] = defaultdict(list)
+    for text, rank in zip(texts, ranks, strict=True):
+        having[text].append(rank)
+    parts = sorted(having.items(), key=lambda pair: len(pair[1]))
+    return ", ".join(f"{text} on rank{'s' * (len(of) > 1)} {_some(of)}" for text, of in parts)
+
+
+def _some(ranks: Sequence[int], most: int = 4) -> str:
+    more = len(ranks) - most
+    return ", ".join(map(str, ranks[:most])) + (f" and {more} more" if more > 0 else "")
