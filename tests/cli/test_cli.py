@@ -24,6 +24,7 @@ from thalweg.lab import forecast, workers
 from thalweg.lab import plan as planning
 from thalweg.lab import race as racing
 from thalweg.lab.result import RaceResult, Run
+from thalweg.lab.store.database import Database
 from thalweg.lab.tasks import TASKS, template
 
 QUICKLY = ["--optimizers", "adamw,momentum", "--seeds", "2", "--steps", "20", "--jobs", "1"]
@@ -291,9 +292,12 @@ def test_two_tasks_of_one_name_are_refused_before_anything_runs(folder):
 
 
 @pytest.mark.usefixtures("raced_before")
-def test_the_same_command_again_finds_every_run():
+def test_the_same_command_again_finds_every_run_and_opens_the_store_once(monkeypatch):
+    opened, check = [], Database._check_file
+    monkeypatch.setattr(Database, "_check_file", lambda self: opened.append(self.file) or check(self))
     again = run("race", "small.py", *QUICKLY)
     assert re.search(r"\b(\d+) of \1 runs were found in the store", again.output)
+    assert len(opened) == 1  # all of a large file is read then
 
 
 @pytest.mark.parametrize(

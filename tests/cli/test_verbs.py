@@ -32,6 +32,12 @@ def test_version_and_help_import_nothing_heavy():
     assert "bench" in python(COMMAND, "--help")
 
 
+def test_a_race_imports_no_distributions():
+    """They take a third of a second, in each process; what a race needs of them are special functions."""
+    code = "import sys, thalweg.cli.race; print({'scipy.stats', 'scipy.optimize', 'sklearn'} & sys.modules.keys())"
+    assert python(code) == "set()\n"
+
+
 @pytest.mark.parametrize("width", range(78, 122, 4))
 def test_a_name_with_a_hyphen_is_not_broken(width):
     text = CliRunner().invoke(app, ["race", "--help"], terminal_width=width, max_content_width=width).output

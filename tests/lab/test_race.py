@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -17,8 +18,8 @@ import pytest
 from tests.lab.tasks.small import line_of, write_small
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import race as racing
+from thalweg.lab import repeat, stats, timing, workers
 from thalweg.lab import run as running
-from thalweg.lab import stats, timing, workers
 from thalweg.lab import work as working
 from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan
@@ -27,6 +28,7 @@ from thalweg.lab.race import RaceWatcher, race
 from thalweg.lab.report.page import render
 from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Run, StepTime
 from thalweg.lab.store import Store
+from thalweg.lab.store.tables import RUNS
 
 pytestmark = pytest.mark.usefixtures("few_trials")
 
@@ -259,6 +261,40 @@ def test_a_second_call_finds_every_run_in_the_store_and_says_the_same(raced, inl
     assert len(log.finished) == len(result["runs"])
     assert all(reused for *_, reused in log.finished)
     assert _untimed(json.loads(json.dumps(again))) == _untimed(json.loads(json.dumps(result)))
+
+
+def test_a_finished_race_asks_a_large_store_for_its_own_runs_alone_and_starts_two_workers(raced, tmp_path, monkeypatch):
+    result, made, _, whole = raced
+    shutil.copy(whole.url.removeprefix("sqlite:///"), tmp_path / "large.db")
+    large = Store(str(tmp_path / "large.db"))
+    foreign = [{"key": f"{i:064}", "run": "no text that can be read", "checksum": ""} for i in range(5000)]
+    large._database.insert(RUNS, *foreign)
+    asked, hired, read = [], [], large._database.read
+
+    class Noted(Inline):
+        def __init__(self, jobs, on_progress):
+            super().__init__(jobs, on_progress)
+            self.asked = []
+            hired.append((jobs, self.asked))
+
+        def submit(self, function, *args):
+            self.asked.append(function.__name__)
+            return super().submit(function, *args)
+
+    monkeypatch.setattr(workers, "Pool", Noted)
+    monkeypatch.setattr(large._database, "read", lambda query: asked.append(read(query)) or asked[-1])
+    log = Log()
+    race(replace(made, jobs=8), large, log)
+    own = {run["key"] for run in result["runs"]} | {repeat.key(repeat.short(made, c)) for c in made.contestants}
+    found = [row for rows in asked for row in rows]
+    assert not log.started
+    assert {row.key for row in found if "key" in row._fields} <= own
+    assert len(found) <= 5 * len(own)
+    assert len(asked) <= 40
+    working = [(jobs, names) for jobs, names in hired if names]
+    assert [jobs for jobs, _ in working] == [1, 1]
+    assert working[0][1][0] == "ready"  # beside the first repeats
+    large.close()
 
 
 def test_a_loss_that_was_edited_in_the_store_ends_the_race_until_it_is_dropped(raced, inline, tmp_path):

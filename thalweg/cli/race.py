@@ -199,26 +199,22 @@ def _raced(
     checkpoints: str | None,
 ) -> RaceResult | None:
     """One task's result, shown and reported; None where only the plan was asked for."""
+    if dry_run and not is_there(store):  # it is not made to look into it
+        screen.show_plan(console, plan, forecast(plan))
+        return None
     if not dry_run:
         files.writable_folder(folder)
-    ahead = _ahead(plan, store, dry_run)
-    screen.show_plan(console, plan, ahead)
-    if dry_run:
-        return None
-    result = _run(console, plan, store, ahead, at, checkpoints)
+    with closing(Store(store)) as opened:  # once: a file is checked for damage each time
+        ahead = forecast(plan, opened)
+        screen.show_plan(console, plan, ahead)
+        if dry_run:
+            return None
+        result = _run(console, plan, opened, ahead, at, checkpoints)
     result["protocol"]["command"] = typed()
     report = write_report(result, folder)
     screen.show_result(console, result)
     console.print(f"report: {report}", soft_wrap=True)
     return result
-
-
-def _ahead(plan: planning.RacePlan, url: str, dry_run: bool) -> Forecast:
-    """What the race will take; a store that is not there yet is not made to look into it."""
-    if dry_run and not is_there(url):
-        return forecast(plan)
-    with closing(Store(url)) as store:
-        return forecast(plan, store)
 
 
 @contextmanager
@@ -242,9 +238,13 @@ def _made_at(cluster: str | None, slurm: str, resources: Resources, out: Path) -
 
 
 def _run(
-    console: Console, plan: planning.RacePlan, url: str, ahead: Forecast, at: Cluster | None, checkpoints: str | None
+    console: Console,
+    plan: planning.RacePlan,
+    store: Store,
+    ahead: Forecast,
+    at: Cluster | None,
+    checkpoints: str | None,
 ) -> RaceResult:
-    store = Store(url)
     try:
         with progress.Live(console, plan, ahead) as live:
             return racing.race(plan, store, live, at, str(Path(checkpoints).resolve()) if checkpoints else None)
@@ -252,8 +252,6 @@ def _run(
         kept = f"finished runs are kept in {store.url}. The same command goes on there: {typed()}"
         lost = f"{store.url} is in memory alone, so its runs are gone; --store runs/thalweg.db would keep them"
         raise StoppedError(f"stopped; {kept if store.lasts else lost}") from stop
-    finally:
-        store.close()
 
 
 def _write(path: Path, text: str) -> None:

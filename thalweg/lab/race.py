@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
-from thalweg.lab import reuse, stats, workers
+from thalweg.lab import repeat, reuse, stats, workers
 from thalweg.lab.cluster import away
 from thalweg.lab.cluster.away import Abroad, RunExecutor
 from thalweg.lab.contestant import Contestant
@@ -26,6 +26,10 @@ from thalweg.lab.timing import QuietPass
 from thalweg.lab.work import Made, work
 
 Name = TypeVar("Name")
+
+
+#: where what is made again takes one worker no longer, it takes two no less: about as long one takes to start
+FEW_SECONDS = 3.0
 
 
 class RaceWatcher:
@@ -95,12 +99,15 @@ class _Race:
         self.said: set[str] = set()
         self.checkpoints = checkpoints or (store.folder_beside("checkpoints") if executor is None else None)
         if executor is None:
-            self.workers = workers.here(plan.jobs, lambda message: self.watcher.on_progress(*message))
+            self.workers = self.used = workers.here(plan.jobs, lambda message: self.watcher.on_progress(*message))
             self.newest = workers.here(1)  # for what comes last
+            if store.has_ended(plan.identity) and repeat.seconds(plan) < FEW_SECONDS:
+                # all runs are found, so nothing is left but what is made again: by two workers that start side by side
+                self.used = workers.here(1)
         else:
-            self.workers = away.workers(executor, plan, self.abroad)
+            self.workers = self.used = away.workers(executor, plan, self.abroad)
             self.newest = away.workers(executor, plan, self.abroad, alone=True)
-        self.repeats = Repeats(plan, store, self.tally, self.workers.make, self.newest.make)
+        self.repeats = Repeats(plan, store, self.tally, self.used.make, self.newest.make)
         self.before_shorter = self.unfinished = len(plan.contestants)  # contestants before their shorter runs; all runs
 
     def result(self) -> RaceResult:
@@ -108,12 +115,14 @@ class _Race:
         try:
             if self.executor is not None:
                 away.check(self.executor, self.plan)
+            if self.used is not self.workers:
+                self.newest.start()
             self.watcher.on_phase("search and verdict runs")
             campaigns = asyncio.run(self._all())
             self.watcher.on_phase("quiet pass: seconds a step")
             timing = asyncio.run(self._quiet(campaigns))
         finally:
-            for hired in (self.workers, self.newest):
+            for hired in (self.workers, self.used, self.newest):
                 hired.close()
         self.watcher.on_phase("verdict")
         return self._verdict(campaigns, timing)
@@ -234,7 +243,8 @@ class _Race:
 
     async def _quiet(self, campaigns: Sequence[Campaign]) -> QuietPass:
         """By the newest worker, which has made nothing but repeats; no other is there any more."""
-        self.workers.close()
+        for hired in (self.workers, self.used):
+            hired.close()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
         return await self.newest.timed(specs, self.plan.blocks)
 

@@ -38,6 +38,14 @@ def short(plan: RacePlan, contestant: Contestant) -> Spec:
     return plan.spec(contestant, first, plan.budget.tune_seeds[0], min(STEPS, plan.steps))
 
 
+def seconds(plan: RacePlan) -> float:
+    """About how long one worker takes for what used workers make again: a short run of each contestant, and a whole one
+    where that is cheap.
+    """
+    short_ones = sum(plan.run_seconds(short(plan, c)) for c in plan.contestants)
+    return short_ones + sum(min(CHEAP_SECONDS, plan.seconds(c.label, plan.steps, 1)) for c in plan.contestants)
+
+
 def key(spec: Spec) -> str:
     """Where the short run lies in the store, apart from a whole one that is as short."""
     return hashlib.sha256(f"repeat {spec.key}".encode()).hexdigest()

@@ -16,8 +16,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scipy import stats as distributions
-
 from thalweg._base.errors import ThalwegError, bad_argument
 from thalweg.lab import stats
 from thalweg.lab.forecast import duration, forecast
@@ -125,7 +123,7 @@ def _losses(plan: RacePlan, setting: Setting) -> list[float]:
 def of(losses: list[float]) -> Noise:
     """The noise that the losses of a few seeds show."""
     n = len(losses)
-    spread = statistics.stdev(losses) * math.sqrt((n - 1) / float(distributions.chi2.ppf(1 - CONFIDENCE, n - 1)))
+    spread = statistics.stdev(losses) * math.sqrt((n - 1) / stats.chi2_quantile(1 - CONFIDENCE, n - 1))
     return Noise(statistics.fmean(losses), math.sqrt(2.0) * spread)
 
 

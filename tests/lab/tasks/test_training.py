@@ -15,7 +15,7 @@ from tests.lab.test_script import trained_by
 from thalweg._base.errors import ThalwegError
 from thalweg.lab import script
 from thalweg.lab.run import execute, set_up
-from thalweg.lab.tasks import check, get_task
+from thalweg.lab.tasks import check, get_task, seeding
 from thalweg.lab.tasks.training import conditions, in_words, loss_of, stream_of, trained
 from thalweg.lab.timing import PARTS, quiet_pass
 
@@ -245,3 +245,14 @@ def test_the_quiet_pass_times_a_step_of_all_its_batches(tmp_path):
 def test_a_task_without_hooks_trains_as_before(tmp_path):
     said = in_words(get_task(_write(tmp_path)), "5% linear warmup and linear decay to zero")
     assert said == "float32, one thread a run, 5% linear warmup and linear decay to zero, no clipping, parameter groups"
+
+
+def test_seeding_gives_torchs_numbers_and_leaves_nothing_for_devices_that_are_not_there():
+    seeding.seed(7)
+    drawn, waiting = torch.rand(3), len(torch.cuda._queued_calls)
+    seeding.seed(7)
+    assert torch.equal(torch.rand(3), drawn)
+    if not torch.accelerator.is_available():  # else CUDA is told, once it is there
+        assert len(torch.cuda._queued_calls) == waiting
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), drawn)

@@ -8,7 +8,7 @@ setting each seed is scored by, and what another search would have changed).
 from thalweg.lab.stats.interval import NO_LUCK, Luck, MeanInterval, log_ratio, paired, t_quantile
 from thalweg.lab.stats.margin import Margin, margin
 from thalweg.lab.stats.permutation import sign_flip_p
-from thalweg.lab.stats.power import alpha_at_look, detectable, more_seeds, power, unbiased_sd
+from thalweg.lab.stats.power import alpha_at_look, chi2_quantile, detectable, more_seeds, power, unbiased_sd
 from thalweg.lab.stats.ratios import (
     NOT_MEASURED,
     Sign,
@@ -36,6 +36,7 @@ __all__ = [
     "across",
     "alpha_at_look",
     "best",
+    "chi2_quantile",
     "cross_fit",
     "detectable",
     "expected_best",

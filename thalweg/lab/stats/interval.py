@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from thalweg._base.errors import bad_argument
 from thalweg.lab.stats._check import finite, levels
@@ -74,7 +74,7 @@ def t_quantile(df: float, comparisons: int = 1, alpha: float = 0.05) -> float:
         ValueError: for ``comparisons`` < 1 or ``alpha`` outside (0, 1).
     """
     levels(comparisons, alpha)
-    return float(stats.t.isf(alpha / (2 * comparisons), df))
+    return float(-special.stdtrit(df, alpha / (2 * comparisons)))
 
 
 def paired(

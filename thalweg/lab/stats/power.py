@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 from thalweg._base.errors import bad_argument
 from thalweg.lab.stats._check import levels, spread
@@ -63,7 +64,7 @@ def unbiased_sd(sd: float, n: int) -> float:
         ValueError: for a negative ``sd`` or ``n`` < 1.
     """
     spread("sd", sd, n)
-    return math.nan if n == 1 else sd * math.sqrt((n - 1) / float(stats.chi2.median(n - 1)))
+    return math.nan if n == 1 else sd * math.sqrt((n - 1) / chi2_quantile(0.5, n - 1))
 
 
 def detectable(sd: float, n: int, *, comparisons: int = 1, alpha: float = 0.05, chance: float = 0.8) -> float:
@@ -93,7 +94,19 @@ def detectable(sd: float, n: int, *, comparisons: int = 1, alpha: float = 0.05, 
     highest = 1.0
     while _chance(highest, n, quantile) < chance:
         highest *= 2.0
-    return sd * float(optimize.brentq(lambda effect: _chance(effect, n, quantile) - chance, 0.0, highest))
+    return sd * _least(lambda effect: _chance(effect, n, quantile) >= chance, 0.0, highest)
+
+
+def chi2_quantile(p: float, df: float) -> float:
+    """The value below which χ² with ``df`` degrees of freedom lies with probability p."""
+    return 2.0 * float(special.gammaincinv(df / 2, p))
+
+
+def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Where something begins to hold that holds at ``high`` and not at ``low``, to the last bit."""
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 def more_seeds(
@@ -124,7 +137,7 @@ def more_seeds(
     if n == 1:
         return None
     total = n + np.arange(1, MOST_MORE + 1)
-    half = stats.t.isf(alpha / (2 * comparisons), total - 1) * np.sqrt(sd**2 / total + tuning)
+    half = -special.stdtrit(total - 1, alpha / (2 * comparisons)) * np.sqrt(sd**2 / total + tuning)
     settled = (half < abs(mean)) | (abs(mean) + half <= margin)
     return int(settled.argmax()) + 1 if settled.any() else None
 
@@ -156,8 +169,8 @@ def _chance(effect: float, n: int, quantile: float) -> float:
     """
     shift = effect * math.sqrt(n)
     if max(shift, quantile) > FAR_OUT:
-        return float(stats.chi2.cdf((n - 1) * (shift / quantile) ** 2, n - 1))
-    return float(stats.nct.sf(quantile, n - 1, shift))
+        return float(special.chdtr(n - 1, (n - 1) * (shift / quantile) ** 2))
+    return 1.0 - float(special.nctdtr(n - 1, shift, quantile))
 
 
 def _check(sd: float, n: int, margin: float, comparisons: int, alpha: float) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from thalweg._base.errors import bad_argument
 from thalweg.lab.stats._check import finite, levels
+from thalweg.lab.stats.interval import t_quantile
 
 #: fewer places leave a line no room to be wrong
 LEAST = 3
@@ -90,6 +90,6 @@ def trend(
     residual = float(((y - intercept - slope * logs) ** 2).sum() / (n - 2))
     measured = float(np.mean(np.square(errors))) if len(errors) else 0.0
     sd = math.sqrt(max(residual, measured))
-    quantile = float(stats.t.isf(alpha / (2 * comparisons), n - 2))
+    quantile = t_quantile(n - 2, comparisons, alpha)
     half = quantile * sd / math.sqrt(spread)
     return Trend(tuple(x[order].tolist()), intercept, slope, slope - half, slope + half, sd, quantile)

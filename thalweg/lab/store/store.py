@@ -95,6 +95,14 @@ class Store:
         race = sa.update(RACES).where(RACES.c.identity == identity)
         self._database.change(race.values(ended=now(), headline=headline))
 
+    def has_ended(self, identity: str) -> bool:
+        """Whether a race has had its verdict; then all its runs were here."""
+        return bool(
+            self._database.read(
+                sa.select(RACES.c.identity).where((RACES.c.identity == identity) & RACES.c.ended.is_not(None))
+            )
+        )
+
     def contents(self) -> Contents:
         """All that is stored."""
         keys = [row.key for row in self._database.read(sa.select(RUNS.c.key))]
