@@ -23,8 +23,9 @@ from thalweg.ir.transforms import STANDARD
 RULE = "rule"
 #: key, in what stands there, of the transforms of a list
 TRANSFORMS = "transforms"
-#: under which names wrappers keep theirs beside the states and hyperparameters of the optimizer
-PREFIXES: set[str] = set()
+#: under which names wrappers keep theirs beside the states and hyperparameters of the optimizer: those of
+#: `thalweg.wrap`, which may not be imported where their checkpoint is loaded, then those that a user has defined
+PREFIXES = {"asam", "ema", "emanesterov", "gpa", "lookahead", "mechanic", "sam", "snoo"}
 #: what schedulers, loggers and this library write into groups, whatever the rule; some are other rules' hyperparameters
 ANYBODYS = frozenset(
     {"params", "param_names", "name", "maximize", "decoupled_weight_decay", "seed", "updates"}

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from thalweg.ir import ops
-from thalweg.linalg import batching
 from thalweg.runtime.batch import Batch, BoundBatch, join
 from thalweg.runtime.state import beside_name
 from thalweg.runtime.tensors import is_dense, local, oriented
@@ -262,6 +261,8 @@ def assigned(batch: Batch, ranks: int, start: int) -> list[int]:
 
 def _kin(batch: Batch) -> list[torch.Size | None]:
     """The shapes of those that one process may multiply in batches."""
+    from thalweg.linalg import batching  # which brings all of linalg; only where parameters lie on several ranks
+
     return [p.shape if 2 * p.numel() <= batching.limit(p, torch.bfloat16) else None for p in batch.wholes]
 
 
