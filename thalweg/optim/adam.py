@@ -68,9 +68,9 @@ class AdamW(Adam):
     Weakness: It keeps two states for every weight, and it treats a matrix as a list of unrelated numbers.
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2,
     https://arxiv.org/abs/1711.05101
-    Differs: In the paper the decay of a step is λ times the factor of the schedule, and it is not multiplied by the
-    initial learning rate; ``independent_weight_decay=True`` does this. By default the decay is λ times the current
-    learning rate, as in torch.
+    Differs: In the paper the decay of a step is λ times the factor of the schedule, without the initial learning rate.
+    With ``independent_weight_decay=True`` it is so here, too. By default the decay is λ times the current learning
+    rate, as in torch.
     """
 
     weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)

@@ -23,8 +23,8 @@ class SGD(Optimizer):
     as ``torch.optim.SGD``.
 
     Parent: none. Adds: the step against the gradient, from which all others come.
-    Strength: Without momentum it has no state, and only its learning rate has to be tuned; on images it often ends
-    better than adaptive rules (Wilson et al. 2017, https://arxiv.org/abs/1705.08292).
+    Strength: Without momentum it has no state, and only its learning rate has to be tuned; on an image task and several
+    language tasks it ended better than adaptive rules (Wilson et al. 2017, https://arxiv.org/abs/1705.08292).
     Weakness: All weights share one learning rate, so it is slow where directions differ in steepness, as in
     transformers.
     Source: Robbins & Monro 1951, "A stochastic approximation method", https://doi.org/10.1214/aoms/1177729586; Polyak
