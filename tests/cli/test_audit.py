@@ -21,7 +21,7 @@ def made(tmp_path_factory, few_trials):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "Pool", Inline)
         told = ["--store", f"sqlite:///{folder}/s.db", "--out", str(folder)]
-        result = CliRunner().invoke(app, ["race", path, *QUICKLY, "--seeds", "6", *told])
+        result = CliRunner().invoke(app, ["race", path, *QUICKLY, "--seeds", "3", *told])
     assert result.exit_code == 0, result.output
     return json.loads((folder / "race.json").read_text())
 

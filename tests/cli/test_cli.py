@@ -194,25 +194,52 @@ def _strict(constant):
     raise AssertionError(f"{constant} is no JSON")
 
 
-@pytest.mark.usefixtures("raced_before")
-def test_a_race_writes_its_report_its_json_and_its_csv(folder, monkeypatch):
-    arguments = ["race", "small.py", *QUICKLY, "--json", "all.json", "--csv", "runs.csv", "--out", "there"]
-    monkeypatch.setattr(sys, "argv", ["thalweg", *arguments])
-    result = run(*arguments)
+@pytest.fixture(scope="module")
+def told(runs, tmp_path_factory):
+    """What was typed, the result of the command, the folder, and the JSON, of a race whose runs were there before."""
+    made, opened, check = tmp_path_factory.mktemp("told"), [], Database._check_file
+    arguments = ["race", "small.py", *QUICKLY, "--json", "there/all.json", "--csv", "runs.csv", "--out", "there"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        patch.setattr(workers, "Pool", Inline)
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["thalweg", *arguments])
+        patch.setattr(Database, "_check_file", lambda self: opened.append(self.file) or check(self))
+        write_small(made)
+        (made / "runs").mkdir()
+        shutil.copy(runs, made / "runs")
+        result = run(*arguments)
     assert result.exit_code == 0, result.output
+    assert len(opened) == 1  # all of a large file is read then
+    return arguments, result, made, json.loads((made / "there" / "all.json").read_text(), parse_constant=_strict)
+
+
+def test_a_race_writes_its_report_its_json_and_its_csv(told):
+    """Also into the folder that it makes."""
+    arguments, result, folder, raced = told
     assert (folder / "there" / "report.html").exists()
-    raced = json.loads((folder / "all.json").read_text(), parse_constant=_strict)
     assert json.loads((folder / "there" / "race.json").read_text()) == raced
     assert (folder / "there" / "runs.csv").read_bytes() == (folder / "runs.csv").read_bytes()
     assert shlex.split(raced["protocol"]["command"]) == ["thalweg", *arguments]
     assert raced.keys() == RaceResult.__annotations__.keys()
     assert raced["headline"] in " ".join(result.stdout.split())  # a long one is wrapped
-    with open("runs.csv", newline="") as file:
+    with (folder / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(raced["runs"])
     assert rows[0].keys() == Run.__annotations__.keys() - {"curve", "train_curve"}
     for row, run_ in zip(rows, raced["runs"], strict=True):
         assert (row["key"], float(row["final_loss"])) == (run_["key"], run_["final_loss"])
+
+
+def test_the_winner_is_recommended_with_lines_that_run(told):
+    _, result, _, raced = told
+    lines = screen.best_of(raced)["script"]
+    for line in lines.splitlines():
+        assert line in result.stdout
+
+
+def test_the_same_command_again_finds_every_run(told):
+    assert re.search(r"\b(\d+) of \1 runs were found in the store", told[1].output)
 
 
 @pytest.mark.usefixtures("raced_before")
@@ -236,14 +263,6 @@ def test_csv_on_the_standard_output_is_nothing_but_csv(folder):
 
 def test_json_and_csv_are_not_mixed_on_the_standard_output(folder):
     assert "--json - --csv -: expected a file for one" in refused("race", "small.py", *QUICKLY, "--json=-", "--csv=-")
-
-
-@pytest.mark.usefixtures("raced_before")
-def test_a_file_in_the_folder_that_the_race_makes_is_written(folder):
-    result = run("race", "small.py", *QUICKLY, "--out", "there", "--json", "there/all.json", "--csv", "there/runs.csv")
-    assert result.exit_code == 0, result.output
-    assert json.loads((folder / "there" / "all.json").read_text())["schema"] == 2
-    assert len((folder / "there" / "runs.csv").read_text().splitlines()) > LEAST
 
 
 def test_after_ctrl_c_the_command_is_shown_as_it_can_be_typed(folder, monkeypatch):
@@ -291,15 +310,6 @@ def test_two_tasks_of_one_name_are_refused_before_anything_runs(folder):
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.usefixtures("raced_before")
-def test_the_same_command_again_finds_every_run_and_opens_the_store_once(monkeypatch):
-    opened, check = [], Database._check_file
-    monkeypatch.setattr(Database, "_check_file", lambda self: opened.append(self.file) or check(self))
-    again = run("race", "small.py", *QUICKLY)
-    assert re.search(r"\b(\d+) of \1 runs were found in the store", again.output)
-    assert len(opened) == 1  # all of a large file is read then
-
-
 @pytest.mark.parametrize(
     ("store", "words"),
     [
@@ -332,15 +342,6 @@ def test_a_command_that_is_stopped_before_it_races_says_that_nothing_went_on(fol
     assert result.exit_code == 143
     assert result.stderr.strip() == "stopped; no run was under way"
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.usefixtures("raced_before")
-def test_the_winner_is_recommended_with_lines_that_run(folder):
-    result = run("race", "small.py", *QUICKLY, "--json", "all.json")
-    raced = json.loads((folder / "all.json").read_text())
-    lines = screen.best_of(raced)["script"]
-    for line in lines.splitlines():
-        assert line in result.stdout
 
 
 def test_tasks_lists_every_task():

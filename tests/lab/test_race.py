@@ -115,6 +115,14 @@ def raced(tmp_path_factory, few_trials):
     store.close()
 
 
+@pytest.fixture
+def found(raced, tmp_path):
+    """A copy of that race's store, where its runs are found."""
+    store = Store(str(shutil.copy(raced[-1].url.removeprefix("sqlite:///"), tmp_path / "found.db")))
+    yield store
+    store.close()
+
+
 def _untimed(value):
     """A result without what a clock measured or the machine's load."""
     timed = ("seconds", "optimizer_seconds", "trial_seconds", "step_ms", "seconds_ratio", "sentence", "sentences",
@@ -263,13 +271,11 @@ def test_a_second_call_finds_every_run_in_the_store_and_says_the_same(raced, inl
     assert _untimed(json.loads(json.dumps(again))) == _untimed(json.loads(json.dumps(result)))
 
 
-def test_a_finished_race_asks_a_large_store_for_its_own_runs_alone_and_starts_two_workers(raced, tmp_path, monkeypatch):
-    result, made, _, whole = raced
-    shutil.copy(whole.url.removeprefix("sqlite:///"), tmp_path / "large.db")
-    large = Store(str(tmp_path / "large.db"))
+def test_a_finished_race_asks_a_large_store_for_its_own_runs_alone_and_starts_two_workers(raced, found, monkeypatch):
+    result, made, *_ = raced
     foreign = [{"key": f"{i:064}", "run": "no text that can be read", "checksum": ""} for i in range(5000)]
-    large._database.insert(RUNS, *foreign)
-    asked, hired, read = [], [], large._database.read
+    found._database.insert(RUNS, *foreign)
+    asked, hired, read = [], [], found._database.read
 
     class Noted(Inline):
         def __init__(self, jobs, on_progress):
@@ -282,39 +288,35 @@ def test_a_finished_race_asks_a_large_store_for_its_own_runs_alone_and_starts_tw
             return super().submit(function, *args)
 
     monkeypatch.setattr(workers, "Pool", Noted)
-    monkeypatch.setattr(large._database, "read", lambda query: asked.append(read(query)) or asked[-1])
+    monkeypatch.setattr(found._database, "read", lambda query: asked.append(read(query)) or asked[-1])
     log = Log()
-    race(replace(made, jobs=8), large, log)
+    race(replace(made, jobs=8), found, log)
     own = {run["key"] for run in result["runs"]} | {repeat.key(repeat.short(made, c)) for c in made.contestants}
-    found = [row for rows in asked for row in rows]
+    rows = [row for answer in asked for row in answer]
     assert not log.started
-    assert {row.key for row in found if "key" in row._fields} <= own
-    assert len(found) <= 5 * len(own)
+    assert {row.key for row in rows if "key" in row._fields} <= own
+    assert len(rows) <= 5 * len(own)
     assert len(asked) <= 40
     working = [(jobs, names) for jobs, names in hired if names]
     assert [jobs for jobs, _ in working] == [1, 1]
     assert working[0][1][0] == "ready"  # beside the first repeats
-    large.close()
 
 
-def test_a_loss_that_was_edited_in_the_store_ends_the_race_until_it_is_dropped(raced, inline, tmp_path):
-    result, made, _, whole = raced
-    shutil.copy(whole.url.removeprefix("sqlite:///"), tmp_path / "edited.db")
+def test_a_loss_that_was_edited_in_the_store_ends_the_race_until_it_is_dropped(raced, found, inline):
+    result, made, *_ = raced
     key = next(r["key"] for r in result["runs"] if r["role"] == "verdict" and r["optimizer"] == "muon")
-    with contextlib.closing(sqlite3.connect(tmp_path / "edited.db")) as connection:
+    with contextlib.closing(sqlite3.connect(found.url.removeprefix("sqlite:///"))) as connection:
         connection.execute(
             "update runs set run = replace(run, 'final_loss\": ', 'final_loss\": 1') where key = ?", (key,)
         )
         connection.commit()
-    edited = Store(str(tmp_path / "edited.db"))
     with pytest.raises(ThalwegError, match=rf"the run {key[:12]}… \(muon, .*, seed 100\d, 20 steps\) .* its checksum"):
-        race(made, edited)
-    assert edited.remove(edited.contents().unusable) == 1
+        race(made, found)
+    assert found.remove(found.contents().unusable) == 1
     log = Log()
-    again = race(made, edited, log)
+    again = race(made, found, log)
     assert log.started == [key]
     assert _untimed(json.loads(json.dumps(again))) == _untimed(json.loads(json.dumps(result)))
-    edited.close()
 
 
 @pytest.mark.slow(reason="two races")
@@ -466,14 +468,14 @@ def test_a_twin_on_other_seeds_makes_runs_of_its_own(tmp_path, inline, store):
     assert result["comparisons"][0]["difference"] != 0
 
 
-def test_a_field_of_one_has_nothing_to_compare(tmp_path, inline, store):
-    result = race(_plan(write_small(tmp_path), ("adamw",)), store)
+def test_a_field_of_one_has_nothing_to_compare(tmp_path, inline, found):
+    result = race(_plan(write_small(tmp_path), ("adamw",), seeds=3), found)
     assert result["comparisons"] == []
     assert len(result["runs"]) == runs_of_all(result)
 
 
-def test_a_margin_by_hand_is_kept(tmp_path, inline, store):
-    result = race(_plan(write_small(tmp_path), margin=0.25), store)
+def test_a_margin_by_hand_is_kept(tmp_path, inline, found):
+    result = race(_plan(write_small(tmp_path), seeds=3, margin=0.25), found)
     assert result["protocol"]["margin"] == result["comparisons"][0]["margin"] == 0.25
     assert result["protocol"]["margin_by_hand"]
 
@@ -715,17 +717,39 @@ def test_who_diverges_everywhere_on_an_over_fitted_task_is_worse(tmp_path, inlin
         assert c[ratio]["text"].startswith("not stated, runs diverged: ")
 
 
-def test_a_metric_is_shown_and_picks_no_winner(inline, store, tmp_path):
-    path = Path(write_small(tmp_path))
+@pytest.fixture(scope="module")
+def same_examples(tmp_path_factory, few_trials):
+    """A race on a task that is evaluated on what it trains on, and has a metric."""
+    folder = tmp_path_factory.mktemp("same")
+    path, store = Path(write_small(folder)), Store(str(folder / "runs.db"))
     text = path.read_text().replace(
         "    steps = 40\n", '    steps = 40\n\n    def metrics(self, model):\n        return {"accuracy": 0.75}\n'
     )
+    text = text.replace(
+        "x = torch.randn(16, 2, generator=generator)",
+        "x = torch.linspace(-2, 2, 64).view(32, 2)[torch.randperm(32, generator=generator)[:16]]",
+    )
     path.write_text(text)
-    result = race(_plan(str(path)), store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "Pool", Inline)
+        yield race(_plan(str(path)), store)
+    store.close()
+
+
+def test_a_metric_is_shown_and_picks_no_winner(same_examples):
+    result = same_examples
     assert [c["metrics"] for c in result["contestants"]] == [{"accuracy": 0.75}] * 2
     assert all(run["metrics"] == {"accuracy": 0.75} for run in result["runs"] if run["status"] == "finished")
     assert "accuracy" in render(result)
     assert "accuracy" not in json.dumps([result["headline"], result["sentences"], result["comparisons"]])
+
+
+def test_an_evaluation_on_what_is_trained_on_is_said_with_the_verdict(same_examples):
+    result = same_examples
+    (flag,) = (f for f in result["flags"] if f["id"] == "held-out-apart")
+    assert flag["level"] == "warning"
+    assert "of 32 examples that the evaluation feeds to the model, 32 are in the first" in flag["text"]
+    assert "evaluation sees training examples" in result["headline"]
 
 
 CHEAT = """
@@ -759,17 +783,3 @@ def test_a_class_that_trains_more_in_its_step_is_named_beside_its_verdict(inline
     assert flags["own-step"]["text"].endswith("cheat.")
     assert flags["conduct"]["text"] in render(result).replace("&#39;", "'")
     assert flags["held-out-apart"]["level"] == "ok"
-
-
-def test_an_evaluation_on_what_is_trained_on_is_said_with_the_verdict(inline, store, tmp_path):
-    path = Path(write_small(tmp_path))
-    same = path.read_text().replace(
-        "x = torch.randn(16, 2, generator=generator)",
-        "x = torch.linspace(-2, 2, 64).view(32, 2)[torch.randperm(32, generator=generator)[:16]]",
-    )
-    path.write_text(same)
-    result = race(_plan(str(path)), store)
-    (flag,) = (f for f in result["flags"] if f["id"] == "held-out-apart")
-    assert flag["level"] == "warning"
-    assert "of 32 examples that the evaluation feeds to the model, 32 are in the first" in flag["text"]
-    assert "evaluation sees training examples" in result["headline"]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -38,6 +39,26 @@ def store(tmp_path):
     store.close()
 
 
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory, few_trials):
+    """A race of two on two seeds, its plan and the file of its store."""
+    folder = tmp_path_factory.mktemp("raced")
+    made, store = _plan(write_small(folder)), Store(str(folder / "runs.db"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "Pool", Inline)
+        result = race(made, store)
+    store.close()
+    return result, made, folder / "runs.db"
+
+
+@pytest.fixture
+def found(raced, tmp_path):
+    """A copy of that race's store."""
+    store = Store(str(shutil.copy(raced[-1], tmp_path / "found.db")))
+    yield store
+    store.close()
+
+
 def _write(folder, in_loss, head="", **changes):
     path = Path(write_small(folder, in_loss, **changes))
     path.write_text(f"import json\nfrom pathlib import Path\nHERE = Path({str(folder)!r})\n{head}\n{path.read_text()}")
@@ -48,12 +69,12 @@ def _losses(result):
     return {(r["optimizer"], r["role"], r["seed"], r["lr"], r["multiplier"]): r["final_loss"] for r in result["runs"]}
 
 
-def test_runs_that_are_found_are_counted_dated_and_proved(tmp_path, inline, store):
-    first = race(_plan(write_small(tmp_path)), store)
+def test_runs_that_are_found_are_counted_dated_and_proved(raced, found, tmp_path, inline):
+    first = raced[0]
     made = len({r["key"] for r in first["runs"]})
     assert first["protocol"]["reused"] == {"found": 0, "of": made}
     assert first["protocol"]["repeats"] == {"adamw": "equal", "momentum": "equal"}
-    again = race(_plan(write_small(tmp_path), seeds=3), store)
+    again = race(_plan(write_small(tmp_path), seeds=3), found)
     told = again["protocol"]["reused"]
     assert 0 < told["found"] <= made < told["of"] == len({r["key"] for r in again["runs"]})
     assert datetime.fromisoformat(told["oldest"]) <= datetime.fromisoformat(told["newest"])
@@ -170,16 +191,11 @@ def test_data_that_nobody_sees_changed_while_it_raced(tmp_path, inline, store):
     assert again["protocol"]["reused"]["found"] == 0
 
 
-@pytest.mark.parametrize(
-    ("in_loss", "says"),
-    [
-        ("y = y + 1e-4 * os.urandom(1)[0] * (model.calls > 25)", "something random has no seed"),
-        ("y = y + 1e-6 * (time.time() % 1) * (model.calls > 25)", "something random has no seed"),
-    ],
-)
-def test_what_is_not_seeded_late_is_found_by_a_whole_run(tmp_path, inline, store, in_loss, says):
-    path = write_small(tmp_path, f"model.calls = getattr(model, 'calls', 0) + 1; {in_loss}", steps="30")
-    with pytest.raises(ThalwegError, match=rf"no verdict: \w+ made the same run again .*{says}"):
+def test_what_is_not_seeded_late_is_found_by_a_whole_run(tmp_path, inline, store):
+    late = "model.calls = getattr(model, 'calls', 0) + 1; y = y + 1e-6 * os.urandom(1)[0] * (model.calls > 25)"
+    path = write_small(tmp_path, late, steps="30")
+    said = r"no verdict: \w+ made the same run again .*something random has no seed"
+    with pytest.raises(ThalwegError, match=said):
         race(_plan(path, ALONE, steps=30), store)
 
 
@@ -227,12 +243,19 @@ def test_a_file_that_the_class_reads_was_edited_and_its_runs_are_new(tmp_path, i
 
 
 def test_an_environment_variable_that_the_task_reads(tmp_path, inline, store, monkeypatch):
+    """A setting is kept with a run, as versions are, and nothing else of the process."""
     monkeypatch.setenv("OMP_SCALE", "1")
+    monkeypatch.setenv("MY_SECRET_TOKEN", "hunter2")
     late = (
         "model.calls = getattr(model, 'calls', 0) + 1; y = y * float(os.environ['OMP_SCALE'] if model.calls > 2 else 1)"
     )
     made = _plan(write_small(tmp_path, late), ALONE)
     race(made, store)
+    key = repeat.key(repeat.short(made, made.contestants[0]))
+    text = json.dumps(store.get([key])[key])
+    assert "hunter2" not in text
+    assert '"numpy": "' in text
+    assert os.sep + "bin" not in text
     monkeypatch.setenv("OMP_SCALE", "2")
     with pytest.raises(ThalwegError, match=r"since then \$OMP_SCALE was 1 and is 2: put that back"):
         race(made, store)
@@ -287,17 +310,16 @@ def test_a_file_of_one_seed_is_edited_while_it_races(tmp_path, inline, store):
         race(made, store, Editor())
 
 
-def test_an_edited_loss_in_the_store_is_not_taken_for_a_run(tmp_path, inline, store):
-    made = _plan(write_small(tmp_path))
-    first = race(made, store)
+def test_an_edited_loss_in_the_store_is_not_taken_for_a_run(raced, found, inline):
+    first, made, _ = raced
     run = next(r for r in first["runs"] if r["role"] == "verdict")
-    stored = store.get([run["key"]])[run["key"]]
-    store.remove([run["key"]])
-    store.put(run["key"], {**stored, "final_loss": 1e-3, "curve": [*stored["curve"][:-1], [20, 1e-3]]})  # a forger
+    stored = found.get([run["key"]])[run["key"]]
+    found.remove([run["key"]])
+    found.put(run["key"], {**stored, "final_loss": 1e-3, "curve": [*stored["curve"][:-1], [20, 1e-3]]})  # a forger
     with pytest.raises(
         ThalwegError, match=r"no verdict: adamw made the same run again .*its held-out losses differ from"
     ):
-        race(made, store)
+        race(made, found)
 
 
 @pytest.mark.slow(reason="a race with workers")
@@ -308,13 +330,13 @@ def test_what_depends_on_the_process_is_found_by_another_process(tmp_path, store
         race(_plan(path), store)
 
 
-def test_the_repeat_of_a_race_of_runs_as_short_is_no_run_of_it(tmp_path, inline, store):
-    made = _plan(write_small(tmp_path), steps=20)
+def test_the_repeat_of_a_race_of_runs_as_short_is_no_run_of_it(raced, found):
+    result, made, _ = raced
     spec = repeat.short(made, made.contestants[0])
-    result = race(made, store)
+    assert spec.steps == made.steps
     assert spec.key != repeat.key(spec)
-    assert store.get([repeat.key(spec)])[repeat.key(spec)]["trace"]["losses"]
-    assert not any("trace" in run for run in store.get([r["key"] for r in result["runs"]]).values())
+    assert found.get([repeat.key(spec)])[repeat.key(spec)]["trace"]["losses"]
+    assert not any("trace" in run for run in found.get([r["key"] for r in result["runs"]]).values())
 
 
 @pytest.mark.parametrize(
@@ -328,8 +350,8 @@ def test_the_repeat_of_a_race_of_runs_as_short_is_no_run_of_it(tmp_path, inline,
         ({"losses": [1.0, float("nan")]}, "its training losses differ from step 1 on (0.5, then nan)"),
     ],
 )
-def test_where_two_runs_differ_is_said_in_the_order_in_which_they_went(tmp_path, change, says):
-    probe = _plan(write_small(tmp_path)).probe
+def test_where_two_runs_differ_is_said_in_the_order_in_which_they_went(raced, change, says):
+    probe = raced[1].probe
     trace = {"weights": "a", "batches": ["1", "2"], "losses": [1.0, 0.5]}
     first = {"curve": [[0, 1.0], [2, 0.4]], "final_loss": 0.4, "status": "finished", "trace": trace}
     assert repeat.difference(probe, first, {**first, "trace": {**trace, **change}}) == says
@@ -339,8 +361,8 @@ def test_where_two_runs_differ_is_said_in_the_order_in_which_they_went(tmp_path,
     ("losses", "says"),
     [([1.0001, 0.7], ""), ([1.1, 0.5], "its training losses differ from step 0 on (1.0, then 1.1)")],
 )
-def test_on_another_device_only_the_first_loss_is_compared_to_a_thousandth(tmp_path, losses, says):
-    probe = dataclasses.replace(_plan(write_small(tmp_path)).probe, on_cpu=False)
+def test_on_another_device_only_the_first_loss_is_compared_to_a_thousandth(raced, losses, says):
+    probe = dataclasses.replace(raced[1].probe, on_cpu=False)
     first = {"final_loss": 0.5, "curve": [[0, 1.0]], "trace": {"losses": [1.0, 0.5]}}
     again = {"final_loss": 0.51, "curve": [[0, 1.1]], "trace": {"losses": losses}}
     assert repeat.difference(probe, first, again) == says
@@ -348,18 +370,7 @@ def test_on_another_device_only_the_first_loss_is_compared_to_a_thousandth(tmp_p
     assert repeat.told(first, first) == "equal"
 
 
-def test_nan_is_equal_to_nan(tmp_path):
-    probe = _plan(write_small(tmp_path)).probe
+def test_nan_is_equal_to_nan(raced):
+    probe = raced[1].probe
     first = {"final_loss": float("nan"), "trace": {"losses": [float("nan")]}}
     assert repeat.difference(probe, first, json.loads(json.dumps(first))) == ""
-
-
-def test_nothing_of_the_process_is_kept_but_versions_and_settings(tmp_path, inline, store, monkeypatch):
-    monkeypatch.setenv("MY_SECRET_TOKEN", "hunter2")
-    made = _plan(write_small(tmp_path), ("adamw",))
-    race(made, store)
-    key = repeat.key(repeat.short(made, made.contestants[0]))
-    text = json.dumps(store.get([key])[key])
-    assert "hunter2" not in text
-    assert '"numpy": "' in text
-    assert os.sep + "bin" not in text

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.lab.cluster.test_executors import plain, planned
+from tests.lab.cluster.test_executors import RECIPES, plain, planned
 from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline, Log
 from thalweg.lab import race as racing
@@ -52,7 +52,7 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("hours", [0.0, -1.0, 1.0])
 def test_two_races_on_one_file_make_each_run_once_and_draw_one_verdict(tmp_path, quick, hours):
-    made = planned(write_small(tmp_path), ("adamw", "momentum"))
+    made = planned(write_small(tmp_path), RECIPES if hours else ("adamw", "momentum"))
     stores = [Store(str(tmp_path / "runs.db")) for _ in range(2)]
     result = share_alike(made, stores, hours)
     if not hours:

@@ -1,5 +1,6 @@
 """A race that fits into a time, and the power that it promises."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.lab.searches import MEASURED, Surface, tuned
+from tests.lab.tasks.small import write_small
 from thalweg._base.errors import ThalwegError
 from thalweg.cli.app import app
 from thalweg.lab import stats, within
@@ -130,8 +132,8 @@ def test_the_promised_power_is_kept_by_whole_simulated_races(budget, seeds):
 
 
 @pytest.mark.parametrize(("baseline", "runs"), [("adamw", 8), ("adamw(lr=1e-3)", 4)])
-def test_as_many_runs_are_named_as_measure_the_noise(baseline, runs, monkeypatch):
-    made = plan("digits", optimizers=[baseline, "momentum"], baseline=baseline, steps=100, jobs=2)
+def test_as_many_runs_are_named_as_measure_the_noise(tmp_path, baseline, runs, monkeypatch):
+    made = plan(write_small(tmp_path), optimizers=[baseline, "momentum"], baseline=baseline, steps=100, jobs=1)
     made = replace(made, step_seconds={c.label: 0.01 for c in made.contestants}, evaluate_seconds=0.01)
     counted = []
 
@@ -152,7 +154,9 @@ def test_the_noise_is_measured_with_runs_that_no_race_has(draft):
 
 
 @pytest.mark.parametrize(("sizes", "said"), [([], "power"), (["--sizes", "1,4"], "2 races, each")])
-def test_the_command_shows_the_table(tmp_path, sizes, said):
+def test_the_command_shows_the_table(tmp_path, sizes, said, monkeypatch):
+    losses = itertools.count(1.0, 0.01)
+    monkeypatch.setattr(within, "execute", lambda *_: {"status": "finished", "final_loss": next(losses)})
     done = CliRunner().invoke(
         app,
         ["race", "digits", "--optimizers", "adamw,momentum", "--within", "2h", "--jobs", "1", "--dry-run", "--store",

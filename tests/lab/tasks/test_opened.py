@@ -83,8 +83,12 @@ ROUTES = {  # file: how it is written, how it is read
 }
 
 
-@pytest.mark.parametrize("where", ["at import", "in loss"])
-@pytest.mark.parametrize("name", ROUTES)
+#: each route at import or in the loss, which do not affect it; one of text and one of mapped memory in both
+PLACES = [(name, ("at import", "in loss")[k % 2]) for k, name in enumerate(ROUTES)]
+PLACES += [("a.json", "in loss"), ("mapped.npy", "at import")]
+
+
+@pytest.mark.parametrize(("name", "where"), PLACES)
 def test_the_content_of_a_file_is_part_of_the_task_by_every_route(tmp_path, name, where):
     write, route = ROUTES[name]
     data = tmp_path / name
