@@ -17,18 +17,6 @@ def test_the_package_is_imported_without_torch():
     ]
 
 
-def test_a_name_is_there_when_it_is_first_asked_for():
-    code = """
-import sys, thalweg
-print(thalweg.AdamW.__name__, *(name for name in sys.modules if name.startswith(("thalweg.wrap.", "thalweg.linalg"))))
-from thalweg.engine import fitting
-prefixes = {*fitting.PREFIXES}
-print(thalweg.EMA.__name__, thalweg.schedule.cosine(9)(0))
-print(prefixes == {getattr(thalweg, name).prefix for name in thalweg.wrap.__all__})
-"""
-    assert python(code).splitlines() == ["AdamW", "EMA 1.0", "True"]
-
-
 def test_all_names_are_there():
     for name in thalweg.__all__:
         assert getattr(thalweg, name) is getattr(thalweg, name), name

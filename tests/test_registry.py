@@ -9,7 +9,6 @@ from torch import nn
 
 import thalweg
 from tests.cases import distance
-from tests.processes import python
 from thalweg._base.errors import ThalwegError
 
 
@@ -47,15 +46,6 @@ def test_type_checkers_see_the_optimizers_that_are_there():
     seen = {alias.asname: line.module for line in lines for alias in line.names}
     assert seen == {name: cls.__module__ for name, cls in thalweg.optimizers().items()}
     assert {*seen} < {*dir(thalweg.optim)}
-
-
-def test_one_optimizer_is_imported_without_the_others():
-    seen = python(
-        "import sys, thalweg; thalweg.create; thalweg.AdamW; from thalweg.registry import find; find('lion');"
-        "print(*(m for m in sys.modules if m.startswith('thalweg.')))"
-    ).split()
-    assert {"thalweg.optim.adam", "thalweg.optim.sign"} < {*seen}
-    assert not {f"thalweg.optim.{family}" for family in ("averages", "muon", "sgd", "shampoo")} & {*seen}
 
 
 @pytest.mark.parametrize(

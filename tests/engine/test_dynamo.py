@@ -6,8 +6,7 @@ import torch._dynamo.testing
 from torch import nn
 
 import thalweg
-from tests.fixtures import on_backends, same, with_rules
-from tests.processes import python
+from tests.fixtures import BACKENDS, RULES, on_backends, same
 
 
 def model():
@@ -29,8 +28,8 @@ def run(net, optimizer, compiled):
     return [train(torch.randn(8, 4, generator=torch.Generator().manual_seed(i))).item() for i in range(4)]
 
 
-@with_rules
-@on_backends
+#: each rule and each backend once: nothing of either is compiled
+@pytest.mark.parametrize(("rule", "backend"), [*zip(RULES.values(), BACKENDS, strict=True)], ids=[*RULES])
 def test_a_compiled_training_step_is_the_training_step(rule, backend, recwarn):
     nets = model(), model()
     losses = [
@@ -42,10 +41,9 @@ def test_a_compiled_training_step_is_the_training_step(rule, backend, recwarn):
     assert not [w for w in recwarn if "thalweg" in str(w.message) or "dynamo" in str(w.message).lower()]
 
 
-@on_backends
-def test_a_compiled_step_recompiles_nothing_while_a_schedule_runs(backend):
+def test_a_compiled_step_recompiles_nothing_while_a_schedule_runs():
     net = model()
-    optimizer = thalweg.AdamW(net.parameters(), lr=0.1, backend=backend)
+    optimizer = thalweg.AdamW(net.parameters(), lr=0.1)
     counter = torch._dynamo.testing.CompileCounter()
     torch._dynamo.reset()
 
@@ -90,24 +88,3 @@ def test_a_compiled_model_is_trained(backend):
             n(torch.ones(2, 4)).square().mean().backward()
             optimizer.step()
     assert same(net.parameters(), other.parameters(), within=1e-6)
-
-
-UNCOMPILED = """
-import sys, torch, thalweg
-net = torch.nn.Linear(3, 3)
-def loss():
-    optimizer.zero_grad()
-    loss = net(torch.ones(2, 3)).square().mean()
-    loss.backward()
-    return loss
-for make in (thalweg.AdamW, thalweg.LBFGS, lambda params: thalweg.SAM(thalweg.SGD(params))):
-    optimizer = make(net.parameters())
-    optimizer.step(loss)
-    optimizer.zero_grad()
-    optimizer.load_state_dict(optimizer.state_dict())
-    print("torch._dynamo" in sys.modules)
-"""
-
-
-def test_training_that_nobody_compiles_does_not_load_the_compiler():
-    assert python(UNCOMPILED).split() == ["False"] * 3

@@ -1,11 +1,14 @@
 """How the suite is used: as one call, as tests of pytest, and without it."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 import torch
 
+import thalweg
+import thalweg.testing
 from tests.testing.strangers import Momentum, case, torchs
 from thalweg.testing import CHECKS, Case, NotApplicable, check, examine
 from thalweg.testing.suite import trials
@@ -47,15 +50,18 @@ def test_in_pytest_each_trial_is_a_test_with_a_readable_id_and_nothing_is_skippe
     assert all("not applicable: " in line for line in skipped)
 
 
-def test_without_pytest_it_is_one_call():
-    code = (
-        "import sys\nsys.modules['pytest'] = None\n"
-        "from tests.testing.strangers import Momentum, torchs\n"
-        "from thalweg.testing import check\n"
-        "print(check(Momentum, torchs, [{'nesterov': True}], lr=0.02, only=['equals_its_reference_for_100_steps']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert "Momentum: 1 checks hold, 0 fail, 0 do not apply" in done.stdout
+def test_without_pytest_it_is_one_call(monkeypatch):
+    """Its modules are imported again, as where pytest is not installed."""
+    monkeypatch.setattr(thalweg, "testing", thalweg.testing)  # to be put back
+    for name in [name for name in sys.modules if name.startswith("thalweg.testing")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    suite = importlib.import_module("thalweg.testing")
+    assert suite.check is not check
+    report = suite.check(Momentum, torchs, [{"nesterov": True}], lr=0.02, only=["equals_its_reference_for_100_steps"])
+    assert "Momentum: 1 checks hold, 0 fail, 0 do not apply" in str(report)
+    with pytest.raises(ImportError, match="pytest"):
+        suite.conformance(suite.Case(Momentum))
 
 
 def test_a_check_that_does_not_apply_says_why():
