@@ -54,7 +54,8 @@ def test_what_a_removed_group_held_is_let_go_at_the_next_step(backend):
         del optimizer.state[p]
     del p
     walk(optimizer, params, range(2, 3))
-    gc.collect()
+    if gone() is not None:  # in a circle
+        gc.collect()
     assert gone() is None
 
 
