@@ -87,10 +87,10 @@ RULES = {
 }  # fmt: skip
 
 
-#: all in float64, where nothing hides in a rounding, on every shape; and some in float32
+#: all in float64, where nothing hides in a rounding; on every shape one that walks along pieces, and one along rows
 AS_EAGER = [
-    *((name, torch.float64, 1e-12, SHAPES) for name in RULES),
-    *((name, torch.float32, 2e-6, BORDERS) for name in ("AdamW", "SGD", "Rprop", "hyperball", "all of them")),
+    *((name, torch.float64, 1e-12, SHAPES if name in ("AdamW", "clip_adaptive") else BORDERS) for name in RULES),
+    *((name, torch.float32, 2e-6, BORDERS) for name in ("AdamW", "Rprop", "all of them")),
 ]
 
 
@@ -122,8 +122,9 @@ UNMASTERED = [flags for flags in FORMATS if "master" not in flags]
 WIDE = [{k: v for k, v in flags.items() if k != "rounding"} for flags in UNMASTERED if "state_dtype" in flags]
 PAIRS = [
     *((torch.bfloat16, flags) for flags in FORMATS),
-    *((torch.float16, flags) for flags in UNMASTERED),
-    *((dtype, flags) for dtype in (torch.float32, torch.float64) for flags in WIDE),
+    *((torch.float16, flags) for flags in UNMASTERED[1:4:2]),
+    *((torch.float32, flags) for flags in WIDE),
+    (torch.float64, {"state_dtype": "int8"}),
 ]
 
 
@@ -238,7 +239,7 @@ def test_a_leaf_between_passes(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_leaf_that_gives_a_product(dtype):
-    shapes = [*SHAPES, (3, 2, 2), (2, 3, 5, 130)]
+    shapes = [*BORDERS, (3, 2, 2), (2, 3, 5, 130)]
     ours, theirs = (walk(Means, name, dtype, shapes)[0] for name in ("triton", "eager"))
     assert distance(ours, theirs) < (1e-12 if dtype == torch.float64 else 1e-5)
 
@@ -528,7 +529,8 @@ def test_every_rule_of_the_table_as_eager(case):
     """On a GPU too: in float64, where its own sums and the CPU's agree, or as far as the case says that its do."""
     ends = []
     for backend in ("triton", "eager"):
-        params = [torch.nn.Parameter(p.detach().to(DEVICE)) for p in parameters(case.shapes)]
+        # two of its shapes are enough here: borders are tried above
+        params = [torch.nn.Parameter(p.detach().to(DEVICE)) for p in parameters(case.shapes[:2])]
         optimizer = case.optimizer(params, lr=case.lr, backend=backend, **case.options)
         generator = torch.Generator().manual_seed(1)
         for step in range(2):
