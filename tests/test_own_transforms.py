@@ -31,6 +31,8 @@ from thalweg.transforms import clip_global_norm, grokfast, hyperball, trust_rati
 SHAPES = [(7, 5), (5,), (3, 2, 2), (), (0, 4)]
 TRITON = [] if torch.cuda.is_available() or not find_spec("triton") else ["triton"]  # there its interpreter
 BACKENDS = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu", *TRITON])
+#: for what is decided before a backend sees it: the interpreter is slow
+WITHOUT_TRITON = pytest.mark.parametrize("backend", ["eager", "foreach", "cpu"])
 
 
 class Tame(Transform):
@@ -133,7 +135,7 @@ def test_what_comes_after_the_direction(backend):
             assert (p - before).square().mean().sqrt().item() == pytest.approx(0.01 * 0.5, rel=1e-6)
 
 
-@BACKENDS
+@WITHOUT_TRITON
 def test_they_act_in_the_order_of_the_list_next_to_the_direction(backend):
     one, two = clip_global_norm(1.0), grokfast(5.0)
     ends = [end(listed, backend)[0] for listed in ([one, two], [two, one])]
@@ -340,7 +342,7 @@ def test_a_copy_goes_on_as_the_optimizer_would_have(make, copied):
     assert distance(walk(optimizer, params, range(6, 9)), walk(twin, theirs, range(6, 9))) == 0
 
 
-@BACKENDS
+@WITHOUT_TRITON
 @pytest.mark.parametrize("kept", [{}, {"state_dtype": "int8"}], ids=str)
 def test_it_goes_on_in_a_checkpoint(backend, kept):
     whole, _ = end([Tame(2.0)], backend, torch.float32, steps=6, **kept)

@@ -127,7 +127,7 @@ class Trainee:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=25)
+@settings(max_examples=16)
 @given(happened=events)
 def test_as_torch_whatever_happens(rule, backend, happened):
     ours = Trainee(lambda groups: getattr(thalweg, rule)(groups, backend=backend, **RULES[rule]))

@@ -30,7 +30,7 @@ def explained():
 def test_no_line_is_wider_than_the_terminal(explained, language, columns):
     wide = [
         (name, line.text)
-        for name, about in explained.items()
+        for name, about in list(explained.items())[:: 1 if columns == 80 else 4]
         for line in page(about, language, columns)
         if width(line.text) > columns and not line.text.lstrip().startswith("https://")  # an address stays whole
     ]

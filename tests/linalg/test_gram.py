@@ -53,9 +53,10 @@ def test_is_the_polynomial_of_the_standard_form(small, coefficients, steps):
     assert (Q.shape, Q.dtype) == (G.shape, G.dtype)
 
 
-@pytest.mark.parametrize("decay", [1.0, 10.0, 100.0])
-@pytest.mark.parametrize("shape", [(384, 384), (320, 960), (960, 320)])
-def test_steep_spectra_come_out_about_as_exact_as_in_the_standard_form(decay, shape, processor):
+@pytest.mark.parametrize(
+    ("shape", "decay"), [((384, 384), 1.0), ((384, 384), 100.0), ((320, 960), 10.0), ((640, 320), 100.0)]
+)
+def test_steep_spectra_come_out_about_as_exact_as_in_the_standard_form(shape, decay, processor):
     G = matrix(*shape, decay=decay)
     (Q,) = orthogonal_factors([G])
     assert error(Q, G) < 1.3 * error(newton_schulz(G), G)
@@ -226,7 +227,7 @@ def test_strips_leave_out_almost_half_where_matrices_are_large(n, share):
 @pytest.mark.parametrize("shape", [(600, 512), (512, 1200), (40, 120)])
 def test_the_number_of_threads_changes_no_bit(shape, processor):
     generator, before = torch.Generator().manual_seed(0), torch.get_num_threads()
-    Gs = [torch.randn(shape, generator=generator) for _ in range(3)]
+    Gs = [torch.randn(shape, generator=generator) for _ in range(1 if min(shape) > 500 else 3)]
     found = []
     try:
         for threads in (1, 2):

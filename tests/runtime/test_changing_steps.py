@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -156,7 +156,12 @@ walks = st.lists(
 )
 
 
+#: for tests of several rules or flags that take the same walks
+FEWER = settings(max_examples=settings().max_examples * 3 // 5)
+
+
 @pytest.mark.parametrize("rule", RULES)
+@FEWER
 @given(walk=walks, groups=st.sampled_from([GROUPS, ONE_GROUP]))
 def test_all_that_changes_at_once_changes_as_in_torch(rule, walk, groups):
     ours, theirs, more = RULES[rule]
@@ -175,6 +180,7 @@ def test_all_that_changes_at_once_changes_as_in_torch(rule, walk, groups):
 @pytest.mark.parametrize(
     "more", [{"clip_global_norm": 0.1}, {"trust_ratio": True}, {"centralize": True}, {"cautious": True}], ids=str
 )
+@FEWER
 @given(walk=walks)
 def test_sums_over_tensors_and_over_all_count_those_that_have_a_gradient(more, walk):
     twins = Twins(*(lambda groups, b=b: thalweg.AdamW(groups, backend=b, **more) for b in ("eager", "auto")))

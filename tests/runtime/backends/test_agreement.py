@@ -86,7 +86,7 @@ def numbers(optimizer, params):
     return found, states
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(situations())
 def test_every_backend_is_eager(situation):
     case, flags, dtype, grad, shapes = situation
