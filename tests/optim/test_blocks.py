@@ -302,3 +302,34 @@ def test_states_in_few_bits(state_dtype):
         optimizer.step()
     assert not torch.equal(p, q)
     assert p.isfinite().all()
+
+
+class TestFunctionsOfAUser:
+    """What they raise, and what they should not give, is said with the parameter's name and shape."""
+
+    def model(self):
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    @pytest.mark.parametrize(
+        ("blocks", "said"),
+        [
+            (lambda p: p.shape[5], r"of shape \(8, 4\), but it raised IndexError: .*Let it give None"),
+            (lambda p: "three", r"of shape \(8, 4\), but it raised ValueError: blocks='three'"),
+        ],
+    )
+    def test_an_error_in_blocks_names_the_weight(self, blocks, said):
+        for make in (
+            lambda: thalweg.Muon(self.model(), sample=torch.ones(1, 4), blocks=Rule("*", blocks=blocks)),
+            lambda: thalweg.Muon([{"params": [("0.weight", self.model()[0].weight)], "blocks": blocks}]),
+        ):
+            with pytest.raises(ValueError, match=f"blocks=.*<lambda>: .* takes 0.weight, {said}") as found:
+                make()
+            assert found.value.__cause__ is not None
+
+    def test_an_error_in_the_scale_of_a_step_names_the_shape(self):
+        with pytest.raises(ValueError, match="adjust_lr_fn=<lambda>: .* m=8 outputs and n=4 inputs.*ZeroDivisionError"):
+            thalweg.Muon([self.model()[0].weight], adjust_lr_fn=lambda m, n: m / 0)
+
+    def test_an_error_in_a_predicate_names_the_parameter(self):
+        with pytest.raises(ValueError, match=r"where=<lambda>: .* takes 0.bias, of shape \(8,\).*IndexError"):
+            thalweg.groups.of(self.model(), Rule(lambda p: p.parameter.shape[1] > 4, lr=1.0), lr=0.1)

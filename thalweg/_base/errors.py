@@ -6,8 +6,10 @@ import difflib
 import heapq
 import re
 import sys
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeVar
+
+_Answer = TypeVar("_Answer")
 
 
 class ThalwegError(Exception):
@@ -30,6 +32,28 @@ def bad_argument(name: str, value: object, allowed: str, remedy: str = "") -> Va
 def bad_type(name: str, value: object, allowed: str, remedy: str = "") -> TypeError:
     """The same for an argument of a wrong type, where Python and torch raise a ``TypeError``."""
     return TypeError(_said(name, value, allowed, remedy))
+
+
+def answer(name: str, function: Callable[..., _Answer], given: tuple[Any, ...], what: str, remedy: str = "") -> _Answer:
+    """What a user's function gives. What it raises becomes the error for the argument that the function was.
+
+    Args:
+        name: the argument, as the user spells it.
+        function: the user's; ``given``: what it is called with.
+        what: what that is, such as a parameter's name and shape, as a noun phrase.
+        remedy: as in :func:`bad_argument`.
+    """
+    try:
+        return function(*given)
+    except Exception as error:  # whatever a user's function may raise
+        raise raised(name, function, what, error, remedy) from error
+
+
+def raised(name: str, function: Callable[..., Any], what: str, error: Exception, remedy: str = "") -> ValueError:
+    """The error for an argument that is a function, which raised another; the arguments are those of :func:`answer`."""
+    shown = getattr(function, "__qualname__", repr(function)).rpartition("<locals>.")[2]
+    allowed = f"a function that takes {what}, but it raised {type(error).__name__}: {error}"
+    return ValueError(f"{name}={shown}: expected {allowed}" + (f". {remedy}" if remedy else ""))
 
 
 def _said(name: str, value: object, allowed: str, remedy: str) -> str:

@@ -15,7 +15,7 @@ from thalweg.groups.rules import Rule
 from thalweg.groups.table import Groups, Row
 from thalweg.groups.view import Param, View
 from thalweg.ir.fields import Each
-from thalweg.linalg.blocks import Blocks, blocks_of
+from thalweg.linalg.blocks import Blocks, blocks_given
 
 #: what a word asks for: the matrices that the weights' use tells, those of each head apart, or none within a weight
 WORDS = ("auto", "heads", "none")
@@ -137,7 +137,7 @@ def _may_be_stack(param: Param) -> bool:
 
 def _fitted(value: Any, param: Param) -> Blocks | None:
     """The blocks that a rule says a weight has."""
-    blocks = blocks_of(value(param.parameter) if callable(value) else value)
+    blocks = blocks_given(value, param.parameter, param.name)
     if blocks is None or blocks.one:
         return None
     return blocks.fitted(_seen(param).shape, param.name)

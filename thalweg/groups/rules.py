@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from thalweg._base.errors import bad_argument
+from thalweg._base.errors import bad_argument, raised
 from thalweg.groups.view import Param, View
 
 #: which parameters: a glob of names, a type of module, a module, a parameter, a predicate, or several of these
@@ -124,7 +124,17 @@ def _matcher(where: Where, view: View) -> Callable[[Param], bool]:
     if isinstance(where, Iterable):
         matchers = [_matcher(one, view) for one in where]
         return lambda p: any(matches(p) for matches in matchers)
-    return lambda p: bool(where(p))
+    return lambda p: _holds(where, p)
+
+
+def _holds(where: Callable[[Param], bool], p: Param) -> bool:
+    """What a predicate says of a parameter. That a kind cannot be seen, which ``p.kind`` raises, is an error as it is."""
+    try:
+        return bool(where(p))
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a user's function may raise
+        raise raised("where", where, f"{p.name}, of shape {tuple(p.parameter.shape)}", error) from error
 
 
 def _inside(modules: Iterable[nn.Module]) -> Callable[[Param], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg._base.errors import bad_argument
+from thalweg._base.errors import answer, bad_argument
 
 #: what a dimension of a tensor may be: it numbers matrices, or belongs to what a matrix gives, or to what it takes
 WORDS = ("n", "out", "in")
 #: of how many parts the sizes are shown
 _SHOWN = 6
+_REMEDY = "Let it give None, for one matrix, where it has no other answer"
 
 
 def _is_count(value: Any) -> bool:
@@ -222,6 +224,26 @@ def blocks_of(value: Any) -> Blocks | None:
     raise bad_argument(
         "blocks", value, "a number of equal parts, a tuple of sizes, Blocks(…), None, or a function of a parameter"
     )
+
+
+def blocks_given(value: Any, p: Tensor, what: str) -> Blocks | None:
+    """The blocks that a value says a parameter has, or a function of it.
+
+    Args:
+        value: as :func:`blocks_of` takes it, or a function of a parameter that gives such a value.
+        p: the parameter. what: its name.
+
+    Raises:
+        ValueError: for anything else, and for whatever such a function raises.
+    """
+    if not callable(value):
+        return blocks_of(value)
+
+    @functools.wraps(value)
+    def asked(p: Tensor) -> Blocks | None:
+        return blocks_of(value(p))
+
+    return answer("blocks", asked, (p,), f"{what}, of shape {tuple(p.shape)}", _REMEDY)
 
 
 def over(

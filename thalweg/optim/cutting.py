@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import Each
-from thalweg.linalg.blocks import WHOLE, Blocks, blocks_of
+from thalweg.linalg.blocks import WHOLE, Blocks, blocks_given
 from thalweg.runtime.tensors import oriented
 
 
@@ -71,11 +71,7 @@ def shapes(group: Mapping[str, Any]) -> list[list[tuple[int, int]]]:
 
 def _fitted(value: Any, p: Tensor, name: str, transposed: bool) -> Blocks | None:
     """The blocks that a value says a parameter has, in lowest terms; None for one matrix."""
-    value = value(p) if callable(value) else value
-    try:
-        blocks = blocks_of(value)
-    except (TypeError, ValueError) as error:
-        raise bad_argument("blocks", value, "a number of equal parts, a tuple of sizes, Blocks(…) or None") from error
+    blocks = blocks_given(value, p, name)
     if blocks is None or blocks.one:
         return None
     return blocks.fitted(oriented(p, p, transposed).shape, name)

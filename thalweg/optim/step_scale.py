@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg._base.errors import bad_argument
+from thalweg._base.errors import answer, bad_argument
 from thalweg.linalg.blocks import WHOLE, Blocks, over
 from thalweg.rule import ops
 
@@ -70,7 +70,7 @@ def check_step_scale(adjust_lr_fn: Any, shapes: Iterable[tuple[int, int]]) -> No
 def _factor(adjust_lr_fn: str | _Factor | None, m: int, n: int) -> float:
     if not callable(adjust_lr_fn):
         return _NAMED[adjust_lr_fn](m, n)
-    factor: Any = adjust_lr_fn(m, n)
+    factor: Any = answer("adjust_lr_fn", adjust_lr_fn, (m, n), f"m={m} outputs and n={n} inputs")
     if not (isinstance(factor, (int, float)) and 0 < factor < math.inf):
         given = f"for m={m}, n={n} it gives {factor!r}"
         raise bad_argument("adjust_lr_fn", adjust_lr_fn, f"a function that gives numbers above 0; {given}")
