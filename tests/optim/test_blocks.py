@@ -327,7 +327,9 @@ class TestFunctionsOfAUser:
             assert found.value.__cause__ is not None
 
     def test_an_error_in_the_scale_of_a_step_names_the_shape(self):
-        with pytest.raises(ValueError, match="adjust_lr_fn=<lambda>: .* m=8 outputs and n=4 inputs.*ZeroDivisionError"):
+        with pytest.raises(
+            ValueError, match=r"adjust_lr_fn=<lambda>: .* m=8 outputs and n=4 inputs.*ZeroDivisionError"
+        ):
             thalweg.Muon([self.model()[0].weight], adjust_lr_fn=lambda m, n: m / 0)
 
     def test_an_error_in_a_predicate_names_the_parameter(self):

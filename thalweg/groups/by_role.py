@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import of
 from thalweg.groups.held import How, cut_by, held, told
-from thalweg.groups.matrices import unseen_words
+from thalweg.groups.matrices import flat_words, unseen_words
 from thalweg.groups.roles import Heads, Role, Types, roles
 from thalweg.groups.rules import Effect, Rule, times
 from thalweg.groups.view import Param, View
@@ -45,9 +45,9 @@ def routes(
     params = [param for param in view.params if param.parameter.requires_grad]
     groups = turned(param for param in params if param.name in found)
     cut_by(groups, found)
-    words = unseen_words(model, unseen, sample)
+    words = [unseen_words(model, unseen, sample), "" if asked else flat_words(view)]
     rest = turned(param for param in params if param.name not in found)
-    return groups, rest, (*view.notes, *([words] if words else []))
+    return groups, rest, (*view.notes, *filter(None, words))
 
 
 def cut(

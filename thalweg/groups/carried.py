@@ -34,11 +34,24 @@ class Carried:
 
 @dataclass(frozen=True)
 class Value:
-    """A value of the pass: what it carries; whether it follows from weights alone; how many products made it."""
+    """A value of the pass.
+
+    Attributes:
+        carried: what it carries of each dimension of weights.
+        of_weights: whether it follows from weights alone, or is a weight that activations have scaled.
+        depth: how many products made it.
+        shared: of a scaled weight, the dimensions that the activations had too; None of others.
+    """
 
     carried: Mapping[Axis, Carried] = field(default_factory=dict)
     of_weights: bool = False
     depth: int = 0
+    shared: frozenset[Axis] | None = None
+
+    @property
+    def constant(self) -> bool:
+        """Whether it follows from weights alone."""
+        return self.of_weights and self.shared is None
 
 
 @dataclass

@@ -44,6 +44,11 @@ class ForwardEvidence:
         return {name for flow in self.flows for name in flow.met}
 
     @property
+    def appeared(self) -> set[str]:
+        """The parameters that the model had not before a pass."""
+        return {name for flow in self.flows for name in flow.appeared}
+
+    @property
     def hides(self) -> bool:
         """Whether a pass goes through code that cannot be seen into, where parameters may be met unseen."""
         return any(step.does == "opaque" for flow in self.flows for step in flow.steps.values())

@@ -30,6 +30,9 @@ class Operation:
         own: names of the parameters that it is (``does="parameter"``) or holds (a module seen as one operation).
         inside: names of further parameters that such a module holds.
         fans: of a product, the dimensions of each input that it sums over and keeps.
+        beyond: of a scaling, whether each input has dimensions that no other has; empty where that is not known.
+        moves: whether it hands its first input on as it is, in another shape or order.
+        sums: whether it sums its input over dimensions.
     """
 
     does: Does
@@ -37,6 +40,9 @@ class Operation:
     own: frozenset[str] = frozenset()
     fans: tuple[Fans | None, ...] = ()
     inside: frozenset[str] = frozenset()
+    beyond: tuple[bool, ...] = ()
+    moves: bool = False
+    sums: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Flow:
         layouts: parameter → how its dimensions meet activations, as far as that is seen, each way once.
         steps: every operation in order. Its key is the node of the graph that was read, which has the arguments.
         source: how the graph was seen, as a phrase.
+        appeared: parameters that the model had not before the pass.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Flow:
         known: Known,
         source: str,
         origins: Callable[[Hashable], Sequence[Origin] | None],
+        appeared: AbstractSet[str] = frozenset(),
     ) -> None:
         """Read the steps.
 
@@ -81,12 +89,14 @@ class Flow:
             known: what is known of the parameters.
             source: how the graph was seen, as a phrase.
             origins: of a step computed from parameters alone, where the dimensions of its value come from.
+            appeared: parameters that the pass made.
         """
         self.uses: dict[str, set[Does]] = {}
         self.layouts: dict[str, set[Layout]] = defaultdict(set)
-        self.source, self.steps = source, steps
+        self.source, self.steps, self.appeared = source, steps, appeared
         self._outputs, self._matrices, self._stacks, self._origins = outputs, known.matrices, known.stacks, origins
         self._layers: dict[Hashable, frozenset[str]] = {}
+        self._scaled: dict[Hashable | None, frozenset[str]] = {}
         self._made_of: dict[Hashable | None, frozenset[str] | None] = {None: frozenset()}
         for node, step in steps.items():
             self._made_of[node] = self._read(node, step)
@@ -125,8 +135,27 @@ class Flow:
             return frozenset().union(*(part for part in parts if part))
         if step.does == "look up" and (picked := self._picked(parts)):
             return picked
+        self._scale(node, step, parts)
         self._record(node, step, parts)
         return None
+
+    def _scale(self, node: Hashable, step: Operation, parts: list[frozenset[str] | None]) -> None:
+        """Note where activations scale a weight that has dimensions beyond theirs: it is a weight still, until it meets
+        others in a product, or is summed."""
+        before = [self._scaled.get(one, frozenset()) for one in step.inputs]
+        if step.moves and len(before) == 1 and before[0]:
+            self._scaled[node] = before[0]
+        elif step.does == "scale":
+            fresh = [part for part, more in zip(parts, step.beyond, strict=False) if part and more]
+            if names := frozenset().union(*before, *(fresh if None in parts else [])):
+                self._scaled[node] = names
+
+    def _weights(self, step: Operation, parts: list[frozenset[str] | None]) -> frozenset[str]:
+        """The scaled weights that a product or a sum takes for weights: beside a weight they are activations."""
+        found = [self._scaled[one] for one in step.inputs if one in self._scaled]
+        kernel = step.does == "convolve" and step.inputs[1] in self._scaled
+        beside = step.does in _PRODUCTS and len(parts) > len(found) and not any(parts)
+        return frozenset().union(*found) if found and (step.sums or kernel or beside) else frozenset()
 
     def _picked(self, parts: list[frozenset[str] | None]) -> frozenset[str]:
         """The stack of matrices from which one is picked by an index; empty where it is no such stack."""
@@ -152,11 +181,14 @@ class Flow:
             self._note(frozenset().union(*added), "other")
         names = step.own.union(*factors)
         self._note(names, step.does)
+        if scaled := self._weights(step, parts):
+            self._note(scaled, "multiply" if step.sums else step.does)
+            self._layers[node] = scaled
         for before, part, fans in zip(step.inputs, parts, step.fans, strict=False):
             if part and part <= names and fans is not None:
                 self._lay(before, fans)
         if step.does in _LAYERS:
-            self._layers[node] = names
+            self._layers[node] = names | scaled
 
     def _note(self, names: Iterable[str], does: Does) -> None:
         for name in names:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thalweg._base.errors import bad_argument
 from thalweg.groups.assign import assign
-from thalweg.groups.matrices import Matrices, matrices, warn_unseen
+from thalweg.groups.matrices import Matrices, matrices, warn_flat, warn_unseen
 from thalweg.groups.rules import Rule
 from thalweg.groups.table import Groups, Row
 from thalweg.groups.view import Param, View
@@ -59,6 +59,7 @@ def held(view: View, how: How, sample: Any = None) -> dict[str, Held]:
 def told(view: View, how: How, sample: Any = None) -> dict[str, Held]:
     """The same; of weights whose use was not seen it is said once, with the argument that would settle it."""
     found = held(view, how, sample)
+    warn_flat(view)
     warn_unseen(view.model, {name: one.unseen for name, one in found.items() if one.unseen}, sample)
     return found
 

@@ -22,6 +22,9 @@ from thalweg.groups.running import SMALL, on_shapes, with_values
 from thalweg.groups.view import Param, View
 from thalweg.groups.watching import PassWatch, Side
 
+#: what is said of a weight that is no matrix, as far as is seen
+_POSITIONS = "it gives a number for each distance of two positions, as a table of these does"
+_MIXED = "what it gives is a weight, so each of its inputs may have a matrix of its own"
 _GATES = {"LSTM": 4, "GRU": 3, "LSTMCell": 4, "GRUCell": 3}
 
 
@@ -79,7 +82,9 @@ def blocks(model: nn.Module, sample: Any = None) -> dict[str, list[tuple[int, in
     Warns:
         UserWarning: once, for the weights whose outputs could not be followed; these are left uncut.
     """
-    found = matrices(View(model, sample), sample)
+    view = View(model, sample)
+    found = matrices(view, sample)
+    warn_flat(view)
     warn_unseen(model, {name: one.unseen for name, one in found.items() if one.unseen}, sample)
     return {name: one.shapes for name, one in found.items()}
 
@@ -96,10 +101,39 @@ def unseen_words(model: nn.Module, unseen: Mapping[str, str], sample: Any) -> st
         return ""
     shown = [f"{name} ({why})" for name, why in unseen.items()]
     more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+    tables = [name for name, why in unseen.items() if why in (_POSITIONS, _MIXED)]
     return (
         f"left uncut, since it is not seen how {type(model).__name__} uses what they give: "
-        f"{', '.join(shown[:3])}{more}. {_remedy(sample, next(iter(unseen)))}"
+        f"{', '.join(shown[:3])}{more}. {_remedy(sample, next(iter(unseen)))}{_for_tables(tables)}"
     )
+
+
+def _for_tables(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f". AdamW takes {names[0]} by thalweg.groups.muon(model, Rule({names[0]!r}, use_muon=False), …)"
+
+
+def warn_flat(view: View) -> None:
+    """Say once which matrices are kept in one dimension."""
+    if text := flat_words(view):
+        warnings.warn(text, stacklevel=4)
+
+
+def flat_words(view: View) -> str:
+    """Which parameters of one dimension are matrices in use, in words; none where there are none."""
+    found = [param.names[0] for param in view.params if param.parameter.ndim == 1 and _is_flat(param)]
+    if not found:
+        return ""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (
+        f"{', '.join(found[:3])}{more} of {type(view.model).__name__}: matrices that are kept in one dimension, so "
+        "they are stepped as vectors. Keep each as a parameter (out, in) for it to be stepped as a matrix"
+    )
+
+
+def _is_flat(param: Param) -> bool:
+    return param.parameter.requires_grad and param.layout == (frozenset({0}), frozenset({0}))
 
 
 def _remedy(sample: Any, name: str) -> str:
@@ -215,7 +249,7 @@ def _is_stack(param: Param, watch: PassWatch | None) -> bool:
     p = param.parameter
     if watch is None or sides is None or p.ndim < 3 or p.is_complex() or param.names[0] in watch.groups:
         return False
-    return any(side == {"in"} for side in sides) and any(side == {"out"} for side in sides)
+    return any("in" in side for side in sides) and any("out" in side for side in sides)
 
 
 def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
@@ -227,8 +261,12 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
     if (groups := watch.groups.get(name, 1)) > 1:
         return _grouped(shape, at_sight, groups)
     sides = [_as_one(side) for side in sides]
-    if sides == [{"in", "out"}] * 2 and not any(_parts(watch, (name, dim), True) for dim in range(2)):
-        return Matrices(shape, (), (at_sight,), Cut(1, (shape[at_sight],)), "used as one, both ways")
+    if name in watch.skewed and param.at_sight[0] == "unknown":
+        return _one(shape, at_sight, _POSITIONS)
+    if (found := _both_ways(watch, name, shape, sides, at_sight)) is not None:
+        return found
+    if name in watch.made and (found := _of_made(param, watch.made[name], sides, at_sight)) is not None:
+        return found
     if any(len(side) > 1 for side in sides):
         return _unsure(watch, name, shape, at_sight, "it is used in several ways")
     if any(not sides[dim] and size > 1 and (name, dim) not in watch.constant for dim, size in enumerate(shape)):
@@ -241,6 +279,33 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
     if not out:
         return _one(shape, at_sight, "it is not seen which dimension it gives")
     return _cut(watch, name, Matrices(shape, stack, out, Cut(1, (shape[out[0]],)), "used as one"))
+
+
+def _both_ways(
+    watch: PassWatch, name: str, shape: tuple[int, ...], sides: Sequence[set[Side]], at_sight: int
+) -> Matrices | None:
+    """A matrix, or each of a stack, that is multiplied with activations from either side; None for others."""
+    both = [dim for dim, side in enumerate(sides) if side == {"in", "out"}]
+    stack = tuple(dim for dim, side in enumerate(sides) if side and side <= {"batch", "picked"} and shape[dim] > 1)
+    rest = [dim for dim, side in enumerate(sides) if side and dim not in (*both, *stack)]
+    if len(both) != 2 or rest or any(_parts(watch, (name, dim), True) for dim in both):
+        return None
+    out = watch.first_out.get(name, both[0]) if stack else at_sight
+    return Matrices(shape, stack, (out,), Cut(1, (shape[out],)), "used as one, both ways")
+
+
+def _of_made(
+    param: Param, made: tuple[set[int], set[int]], sides: Sequence[set[Side]], at_sight: int
+) -> Matrices | None:
+    """A stack of matrices of which activations mix one; None where what a weight gives is not known to be that."""
+    shape, (takes, gives) = tuple(param.parameter.shape), made
+    mixed = tuple(dim for dim, side in enumerate(sides) if side == {"in"} and dim not in takes | gives)
+    if param.at_sight[0] != "unknown" or not mixed:
+        return None
+    if takes & gives:
+        return _one(shape, at_sight, _MIXED)
+    out = tuple(sorted(gives))
+    return Matrices(shape, mixed, out, Cut(1, (shape[out[0]],)), "mixed by activations into one")
 
 
 def _as_one(side: set[Side]) -> set[Side]:

@@ -106,7 +106,19 @@ def see(model: nn.Module, sample: Any, types: tuple[type[nn.Module], ...]) -> Fo
     """What can be seen of the model's forward pass; ``types``: of modules whose weights are matrices."""
     found = _at_sight(model, types)
     stacks = {name for name, p in model.named_parameters() if p.ndim > 2} - _of_kind(found, "embedding")
-    return look(model, sample, Known(_of_kind(found, "hidden", "other"), stacks))
+    evidence = look(model, sample, Known(_of_kind(found, "hidden", "other"), stacks))
+    if evidence is not None and evidence.appeared:
+        _warn_of_new(model, sorted(evidence.appeared))
+    return evidence
+
+
+def _warn_of_new(model: nn.Module, names: list[str]) -> None:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    warnings.warn(
+        f"a forward pass makes parameters that {type(model).__name__} does not have yet: {', '.join(names[:3])}{more}. "
+        "They are in no group. Run the model on an input first, then make the optimizer",
+        stacklevel=4,
+    )
 
 
 def by_use(

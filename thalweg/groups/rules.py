@@ -128,7 +128,7 @@ def _matcher(where: Where, view: View) -> Callable[[Param], bool]:
 
 
 def _holds(where: Callable[[Param], bool], p: Param) -> bool:
-    """What a predicate says of a parameter. That a kind cannot be seen, which ``p.kind`` raises, is an error as it is."""
+    """What a predicate says; that a kind cannot be seen, which ``p.kind`` raises, is an error as it is."""
     try:
         return bool(where(p))
     except ValueError:

@@ -31,6 +31,11 @@ _NODES: dict[str, Does] = {
     **dict.fromkeys(("Embedding", "EmbeddingBag", "Index", "IndexSelect", "Gather"), "look up"),
     **dict.fromkeys(("Mul", "Div"), "scale"),
 }
+_MOVES = (
+    *("View", "UnsafeView", "Reshape", "ReshapeAlias", "Permute", "Transpose", "T", "Unsqueeze", "Squeeze", "Expand"),
+    *("Clone", "ToCopy", "Slice", "Select", "Alias"),
+)
+_SUMS = ("Sum", "Mean")
 _FANS: dict[str, tuple[Fans | None, ...]] = {
     **dict.fromkeys(("Mm", "Bmm", "Mv", "GroupedMm"), (ON_THE_LEFT, ON_THE_RIGHT)),
     **dict.fromkeys(("Addmm", "Baddbmm"), (None, ON_THE_LEFT, ON_THE_RIGHT)),
@@ -88,10 +93,11 @@ def on_shapes(
     """
     with undisturbed():
         double = twin(model, values=False).train(training)
+        had = _names(double)
         given = _cloned(mapped(sample, on_meta))
         with ShapesOnly(guesses):
             returned = _call(double, given, watching)
-        return _flow(double, returned, known, source)
+        return _flow(double, returned, known, source, _names(double) - had)
 
 
 def with_values(
@@ -111,6 +117,7 @@ def with_values(
     hooked = any(module._forward_hooks for module in model.modules())
     with undisturbed(), randomness_kept(model):
         double = _copy(model).train(training)
+        had = _names(double)
         try:
             returned = _call(double, _cloned(sample), watching)
         except Exception as error:  # whatever a user's forward may raise
@@ -121,7 +128,11 @@ def with_values(
                 returned = _call(double, _cloned(sample), watching)
             except Exception as again:
                 raise _refusal(sample, again) from again
-        return _flow(double, returned, known, source)
+        return _flow(double, returned, known, source, _names(double) - had)
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters()}
 
 
 def _refusal(sample: Any, error: Exception) -> Exception:
@@ -129,14 +140,14 @@ def _refusal(sample: Any, error: Exception) -> Exception:
     return bad_argument("sample", _shown(sample), expected, _REMEDY)
 
 
-def _flow(double: nn.Module, returned: Any, known: Known, source: str) -> Flow | None:
+def _flow(double: nn.Module, returned: Any, known: Known, source: str, appeared: set[str]) -> Flow | None:
     names = {id(p): name for name, p in double.named_parameters()}
     outputs = [t.grad_fn for t in tensors(returned, set()) if t.grad_fn is not None]
     if not outputs:
         return None
     steps = {node: _step(node, names) for node in _forward_order(outputs)}
     ends = [term for node in outputs for term in _terms(node)]
-    flow = Flow(steps, ends, known, source, lambda node: dims.origins(node, names))
+    flow = Flow(steps, ends, known, source, lambda node: dims.origins(node, names), appeared)
     return flow if flow.met else None
 
 
@@ -199,7 +210,22 @@ def _step(node: Any, names: Mapping[int, str]) -> Operation:
         shape = dims.shape_of(inputs[1]) if inputs[1] is not None else None
         weight = dims.kernel(len(shape), getattr(node, "_saved_transposed", False)) if shape else None
         return Operation(does, inputs[:2] if inputs[2] is None else inputs, fans=(None, weight))
-    return Operation(does, inputs, fans=_FANS.get(_kind(node), ()))
+    kind = _kind(node)
+    beyond = _beyond(inputs) if does == "scale" else ()
+    return Operation(does, inputs, fans=_FANS.get(kind, ()), beyond=beyond, moves=kind in _MOVES, sums=kind in _SUMS)
+
+
+def _beyond(inputs: Sequence[Any]) -> tuple[bool, ...]:
+    """Of the factors of numbers, whether each has dimensions that no other has."""
+    shapes = [None if one is None else dims.shape_of(one) for one in inputs]
+    if len(shapes) != 2 or None in shapes:
+        return ()
+    first, second = (tuple(shape or ()) for shape in shapes)
+    return _has_more(first, second), _has_more(second, first)
+
+
+def _has_more(shape: Sequence[int], other: Sequence[int]) -> bool:
+    return any(size > 1 and (back > len(other) or other[-back] == 1) for back, size in enumerate(reversed(shape), 1))
 
 
 def _kind(node: Any) -> str:

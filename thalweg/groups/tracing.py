@@ -105,7 +105,8 @@ class _ModuleTracer(fx.proxy.GraphAppendingTracer):
     def flow(self, outputs: Iterable[fx.Node], known: Known) -> Flow | None:
         """What the pass did."""
         ends = [node for node in outputs if node in self.steps]
-        flow = Flow(self.steps, ends, known, SOURCE, self._origins)
+        appeared = {name for name, _ in self.model.named_parameters()} - {*self.names.values()}
+        flow = Flow(self.steps, ends, known, SOURCE, self._origins, appeared)
         return flow if ends and flow.met else None
 
     # -- modules ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from thalweg.groups import branches, by_head, labels, moving
+from thalweg.groups import branches, by_head, folding, labels, moving, scaled
 from thalweg.groups.branches import BranchParts
 from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest, together
 from thalweg.groups.running import tensors
@@ -75,6 +75,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fates: for each dimension, what is done with which of its indices.
         sides: for each weight, what its dimensions are for.
         groups: of weights that convolve, into how many groups of channels.
+        first_out: of each weight, the dimension that its first product kept.
         beside: dimensions whose indices meet those of another stack of weights, one each.
         constant: dimensions that are summed over with constants, before the weight meets an activation.
         parts: of dimensions that are multiplied part by part, the indices of each part.
@@ -82,6 +83,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and the indices of each.
         heads: of dimensions whose indices stand apart in products of activations, the indices of each head.
         branches: of dimensions whose parts stand apart in products of activations, the indices of each part.
+        made: of weights that give weights, the dimensions along which these are summed over, and those that are kept.
+        skewed: weights that give a number for each distance of two positions.
         unseen: for each weight, the operation beyond which its outputs cannot be followed.
     """
 
@@ -100,8 +103,11 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.fates: dict[Axis, dict[Signature, Tensor]] = defaultdict(dict)
         self.sides: dict[str, list[set[Side]]] = {}
         self.groups: dict[str, int] = {}
+        self.first_out: dict[str, int] = {}
         self.beside: set[Axis] = set()
         self.constant: set[Axis] = set()
+        self.made: dict[str, tuple[set[int], set[int]]] = {}
+        self.skewed: set[str] = set()
         self.branches = BranchParts()
         self.unseen: dict[str, str] = {}
         self._values: dict[Any, Value] = {}
@@ -209,9 +215,15 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._gate(operands, args[1] if len(args) > 1 else -1, out)
         elif func.is_view or name in _MOVES:
             self._move(func, args, kwargs, operands, out)
+        elif name in _FACTORS and (scaled_value := self._scaled(args, out)) is not None:
+            self._put(out, scaled_value)
+        elif name in (*folding.SUMS, *folding.TRANSFORMS) and (dims := folding.dims_of(func, args, kwargs)):
+            self._fold(name, operands[0][1], dims, args[0], out)
         elif torch.Tag.pointwise in func.tags or name in _IN_PLACE:
             self._meet(name, operands[:1] if name in _IN_PLACE else operands, out)
         else:
+            if name == "gather":
+                self._look_up(func, args)
             self._end(func, operands, out)
 
     def _end(self, func: Any, operands: list[tuple[int, Value]], out: Any) -> None:
@@ -220,7 +232,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._use(name, operands)
         if func.namespace != "aten" or (name in _WRITES and any(value.carried for _, value in operands)):
             self._lose(str(func), operands)
-        self._put_all(out, Value({}, all(v.of_weights for _, v in operands), 1 + latest(operands)))
+        self._put_all(out, Value({}, all(v.constant for _, v in operands), 1 + latest(operands)))
         if "scaled_dot_product" in name:
             result = next(iter(_flat(out)))
             factors = [(i, value) for i, value in operands if i < 3]
@@ -281,6 +293,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         merged: dict[Axis, Carried] = {}
         for axis in dict.fromkeys(axis for _, value in operands for axis in value.carried):
             found = [(place, value.carried[axis]) for place, value in operands if axis in value.carried]
+            if any(folding.skewed(one.labels[0]) for _, one in found):
+                self.skewed.add(axis[0])
             spread = [
                 (i, replace(c, labels=tuple(moving.spread(one, result.shape) for one in c.labels))) for i, c in found
             ]
@@ -288,7 +302,10 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if (one := self._met(axis, name, depth, spread)) is not None:
                 merged[axis] = replace(one, changed=one.changed | _change(name, bool(others)))
         of_weights = all(value.of_weights for _, value in operands)
-        self._put(result, Value(merged, of_weights, depth))
+        shared = [value.shared for _, value in operands if value.shared is not None]
+        if shared and not (of_weights and name in (*_FACTORS, *_LEAVES)):
+            of_weights, shared = False, []
+        self._put(result, Value(merged, of_weights, depth, frozenset().union(*shared) if shared else None))
 
     def _met(self, axis: Axis, name: str, depth: int, found: list[tuple[int, Carried]]) -> Carried | None:
         """Parts that meet in one value; a sum treats terms alike that were changed alike, as in a rotation of pairs."""
@@ -302,6 +319,9 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             alone = alone and name in _SUMS and len({carried.changed for _, carried in found}) == 1
             for (place, carried), one in zip(found, which, strict=True) if not alone else ():
                 self._note(axis, (name, place, depth - carried.born, carried.changed), one)
+        else:  # a mean over all of them, by which each is divided, tells nothing of each
+            fewest = min(len(carried.labels) for _, carried in found)
+            found = [(place, carried) for place, carried in found if len(carried.labels) == fewest]
         every = labels.distinct(one for _, carried in found for one in carried.labels)
         met = replace(together([carried for _, carried in found], every), alone=alone)
         return met if len(every) <= MOST else None
@@ -329,7 +349,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             carried[axis] = together([*([carried[axis]] if axis in carried else []), one], labels.distinct(both))
         if value is None:
             return None
-        return Value(carried, before.of_weights and value.of_weights, max(before.depth, value.depth))
+        return Value(carried, before.constant and value.constant, max(before.depth, value.depth))
 
     def _store(self, to: Tensor, value: Value) -> None:
         self._put(to, value)
@@ -355,7 +375,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             axis: self._joined(func, args[1:], [(x, v.carried.get(axis) if v else None) for x, v in pieces])
             for axis in dict.fromkeys(axis for _, value in operands for axis in value.carried)
         }
-        self._put(out, Value(carried, all(value.of_weights for _, value in operands), latest(operands)))
+        self._put(out, Value(carried, all(value.constant for _, value in operands), latest(operands)))
 
     def _joined(self, func: Any, where: Any, pieces: list[tuple[Tensor, Carried | None]]) -> Carried:
         found = [carried for _, carried in pieces if carried]
@@ -365,7 +385,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _multiply(self, name: str, factors: list[Tensor], out: Tensor) -> None:
         """A product of matrices, or of stacks of them: sums over the last dimension of the first factor."""
-        values = [self._get(x) for x in factors]
+        values = scaled.settled([self._get(x) for x in factors])
         known = [(i, value) for i, value in enumerate(values) if value is not None]
         if not known:  # what is added to the product
             return
@@ -381,6 +401,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         carried: dict[Axis, Carried] = {}
         parts: dict[Axis, Carried] = {}
         for i, value in known:
+            if not value.of_weights and factors[i].ndim > 1:
+                self._make(value, [summed[i]], -3 - summed[i])
             for axis, one in value.carried.items():
                 if value.of_weights and used:
                     self._lay(axis, one, summed[i])
@@ -488,6 +510,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             side = "out"
         elif any(labels.varies(first, d) for d in batch):
             side = "batch"
+        if side == "out":
+            self.first_out.setdefault(name, dim)
         if side != "picked" or self.sizes[axis] > 1:
             self.sides[name][dim].add(side)
 
@@ -500,8 +524,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.beside.add(axis)
 
     def _convolve(self, args: Any, out: Tensor) -> None:
-        values = [(i, value) for i in range(2) if (value := self._get(args[i])) is not None]
-        x, kernel = self._get(args[0]), self._get(args[1])
+        x, kernel = scaled.settled([self._get(args[0]), self._get(args[1])])
+        values = [(i, value) for i, value in enumerate((x, kernel)) if value is not None]
         turned, groups = bool(args[6]), int(args[8])
         depth = latest(values)
         depthwise = groups > 1 and args[1].shape[1] == 1
@@ -514,6 +538,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             }
             rest = {axis: one for axis, one in x.carried.items() if axis not in carried}
             self._use("convolution", [(0, replace(x, carried=rest))])
+        if kernel is not None and not kernel.of_weights:
+            self._make(kernel, range(1, args[1].ndim), 0)
         if kernel is not None and kernel.of_weights:
             for axis, one in kernel.carried.items():
                 carried |= self._kernel(axis, one, 1 if turned else 0, groups, depth, out)
@@ -524,12 +550,84 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = one.labels[0]
         kept = labels.varies(first, dim) and not any(labels.varies(first, d) for d in range(first.ndim) if d != dim)
         self.sides[name][mine].add("out" if kept else "in")
-        self.groups[name] = groups
+        if kept:
+            self.groups[name] = self._groups(axis, first, dim, groups)
         if not kept or first.shape[dim] != out.shape[1]:
             return {}
         shape = [-1 if d == 1 else 1 for d in range(out.ndim)]
         index = [slice(None) if d == dim else slice(0, 1) for d in range(first.ndim)]
         return {axis: Carried((first[tuple(index)].reshape(shape).expand(out.shape),), depth)}
+
+    def _groups(self, axis: Axis, first: Tensor, dim: int, groups: int) -> int:
+        """Into how many groups of channels a dimension falls: each input of a batch may have a group of its own."""
+        mine = first.narrow(dim, 0, first.shape[dim] // groups)
+        return self.sizes[axis] // max(1, int(labels.members([mine], self.sizes[axis]).sum()))
+
+    # -- weights that are made, scaled, or summed -------------------------------------------------------------------
+
+    def _make(self, value: Value, sums: Sequence[int], kept: int) -> None:
+        """Note where what a weight gives is itself a weight: a product sums along one of its dimensions alone."""
+        varied: dict[str, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
+        for (name, dim), one in value.carried.items():
+            first = one.labels[0]
+            if dim >= 0 and name in self.sides and self.sides[name][dim] == {"out"}:
+                varied[name][0].update({dim} if any(labels.varies(first, d) for d in sums) else ())
+                varied[name][1].update({dim} if labels.varies(first, kept) else ())
+        self.made.update({name: found for name, found in varied.items() if all(found)})
+
+    def _scaled(self, args: Any, out: Tensor) -> Value | None:
+        """A weight that activations scale and that stays one."""
+        pairs = [(x, value) for x in args[:2] if (value := self._get(x)) is not None]
+        weights = [(x, value) for x, value in pairs if value.of_weights and value.carried]
+        others = [(x, value) for x, value in pairs if not value.of_weights]
+        if len(weights) != 1 or len(others) != 1:
+            return None
+        found = scaled.by(*weights[0], *others[0], out)
+        if found is not None:
+            self._use("mul", [(1, others[0][1])])
+        return found
+
+    def _fold(self, name: str, value: Value, dims: Sequence[int], x: Tensor, out: Tensor) -> None:
+        """A sum over dimensions, or a transform along them."""
+        if value.shared is not None and name in folding.SUMS:
+            if (along := scaled.summed(value, dims)) is not None:
+                self._sum_product(value, along)
+            value = replace(value, of_weights=False, shared=None, depth=value.depth + (along is not None))
+        kept: dict[Axis, Carried] = {}
+        for axis, one in value.carried.items():
+            found = (
+                [self._folded(name, part, dims, x, out) for part in one.labels]
+                if axis[0] in self.sides and axis[1] >= 0
+                else [None]
+            )
+            every = labels.distinct(part for parts in found for part in parts or ())
+            lost = None in found or len(every) > MOST or (value.of_weights and len(every) > len(one.labels))
+            if lost:
+                self._use(name, [(0, replace(value, carried={axis: one}))])
+            else:
+                changed = one.changed if name in folding.SUMS else one.changed | {name}
+                kept[axis] = replace(one, labels=every, changed=changed)
+        self._put(out, Value(kept, value.constant, value.depth + (name in folding.TRANSFORMS)))
+
+    def _folded(self, name: str, one: Tensor, dims: Sequence[int], x: Tensor, out: Tensor) -> list[Tensor] | None:
+        if name in folding.TRANSFORMS:
+            return folding.transformed(one, dims, out)
+        return folding.added(one, dims, keep=out.ndim == x.ndim, most=MOST)
+
+    def _sum_product(self, value: Value, along: set[Axis]) -> None:
+        """Note what a weight's dimensions are for whose product with activations is summed."""
+        for axis in value.carried:
+            if self.sizes[axis] > 1:
+                batch = value.shared is not None and axis in value.shared
+                self.sides[axis[0]][axis[1]].add("in" if axis in along else "batch" if batch else "out")
+
+    def _look_up(self, func: Any, args: Any) -> None:
+        """Note which weights give a number for each distance of two positions, by an index that tells it."""
+        value = self._get(args[0])
+        if value is not None and not args[2].is_meta:
+            for axis, one in value.carried.items():
+                if folding.skewed(func(one.labels[0], args[1], args[2].cpu())):
+                    self.skewed.add(axis[0])
 
 
 def _change(name: str, by_activations: bool) -> frozenset[str]:
