@@ -57,9 +57,9 @@ class Routed(Optimizer):
     amsgrad: bool = hyper(default=False, within=(False,), init=False)
     blocks: Any = hyper(
         default=None,
-        doc="for a weight that combines several matrices, such as q, k and v: which these are. With a model: None or "
-        "'auto' (divided as the model uses it), 'heads' (divided by attention head, too), 'none' (one matrix, "
-        "undivided), or a list of groups.Rule",
+        doc="says which matrices a weight combines, for instance q, k and v. If a model is passed: None or 'auto' "
+        "(divided as the model uses it), 'heads' (divided by attention head, too), 'none' (one matrix, undivided), or "
+        "a list of groups.Rule",
         kw_only=True,
         each=True,
     )

@@ -189,9 +189,10 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     The parameters hold y, which is $(1-\beta_1)\,z + \beta_1 x$; x itself is not stored. $c_t$ is the share of the
     newest z in x, as in ScheduleFreeSGD. ``rate`` (also written $\gamma_t$) is the learning rate of a step: ``lr``
-    times a linear warmup over ``warmup_steps``, which the authors recommend; it is 0 unless you set it. ``unit`` is
-    ``lr``, or 1 if ``lr`` is 0. Call ``eval()`` before you evaluate or save the model: it puts x in the place of y.
-    ``train()`` puts y back. Checkpoints of the authors' code can be loaded.
+    times a linear warmup over ``warmup_steps``. The authors recommend a warmup; ``warmup_steps`` is 0 unless you set
+    it. ``unit`` is ``lr``, or 1 if ``lr`` is 0. Call the optimizer's ``eval()`` before you evaluate or save the model:
+    it puts x in the place of y. The optimizer's ``train()`` puts y back. Checkpoints of the authors' code can be
+    loaded.
 
     Parent: AdamW. Adds: a mean of the points on its path, instead of momentum and a schedule; gradients are taken near
     this mean.
