@@ -1,5 +1,7 @@
 """Layouts over the ranks of a mesh, and the same steps with and without one."""
 
+import functools
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -11,8 +13,8 @@ import thalweg
 from thalweg.shards.pieces import layout_of
 
 #: uneven and without a row on some rank, a vector, a kernel, two of one shape, and one of several chunks
-SHAPES = [(16, 24), (7, 5), (33, 5), (1, 8), (6, 2, 3, 3), (16, 24), (160, 120)]
-VECTORS = [(9,), (1,)]
+SHAPES = ((16, 24), (7, 5), (33, 5), (1, 8), (6, 2, 3, 3), (16, 24), (160, 120))
+VECTORS = ((9,), (1,))
 
 #: by name: the shape of the mesh for so many ranks, and where a tensor of so many dimensions lies on it
 LAYOUTS = {
@@ -44,9 +46,9 @@ def spread(layout):
 
 
 def cut(x, mesh, placements):
-    """A tensor distributed; torch itself cuts nothing into strided shards."""
+    """A tensor of which every rank has all, distributed without a message; torch itself cuts no strided shards."""
     if not any(isinstance(where, _StridedShard) for where in placements):
-        return distribute_tensor(x, mesh, placements)
+        return distribute_tensor(x, mesh, placements, src_data_rank=None)
     like = DTensor.from_local(x[:0], mesh, placements, run_check=False, shape=x.shape, stride=x.stride())
     mine = layout_of(like).pieces[mesh.mesh.flatten().tolist().index(dist.get_rank())].read(x).clone()
     return DTensor.from_local(mine, mesh, placements, run_check=False, shape=x.shape, stride=x.stride())
@@ -86,14 +88,27 @@ def train(rule, given, wrap, steps=range(1, 5), shapes=SHAPES, vectors=VECTORS, 
     return params, optimizer
 
 
+@functools.cache
+def trained_alone(rule, given, more):
+    """In one process: the same for every layout, so it is kept."""
+    return train(rule, dict(given), torch.clone, **dict(more))
+
+
 def differing(rule, given, layout, **more):
-    """What differs in bits from one process: positions of parameters, and names of states."""
-    one, alone = train(rule, given, torch.clone, **more)
+    """What differs on this rank in bits from one process: positions of parameters, and names of states."""
+    one, alone = trained_alone(rule, tuple(given.items()), tuple(more.items()))
     many, together = train(rule, given, spread(layout), **more)
-    found = [k for k, (p, q) in enumerate(zip(one, many, strict=True)) if not torch.equal(p, whole(q))]
+    found = [k for k, (p, q) in enumerate(zip(one, many, strict=True)) if not same(p, q)]
     for k, (p, q) in enumerate(zip(one, many, strict=True)):
         for name, x in alone.state[p].items():
             y = together.state[q].get(name)
-            if (x is None) != (y is None) or (x is not None and not torch.equal(x, whole(y))):
+            if (x is None) != (y is None) or (x is not None and not same(x, y)):
                 found.append((k, name))
     return found
+
+
+def same(x, y):
+    """Whether what this rank has of a tensor are the bits of the whole one."""
+    if not isinstance(y, DTensor):
+        return torch.equal(x, y)
+    return torch.equal(cut(x.detach(), y.device_mesh, y.placements).to_local(), y.to_local())

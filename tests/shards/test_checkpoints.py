@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 import thalweg
-from tests.shards.layouts import values, whole
+from tests.shards.layouts import cut, values, whole
 from tests.shards.models import WRAPPERS, net, optimizer_of
 from tests.shards.test_bits import RULES
 
@@ -41,7 +41,7 @@ def steps(model, optimizer, numbers):
     params = list(model.parameters())
     for step in numbers:
         for p, g in zip(params, values(step, [p.shape for p in params]), strict=True):
-            p.grad = distribute_tensor(g, p.device_mesh, p.placements) if isinstance(p, DTensor) else g
+            p.grad = cut(g, p.device_mesh, p.placements) if isinstance(p, DTensor) else g
         optimizer.step()
         optimizer.zero_grad()
     return [whole(p) for p in params]

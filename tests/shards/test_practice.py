@@ -14,11 +14,11 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 import thalweg
-from tests.shards.layouts import values, whole
+from tests.shards.layouts import cut, values, whole
 from tests.shards.models import Net, net, words
 
 MAKE = {
@@ -179,7 +179,7 @@ class OnMeta(Practice):
         empty.to_empty(device="cpu")
         with torch.no_grad():
             for p, q in zip(empty.parameters(), model.parameters(), strict=True):
-                p.copy_(distribute_tensor(q, p.device_mesh, p.placements))
+                p.copy_(cut(q, p.device_mesh, p.placements))
         return empty
 
 
@@ -353,7 +353,7 @@ def _same(a, b):
 def _follow(model, optimizer, gradients):
     for step in gradients:
         for p, g in zip(model.parameters(), step, strict=True):
-            p.grad = distribute_tensor(g, p.device_mesh, p.placements) if isinstance(p, DTensor) else g.clone()
+            p.grad = cut(g, p.device_mesh, p.placements) if isinstance(p, DTensor) else g.clone()
         optimizer.step()
 
 

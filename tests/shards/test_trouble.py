@@ -386,7 +386,7 @@ def test_formats(two, rule, given, dtype):
 def run_rounding(layout):
     """Of a rule whose ranks exchange nothing else."""
     given = {"lr": 0.01, "state_dtype": "bfloat16"}
-    return differing("AdamW", given, layout, shapes=[(16, 24), (7, 5), (6, 2, 3, 3)], steps=(1, 2))
+    return differing("AdamW", given, layout, shapes=((16, 24), (7, 5), (6, 2, 3, 3)), steps=(1, 2))
 
 
 def test_random_bits_follow_the_place_in_the_whole(two):
