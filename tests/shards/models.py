@@ -42,6 +42,48 @@ class Net(nn.Module):
         return self.head(h)
 
 
+class Llama(nn.Module):
+    """A small Llama: heads that share keys and values, a gated perceptron, norms without means, a tied head."""
+
+    def __init__(self, width=24, heads=4, shared=2, inner=40, layers=2, words=11):
+        super().__init__()
+        self.embed = nn.Embedding(words, width)
+        self.layers = nn.ModuleList(LlamaBlock(width, heads, shared, inner) for _ in range(layers))
+        self.norm = nn.RMSNorm(width)
+        self.head = nn.Linear(width, words, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        h = self.embed(x)
+        for layer in self.layers:
+            h = layer(h)
+        return self.head(self.norm(h))
+
+
+class LlamaBlock(nn.Module):
+    """Attention and a perceptron."""
+
+    def __init__(self, width, heads, shared, inner):
+        super().__init__()
+        self.heads, self.shared, each = heads, shared, width // heads
+        self.before_attention, self.before_perceptron = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.q, self.o = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.k, self.v = (nn.Linear(width, shared * each, bias=False) for _ in "kv")
+        self.gate, self.up = (nn.Linear(width, inner, bias=False) for _ in range(2))
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x):
+        h = self.before_attention(x)
+        q = self.q(h).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = (
+            one(h).unflatten(-1, (self.shared, -1)).transpose(1, 2).repeat_interleave(self.heads // self.shared, 1)
+            for one in (self.k, self.v)
+        )
+        x = x + self.o(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        h = self.before_perceptron(x)
+        return x + self.down(nn.functional.silu(self.gate(h)) * self.up(h))
+
+
 def _shards(model, mesh):
     for layer in model.layers:
         fully_shard(layer, mesh=mesh)
