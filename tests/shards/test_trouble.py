@@ -14,7 +14,8 @@ from tests.shards.counted import counted
 from tests.shards.layouts import LAYOUTS, differing, spread, train, values, whole
 from tests.shards.models import fsdp, net, optimizer_of, repeat, words
 from tests.shards.test_bits import RULES
-from thalweg.runtime import guards, stepper
+from thalweg.runtime import guards, ownership, stepper
+from thalweg.shards.exchange import Exchange, ExchangeError
 
 CHOSEN = ("LAMB", "Muon", "Adafactor", "Prodigy")
 
@@ -241,6 +242,87 @@ def run_other_rule():
 
 def test_another_optimizer_on_another_rank_is_told(two):
     assert two.run(run_other_rule) == [0, 0]
+
+
+def _victims(optimizer):
+    """What computes something of a batch, here."""
+    bounds = optimizer._stepper.bindings[None].bounds
+    found = [getattr(bound.executor, name, None) for bound in bounds for name in ("here", "inner")]
+    return [one for one in found if one is not None]
+
+
+def _fail(optimizer, name):
+    """Let whatever has this method fail on the last rank."""
+    if dist.get_rank() == dist.get_world_size() - 1:
+        for one in _victims(optimizer):
+            setattr(one, name, mock.Mock(side_effect=MemoryError("no room for a product")))
+
+
+def run_failing(rule, given, name, bucket):
+    """What a second step says, within which something fails on the last rank; and a sum over the ranks behind it."""
+    wrap = spread("Shard(0)")
+    shapes = [(12, 8)] * 6
+    params = [nn.Parameter(wrap(v)) for v in values(0, shapes)]
+    with mock.patch.object(ownership, "BUCKET", bucket):
+        optimizer = getattr(thalweg, rule)(params, **given)
+        for step in (1, 2):
+            for p, g in zip(params, values(step, shapes), strict=True):
+                p.grad = wrap(g)
+            if step == 2:
+                _fail(optimizer, name)
+            try:
+                optimizer.step()
+            except (MemoryError, ExchangeError) as error:
+                x = torch.ones(3)
+                dist.all_reduce(x)
+                return step, type(error).__name__, str(error), x.tolist()
+    return None
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "name", "bucket"),
+    [
+        ("Muon", {}, "run_leaves", 1 << 30), ("Muon", {}, "run_leaves", 1), ("Muon", {}, "run_pass", 1),
+        ("LAMB", {}, "run_pass", 1), ("AdamW", {"clip_global_norm": 1.0}, "run_pass", 1),
+        ("NorMuon", {}, "run_pass", 1 << 30), ("NorMuon", {}, "run_leaves", 1),
+    ],
+)  # fmt: skip
+def test_what_fails_on_one_rank_within_a_step_is_told_on_all(two, rule, given, name, bucket):
+    if not guards.available():
+        pytest.skip("no compiler: nothing runs pass by pass")
+    (step, kind, said, after), (also, own, words, _) = two.run(run_failing, rule, given, name, bucket)
+    assert (step, also) == (2, 2)
+    assert (kind, own) == ("ExchangeError", "MemoryError")
+    assert "rank 1 has failed within a step: MemoryError: no room for a product" in said
+    assert words == "no room for a product"
+    assert after == [2.0] * 3  # the ranks are at the same collective still
+
+
+def run_told_late():
+    """On a GPU the flags of messages are looked at before the next step."""
+    p = nn.Parameter(spread("Shard(0)")(values(0, [(12, 8)])[0]))
+    optimizer = thalweg.Muon([p])
+    said = []
+    with mock.patch.object(Exchange, "hear", lambda self, flags: self.unheard.append(flags)):
+        for step in (1, 2, 3):
+            p.grad = spread("Shard(0)")(values(step, [(12, 8)])[0])
+            if step == 2:
+                _fail(optimizer, "run_pass")
+            try:
+                optimizer.step()
+                said.append("")
+            except (MemoryError, ExchangeError) as error:
+                said.append(f"{type(error).__name__}: {error}")
+    return said
+
+
+def test_where_a_look_would_wait_for_the_device_it_is_told_at_the_next_step(two):
+    if not guards.available():
+        pytest.skip("no compiler: nothing runs pass by pass")
+    first, last = two.run(run_told_late)
+    assert first[:2] == ["", ""]
+    assert last[:2] == ["", "MemoryError: no room for a product"]
+    assert all(one[2].startswith("ExchangeError: step(): rank 1 has failed") for one in (first, last))
 
 
 def run_two_meshes():

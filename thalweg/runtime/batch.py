@@ -223,6 +223,7 @@ class BoundBatch:
         begins: for each parameter, which of ``beginnings`` holds at the next step.
         beginnings: numbers that tell which states begin; the first tells that none does.
         kind: what these parameters have in common with others that may join them.
+        owner: of each parameter of which parts are elsewhere, which of their ranks computes what needs it whole.
         mixed: whether it may be a mixed batch.
     """
 
@@ -240,8 +241,9 @@ class BoundBatch:
         beginnings: list[dict[str, float]],
         kind: Any,
         mixed: bool,
+        owner: Sequence[int] = (),
     ) -> None:
-        self.kind = kind
+        self.kind, self.owner = kind, owner
         self.owners, self.states, self.groups = owners, states, groups
         self.begins, self.some_begin = array("q", begins), any(begins)
         own = {**dict(kind.own), "matrix": key.matrix}

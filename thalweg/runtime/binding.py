@@ -21,16 +21,18 @@ from thalweg._base.errors import bad_argument
 from thalweg.ir.fields import StateSpec, of_each
 from thalweg.ir.passes import plan
 from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, specialize
-from thalweg.runtime import guards
+from thalweg.runtime import guards, ownership
 from thalweg.runtime.batch import BoundBatch, check_gradient, refuse_freed
 from thalweg.runtime.formats import Format, Storage
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import conform, formats_of, missing, new_state, plain_fills
-from thalweg.runtime.tensors import all_ordinary, is_dense, local, opaque
+from thalweg.runtime.tensors import all_ordinary, is_dense, local, opaque, oriented, whole_shape
 from thalweg.shards.pieces import ranks_of
 
 Groups = list[dict[str, Any]]
 State = dict[Any, Any]
+#: a parameter, the number of its group, and the names of the numbers that tell which of its states begin
+_Begun = tuple[int, Tensor, frozenset[str]]
 
 
 @dataclass(eq=False)
@@ -208,7 +210,7 @@ class Binder:
         for i, p, kind in given if len(alike) > 1 else ():
             if makers[i, kind].keeps:
                 self.state[p]  # a dict for each, in the order of the parameters
-        same: dict[Any, list[tuple[int, Tensor, frozenset[str]]]] = defaultdict(list)
+        same: dict[Any, list[_Begun]] = defaultdict(list)
         for (i, kind), params in alike.items():
             mixed = self.mixes and kind.mixes
             for p, (firsts, numbers) in zip(params, self._begun(makers[i, kind], params, mixed), strict=True):
@@ -216,7 +218,19 @@ class Binder:
         order = {id(p): k for k, p in enumerate(self.state)}
         for members in same.values():  # guards walk through the states as their dict holds them
             members.sort(key=lambda member: order.get(id(member[1]), 0))
-        return [self._batch(of if isinstance(of, _Kind) else of[0], members) for of, members in same.items()]
+        kinds = [of if isinstance(of, _Kind) else of[0] for of in same]
+        return [*chain.from_iterable(map(self._batches, kinds, same.values()))]
+
+    def _batches(self, kind: _Kind, members: list[_Begun]) -> list[BoundBatch]:
+        """The batch of parameters that run together; where other ranks have parts of them, of each bucket."""
+        if not kind.ranks:
+            return [self._batch(kind, members, ())]
+        transposed = dict(kind.key.choices).get("transposed", False)
+        wholes = [oriented(whole_shape(p), p, transposed) for _, p, _ in members]
+        passes = plan(kind.key)
+        owner = ownership.assigned(passes, wholes, len(kind.ranks), self.ids[id(members[0][1])])
+        each = ownership.buckets(passes, wholes, owner, ownership.BUCKET)
+        return [self._batch(kind, [members[i] for i in one], [owner[i] for i in one]) for one in each]
 
     def _maker(self, i: int, kind: _Kind, dtype: torch.dtype) -> _StateMaker:
         _, specs, h = self._sort(i, kind.matrix, kind.own)
@@ -240,7 +254,7 @@ class Binder:
             shown = f"parameter {self.ids[twice]} of the optimizer, {count} times in a group"
             raise bad_argument("params", shown, "each parameter once", "Take it out of param_groups[...]['params']")
 
-    def _batch(self, kind: _Kind, members: list[tuple[int, Tensor, frozenset[str]]]) -> BoundBatch:
+    def _batch(self, kind: _Kind, members: list[_Begun], owner: Sequence[int]) -> BoundBatch:
         groups, owners, begin = (list(x) for x in zip(*members, strict=True))
         self._refuse_twice(owners)
         specs = self._sort(groups[0], kind.matrix, kind.own)[1]
@@ -250,7 +264,7 @@ class Binder:
         ids = [self.ids[id(p)] for p in owners]
         bound = BoundBatch(
             owners, states, specs, kind.key, self.storage, ids, self.state, groups, [kinds.index(b) for b in begin],
-            beginnings, kind, self.mixes and kind.mixes,
+            beginnings, kind, self.mixes and kind.mixes, owner,
         )  # fmt: skip
         unmoved = bound.refresh()
         assert unmoved

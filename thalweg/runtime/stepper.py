@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,10 @@ from thalweg.runtime.binding import Binder, Binding, uncollected
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 from thalweg.runtime.state import SideBySide
+from thalweg.runtime.together import FlowingExecutor
 from thalweg.runtime.totals import TotalSums
 from thalweg.shards.agreement import Agreement, Member, Terms
+from thalweg.shards.exchange import Trouble
 from thalweg.shards.pieces import ranks_of
 
 #: where a training loop may have left torch.autocast on
@@ -139,13 +142,16 @@ class Stepper:
         self.binder.undo = []
         for group, count in zip(groups, updates, strict=True) if updates else ():
             group["updates"] = count
-        totals = _run_stages(ready)
-        if self.shared:
-            _store_shared(groups, ready, totals)
-        for bound in ready:
-            bound.finish()
-        if self.lent:
-            self._return_lent()
+        self.agreement.trouble.error = None  # of a step before, which a collective may have ended
+        try:
+            totals = _run_stages(ready, self.agreement.trouble)
+            if self.shared:
+                _store_shared(groups, ready, totals)
+            for bound in ready:
+                bound.finish()
+        finally:
+            if self.lent:
+                self._return_lent()
 
     def _updates(self, groups: list[dict[str, Any]], begun: bool) -> list[int]:
         """Count this update in each group, where checkpoints keep it. Empty where no random bits are drawn."""
@@ -403,20 +409,52 @@ def _name(group: dict[str, Any], p: Tensor) -> str:
     return str(group["param_names"][k]) if "param_names" in group else f"parameter {k}"
 
 
-def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
+def _run_stages(bounds: list[BoundBatch], trouble: Trouble) -> dict[str, Any]:
     """Run every stage of every batch, and return all totals.
 
-    A total is complete when all batches that add to it have done so.
+    A total is complete when all batches that add to it have done so. Where ranks exchange parts, one that has failed
+    goes on as far as the next collective, and there tells the others.
     """
     plans = [bound.batch.plan for bound in bounds]
-    if True not in [plan.over_all for plan in plans]:
-        for bound, plan in zip(bounds, plans, strict=True):
-            run = bound.executor.run
-            for k in range(len(plan.stages)):
-                run(k, {})
-        return {}
+    if True in [plan.over_all for plan in plans]:
+        totals = _run_with_totals(bounds, trouble)
+    else:
+        totals = {}
+        if any(isinstance(bound.executor, FlowingExecutor) for bound in bounds):
+            _run_overlapping([_flow(bound, trouble) for bound in bounds])
+        else:
+            for bound, plan in zip(bounds, plans, strict=True):
+                run = bound.executor.run
+                for k in range(len(plan.stages)):
+                    run(k, {})
+    if trouble.error is not None:
+        trouble.end()
+    return totals
+
+
+def _flow(bound: BoundBatch, trouble: Trouble) -> Iterator[None]:
+    """All stages of a batch; yields wherever tensors travel."""
+    executor = bound.executor
+    for k in range(len(bound.batch.plan.stages)):
+        if isinstance(executor, FlowingExecutor):
+            yield from executor.flow(k, {})
+        else:
+            trouble.attempt(functools.partial(executor.run, k, {}), None)
+
+
+def _run_overlapping(flows: list[Iterator[None]]) -> None:
+    """While the tensors of one batch travel, begin the next, then go on with those before it; on all ranks alike."""
+    begun: list[Iterator[None]] = []
+    while flows or begun:
+        begun = [*flows[:1], *begun]
+        flows = flows[1:]
+        begun = [flow for flow in begun if next(flow, begun) is None]
+
+
+def _run_with_totals(bounds: list[BoundBatch], trouble: Trouble) -> dict[str, Any]:
+    """Run the stages as soon as the totals that they need are complete."""
     at = dict.fromkeys(range(len(bounds)), 0)
-    stages = [plan.stages for plan in plans]
+    stages = [bound.batch.plan.stages for bound in bounds]
     totals = TotalSums()
     while at:
         pending = {name for i, k in at.items() for stage in stages[i][k:] for name in stage.gives}
@@ -424,7 +462,13 @@ def _run_stages(bounds: list[BoundBatch]) -> dict[str, Any]:
         runnable = [i for i, k in at.items() if not stages[i][k].needs & pending]
         for i in runnable:
             executor = bounds[i].executor
-            totals.add(executor.run(at[i], known), getattr(executor, "exchange", None))
+            exchange = getattr(executor, "exchange", None)
+            if exchange is None:
+                nothing: dict[str, Any] = {name: [] for name in stages[i][at[i]].gives}
+                shares = trouble.attempt(functools.partial(executor.run, at[i], known), nothing)
+            else:
+                shares = executor.run(at[i], known)
+            totals.add(shares, exchange)
             at[i] += 1
             if at[i] == len(stages[i]):
                 del at[i]

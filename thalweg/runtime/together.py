@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from thalweg.ir import ops
 from thalweg.ir.ops import ASIDE, ELEMENT, PER_TENSOR
@@ -19,14 +20,33 @@ from thalweg.runtime.tensors import in_runs
 from thalweg.runtime.wholes import Wholes
 from thalweg.shards.exchange import Exchange
 
+#: a stage, which yields wherever tensors travel, and gives what it adds to totals
+Flow = Generator[None, None, dict[str, Any]]
 #: backends that run one pass after the other, so that something may happen between
 STAGED = ("cpu", "triton")
 #: backends that draw for an element of a part what they would in the whole
 DRAWING = ("cpu", "eager", "foreach")
 
 
+class FlowingExecutor:
+    """What runs a batch of parts, and may do something else while they travel."""
+
+    def flow(self, stage: int, totals: dict[str, Any]) -> Flow:
+        """Do one stage of the plan; yields wherever tensors travel."""
+        raise NotImplementedError
+
+    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """Do one stage, and wait wherever tensors travel."""
+        flow = self.flow(stage, totals)
+        while True:
+            try:
+                next(flow)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+
 @dataclass
-class OwnersExecutor:
+class OwnersExecutor(FlowingExecutor):
     """A batch of parts, stepped by the executor of the wholes.
 
     Attributes:
@@ -43,15 +63,17 @@ class OwnersExecutor:
         """The collectives among the ranks that have the other parts."""
         return self.wholes.exchange
 
-    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+    def flow(self, stage: int, totals: dict[str, Any]) -> Flow:
         """Do one stage of the plan; the first begins with putting wholes together, the last ends with sending back."""
-        stages = self.wholes.bound.batch.plan.stages
+        stages, attempt = self.wholes.bound.batch.plan.stages, self.exchange.trouble.attempt
+        shares: dict[str, Any] = {name: [] for name in stages[stage].gives}
         if stage == 0:
-            self.wholes.begin()
-            self.wholes.bring(self.wholes.kept)
-        shares = self.inner.run(stage, totals) if self.inner else {name: [] for name in stages[stage].gives}
+            attempt(self.wholes.begin, None)
+            yield from self.wholes.bring(self.wholes.kept)
+        if self.inner:
+            shares = attempt(lambda: self.inner.run(stage, totals), shares)
         if stage == len(stages) - 1:
-            self.wholes.send_back(self.wholes.changed)
+            yield from self.wholes.send_back(self.wholes.changed)
         return shares
 
 
@@ -71,7 +93,7 @@ class Demand:
 
 
 @dataclass
-class PartsExecutor:
+class PartsExecutor(FlowingExecutor):
     """A batch of parts, each stepped where it is; the owners compute sums over whole tensors, and leaves.
 
     Attributes:
@@ -92,25 +114,29 @@ class PartsExecutor:
         """The collectives among the ranks that have the other parts."""
         return self.wholes.exchange
 
-    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+    def flow(self, stage: int, totals: dict[str, Any]) -> Flow:
         """Do one stage of the plan."""
-        stages = self.wholes.bound.batch.plan.stages
-        this, demand = stages[stage], self.demands[stage]
+        stages, attempt = self.wholes.bound.batch.plan.stages, self.exchange.trouble.attempt
+        this, demand, inner = stages[stage], self.demands[stage], self.inner
         if stage == 0:
-            self._start()
+            attempt(self._start, None)
         if demand.before:
-            self.wholes.bring(self.wholes.with_beside(demand.before))
+            yield from self.wholes.bring(self.wholes.with_beside(demand.before))
         shares: dict[str, Any] = {name: [] for name in this.gives}
-        if this.sums and self.inner:
-            shares = self.inner.run_pass(stage, totals)
-        self.here.run_pass(stage, totals)
+        if this.sums and inner:
+            shares = attempt(lambda: inner.run_pass(stage, totals), shares)
+        attempt(lambda: self.here.run_pass(stage, totals), None)
         self._tell_sums(this)
         if this.leaves:
-            self._run_leaves(this, demand)
+            yield from self._run_leaves(this, demand, stage)
         if stage == len(stages) - 1:
-            for executor in self._executors():
-                executor.end(totals)
+            attempt(lambda: self._end(totals), None)
         return shares
+
+    def _end(self, totals: dict[str, Any]) -> None:
+        for executor in self._executors():
+            executor.end(totals)
+        self.wholes.parts_between, self.wholes.wholes_between = {}, {}
 
     def _executors(self) -> Iterable[StagedExecutor]:
         return (self.here, self.inner) if self.inner else (self.here,)
@@ -129,26 +155,44 @@ class PartsExecutor:
         if not nodes:
             return
         wholes = self.wholes
-        counts = [wholes.owner.count(rank) for rank in range(len(wholes.exchange.ranks))]
-        mine = torch.stack([self.inner.vector(n) for n in nodes]) if self.inner else None
-        given = [[] if mine is None else [mine] for _ in counts]
-        come = wholes.exchange.swap(given, [[((len(nodes), n), torch.float64)] if n else [] for n in counts])
+        ranks, inner = range(len(wholes.exchange.ranks)), self.inner
+        forms = [[((len(nodes), n), torch.float64)] if n else [] for n in map(wholes.owner.count, ranks)]
+        mine = forms[wholes.exchange.me]
+        come = wholes.exchange.swap(
+            lambda: [[torch.stack([inner.vector(n) for n in nodes])] if inner else [] for _ in ranks],
+            [mine for _ in ranks], forms,
+        )  # fmt: skip
+        self.exchange.trouble.attempt(lambda: self._write_sums(nodes, come), None)
+
+    def _write_sums(self, nodes: Sequence[fx.Node], come: Sequence[Sequence[Tensor]]) -> None:
         for rank, found in enumerate(come):
-            at = [i for i, owner in enumerate(wholes.owner) if owner == rank]
+            at = [i for i, owner in enumerate(self.wholes.owner) if owner == rank]
             for sums in found:
                 for node, values in zip(nodes, sums, strict=True):
-                    self.here.vector(node)[at] = values.to(wholes.bound.batch.device)
+                    self.here.vector(node)[at] = values.to(self.wholes.bound.batch.device)
 
-    def _run_leaves(self, stage: Stage, demand: Demand) -> None:
-        wholes = self.wholes
-        if self.inner and not stage.sums:
-            self.inner.make_room(stage)
-        wholes.bring(wholes.with_beside(demand.behind))
-        if self.inner:
-            self.inner.run_leaves(stage)
+    def _run_leaves(self, this: Stage, demand: Demand, stage: int) -> Iterator[None]:
+        wholes, inner, attempt = self.wholes, self.inner, self.exchange.trouble.attempt
+        if inner and not this.sums:
+            attempt(lambda: inner.make_room(this), None)
+        yield from wholes.bring(wholes.with_beside(demand.behind))
+        self._drop(self.here, stage)
+        if inner:
+            attempt(lambda: inner.run_leaves(this), None)
+            self._drop(inner, stage)
         for name in demand.gives:
-            self.here.make_list(name)
-        wholes.send_back(demand.gives)
+            attempt(functools.partial(self.here.make_list, name), None)
+        yield from wholes.send_back(demand.gives)
+        if inner:
+            self._drop(inner, stage, demand.gives)
+
+    def _drop(self, executor: StagedExecutor, stage: int, sent: Sequence[str] = ()) -> None:
+        """Free what lives within the step, was sent, or read by a leaf, and is read by no pass or leaf to come."""
+        plan = self.wholes.bound.batch.plan
+        later = [one for one in plan.stages[stage + 1 :] if executor is self.here or one.sums or one.leaves]
+        read = {_slot(plan, n) for one in later for n in (*one.loads, *_inputs(one))}
+        for name in {*sent, *(_slot(plan, n) for n in _inputs(plan.stages[stage]))} - read:
+            executor.lists.pop(name, None)
 
 
 def moves_alone(batch: Batch, backend: str) -> bool:
@@ -206,12 +250,17 @@ def demands(plan: Plan) -> tuple[Demand, ...]:
         before = tuple(name for name in loads if name not in fresh)
         fresh |= {*before}
         fresh = fresh | {*stage.stores} if stage.sums else fresh - {*stage.stores}
-        inputs = [n for leaf in stage.leaves for n in leaf.all_input_nodes if n.meta["extent"] == ELEMENT]
-        behind = tuple(name for name in dict.fromkeys(_slot(plan, n) for n in inputs) if name not in fresh)
+        inputs = dict.fromkeys(_slot(plan, n) for n in _inputs(stage))
+        behind = tuple(name for name in inputs if name not in fresh)
         gives = tuple(out.name for leaf in stage.leaves for out in _outputs(leaf))
         fresh |= {*behind, *gives}
         found.append(Demand(before, behind, gives))
     return tuple(found)
+
+
+def _inputs(stage: Stage) -> list[fx.Node]:
+    """What the leaves of a stage read of each element."""
+    return [n for leaf in stage.leaves for n in leaf.all_input_nodes if n.meta["extent"] == ELEMENT]
 
 
 def _slot(plan: Plan, node: fx.Node) -> str:

@@ -52,7 +52,10 @@ class TotalSums:
         if not names:
             return
         mine = [x for name in names for x in padded(expansion(self.sent[exchange][name]))]
-        for theirs in exchange.gather(mine):
+        found = exchange.gather([exchange.trouble.error is not None, *mine])
+        if any(failed for failed, *_ in found):
+            exchange.tell()
+        for _, *theirs in found:
             for k, name in enumerate(names):
                 self.shares[name] += theirs[k * MOST : (k + 1) * MOST]
 

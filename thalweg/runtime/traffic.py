@@ -10,9 +10,9 @@ from typing import Any
 
 from thalweg.ir.fields import StateSpec
 from thalweg.runtime.batch import Batch
+from thalweg.runtime.ownership import assigned, costs
 from thalweg.runtime.state import other_shape
 from thalweg.runtime.together import STAGED, demands, may_part
-from thalweg.runtime.wholes import assigned, costs
 from thalweg.shards import owners
 from thalweg.shards.pieces import Layout, layout_of, layout_of_state
 
@@ -77,8 +77,8 @@ class TrafficForecast:
         self.batch, self.params, self.h = batch, params, h
         self.others = {spec.name: spec for spec in specs if spec.narrow or spec.kind == "aside"}
         self.ranks = params[0].device_mesh.size()
-        self.costs = costs(batch)
-        self.owner = assigned(batch, self.ranks, first)
+        self.costs = costs(batch.plan, batch.wholes)
+        self.owner = assigned(batch.plan, batch.wholes, self.ranks, first)
 
     def traffic(self, backend: str) -> Traffic:
         """What goes between ranks where this backend runs."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from thalweg.ir import ops
 from thalweg.runtime.batch import Batch, BoundBatch, join
 from thalweg.runtime.state import beside_name
 from thalweg.runtime.tensors import is_dense, local, oriented
-from thalweg.shards import owners
-from thalweg.shards.exchange import Exchange, Expected
+from thalweg.shards.exchange import Exchange, Form, Swap
 from thalweg.shards.pieces import Layout, Piece, is_distributed, layout_of
 
 #: all of a single number
@@ -84,7 +82,7 @@ class Wholes:
     def __init__(self, bound: BoundBatch, exchange: Exchange, needed: Iterable[str] | None = None) -> None:
         self.bound, self.exchange = bound, exchange
         self.needed = None if needed is None else {*needed}
-        self.owner = assigned(bound.batch, len(exchange.ranks), bound.batch.ids[0])
+        self.owner = bound.owner
         self.mine = [i for i, rank in enumerate(self.owner) if rank == exchange.me]
         self.at = {i: k for k, i in enumerate(self.mine)}
         self.asides = [spec.name for spec in bound.specs if spec.kind == "aside"]
@@ -102,27 +100,39 @@ class Wholes:
             self.batch.addresses = [g.data_ptr() for g in self.batch.grads]
             self._make_room(self.batch)
 
-    def bring(self, keys: Sequence[str]) -> None:
-        """Put the wholes of these keys together from the parts."""
-        route = self._route(False, keys)
-        given = [[self._part(item) for item, _ in items] for items in route.give]
-        come = self.exchange.swap(given, [[self._expected(*one) for one in items] for items in route.get])
-        for items, parts in zip(route.get, come, strict=True):
-            for (item, piece), part in zip(items, parts, strict=True):
-                piece.write(self._whole(item), part)
-        for item, piece in route.keep:
-            piece.write(self._whole(item), self._part(item))
+    def bring(self, keys: Sequence[str]) -> Iterator[None]:
+        """Put the wholes of these keys together from the parts; yields while they travel."""
+        yield from self._travel(self._route(False, keys), self._part, self._put)
 
-    def send_back(self, keys: Sequence[str]) -> None:
-        """Write the wholes of these keys into the parts."""
-        route = self._route(True, keys)
-        given = [[piece.read(self._whole(item)) for item, piece in items] for items in route.give]
-        come = self.exchange.swap(given, [[_like(self._part(item)) for item, _ in items] for items in route.get])
-        for items, parts in zip(route.get, come, strict=True):
-            for (item, _), part in zip(items, parts, strict=True):
-                self._part(item).copy_(part)
-        for item, piece in route.keep:
-            self._part(item).copy_(piece.read(self._whole(item)))
+    def send_back(self, keys: Sequence[str]) -> Iterator[None]:
+        """Write the wholes of these keys into the parts; yields while they travel."""
+        yield from self._travel(self._route(True, keys), self._cut, self._take)
+
+    def _travel(
+        self, route: Route, read: Callable[[Item, Piece], Tensor], write: Callable[[Item, Piece, Tensor], None]
+    ) -> Iterator[None]:
+        to_go, to_come = ([[self._form(*one) for one in items] for items in ends] for ends in (route.give, route.get))
+        swap = Swap(self.exchange, to_go, to_come).start(lambda: [[read(*one) for one in xs] for xs in route.give])
+        yield
+        come = swap.finish()
+
+        def arrive() -> None:
+            for items, parts in zip(route.get, come, strict=True):
+                for one, part in zip(items, parts, strict=True):
+                    write(*one, part)
+            for one in route.keep:
+                write(*one, read(*one))
+
+        self.exchange.trouble.attempt(arrive, None)
+
+    def _cut(self, item: Item, piece: Piece) -> Tensor:
+        return piece.read(self._whole(item))
+
+    def _put(self, item: Item, piece: Piece, part: Tensor) -> None:
+        piece.write(self._whole(item), part)
+
+    def _take(self, item: Item, piece: Piece, part: Tensor) -> None:
+        self._part(item, piece).copy_(part)
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
@@ -184,7 +194,7 @@ class Wholes:
                     route.add(item, piece, self.owner[item.i], to, self.exchange.me)
         return route
 
-    def _part(self, item: Item) -> Tensor:
+    def _part(self, item: Item, piece: Piece) -> Tensor:
         """The part of a tensor that is here, as the model keeps it."""
         bound, i = self.bound, item.i
         if item.key == "g" or item.key in self.parts_between:
@@ -201,9 +211,13 @@ class Wholes:
             return batch.asides[item.key][self.at[i]]  # type: ignore[return-value]
         return self.whole[i, item.key]
 
-    def _expected(self, item: Item, piece: Piece) -> Expected:
-        whole = self._whole(item)
-        return (*piece.shape, *whole.shape[len(piece.shape) :]), whole.dtype  # complex ones are pairs
+    def _form(self, item: Item, piece: Piece) -> Form:
+        """How a piece travels, which is known before there is anything to send."""
+        p, kept = local(self.bound.owners[item.i].detach()), self.bound.states[item.i].get(item.key)
+        like = p if kept is None else local(kept)
+        computed = self.bound.batch.gradient if item.key == "g" else self.bound.batch.compute
+        dtype = computed if kept is None and item.key != "p" else like.dtype
+        return (*piece.shape, *like.shape[len(piece.shape) :]), dtype  # complex ones are pairs
 
     # -- the owner's ------------------------------------------------------------------------------------------------
 
@@ -252,34 +266,3 @@ class Wholes:
             batch.asides[name] = [
                 None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in kept
             ]
-
-
-def assigned(batch: Batch, ranks: int, start: int) -> list[int]:
-    """The owner of each parameter."""
-    return owners.assign(costs(batch), ranks, start, _kin(batch) if _multiplies(batch) else None)
-
-
-def _kin(batch: Batch) -> list[torch.Size | None]:
-    """The shapes of those that one process may multiply in batches."""
-    from thalweg.linalg import batching  # which brings all of linalg; only where parameters lie on several ranks
-
-    return [p.shape if 2 * p.numel() <= batching.limit(p, torch.bfloat16) else None for p in batch.wholes]
-
-
-def costs(batch: Batch) -> list[float]:
-    """About how much there is to compute for each parameter: of a leaf on matrices, the cost of their products."""
-    multiplies = _multiplies(batch)
-    return [float(p.numel() * (_shorter_side(p) if multiplies else 1)) for p in batch.wholes]
-
-
-def _multiplies(batch: Batch) -> bool:
-    targets = [n.target for n in batch.plan.traced.graph.nodes]
-    return any(isinstance(target, ops.Leaf) and target.extent != ops.PER_TENSOR for target in targets)
-
-
-def _shorter_side(p: Tensor) -> int:
-    return min(p.shape[0], p.numel() // p.shape[0]) if p.ndim > 1 and p.numel() else 1
-
-
-def _like(x: Tensor) -> Expected:
-    return x.shape, x.dtype

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import ThalwegError, bad_argument
-from thalweg.shards.exchange import Exchange
+from thalweg.shards.exchange import Exchange, Trouble
 from thalweg.shards.pieces import is_dense, ranks_of
 
 #: what a rank says first: that it is ready, wants to compare, cannot take the step, or must first know whether other
@@ -145,11 +145,13 @@ class Agreement:
     Attributes:
         gapped: ids of parameters of which the part on some rank has gaps in its memory.
         absent: ids of those that had no gradient on any rank at the last step.
+        trouble: what goes wrong here within a step.
     """
 
     def __init__(self) -> None:
         self.gapped: set[int] = set()
         self.absent: set[int] = set()
+        self.trouble = Trouble()
         self.exchanges: dict[tuple[int, ...], Exchange] = {}
         self.known: dict[tuple[int, ...], list[Tensor]] = {}
 
@@ -157,7 +159,7 @@ class Agreement:
         """The collectives among the ranks that hold parts of a parameter."""
         ranks = ranks_of(p)
         if ranks not in self.exchanges:
-            self.exchanges[ranks] = Exchange(p.device_mesh, ranks)
+            self.exchanges[ranks] = Exchange(p.device_mesh, ranks, self.trouble)
         return self.exchanges[ranks]
 
     def moving(

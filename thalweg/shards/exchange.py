@@ -1,4 +1,8 @@
-"""Tensors travel between ranks: all that goes from one to another in one message, all messages in one collective."""
+"""Tensors travel between ranks: all that goes from one to another in one message, all messages in one collective.
+
+A message begins with a number that is not 0 where an error has kept its sender from filling it. So whoever fails within
+a step still takes part in the next collective, and all ranks learn there that the step has failed.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,98 @@ from torch import Tensor
 
 from thalweg._base.errors import ThalwegError
 
-#: shape and dtype of a tensor that is to come
-Expected = tuple[Sequence[int], torch.dtype]
+#: shape and dtype of a tensor that travels
+Form = tuple[Sequence[int], torch.dtype]
+#: of the number with which a message begins
+FLAG: Form = (1,), torch.int64
 T = TypeVar("T")
 
 
 class ExchangeError(ThalwegError, RuntimeError):
-    """A collective failed: another process has ended, does not answer, or does something else."""
+    """A collective failed: another process has ended, does not answer, has failed, or does something else."""
+
+
+class Trouble:
+    """The first error of this rank within a step, of which others are told at the next collective.
+
+    Attributes:
+        error: it.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def attempt(self, work: Callable[[], T], otherwise: T) -> T:
+        """Do something that needs no other rank, unless something before it has failed."""
+        if self.error is None:
+            try:
+                return work()
+            except Exception as error:
+                self.error = error
+        return otherwise
+
+    def end(self) -> None:
+        """Raise the error of which no collective has told."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
+class Swap:
+    """Messages on their way; memory for them lives until they are finished.
+
+    Args:
+        exchange: the collectives of these ranks.
+        to_go, to_come: the forms of what goes to each rank, and of what comes from each.
+    """
+
+    def __init__(self, exchange: Exchange, to_go: Sequence[Sequence[Form]], to_come: Sequence[Sequence[Form]]) -> None:
+        self.exchange = exchange
+        self.to_come = [[FLAG, *forms] for forms in to_come]
+        places = [_place([FLAG, *forms]) for forms in to_go]
+        self.sizes = [end for _, end in map(_place, self.to_come)], [end for _, end in places]
+        self.out = torch.empty(sum(self.sizes[1]), dtype=torch.uint8, device=exchange.device)
+        self.come = torch.empty(sum(self.sizes[0]), dtype=torch.uint8, device=exchange.device)
+        rooms = torch.split(self.out, self.sizes[1])
+        self.rooms = [
+            [_view(room, start, *form) for start, form in zip(starts, [FLAG, *forms], strict=True)]
+            for room, (starts, _), forms in zip(rooms, places, to_go, strict=True)
+        ]
+        self.work: Any = None
+
+    def start(self, given: Callable[[], Sequence[Sequence[Tensor]]]) -> Swap:
+        """Send tensors of these forms, or the word that there are none."""
+        trouble = self.exchange.trouble
+        trouble.attempt(lambda: self._fill(given()), None)
+        for flag, *_ in self.rooms:
+            flag.fill_(trouble.error is not None)
+        group = self.exchange.group
+        self.work = self.exchange.attempt(
+            lambda: dist.all_to_all_single(self.come, self.out, *self.sizes, group=group, async_op=True), self.what
+        )
+        return self
+
+    def finish(self) -> list[list[Tensor]]:
+        """Wait, and give what has come from each rank."""
+        self.exchange.attempt(self.work.wait, self.what)
+        rooms = torch.split(self.come, self.sizes[0])
+        found = [
+            [_view(room, start, *form) for start, form in zip(_place(forms)[0], forms, strict=True)]
+            for room, forms in zip(rooms, self.to_come, strict=True)
+        ]
+        del self.out, self.rooms
+        self.exchange.hear(torch.cat([flag for flag, *_ in found]))
+        return [xs for _, *xs in found]
+
+    @property
+    def what(self) -> str:
+        """What travels, in words."""
+        return f"{sum(self.sizes[1]):,} bytes"
+
+    def _fill(self, given: Sequence[Sequence[Tensor]]) -> None:
+        for xs, (_, *rooms) in zip(given, self.rooms, strict=True):
+            for x, room in zip(xs, rooms, strict=True):
+                room.copy_(x)
 
 
 class Exchange:
@@ -28,52 +117,78 @@ class Exchange:
     Args:
         mesh: of devices.
         ranks: of the mesh, in its order.
+        trouble: what has gone wrong here within the step.
     """
 
-    def __init__(self, mesh: Any, ranks: tuple[int, ...]) -> None:
+    def __init__(self, mesh: Any, ranks: tuple[int, ...], trouble: Trouble | None = None) -> None:
+        self.trouble = trouble or Trouble()
+        self.unheard: list[Tensor] = []
         self.ranks, self.me = ranks, ranks.index(dist.get_rank())
         self.group = _group(mesh, ranks)
         kind = mesh.device_type
         here = None if kind == "cpu" else torch.accelerator.current_device_index()
         self.device = torch.device(kind) if here is None else torch.device(kind, here)
 
-    def swap(self, given: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Expected]]) -> list[list[Tensor]]:
-        """Give each rank tensors, and get from each those that are expected of it.
+    def swap(self, given: Callable[[], Sequence[Sequence[Tensor]]], to_go: Any, to_come: Any) -> list[list[Tensor]]:
+        """Give each rank tensors of these forms, and get from each those that come from it.
 
         Args:
-            given: for each rank.
-            expected: of each rank.
+            given: makes, for each rank, what goes there; it is not asked where something has failed before.
+            to_go, to_come: the form of each tensor, by rank.
         """
-        to_go = [_place([(x.shape, x.dtype) for x in xs]) for xs in given]
-        to_come = [_place(xs) for xs in expected]
-        sizes = [end for _, end in to_come], [end for _, end in to_go]
-        out = torch.empty(sum(sizes[1]), dtype=torch.uint8, device=self.device)
-        for xs, room, (starts, _) in zip(given, _split(out, sizes[1]), to_go, strict=True):
-            for x, start in zip(xs, starts, strict=True):
-                _view(room, start, x.shape, x.dtype).copy_(x)
-        come = torch.empty(sum(sizes[0]), dtype=torch.uint8, device=self.device)
-        self._run(lambda: dist.all_to_all_single(come, out, *sizes, group=self.group), f"{len(out):,} bytes")
-        return [
-            [_view(room, start, *one) for one, start in zip(xs, starts, strict=True)]
-            for xs, room, (starts, _) in zip(expected, _split(come, sizes[0]), to_come, strict=True)
-        ]
+        return Swap(self, to_go, to_come).start(given).finish()
+
+    def hear(self, flags: Tensor) -> None:
+        """Look at the numbers with which the messages of all ranks begin; on a GPU, before the next step.
+
+        Raises:
+            Exception: on all ranks, what has failed on one of them.
+        """
+        if flags.device.type != "cpu":
+            self.unheard.append(flags)  # to wait for it now would end the overlap
+        elif flags.any():
+            self.tell()
+
+    def tell(self) -> None:
+        """Raise on all ranks what has failed on one of them; each must call it."""
+        error, self.trouble.error = self.trouble.error, None
+        said = self.gather_objects("" if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        self._raise(*next((rank, text) for rank, text in zip(self.ranks, said, strict=True) if text))
+
+    def _raise(self, rank: int, said: str) -> None:
+        raise ExchangeError(
+            f"step(): rank {rank} has failed within a step: {said}. That step is not complete: go on from the last "
+            "checkpoint"
+        )
 
     def gather(self, values: Sequence[float], dtype: torch.dtype = torch.float64) -> list[list[float]]:
         """Numbers of all ranks; each gives equally many."""
+        while self.unheard:
+            failed = self.unheard.pop(0).nonzero().flatten().tolist()
+            if failed:
+                self._raise(self.ranks[failed[0]], "its own error tells more")
         mine = torch.tensor(values, dtype=dtype, device=self.device)
         out = [torch.empty_like(mine) for _ in self.ranks]
-        self._run(lambda: dist.all_gather(out, mine, group=self.group), f"{len(values)} numbers")
+        self.attempt(lambda: dist.all_gather(out, mine, group=self.group), f"{len(values)} numbers")
         return [x.tolist() for x in out]
 
     def gather_objects(self, one: T) -> list[T]:
         """Objects of all ranks."""
         out: list[Any] = [None] * len(self.ranks)
-        self._run(lambda: dist.all_gather_object(out, one, group=self.group), "a description of the parameters")
+        self.attempt(lambda: dist.all_gather_object(out, one, group=self.group), "a description of the parameters")
         return out
 
-    def _run(self, collective: Callable[[], Any], what: str) -> None:
+    def attempt(self, collective: Callable[[], T], what: str) -> T:
+        """Do something with a collective.
+
+        Args:
+            collective: it.
+            what: what travels, for an error.
+        """
         try:
-            collective()
+            return collective()
         except RuntimeError as error:
             raise ExchangeError(
                 f"step(): rank {dist.get_rank()} could not exchange {what} with ranks {list(self.ranks)}: {error}. "
@@ -92,7 +207,7 @@ def among(x: Any, ranks: tuple[int, ...]) -> Exchange:
     return _among(x.device_mesh, ranks)
 
 
-def _place(tensors: Sequence[Expected]) -> tuple[list[int], int]:
+def _place(tensors: Sequence[Form]) -> tuple[list[int], int]:
     """Where each tensor begins in a message, and where that ends."""
     starts, end = [], 0
     for shape, dtype in tensors:
@@ -100,10 +215,6 @@ def _place(tensors: Sequence[Expected]) -> tuple[list[int], int]:
         starts.append(end)
         end += math.prod(shape) * dtype.itemsize
     return starts, end + -end % 8
-
-
-def _split(x: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
-    return torch.split(x, list(sizes))
 
 
 def _view(room: Tensor, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
