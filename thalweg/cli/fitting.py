@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -12,12 +13,13 @@ from thalweg.lab import within
 from thalweg.lab.forecast import duration
 from thalweg.lab.plan import RacePlan, resized
 from thalweg.lab.within import Noise, Settles
+from thalweg.lab.workers import start_seconds
 
 #: hours of the table
 HOURS = (1.0, 8.0, 24.0)
 
 
-def fitted(console: Console, drafts: Sequence[RacePlan], limit: float, table: bool) -> list[RacePlan]:
+def fitted(console: Console, drafts: Sequence[RacePlan], limit: float, table: bool, here: bool = True) -> list[RacePlan]:
     """What settles most within a time, said before it starts.
 
     Args:
@@ -25,6 +27,7 @@ def fitted(console: Console, drafts: Sequence[RacePlan], limit: float, table: bo
         drafts: the race with the probe of its task; or those of a ladder, which share the time.
         limit: in seconds.
         table: whether other times are shown too.
+        here: whether the workers are of this machine, so that their start can be measured.
 
     Returns:
         The same races, with the budget and the seeds that were chosen.
@@ -32,6 +35,9 @@ def fitted(console: Console, drafts: Sequence[RacePlan], limit: float, table: bo
     Raises:
         ThalwegError: if nothing fits.
     """
+    if here:
+        start = start_seconds(drafts[0].jobs)
+        drafts = [replace(one, start_seconds=start) for one in drafts]
     draft, *beside = drafts
     measured = within.noise(draft)
     if table:

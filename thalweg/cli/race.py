@@ -158,7 +158,7 @@ def race(
             return made
 
         def fit(drafts: Sequence[planning.RacePlan]) -> list[planning.RacePlan]:
-            return fitting.fitted(console, drafts, limit, dry_run) if limit else [*drafts]
+            return fitting.fitted(console, drafts, limit, dry_run, at is None) if limit else [*drafts]
 
         def raced(plan: planning.RacePlan, folder: Path) -> RaceResult | None:
             return _raced(console, plan, folder, store, dry_run, at, checkpoints)

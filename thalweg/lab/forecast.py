@@ -17,11 +17,6 @@ from thalweg.lab.run import Spec
 from thalweg.lab.search import Found, SearchTrial, Setting, search
 from thalweg.lab.store import Store
 
-#: about how long workers take to start, which import torch and build what a first run needs, and to end; the newest
-#: starts beside the last runs. With it five races of 11 to 15 s took 0.94 to 1.08 of what was planned
-START_SECONDS = 7.0
-
-
 def duration(seconds: float) -> str:
     """``50 s``, ``3 min``, ``2.5 h``."""
     if seconds < 90:
@@ -59,7 +54,7 @@ def _seconds(plan: RacePlan, waves: list[list[Wave]]) -> float:
     again = [min(repeat.CHEAP_SECONDS / 2, plan.seconds(c.label, plan.steps, 1)) for c in plan.contestants]
     chains = [[[first], *mine, [last]] for first, mine, last in zip(short, waves, again, strict=True)]
     timing = (plan.blocks + 1) * BLOCK * sum(plan.step_seconds.values())
-    return makespan([*chains, [short]], plan.jobs) + timing + START_SECONDS
+    return makespan([*chains, [short]], plan.jobs) + timing + plan.start_seconds
 
 
 class _Way:

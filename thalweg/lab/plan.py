@@ -27,6 +27,9 @@ from thalweg.lab.timing import quiet_pass, total
 #: seconds, steps and most steps of the short run by which a contestant's speed is known before the race
 PROBE_SECONDS, PROBE_STEPS = 0.5, (5, 100)
 
+#: about how long workers take to start, which import torch and build what a first run needs, and to end
+START_SECONDS = 7.0
+
 
 @dataclass(frozen=True)
 class RacePlan:
@@ -39,6 +42,7 @@ class RacePlan:
         evaluate_seconds: of one evaluation.
         setup_seconds: what a run of each contestant takes before and after its steps.
         untrained_seconds: what a worker takes at the first run of a seed, to know the loss of the untrained model.
+        start_seconds: what workers take to start and to end, the newest one too.
         on: versions and hardware of the workers; part of each run's key.
         scale: of the task.
     """
@@ -58,6 +62,7 @@ class RacePlan:
     evaluate_seconds: float
     setup_seconds: dict[str, float] = field(default_factory=dict)
     untrained_seconds: float = 0.0
+    start_seconds: float = START_SECONDS
     on: Mapping[str, str] = field(default_factory=setting)
     scale: TaskScale = AS_IT_IS
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -24,10 +25,14 @@ Progress = tuple[str, int, float]
 #: so long a worker stays after SIGTERM
 GRACE_SECONDS = 1.0
 
+#: how often a worker tells how its run goes; each time costs the race some of a millisecond
+TELL_SECONDS = 0.2
+
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 _progress: Any = None
 _stop: Any = None
+_told = 0.0  # when the last progress was told
 
 
 class RaceStoppedError(Exception):
@@ -38,7 +43,9 @@ def report(key: str, step: int, loss: float) -> None:
     """Within a worker: tell the race how a run goes; end it if the race was stopped."""
     if _stop is not None and _stop.is_set():
         raise RaceStoppedError
-    if _progress is not None:
+    global _told
+    if _progress is not None and time.monotonic() - _told >= TELL_SECONDS:
+        _told = time.monotonic()
         _progress.put((key, step, loss))
 
 

@@ -66,14 +66,14 @@ class Spec:
     @functools.cached_property
     def key(self) -> str:
         """SHA-256 over the content; labels, roles and the places of files are not part of it."""
-        c = self.contestant
         content = {
-            **asdict(self),
+            **vars(self),
             "task": "",
             "files": (),
-            "contestant": c.identity,
+            "contestant": self.contestant.identity,
             "warmup": warmup_steps(self.steps),
             "on": dict(self.on),
+            "scale": asdict(self.scale),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 

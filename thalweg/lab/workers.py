@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Protocol, TypeVar
@@ -56,6 +57,11 @@ class Workers:
         """Begin now with what takes a new worker seconds, instead of at the first question."""
         self._hands.submit(ready)
 
+    def all_ready(self, count: int) -> None:
+        """Begin with ``count`` of them, and wait until one has answered for each."""
+        for asked in [self._hands.submit(ready) for _ in range(count)]:
+            asked.result()
+
     async def make(self, function: Callable[..., Made], spec: Spec, *arguments: Any) -> Made:
         """A worker's answer to ``function(spec, *arguments)``.
 
@@ -93,6 +99,18 @@ class Workers:
     def close(self) -> None:
         """Stop what runs at its next step, and end them; a second time does nothing."""
         self._hands.close()
+
+
+def start_seconds(jobs: int) -> float:
+    """How long this machine takes to start and to end the workers of a race, and then the newest one, measured."""
+    began = time.perf_counter()
+    for count in (jobs, 1):
+        hired = here(count)
+        try:
+            hired.all_ready(count)
+        finally:
+            hired.close()
+    return time.perf_counter() - began
 
 
 def _ran(spec: Spec) -> str:
