@@ -1,15 +1,18 @@
 """A race that fits into a time, and the power that it promises."""
 
 import itertools
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from tests.lab.searches import MEASURED, Surface, tuned
 from tests.lab.tasks.small import write_small
 from thalweg._base.errors import ThalwegError
+from thalweg.cli import fitting
 from thalweg.cli.app import app
 from thalweg.lab import stats, within
 from thalweg.lab.forecast import forecast
@@ -17,6 +20,7 @@ from thalweg.lab.plan import plan, resized
 from thalweg.lab.protocol import BUDGETS
 from thalweg.lab.search import Setting
 from thalweg.lab.within import Noise
+from thalweg.lab.workers import start_seconds
 
 NOISE = Noise(loss=2.0, sd=0.02)
 
@@ -80,6 +84,25 @@ def test_a_ladder_shares_the_time(draft):
     assert "3 races, each " in within.sentence(draft, found, NOISE, beside)
     with pytest.raises(ThalwegError, match=r"the smallest ladder of 3 races takes about"):
         within.chosen(draft, 1, NOISE, beside)
+
+
+def test_what_workers_take_to_start_counts_as_it_was_measured(draft, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fitting, "start_seconds", lambda jobs: asked.append(jobs) or 30.0)
+    monkeypatch.setattr(within, "noise", lambda _: NOISE)
+    monkeypatch.setattr(fitting, "resized", lambda one, *_: one)
+    console = Console(quiet=True)
+    assert forecast(replace(draft, start_seconds=30.0)).whole == pytest.approx(forecast(draft).whole + 23.0)
+    assert [one.start_seconds for one in fitting.fitted(console, [draft, draft], 900, False)] == [30.0, 30.0]
+    assert asked == [draft.jobs]
+    assert fitting.fitted(console, [draft], 900, False, here=False) == [draft]
+
+
+@pytest.mark.slow(reason="starts workers, which import torch, twice")
+def test_the_start_of_workers_is_measured_from_the_first_to_the_end_of_the_newest():
+    began = time.perf_counter()
+    took = start_seconds(1)
+    assert 1.0 < took <= time.perf_counter() - began
 
 
 def test_what_is_chosen_is_raced_by_the_contestants_of_the_draft(draft):

@@ -19,7 +19,9 @@ from thalweg.lab.workers import start_seconds
 HOURS = (1.0, 8.0, 24.0)
 
 
-def fitted(console: Console, drafts: Sequence[RacePlan], limit: float, table: bool, here: bool = True) -> list[RacePlan]:
+def fitted(
+    console: Console, drafts: Sequence[RacePlan], limit: float, table: bool, here: bool = True
+) -> list[RacePlan]:
     """What settles most within a time, said before it starts.
 
     Args:

@@ -17,6 +17,7 @@ from thalweg.lab.run import Spec
 from thalweg.lab.search import Found, SearchTrial, Setting, search
 from thalweg.lab.store import Store
 
+
 def duration(seconds: float) -> str:
     """``50 s``, ``3 min``, ``2.5 h``."""
     if seconds < 90:

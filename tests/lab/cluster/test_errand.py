@@ -24,7 +24,7 @@ HERE = Header("0.1", setting(), "cpu")
 
 
 def asked(header, function=os.getpid, *arguments):
-    return answer(header, Luggage(), pickle.dumps((function, arguments)), False).value()
+    return answer(header, Luggage(), pickle.dumps((function, arguments)), False, "").value()
 
 
 def test_a_worker_like_the_race_takes_part():

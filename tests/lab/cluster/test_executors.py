@@ -117,6 +117,74 @@ def test_a_worker_that_is_a_daemon_may_start_a_process_for_its_runs():
     assert answers.get() not in (worker.pid, os.getpid())
 
 
+def _in_a_worker_with_a_start_method_of_its_own(answers):
+    class Own(multiprocessing.context.SpawnContext):
+        _name = "loky"
+
+    default = multiprocessing.context._default_context
+    default._actual_context = own = Own()
+    answers.put((alone.once(os.getpid), default._actual_context is own))
+
+
+@pytest.mark.slow(reason="a process that starts a process, each of which loads torch")
+def test_a_worker_with_a_start_method_of_its_own_may_start_a_process_for_its_runs():
+    """Those of loky have one, which processes that loky did not start do not know."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    worker = context.Process(target=_in_a_worker_with_a_start_method_of_its_own, args=(answers,))
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == 0
+    process, kept = answers.get()
+    assert process not in (worker.pid, os.getpid())
+    assert kept
+
+
+class Foreign:
+    """A future that is not of concurrent.futures, as those of Dask's client."""
+
+    def __init__(self, future):
+        self._future = future
+        self.cancel, self.cancelled = future.cancel, future.cancelled
+        self.result, self.exception = future.result, future.exception
+
+    def add_done_callback(self, function):
+        self._future.add_done_callback(lambda _: function(self))
+
+
+class Remembering(AtOnce):
+    """Has nothing but submit(), and answers what it was asked before as it did then."""
+
+    def __init__(self):
+        super().__init__()
+        self.answers = {}
+
+    def submit(self, function, /, *arguments):
+        asked = pickle.dumps((function, arguments))
+        if asked not in self.answers:
+            self.answers[asked] = super().submit(function, *arguments)
+        return Foreign(self.answers[asked])
+
+
+def test_an_executor_that_remembers_answers_repeats_runs_all_the_same(tmp_path, store, here):
+    executor = Remembering()
+    made = planned(write_small(tmp_path))
+    assert not set(dir(executor)) & {"map", "shutdown"}
+    race(made, store, executor=executor)
+    before = executor.asked
+    race(made, store, executor=executor)  # finds all runs
+    assert executor.asked - before >= 3 * len(made.contestants)
+
+
+def test_futures_that_are_none_are_one_error(tmp_path, store):
+    class Values:
+        def submit(self, function, /, *arguments):
+            return 7
+
+    with pytest.raises(ThalwegError, match=r"submit\(\) gave a int without add_done_callback, .*: expected a future"):
+        race(planned(write_small(tmp_path)), store, executor=Values())
+
+
 def test_what_an_executor_loses_is_asked_for_again_and_counted(tmp_path, store, monkeypatch, here):
     executor, lost = AtOnce(), []
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import multiprocessing.util
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from thalweg.lab.pool import Pool
@@ -40,20 +42,41 @@ _local = threading.local()
 
 
 def _submitted(pool: Pool, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Handed to a process that is started now if there is none.
+    """Handed to a process that is started now if there is none."""
+    with _no_daemon(), _known_start_method():
+        return pool.submit(function, *arguments)
 
-    A worker that is a daemon, as Dask's are, is not allowed to start one, lest it outlives the worker. A pool's process
-    ends with the one that started it, whatever that was.
+
+@contextmanager
+def _no_daemon() -> Iterator[None]:
+    """A worker that is a daemon, as Dask's are, is not allowed to start a process, lest it outlives the worker.
+
+    A pool's process ends with the one that started it, whatever that was.
     """
     me = multiprocessing.current_process()
     daemon = me.daemon
     if daemon:
         me.daemon = False
     try:
-        return pool.submit(function, *arguments)
+        yield
     finally:
         if daemon:
             me.daemon = True
+
+
+@contextmanager
+def _known_start_method() -> Iterator[None]:
+    """A new process is told the start method of this one, and ends if it knows none of that name, such as loky's."""
+    default: Any = multiprocessing.context._default_context
+    before = default._actual_context
+    if before is None or before.get_start_method() in multiprocessing.get_all_start_methods():
+        yield
+        return
+    default._actual_context = multiprocessing.get_context("spawn")
+    try:
+        yield
+    finally:
+        default._actual_context = before
 
 
 class _Mine:

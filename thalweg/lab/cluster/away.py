@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,12 +22,15 @@ from thalweg.lab.workers import CallLostError, Workers
 ATTEMPTS = 6
 #: lost runs that the report names one by one
 NAMED = 5
+#: what is asked of a future; executors of others have futures of their own
+FUTURE = ("add_done_callback", "cancel", "cancelled", "exception", "result")
 
 
 class RunExecutor(Protocol):
     """What a race asks of an executor: that of :class:`concurrent.futures.Executor`.
 
-    A process of its own for each call is not asked for: a worker that has none starts one.
+    A process of its own for each call is not asked for: a worker that has none starts one. A future may be of any class
+    that has :data:`FUTURE`.
     """
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
@@ -133,10 +137,18 @@ class Away:
             asked.cancel()
 
     def _handed(self, submit: Callable[..., list[Future[Any]]], function: Any, arguments: Any) -> list[Future[Any]]:
+        once = uuid.uuid4().hex  # else an executor that remembers answers, as Dask's, would repeat no run
         try:
-            return submit(answer, self._header, self._luggage, pickle.dumps((function, arguments)), self._alone)
-        except RuntimeError as error:  # it was shut down, or broke
+            asked = submit(answer, self._header, self._luggage, pickle.dumps((function, arguments)), self._alone, once)
+        except Exception as error:  # it was shut down, or broke
             raise ThalwegError(f"the executor takes no more runs: {error}. Finished runs are stored") from error
+        for future in asked:
+            if lacking := [name for name in FUTURE if not callable(getattr(future, name, None))]:
+                raise ThalwegError(
+                    f"the executor's submit() gave a {type(future).__name__} without {', '.join(lacking)}: expected a "
+                    "future as concurrent.futures has it"
+                )
+        return asked
 
     def _pass_on(self, done: Future[Answer], told: Future[Any], what: str) -> None:
         self._waiting.discard(done)

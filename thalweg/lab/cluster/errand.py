@@ -67,7 +67,7 @@ class Answer:
         return found
 
 
-def answer(header: Header, packed: Luggage, payload: bytes, by_itself: bool) -> Answer:
+def answer(header: Header, packed: Luggage, payload: bytes, by_itself: bool, once: str) -> Answer:
     """Make a call, in this worker or in a process of its own.
 
     Args:
@@ -75,11 +75,12 @@ def answer(header: Header, packed: Luggage, payload: bytes, by_itself: bool) -> 
         packed: the user's files.
         payload: pickle of function and arguments.
         by_itself: whether it needs a new process.
+        once: of this call alone, so that no two calls are equal.
     """
     if by_itself:
-        return alone.once(answer, header, packed, payload, False)
+        return alone.once(answer, header, packed, payload, False, once)
     if not _fit():
-        return alone.kept(answer, header, packed, payload, False)
+        return alone.kept(answer, header, packed, payload, False, once)
     try:
         _refuse_unlike(header)
         with one_thread():
