@@ -93,11 +93,7 @@ class _CCodegen(Codegen):
         return CKernel(source, tuple(self.tables), tuple(host), tuple(totals), tuple(self.numbers), tuple(self.sums))
 
     def _stage(self, k: int, stage: Stage, hosts: list[fx.Node], known: list[str]) -> str:
-        reads = [self.slot(n) for n in stage.loads]
-        writes = list(stage.stores)
-        used = dict.fromkeys([*reads, *writes])
-        random = [name for name in writes if self.formats[name].stochastic]
-        tensor_sums = [n for n in stage.sums if n.meta["extent"] != ROW]
+        reads, writes = [self.slot(n) for n in stage.loads], list(stage.stores)
         what = f"reads {', '.join(reads) or 'nothing'}; writes {', '.join(writes) or 'nothing'}"
         head = [
             f"/* pass {k + 1} of {len(self.plan.stages)}: {what} */",
@@ -106,32 +102,42 @@ class _CCodegen(Codegen):
         ]
         if not (stage.stores or stage.sums):  # only numbers follow from sums that are known now
             return "\n".join([*head, "}"])
+        used = list(dict.fromkeys([*reads, *writes]))
+        sums = [n for n in stage.sums if n.meta["extent"] != ROW]
+        size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
         lines = [
             *head,
             "    PARALLEL",
             "    for (int64_t c = first_of(job); c < last_of(job); c++) {",
             "        const int64_t t = job->tensor[c], begin = job->begin[c], end = job->end[c];",
-            *self._host(hosts, known, random),
+            *self._of_tensor(stage, hosts, known, used),
+            *(f"        double all_{n.name} = 0;" for n in sums),
+            *self._rows(stage, size, self._stretches(stage, size, writes, used)),
+            *(f"        job->partial[c * {len(sums)} + {i}] = all_{node.name};" for i, node in enumerate(sums)),
+            "    }",
+            *self._gather(sums),
+            "}",
         ]
-        for name in used:
-            lines.append(self._pointer(name, self.formats[name], name in writes))
-        lines += [self._shape(name) for name in used if self.formats[name].name == "product"]
-        for name in self._streams(used):
-            lines.append(f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {pointer(name)});")
-        key = f"(uint32_t)h[{len(hosts) + len(known)}]"
-        for pair in sorted({self.slots[name] // 2 for name in random}):
-            lines.append(f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});")
-        for node in stage.per_tensor:
-            lines.append(f"        const T {variable(node)} = {self._once(node, hosts, known)};")
-        size = BLOCK if any(self.formats[name].blocked for name in used) else STRIDE
-        lines += [f"        double all_{n.name} = 0;" for n in tensor_sums]
-        lines += self._rows(stage, size, self._stretches(stage, size, writes, list(used)))
-        for i, node in enumerate(tensor_sums):
-            lines.append(f"        job->partial[c * {len(tensor_sums)} + {i}] = all_{node.name};")
-        lines.append("    }")
-        lines += self._gather(tensor_sums)
-        lines.append("}")
         return "\n".join(line for line in lines if line)
+
+    def _of_tensor(self, stage: Stage, hosts: list[fx.Node], known: list[str], used: list[str]) -> list[str]:
+        """What is the same for all elements of a tensor: numbers, where its data lies, streams of random bits."""
+        random = [name for name in stage.stores if self.formats[name].stochastic]
+        key = f"(uint32_t)h[{len(hosts) + len(known)}]"
+        return [
+            *self._host(hosts, known, random),
+            *(self._pointer(name, self.formats[name], name in stage.stores) for name in used),
+            *(self._shape(name) for name in used if self.formats[name].name == "product"),
+            *(
+                f"        const char *const next_{name} = NEXT({self.tables.index(name)}, {pointer(name)});"
+                for name in self._streams(used)
+            ),
+            *(
+                f"        const uint32_t stream_{pair} = stream({key}, job->id[t], {pair});"
+                for pair in sorted({self.slots[name] // 2 for name in random})
+            ),
+            *(f"        const T {variable(node)} = {self._once(node, hosts, known)};" for node in stage.per_tensor),
+        ]
 
     def _host(self, hosts: list[fx.Node], known: list[str], random: list[str]) -> list[str]:
         """Write the lines that load the host's numbers of a tensor.
