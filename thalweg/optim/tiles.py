@@ -91,11 +91,10 @@ class Tiles:
         return out
 
     def joined(self, parts: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
-        """Undo :meth:`apart`; the old vector of a tensor without matrices. In memory of their own."""
+        """Undo :meth:`apart`; the old vector of a tensor without matrices. Each has a storage of its own."""
         rest = iter(parts)
         return [
-            torch.cat([next(rest).reshape(-1) for _ in found]) if found else x
-            for x, found in zip(vectors, self.shapes, strict=True)
+            _vector([next(rest) for _ in found]) if found else x for x, found in zip(vectors, self.shapes, strict=True)
         ]
 
     def _matrices(self, x: Tensor) -> list[Tensor]:
@@ -109,6 +108,13 @@ class Tiles:
         rest = iter(matrices)
         batches = [torch.stack([next(rest) for _ in range(len(batch))]) for batch in self.blocks.matrices(x)]
         return self.blocks.joined(batches, x.shape)
+
+
+def _vector(parts: Sequence[Tensor]) -> Tensor:
+    """Parts one after the other; one that fills its storage as it is, without a copy."""
+    first = parts[0]
+    alone = len(parts) == 1 and first.untyped_storage().nbytes() == first.nbytes
+    return first.view(-1) if alone and first.is_contiguous() else torch.cat([part.reshape(-1) for part in parts])
 
 
 def _patched(cuts: Sequence[Cut], tiles: Sequence[Tensor]) -> Tensor:
