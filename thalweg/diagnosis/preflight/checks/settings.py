@@ -134,13 +134,13 @@ def _dominating(known: Preflight) -> Iterator[Finding | Fine]:
     shares = {}
     for name, p in known.subject.trainable.items():
         owner = known.subject.owner(name)
-        if owner is None or p.ndim < 2 or name in rehearsal.silent or not rehearsal.sizes.get(name):
+        if owner is None or p.ndim < 2 or name in rehearsal.silent:
             continue
         family, strength = family_of(owner.optimizer, owner.group), decay_of(owner)
         if family is not None and is_decoupled(owner, family):
             lr = known.peaks[owner.number][owner.place]
-            shares[name] = lr * strength / max(rehearsal.updates.get(name, math.inf), 1e-30)
-        elif family is not None:
+            shares[name] = min(1.0, lr * strength / max(rehearsal.early.get(name, math.inf), 1e-30))
+        elif family is not None and rehearsal.sizes.get(name):  # behind a head of zeros the first gradient is zero
             pull = strength * rehearsal.weights[name]
             shares[name] = pull / (pull + rehearsal.sizes[name])
     heavy = [name for name, share in shares.items() if share > limits.DECAY_SHARE]
