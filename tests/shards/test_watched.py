@@ -6,6 +6,7 @@ import warnings
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -107,5 +108,27 @@ def drifting(model):
 def test_replicas_that_drift_are_named_with_their_weights(two):
     for found, _ in two.run(told, DistributedDataParallel, drifting, 8):
         ((cause, layer, _),) = found
+        assert cause == "replicas_drift"
+        assert "2" in layer
+
+
+def hybrid(model):
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
+    return fully_shard(model, mesh=mesh)
+
+
+def drifting_in_part(model):
+    def at(step):
+        if step == 2 and dist.get_rank() == 3:  # the shard that ranks 1 and 3 should both hold
+            model[2].weight.detach().to_local()[0, 0] += 1e-3
+
+    return model, adamw(model), at
+
+
+def test_replicas_of_shards_that_drift_are_named_by_the_ranks_that_hold_them(four):
+    assert [found for found, _ in four.run(told, hybrid, healthy, 8)] == [[]] * 4
+    found = [found for found, _ in four.run(told, hybrid, drifting_in_part, 8)]
+    assert found[0] == found[2] == []
+    for ((cause, layer, _),) in (found[1], found[3]):
         assert cause == "replicas_drift"
         assert "2" in layer
