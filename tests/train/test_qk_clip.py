@@ -66,6 +66,16 @@ def test_what_is_within_the_bound_is_left_to_the_bit_and_without_a_pass_nothing_
     assert torch.equal(layer.q.weight, weight)
 
 
+@pytest.mark.parametrize("added", [True, False])
+def test_a_mask_says_what_is_attended_to(added):
+    layer, x = made()
+    q, k, _ = layer.heads(x)
+    mask = torch.ones(7, 7, dtype=torch.bool).tril()
+    seen = LogitMax()
+    seen.see(q, k, mask=torch.zeros(7, 7).masked_fill(~mask, -float("inf")) if added else mask)
+    torch.testing.assert_close(seen.take(), logits(layer, x))
+
+
 def test_the_largest_of_several_passes_counts_and_the_next_step_begins_again():
     layer, x = made()
     for scale in (0.1, 1.0, 0.3):

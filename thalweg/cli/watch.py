@@ -16,6 +16,7 @@ from thalweg.cli.console import console_of
 from thalweg.lab.report.record import WatchRecord
 from thalweg.lab.report.svg import number
 from thalweg.lab.report.watched import headline, write_watched
+from thalweg.lab.report.within import expert_lines, logit_lines
 from thalweg.schedule import sparkline
 
 #: seconds between two looks at a record that grows
@@ -54,6 +55,11 @@ def shown(seen: WatchRecord) -> Group:
         "gradient norm": seen.series("norm"),
         "update ratio": seen.hidden("update"),
         "learning rate": [(s["step"], s["rates"][0][0]) for s in seen.samples],
+        "promised decrease": seen.series("promised"),
+        "seen decrease": seen.series("falls"),
+        "noise scale": seen.series("noise_scale"),
+        "largest attention logit": logit_lines(seen)["largest"],
+        "experts in effect, fewest": expert_lines(seen)["fewest"],
     }
     for name, line in rows.items():
         values = [value for _, value in line]

@@ -9,7 +9,10 @@ from thalweg.diagnosis.finding import Finding
 _LOST = {"lr_zero", "update_swallowed"}
 _ASTRAY = {"initial_loss_high", "inputs_not_scaled", "gradients_explode", "nonfinite_gradient", "nonfinite_batch"}
 _SUMMED = {"gradients_not_cleared", "accumulation_not_divided"}
-_CLIMBS = {"lr_too_high", "no_warmup", "update_uphill", "weights_grow", "decay_dominates", "lr_uneven"}
+_CLIMBS = {
+    *("lr_too_high", "no_warmup", "update_uphill", "weights_grow", "decay_dominates", "lr_uneven"),
+    "attention_logits_explode",
+}
 _RUNAWAY = _ASTRAY | _SUMMED | _CLIMBS
 _NONFINITE = {
     *("nonfinite_batch", "nonfinite_loss", "nonfinite_gradient", "loss_became_nonfinite", "gradient_became_nonfinite")
@@ -24,15 +27,20 @@ EXPLAINED: dict[str, set[str]] = {
     },
     "nonfinite_gradient": {"inputs_not_scaled"},
     "does_not_move": _LOST,
-    "lr_too_high": _ASTRAY | _SUMMED,
-    "no_warmup": _ASTRAY | _SUMMED | _UNLEARNT | {"lr_too_high", "activation_before_loss", "no_gradient"},
-    "no_gradient": {"dead_relus", *_NONFINITE},
-    "gradient_vanished": {"dead_relus", "lr_too_high", *_NONFINITE},
+    "lr_too_high": _ASTRAY | _SUMMED | {"decay_dominates"},
+    "no_warmup": _ASTRAY
+    | _SUMMED
+    | _UNLEARNT
+    | {"lr_too_high", "decay_dominates", "activation_before_loss", "no_gradient"},
+    "no_gradient": {"dead_relus", "router_collapsed", *_NONFINITE},
+    "gradient_vanished": {"dead_relus", "lr_too_high", "attention_logits_explode", "router_collapsed", *_NONFINITE},
     "eps_dominates": {"gradients_vanish", "dead_relus"},
     "loss_ignores_batch": {"dead_relus", "gradients_vanish"},
     "not_shuffled": {"loss_ignores_batch"},
     "gradients_explode": {"inputs_not_scaled"},
     "initial_loss_high": {"inputs_not_scaled", "loss_broadcasts"},
+    "attention_logits_explode": _RUNAWAY - {"attention_logits_explode"},
+    "router_collapsed": _RUNAWAY | _NONFINITE,
     "weights_grow": _RUNAWAY - {"weights_grow"},
     "update_uphill": _RUNAWAY - {"update_uphill"},
     "lr_uneven": {"lr_too_high"},

@@ -111,3 +111,14 @@ SLIGHT = 1e-5
 LOSS_BURST, BURST_OVER_FIRST, BURST_AFTER = 10.0, 2.0, 10
 #: samples in which decay makes most of the first steps
 DECAY_FOR = 5
+#: the largest attention logit that a softmax bears: far above it all weight lies on one place, and runs without
+#: normalized queries and keys were seen to diverge (Kimi K2's report); and as many units in the last place of the dtype
+#: that holds the logits, which round them by more than 1
+LOGIT, LOGIT_UNITS = 1000.0, 2.0
+#: looks within the model in a row that must show the same; and the updates for which a router must be collapsed, since
+#: while all tokens are alike, at the beginning, the same experts are chosen for all
+INSIDE_FOR, ROUTED_FOR = 3, 30
+#: a router that uses no more of the experts that it might use besides those of one token, or leaves more of them idle
+COLLAPSED, IDLE_EXPERTS = 0.1, 0.5
+#: choices for each expert without which a router is not judged
+ROUTED = 8

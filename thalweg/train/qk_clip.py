@@ -24,7 +24,14 @@ class LogitMax:
         self._largest: Tensor | None = None
 
     @torch.no_grad()
-    def see(self, query: Tensor, key: Tensor, scale: float | None = None, causal: bool = False) -> None:
+    def see(
+        self,
+        query: Tensor,
+        key: Tensor,
+        scale: float | None = None,
+        causal: bool = False,
+        mask: Tensor | None = None,
+    ) -> None:
         r"""Take in what one forward pass attends to.
 
         Args:
@@ -32,6 +39,8 @@ class LogitMax:
             key: (batch, heads or a divisor of them, length, d); several heads may share one.
             scale: of the products; None is $1/\sqrt d$, as ``scaled_dot_product_attention`` has it.
             causal: whether a position attends to itself and those before it alone.
+            mask: as that function has it, (…, length, length): where it is False nothing is attended to, and numbers
+                are added to the logits; None for none.
         """
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
@@ -41,6 +50,8 @@ class LogitMax:
             if causal:
                 after = torch.ones(logits.shape[-2:], dtype=torch.bool, device=query.device).triu(start + 1)
                 logits = logits.masked_fill(after, -math.inf)
+            if mask is not None:
+                logits = _masked(logits, mask if mask.shape[-2] == 1 else mask[..., start : start + CHUNK, :])
             found = torch.maximum(found, logits.amax((0, 2, 3)))
         self._largest = found if self._largest is None else torch.maximum(self._largest, found)
 
@@ -48,6 +59,10 @@ class LogitMax:
         """One number for each head, and begin again; None where nothing was seen."""
         found, self._largest = self._largest, None
         return found
+
+
+def _masked(logits: Tensor, mask: Tensor) -> Tensor:
+    return logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask
 
 
 @dataclass(frozen=True)

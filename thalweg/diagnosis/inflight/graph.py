@@ -6,18 +6,18 @@ checkpointing, offloading) is left alone, since reading it would compute it agai
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from thalweg.diagnosis.inflight.nodes import saved, signed, used_by, walk
 from thalweg.diagnosis.preflight.forward import Forward
 from thalweg.diagnosis.preflight.losses import LossCall, leaves_behind, made_by, mixed
 
-#: nodes of a graph that are looked at, and those nearest to the loss among which its own are
-MOST, TAIL = 6000, 48
+#: nodes nearest to a loss among which its own are
+TAIL = 48
 #: nodes of losses that average, by what autograd calls them, and the name of the loss
 _LOSSES = {
     "NllLossBackward0": "nll_loss",
@@ -32,8 +32,6 @@ _LOSSES = {
 _INPUTS = {"AddmmBackward0": ("mat1", 1), "MmBackward0": ("self", 0), "ConvolutionBackward0": ("input", 0)}
 #: places of a sequence that make a mask worth looking for
 _PLACES = 8
-#: between a weight and the node that uses it: a transpose, a cast
-_BETWEEN = 3
 
 
 def seen_behind(loss: Tensor, names: Mapping[int, str]) -> Forward:
@@ -43,7 +41,7 @@ def seen_behind(loss: Tensor, names: Mapping[int, str]) -> Forward:
         loss: before its backward.
         names: of the parameters, by ``id``.
     """
-    nodes = list(_nodes(loss.grad_fn))
+    nodes = list(walk(loss.grad_fn))
     seen = Forward(value=loss.detach(), leaves=leaves_behind(loss))
     seen.calls = [call for node in nodes[:TAIL] if (call := _call(node)) is not None]
     first = _of_first_layer(names)
@@ -61,7 +59,7 @@ def pairs_with_all(loss: Tensor) -> tuple[int, ...] | None:
     The outputs are one number for each example, (n, 1) or (1, n), and the differences (n, n); no gradient goes to the
     targets.
     """
-    for node in list(_nodes(loss.grad_fn))[:TAIL]:
+    for node in list(walk(loss.grad_fn))[:TAIL]:
         if type(node).__name__ not in ("SubBackward0", "RsubBackward1") or len(node.next_functions) < 2:
             continue
         inner = [child for child, _ in node.next_functions if child is not None]
@@ -75,21 +73,21 @@ def pairs_with_all(loss: Tensor) -> tuple[int, ...] | None:
 
 def sees_ahead(loss: Tensor) -> bool:
     """Whether some attention behind a loss gives weight to later places, also in the last quarter of them."""
-    return any(_attends_ahead(node) for node in _nodes(loss.grad_fn))
+    return any(_attends_ahead(node) for node in walk(loss.grad_fn))
 
 
 def _attends_ahead(node: Any) -> bool:
     kind = type(node).__name__
     if kind == "SoftmaxBackward0":
-        weights = _kept(node, "result")
+        weights = saved(node, "result")
         return weights is not None and _is_square(weights) and bool(_ahead(weights).any())
     if not kind.startswith("ScaledDotProduct") or getattr(node, "_saved_is_causal", True):
         return False
-    query, key = _kept(node, "query"), _kept(node, "key")
+    query, key = saved(node, "query"), saved(node, "key")
     if query is None or key is None or query.shape[-2] != key.shape[-2] or query.shape[-2] < _PLACES:
         return False
     masks = [name for name in ("attn_mask", "attn_bias") if getattr(node, f"_raw_saved_{name}", None) is not None]
-    kept = [_kept(node, name) for name in masks]
+    kept = [saved(node, name) for name in masks]
     return all(mask is None for mask in kept) and all(getattr(node, f"_saved_{name}") is None for name in masks)
 
 
@@ -111,43 +109,19 @@ def averages(loss: Tensor) -> bool:
     return type(node).__name__ in ("MeanBackward0", "MeanBackward1")
 
 
-def _nodes(root: Any) -> Iterator[Any]:
-    """The nodes of a graph, those nearest to the root first."""
-    queue, met = deque([root]), {root}
-    while queue and len(met) < MOST:
-        node = queue.popleft()
-        yield node
-        for child, _ in node.next_functions:
-            if child is not None and child not in met:
-                met.add(child)
-                queue.append(child)
-
-
-def _kept(node: Any, name: str) -> Tensor | None:
-    """A tensor that a node keeps for its backward; None where there is none, or it is not to be touched."""
-    raw = getattr(node, f"_raw_saved_{name}", None)
-    if raw is None or getattr(raw, "unpack_hook", raw) is not None:
-        return None
-    try:
-        found = getattr(node, f"_saved_{name}")
-    except RuntimeError:  # freed, or written over
-        return None
-    return found.detach() if isinstance(found, Tensor) else None
-
-
 def _call(node: Any) -> LossCall | None:
     name = _LOSSES.get(type(node).__name__)
     if name is None:
         return None
-    output, target = _kept(node, "self"), _kept(node, "target")
+    output, target = saved(node, "self"), saved(node, "target")
     if output is None or target is None:
         return None
     before = node.next_functions[0][0]
     kind = type(before).__name__
     if name == "nll_loss":
-        ignored = _signed(node._saved_ignore_index)
+        ignored = signed(node._saved_ignore_index)
         inner = before.next_functions[0][0] if kind == "ViewBackward0" else None
-        if type(inner).__name__ == "LogSoftmaxBackward0" and (given := _kept(inner, "result")) is not None:
+        if type(inner).__name__ == "LogSoftmaxBackward0" and (given := saved(inner, "result")) is not None:
             before, output = inner, given  # cross_entropy makes (N, C, 1, d) of (N, C, d)
             target = target.reshape(given.shape[:1] + given.shape[2:])
         if type(before).__name__ != "LogSoftmaxBackward0":
@@ -158,11 +132,6 @@ def _call(node: Any) -> LossCall | None:
     if kind == "ExpandBackward0":  # the loss itself has broadcast them
         output, target = _unexpanded(output), _unexpanded(target)
     return LossCall(name, output, target, made_by(before))
-
-
-def _signed(number: int) -> int:
-    """A number that torch gives as an unsigned one of 64 bits."""
-    return number - 2**64 if number >= 2**63 else number
 
 
 def _unexpanded(x: Tensor) -> Tensor:
@@ -186,7 +155,7 @@ def _input(node: Any, first: set[int]) -> Tensor | None:
     name, number = _INPUTS.get(type(node).__name__, ("", 0))
     if not name or not _is_given(node.next_functions[number][0]):
         return None
-    return _kept(node, name) if any(id(p) in first for p in _weights(node)) else None
+    return saved(node, name) if any(id(p) in first for p in used_by(node)) else None
 
 
 def _is_given(source: Any) -> bool:
@@ -195,32 +164,21 @@ def _is_given(source: Any) -> bool:
 
 
 def _indices(node: Any) -> Tensor | None:
-    return _kept(node, "indices") if type(node).__name__ == "EmbeddingBackward0" else None
+    return saved(node, "indices") if type(node).__name__ == "EmbeddingBackward0" else None
 
 
 def _is_tokens(x: Tensor | None) -> bool:
     return x is not None and x.ndim == 2
 
 
-def _weights(node: Any, depth: int = _BETWEEN) -> Iterator[Tensor]:
-    """The parameters that a node uses, itself or behind a transpose or a cast."""
-    for child, _ in node.next_functions if depth else ():
-        if child is None:
-            continue
-        if (variable := getattr(child, "variable", None)) is not None:
-            yield variable
-        elif len(child.next_functions) == 1:
-            yield from _weights(child, depth - 1)
-
-
 def _off(node: Any, names: Mapping[int, str]) -> tuple[str, Tensor] | None:
     """The layer before a ReLU, and which of its units give zero for all examples."""
-    if type(node).__name__ != "ReluBackward0" or (x := _kept(node, "result")) is None or x.ndim < 2:
+    if type(node).__name__ != "ReluBackward0" or (x := saved(node, "result")) is None or x.ndim < 2:
         return None
     before, kinds = node.next_functions[0][0], []
     while before is not None:
         kinds.append(type(before).__name__)
-        owned = [names[id(p)] for p in _weights(before) if id(p) in names]
+        owned = [names[id(p)] for p in used_by(before) if id(p) in names]
         if owned:
             break
         before = before.next_functions[0][0] if before.next_functions else None

@@ -58,6 +58,17 @@ class Losses(OrderedDict[int, float]):
         """The latest ones, in order."""
         return [self[step] for step in islice(reversed(self), count)][::-1]
 
+    @property
+    def falls(self) -> float:
+        """By how much the loss falls from one update to the next: the slope of a line through the latest losses.
+
+        NaN where there are too few of them.
+        """
+        latest = [(step, self[step]) for step in islice(reversed(self), limits.WINDOW) if math.isfinite(self[step])]
+        if len(latest) < limits.SETTLED:
+            return math.nan
+        return -statistics.linear_regression(*zip(*latest, strict=True)).slope
+
     def _begin(self) -> None:
         """An update is over, and its loss known."""
         if not self:

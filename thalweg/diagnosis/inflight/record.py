@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from thalweg.diagnosis import limits
 from thalweg.diagnosis.families import Family
 from thalweg.diagnosis.inflight.losses import Losses
 from thalweg.diagnosis.inflight.passes import Update
+from thalweg.diagnosis.inflight.router_load import RouterLoad
 
 #: samples that are kept besides the first ones
 KEPT = 256
@@ -77,6 +81,13 @@ class Sample:
         memory: bytes that are allocated on the device, or that the process takes.
         norm: of all gradients together; infinite where one is not finite.
         noise: what :meth:`Passes.noise` gives, of an update from several micro-batches.
+        noise_scale: :attr:`History.noise_scale` so far; None where that is not known.
+        promise: by how much the update lowers the loss of its batch to first order, −⟨gradient, Δw⟩, before clipping;
+            from some elements.
+        promised: the mean of that over the updates of the latest window, of which some were looked at.
+        falls: by how much the loss falls from one update to the next in that window: :attr:`Losses.falls`.
+        logits: the largest attention logit by layer; routers: the load of each router, by layer; ranks: the
+            effective ranks of the gradient and of the update of a few matrices. All three are empty at most looks.
     """
 
     step: int
@@ -97,6 +108,13 @@ class Sample:
     clip: float = math.nan
     norm: float = math.nan
     noise: tuple[float, float] = (math.nan, math.nan)
+    noise_scale: float | None = None
+    promise: float = math.nan
+    promised: float = math.nan
+    falls: float = math.nan
+    logits: dict[str, float] = field(default_factory=dict)
+    routers: dict[str, RouterLoad] = field(default_factory=dict)
+    ranks: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def fill(self, numbers: Mapping[str, list[float]], scale: float) -> None:
         """Take in what was measured; the gradients were ``scale`` times too large."""
@@ -104,6 +122,12 @@ class Sample:
         self.gradient = [g / scale for g in self.gradient]
         present = [g for g, gone in zip(self.gradient, self.absent, strict=True) if not gone]
         self.norm = math.sqrt(sum(g * g for g in present)) if all(map(math.isfinite, present)) else math.inf
+
+    def foretell(self) -> None:
+        """Reckon the promise, from the parameters for which all that it needs is known."""
+        parts = zip(self.cosine, self.gradient, self.update, self.weight, strict=True)
+        known = [product for part in parts if math.isfinite(product := math.prod(part))]
+        self.promise = math.fsum(known) * (self.clip if math.isfinite(self.clip) else 1.0) if known else math.nan
 
     @property
     def is_finite(self) -> bool:
@@ -129,6 +153,7 @@ class History:
         steps: of the run, where they were told.
         first: the first samples.
         recent: the latest.
+        inside: those of them that hold attention logits or the load of routers.
         losses: of each update, where it was told, by its step.
         updates: how many there were.
         skipped: backward passes that no update followed, one after the other.
@@ -143,12 +168,14 @@ class History:
         evaluated: updates in a row of a model in eval mode.
         modal: the layers that this changes.
         rises: groups, by optimizer and number, that the schedule gives a rate at some step.
+        dtypes: in which each attention that was seen holds its logits, by layer.
     """
 
     watched: Sequence[WatchedParameter]
     steps: int | None = None
     first: list[Sample] = field(default_factory=list)
     recent: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
+    inside: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
     losses: Losses = field(default_factory=Losses)
     updates: int = 0
     skipped: int = 0
@@ -164,6 +191,7 @@ class History:
     evaluated: int = 0
     modal: list[str] = field(default_factory=list)
     rises: set[tuple[int, int]] = field(default_factory=set)
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.silent, self.heard = [0] * len(self.watched), [False] * len(self.watched)
@@ -173,6 +201,8 @@ class History:
         if len(self.first) < FIRST:
             self.first.append(sample)
         self.recent.append(sample)
+        if sample.logits or sample.routers:
+            self.inside.append(sample)
         self._listen(sample)
 
     def _listen(self, sample: Sample) -> None:
@@ -186,13 +216,34 @@ class History:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a layer that had gradients at every sample has none, or a rate has become zero, not for long yet."""
+        """Whether what may become a finding has begun, not for long yet, so that it is worth to look closely.
+
+        A layer that had gradients at every sample has none, a rate has become zero, a layer is strained.
+        """
         rates = [[rate for rates in s.rates for rate in rates] for s in self.latest(2)]
         stopped = len(rates) == 2 and any(now == 0 < was for was, now in zip(*rates, strict=False))
-        return stopped or any(
-            0 < silent < limits.DEAD_FOR and self.heard[i] and i not in self.intermittent
-            for i, silent in enumerate(self.silent)
+        return (
+            self.is_strained
+            or stopped
+            or any(
+                0 < silent < limits.DEAD_FOR and self.heard[i] and i not in self.intermittent
+                for i, silent in enumerate(self.silent)
+            )
         )
+
+    @property
+    def is_strained(self) -> bool:
+        """Whether the last look within shows logits beyond the bound, or a collapsed router, and this is new."""
+        row = self.in_a_row(self._strains)
+        return bool(row) and row[-1].step - row[0].step <= limits.ROUTED_FOR
+
+    def _strains(self, sample: Sample) -> bool:
+        beyond = any(self.is_beyond(sample, layer) for layer in sample.logits)
+        return beyond or any(load.is_collapsed for load in sample.routers.values())
+
+    def in_a_row(self, holds: Callable[[Sample], bool]) -> list[Sample]:
+        """The latest looks within the model of which something holds, back to the first of which it does not."""
+        return list(itertools.takewhile(holds, reversed(self.inside)))[::-1]
 
     @property
     def last(self) -> Sample:
@@ -216,6 +267,30 @@ class History:
         spread, slope = (statistics.fmean(column) for column in zip(*pairs, strict=True))
         return spread / slope if slope > 0 < spread else None
 
+    @property
+    def promised(self) -> float:
+        """The mean promise of an update of the latest window; a look stands for the updates since the one before it."""
+        since = self.updates - limits.WINDOW
+        known = [(s.step, s.promise) for s in self.recent if s.step >= since and math.isfinite(s.promise)]
+        if not known:
+            return math.nan
+        gaps = [1, *(b - a for (a, _), (b, _) in itertools.pairwise(known))]
+        return math.fsum(gap * promise for gap, (_, promise) in zip(gaps, known, strict=True)) / sum(gaps)
+
+    @property
+    def kept(self) -> float:
+        """The share of the decrease that gradients promised by which the loss has fallen of late; NaN if unknown."""
+        promised = self.promised
+        return self.losses.falls / promised if promised > 0 else math.nan
+
+    def bearable(self, layer: str) -> float:
+        """The largest attention logit that is expected of a layer."""
+        return min(limits.LOGIT, limits.LOGIT_UNITS / torch.finfo(self.dtypes[layer]).eps)
+
+    def is_beyond(self, sample: Sample, layer: str) -> bool:
+        """Whether a layer's largest attention logit was more than that."""
+        return sample.logits.get(layer, 0.0) > self.bearable(layer)
+
     def peak(self, at: WatchedParameter) -> float:
         """The highest rate that a parameter has had in a sample."""
         rates = [sample.rate(at) for sample in (*self.first, *self.recent)]
@@ -230,6 +305,8 @@ def as_line(sample: Sample, losses: Losses) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, RouterLoad):
+        return vars(value)
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -78,7 +78,7 @@ class Sampler:
 
     def _weights(self, at: Sequence[int], elements: Elements) -> dict[str, Tensor]:
         weights = [self.parameters[i] for i in at]
-        return {"weight": _over_ranks(measures.norms(weights).square(), weights).sqrt(), "w": elements.of(weights)}
+        return {"weight": over_ranks(measures.norms(weights).square(), weights).sqrt(), "w": elements.of(weights)}
 
     def _gradients(self, at: Sequence[int], elements: Elements) -> dict[str, Tensor]:
         weights = [self.parameters[i] for i in at]
@@ -88,7 +88,7 @@ class Sampler:
         if present:
             norms[present] = measures.norms([numbers_of(g) for g in grads if g is not None]).to(norms.device)
         dense = [g if g is not None and g.layout is torch.strided else None for g in grads]
-        return {"gradient": _over_ranks(norms.square(), weights).sqrt(), "g": elements.of(dense)}
+        return {"gradient": over_ranks(norms.square(), weights).sqrt(), "g": elements.of(dense)}
 
     def _after(self, at: Sequence[int], elements: Elements, known: dict[str, Tensor]) -> Tensor:
         weights = [self.parameters[i] for i in at]
@@ -100,7 +100,7 @@ class Sampler:
         alive = v > 0
         parts = [moved.square(), w.square(), g.square(), -g * moved, changed, has_gradient, alive, alive & (v < least)]
         sums = elements.sums(torch.stack([x.float() for x in parts]))
-        distance, size, slope, product, changed, asked, alive, small = _over_ranks(sums, weights)
+        distance, size, slope, product, changed, asked, alive, small = over_ranks(sums, weights)
         return torch.stack(
             [
                 known["gradient"],
@@ -157,7 +157,7 @@ def second(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: Tensor) -
     return _Second(v, eps, float(betas[1]), float(state.get("step", 0)))
 
 
-def _over_ranks(sums: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def over_ranks(sums: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """Sums of the parts that are here, added up over the ranks that hold the others."""
     apart = [k for k, p in enumerate(weights) if ranks_of(p)]
     if not apart:

@@ -20,6 +20,11 @@ def as_html(history: History, findings: list[Finding], looked: str) -> str:
         "gradient norm": [s.norm for s in samples if s.is_finite],
         "update ratio": [x for s in samples if (x := _middle(s, matrices)) is not None],
         "learning rate": [s.rates[0][0] for s in samples],
+        "promised decrease": [s.promised for s in samples if math.isfinite(s.promised)],
+        "seen decrease": [s.falls for s in samples if math.isfinite(s.falls)],
+        "noise scale": [s.noise_scale for s in samples if s.noise_scale is not None],
+        "largest attention logit": [max(s.logits.values()) for s in history.inside if s.logits],
+        "experts in effect, fewest": [min(x.used for x in s.routers.values()) for s in history.inside if s.routers],
     }
     table = "".join(
         f"<tr><th>{name}</th><td><code>{_curve(values)}</code></td><td>{values[-1]:.4g}</td></tr>"

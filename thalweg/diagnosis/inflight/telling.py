@@ -101,8 +101,14 @@ class Voice:
 
     def _numbers(self, sample: Sample, history: History) -> dict[str, float | str]:
         numbers: dict[str, float | str] = {"norm": sample.norm, "lr": sample.rates[0][0]}
-        known = {"loss": history.losses.get(sample.step), "noise_scale": history.noise_scale}
-        numbers |= {name: value for name, value in known.items() if value is not None}
+        known = {
+            **{"loss": history.losses.get(sample.step), "noise_scale": sample.noise_scale},
+            **{"promised": sample.promised, "falls": sample.falls},
+            **{f"logit/{layer}": value for layer, value in sample.logits.items()},
+            **{f"experts/{name}": load.used for name, load in sample.routers.items()},
+            **{f"rank/{name}": update for name, (_, update) in sample.ranks.items()},
+        }
+        numbers |= {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
         for kind, values in (("update", sample.update), ("gradient", sample.gradient)):
             pairs = zip(history.watched, values, strict=True)
             numbers |= {f"{kind}/{one.name}": value for one, value in pairs if math.isfinite(value)}

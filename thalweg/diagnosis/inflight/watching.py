@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from thalweg.diagnosis.inflight.detectors import DETECTORS
 from thalweg.diagnosis.inflight.detectors.loss import nonfinite, of_exception, spikes
 from thalweg.diagnosis.inflight.detectors.passes import unstepped
 from thalweg.diagnosis.inflight.detectors.schedule import eval_mode
+from thalweg.diagnosis.inflight.inside import Inside
 from thalweg.diagnosis.inflight.memory import allocated
 from thalweg.diagnosis.inflight.opening import SEEN, Opening, count_of
 from thalweg.diagnosis.inflight.passes import LOOKED_AT, Passes
@@ -44,6 +46,8 @@ __all__ = ["Watch", "WatchWarning", "watch"]
 EARLY = 12
 #: updates after which a run's replicas are compared, in samples
 COMPARED = 5
+#: of these looks every so many is one into the model too, where attention, routers and the ranks of updates are seen
+INSIDE = 4
 #: updates that are looked at when a layer falls silent, and after how many such a look may come again
 CLOSELY, APART = limits.DEAD_FOR, 100
 
@@ -125,7 +129,7 @@ class Watch:
         self.passes = self.told = 0
         self.backward_begun = self.backward = 0.0
         self.closely = -APART  # updates up to which each is looked at
-        self.looks = self.passes_before = 0
+        self.looks = self.opened = self.passes_before = 0
         self.history = History([], about.steps)
         self._begin()
         self.opening: Opening | None = None
@@ -231,7 +235,9 @@ class Watch:
         blind = "" if self.history.losses else "; the loss was not told: w.loss(loss)"
         scale = self.history.noise_scale
         noise = "" if scale is None else f"; the noise scale is {scale:.2g} micro-batches"
-        return f"{len(self.findings)} findings; {looked}{blind}{noise}"
+        kept = self.history.kept
+        share = "" if math.isnan(kept) else f"; the loss falls by {kept:.0%} of what the gradients promise"
+        return f"{len(self.findings)} findings; {looked}{blind}{noise}{share}"
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -249,6 +255,7 @@ class Watch:
         self.history.modal = modal(about.model)
         self.notes = Passes(self._some())
         self.sampler = Sampler(self.params, self._second)
+        self.inside = self._inside()
         if self.voice.record is not None:
             shapes = [list(one.shape) for one in self.history.watched]
             names = [one.name for one in self.history.watched]
@@ -272,6 +279,10 @@ class Watch:
         coupled = owner.family is not None and not is_decoupled(owner, owner.family)
         of = (owner.number, owner.place, owner.family, tuple(p.shape), low, decay_of(owner), coupled)
         return WatchedParameter(plain, p.requires_grad, *of)
+
+    def _inside(self) -> Inside:
+        updated = (i for i, one in self.history.trainable() if one.hidden and one.optimizer is not None)
+        return Inside(self.params, [one.name for one in self.history.watched], list(updated))
 
     def _second(self, i: int) -> Any:
         one = self.history.watched[i]
@@ -328,6 +339,9 @@ class Watch:
             sample = self._sample()
             self.notes.stepping()
             self.sampler.begin()
+            if self._looks_inside():
+                self.inside.stepping()
+            self.opened += 1
             self.open, self.passes_before = sample, self.passes
 
     def _after(self) -> None:
@@ -345,6 +359,7 @@ class Watch:
                     self.notes.now.clear()
                     self.open.absent = [p.grad is None for p in self.params]
                 self.pending = self.sampler.end()
+                self.inside.stepped()
             self.notes.end()
             if self.pending is not None and all(p.device.type == "cpu" for p in self.params):
                 self._take()
@@ -386,6 +401,9 @@ class Watch:
             present = self.source.present if self.source is not None else None
             self._ask(opening.see(loss, present))
             self.history.guess = opening.guess
+        if self.told == 1 and self._looks_inside():
+            with self.voice.safely("attention and routers"):
+                self.inside.see(loss)
         self.notes.attend(loss, early, self.source.index if self.source is not None else None)
 
     def _ask(self, checks: Iterable[Any]) -> None:
@@ -407,6 +425,9 @@ class Watch:
     def _due(self) -> bool:
         step = self.history.updates
         return not self.closed and (step < EARLY or step % self.every == 0 or step < self.closely)
+
+    def _looks_inside(self) -> bool:
+        return self.opened % INSIDE == 0 or self.history.is_strained
 
     def _refresh(self) -> None:
         """Look again at who updates what: layers are replaced, unfrozen, added to the optimizer."""
@@ -452,7 +473,12 @@ class Watch:
         sample.fill(pending(), _scale(self.about.optimizers))
         sample.memory, sample.noise = allocated(self.params[0].device), self.notes.noise()
         sample.clip = self.notes.clip()
+        vars(sample).update(self.inside.take())
+        sample.foretell()
+        self.history.dtypes |= self.inside.dtypes
         self.history.add(sample)
+        sample.noise_scale, sample.promised = self.history.noise_scale, self.history.promised
+        sample.falls = self.history.losses.falls
         self.looks += 1
         self._judge()
         if self.history.is_suspect and self.history.updates > max(EARLY, self.closely + APART):

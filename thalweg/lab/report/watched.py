@@ -6,12 +6,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from thalweg.lab.report import data
-from thalweg.lab.report.figures.common import is_log
+from thalweg.lab.report import data, within
+from thalweg.lab.report.figures.common import is_log, name_ends, room
 from thalweg.lab.report.page import rendered, write_whole
 from thalweg.lab.report.record import Line, WatchRecord, read_record
 from thalweg.lab.report.svg import Chart, number, padded
 from thalweg.lab.report.tables import Cell, Table
+from thalweg.lab.report.within import cell
 
 #: rows of the table of looks; of more, some between the first and the last are left out
 ROWS = 40
@@ -46,6 +47,8 @@ def render_watched(seen: WatchRecord, name: str, text: str) -> str:
         findings=seen.findings,
         figures={key: Markup(svg) for key, svg in _figures(seen).items() if svg},
         looks=_looks(seen),
+        logits=within.logits_by_layer(seen),
+        routers=within.load_by_router(seen),
         layers=_layers(seen) if seen.samples else None,
         links=links,
     )
@@ -66,7 +69,16 @@ def _figures(seen: WatchRecord) -> dict[str, str | None]:
         "gradients": _chart("Gradients", "norm of all", {"norm": seen.series("norm")}, seen.findings),
         "updates": _chart("Updates", "update ratio", {"median": seen.hidden("update")}, seen.findings),
         "schedule": _chart("Learning rate", "lr", _rates(seen), seen.findings),
+        "decrease": _chart("Decrease of the loss", "loss, an update", decrease(seen), seen.findings),
+        "noise": _chart("Noise scale", "micro-batches", {"noise": seen.series("noise_scale")}, seen.findings),
+        "logits": _chart("Attention logits", "largest logit", within.logit_lines(seen), seen.findings),
+        "experts": _chart("Experts", "used in effect", within.expert_lines(seen), seen.findings),
     }
+
+
+def decrease(seen: WatchRecord) -> dict[str, list[tuple[float, float]]]:
+    """By how much an update lowers the loss: as the gradients promise, and as the loss falls."""
+    return {"promised": seen.series("promised"), "seen": seen.series("falls")}
 
 
 def _rates(seen: WatchRecord) -> dict[str, list[tuple[float, float]]]:
@@ -82,12 +94,18 @@ def _chart(title: str, label: str, lines: dict[str, list[tuple[float, float]]], 
     steps = [step for line in thinned.values() for step, _ in line]
     log = is_log(values)
     chart = Chart(f"{title} over steps", f"From {number(values[0])} to {number(values[-1])}.")
+    drawn = {name: i for i, name in enumerate(thinned) if thinned[name]}
+    if len(drawn) > 1:
+        left, top, _, bottom = chart.margins
+        chart.margins = left, top, room(drawn), bottom
     x, y = chart.scales((min(steps), max(steps)), padded(values, log), log_x=False, log_y=log)
     chart.axes(x, y, "step", label)
     for step in sorted({found["step"] for found in findings if found["step"] is not None}):
         chart.line([(x(step), y.start), (x(step), y.end)], "target", _begun(findings, step))
     for i, (name, line) in enumerate(thinned.items()):
         chart.line([(x(a), y(b)) for a, b in line], f"thick s{i}", name)
+    if len(drawn) > 1:
+        name_ends(chart, x, y, {name: y(thinned[name][-1][1]) for name in drawn}, drawn)
     return chart.svg()
 
 
@@ -96,31 +114,49 @@ def _begun(findings: list[Line], step: int) -> str:
 
 
 def _looks(seen: WatchRecord) -> Table:
-    heads = ["step", "loss", "gradient norm", "update, median", "lr", *PARTS]
+    """Looks, with the numbers that the record has; what is seldom seen is told as it was last."""
+    lines = {
+        "promised": seen.series("promised"),
+        "seen": seen.series("falls"),
+        "noise scale": seen.series("noise_scale"),
+        "largest logit": within.logit_lines(seen)["largest"],
+        "experts, fewest": within.expert_lines(seen)["fewest"],
+    }
+    known = {head: line for head, line in lines.items() if line}
+    heads = ["step", "loss", "gradient norm", "update, median", "lr", *known, *PARTS]
     stride = max(1, -(-len(seen.samples) // ROWS))
     updates = dict(seen.hidden("update"))
-    return Table(heads, [_look(s, updates.get(s["step"])) for s in seen.samples[::stride]])
+    rows = [
+        _look(sample, updates.get(sample["step"]), [_last(line, sample["step"]) for line in known.values()])
+        for sample in seen.samples[::stride]
+    ]
+    return Table(heads, rows)
 
 
-def _look(sample: Line, update: float | None) -> list[Cell]:
+def _last(line: list[tuple[float, float]], step: int) -> float | None:
+    """The last value of a line up to a step."""
+    return next((value for at, value in reversed(line) if at <= step), None)
+
+
+def _look(sample: Line, update: float | None, further: list[float | None]) -> list[Cell]:
     whole = sum(sample["parts"].values()) or 1.0
-    numbers = [sample["loss"], sample["norm"], update, sample["rates"][0][0]]
+    numbers = [sample["loss"], sample["norm"], update, sample["rates"][0][0], *further]
     shares = [f"{100 * sample['parts'].get(part, 0) / whole:.0f} %" for part in PARTS]
-    return [Cell(f"{sample['step']:,}"), *map(_cell, numbers), *map(Cell, shares)]
+    return [Cell(f"{sample['step']:,}"), *map(cell, numbers), *map(Cell, shares)]
 
 
 def _layers(seen: WatchRecord) -> Table:
     heads = ["parameter", "shape", "weight", "gradient", "‖Δw‖ / ‖w‖", "cosine", "changed", "√v < ε"]
     columns = [_latest(seen, name) for name in ("weight", "gradient", "update", "cosine", "changed", "small")]
+    ranks = within.ranks_by_name(seen)
+    if ranks:
+        heads += ["rank of gradient", "rank of update"]
+        columns += [[ranks.get(name, (None, None))[i] for name in seen.names] for i in range(2)]
     rows = zip(seen.names, seen.shapes, *columns, strict=True)
-    return Table(heads, [[Cell(name), Cell(" × ".join(map(str, shape))), *map(_cell, x)] for name, shape, *x in rows])
+    return Table(heads, [[Cell(name), Cell(" × ".join(map(str, shape))), *map(cell, x)] for name, shape, *x in rows])
 
 
 def _latest(seen: WatchRecord, name: str) -> list[float | None]:
     """A list of the last look, or of the last one that has any of its numbers: some are seldom looked at."""
     lists: list[list[float | None]] = [s[name] for s in reversed(seen.samples)]
     return next((one for one in lists if any(x is not None for x in one)), lists[0])
-
-
-def _cell(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(number(float(f"{value:.3g}")), value=repr(value))

@@ -10,7 +10,7 @@ on, and whether it can be found before training; ``build()`` makes the run, ``up
     print(thalweg.check(*arguments, **named))
 """
 
-from thalweg.testing.faults import data, loops, models, optimizers, schedules  # noqa: F401 - they register themselves
+from thalweg.testing.faults import data, inside, loops, models, optimizers, schedules  # noqa: F401 - they register themselves
 from thalweg.testing.faults.fault import FAULTS, Fault
 from thalweg.testing.faults.healthy import HEALTHY
 from thalweg.testing.faults.setup import Loop, Setup

@@ -51,6 +51,11 @@ def writing(build: Callable[[], nn.Module] = tasks.Transformer, lr: float = 3e-3
     return Setup(model, optimizer, tasks.predict, tasks.text(), scheduler, STEPS)
 
 
+def routing() -> Setup:
+    """The transformer with mixtures of experts in its blocks."""
+    return writing(lambda: tasks.Transformer(routed=True))
+
+
 def spelling() -> Setup:
     """An LSTM on a chain of tokens, with Adam and clipping."""
     model = tasks.seeded(tasks.Recurrent)
@@ -67,5 +72,5 @@ def orthogonalizing(build: Callable[[], nn.Module] = tasks.Transformer, lr: floa
 
 #: by name; each starts from the same weights every time
 HEALTHY: dict[str, Callable[[], Setup]] = {
-    build.__name__: build for build in (classifying, seeing, regressing, writing, spelling, orthogonalizing)
+    build.__name__: build for build in (classifying, seeing, regressing, writing, routing, spelling, orthogonalizing)
 }

@@ -132,15 +132,43 @@ class TransformerBlock(nn.Module):
         return x + self.down(F.gelu(self.up(self.ln_2(x))))  # type: ignore[no-any-return]
 
 
+class RoutedBlock(TransformerBlock):
+    """The same with a mixture of experts in the place of the perceptron: for each token two of eight."""
+
+    def __init__(self, width: int, experts: int = 8, **options: Any) -> None:
+        super().__init__(width, **options)
+        del self.up, self.down
+        self.router = nn.Linear(width, experts)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)) for _ in range(experts)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, places, width) to the same shape."""
+        x = x + self.attention(self.ln_1(x))
+        tokens = self.ln_2(x)
+        shares, chosen = self.router(tokens).softmax(-1).topk(2)
+        weights = torch.zeros(*tokens.shape[:-1], len(self.experts)).scatter(-1, chosen, shares)
+        outputs = torch.stack([expert(tokens) for expert in self.experts], -1)
+        return x + (outputs * weights.unsqueeze(-2)).sum(-1)
+
+
 class Transformer(nn.Module):
-    """A language model of a few blocks; ``tied`` uses the embedding as the head."""
+    """A language model of a few blocks; ``tied`` uses the embedding as the head, ``routed`` mixtures of experts."""
 
     def __init__(
-        self, blocks: int = 2, width: int = WIDTH, tied: bool = False, std: float = 0.02, **options: Any
+        self,
+        blocks: int = 2,
+        width: int = WIDTH,
+        tied: bool = False,
+        std: float = 0.02,
+        routed: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
+        block = RoutedBlock if routed else TransformerBlock
         self.tokens, self.places = nn.Embedding(TOKENS, width), nn.Embedding(LENGTH, width)
-        self.blocks = nn.ModuleList(TransformerBlock(width, **options) for _ in range(blocks))
+        self.blocks = nn.ModuleList(block(width, **options) for _ in range(blocks))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, TOKENS, bias=False)
         for embedding in (self.tokens, self.places):
             nn.init.normal_(embedding.weight, std=std)
