@@ -14,7 +14,9 @@ void stage_0(const Job *job, const double *host)
         const int64_t from = begin, to = end;
         T sum_grad_squares[32] = {0};
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(at_g, next_g, 32)
+            if (UNFORESEEN) {
+                AHEAD(at_g, next_g, 32)
+            }
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
@@ -60,10 +62,12 @@ void stage_1(const Job *job, const double *host)
         const T t_minimum = (!(t_div >= 1.0f) & (1.0f == 1.0f) ? t_div : 1.0f);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(at_p, next_p, 32)
-            AHEAD(at_g, next_g, 32)
-            AHEAD(at_exp_avg, next_exp_avg, 32)
-            AHEAD(at_exp_avg_sq, next_exp_avg_sq, 32)
+            if (UNFORESEEN) {
+                AHEAD(at_p, next_p, 32)
+                AHEAD(at_g, next_g, 32)
+                AHEAD(at_exp_avg, next_exp_avg, 32)
+                AHEAD(at_exp_avg_sq, next_exp_avg_sq, 32)
+            }
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {

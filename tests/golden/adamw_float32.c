@@ -27,10 +27,12 @@ void stage_0(const Job *job, const double *host)
         const char *const next_exp_avg_sq = NEXT(3, at_exp_avg_sq);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(at_p, next_p, 32)
-            AHEAD(at_g, next_g, 32)
-            AHEAD(at_exp_avg, next_exp_avg, 32)
-            AHEAD(at_exp_avg_sq, next_exp_avg_sq, 32)
+            if (UNFORESEEN) {
+                AHEAD(at_p, next_p, 32)
+                AHEAD(at_g, next_g, 32)
+                AHEAD(at_exp_avg, next_exp_avg, 32)
+                AHEAD(at_exp_avg_sq, next_exp_avg_sq, 32)
+            }
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {

@@ -19,9 +19,11 @@ void stage_0(const Job *job, const double *host)
         const char *const next_lerp_1 = NEXT(3, at_lerp_1);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(at_g, next_g, 32)
-            AHEAD(at_momentum_buffer, next_momentum_buffer, 32)
-            AHEAD(at_lerp_1, next_lerp_1, 32)
+            if (UNFORESEEN) {
+                AHEAD(at_g, next_g, 32)
+                AHEAD(at_momentum_buffer, next_momentum_buffer, 32)
+                AHEAD(at_lerp_1, next_lerp_1, 32)
+            }
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {
@@ -53,8 +55,10 @@ void stage_1(const Job *job, const double *host)
         const T t_update_scale = (T)job->number[0][t];
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(at_p, next_p, 32)
-            AHEAD(at_orthogonalize, next_orthogonalize, 32)
+            if (UNFORESEEN) {
+                AHEAD(at_p, next_p, 32)
+                AHEAD(at_orthogonalize, next_orthogonalize, 32)
+            }
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {

@@ -20,9 +20,11 @@ void stage_0(const Job *job, const double *host)
         const char *const next_momentum_buffer = NEXT(2, at_momentum_buffer);
         const int64_t from = begin, to = end;
         for (int64_t at = from; at < to; at += 32) {
-            AHEAD(at_p, next_p, 32)
-            AHEAD(at_g, next_g, 32)
-            AHEAD(at_momentum_buffer, next_momentum_buffer, 32)
+            if (UNFORESEEN) {
+                AHEAD(at_p, next_p, 32)
+                AHEAD(at_g, next_g, 32)
+                AHEAD(at_momentum_buffer, next_momentum_buffer, 32)
+            }
             STRETCH(32,
                 SIMD()
                 for (int64_t i = at; i < at + n; i++) {

@@ -193,7 +193,7 @@ class _CCodegen(Codegen):
         return [
             *(f"        Product product_{name} = {begin(name)};" for name in products),
             f"        for (int64_t at = from; at < to; at += {size}) {{",
-            *(f"            AHEAD({pointer(name)}, next_{name}, {size})" for name in self._streams(used)),
+            *self._fetches(self._streams(used), size, always=bool(kept or made)),
             f"            STRETCH({size},",
             *(f"                T old_{name}[{size}];" for name in kept),
             *(f"                {decode(self.formats[name], name)}" for name in kept),
@@ -205,6 +205,12 @@ class _CCodegen(Codegen):
             "            )",
             "        }",
         ]
+
+    def _fetches(self, streams: list[str], size: int, always: bool) -> list[str]:
+        """Write the lines that fetch what the loop will read soon; not always, where the processor may foresee it."""
+        indent = 12 * " "
+        lines = [f"{indent}AHEAD({pointer(name)}, next_{name}, {size})" for name in streams]
+        return lines if always else [f"{indent}if (UNFORESEEN) {{", *("    " + line for line in lines), f"{indent}}}"]
 
     def _streams(self, used: Iterable[str]) -> list[str]:
         """The data that a loop reads or writes one element after the other; factors of a product are not among them."""
