@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -46,6 +47,7 @@ class InBackward:
         self._optimizer = weakref.ref(optimizer)  # hooks must not keep it alive
         self.hooks: dict[int, tuple[Tensor, Any]] = {}
         self.params: list[Tensor] = []
+        self.lengths: list[int] = []
         self.groups: dict[int, int] = {}
         self.done: set[int] = set()
         self.pool: list[tuple[int, Tensor]] = []
@@ -88,27 +90,33 @@ class InBackward:
         """Take the gradient that a parameter has now, to be used and freed soon; not of one that has left its group."""
         if not self.done:  # an update begins: the groups are the user's to change between two
             self._begin()
-        i = self.groups.get(id(p))
+        key = id(p)
+        i = self.groups.get(key)
         if i is None:
             return
-        if id(p) in self.done:
+        if key in self.done:
             p.grad = None
             raise RuntimeError(
                 "a second gradient arrived before step() was called: gradients cannot be accumulated when updates are "
                 "fused into backward. Call step() after each backward, or use a larger batch, or leave "
                 "fuse_into_backward() out"
             )
-        self.done.add(id(p))
+        self.done.add(key)
         task = torch._C._current_graph_task_id()
-        if task != self.task:  # what waits is of a pass around this one, or of one that failed
-            self.pool = [(k, q) for k, q in self.pool if q.grad is not None]
-            self.use()
-            self.task = task
-            Variable._execution_engine.queue_callback(functools.partial(_ended, weakref.ref(self)))
+        if task != self.task:
+            self._begin_pass(task)
         self.pool.append((i, p))
         self.size += p.numel()
         if self.size >= POOL:
             self.use()
+
+    def _begin_pass(self, task: int) -> None:
+        """Use what waits, which is of a pass around this one, or of one that failed."""
+        self.pool = [(k, q) for k, q in self.pool if q.grad is not None]
+        if self.pool:
+            self.use()
+        self.size, self.task = 0, task
+        Variable._execution_engine.queue_callback(functools.partial(_ended, weakref.ref(self)))
 
     @torch.no_grad()
     def use(self) -> None:
@@ -128,10 +136,11 @@ class InBackward:
 
     def _begin(self) -> None:
         _refuse_scaler(self.optimizer)
-        before, groups = self.params, self.optimizer.param_groups
-        self.params = [p for group in groups for p in group["params"]]
-        self.groups = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
-        if len(before) != len(self.params) or not all(map(is_, before, self.params)):
+        lists = [group["params"] for group in self.optimizer.param_groups]
+        params, lengths = [*chain.from_iterable(lists)], [*map(len, lists)]
+        if lengths != self.lengths or not all(map(is_, params, self.params)):
+            self.params, self.lengths = params, lengths
+            self.groups = {id(p): i for i, of_group in enumerate(lists) for p in of_group}
             self.optimizer._stepper.forget()  # batches hold their parameters, and where each stands
             for gone in self.hooks.keys() - self.groups.keys():
                 self.hooks.pop(gone)[1].remove()
