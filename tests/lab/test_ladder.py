@@ -13,7 +13,7 @@ from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
 from thalweg._base.errors import ThalwegError
 from thalweg.cli.app import app
-from thalweg.lab import climb, workers
+from thalweg.lab import climb, stats, workers
 from thalweg.lab.contestants import parse
 from thalweg.lab.ladder import Rung, ladder
 from thalweg.lab.plan import plan
@@ -35,7 +35,8 @@ NONE = {"value": None, "low": None, "high": None, "text": "> 1.0 (not reached in
 
 def raced(ratios):
     """A race in which each challenger takes so many times the baseline's steps; None is more than can be said."""
-    common = {"verdict": "better", "difference": -0.1, "low": -0.2, "high": -0.05, "sd": 0.02, "seeds": 8}
+    common = {"verdict": "better", "difference": -0.1, "low": -0.2, "high": -0.05, "sd": 0.02, "seeds": 8,
+              "look": 1}  # fmt: skip
     comparisons = [
         {"baseline": "adamw", "challenger": label, **common, "steps_ratio": stated(r) if r else NONE,
          "inverse_steps_ratio": NONE}
@@ -46,7 +47,8 @@ def raced(ratios):
     ]
     return {
         "task": {"name": "bytes-gpt", "steps": 400}, "comparisons": comparisons, "contestants": contestants,
-        "protocol": {"horizons": [100, 200, 300], "horizon_seeds": 8, "seeds": {"verdict": list(range(8))}}, "runs": [],
+        "protocol": {"horizons": [100, 200, 300], "horizon_seeds": 8, "seeds": {"verdict": list(range(8))},
+                     "alpha": 0.05}, "runs": [],
     }  # fmt: skip
 
 
@@ -96,6 +98,34 @@ def test_challengers_that_are_alike_have_names_and_predictions_beside_each_other
     assert len(set(places)) == 2
     assert ">1,000,000<" in drawn
     assert ">predicted<" in drawn
+
+
+def test_an_interval_of_any_length_leaves_what_was_measured_to_be_seen():
+    """Of three places and a place far away, it has many powers of ten."""
+    found = climbed({"muon": [0.5, 0.9, 0.45]}, PLACES[:3], at=100_000_000)
+    line = found["challengers"][0]["ratio"]
+    assert line["high"] / line["low"] > 1e6
+    drawn = picture(found)
+    measured = [float(y) for y in re.findall(r'<circle class="fill s1" cx="[\d.]+" cy="([\d.]+)" r="4"', drawn)]
+    [low, high] = map(
+        float, re.search(r'<polyline class="bar s1" points="[\d.]+,([\d.]+) [\d.]+,([\d.]+)"', drawn).groups()
+    )
+    assert max(measured) - min(measured) > 25
+    assert 18 <= high < min(measured)
+    assert max(measured) < low <= 380 - 48
+
+
+def test_a_later_look_at_a_task_says_as_much_of_its_ratio():
+    """Its interval is wider, since it was asked for again; what it was computed from is not."""
+    rungs = [Rung(place, raced({"muon": 0.5})) for place in PLACES]
+    looked = [Rung(place, raced({"muon": 0.5})) for place in PLACES]
+    for rung in looked:
+        [c] = rung.result["comparisons"]
+        wider = stats.t_quantile(7, 1, stats.alpha_at_look(3)) / stats.t_quantile(7, 1)
+        c["steps_ratio"], c["look"] = stated(0.5, 0.05 * wider), 3
+    lines = [ladder("bytes-gpt", "horizon", them, RULE, 10**7)["challengers"][0]["ratio"] for them in (rungs, looked)]
+    assert lines[0]["high"] == pytest.approx(lines[1]["high"])
+    assert ladder("bytes-gpt", "horizon", rungs, RULE)["headline"].startswith("bytes-gpt at 5 horizons: ")
 
 
 def test_where_only_a_bound_is_known_the_difference_of_the_losses_is_followed():

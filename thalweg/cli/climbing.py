@@ -139,7 +139,8 @@ def climb(
         if result := raced(plan, out / f"{climb.along}-{place}"):
             rungs.append(Rung(place, result))
     if rungs and len(rungs[0].result["contestants"]) > 1:
-        rule = planning.rule(climb.along, climb.per_parameter, climb.transfer)
+        tuned = any(c["tuned"] for c in rungs[0].result["contestants"])
+        rule = planning.rule(climb.along, climb.per_parameter, climb.transfer, tuned=tuned)
         found = ladder(name, climb.along, rungs, rule, climb.at)
         _show(console, found)
         console.print(f"ladder: {write_ladder(found, out)}", soft_wrap=True)

@@ -209,11 +209,18 @@ def plans(found: Sequence[RungPlace], make: Callable[..., RacePlan]) -> Iterator
         yield place.place, make(**arguments)
 
 
-def rule(along: Along, per_parameter: bool, transfer: Transfer | None = None) -> str:
-    """How horizon and rates are chosen at each place."""
+def rule(along: Along, per_parameter: bool, transfer: Transfer | None = None, *, tuned: bool = True) -> str:
+    """How horizon and rates are chosen at each place.
+
+    Args:
+        along: what grows.
+        per_parameter: whether the horizon grows with the parameters.
+        transfer: how the settings of the smallest place serve the others.
+        tuned: whether any contestant is.
+    """
     horizon = {
         "size": "as many steps for each parameter" if per_parameter else "the same number of steps",
         "batch": "the same number of steps, so larger batches see more examples",
         "horizon": "each with its own whole schedule",
     }[along]
-    return f"At each place, {horizon}; {_RATES[transfer]}."
+    return f"At each place, {horizon}; {_RATES[transfer] if tuned else 'settings are as they were given'}."

@@ -22,6 +22,8 @@ Along = Literal["size", "batch", "horizon"]
 
 #: what a place on the ladder is, as text
 PLACES = {"size": "parameters", "batch": "examples in a batch", "horizon": "steps"}
+#: what several of them are
+SEVERAL = {"size": "sizes", "batch": "batch sizes", "horizon": "horizons"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def ladder(task: str, along: Along, rungs: Sequence[Rung], rule: str, at: int | 
         baseline=baseline,
         challengers=followed,
         held=held,
-        headline=f"{task} at {len(rungs)} {PLACES[along]}: " + "; ".join(
+        headline=f"{task} at {len(rungs)} {SEVERAL[along]}: " + "; ".join(
             f"{names[one['challenger']]} {_direction(one)}" for one in followed
         ),
         sentences=[*(one["sentence"] for one in followed), rule, *_trust(held, at, rungs)],
@@ -169,7 +171,8 @@ def _log_error(result: RaceResult, c: Comparison) -> float:
     if not low or not high or c["seeds"] < 2:
         return 0.0
     seeds = min(c["seeds"], int(result["protocol"].get("horizon_seeds", c["seeds"])))
-    quantile = stats.t_quantile(max(1, seeds - 1), max(1, len(result["comparisons"])), 0.05)
+    alpha = stats.alpha_at_look(c["look"], result["protocol"]["alpha"])  # the horizons of one task are looks at it
+    quantile = stats.t_quantile(max(1, seeds - 1), max(1, len(result["comparisons"])), alpha)
     return math.log(high / low) / 2 / quantile
 
 

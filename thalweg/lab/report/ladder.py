@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from thalweg.lab.ladder import PLACES, AtPlace, Followed, Ladder
@@ -11,6 +10,9 @@ from thalweg.lab.report.figures.common import COLOURS, name_ends, room
 from thalweg.lab.report.figures.picture import style
 from thalweg.lab.report.page import write_whole
 from thalweg.lab.report.svg import Chart, Scale, number, padded
+
+#: so many times higher or lower than what was measured an interval is drawn; one that goes further ends there
+REACH = 10.0
 
 
 def write_ladder(found: Ladder, folder: Path) -> Path:
@@ -51,12 +53,13 @@ def picture(found: Ladder) -> str:
     return chart.svg(style())
 
 
-def _heights(found: Ladder) -> Iterable[float]:
-    for one in found["challengers"]:
-        yield from (step["ratio"] for step in one["steps"] if step["ratio"])
-        line = one["ratio"]
-        if line and line["low"] and line["high"]:
-            yield from (line["low"], line["high"])
+def _heights(found: Ladder) -> list[float]:
+    """All that is drawn; what was measured can be told apart beside it."""
+    measured = [step["ratio"] for one in found["challengers"] for step in one["steps"] if step["ratio"]]
+    lines = [one["ratio"] for one in found["challengers"] if one["ratio"]]
+    ends = [end for line in lines for end in (line["value"], line["low"], line["high"]) if end]
+    low, high = (edge([1.0, *measured]) for edge in (min, max))
+    return [*measured, *(min(max(end, low / REACH), REACH * high) for end in ends)]
 
 
 def _draw(chart: Chart, x: Scale, y: Scale, name: str, steps: list[AtPlace], colour: int) -> None:
