@@ -67,6 +67,14 @@ def styled_too(s: Any, x: torch.Tensor) -> torch.Tensor:
     return one_each(x, kernels * torch.rsqrt(kernels.pow(2).sum([2, 3, 4]) + 1e-8).view(b, D, 1, 1, 1))
 
 
+def styled_and_larger(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """The same where the picture grows: a transposed convolution, whose groups lie along what it takes."""
+    b = len(x)
+    kernels = s.w[None] * s.style(x.mean((2, 3)))[:, None, :, None, None]
+    kernels = kernels.transpose(1, 2).reshape(b * D, D, 3, 3)
+    return F.conv_transpose2d(x.reshape(1, b * D, SIDE, SIDE), kernels, stride=2, groups=b).unflatten(1, (b, D))[0]
+
+
 def styled_layer(s: Any, x: torch.Tensor) -> torch.Tensor:
     """CIPS: the same of a linear layer."""
     w = s.w[None] * s.style(x.mean(1))[:, None, :]
@@ -230,6 +238,11 @@ TORCH = {
     ),
     "StyleGAN2, a batch of kernels": Row(
         pictures(styled_too, w=weight(1, D, D, 3, 3), style=linear(D, D)),
+        {**STEM, "w": [(D, 9 * D)], "style": [SQUARE]},
+        kinds(head="head"),
+    ),
+    "StyleGAN2, a larger picture": Row(
+        pictures(styled_and_larger, w=weight(D, D, 3, 3), style=linear(D, D)),
         {**STEM, "w": [(D, 9 * D)], "style": [SQUARE]},
         kinds(head="head"),
     ),

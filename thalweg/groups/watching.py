@@ -550,17 +550,18 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = one.labels[0]
         kept = labels.varies(first, dim) and not any(labels.varies(first, d) for d in range(first.ndim) if d != dim)
         self.sides[name][mine].add("out" if kept else "in")
-        if kept:
-            self.groups[name] = self._groups(axis, first, dim, groups)
+        self.groups.setdefault(name, 1)
+        if labels.varies(first, 0):
+            self.groups[name] = self._groups(axis, first, groups)
         if not kept or first.shape[dim] != out.shape[1]:
             return {}
         shape = [-1 if d == 1 else 1 for d in range(out.ndim)]
         index = [slice(None) if d == dim else slice(0, 1) for d in range(first.ndim)]
         return {axis: Carried((first[tuple(index)].reshape(shape).expand(out.shape),), depth)}
 
-    def _groups(self, axis: Axis, first: Tensor, dim: int, groups: int) -> int:
-        """Into how many groups of channels a dimension falls: each input of a batch may have a group of its own."""
-        mine = first.narrow(dim, 0, first.shape[dim] // groups)
+    def _groups(self, axis: Axis, first: Tensor, groups: int) -> int:
+        """Into how many groups the first dimension falls: each input of a batch may be a group of its own."""
+        mine = first.narrow(0, 0, first.shape[0] // groups)
         return self.sizes[axis] // max(1, int(labels.members([mine], self.sizes[axis]).sum()))
 
     # -- weights that are made, scaled, or summed -------------------------------------------------------------------
