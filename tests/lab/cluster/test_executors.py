@@ -265,11 +265,14 @@ def test_a_node_that_goes_away_when_it_is_asked_takes_no_part(tmp_path, here):
         away.check(Nodes(True, True), made)
 
 
-def test_an_executor_that_was_shut_down_or_is_none_is_one_error(tmp_path, store):
+def test_an_executor_that_was_shut_down_or_is_none_is_one_error(tmp_path, store, monkeypatch):
     made = planned(write_small(tmp_path))
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     with pytest.raises(ThalwegError, match=r"takes no more runs: cannot schedule"):
+        race(made, store, executor=executor)
+    monkeypatch.setattr(executor, "submit", lambda *_: (_ for _ in ()).throw(ConnectionError))
+    with pytest.raises(ThalwegError, match=r"takes no more runs: ConnectionError\. Finished"):
         race(made, store, executor=executor)
     with pytest.raises(ValueError, match=r"^executor='eight': expected an object with submit"):
         race(made, store, executor="eight")

@@ -141,7 +141,8 @@ class Away:
         try:
             asked = submit(answer, self._header, self._luggage, pickle.dumps((function, arguments)), self._alone, once)
         except Exception as error:  # it was shut down, or broke
-            raise ThalwegError(f"the executor takes no more runs: {error}. Finished runs are stored") from error
+            why = str(error).rstrip(".") or type(error).__name__
+            raise ThalwegError(f"the executor takes no more runs: {why}. Finished runs are stored") from error
         for future in asked:
             if lacking := [name for name in FUTURE if not callable(getattr(future, name, None))]:
                 raise ThalwegError(
