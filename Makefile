@@ -63,7 +63,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	for system in win32 darwin; do $(BIN)/mypy --platform $$system --no-warn-unreachable --cache-dir .mypy_cache/$$system || exit; done
+	printf '%s\n' win32 darwin | xargs -P 2 -I{} $(BIN)/mypy --platform {} --no-warn-unreachable --cache-dir .mypy_cache/{}
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/lines.py
 
