@@ -23,6 +23,7 @@ from thalweg.testing.faults import FAULTS, Setup, tasks
 
 PAGE = Path(__file__).parents[2] / "docs" / "data" / "faults.json"
 NOT_HERE = "fashion-cnn"
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adamw", "muon")
 TRANSFORMERS = {
     "adamw": lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3),
     "momentum": lambda m: torch.optim.SGD(m.parameters(), lr=0.3, momentum=0.9),
@@ -76,7 +77,7 @@ def watched(setup, updates):
 
 def healthy_runs():
     """Task and optimizer of each."""
-    tuned_ones = [(task, optimizer) for task in settings() if task != NOT_HERE for optimizer in settings()[task]]
+    tuned_ones = [(task, optimizer) for task in settings() if task != NOT_HERE for optimizer in OPTIMIZERS]
     return tuned_ones + [("transformer", name) for name in TRANSFORMERS]
 
 

@@ -28,6 +28,7 @@ class TunedRun:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    schedule: Schedule
     scheduler: Scheduler
     batches: Iterator[Any]
     task: Task
@@ -40,38 +41,40 @@ class TunedRun:
 
 @functools.cache
 def settings() -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-    """Learning rate, multiplier and decay by task and optimizer."""
+    """Learning rate, multiplier and decay by task and optimizer, and the steps where they are not the task's."""
     return tomllib.loads(files(__package__).joinpath("tuned.toml").read_text(encoding="utf-8"))
 
 
-def tuned(task: str, optimizer: str = "adamw", seed: int = 0) -> TunedRun:
+def tuned(task: str, optimizer: str = "adamw", seed: int = 0, rate: float = 1.0) -> TunedRun:
     """The run of a task with an optimizer, as tuned; of what no race has tuned, at the centre of the race's search.
 
     Args:
         task: a built-in task, or the user's file.
         optimizer: an entry of ``thalweg race --optimizers``; one with a learning rate of its own runs as it is written.
         seed: of model, batches and dropout.
+        rate: the learning rate in tuned ones.
 
     Raises:
         ThalwegError: for an unknown task or optimizer.
     """
     found, entered = get_task(task), parse(optimizer)
+    own = _own(task, entered)
     seeding.seed(seed)
     model = training.model_of(found, seed)
     over, arguments = entered.arguments_for(
-        model, _point(task, entered), sample=training.sample_of(found), head=found.head, rules=found.groups()
+        model, _point(own, rate), sample=training.sample_of(found), head=found.head, rules=found.groups()
     )
     made = entered.make(over, arguments)
-    scheduler = Scheduler(made, _schedule(found))
+    steps = int(own.get("steps", found.steps))
+    schedule = found.schedule(steps) or linear(steps, warmup=warmup_steps(steps))
     batches = training.stream_of(found, seed)
     seeding.seed(seed)
-    return TunedRun(model, made, scheduler, batches, found, found.steps)
+    return TunedRun(model, made, schedule, Scheduler(made, schedule), batches, found, steps)
 
 
-def _point(task: str, entered: Contestant) -> Point:
-    own = settings().get(task, {}).get(entered.label, {"lr": entered.centre, **DEFAULT})
-    return Point(own["lr"], own["multiplier"], entered.decay(own["weight_decay"]))
+def _own(task: str, entered: Contestant) -> Mapping[str, float]:
+    return settings().get(task, {}).get(entered.label, {"lr": entered.centre, **DEFAULT})
 
 
-def _schedule(task: Task) -> Schedule:
-    return task.schedule(task.steps) or linear(task.steps, warmup=warmup_steps(task.steps))
+def _point(own: Mapping[str, float], rate: float) -> Point:
+    return Point(rate * own["lr"], own["multiplier"], own["weight_decay"])
