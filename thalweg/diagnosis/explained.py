@@ -23,7 +23,7 @@ _UNLEARNT = {"loss_ignores_batch", "not_shuffled", "examples_leak"}
 EXPLAINED: dict[str, set[str]] = {
     "lr_too_low": {
         *("clip_always", "horizon_too_short", "does_not_move", "no_gradient", "eps_dominates", "dead_relus"),
-        *("inputs_not_scaled", "gradient_vanished", *_LOST, *_NONFINITE),
+        *("inputs_not_scaled", "gradient_vanished", "gradients_vanish", "warmup_too_long", *_LOST, *_NONFINITE),
     },
     "nonfinite_gradient": {"inputs_not_scaled"},
     "does_not_move": _LOST,

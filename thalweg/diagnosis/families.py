@@ -1,11 +1,4 @@
-"""Kinds of optimizers as far as their steps are alike, and what tuned runs of each have: one table.
-
-Where the numbers come from: 45 runs of nine built-in tasks with the settings that their races tuned (docs/results.md),
-rehearsed for 24 steps on one batch at the peak of their schedules. For each run the median over its hidden matrices of
-‖Δw‖ / ‖w‖ was taken, over all of these steps and over the first five. ``update`` holds the least of the former and the
-greatest of the latter over the runs, and ``travel`` the least Σ ‖Δw‖ / ‖w‖ that a whole run has: that ratio times the
-sum of the schedule's factors.
-"""
+"""Kinds of optimizers as far as their steps are alike, and which tuned runs each is compared with."""
 
 from __future__ import annotations
 
@@ -14,6 +7,8 @@ from typing import Any
 
 import torch
 
+from thalweg.diagnosis.bands import TunedRuns, tuned_runs
+
 
 @dataclass(frozen=True)
 class Family:
@@ -21,28 +16,28 @@ class Family:
 
     Attributes:
         name: what texts call it.
-        update: least and greatest ratio ‖Δw‖ / ‖w‖ of hidden matrices in tuned runs, at the peak of the schedule.
-        travel: the least sum of such ratios over a whole tuned run.
-        too_little: the share of that sum below which a run that begins untrained is taken to go nowhere; smaller for
-            gradient descent, whose small steps go the same way for long.
+        too_little: the share of the way of tuned runs, :attr:`TunedRuns.travel`, below which a run that begins
+            untrained is taken to go nowhere; smaller for gradient descent, whose small steps go the same way for long.
     """
 
     name: str
-    update: tuple[float, float]
-    travel: float
     too_little: float
 
 
-ADAPTIVE = Family("Adam and its kin", (0.018, 0.48), 4.6, 0.02)
+ADAPTIVE = Family("Adam and its kin", 0.02)
 #: without bias correction the first steps are up to 1 / √(1 − β₂) times as large
-UNCORRECTED = Family("RMSprop", (0.058, 1.66), 14.5, 0.01)
-ORTHOGONAL = Family("Muon and its kin", (0.013, 0.27), 3.3, 0.06)
-GRADIENT = Family("gradient descent", (0.0049, 0.16), 1.2, 0.01)
-#: no race has tuned it on all tasks; Chen et al. 2023 (Lion) give a third to a tenth of AdamW's learning rate
-SIGN = Family("sign descent", (0.0018, 0.18), 0.5, 0.02)
+UNCORRECTED = Family("RMSprop", 0.01)
+ORTHOGONAL = Family("Muon and its kin", 0.06)
+GRADIENT = Family("gradient descent", 0.01)
+SIGN = Family("sign descent", 0.02)
 
-#: the greatest ratio of tuned runs times this is too large
+#: the upper end of the tuned runs' band times this is too large
 MARGIN = 3.0
+#: the tuned runs that a kind is compared with where its optimizer has none of its own
+_NEAREST = {ADAPTIVE: "adamw", UNCORRECTED: "rmsprop", ORTHOGONAL: "muon", GRADIENT: "sgd", SIGN: "adamw"}
+_OWN = {"SOAP": "soap", "NorMuon": "normuon", "Momentum": "momentum", "Nesterov": "momentum"}
+#: no race has tuned sign descent on all tasks; Chen et al. 2023 (Lion) give a tenth to a third of AdamW's learning rate
+_SIGN_OF_ADAPTIVE = 0.1, 1 / 3
 
 _KINDS = {
     ADAPTIVE: (
@@ -81,3 +76,18 @@ def family_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> Family
             apart = kind is ORTHOGONAL and group.get("use_muon") is False
             return ADAPTIVE if apart else kind
     return None
+
+
+def tuned_runs_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> TunedRuns | None:
+    """The tuned runs that a group's steps are compared with; None where its kind is not known."""
+    kind = family_of(optimizer, group)
+    if kind is None:
+        return None
+    names = [cls.__name__ for cls in type(innermost(optimizer)).__mro__]
+    own = next((_OWN[name] for name in names if name in _OWN), "")
+    if kind is GRADIENT and group.get("momentum", 0):
+        own = "momentum"
+    if not own or (own == "normuon" and kind is not ORTHOGONAL):
+        own = _NEAREST[kind]
+    found = tuned_runs()[own]
+    return found.stretched(kind.name, *_SIGN_OF_ADAPTIVE) if kind is SIGN else found

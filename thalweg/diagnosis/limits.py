@@ -92,6 +92,9 @@ SMALL_FOR = 9
 UNEVEN_WATCHED, NEAR_ZERO = 20.0, 0.03
 #: losses after which a run that began with a bold step is judged, and the share of the first loss that is no success
 STALLED_FOR, STALLED = 30, 0.93
+#: losses after which a run that has learnt nothing is compared with tuned ones, the share of a guess's loss that is
+#: nothing learnt, and the share of the upper end of their band above which its steps are then too large
+NOWHERE_FOR, NOWHERE, BOLD = 60, 0.98, 1 / 3
 #: share of the first loss below which a run has learnt what there is
 LEARNT = 0.1
 #: mean cosine between −gradient and update over the last samples: an update that climbs

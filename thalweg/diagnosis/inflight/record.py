@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from thalweg.diagnosis import limits
+from thalweg.diagnosis.bands import Band, TunedRuns, phase_of
 from thalweg.diagnosis.families import Family
 from thalweg.diagnosis.inflight.losses import Losses
 from thalweg.diagnosis.inflight.passes import Update
@@ -35,7 +36,7 @@ class WatchedParameter:
         trainable: whether it asked for a gradient when the watch began.
         optimizer: the number of its optimizer; None where it is in none.
         group: the number of its group there.
-        family: what kind of steps that takes, where it is known.
+        family: what kind of steps that takes, where it is known. tuned: the runs that these are compared with.
         shape: of the whole tensor.
         decay: strength of its weight decay. coupled: whether that is added to the gradient.
         low_precision: whether it is kept in 16 bits or fewer.
@@ -50,6 +51,7 @@ class WatchedParameter:
     low_precision: bool = False
     decay: float = 0.0
     coupled: bool = False
+    tuned: TunedRuns | None = None
 
     @property
     def hidden(self) -> bool:
@@ -290,6 +292,12 @@ class History:
     def is_beyond(self, sample: Sample, layer: str) -> bool:
         """Whether a layer's largest attention logit was more than that."""
         return sample.logits.get(layer, 0.0) > self.bearable(layer)
+
+    def updates_of(self, tuned: TunedRuns, at: WatchedParameter) -> Band:
+        """What the updates of hidden matrices are in tuned runs, at the last sample's part of the run and its rate."""
+        peak = self.peak(at)
+        factor = self.last.rate(at) / peak if peak > 0 else 1.0
+        return tuned.updates(phase_of(self.last.step, self.steps)).times(factor)
 
     def peak(self, at: WatchedParameter) -> float:
         """The highest rate that a parameter has had in a sample."""

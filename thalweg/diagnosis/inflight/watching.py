@@ -277,7 +277,7 @@ class Watch:
         if owner is None:
             return WatchedParameter(plain, p.requires_grad, None, 0, None, tuple(p.shape), low)
         coupled = owner.family is not None and not is_decoupled(owner, owner.family)
-        of = (owner.number, owner.place, owner.family, tuple(p.shape), low, decay_of(owner), coupled)
+        of = (owner.number, owner.place, owner.family, tuple(p.shape), low, decay_of(owner), coupled, owner.tuned)
         return WatchedParameter(plain, p.requires_grad, *of)
 
     def _inside(self) -> Inside:
@@ -292,7 +292,7 @@ class Watch:
         return second(optimizer, optimizer.param_groups[one.group], self.params[i])
 
     def _on_steps(self) -> Iterator[Any]:
-        first, last = map(_stepped, (self.about.optimizers[0], self.about.optimizers[-1]))
+        first, last = map(stepped, (self.about.optimizers[0], self.about.optimizers[-1]))
         yield first.register_step_pre_hook(lambda *_: self._before())
         yield last.register_step_post_hook(lambda *_: self._after())
 
@@ -542,7 +542,7 @@ def _no_loss(*_: Any) -> Any:
     raise AssertionError("a watch computes no loss")
 
 
-def _stepped(optimizer: Any) -> Any:
+def stepped(optimizer: Any) -> Any:
     """What has hooks on its step: the optimizer, or the one within a wrapper that has none."""
     return optimizer if hasattr(optimizer, "_optimizer_step_post_hooks") else innermost(optimizer)
 

@@ -90,6 +90,12 @@ class Rehearsal:
         last = self.losses[-max(1, len(self.losses) // 4) :]
         return statistics.median(last) if all(map(math.isfinite, last)) else math.inf
 
+    @property
+    def fall(self) -> float:
+        """By how much of itself the loss falls; negative where it rises."""
+        begin = self.losses[0]
+        return (begin - self.end) / max(abs(begin), 1e-12)
+
 
 def rehearse(subject: Subject, batch: Any, peaks: Rates, ramp: bool, limit: int = STEPS) -> Rehearsal:
     """Take the steps. What is touched is for the caller to put back.

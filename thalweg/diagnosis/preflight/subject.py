@@ -13,8 +13,9 @@ from torch.nn.parameter import is_lazy
 
 from thalweg._base.errors import bad_argument
 from thalweg._base.given import no_model
+from thalweg.diagnosis.bands import TunedRuns
 from thalweg.diagnosis.curve import unprepared
-from thalweg.diagnosis.families import Family, family_of
+from thalweg.diagnosis.families import Family, family_of, tuned_runs_of
 from thalweg.diagnosis.preflight.losses import scalar_of
 from thalweg.diagnosis.preflight.reading import copied
 from thalweg.train import rng
@@ -40,6 +41,11 @@ class Owner:
     def family(self) -> Family | None:
         """What kind of steps it takes."""
         return family_of(self.optimizer, self.group)
+
+    @property
+    def tuned(self) -> TunedRuns | None:
+        """The tuned runs that its steps are compared with."""
+        return tuned_runs_of(self.optimizer, self.group)
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,7 +86,7 @@ def early_ratio(history: History) -> tuple[float, float]:
     """The update ratio of the hidden matrices at the beginning, and the least of tuned runs; NaN and 0 if unknown."""
     members = [(i, one) for i, one in history.trainable() if one.hidden]
     ratios = [s.update[i] for s in history.first[1:6] for i, _ in members if math.isfinite(s.update[i])]
-    least = min((one.family.update[0] for _, one in members if one.family is not None), default=0.0)
+    least = min((one.tuned.updates("first").low for _, one in members if one.tuned is not None), default=0.0)
     return (statistics.median(ratios) if ratios else math.nan), least
 
 

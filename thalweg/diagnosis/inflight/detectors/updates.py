@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from thalweg.diagnosis import limits
+from thalweg.diagnosis.bands import TunedRuns, phase_of
 from thalweg.diagnosis.families import MARGIN, Family
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.inflight.record import FIRST, History, Sample, WatchedParameter
@@ -74,29 +75,50 @@ def outside(history: History) -> Iterator[Finding]:
         if one.hidden and one.family is not None:
             kinds.setdefault(one.family, []).append((i, one))
     for kind, members in kinds.items():
-        sample = history.last
-        large = [sample.update[i] for i, one in members if not _near_zero(history.first[0], i, one)]
-        move, rate = _median(large), sample.rate(members[0][1])
-        if move > MARGIN * kind.update[1]:
-            yield finding(
-                "lr_too_high",
-                f"An update moves hidden matrices by {move:.2g} of their norm; tuned runs of {kind.name} move them by "
-                f"{kind.update[0]:g} to {kind.update[1]:g}.",
-                [one.name for _, one in members],
-                step=sample.step,
-                numbers={"ratio": move},
-                lr=f"{rate * kind.update[1] / move:.1e}",
-            )
-        elif (travel := _travel(history, members)) < kind.travel * kind.too_little:
-            yield finding(
-                "lr_too_low",
-                f"At this rate the whole run moves hidden matrices by {travel:.2g} of their norm, step by step; "
-                f"tuned runs of {kind.name} move them by {kind.travel:g} at least.",
-                [one.name for _, one in members],
-                step=history.first[0].step,
-                numbers={"travel": travel},
-                lr=f"{history.peak(members[0][1]) * 10:.1e}",
-            )
+        tuned = members[0][1].tuned
+        if tuned is not None:
+            yield from _too_large(history, members, tuned)
+            yield from _too_little(history, members, tuned, kind.too_little)
+
+
+def _too_large(
+    history: History, members: Sequence[tuple[int, WatchedParameter]], tuned: TunedRuns
+) -> Iterator[Finding]:
+    sample, one = history.last, members[0][1]
+    large = [sample.update[i] for i, one in members if not _near_zero(history.first[0], i, one)]
+    move, band = _median(large), history.updates_of(tuned, one)
+    if move > MARGIN * band.high:
+        yield finding(
+            "lr_too_high",
+            f"An update moves hidden matrices by {move:.2g} of their norm; {_those_of(tuned, history)} move them by "
+            f"{band}.",
+            [one.name for _, one in members],
+            step=sample.step,
+            numbers={"ratio": move, "tuned": [band.low, band.middle, band.high]},
+            lr=f"{sample.rate(one) * band.middle / move:.1e}",
+        )
+
+
+def _those_of(tuned: TunedRuns, history: History) -> str:
+    """``in the middle of tuned runs of AdamW nine of ten``."""
+    parts = {"early": "in the first tenth of", "middle": "in the middle of", "late": "towards the end of", "any": "in"}
+    return f"{parts[phase_of(history.last.step, history.steps)]} tuned runs of {tuned.name} nine updates of ten"
+
+
+def _too_little(
+    history: History, members: Sequence[tuple[int, WatchedParameter]], tuned: TunedRuns, share: float
+) -> Iterator[Finding]:
+    travel = _travel(history, members)
+    if travel < share * tuned.travel:
+        yield finding(
+            "lr_too_low",
+            f"At this rate the whole run moves hidden matrices by {travel:.2g} of their norm, step by step; "
+            f"tuned runs of {tuned.name} move them by {tuned.travel:g} at least.",
+            [one.name for _, one in members],
+            step=history.first[0].step,
+            numbers={"travel": travel},
+            lr=f"{history.peak(members[0][1]) * 10:.1e}",
+        )
 
 
 def _travel(history: History, members: Sequence[tuple[int, WatchedParameter]]) -> float:
@@ -121,8 +143,8 @@ def uneven(history: History) -> Iterator[Finding]:
     fast = [
         (i, one)
         for i, one in members
-        if one.family is not None
-        and sample.update[i] > limits.UNEVEN_WATCHED * max(middle, one.family.update[1])
+        if one.tuned is not None
+        and sample.update[i] > limits.UNEVEN_WATCHED * max(middle, one.tuned.updates("first").high)
         and not _near_zero(history.first[0], i, one)
     ]
     if fast and 2 * len(fast) < len(members):
@@ -148,7 +170,7 @@ def cold_start(history: History) -> Iterator[Finding]:
         return
     late = statistics.median(losses.latest(limits.CLIMB_OVER))
     members = [(i, one) for i, one in _updated(history) if one.hidden and one.family is not None]
-    bold = [(i, one) for i, one in members if one.family and first.update[i] > one.family.update[1] / 2]
+    bold = [(i, one) for i, one in members if one.tuned and first.update[i] > one.tuned.updates("first").high / 2]
     full = all(first.rate(one) >= 0.9 * history.peak(one) for _, one in bold)
     if late > limits.STALLED * history.guess and 2 * len(bold) > len(members) and full:
         move = _median([first.update[i] for i, _ in bold])
@@ -159,6 +181,34 @@ def cold_start(history: History) -> Iterator[Finding]:
             step=0,
             warmup=max(10, (history.steps or 0) // 20),
         )
+
+
+def stalled(history: History) -> Iterator[Finding]:
+    """Nothing is learnt, and the first steps lie at the upper end of those of tuned runs, or below them."""
+    losses, first = history.losses, history.first[0]
+    if history.guess is None or not limits.NOWHERE_FOR <= len(losses) <= 2 * limits.NOWHERE_FOR:
+        return
+    late = statistics.median(losses.latest(limits.CLIMB_OVER))
+    members = [(i, one) for i, one in _updated(history) if one.hidden and one.tuned and not _near_zero(first, i, one)]
+    if not members or not late > limits.NOWHERE * max(history.guess, losses.first[0]):
+        return
+    tuned, rate = members[0][1].tuned, history.peak(members[0][1])
+    early = [(s, s.rate(members[0][1])) for s in history.first[1 : limits.SMALL_FOR]]
+    move = _median([s.update[i] * rate / now for s, now in early if now > 0 for i, _ in members])
+    band = tuned.updates("early") if tuned else None
+    if tuned is None or band is None or not tuned.runs or band.low <= move <= limits.BOLD * band.high:
+        return
+    yield finding(
+        "lr_too_high" if move > band.low else "lr_too_low",
+        f"At the peak rate the first updates move hidden matrices by {move:.2g} of their norm, and after "
+        f"{len(losses)} updates the loss is {late:.4g}; guessing gives {history.guess:.4g}. In the first tenth of "
+        f"tuned runs of {tuned.name} nine updates of ten move them by {band}, and half of them by {band.middle:.2g} at "
+        "most.",
+        [one.name for _, one in members],
+        step=0,
+        numbers={"ratio": move, "loss": late, "tuned": [band.low, band.middle, band.high]},
+        lr=f"{rate * band.middle / move:.1e}",
+    )
 
 
 def decay(history: History) -> Iterator[Finding]:
@@ -282,4 +332,4 @@ def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(finite) if finite else math.nan
 
 
-DETECTORS = (left_out, frozen_that_move, swallowed, outside, uneven, cold_start, decay, eps, uphill, growth)
+DETECTORS = (left_out, frozen_that_move, swallowed, outside, uneven, cold_start, stalled, decay, eps, uphill, growth)

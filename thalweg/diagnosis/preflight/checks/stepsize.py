@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Iterator
 
 from thalweg.diagnosis import limits
-from thalweg.diagnosis.families import MARGIN, Family
+from thalweg.diagnosis.bands import TunedRuns
+from thalweg.diagnosis.families import MARGIN
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
@@ -20,13 +21,13 @@ def size(known: Preflight) -> Iterator[Finding | Fine]:
     if rehearsal is None or not rehearsal.whole:
         return
     ratios, early = _ratios(known, rehearsal.updates), _ratios(known, rehearsal.early)
-    large = {name: r for name, (r, family) in early.items() if r > MARGIN * family.update[1]}
+    large = {name: r for name, (r, tuned) in early.items() if r > MARGIN * tuned.updates("first").high}
     if _needs_warmup(known, rehearsal) and not large:
         yield _no_warmup(known, rehearsal)
     elif large or _rises(rehearsal):
         yield _too_large(known, rehearsal, early, large)
     elif ratios:
-        yield from _too_small(known, ratios)
+        yield from _too_small(known, rehearsal, ratios)
     yield from _uneven(ratios)
 
 
@@ -43,13 +44,7 @@ def _needs_warmup(known: Preflight, rehearsal: Rehearsal) -> bool:
     warmed = known.warmed
     if warmed is None or len(warmed.losses) < len(rehearsal.losses):
         return False
-    return _fall(warmed) > limits.WARMED and _fall(warmed) > limits.BETTER * _fall(rehearsal)
-
-
-def _fall(rehearsal: Rehearsal) -> float:
-    """By how much of itself the loss falls; negative where it rises."""
-    begin = rehearsal.losses[0]
-    return (begin - rehearsal.end) / max(abs(begin), 1e-12)
+    return warmed.fall > limits.WARMED and warmed.fall > limits.BETTER * rehearsal.fall
 
 
 def _no_warmup(known: Preflight, rehearsal: Rehearsal) -> Finding:
@@ -65,7 +60,7 @@ def _no_warmup(known: Preflight, rehearsal: Rehearsal) -> Finding:
 
 
 def _too_large(
-    known: Preflight, rehearsal: Rehearsal, ratios: dict[str, tuple[float, Family]], large: dict[str, float]
+    known: Preflight, rehearsal: Rehearsal, ratios: dict[str, tuple[float, TunedRuns]], large: dict[str, float]
 ) -> Finding:
     top = max(rehearsal.losses)
     by_way_of = f" by way of {top:.3g}" if top > limits.RISEN * max(rehearsal.losses[0], rehearsal.end) else ""
@@ -74,42 +69,50 @@ def _too_large(
         f"{rehearsal.steps} steps"
     )
     worst = max(ratios, key=lambda name: ratios[name][0], default="")
-    ratio, family = ratios.get(worst, (math.nan, None))
+    ratio, tuned = ratios.get(worst, (math.nan, None))
+    band = tuned.updates("first") if tuned else None
     against = f"a step changes {worst} by {ratio:.2g} of its norm" if worst else "its steps are too large"
-    tuned = f", in tuned runs of {family.name} by at most {family.update[1]:g}" if family else ""
+    usual = f", nine of ten first steps in tuned runs of {tuned.name} by {band}" if tuned else ""
     lr = _rate(known, worst)
     return finding(
         "lr_too_high",
-        f"At the peak learning rate {against}{tuned}; {way}.",
+        f"At the peak learning rate {against}{usual}; {way}.",
         list(large),
-        numbers={"ratio": ratio, "loss": rehearsal.end},
-        lr=f"{lr * family.update[1] / ratio / MARGIN if family and large else lr / 10:.1g}",
+        numbers={"ratio": ratio, "loss": rehearsal.end, "tuned": [band.low, band.middle, band.high] if band else None},
+        lr=f"{lr * band.middle / ratio if band and large else lr / 10:.1g}",
     )
 
 
-def _too_small(known: Preflight, ratios: dict[str, tuple[float, Family]]) -> Iterator[Finding | Fine]:
-    """How far a whole run goes; only a model that begins untrained must go anywhere."""
+def _too_small(
+    known: Preflight, rehearsal: Rehearsal, ratios: dict[str, tuple[float, TunedRuns]]
+) -> Iterator[Finding | Fine]:
+    """Steps below those of tuned runs that lower the loss by less; and how far a whole run goes.
+
+    Only a model that begins untrained must go anywhere.
+    """
     factors = known.curves[0].factors(known.steps)
     middle = statistics.median(ratio for ratio, _ in ratios.values())
-    family = next(iter(ratios.values()))[1]
+    name, (_, tuned) = next(iter(ratios.items()))
+    owner, band = known.subject.owner(name), tuned.updates("peak")
     text = f"a step at the peak rate changes hidden matrices by {middle:.2g} of their norm (the median)"
     way = middle * sum(factors)
-    low = family.update[0]
-    if known.untrained and way < family.too_little * family.travel:
-        run = f", and a run of {known.steps} steps by at most {way:.2g} in all"
-        lr = _rate(known, next(iter(ratios)))
+    least = owner.family.too_little * tuned.travel if owner and owner.family else 0.0
+    slow = middle < band.low and rehearsal.fall < tuned.fall
+    if known.untrained and (slow or way < least):
         yield finding(
             "lr_too_low",
-            f"At the peak learning rate {text}{run}; tuned runs of {family.name} change them by at least {low:g} a "
-            f"step and {family.travel:g} in all.",
-            numbers={"ratio": middle, "way": way},
-            lr=f"{lr * 3 * low / max(middle, 1e-12):.1g}",
+            f"At the peak learning rate {text}, and a run of {known.steps} steps by at most {way:.2g} in all; "
+            f"{rehearsal.steps} steps take {rehearsal.fall:.0%} off the loss of one batch. In tuned runs of "
+            f"{tuned.name} nine of ten steps change them by {band}, a run by {tuned.travel:g} at least, and so many "
+            f"steps on one batch take {tuned.fall:.0%} off at least.",
+            numbers={"ratio": middle, "way": way, "fall": rehearsal.fall, "tuned": [band.low, band.middle, band.high]},
+            lr=f"{_rate(known, name) * band.middle / max(middle, 1e-12):.1g}",
         )
     else:
-        yield Fine("size of the steps", f"{text}; tuned runs of {family.name}: {low:g} to {family.update[1]:g}")
+        yield Fine("size of the steps", f"{text}; nine of ten in tuned runs of {tuned.name}: {band}")
 
 
-def _uneven(ratios: dict[str, tuple[float, Family]]) -> Iterator[Finding | Fine]:
+def _uneven(ratios: dict[str, tuple[float, TunedRuns]]) -> Iterator[Finding | Fine]:
     """Layers whose steps are of another order than the others'."""
     if len(ratios) < 3:
         return
@@ -144,18 +147,18 @@ def overfits(known: Preflight) -> Iterator[Finding | Fine]:
         )
 
 
-def _ratios(known: Preflight, updates: dict[str, float]) -> dict[str, tuple[float, Family]]:
-    """Of hidden matrices whose optimizer is of a known kind: update ratio and kind."""
-    found: dict[str, tuple[float, Family]] = {}
+def _ratios(known: Preflight, updates: dict[str, float]) -> dict[str, tuple[float, TunedRuns]]:
+    """Of hidden matrices whose optimizer is of a known kind: update ratio, and the tuned runs of that kind."""
+    found: dict[str, tuple[float, TunedRuns]] = {}
     rehearsal = known.rehearsal
     assert rehearsal is not None
     for name, ratio in updates.items():
         owner, p = known.subject.owner(name), known.subject.trainable[name]
         role = known.roles.get(name)
         hidden = p.ndim > 1 and (role is None or role.kind == "hidden")
-        family = owner.family if owner else None
-        if hidden and family and name not in rehearsal.silent and rehearsal.weights[name] > 0:
-            found[name] = (ratio, family)
+        tuned = owner.tuned if owner else None
+        if hidden and tuned and name not in rehearsal.silent and rehearsal.weights[name] > 0:
+            found[name] = (ratio, tuned)
     return found
 
 
