@@ -26,7 +26,7 @@ from thalweg.lab.plan import plan
 from thalweg.lab.protocol import get_budget
 from thalweg.lab.race import RaceWatcher, race
 from thalweg.lab.report.page import render
-from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Run, StepTime
+from thalweg.lab.result import Comparison, ContestantResult, Flag, RaceResult, Run, StepTime, Why
 from thalweg.lab.store import Store
 from thalweg.lab.store.tables import RUNS
 
@@ -126,7 +126,7 @@ def found(raced, tmp_path):
 def _untimed(value):
     """A result without what a clock measured or the machine's load."""
     timed = ("seconds", "optimizer_seconds", "trial_seconds", "step_ms", "seconds_ratio", "sentence", "sentences",
-             "quiet", "quiet_cpu_share", "load", "flags", "headline", "warnings", "reused")  # fmt: skip
+             "quiet", "quiet_cpu_share", "load", "flags", "headline", "warnings", "reused", "watched")  # fmt: skip
     if isinstance(value, dict):
         return {k: _untimed(v) for k, v in value.items() if k not in timed}
     return [_untimed(v) for v in value] if isinstance(value, list) else value
@@ -141,6 +141,7 @@ def test_a_result_has_every_declared_field_and_no_other(raced):
             assert one.keys() == kind.__annotations__.keys()
     for contestant in result["contestants"]:
         assert contestant["step_ms"].keys() == StepTime.__annotations__.keys()
+        assert contestant["why"].keys() == Why.__annotations__.keys()
     assert json.loads(json.dumps(result, allow_nan=False))["schema"] == 2
 
 
@@ -258,7 +259,10 @@ def test_the_watcher_is_told_of_each_run_once_and_of_the_phases(raced):
     assert len(log.started) == len(set(log.started)) == len(result["runs"]) == runs_of_all(result)
     assert sorted(key for key, *_ in log.finished) == sorted(log.started) == sorted(r["key"] for r in result["runs"])
     assert not any(reused for *_, reused in log.finished)
-    assert log.phases == ["search and verdict runs", "quiet pass: seconds a step", "verdict"]
+    assert log.phases == [
+        *("search and verdict runs", "quiet pass: seconds a step"),
+        *("watched runs: why each ended where it did", "verdict"),
+    ]
 
 
 def test_a_second_call_finds_every_run_in_the_store_and_says_the_same(raced, inline):

@@ -65,6 +65,7 @@ def show_result(console: Console, result: RaceResult) -> None:
     console.print()
     for sentence in result["sentences"]:
         console.print(sentence, highlight=False, markup=False)
+    show_why(console, result)
     if "nodes" in result["environment"]:
         nodes, lost = (result["environment"][name] for name in ("nodes", "lost"))
         console.print(f"\nmade on {nodes}; lost: {lost}", highlight=False, markup=False)
@@ -74,6 +75,18 @@ def show_result(console: Console, result: RaceResult) -> None:
     code = Syntax("", "python", background_color="default").highlight(winner["script"])
     code.rstrip()
     console.print(code, soft_wrap=True)  # a line that was broken here could not be copied
+
+
+def show_why(console: Console, result: RaceResult) -> None:
+    """What a watched run of each contestant has shown, the lowest mean loss first."""
+    seen = [(c["label"], c.get("why")) for c in sorted(result["contestants"], key=lambda c: c["mean_loss"])]
+    said = [f"{label}: {why['said']}" for label, why in seen if why and why["said"]]
+    if said:
+        share = result["protocol"]["watched"]["share"]
+        took = f" ({share:.1%} of the time of all other runs)" if share else ""
+        console.print(f"\nwhy, as the first part of one more run of each shows{took}:", highlight=False, markup=False)
+    for text in said:
+        console.print(text, highlight=False, markup=False)
 
 
 def best_of(result: RaceResult) -> ContestantResult:

@@ -131,6 +131,11 @@ class RacePlan:
             scale=self.scale,
         )
 
+    def first(self, contestant: Contestant, found: Setting) -> Spec:
+        """The run of a setting on the first of a contestant's verdict seeds."""
+        [seed, *_] = verdict_seeds(self.seeds, contestant.seed_offset)
+        return self.spec(contestant, found, seed=seed, steps=self.steps)
+
     def finals(self, contestant: Contestant, finalists: Iterable[Setting]) -> dict[tuple[Setting, int], Spec]:
         """Every finalist on every verdict seed: (setting, index of the seed) → run."""
         seeds, looks = verdict_seeds(self.seeds, contestant.seed_offset), self.budget.evaluations

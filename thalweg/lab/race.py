@@ -1,4 +1,4 @@
-"""A race from the plan to the result: search, verdict runs, shorter horizons, the quiet pass, the judgement."""
+"""A race from the plan to the result: search, verdict runs, shorter horizons, the quiet pass, why, the judgement."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from thalweg.lab.sharing import Sharing
 from thalweg.lab.store import Store
 from thalweg.lab.summary import Campaign, summarise
 from thalweg.lab.timing import QuietPass
+from thalweg.lab.why import Reasons
 from thalweg.lab.work import Made, work
 
 Name = TypeVar("Name")
@@ -121,19 +122,21 @@ class _Race:
             campaigns = asyncio.run(self._all())
             self.watcher.on_phase("quiet pass: seconds a step")
             timing = asyncio.run(self._quiet(campaigns))
+            self.watcher.on_phase("watched runs: why each ended where it did")
+            why = asyncio.run(self._watched(campaigns))
         finally:
             for hired in (self.workers, self.used, self.newest):
                 hired.close()
         self.watcher.on_phase("verdict")
-        return self._verdict(campaigns, timing)
+        return self._verdict(campaigns, timing, why)
 
-    def _verdict(self, campaigns: Sequence[Campaign], timing: QuietPass) -> RaceResult:
+    def _verdict(self, campaigns: Sequence[Campaign], timing: QuietPass, why: Reasons) -> RaceResult:
         """The result, its looks being in the store before anybody sees it."""
         content = self.plan.probe.content
         proof = {"reused": self.tally.told(self.store), "repeats": self.repeats.told}
         while True:
             ledger = Ledger(content, self.store.looks(content))
-            result = summarise(self.plan, campaigns, timing, ledger, proof, self.abroad.told)
+            result = summarise(self.plan, campaigns, timing, why, ledger, proof, self.abroad.told)
             if self.store.take(ledger.taken(result["comparisons"], self.plan.steps)):
                 break  # else another race was first: this look is one later, and pays more
         self.store.end(self.plan.identity, result["headline"])
@@ -247,6 +250,13 @@ class _Race:
             hired.close()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
         return await self.newest.timed(specs, self.plan.blocks)
+
+    async def _watched(self, campaigns: Sequence[Campaign]) -> Reasons:
+        """Why each ended where it did; by the same worker."""
+        found = await self.newest.watched([self.plan.first(c.contestant, c.chosen) for c in campaigns])
+        for label, text in found.left_out.items():
+            self._say_once(f"runs of {label} cannot be watched, so the report does not say why it ended there: {text}")
+        return found
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:

@@ -77,6 +77,20 @@ class Finalist(TypedDict):
     seeds: int  # how many verdict seeds are scored by it
 
 
+class Why(TypedDict):
+    """What the first part of one more run of a contestant has shown: its chosen setting, the first verdict seed."""
+
+    steps: int  # of that part
+    update: float | None  # median of ‖Δw‖ / ‖w‖ of the hidden matrices in the first five steps, at the peak rate
+    tuned: list[float] | None  # the same in tuned runs: quantiles at 5, 50 and 95 %
+    tuned_of: str  # of which optimizer these are; empty where none is known
+    clipped: float | None  # share of the steps at which clipping made the gradients smaller; None if it was not seen
+    spikes: int  # losses far above those before them
+    dead: list[str]  # layers without gradients
+    findings: list[dict[str, Any]]  # of the watch: cause, layer, evidence
+    said: str  # all of it in words
+
+
 class ContestantResult(TypedDict):
     """One optimizer with what its search found and cost."""
 
@@ -106,6 +120,7 @@ class ContestantResult(TypedDict):
     state_bytes: int
     bytes_per_parameter: float
     step_ms: StepTime | None
+    why: Why | None  # None where its runs cannot be watched
     script: str  # the lines to put into a training script
 
 

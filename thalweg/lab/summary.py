@@ -18,7 +18,7 @@ from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.looks import Ledger, Side
 from thalweg.lab.plan import RacePlan
 from thalweg.lab.protocol import FIRST_VERDICT_SEED, WARMUP, statements, verdict_seeds, warmup_steps
-from thalweg.lab.result import ContestantResult, RaceResult, Run
+from thalweg.lab.result import ContestantResult, RaceResult, Run, Why
 from thalweg.lab.run import set_up
 from thalweg.lab.search import Found, Setting
 from thalweg.lab.tasks import training
@@ -26,6 +26,7 @@ from thalweg.lab.tasks.printing import unshown
 from thalweg.lab.terms import terms
 from thalweg.lab.timing import QuietPass, step_time, total
 from thalweg.lab.verdict import compare
+from thalweg.lab.why import Reasons
 from thalweg.wrap.wrapper import layers
 
 #: version of the result; 2: warnings, edges, training curves
@@ -60,6 +61,7 @@ def summarise(
     plan: RacePlan,
     campaigns: Sequence[Campaign],
     timing: QuietPass,
+    why: Reasons,
     ledger: Ledger,
     proof: Mapping[str, Any],
     abroad: Mapping[str, str],
@@ -67,6 +69,7 @@ def summarise(
     """The whole result; the baseline's campaign comes first, and the ledger is told what is compared.
 
     Args:
+        why: what was seen of each.
         proof: that the runs are of one thing: what was ``reused``, and what the ``repeats`` gave.
         abroad: which nodes made the runs, for the record.
     """
@@ -87,9 +90,10 @@ def summarise(
         protocol={
             **_protocol(plan, replace(rules, look=max(looks.values(), default=1)), source, campaigns, timing),
             "looks": ledger.others(),
+            "watched": _watched(campaigns, why),
             **proof,
         },
-        contestants=[_entry(plan, c, blocks) for c in campaigns],
+        contestants=[_entry(plan, c, blocks, why.of.get(c.contestant.label)) for c in campaigns],
         runs=[run for c in campaigns for run in c.runs],
         comparisons=comparisons,
         flags=[],
@@ -245,7 +249,13 @@ def _backends(plan: RacePlan, campaign: Campaign) -> str:
     return ", ".join(sorted({part.backend for part in innermost.plan().parts}))
 
 
-def _entry(plan: RacePlan, campaign: Campaign, blocks: Blocks) -> ContestantResult:
+def _watched(campaigns: Sequence[Campaign], why: Reasons) -> dict[str, Any]:
+    """What the watched runs took, as a share of what all others did, and who was left out."""
+    seconds = sum(run["seconds"] for c in campaigns for run in c.runs)
+    return {"share": why.seconds / seconds if seconds else math.nan, "left_out": dict(why.left_out)}
+
+
+def _entry(plan: RacePlan, campaign: Campaign, blocks: Blocks, why: Why | None) -> ContestantResult:
     contestant, found = campaign.contestant, campaign.found
     spec = plan.spec(contestant, campaign.chosen, seed=FIRST_VERDICT_SEED, steps=plan.steps)
     runs = list(campaign.verdict.values())
@@ -279,6 +289,7 @@ def _entry(plan: RacePlan, campaign: Campaign, blocks: Blocks) -> ContestantResu
         state_bytes=runs[0]["state_bytes"],
         bytes_per_parameter=runs[0]["state_bytes"] / plan.probe.parameters,
         step_ms=step_time(mine) if mine else None,
+        why=why,
         script=script.lines(spec),
     )
 

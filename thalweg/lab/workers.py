@@ -14,6 +14,7 @@ from thalweg.lab.pool import Pool, Progress
 from thalweg.lab.result import Role
 from thalweg.lab.run import Spec
 from thalweg.lab.timing import QuietPass, quiet_pass
+from thalweg.lab.why import Reasons, reasons
 from thalweg.lab.work import Made, ready
 
 Answer = TypeVar("Answer")
@@ -77,6 +78,10 @@ class Workers:
     async def timed(self, specs: list[Spec], blocks: int) -> QuietPass:
         """The quiet pass, by one of them."""
         return await self._answer("steps were timed", quiet_pass, specs, blocks)
+
+    async def watched(self, specs: list[Spec]) -> Reasons:
+        """A part of each run, watched by one of them."""
+        return await self._answer("runs were watched", reasons, specs)
 
     async def _answer(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
         why = ""

@@ -10,7 +10,7 @@ from thalweg.lab import diverged as divergence
 from thalweg.lab import honesty, wording
 from thalweg.lab.evidence import Evidence, Rules
 from thalweg.lab.protocol import BUDGETS, statements
-from thalweg.lab.result import ContestantResult, RaceResult, Run
+from thalweg.lab.result import ContestantResult, RaceResult, Run, Why
 from thalweg.lab.summary import SCHEMA, finite
 from thalweg.lab.verdict import compare
 
@@ -63,6 +63,7 @@ def race(
         protocol={
             "baseline": labels[0],
             "seeds": {"tune": [0], "verdict": [100 + s for s in range(seeds)]},
+            "watched": {"share": 0.012, "left_out": {"momentum": "ValueError: optimizer=…"}},
             "margin": 0.02,
             "margin_by_hand": True,
             "alpha": 0.05,
@@ -194,5 +195,22 @@ def _contestant(label: str, i: int, evidence: Evidence, timed: bool) -> Contesta
         state_bytes=STATE,
         bytes_per_parameter=8.0 - i,
         step_ms={"forward": 4.0, "backward": 8.0, "optimizer": 1.0 + i, "total": 13.0 + i} if timed else None,
+        why=_why(i),
         script=f"# {label}",
+    )
+
+
+def _why(i: int) -> Why | None:
+    if i == 2:
+        return None
+    return Why(
+        steps=50,
+        update=0.9 if i else 0.04,
+        tuned=[0.003, 0.04, 0.29],
+        tuned_of="AdamW",
+        clipped=0.25 if i else None,
+        spikes=2 * i,
+        dead=["blocks.0.up"] if i else [],
+        findings=[{"cause": "lr_too_high", "layer": "", "evidence": "Steps are large."}] if i else [],
+        said="In the first tenth of the run a step changes hidden matrices by 0.9 of their norm.",
     )

@@ -18,7 +18,7 @@ from thalweg.lab.overview import overview
 from thalweg.lab.report import picture, render, render_overview, write_overview, write_report
 from thalweg.lab.report.figures import common, verdicts
 from thalweg.lab.report.svg import Scale, linear_ticks, log_ticks, number, padded
-from thalweg.lab.report.tables import finalists, leaderboard
+from thalweg.lab.report.tables import finalists, leaderboard, why
 
 RACES = {
     "three": race(),
@@ -375,3 +375,24 @@ def test_eight_contestants_have_colours_of_their_own():
     for i in range(8):
         for rule in (f".s{i} {{ stroke", f".fill.s{i},", f".s{i}t {{ fill"):
             assert rule in chart
+
+
+def test_why_stands_in_a_table_with_what_tuned_runs_have_and_its_share_of_the_time():
+    table = why(RACES["three"])
+    assert [[cell.text for cell in row][:3] for row in table.rows] == [
+        ["adamw", "0.04", "0.003 to 0.29"],
+        ["momentum", "0.9", "0.003 to 0.29"],
+    ]
+    assert [row[3].text for row in table.rows] == ["–", "25 %"]
+    page = render(RACES["three"])
+    assert "1.2 % of the time of all other runs" in page
+    assert "lr_too_high" in page
+
+
+def test_a_result_from_before_there_was_a_why_has_none_in_its_report():
+    result = json.loads(json.dumps(RACES["three"]))
+    for c in result["contestants"]:
+        del c["why"]
+    del result["protocol"]["watched"]
+    assert why(result) is None
+    assert "<h2>Why</h2>" not in render(result)

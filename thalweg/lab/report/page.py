@@ -83,6 +83,7 @@ def render(result: RaceResult) -> str:
         multipliers=figures.multiplier_legend(result),
         leaderboard=tables.leaderboard(result),
         finalists=tables.finalists(result),
+        why=tables.why(result),
         looks=tables.looks(result),
         runs=tables.runs(result),
         ranked=sorted(result["contestants"], key=lambda c: c["mean_loss"]),

@@ -9,7 +9,7 @@ from thalweg.lab.digits import fixed, halves, of_interval, of_spreads, size
 from thalweg.lab.names import shown_class
 from thalweg.lab.overview import Overview
 from thalweg.lab.report.svg import number
-from thalweg.lab.result import Comparison, ContestantResult, Finalist, RaceResult, Ratio, Run, runs_of
+from thalweg.lab.result import Comparison, ContestantResult, Finalist, RaceResult, Ratio, Run, Why, runs_of
 from thalweg.lab.wording import WORDS
 
 
@@ -115,6 +115,37 @@ def _chosen(c: ContestantResult, knob: str, key: str) -> Cell:
 
 def _number(value: float | None) -> Cell:
     return Cell("–") if value is None else Cell(number(value), value=repr(value))
+
+
+def why(result: RaceResult) -> Table | None:
+    """What one watched run of each contestant has shown, the lowest mean loss first; None where there was none."""
+    seen = [(c, c.get("why")) for c in sorted(result["contestants"], key=lambda c: c["mean_loss"])]
+    rows = [_why(c["label"], one) for c, one in seen if one]
+    heads = [
+        "optimizer",
+        "first ‖Δw‖ / ‖w‖",
+        "in tuned runs",
+        "steps clipped",
+        "losses that spiked",
+        "without gradients",
+        "found",
+    ]
+    return Table(heads, rows) if rows else None
+
+
+def _why(label: str, seen: Why) -> list[Cell]:
+    band = seen["tuned"]
+    usual = f"{number(band[0])} to {number(band[2])}" if band else "–"
+    clipped = "–" if seen["clipped"] is None else f"{100 * seen['clipped']:.0f} %"
+    return [
+        Cell(label), _rounded(seen["update"]), Cell(usual, seen["tuned_of"], repr(band[1]) if band else ""),
+        Cell(clipped, value=repr(seen["clipped"])), Cell(str(seen["spikes"])), Cell(", ".join(seen["dead"]) or "none"),
+        Cell(", ".join(one["cause"] for one in seen["findings"]) or "nothing"),
+    ]  # fmt: skip
+
+
+def _rounded(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(number(float(f"{value:.2g}")), value=repr(value))
 
 
 def finalists(result: RaceResult) -> Table | None:
