@@ -44,7 +44,8 @@ def test_bands_are_in_order_and_within_what_they_measure(name):
     runs = tuned_runs()[name]
     assert set(runs.bands) <= set(CELLS)
     assert runs.runs >= 3
-    assert 0 < runs.fall < 1 < runs.travel
+    assert 0 < runs.fall < 1
+    assert runs.travel > 0.1
     for phase in bands.PHASES:
         assert 0 < runs.updates(phase).middle < 1
     for (_, _, quantity), band in runs.bands.items():
