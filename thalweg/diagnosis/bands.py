@@ -48,7 +48,7 @@ class Band:
         return Band(min(b.low for b in bands), self.middle, max(b.high for b in bands))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object for an optimizer; it is part of what is hashed
 class TunedRuns:
     """What the tuned runs of one optimizer have.
 
