@@ -64,10 +64,12 @@ class Losses(OrderedDict[int, float]):
 
         NaN where there are too few of them.
         """
-        latest = [(step, self[step]) for step in islice(reversed(self), limits.WINDOW) if math.isfinite(self[step])]
+        latest = [pair for pair in islice(reversed(self.items()), limits.WINDOW) if math.isfinite(pair[1])]
         if len(latest) < limits.SETTLED:
             return math.nan
-        return -statistics.linear_regression(*zip(*latest, strict=True)).slope
+        middle = sum(step for step, _ in latest) / len(latest)
+        spread = sum((step - middle) ** 2 for step, _ in latest)
+        return -sum((step - middle) * loss for step, loss in latest) / spread
 
     def _begin(self) -> None:
         """An update is over, and its loss known."""

@@ -46,8 +46,9 @@ __all__ = ["Watch", "WatchWarning", "watch"]
 EARLY = 12
 #: updates after which a run's replicas are compared, in samples
 COMPARED = 5
-#: of these looks every so many is one into the model too, where attention, routers and the ranks of updates are seen
-INSIDE = 4
+#: of these looks every so many is one into the model too, where attention, routers and the ranks of updates are seen:
+#: the first figure for the first looks, the second for later ones
+INSIDE, INSIDE_LATER, INSIDE_FIRST = 4, 8, 24
 #: updates that are looked at when a layer falls silent, and after how many such a look may come again
 CLOSELY, APART = limits.DEAD_FOR, 100
 
@@ -427,7 +428,8 @@ class Watch:
         return not self.closed and (step < EARLY or step % self.every == 0 or step < self.closely)
 
     def _looks_inside(self) -> bool:
-        return self.opened % INSIDE == 0 or self.history.is_strained
+        every = INSIDE if self.opened < INSIDE_FIRST else INSIDE_LATER
+        return self.opened % every == 0 or self.history.is_strained
 
     def _refresh(self) -> None:
         """Look again at who updates what: layers are replaced, unfrozen, added to the optimizer."""
