@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -12,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import thalweg
 from tests.diagnosis.inflight.runs import batches, loss_of, net
+from thalweg.testing.faults import HEALTHY
 
 UPDATES = 30
 
@@ -110,6 +112,38 @@ def test_replicas_that_drift_are_named_with_their_weights(two):
         ((cause, layer, _),) = found
         assert cause == "replicas_drift"
         assert "2" in layer
+
+
+def within(sharded):
+    """What is seen within a mixture of experts: names, logits, choices, ranks."""
+    setup = HEALTHY["routing"]()
+    if sharded:
+        for block in setup.model.blocks:
+            fully_shard(block)
+        fully_shard(setup.model)
+    setup.optimizer, setup.scheduler = torch.optim.SGD(setup.model.parameters(), lr=0.1), None
+    with warnings.catch_warnings(), thalweg.watch(setup.model, setup.optimizer) as w:
+        warnings.simplefilter("ignore")
+        setup.loop.watch = w
+        list(setup.updates(5))
+    last = w.history.inside[-1]
+    counts = {name: load.counts for name, load in last.routers.items()}
+    ranks = {name: both for sample in w.history.recent for name, both in sample.ranks.items()}
+    return last.logits, counts, ranks, w.voice.said
+
+
+def test_the_same_is_seen_within_a_model_on_one_rank_and_on_two(two):
+    logits, counts, ranks, said = within(False)
+    assert "blocks.1.attention" in logits
+    assert "blocks.1.router" in counts
+    assert not said
+    for mine, chosen, effective, told_besides in two.run(within, True):
+        assert mine == pytest.approx(logits, rel=1e-3)
+        assert chosen == counts
+        assert effective.keys() == ranks.keys()
+        for name, both in ranks.items():
+            assert effective[name] == pytest.approx(both, rel=0.02, nan_ok=True)
+        assert not told_besides
 
 
 def hybrid(model):

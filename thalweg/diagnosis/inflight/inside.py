@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thalweg.diagnosis.inflight.attention import attentions
 from thalweg.diagnosis.inflight.nodes import walk
@@ -19,6 +19,7 @@ class Inside:
     """Looks, and holds the numbers on their device until they are asked for.
 
     Args:
+        model: whose parameters they are.
         parameters: all.
         names: of these.
         matrices: the numbers of those that are hidden matrices.
@@ -27,8 +28,10 @@ class Inside:
         dtypes: in which each attention holds its logits, by layer.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], names: Sequence[str], matrices: Sequence[int]) -> None:
-        self.names = names
+    def __init__(
+        self, model: nn.Module, parameters: Sequence[Tensor], names: Sequence[str], matrices: Sequence[int]
+    ) -> None:
+        self.model, self.names = model, names
         self.known: Mapping[int, str] = {id(p): name for p, name in zip(parameters, names, strict=True)}
         self.spectra = Spectra(parameters, matrices)
         self.ranks: Callable[[], Ranks] = dict
@@ -38,13 +41,13 @@ class Inside:
 
     def see(self, loss: Tensor) -> None:
         """Look at the graph behind a loss, before its backward frees it."""
-        behind = list(walk(loss.grad_fn))
-        seen = attentions(behind, self.known)
+        behind, known = list(walk(loss.grad_fn)), {**self.known, **_whole(self.model, self.known)}
+        seen = attentions(behind, known)
         self.dtypes = {one.layer: one.dtype for one in seen}
         self.logits = {
             layer: torch.stack([one.largest for one in seen if one.layer == layer]).amax() for layer in self.dtypes
         }
-        self.counts = loads(loss.grad_fn, behind, self.known)
+        self.counts = loads(loss.grad_fn, behind, known)
 
     def stepping(self) -> None:
         """The optimizer is about to step."""
@@ -65,3 +68,11 @@ class Inside:
             "logits": dict(zip(logits, largest, strict=True)),
             "routers": {name: RouterLoad(tuple(map(int, n.tolist())), chosen) for name, (n, chosen) in counts.items()},
         }
+
+
+def _whole(model: nn.Module, known: Mapping[int, str]) -> dict[int, str]:
+    """Names of the whole parameters that FSDP2 puts in the place of its shards during a pass, by ``id``."""
+    states = [module._get_fsdp_state() for module in model.modules() if hasattr(module, "_get_fsdp_state")]
+    groups = [group for state in states for group in getattr(state, "_fsdp_param_groups", ())]
+    pairs = [(getattr(p, "_unsharded_param", None), p.sharded_param) for group in groups for p in group.fsdp_params]
+    return {id(whole): known[id(shard)] for whole, shard in pairs if whole is not None and id(shard) in known}

@@ -283,7 +283,7 @@ class Watch:
 
     def _inside(self) -> Inside:
         updated = (i for i, one in self.history.trainable() if one.hidden and one.optimizer is not None)
-        return Inside(self.params, [one.name for one in self.history.watched], list(updated))
+        return Inside(self.about.model, self.params, [one.name for one in self.history.watched], list(updated))
 
     def _second(self, i: int) -> Any:
         one = self.history.watched[i]
