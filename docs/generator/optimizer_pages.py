@@ -75,7 +75,7 @@ def _body(about: Explanation, body: str, say: Language) -> list[str]:
     """The class's own words, which begin with the formula as its paper has it."""
     if not body or about.formula is None:
         return [markdown(body)]
-    return [say("The same step, as papers usually write it:") if body.startswith("$$") else "", markdown(body)]
+    return [say("As papers usually write it:") if body.startswith("$$") else "", markdown(body)]
 
 
 def _said(label: str, text: str) -> str:
