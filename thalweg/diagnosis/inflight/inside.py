@@ -72,7 +72,8 @@ class Inside:
 
 def _whole(model: nn.Module, known: Mapping[int, str]) -> dict[int, str]:
     """Names of the whole parameters that FSDP2 puts in the place of its shards during a pass, by ``id``."""
-    states = [module._get_fsdp_state() for module in model.modules() if hasattr(module, "_get_fsdp_state")]
+    getters: list[Any] = [getattr(module, "_get_fsdp_state", None) for module in model.modules()]
+    states = [getter() for getter in getters if getter is not None]
     groups = [group for state in states for group in getattr(state, "_fsdp_param_groups", ())]
     pairs = [(getattr(p, "_unsharded_param", None), p.sharded_param) for group in groups for p in group.fsdp_params]
     return {id(whole): known[id(shard)] for whole, shard in pairs if whole is not None and id(shard) in known}
