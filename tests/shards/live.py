@@ -1,13 +1,18 @@
 """How much memory tensors take that live within a step."""
 
+import contextlib
+from unittest import mock
+
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from thalweg.runtime.wholes import Wholes
+
 
 class Live(TorchDispatchMode):
-    """Bytes of the tensors that operations of torch have made since it began, as long as they live.
+    """Bytes of the tensors that operations of torch have made since it began, as long as they live, and of wholes.
 
     Attributes:
         most: the most that lived at once.
@@ -17,6 +22,7 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.made, self.most = {}, 0
         self.bound = 0  # what lives now is at most this
+        self.wholes = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -26,16 +32,38 @@ class Live(TorchDispatchMode):
                 reference = StorageWeakRef(x.untyped_storage())
                 self.made[reference.cdata] = reference, x.untyped_storage().nbytes()
                 self.bound += x.untyped_storage().nbytes()
+        self.look()
+        return out
+
+    def look(self):
+        """Find whether it is more than ever."""
         if self.bound > self.most:  # only then it must be known how much it is
             self.bound = self.now
             self.most = max(self.most, self.bound)
-        return out
+
+    @contextlib.contextmanager
+    def with_wholes(self):
+        """Count the memory that wholes get when a step begins, which no operation makes."""
+        begin, release = Wholes.begin, Wholes.release
+
+        def began(wholes):
+            begin(wholes)
+            self.wholes += sum(wholes.storages.values())
+            self.bound += sum(wholes.storages.values())
+            self.look()
+
+        def released(wholes):
+            release(wholes)
+            self.wholes -= sum(wholes.storages.values())
+
+        with mock.patch.object(Wholes, "begin", began), mock.patch.object(Wholes, "release", released), self:
+            yield self
 
     @property
     def now(self):
         """What lives now."""
         self.made = {key: one for key, one in self.made.items() if not one[0].expired()}
-        return sum(size for _, size in self.made.values())
+        return sum(size for _, size in self.made.values()) + self.wholes
 
 
 def id_of(x):

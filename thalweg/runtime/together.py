@@ -68,12 +68,13 @@ class OwnersExecutor(FlowingExecutor):
         stages, attempt = self.wholes.bound.batch.plan.stages, self.exchange.trouble.attempt
         shares: dict[str, Any] = {name: [] for name in stages[stage].gives}
         if stage == 0:
-            attempt(self.wholes.begin, None)
+            attempt(lambda: _begin(self.wholes, self.inner), None)
             yield from self.wholes.bring(self.wholes.kept)
         if self.inner:
             shares = attempt(lambda: self.inner.run(stage, totals), shares)
         if stage == len(stages) - 1:
             yield from self.wholes.send_back(self.wholes.changed)
+            self.wholes.release()
         return shares
 
 
@@ -137,13 +138,14 @@ class PartsExecutor(FlowingExecutor):
         for executor in self._executors():
             executor.end(totals)
         self.wholes.parts_between, self.wholes.wholes_between = {}, {}
+        self.wholes.release()
 
     def _executors(self) -> Iterable[StagedExecutor]:
         return (self.here, self.inner) if self.inner else (self.here,)
 
     def _start(self) -> None:
         wholes = self.wholes
-        wholes.begin()
+        _begin(wholes, self.inner)
         for executor in self._executors():
             executor.start()
         wholes.parts_between = self.here.lists
@@ -218,10 +220,24 @@ def executor(bound: BoundBatch, backend: str, exchange: Exchange) -> Any:
         needed = _needed(batch.plan, asked)
         wholes = Wholes(bound, exchange)
         wholes = Wholes(bound, exchange, wholes.with_beside(needed))
-        inner = select.prepare(backend, wholes.batch) if wholes.batch else None
-        return PartsExecutor(wholes, select.prepare(backend, batch), inner, asked)
+        return PartsExecutor(wholes, select.prepare(backend, batch), _prepared(backend, wholes), asked)
     wholes = Wholes(bound, exchange)
-    return OwnersExecutor(wholes, select.prepare(backend, wholes.batch) if wholes.batch else None)
+    return OwnersExecutor(wholes, _prepared(backend, wholes))
+
+
+def _prepared(backend: str, wholes: Wholes) -> Any:
+    """What runs the wholes of this rank, which have no memory before a step begins; None where there are none."""
+    inner = select.prepare(backend, wholes.batch) if wholes.batch else None
+    wholes.release()
+    return inner
+
+
+def _begin(wholes: Wholes, inner: Any) -> None:
+    """Give the wholes memory, and tell what runs them where it is."""
+    wholes.begin()
+    if isinstance(inner, StagedExecutor):
+        for name, tensors in inner.held().items():
+            inner.point(name, tensors)
 
 
 def may_part(batch: Batch, backend: str) -> bool:

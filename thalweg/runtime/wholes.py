@@ -91,14 +91,22 @@ class Wholes:
         self.parts_between: dict[str, list[Tensor]] = {}
         self.wholes_between: dict[str, list[Tensor]] = {}
         self.routes: dict[tuple[bool, tuple[str, ...]], Route] = {}
+        self.storages: dict[torch.UntypedStorage, int] = {}
         self.batch = self._batch() if self.mine else None
 
     def begin(self) -> None:
-        """A step begins: the wholes take its numbers."""
+        """A step begins: the wholes get memory, and take its numbers."""
         if self.batch is not None:
+            for storage, size in self.storages.items():
+                storage.resize_(size)
             self.batch.take(self.bound.batch.entries)
             self.batch.addresses = [g.data_ptr() for g in self.batch.grads]
             self._make_room(self.batch)
+
+    def release(self) -> None:
+        """A step is over: the memory of the wholes serves others until the next one."""
+        for storage in self.storages:
+            storage.resize_(0)
 
     def bring(self, keys: Sequence[str]) -> Iterator[None]:
         """Put the wholes of these keys together from the parts; yields while they travel."""
@@ -254,6 +262,7 @@ class Wholes:
         for (_, key), x in self.whole.items():
             if self.needed is not None and key not in self.needed:
                 x.untyped_storage().resize_(0)
+        self.storages = {(s := x.untyped_storage()): s.nbytes() for x in self.whole.values()}
 
     def _seen(self, key: str) -> list[Tensor]:
         """Tensors of the shape of the parameters that this rank owns, as the rule sees them."""
