@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import thalweg
 from thalweg.diagnosis.inflight.attention import attentions
+from thalweg.diagnosis.inflight.elements import Elements
 from thalweg.diagnosis.inflight.nodes import walk
 from thalweg.diagnosis.inflight.router_load import RouterLoad
 from thalweg.diagnosis.inflight.routers import loads
@@ -257,6 +258,13 @@ def test_what_gradients_promise_is_the_slope_along_the_update():
         for p, new, old in zip(fresh.model.parameters(), setup.model.parameters(), before, strict=True)
     )
     assert w.history.last.promised == pytest.approx(slope, rel=0.3)  # from some elements
+
+
+@pytest.mark.parametrize("shape", [(128, 64), (128, 128), (8, 16, 3, 3), (1024, 256), (7, 5)])
+def test_the_elements_that_are_looked_at_lie_in_all_columns(shape):
+    columns = torch.arange(shape[-1]).expand(shape).clone()
+    seen = Elements([columns]).of([columns])
+    assert {*seen.tolist()} == {*range(shape[-1])} or len(seen) == len({*seen.tolist()})
 
 
 def test_the_seen_decrease_is_the_slope_of_the_losses():

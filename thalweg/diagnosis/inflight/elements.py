@@ -6,6 +6,7 @@ reads few lines of it, and they are the same at every step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,7 +32,7 @@ class Elements:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         parts = [local(x.detach()) for x in tensors]
         device = parts[0].device if parts else torch.device("cpu")
-        self.strides = [max(1, x.numel() // min(MOST, max(LEAST, x.numel() // EVERY))) for x in parts]
+        self.strides = [_stride(x.numel()) for x in parts]
         lengths = [len(range(0, x.numel(), stride)) for x, stride in zip(parts, self.strides, strict=True)]
         self.layouts, self.dense, self.sizes = [x.stride() for x in parts], list(map(is_dense, parts)), lengths
         self.lengths, self.total = torch.tensor(lengths, dtype=torch.int64, device=device), sum(lengths)
@@ -62,6 +63,17 @@ class Elements:
         if self.dense[i]:  # one call, where slicing takes three
             return x.as_strided((self.sizes[i],), (self.strides[i],))
         return in_memory_order(x)[:: self.strides[i]]
+
+
+def _stride(count: int) -> int:
+    """The distance between two elements of so many that are looked at, without a factor in common with their number.
+
+    With one, the elements of a matrix could all lie in a few columns, which may be those of pixels that are always 0.
+    """
+    stride = max(1, count // min(MOST, max(LEAST, count // EVERY)))
+    while math.gcd(stride, count) > 1:
+        stride -= 1
+    return stride
 
 
 def in_memory_order(x: Tensor) -> Tensor:
