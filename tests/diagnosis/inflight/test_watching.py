@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import thalweg
 from tests.diagnosis.inflight.runs import batches, loss_of, net, watched
-from thalweg.diagnosis import FitWatch, WatchWarning
+from thalweg.diagnosis import FitWatch, WatchWarning, limits
+from thalweg.diagnosis.inflight.detectors import updates
 from thalweg.train import fit
 
 
@@ -443,3 +445,16 @@ def test_what_is_seen_of_many_losses_does_not_grow_with_their_number():
         seen.tell(step, 1.0)
     assert len(seen) <= losses.KEPT + 1
     assert len(refreshed) == pytest.approx((losses.KEPT + 200) / losses.REFRESHED, abs=2)
+
+
+@pytest.mark.parametrize(("falls", "named"), [(0.01, False), (-0.01, True), (math.nan, True)])
+def test_updates_that_swing_across_a_valley_go_uphill_only_where_the_loss_does_not_fall(falls, named):
+    one = SimpleNamespace(name="0.weight", hidden=True, trainable=True, optimizer=0)
+    samples = [SimpleNamespace(step=k, cosine=[-0.3]) for k in range(limits.UPHILL_FOR)]
+    history = SimpleNamespace(
+        watched=[one],
+        latest=lambda count: samples[-count:],
+        losses=SimpleNamespace(falls=falls),
+        trainable=lambda: iter([(0, one)]),
+    )
+    assert [found.cause for found in updates.uphill(history)] == ["update_uphill"] * named

@@ -274,9 +274,12 @@ def _elements(members: Sequence[tuple[int, WatchedParameter]]) -> int:
 
 
 def uphill(history: History) -> Iterator[Finding]:
-    """Updates that go against −gradient, sample after sample."""
+    """Updates that go against −gradient, sample after sample, where the loss does not fall.
+
+    Where it falls, they swing across a valley: adjacent gradients change their sign, and momentum lags behind them.
+    """
     latest = history.latest(limits.UPHILL_FOR)
-    if len(latest) < limits.UPHILL_FOR:
+    if len(latest) < limits.UPHILL_FOR or history.losses.falls > 0:
         return
     means = {i: _mean([s.cosine[i] for s in latest]) for i, one in _updated(history) if one.hidden}
     against = [i for i, mean in means.items() if mean < limits.UPHILL]
