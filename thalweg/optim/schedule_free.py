@@ -181,8 +181,8 @@ class ScheduleFreeSGD(ScheduleFree):
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    r"""Schedule-Free AdamW moves a point z by gradients that are divided by Adam's denominator, and computes gradients
-    at a point y between z and x, a weighted mean of all z.
+    r"""Schedule-Free AdamW moves a point z by gradients that are divided by Adam's denominator. It computes the
+    gradients at a point y, which lies between z and a point x; x is a weighted mean of all z.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,g(y_t)^2, \quad z_{t+1} = z_t - \gamma_t
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
