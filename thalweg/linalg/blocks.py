@@ -219,8 +219,9 @@ def blocks_of(value: Any) -> Blocks | None:
     """
     if value is None or isinstance(value, Blocks):
         return value
-    if isinstance(value, (tuple, list)) or _is_count(value):
-        return Blocks(tuple(value) if isinstance(value, (tuple, list)) else value)
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if sizes and all(map(_is_count, sizes)):
+        return Blocks(value if _is_count(value) else sizes)
     raise bad_argument(
         "blocks", value, "a number of equal parts, a tuple of sizes, Blocks(…), None, or a function of a parameter"
     )

@@ -86,9 +86,9 @@ def _too_large(
 def _too_small(
     known: Preflight, rehearsal: Rehearsal, ratios: dict[str, tuple[float, TunedRuns]]
 ) -> Iterator[Finding | Fine]:
-    """Steps below those of tuned runs that lower the loss by less; and how far a whole run goes.
+    """How far a whole run goes; only a model that begins untrained must go anywhere.
 
-    Only a model that begins untrained must go anywhere.
+    Small steps alone are no fault: they are right where there are many of them.
     """
     factors = known.curves[0].factors(known.steps)
     middle = statistics.median(ratio for ratio, _ in ratios.values())
@@ -97,8 +97,7 @@ def _too_small(
     text = f"a step at the peak rate changes hidden matrices by {middle:.2g} of their norm (the median)"
     way = middle * sum(factors)
     least = owner.family.too_little * tuned.travel if owner and owner.family else 0.0
-    slow = middle < band.low and rehearsal.fall < tuned.fall
-    if known.untrained and (slow or way < least):
+    if known.untrained and way < least:
         yield finding(
             "lr_too_low",
             f"At the peak learning rate {text}, and a run of {known.steps} steps by at most {way:.2g} in all; "
