@@ -27,8 +27,7 @@ def both(made, stores, hours=0.0):
 
     campaigns = asyncio.run(side_by_side())
     timing = asyncio.run(races[0]._quiet(campaigns[0]))
-    why = asyncio.run(races[0]._watched(campaigns[0]))
-    return [one._verdict(mine, timing, why) for one, mine in zip(races, campaigns, strict=True)], logs
+    return [one._verdict(mine, timing) for one, mine in zip(races, campaigns, strict=True)], logs
 
 
 def share_alike(made, stores, hours=0.0):

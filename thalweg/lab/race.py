@@ -109,7 +109,9 @@ class _Race:
             self.workers = self.used = away.workers(executor, plan, self.abroad)
             self.newest = away.workers(executor, plan, self.abroad, alone=True)
         self.repeats = Repeats(plan, store, self.tally, self.used.make, self.newest.make)
-        self.before_shorter = self.unfinished = len(plan.contestants)  # contestants before their shorter runs; all runs
+        self.before_shorter = len(plan.contestants)  # contestants before their shorter runs
+        self.firsts: list[Spec] = []  # of each contestant that has made all its runs, the first of its chosen setting
+        self.why = Reasons()
 
     def result(self) -> RaceResult:
         self.store.begin(self.plan.identity, {**self.plan.about(), "content": self.plan.probe.content})
@@ -122,21 +124,19 @@ class _Race:
             campaigns = asyncio.run(self._all())
             self.watcher.on_phase("quiet pass: seconds a step")
             timing = asyncio.run(self._quiet(campaigns))
-            self.watcher.on_phase("watched runs: why each ended where it did")
-            why = asyncio.run(self._watched(campaigns))
         finally:
             for hired in (self.workers, self.used, self.newest):
                 hired.close()
         self.watcher.on_phase("verdict")
-        return self._verdict(campaigns, timing, why)
+        return self._verdict(campaigns, timing)
 
-    def _verdict(self, campaigns: Sequence[Campaign], timing: QuietPass, why: Reasons) -> RaceResult:
+    def _verdict(self, campaigns: Sequence[Campaign], timing: QuietPass) -> RaceResult:
         """The result, its looks being in the store before anybody sees it."""
         content = self.plan.probe.content
         proof = {"reused": self.tally.told(self.store), "repeats": self.repeats.told}
         while True:
             ledger = Ledger(content, self.store.looks(content))
-            result = summarise(self.plan, campaigns, timing, why, ledger, proof, self.abroad.told)
+            result = summarise(self.plan, campaigns, timing, self.why, ledger, proof, self.abroad.told)
             if self.store.take(ledger.taken(result["comparisons"], self.plan.steps)):
                 break  # else another race was first: this look is one later, and pays more
         self.store.end(self.plan.identity, result["headline"])
@@ -151,12 +151,15 @@ class _Race:
         return campaigns
 
     async def _repeated(self, contestant: Contestant) -> Campaign:
-        """A campaign, and then what is made again; the repeats of the end go beside the last contestant's."""
+        """A campaign, and then what is made again; the repeats of the end go beside the last contestant's.
+
+        Beside these, too, a part of a run of each contestant is watched: all runs of the race are made by then.
+        """
         campaign = await self._campaign(contestant)
-        self.unfinished -= 1
+        self.firsts.append(self.plan.first(contestant, campaign.chosen))
         again = [self.repeats.by_used_worker(contestant)]
-        if not self.unfinished:
-            again.append(self.repeats.at_the_end())
+        if len(self.firsts) == len(self.plan.contestants):
+            again += [self.repeats.at_the_end(), self._watched()]
         await asyncio.gather(*again)
         return campaign
 
@@ -251,12 +254,11 @@ class _Race:
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
         return await self.newest.timed(specs, self.plan.blocks)
 
-    async def _watched(self, campaigns: Sequence[Campaign]) -> Reasons:
-        """Why each ended where it did; by the same worker."""
-        found = await self.newest.watched([self.plan.first(c.contestant, c.chosen) for c in campaigns])
-        for label, text in found.left_out.items():
+    async def _watched(self) -> None:
+        """Why each ended where it did."""
+        self.why = Reasons.joined(await asyncio.gather(*(self.used.watched([spec]) for spec in self.firsts)))
+        for label, text in self.why.left_out.items():
             self._say_once(f"runs of {label} cannot be watched, so the report does not say why it ended there: {text}")
-        return found
 
 
 async def _gather(awaitables: Iterable[Awaitable[Run]]) -> list[Run]:

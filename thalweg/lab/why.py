@@ -51,6 +51,13 @@ class Reasons:
     left_out: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @classmethod
+    def joined(cls, parts: Sequence[Reasons]) -> Reasons:
+        """What several have shown, of other labels each."""
+        of = {label: why for part in parts for label, why in part.of.items()}
+        left_out = {label: text for part in parts for label, text in part.left_out.items()}
+        return cls(of, left_out, sum(part.seconds for part in parts))
+
 
 def reasons(specs: Sequence[Spec]) -> Reasons:
     """Look at a part of each run, one after the other.
