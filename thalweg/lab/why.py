@@ -29,8 +29,8 @@ from thalweg.lab.tasks import Task, get_task, training
 from thalweg.lab.tasks.printing import unshown
 from thalweg.train import Event, Watcher, fit
 
-#: a watched run makes the first steps, one in so many of all; and at least so many, since the early part is a tenth
-PART, LEAST = 4, 40
+#: a watched run makes the first steps, one in so many of all, and at least so many: it should cost a race little
+PART, LEAST = 10, 20
 #: a ratio of the first steps is another than that of tuned runs beyond their band by this factor
 BEYOND = 3.0
 #: causes that say that a layer gets no gradient
