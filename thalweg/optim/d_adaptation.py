@@ -127,7 +127,7 @@ class DAdaptAdam(DAdaptation):
     d0: float = hyper(default=1e-6, within="(0, ∞)", doc="d₀, d at first")
     growth_rate: float = hyper(default=float("inf"), within="[1, ∞]", doc="ρ, the most that d grows in a step")
 
-    k: float = shared(doc="k, steps so far")
+    k: float = shared(doc="k, steps of the whole group so far")
     numerator_weighted: float = shared(doc="r, mean of products")
     s: Tensor = state(doc="s, mean of weighted gradients")
     exp_avg: Tensor = state(doc="m, mean of weighted gradients")
@@ -191,7 +191,7 @@ class Prodigy(DAdaptation):
     d_coef: float = hyper(default=1.0, within="(0, ∞)", doc="c, multiplies the estimate")
     growth_rate: float = hyper(default=float("inf"), within="[1, ∞]", doc="ρ, the most that d grows in a step")
 
-    k: float = shared(doc="k, steps so far")
+    k: float = shared(doc="k, steps of the whole group so far")
     d_max: float = shared(doc="D, largest d̂", fill=lambda h: h.d0)
     d_numerator: float = shared(doc="r, running sum of products, over d₀")
     p0: Tensor = state(doc="x₀, the parameter at the start", begins_at_p=True)

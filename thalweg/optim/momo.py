@@ -65,7 +65,7 @@ class Modelled(Optimizer):
     loss: float = hyper(default=0.0, within="(-∞, ∞)", doc="f, the loss of this step", init=False)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
-    number_steps: float = shared(doc="k, steps so far")
+    number_steps: float = shared(doc="k, steps of the whole group so far")
     loss_avg: float = shared(doc="f̄, mean loss")
     fstar: float = shared(doc="f*, estimated floor of the loss", when=lambda h: h.use_fstar, fill=lambda h: h.lb)
     grad_dot_w: Tensor = state(doc="Γ, mean of ⟨g, p⟩", per="tensor")

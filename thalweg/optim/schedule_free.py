@@ -39,7 +39,7 @@ class ScheduleFree(Optimizer):
     independent_weight_decay: bool = hyper(default=False, within=(False,), init=False)
     trust_ratio: bool = hyper(default=False, within=(False,), init=False)
 
-    k: float = shared(doc="k, steps so far")
+    k: float = shared(doc="k, steps of the whole group so far")
     lr_max: float = shared(doc="Γ, largest rate so far")
     weight_sum: float = shared(doc="W, sum of all weightₜ so far")
     z: Tensor = state(doc="z, the point that the steps move, without averaging", begins_at_p=True)
@@ -190,13 +190,13 @@ class ScheduleFreeAdamW(ScheduleFree):
     The parameters hold y, which is $(1-\beta_1)\,z + \beta_1 x$; x itself is not stored. $c_t$ is the share of the
     newest z in x, as in ScheduleFreeSGD. ``rate`` (also written $\gamma_t$) is the learning rate of a step: ``lr``
     times a linear warmup over ``warmup_steps``. The authors recommend a warmup; ``warmup_steps`` is 0 unless you set
-    it. ``unit`` is ``lr``, or 1 if ``lr`` is 0. Call the optimizer's ``eval()`` before you evaluate or save the model:
-    it puts x in the place of y. The optimizer's ``train()`` puts y back. Checkpoints of the authors' code can be
-    loaded.
+    it. ``unit`` is ``lr``, or 1 if ``lr`` is 0: it cancels the ``lr`` by which Thalweg multiplies every direction. Call
+    the optimizer's ``eval()`` before you evaluate or save the model: it puts x in the place of y. The optimizer's
+    ``train()`` puts y back. Checkpoints of the authors' code can be loaded.
 
     Parent: AdamW. Adds: a mean of the points on its path, instead of momentum and a schedule; gradients are taken near
     this mean.
-    Strength: In the authors' experiments it is at any time about as good as a schedule that knows when training ends.
+    Strength: In the authors' experiments it is at any time about as good as AdamW with a schedule that ends at this time.
     It takes no more memory than AdamW.
     Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
     again at x, and it is more sensitive to β₁ than AdamW.
