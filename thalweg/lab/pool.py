@@ -89,8 +89,7 @@ class Pool:
     """
 
     def __init__(self, jobs: int, on_progress: Callable[[Progress], None]) -> None:
-        if jobs > most_jobs():
-            raise bad_argument("jobs", jobs, f"at most {most_jobs()} on Windows")
+        refuse_too_many(jobs)
         context = mp.get_context("spawn")
         self._progress: Any = context.Queue()
         self._stop = context.Event()
@@ -139,6 +138,16 @@ def default_jobs() -> int:
     """One worker for each core that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, most_jobs())
+
+
+def refuse_too_many(jobs: int) -> None:
+    """Whether a pool may have so many workers.
+
+    Raises:
+        ValueError: if not.
+    """
+    if jobs > most_jobs():
+        raise bad_argument("jobs", jobs, f"at most {most_jobs()} on Windows")
 
 
 def most_jobs() -> int:

@@ -29,7 +29,7 @@ from thalweg.lab.work import Made, work
 Name = TypeVar("Name")
 
 
-#: where what is made again takes one worker no longer, it takes two no less: about as long one takes to start
+#: where what is made again takes one worker no longer, it takes more no less: about as long one takes to start
 FEW_SECONDS = 3.0
 
 
@@ -103,7 +103,7 @@ class _Race:
             self.workers = self.used = workers.here(plan.jobs, lambda message: self.watcher.on_progress(*message))
             self.newest = workers.here(1)  # for what comes last
             if store.has_ended(plan.identity) and repeat.seconds(plan) < FEW_SECONDS:
-                # all runs are found, so nothing is left but what is made again: by two workers that start side by side
+                # all runs are found, so nothing is left but what is made again, and the quiet pass: by one worker
                 self.used = workers.here(1)
         else:
             self.workers = self.used = away.workers(executor, plan, self.abroad)
@@ -118,8 +118,6 @@ class _Race:
         try:
             if self.executor is not None:
                 away.check(self.executor, self.plan)
-            if self.used is not self.workers:
-                self.newest.start()
             self.watcher.on_phase("search and verdict runs")
             campaigns = asyncio.run(self._all())
             self.watcher.on_phase("quiet pass: seconds a step")
@@ -190,7 +188,7 @@ class _Race:
         verdict = {i: cast(Run, {**finals[setting, i], "role": "verdict"}) for i, setting in chosen.items()}
         finals |= {(setting, i): verdict[i] for i, setting in chosen.items()}
         self.before_shorter -= 1
-        if not self.before_shorter:
+        if not self.before_shorter and self.tally.made:
             self.newest.start()
         short = await self._all_of(self.plan.shorter(contestant, chosen), "horizon")
         by_horizon: dict[int, dict[int, Run]] = {steps: {} for steps in self.plan.horizons}
@@ -248,11 +246,13 @@ class _Race:
             self.watcher.on_note(text)
 
     async def _quiet(self, campaigns: Sequence[Campaign]) -> QuietPass:
-        """By the newest worker, which has made nothing but repeats; no other is there any more."""
+        """By a worker that has made nothing but repeats: the newest, or where all runs were found, the only one."""
+        last = self.used if self.repeats.shown_at_once else self.newest
         for hired in (self.workers, self.used):
-            hired.close()
+            if hired is not last:
+                hired.close()
         specs = [self.plan.spec(c.contestant, c.chosen, seed=0, steps=self.plan.steps) for c in campaigns]
-        return await self.newest.timed(specs, self.plan.blocks)
+        return await last.timed(specs, self.plan.blocks)
 
     async def _watched(self) -> None:
         """Why each ended where it did."""

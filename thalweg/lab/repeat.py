@@ -3,7 +3,8 @@
 What a run depends on may be hidden from its key: data that a library reads in C, an environment variable, the clock, a
 random generator without a seed. So at the beginning of a race each contestant makes one short run in a new process,
 which must equal the one that was made first, in whichever race that was; one of its runs is made again by a worker that
-has made others; and at the end the short run is made once more, in another new process.
+has made others; and at the end the short run is made once more, in another new process. A race that has found all of
+its runs ends as it began, so that it needs one new process alone.
 """
 
 from __future__ import annotations

@@ -90,12 +90,19 @@ class Repeats:
 
     async def at_the_end(self) -> None:
         """Make the short run of each contestant in another new process, now that all other runs are made."""
+        if self.shown_at_once:
+            return
         for contestant in self._plan.contestants:
             await self._short(self._newest, contestant)
 
     async def _short(self, ask: Ask, contestant: Contestant) -> None:
         spec = repeat.short(self._plan, contestant)
         self._made.append(await self._again(ask, spec, self._first[contestant.label]))
+
+    @property
+    def shown_at_once(self) -> bool:
+        """Whether the beginning has shown all: short runs equal those of a race before, and nothing was made since."""
+        return not self._tally.made and all(c.label in self._when for c in self._plan.contestants)
 
     async def compare(self) -> None:
         """Compare what was made again with what was made first, now that nothing more is made.

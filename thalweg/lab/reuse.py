@@ -84,6 +84,11 @@ class Tally:
                 raise _changed(path)
         self._runs.append(Counted(spec, role, made.run, key, found))
 
+    @property
+    def made(self) -> int:
+        """How many runs were made, and not found."""
+        return sum(not c.found for c in self._runs)
+
     def unchanged(self) -> None:
         """All runs are of the files as they are.
 

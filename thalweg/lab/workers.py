@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.keeping import StorePlace, work_and_keep
-from thalweg.lab.pool import Pool, Progress
+from thalweg.lab.pool import Pool, Progress, refuse_too_many
 from thalweg.lab.result import Role
 from thalweg.lab.run import Spec
 from thalweg.lab.timing import QuietPass, quiet_pass
@@ -46,13 +46,19 @@ class Workers:
     """What outlives the processes that do its work.
 
     Args:
-        hire: begins with new ones.
+        hire: begins with new ones, when they are first asked for something.
         attempts: how often one call is made whose workers are lost.
     """
 
     def __init__(self, hire: Callable[[], Hands], attempts: int) -> None:
         self._hire, self._attempts = hire, attempts
-        self._hands = hire()
+        self._hired: Hands | None = None
+
+    @property
+    def _hands(self) -> Hands:
+        if self._hired is None:
+            self._hired = self._hire()
+        return self._hired
 
     def start(self) -> None:
         """Begin now with what takes a new worker seconds, instead of at the first question."""
@@ -93,9 +99,9 @@ class Workers:
                 why = str(error)
             except BrokenExecutor as error:
                 why = str(error)
-                if hands is self._hands:
+                if hands is self._hired:
                     hands.close()
-                    self._hands = self._hire()
+                    self._hired = None
         raise ThalwegError(
             f"a worker process died {self._attempts} times while {what} (out of memory?). Finished runs are stored; "
             f"try fewer workers: --jobs 1 (the last one: {why.rstrip('.')})"
@@ -103,7 +109,8 @@ class Workers:
 
     def close(self) -> None:
         """Stop what runs at its next step, and end them; a second time does nothing."""
-        self._hands.close()
+        if self._hired is not None:
+            self._hired.close()
 
 
 def start_seconds(jobs: int) -> float:
@@ -128,5 +135,9 @@ def here(jobs: int, on_progress: Callable[[Progress], None] = lambda message: No
     Args:
         jobs: number of workers.
         on_progress: called in a thread of its own with what they tell.
+
+    Raises:
+        ValueError: if there cannot be as many.
     """
+    refuse_too_many(jobs)
     return Workers(lambda: Pool(jobs, on_progress), RESTARTS + 1)

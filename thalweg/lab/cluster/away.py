@@ -94,14 +94,9 @@ class Away:
         plan: of the race.
         abroad: is told who answered.
         alone: whether each call is made in a new process.
-
-    Raises:
-        ValueError: if it is no executor.
     """
 
     def __init__(self, executor: RunExecutor, plan: RacePlan, abroad: Abroad, *, alone: bool = False) -> None:
-        if not callable(getattr(executor, "submit", None)):
-            raise bad_argument("executor", executor, "an object with submit(function, *arguments) → Future")
         self._executor, self._abroad, self._alone = executor, abroad, alone
         self._header, self._luggage = Header.of(plan), packed(plan)
         self._waiting: set[Future[Any]] = set()
@@ -195,7 +190,13 @@ def _lost(error: BaseException) -> ThalwegError | CallLostError:
 
 
 def workers(executor: RunExecutor, plan: RacePlan, abroad: Abroad, *, alone: bool = False) -> Workers:
-    """Those of an executor; see :class:`Away`."""
+    """Those of an executor; see :class:`Away`.
+
+    Raises:
+        ValueError: if it is no executor.
+    """
+    if not callable(getattr(executor, "submit", None)):
+        raise bad_argument("executor", executor, "an object with submit(function, *arguments) → Future")
     return Workers(lambda: Away(executor, plan, abroad, alone=alone), ATTEMPTS)
 
 
