@@ -11,7 +11,7 @@ from tests.lab.tasks.small import write_small
 from tests.lab.test_race import Inline
 from tests.processes import python
 from thalweg.lab import neighbours, workers
-from thalweg.lab.forecast import forecast
+from thalweg.lab.forecast import HANDED_SECONDS, VERDICT_SECONDS, forecast
 from thalweg.lab.plan import plan
 from thalweg.lab.race import race
 from thalweg.lab.store import Store, is_there
@@ -33,7 +33,10 @@ def test_runs_that_are_stored_are_not_made_again_and_take_no_time(tmp_path, monk
         after = forecast(made, store)
         assert after.runs == after.stored == len(result["runs"])
         steps = sum(made.step_seconds[r["optimizer"]] * r["steps"] for r in result["runs"])
-        assert 0.7 * steps < before.whole - after.seconds < 3 * steps  # evaluations are the rest
+        handed = len(result["runs"]) * HANDED_SECONDS
+        assert (
+            0.7 * steps < before.whole - after.seconds - handed - made.start_seconds / 2 < 4 * steps
+        )  # and evaluations
         more = forecast(replace(made, seeds=3), store)
         assert 0 < more.stored < more.runs
         assert after.seconds < more.seconds < before.whole
@@ -43,6 +46,19 @@ def test_the_finalists_are_counted_once_they_are_known(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "Pool", Inline)
     made = _plan(write_small(tmp_path))
     assert forecast(made).runs == sum(sum(made.runs(c).values()) for c in made.contestants)
+
+
+def test_what_a_race_does_beside_its_runs_is_part_of_its_time(tmp_path):
+    """Watched runs, the last repeats one after the other, the verdict, what it takes to hand out and to store a run."""
+    bare = {"step_seconds": dict.fromkeys(("adamw", "momentum", "muon(lr=0.02)"), 0.0), "evaluate_seconds": 0.0}
+    made = replace(_plan(write_small(tmp_path)), **bare, setup_seconds={}, untrained_seconds=0.0, start_seconds=7.0)
+    least = forecast(made)
+    runs = sum(sum(made.runs(c).values()) for c in made.contestants)
+    assert least.whole == pytest.approx(7.0 + VERDICT_SECONDS + runs * HANDED_SECONDS, rel=0.02)
+    setup = forecast(replace(made, setup_seconds={"adamw": 1.0})).whole - least.whole
+    adamw = sum(made.runs(made.contestants[0]).values())
+    # its short run twice, one run made again, and the watched one, which takes three times as long
+    assert setup == pytest.approx(adamw + 2 + 1 + 3, abs=0.5)
 
 
 @pytest.mark.slow(reason="a race in a process of its own; tests/engine/test_dynamo.py has training alone")

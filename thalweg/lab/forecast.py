@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from thalweg.lab import repeat, stats
+from thalweg.lab import repeat, stats, why
 from thalweg.lab.contestant import Contestant
 from thalweg.lab.finals import judged_by
 from thalweg.lab.makespan import Wave, makespan
@@ -16,6 +16,13 @@ from thalweg.lab.protocol import BLOCK
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Found, SearchTrial, Setting, search
 from thalweg.lab.store import Store
+
+#: of each run, to hand it out and to store it, which takes the time of a core that a worker has
+HANDED_SECONDS = 0.013
+#: how many times as long a watched step takes
+WATCHED = 3.0
+#: for the verdict and its report
+VERDICT_SECONDS = 0.5
 
 
 def duration(seconds: float) -> str:
@@ -50,12 +57,29 @@ def forecast(plan: RacePlan, store: Store | None = None) -> Forecast:
 
 
 def _seconds(plan: RacePlan, waves: list[list[Wave]]) -> float:
-    """Of a race whose contestants have these waves of runs, with its repeats, timing pass and start of workers."""
+    """Of a race whose contestants have these waves of runs, with all that it does beside them."""
     short = [plan.run_seconds(repeat.short(plan, c)) + plan.untrained_seconds for c in plan.contestants]
-    again = [min(repeat.CHEAP_SECONDS / 2, plan.seconds(c.label, plan.steps, 1)) for c in plan.contestants]
+    again = [_again(plan, c) for c in plan.contestants]
     chains = [[[first], *mine, [last]] for first, mine, last in zip(short, waves, again, strict=True)]
+    watched = [_watched(plan, c) for c in plan.contestants]
+    if any(wave for mine in waves for wave in mine):
+        end, start = [[[first] for first in short], [watched]], plan.start_seconds
+    else:
+        end, start = [[watched]], plan.start_seconds / 2  # of the newest worker, which is then the only one
     timing = (plan.blocks + 1) * BLOCK * sum(plan.step_seconds.values())
-    return makespan([*chains, [short]], plan.jobs) + timing + plan.start_seconds
+    return start + makespan(chains, plan.jobs) + makespan(end, plan.jobs) + timing + VERDICT_SECONDS
+
+
+def _again(plan: RacePlan, contestant: Contestant) -> float:
+    """Of the run that a used worker makes again: the longest cheap one, else the short one."""
+    whole = (plan.seconds(contestant.label, steps, 1) for steps in (plan.steps, *reversed(plan.horizons)))
+    short = plan.run_seconds(repeat.short(plan, contestant))
+    return next((seconds for seconds in whole if seconds <= repeat.CHEAP_SECONDS), short)
+
+
+def _watched(plan: RacePlan, contestant: Contestant) -> float:
+    """Of the part of a run that is watched."""
+    return WATCHED * plan.seconds(contestant.label, why.part(plan.steps), 0)
 
 
 class _Way:
@@ -114,7 +138,7 @@ class _Way:
         shorter = sum(plan.horizons) / max(1, len(plan.horizons))
         length = {"tune": plan.steps, "verdict": plan.steps, "horizon": shorter}
         looks = {"tune": 1, "verdict": plan.budget.evaluations, "horizon": 1}
-        each = {role: plan.seconds(label, round(length[role]), looks[role]) for role in length}
+        each = {role: HANDED_SECONDS + plan.seconds(label, round(length[role]), looks[role]) for role in length}
         each["tune"] += self._at_first(self.plan.budget.trials_on_one_seed)
         each["verdict"] += self._at_first(plan.budget.likely_finalists + len(plan.horizons))
         searching = [[each["tune"]] * size for size in _last(round(self.left["tune"]), self._sizes())]

@@ -80,13 +80,18 @@ def reasons(specs: Sequence[Spec]) -> Reasons:
     return Reasons(found, left_out, time.perf_counter() - began)
 
 
+def part(steps: int) -> int:
+    """How many of a run's steps are watched."""
+    return min(steps, max(LEAST, -(-steps // PART)))
+
+
 def look(spec: Spec) -> Why:
     """What the first part of a run is like."""
     task = get_task(spec.task, spec.scale)
     model = made(spec, task)
     kinds = {role.name: role.kind for role in roles(model, training.sample_of(task), head=task.head)}
     optimizer = optimizer_of(spec, task, model)
-    steps = min(spec.steps, max(LEAST, -(-spec.steps // PART)))
+    steps = part(spec.steps)
     with observing(model, optimizer, None, spec.steps, kinds) as seen:
         loss = seen.loss(functools.partial(_loss, task))
         given = (model, stream_of(spec, task), loss, optimizer, schedule_of(spec, task))
