@@ -48,6 +48,20 @@ def test_type_checkers_see_the_optimizers_that_are_there():
     assert {*seen} < {*dir(thalweg.optim)}
 
 
+def test_a_script_finds_what_else_torch_optim_has_where_it_looks_for_it():
+    from thalweg.optim.lr_scheduler import StepLR, _LRScheduler
+    from thalweg.optim.swa_utils import AveragedModel
+
+    assert StepLR is torch.optim.lr_scheduler.StepLR
+    assert _LRScheduler is torch.optim.lr_scheduler._LRScheduler
+    assert AveragedModel is torch.optim.swa_utils.AveragedModel
+    for package in (thalweg, thalweg.optim):
+        assert package.Optimizer is torch.optim.Optimizer
+        assert package.lr_scheduler.CosineAnnealingLR is torch.optim.lr_scheduler.CosineAnnealingLR
+        assert package.swa_utils.update_bn is torch.optim.swa_utils.update_bn
+        assert not {"Optimizer", "lr_scheduler", "swa_utils"} & {*package.__all__}
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [("adam", ["Adam"]), ("*lion", ["Lion"]), ("MU?N", ["Muon"]), ("nothing", [])],

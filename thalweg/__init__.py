@@ -29,6 +29,9 @@ else:
     #: what those are made of
     _INNER = dict.fromkeys(("diagnosis", "engine", "ir", "linalg", "native", "registry", "rule", "runtime"))
 
+    #: what `torch.optim` has in addition to optimizers, for a script that has put this package in its place
+    _TORCHS = dict.fromkeys(("Optimizer", "lr_scheduler", "swa_utils"), "optim")
+
     def _homes():
         """Of every name; what optimizers and wrappers there are, their packages say."""
         lists = {package: _lazy.attribute(__name__, package, _HOMES).__all__ for package in ("optim", "wrap")}
@@ -37,7 +40,7 @@ else:
     def __getattr__(name):
         if name == "__all__":
             return sorted(["__version__", *_homes()])
-        near = {**_HOMES, **_INNER}
+        near = {**_HOMES, **_INNER, **_TORCHS}
         return _lazy.attribute(__name__, name, near if name in near or name.startswith("_") else _homes())
 
     def __dir__():

@@ -51,6 +51,20 @@ def test_a_misspelt_argument_is_answered_with_class_and_nearest_name(make, wrong
         make(tensors((2, 2)), **{wrong: 0.1})
 
 
+@pytest.mark.parametrize("make", [thalweg.SGD, thalweg.AdamW, thalweg.LARS, thalweg.Lion, thalweg.Dion2, thalweg.LBFGS])
+def test_the_defaults_of_one_make_another(make):
+    first = make(tensors((2, 2)), lr=0.25)
+    second = type(first)(tensors((2, 2)), **first.defaults)
+    assert second.defaults == first.defaults
+
+
+@pytest.mark.parametrize("value", [True, 0, "no", torch.ones(2)])
+def test_what_is_settled_is_taken_with_the_value_that_it_has_alone(value):
+    given = {**thalweg.AdamW(tensors((2, 2))).defaults, "transposed": value}
+    with pytest.raises(TypeError, match=r"AdamW has no argument .(transposed|decoupled_weight_decay)"):
+        thalweg.AdamW(tensors((2, 2)), **given)
+
+
 @pytest.mark.parametrize("wrong", ["weight_deacy", "wieght_decay", "weight-decay", "Betas", "beta", "esp", "lrr", "LR"])
 def test_a_misspelt_key_of_a_group_is_answered(wrong):
     (p,), (q,) = tensors((2,)), tensors((3,))

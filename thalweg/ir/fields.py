@@ -409,12 +409,18 @@ def signature(hypers: Mapping[str, Hyper], first: str = "params") -> inspect.Sig
     return inspect.Signature(parameters)
 
 
-def given(cls: type, arguments: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def given(cls: Any, arguments: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What a constructor was given, by name, with the defaults of the rest.
+
+    What it does not take may be given all at once, each with the value that it has: as in ``type(optimizer)(params,
+    **optimizer.defaults)``.
 
     Raises:
         TypeError: that names the class, and for a keyword that it does not have the nearest one.
     """
+    settled = {h.name: (type(h.default), h.default) for h in cls.hypers.values() if not h.init}
+    if settled and all((type(x := kwargs.get(name)), x) == known for name, known in settled.items()):
+        kwargs = {name: value for name, value in kwargs.items() if name not in settled}
     for name in kwargs:
         if name not in arguments.parameters:
             raise unknown_argument(cls.__name__, name, arguments.parameters)

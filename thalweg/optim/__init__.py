@@ -3,6 +3,10 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer as Optimizer
+    from torch.optim import lr_scheduler as lr_scheduler
+    from torch.optim import swa_utils as swa_utils
+
     from thalweg.optim.adam import Adam as Adam
     from thalweg.optim.adam import Adamax as Adamax
     from thalweg.optim.adam import AdamW as AdamW
@@ -121,9 +125,15 @@ else:
     }
     _HOMES = {name: family for family, names in _FAMILIES.items() for name in names.split()}
     __all__ = sorted(_HOMES)
+    #: what `torch.optim` has in addition to optimizers, for a script in which this package stands in its place
+    _TORCHS = ("lr_scheduler", "swa_utils")
 
     def __getattr__(name):
-        return _lazy.attribute(__name__, name, {**_HOMES, **dict.fromkeys(_FAMILIES)})
+        if name == "Optimizer":
+            from torch.optim import Optimizer
+
+            return Optimizer
+        return _lazy.attribute(__name__, name, {**_HOMES, **dict.fromkeys([*_FAMILIES, *_TORCHS])})
 
     def __dir__():
         return sorted({*globals(), *_HOMES})
