@@ -155,7 +155,7 @@ def _legend_of(found: Formula, about: Explanation, say: Language) -> list[tuple[
     gradient = spell(Sym("grad" if "grad" in keys else "g", 0, 0))  # type: ignore[arg-type]
     rows = [(gradient, say("gradient of the loss at pₜ₋₁")), ("pₜ", say("parameter"))]
     if "step" in keys or "first" in keys or "later" in keys:
-        rows.append(("t", say("number of the step, from 1")))
+        rows.append(("t", say("number of the parameter's step, from 1")))
     if "initial_lr" in keys:
         rows.append((found.symbols["initial_lr"], say("learning rate at first")))
     for kept in about.kept:
