@@ -46,6 +46,23 @@ class Adagrad(Optimizer):
         s.sum = torch.addcmul(s.sum, g, g)
         return g / (torch.sqrt(s.sum) + h.eps) / (1 + (h.step - 1) * h.lr_decay)
 
+    def share_memory(self) -> None:
+        """Move the sums into memory that processes share, as torch's does; a sum that is missing begins now.
+
+        Raises:
+            ValueError: where ``state_dtype`` was given, since a step would convert the sums to it, outside that memory.
+        """
+        if (given := self.storage.state_dtype) is not None:
+            raise bad_argument("state_dtype", given, "None where sums are shared: a step would convert them")
+        for group in self.param_groups:
+            for p in group["params"]:
+                mine = self.state[p]
+                if "sum" not in mine:
+                    value = group["initial_accumulator_value"]
+                    mine["sum"] = torch.full_like(p, complex(value, value) if p.is_complex() else value)
+                    mine["step"] = torch.tensor(0.0)
+                mine["sum"].share_memory_()
+
 
 class Adadelta(Optimizer):
     r"""Adadelta multiplies the gradient by the root mean square of past updates, divided by that of past gradients, so

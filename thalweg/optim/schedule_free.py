@@ -196,8 +196,8 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     Parent: AdamW. Adds: a mean of the points on its path, instead of momentum and a schedule; gradients are taken near
     this mean.
-    Strength: In the authors' experiments it is at any time about as good as AdamW with a schedule that ends at this time.
-    It takes no more memory than AdamW.
+    Strength: In the authors' experiments it is at any time about as good as AdamW with a schedule that ends at this
+    time. It takes no more memory than AdamW.
     Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
     again at x, and it is more sensitive to β₁ than AdamW.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
