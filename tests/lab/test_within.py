@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import numpy as np
@@ -11,18 +12,21 @@ from rich.console import Console
 
 from tests.lab.searches import MEASURED, Surface, tuned
 from tests.lab.tasks.small import write_small
+from tests.lab.test_race import Inline
 from thalweg._base.errors import ThalwegError
 from thalweg.cli import fitting
 from thalweg.cli.app import app
-from thalweg.lab import stats, within
+from thalweg.lab import paces, stats, within, workers
 from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan, resized
 from thalweg.lab.protocol import BUDGETS
+from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
 from thalweg.lab.within import Noise
-from thalweg.lab.workers import start_seconds
 
 NOISE = Noise(loss=2.0, sd=0.02)
+#: what workers measure, one after the other
+SPEEDS = {}
 
 
 @pytest.fixture(scope="module")
@@ -86,23 +90,60 @@ def test_a_ladder_shares_the_time(draft):
         within.chosen(draft, 1, NOISE, beside)
 
 
-def test_what_workers_take_to_start_counts_as_it_was_measured(draft, monkeypatch):
+def test_what_workers_take_counts_as_it_was_measured(draft, monkeypatch):
     asked = []
-    monkeypatch.setattr(fitting, "start_seconds", lambda jobs: asked.append(jobs) or 30.0)
+    monkeypatch.setattr(paces, "measured", lambda drafts: asked.append(drafts) or [slow] * len(drafts))
     monkeypatch.setattr(within, "noise", lambda _: NOISE)
     monkeypatch.setattr(fitting, "resized", lambda one, *_: one)
-    console = Console(quiet=True)
-    assert forecast(replace(draft, start_seconds=30.0)).whole == pytest.approx(forecast(draft).whole + 23.0)
-    assert [one.start_seconds for one in fitting.fitted(console, [draft, draft], 900, False)] == [30.0, 30.0]
-    assert asked == [draft.jobs]
+    console, slow = Console(quiet=True), replace(draft, start_seconds=30.0)
+    assert forecast(slow).whole == pytest.approx(forecast(draft).whole + 23.0)
+    assert fitting.fitted(console, [draft, draft], 900, False) == [slow, slow]
+    assert asked == [[draft, draft]]
     assert fitting.fitted(console, [draft], 900, False, here=False) == [draft]
 
 
 @pytest.mark.slow(reason="starts workers, which import torch, twice")
-def test_the_start_of_workers_is_measured_from_the_first_to_the_end_of_the_newest():
+def test_the_times_of_workers_are_measured_by_workers(draft):
     began = time.perf_counter()
-    took = start_seconds(1)
-    assert 1.0 < took <= time.perf_counter() - began
+    [found] = paces.measured([replace(draft, jobs=1)])
+    assert 1.0 < found.start_seconds <= time.perf_counter() - began
+    assert found.step_seconds.keys() == draft.step_seconds.keys()
+    assert all(0 < found.step_seconds[label] != seconds for label, seconds in draft.step_seconds.items())
+
+
+def _speed(spec, step, evaluate):
+    return next(SPEEDS[spec.contestant.label]), 0.5
+
+
+def test_all_workers_are_at_work_while_a_step_is_measured_and_their_mean_counts(draft, monkeypatch):
+    class Noted(Inline):
+        def submit(self, function, *arguments):
+            asked.append([one.contestant.label for one in arguments if isinstance(one, Spec)])
+            return super().submit(function, *arguments)
+
+    asked = []
+    monkeypatch.setattr(workers, "Pool", Noted)
+    monkeypatch.setattr(paces, "pace", _speed)
+    SPEEDS.update(adamw=iter([0.1, 0.3]), momentum=iter([1.0, 2.0]))
+    [found] = paces.measured([draft])
+    assert found.step_seconds == {"adamw": pytest.approx(0.2), "momentum": 1.5}
+    assert found.setup_seconds == {"adamw": 0.5, "momentum": 0.5}
+    # two who say that they are ready, then different contestants side by side, then the newest
+    assert asked == [[], [], ["adamw"], ["momentum"], ["adamw"], ["momentum"], []]
+
+
+def test_a_worker_that_dies_while_it_is_measured_is_one_error(draft, monkeypatch):
+    class Dying(Inline):
+        def submit(self, function, *arguments):
+            return super().submit(_die)
+
+    monkeypatch.setattr(workers, "Pool", Dying)
+    with pytest.raises(ThalwegError, match=r"a worker process died while its speed was measured .* --jobs 1"):
+        paces.measured([draft])
+
+
+def _die():
+    raise BrokenProcessPool("gone")
 
 
 def test_what_is_chosen_is_raced_by_the_contestants_of_the_draft(draft):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rich.console import Console
 
 from thalweg._base.errors import ThalwegError
 from thalweg.cli.tables import Column, print_table
-from thalweg.lab import within
+from thalweg.lab import paces, within
 from thalweg.lab.forecast import duration
 from thalweg.lab.plan import RacePlan, resized
 from thalweg.lab.within import Noise, Settles
-from thalweg.lab.workers import start_seconds
 
 #: hours of the table
 HOURS = (1.0, 8.0, 24.0)
@@ -29,7 +27,7 @@ def fitted(
         drafts: the race with the probe of its task; or those of a ladder, which share the time.
         limit: in seconds.
         table: whether other times are shown too.
-        here: whether the workers are of this machine, so that their start can be measured.
+        here: whether the workers are of this machine, so that their start and their speed can be measured.
 
     Returns:
         The same races, with the budget and the seeds that were chosen.
@@ -38,8 +36,7 @@ def fitted(
         ThalwegError: if nothing fits.
     """
     if here:
-        start = start_seconds(drafts[0].jobs)
-        drafts = [replace(one, start_seconds=start) for one in drafts]
+        drafts = paces.measured(drafts)
     draft, *beside = drafts
     measured = within.noise(draft)
     if table:

@@ -241,7 +241,7 @@ def _seeds(budget: Budget, contestants: Iterable[Contestant], count: int) -> lis
 
 def _timed(draft: RacePlan) -> RacePlan:
     """The plan with the seconds of all that a run does, as they are while the other workers are at work."""
-    specs = [draft.spec(c, Setting(c.centre), seed=0, steps=draft.steps) for c in draft.contestants]
+    specs = centres(draft)
     model = model_of(draft.task, 0)
     with neighbours.busy(min(draft.jobs, default_jobs()) - 1):
         blocks = quiet_pass(specs, blocks=1).blocks
@@ -249,7 +249,7 @@ def _timed(draft: RacePlan) -> RacePlan:
         draft.task.evaluate(model)
         evaluate = time.perf_counter() - start
         quiet = {label: total(block) / 1e3 for label, [block] in blocks.items()}
-        paces = {spec.contestant.label: _pace(spec, quiet[spec.contestant.label], evaluate) for spec in specs}
+        paces = {spec.contestant.label: pace(spec, quiet[spec.contestant.label], evaluate) for spec in specs}
     refuse_more(draft.task.name)
     forward = statistics.fmean(block["forward"] for mine in blocks.values() for block in mine) / 1e3
     return replace(
@@ -261,7 +261,12 @@ def _timed(draft: RacePlan) -> RacePlan:
     )
 
 
-def _pace(spec: Spec, step: float, evaluate: float) -> tuple[float, float]:
+def centres(plan: RacePlan) -> list[Spec]:
+    """A whole run of each contestant at the centre of its search, whose beginning tells its speed."""
+    return [plan.spec(c, Setting(c.centre), seed=0, steps=plan.steps) for c in plan.contestants]
+
+
+def pace(spec: Spec, step: float, evaluate: float) -> tuple[float, float]:
     """Seconds of a step in a short run, and of what is around its steps.
 
     Args:

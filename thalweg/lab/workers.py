@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Protocol, TypeVar
 
@@ -66,8 +65,21 @@ class Workers:
 
     def all_ready(self, count: int) -> None:
         """Begin with ``count`` of them, and wait until one has answered for each."""
-        for asked in [self._hands.submit(ready) for _ in range(count)]:
-            asked.result()
+        self.side_by_side(ready, [()] * count)
+
+    def side_by_side(self, function: Callable[..., Answer], calls: Iterable[tuple[Any, ...]]) -> list[Answer]:
+        """What a function gives for the arguments of each call; waited for.
+
+        Raises:
+            ThalwegError: if a worker dies.
+        """
+        asked = [self._hands.submit(function, *arguments) for arguments in calls]
+        try:
+            return [one.result() for one in asked]
+        except BrokenExecutor as error:
+            raise ThalwegError(
+                "a worker process died while its speed was measured (out of memory?); try fewer workers: --jobs 1"
+            ) from error
 
     async def make(self, function: Callable[..., Made], spec: Spec, *arguments: Any) -> Made:
         """A worker's answer to ``function(spec, *arguments)``.
@@ -111,18 +123,6 @@ class Workers:
         """Stop what runs at its next step, and end them; a second time does nothing."""
         if self._hired is not None:
             self._hired.close()
-
-
-def start_seconds(jobs: int) -> float:
-    """How long this machine takes to start and to end the workers of a race, and then the newest one, measured."""
-    began = time.perf_counter()
-    for count in (jobs, 1):
-        hired = here(count)
-        try:
-            hired.all_ready(count)
-        finally:
-            hired.close()
-    return time.perf_counter() - began
 
 
 def _ran(spec: Spec) -> str:
