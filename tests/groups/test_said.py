@@ -62,6 +62,19 @@ def test_experts_in_rows_that_are_mixed_into_a_kernel_are_said():
         blocks(model, sample)
 
 
+def up_and_down(s, x):
+    """modded-nanogpt: the weights into and out of a perceptron in one tensor, the second kept as (in, out)."""
+    for up, down in s.bank:
+        x = x + F.linear(F.relu(F.linear(x, up)), down.T)
+    return x
+
+
+def test_matrices_of_a_stack_that_are_kept_the_one_way_and_the_other_are_said():
+    model = Net(up_and_down, bank=weight(3, 2, 2 * D, D))
+    with pytest.warns(UserWarning, match=r"bank \(some of its matrices are kept as \(out, in\), others"):
+        assert len(blocks(model, IDS)["bank"]) == 6
+
+
 class FlatWeights(nn.Module):
     """Several matrices in one dimension, as e3nn keeps them."""
 

@@ -5,13 +5,14 @@ import warnings
 import pytest
 
 import thalweg
-from tests.groups import zoo, zoo_2026, zoo_further
+from tests.groups import zoo, zoo_2026, zoo_apart, zoo_further
 from thalweg.groups import blocks, roles
 from thalweg.optim.cutting import shapes
 
 TABLES = [(zoo.TORCH, None), (zoo.HUB, "transformers"), (zoo.TIMM, "timm"), (zoo.PEFT, "peft")]
 FURTHER = [
     (zoo_2026.TORCH, None),
+    (zoo_apart.TORCH, None),
     (zoo_further.TORCH, None),
     (zoo_further.HUB, "transformers"),
     (zoo_further.TIMM, "timm"),

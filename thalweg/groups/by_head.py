@@ -12,6 +12,8 @@ from thalweg.groups.carried import Carried
 
 #: what the names of the dimensions begin with along which heads lie side by side
 MARK = "#"
+#: the number of the dimension under which is kept which heads are added to others
+ADDED = 1
 
 
 def sets(carried: Carried, batch: int) -> tuple[Tensor, Tensor] | None:
@@ -34,6 +36,19 @@ def sets(carried: Carried, batch: int) -> tuple[Tensor, Tensor] | None:
 def masks(found: Tensor, size: int) -> list[Tensor]:
     """Which of ``size`` indices stand in each set."""
     return [labels.members([row], size) for row in found]
+
+
+def of_each(masks: Sequence[Tensor], own: Tensor, place: Tensor) -> list[Tensor]:
+    """The indices that each head has, of sets that may serve several heads.
+
+    Args:
+        masks: of the sets.
+        own: of each product, the number of its set.
+        place: of each product, the number of its head.
+    """
+    own = own.flatten().repeat_interleave(place.numel() // own.numel())  # keys that serve several heads in a row
+    place = place.flatten()
+    return [masks[int(own[place == i][0])] for i in range(int(place.max()) + 1)]
 
 
 def side_by_side(place: Tensor, batch: Sequence[int], out: Tensor) -> Tensor:

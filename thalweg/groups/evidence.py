@@ -62,6 +62,10 @@ class ForwardEvidence:
         found = {layout for flow in self.flows for layout in flow.layouts.get(name, ())}
         return found.pop() if len(found) == 1 else None
 
+    def first_layout(self, name: str) -> Layout | None:
+        """How the dimensions of a parameter meet activations where it is used first."""
+        return next((layout for flow in self.flows for layout in flow.layouts.get(name, ())), None)
+
     def makers(self, names: AbstractSet[str]) -> tuple[set[str], set[str]]:
         """As :meth:`Flow.makers`; what makes an output in one mode, from which the other goes on, is none."""
         made, beside = self.flow.makers(names)

@@ -92,7 +92,7 @@ class Flow:
             appeared: parameters that the pass made.
         """
         self.uses: dict[str, set[Does]] = {}
-        self.layouts: dict[str, set[Layout]] = defaultdict(set)
+        self.layouts: dict[str, dict[Layout, None]] = defaultdict(dict)
         self.source, self.steps, self.appeared = source, steps, appeared
         self._outputs, self._matrices, self._stacks, self._origins = outputs, known.matrices, known.stacks, origins
         self._layers: dict[Hashable, frozenset[str]] = {}
@@ -199,7 +199,7 @@ class Flow:
         contracted, produced = fans.of(self._origins(node) or ())
         for name in {name for name, _ in contracted | produced}:
             sides = (frozenset(i for one, i in side if one == name) for side in (contracted, produced))
-            self.layouts[name].add((next(sides), next(sides)))
+            self.layouts[name][next(sides), next(sides)] = None
 
     def _nearest(self, output: Hashable, names: AbstractSet[str]) -> set[Hashable]:
         found, seen, todo = set(), {output}, [output]

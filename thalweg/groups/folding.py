@@ -39,10 +39,11 @@ def _at(one: Tensor, dims: Sequence[int], place: Sequence[int], keep: bool) -> T
 
 
 def transformed(one: Tensor, dims: Sequence[int], out: Tensor) -> list[Tensor] | None:
-    """The labels of a transform along dimensions; None where labels differ along them."""
-    if any(labels.varies(one, dim) for dim in dims):
+    """The labels of a transform along dimensions; None where labels differ along them, but for places without any."""
+    small = labels.compact(one, keep=dims)
+    found: Tensor = small.amax(tuple(dims), keepdim=True)
+    if bool(((small != found) & (small != labels.NONE)).any()):
         return None
-    found: Tensor = _at(one, dims, (0,) * len(dims), keep=True)
     return [found.expand(out.shape)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,15 +17,16 @@ from thalweg.groups import example
 from thalweg.groups.branches import numbering
 from thalweg.groups.carried import Axis
 from thalweg.groups.flow import Known
-from thalweg.groups.partition import Cut, by_fate, equal_parts
+from thalweg.groups.partition import Cut, by_fate, disjoint, equal_parts
 from thalweg.groups.places import Place
 from thalweg.groups.running import SMALL, on_shapes, with_values
 from thalweg.groups.view import Param, View
-from thalweg.groups.watching import PassWatch, Side
+from thalweg.groups.watching import PassWatch, Side, Signature
 
 #: what is said of a weight that is no matrix, as far as is seen
 _POSITIONS = "it gives a number for each distance of two positions, as a table of these does"
 _MIXED = "what it gives is a weight, so each of its inputs may have a matrix of its own"
+_TURNED = "some of its matrices are kept as (out, in), others as (in, out); keep these in a weight of their own"
 _GATES = {"LSTM": 4, "GRU": 3, "LSTMCell": 4, "GRUCell": 3}
 
 
@@ -260,7 +262,7 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
         return _one(shape, at_sight, "no forward pass meets it" if watch else "no forward pass was possible")
     if (groups := watch.groups.get(name, 1)) > 1:
         return _grouped(shape, at_sight, groups)
-    sides = [_as_one(side) for side in sides]
+    sides = _with_inner(watch, name, [_as_one(side) for side in sides])
     if name in watch.skewed and param.at_sight[0] == "unknown":
         return _one(shape, at_sight, _POSITIONS)
     if (found := _both_ways(watch, name, shape, sides, at_sight)) is not None:
@@ -272,6 +274,8 @@ def _of_use(param: Param, watch: PassWatch | None) -> Matrices:
     if any(not sides[dim] and size > 1 and (name, dim) not in watch.constant for dim, size in enumerate(shape)):
         return _unsure(watch, name, shape, at_sight, "it is not seen what each dimension is for")
     apart = [_is_apart(watch, (name, dim), side) for dim, side in enumerate(sides)]
+    if not any(side == {"out"} and not one for side, one in zip(sides, apart, strict=True)):
+        apart = [_numbers(watch, (name, dim), side) for dim, side in enumerate(sides)]
     stack = tuple(dim for dim, size in enumerate(shape) if apart[dim] and size > 1)
     out = tuple(dim for dim, side in enumerate(sides) if side == {"out"} and not apart[dim])
     if not out:  # labels do not tell a dimension of one index
@@ -291,7 +295,22 @@ def _both_ways(
     if len(both) != 2 or rest or any(_parts(watch, (name, dim), True) for dim in both):
         return None
     out = watch.first_out.get(name, both[0]) if stack else at_sight
+    if any(_differ(watch.turned[name, dim]) for dim in stack):
+        return Matrices(shape, stack, (out,), Cut(1, (shape[out],)), "a stack", _TURNED)
     return Matrices(shape, stack, (out,), Cut(1, (shape[out],)), "used as one, both ways")
+
+
+def _differ(ways: Mapping[int, set[int]]) -> bool:
+    """Whether some matrices are summed over along one dimension, others along the other, and none along both."""
+    return all(len(way) == 1 for way in ways.values()) and len({*map(frozenset, ways.values())}) > 1
+
+
+def _with_inner(watch: PassWatch, name: str, sides: Sequence[set[Side]]) -> list[set[Side]]:
+    """What each dimension is for; one that is summed over with another weight alone is what the others are not."""
+    rest = {side for each in sides for side in each} - {"batch", "picked"}
+    other: dict[frozenset[str], set[Side]] = {frozenset({"in"}): {"out"}, frozenset({"out"}): {"in"}}
+    inner = other.get(frozenset(rest), set())
+    return [side or (inner if (name, dim) in watch.inner else side) for dim, side in enumerate(sides)]
 
 
 def _of_made(
@@ -325,7 +344,12 @@ def _unsure(watch: PassWatch, name: str, shape: tuple[int, ...], at_sight: int, 
 
 def _is_apart(watch: PassWatch, axis: Axis, side: set[Side]) -> bool:
     """Whether a dimension numbers matrices. One that numbers heads may meet a weight of the heads: it is one."""
-    return (bool(side) and side <= {"batch", "picked"}) or (axis in watch.beside and not watch.heads.get(axis))
+    return _numbers(watch, axis, side) or (axis in watch.beside and not watch.heads.get(axis))
+
+
+def _numbers(watch: PassWatch, axis: Axis, side: set[Side]) -> bool:
+    """The same, by the weight's own use alone."""
+    return axis in watch.chosen or (bool(side) and side <= {"batch", "picked"})
 
 
 def _cut(watch: PassWatch, name: str, whole: Matrices) -> Matrices:
@@ -394,10 +418,19 @@ def _fates(watch: PassWatch, axis: Axis) -> list[Tensor]:
     later = [
         torch.stack([mask for mask, has in zip(masks, fate.tolist(), strict=True) if has]).any(0)
         for part, masks in watch.through[axis]
-        for fate in watch.fates[part].values()
+        for fate in _apart_beside(watch.fates[part])
     ]
-    apart = watch.branches.with_fates(axis, [*watch.fates[numbering(axis)].values()])
-    return [*watch.fates[axis].values(), *later, *apart]
+    apart = watch.branches.with_fates(axis, _apart_beside(watch.fates[numbering(axis)]))
+    return [*_apart_beside(watch.fates[axis]), *later, *apart]
+
+
+def _apart_beside(fates: Mapping[Signature, Tensor]) -> list[Tensor]:
+    """Which indices have each fate. Other factors tell parts apart, but not what is part of another: some of a
+    residual stream may also be read by themselves."""
+    alike: dict[Any, list[Tensor]] = defaultdict(list)
+    for (*what, _), mask in fates.items():
+        alike[tuple(what)].append(mask)
+    return [mask for masks in alike.values() for mask in disjoint(masks)]
 
 
 def _grouped(shape: tuple[int, ...], out: int, groups: int) -> Matrices:

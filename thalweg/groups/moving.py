@@ -11,6 +11,8 @@ from torch import Tensor
 from thalweg.groups import labels
 from thalweg.groups.carried import Carried
 
+#: that add rows of one tensor to rows of another
+ADDS = ("index_add", "scatter_add", "scatter_reduce")
 #: that write one tensor into parts of another, and where it stands among their arguments
 WRITES = {"index_put": 2, "index_copy": 3, "masked_scatter": 2, "slice_scatter": 1, "select_scatter": 1}
 
@@ -73,6 +75,24 @@ def written(func: Any, args: Any, one: Tensor, out: Tensor) -> Tensor | None:
     if name == "index_copy":
         return one.narrow(rows[0], 0, 1).expand(out.shape)
     return one[(0,) * len(rows)].expand(out.shape)
+
+
+def same_row(one: Tensor, dim: int, out: Tensor) -> Tensor | None:
+    """The labels of a tensor to whose rows others with these labels are added; None where these differ by row."""
+    dim %= out.ndim
+    fits = all(n == m for d, (n, m) in enumerate(zip(one.shape, out.shape, strict=True)) if d != dim)
+    if not fits or not one.numel() or labels.varies(one, dim):
+        return None
+    return one.narrow(dim, 0, 1).expand(out.shape)
+
+
+def laid_out(func: Any, one: Tensor, x: Tensor) -> Tensor:
+    """Labels in the places in memory of their values, if an operation goes by these."""
+    if func.overloadpacket.__name__ != "as_strided":
+        return one
+    if x.storage_offset():
+        raise NotImplementedError("labels of a part of a storage")
+    return torch.empty_strided(x.shape, x.stride(), dtype=one.dtype).copy_(one)
 
 
 def spread(one: Tensor, shape: Sequence[int]) -> Tensor:

@@ -54,6 +54,16 @@ def _repeats(kinds: Tensor, times: int) -> bool:
     return bool((rows == rows[0]).all())
 
 
+def disjoint(masks: Iterable[Tensor]) -> list[Tensor]:
+    """The same sets of indices, those that share some made into one."""
+    found: list[Tensor] = []
+    for mask in masks:
+        shared = [one for one in found if bool((one & mask).any())]
+        found = [one for one in found if not any(one is other for other in shared)]
+        found.append(torch.stack([mask, *shared]).any(0))
+    return found
+
+
 def equal_parts(parts: Sequence[Tensor]) -> int:
     """Into how many equal parts, one behind the other, a dimension falls of which these are some; 1 where it does not.
 

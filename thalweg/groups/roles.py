@@ -155,12 +155,12 @@ def warn(model: nn.Module, made: output.Output) -> None:
 def transposed(p: nn.Parameter, places: list[Place], evidence: ForwardEvidence | None, name: str) -> bool:
     """Whether a matrix or kernel is kept as (in, out, …): its first dimension is summed over with activations.
 
-    The module tells, or else the use; what cannot be seen is taken for (out, in, …).
+    The module tells, or else the first use; what cannot be seen is taken for (out, in, …).
     """
     told = is_transposed(p, places)
     if told is not None or evidence is None:
         return bool(told)
-    contracted, produced = evidence.layout(name) or (frozenset(), frozenset())
+    contracted, produced = evidence.first_layout(name) or (frozenset(), frozenset())
     flat = p.ndim == 2 or "convolve" in evidence.uses(name)  # of a stack of matrices these are other dimensions
     return flat and bool({0} & contracted | {1} & produced) and not ({1} & contracted or {0} & produced)
 

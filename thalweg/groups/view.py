@@ -91,7 +91,8 @@ class Param:
     def unsure(self) -> bool:
         """Whether it is of two dimensions, and neither its module nor its use tells which way these are kept."""
         told = is_transposed(self.parameter, list(self.places)) is not None
-        return self.parameter.ndim == 2 and not told and self.layout is None
+        evidence = self._view.evidence
+        return self.parameter.ndim == 2 and not told and not (evidence and evidence.first_layout(self.names[0]))
 
     @property
     def layout(self) -> Layout | None:

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from thalweg.groups import branches, by_head, folding, labels, moving, scaled
+from thalweg.groups import branches, by_head, folding, gains, labels, moving, scaled
 from thalweg.groups.branches import BranchParts
 from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest, together
 from thalweg.groups.running import tensors
 
 #: what an operation does with a value: its name, the value's place among its arguments, how many products lie between
-#: the weight and the latest of its arguments, what had been changed of the value
-Signature = tuple[str, int, int, frozenset[str]]
+#: the weight and the latest of its arguments, what had been changed of the value, the other factor of a product
+Signature = tuple[str, int, int, frozenset[str], str]
 #: what a dimension of a weight is for: it is summed over; kept; runs beside one of the activations; is one index of it
 Side = Literal["in", "out", "batch", "picked"]
 #: values that carry more labels than these are not followed further
@@ -78,6 +78,9 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first_out: of each weight, the dimension that its first product kept.
         beside: dimensions whose indices meet those of another stack of weights, one each.
         constant: dimensions that are summed over with constants, before the weight meets an activation.
+        inner: dimensions that are summed over with other weights, as the rank of a low-rank one.
+        chosen: dimensions from which activations pick, as from experts.
+        turned: of dimensions that number matrices, for each index the dimensions that were summed over.
         parts: of dimensions that are multiplied part by part, the indices of each part.
         through: of dimensions whose parts meet a matrix each of a stack, the axis that numbers the parts in the result,
             and the indices of each.
@@ -106,6 +109,9 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.first_out: dict[str, int] = {}
         self.beside: set[Axis] = set()
         self.constant: set[Axis] = set()
+        self.inner: set[Axis] = set()
+        self.chosen: set[Axis] = set()
+        self.turned: dict[Axis, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         self.made: dict[str, tuple[set[int], set[int]]] = {}
         self.skewed: set[str] = set()
         self.branches = BranchParts()
@@ -130,7 +136,11 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def whole(self) -> set[str]:
         """The weights of which it was seen what each dimension is for."""
-        return {name for name in self.met if all(self.sides[name][dim] for dim in self._wide(name))}
+        return {
+            name
+            for name in self.met
+            if all(self.sides[name][dim] or (name, dim) in self.inner for dim in self._wide(name))
+        }
 
     @property
     def half_met(self) -> set[str]:
@@ -154,6 +164,9 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.fates.update({part: other.fates[part] for part in map(branches.numbering, axes)})
             self.fates.update({part: other.fates[part] for axis in axes for part, _ in other.through[axis]})
             self.beside |= other.beside & {*axes}
+            self.inner |= other.inner & {*axes}
+            self.chosen |= other.chosen & {*axes}
+            self.turned.update({axis: other.turned[axis] for axis in axes})
             self.groups.update({name: other.groups[name]} if name in other.groups else {})
             self.unseen.update({name: other.unseen[name]} if name in other.unseen else {})
 
@@ -201,6 +214,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         if name in _PRODUCTS:
             self._multiply(name, [args[i] for i in _PRODUCTS[name]], out)
+            if _PRODUCTS[name][0]:
+                self._add_to_product(operands, out)
         elif name == "convolution":
             self._convolve(args, out)
         elif name == "copy_":
@@ -211,6 +226,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._meet(name, operands[:1], out)
         elif name.removesuffix("_") in moving.WRITES and (written := self._written_by(func, args, out)) is not None:
             self._store(out, written)
+        elif name.removesuffix("_") in moving.ADDS and (added := self._added_rows(args, out)) is not None:
+            self._meet("add", added, out)
         elif name == "glu":
             self._gate(operands, args[1] if len(args) > 1 else -1, out)
         elif func.is_view or name in _MOVES:
@@ -220,6 +237,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif name in (*folding.SUMS, *folding.TRANSFORMS) and (dims := folding.dims_of(func, args, kwargs)):
             self._fold(name, operands[0][1], dims, args[0], out)
         elif torch.Tag.pointwise in func.tags or name in _IN_PLACE:
+            if name in ("mul", "mul_"):
+                operands = self._without_gains(operands, list(_flat((args, kwargs))))
             self._meet(name, operands[:1] if name in _IN_PLACE else operands, out)
         else:
             if name == "gather":
@@ -251,12 +270,16 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # -- what becomes of outputs ------------------------------------------------------------------------------------
 
-    def _use(self, name: str, operands: Sequence[tuple[int, Value]]) -> None:
-        """Note what is done with the outputs that values carry."""
-        depth = latest(operands)
+    def _use(
+        self, name: str, operands: Sequence[tuple[int, Value]], depth: int | None = None, beside: str = ""
+    ) -> None:
+        """Note what is done with the outputs that values carry, as one operand of depth ``depth`` beside others."""
+        depth = latest(operands) if depth is None else depth
         for place, value in operands:
             for axis, carried in value.carried.items() if not value.of_weights else ():
-                self._note(axis, (name, place, depth - carried.born, carried.changed), self._members(axis, carried))
+                self._note(
+                    axis, (name, place, depth - carried.born, carried.changed, beside), self._members(axis, carried)
+                )
 
     def _note(self, axis: Axis, signature: Signature, which: Tensor) -> None:
         known = self.fates[axis].get(signature)
@@ -272,11 +295,15 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value = operands[0][1]
         several = isinstance(out, (tuple, list))
         outs = list(out) if several else [out]
+        if value.of_weights:
+            self._choose(func, args, value)
         rest, kwargs = tree_map(moving.here, (args[1:], kwargs))
         known = {axis: one for axis, one in value.carried.items() if value.of_weights or moving.knows(func, args, one)}
         self._lose(str(func), [(0, replace(value, carried={a: c for a, c in value.carried.items() if a not in known}))])
         moved = {
-            axis: [moving.moved(func, one, rest, kwargs, outs) for one in carried.labels]
+            axis: [
+                moving.moved(func, moving.laid_out(func, one, args[0]), rest, kwargs, outs) for one in carried.labels
+            ]
             for axis, carried in known.items()
         }
         for i, x in enumerate(outs):
@@ -285,6 +312,42 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for axis, each in moved.items()
             }
             self._put(x, replace(value, carried=carried))
+
+    def _choose(self, func: Any, args: Any, value: Value) -> None:
+        """Note from which dimensions of weights an index picks that follows from activations."""
+        if func.overloadpacket.__name__ == "index":
+            dims = [dim for dim, index in enumerate(args[1]) if self._get(index) is not None]
+        else:
+            dims = [args[1]] if func.overloadpacket.__name__ == "index_select" and self._get(args[2]) else []
+        self.chosen |= {
+            axis for axis, one in value.carried.items() if any(labels.varies(one.labels[0], d) for d in dims)
+        }
+
+    def _added_rows(self, args: Any, out: Tensor) -> list[tuple[int, Value]] | None:
+        """What a tensor carries, and the rows that are added to some of its own; None if rows differ in labels."""
+        value = self._get(args[3])
+        if value is None:
+            return None
+        carried = {axis: [moving.same_row(one, args[1], out) for one in c.labels] for axis, c in value.carried.items()}
+        if any(one is None for found in carried.values() for one in found):
+            return None
+        rows = replace(
+            value,
+            carried={a: replace(value.carried[a], labels=labels.distinct(found)) for a, found in carried.items()},  # type: ignore[arg-type]
+        )
+        before = self._get(args[0])
+        return [*([(0, before)] if before is not None else []), (1, rows)]
+
+    def _without_gains(self, operands: list[tuple[int, Value]], xs: list[Any]) -> list[tuple[int, Value]]:
+        """The factors of a product of numbers without the gains of whole vectors, which have served as one by that."""
+        if len(operands) != 2 or any(value.of_weights for _, value in operands):
+            return operands
+        kept = []
+        for (i, value), (j, other) in (operands, operands[::-1]):
+            found = {axis: one for axis, one in value.carried.items() if gains.of_vectors(one, xs[i], other, xs[j])}
+            self._use("mul", [(i, replace(value, carried=found))], latest(operands))
+            kept.append((i, replace(value, carried={a: one for a, one in value.carried.items() if a not in found})))
+        return kept
 
     def _meet(self, name: str, operands: list[tuple[int, Value]], out: Any) -> None:
         """Number by number: where parts of one weight's outputs meet, they are used apart."""
@@ -300,7 +363,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ]
             others = [value for _, value in operands if axis not in value.carried and not value.of_weights]
             if (one := self._met(axis, name, depth, spread)) is not None:
-                merged[axis] = replace(one, changed=one.changed | _change(name, bool(others)))
+                merged[axis] = replace(one, changed=one.changed | _change(name, others))
         of_weights = all(value.of_weights for _, value in operands)
         shared = [value.shared for _, value in operands if value.shared is not None]
         if shared and not (of_weights and name in (*_FACTORS, *_LEAVES)):
@@ -311,14 +374,14 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Parts that meet in one value; a sum treats terms alike that were changed alike, as in a rotation of pairs."""
         if len(found) == 1:
             return found[0][1]
-        if axis[0].startswith(branches.MARK) and name in _SUMS:
+        if axis[0].startswith((branches.MARK, by_head.MARK)) and name in _SUMS:
             self._add_branches(axis, [carried for _, carried in found])
         which = [self._members(axis, carried) for _, carried in found]
         alone = all(carried.alone for _, carried in found)
         if not all(torch.equal(which[0], other) for other in which[1:]):
             alone = alone and name in _SUMS and len({carried.changed for _, carried in found}) == 1
             for (place, carried), one in zip(found, which, strict=True) if not alone else ():
-                self._note(axis, (name, place, depth - carried.born, carried.changed), one)
+                self._note(axis, (name, place, depth - carried.born, carried.changed, ""), one)
         else:  # a mean over all of them, by which each is divided, tells nothing of each
             fewest = min(len(carried.labels) for _, carried in found)
             found = [(place, carried) for place, carried in found if len(carried.labels) == fewest]
@@ -391,7 +454,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         by_constant = len(known) < len(factors)
         used = any(not value.of_weights for _, value in known) or (self.constants and by_constant)
-        self._use(name, known)
+        for i, value in known:
+            self._use(name, [(i, value)], latest(known), _beside(values[1 - i], factors[1 - i]))
         heads: dict[Axis, Carried] = {}
         apart: dict[Axis, Carried] = {}
         if not any(value.of_weights for _, value in known):
@@ -401,13 +465,15 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         carried: dict[Axis, Carried] = {}
         parts: dict[Axis, Carried] = {}
         for i, value in known:
+            if value.of_weights and used:
+                self._turn(value, summed[i])
             if not value.of_weights and factors[i].ndim > 1:
                 self._make(value, [summed[i]], -3 - summed[i])
             for axis, one in value.carried.items():
                 if value.of_weights and used:
                     self._lay(axis, one, summed[i])
-                elif value.of_weights and by_constant and labels.varies(one.labels[0], summed[i]):
-                    self.constant.add(axis)
+                elif value.of_weights and labels.varies(one.labels[0], summed[i]):
+                    (self.constant if by_constant else self.inner).add(axis)
                 if not value.of_weights and (other := values[1 - i]) is not None and other.of_weights:
                     self._pair(axis, one)
                     parts |= self._pass_through(axis, one, other, factors[i].shape[:-2], out)
@@ -425,24 +491,31 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         apart = {axis: branches.merged(one, carried.get(axis)) for axis, one in apart.items()}
         self._put(out, Value({**carried, **parts, **heads, **apart}, not used, latest(known) + used))
 
+    def _add_to_product(self, operands: list[tuple[int, Value]], out: Tensor) -> None:
+        """What is added to a product in the same operation."""
+        if operands[0][0] == 0 and (added := operands[0][1]).carried and (product := self._get(out)) is not None:
+            self._meet("add", [(0, added), (1, product)], out)
+
     def _by_head(
         self, known: Sequence[tuple[int, Value]], factors: Sequence[Tensor], out: Tensor
     ) -> dict[Axis, Carried] | None:
         """Note which indices of weights stand together in products of activations; the heads of the result."""
         batch = factors[0].ndim - 2
-        place: Tensor | None = None
+        every: list[tuple[Axis, list[Tensor], Tensor]] = []
         for _, value in known if batch > 0 else ():
             for axis, one in value.carried.items():
                 if axis[0].startswith(by_head.MARK) or (found := by_head.sets(one, batch)) is None:
                     continue
-                self.heads[axis] += by_head.masks(found[0], self.sizes[axis])
-                if place is None or int(found[1].max()) > int(place.max()):  # keys may serve several heads
-                    place = found[1]
-        if place is None:
+                every.append((axis, by_head.masks(found[0], self.sizes[axis]), found[1]))
+                self.heads[axis] += every[-1][1]
+        if not every:
             return None
-        axis = f"{by_head.MARK}{len(self.sizes)}", 0
-        self.sizes[axis] = int(place.max()) + 1
-        return {axis: Carried((by_head.side_by_side(place, factors[0].shape[:batch], out),))}
+        place = max((one for _, _, one in every), key=lambda one: int(one.max()))  # keys may serve several heads
+        heads = f"{by_head.MARK}{len(self.sizes)}"
+        self.sizes[heads, 0] = int(place.max()) + 1
+        for axis, masks, own in every:
+            self.through[axis].append(((heads, by_head.ADDED), by_head.of_each(masks, own, place)))
+        return {(heads, 0): Carried((by_head.side_by_side(place, factors[0].shape[:batch], out),))}
 
     def _by_branch(self, values: Sequence[Value], out: Tensor, changed: frozenset[str]) -> dict[Axis, Carried]:
         """What a product of activations carries of the parts of a weight's outputs that alone take part in it."""
@@ -463,9 +536,14 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _add_branches(self, axis: Axis, found: Sequence[Carried]) -> None:
         """Note that what comes of parts is added, if it has been changed; a sum of products alone is one product."""
         which = [self._members(axis, one) for one in found]
-        if all(one.changed for one in found) and not all(torch.equal(which[0], other) for other in which[1:]):
-            for number in torch.stack(which).any(0).nonzero().flatten().tolist():
-                self._note(axis, ("branch", number, 0, frozenset()), torch.arange(branches.MOST) == number)
+        if not all(one.changed for one in found) or all(torch.equal(which[0], other) for other in which[1:]):
+            return
+        if axis[0].startswith(by_head.MARK):  # heads that are added to others, head by head, are another matrix
+            for side, mask in enumerate(which):
+                self._note((axis[0], by_head.ADDED), ("branch", side, 0, frozenset(), ""), mask)
+            return
+        for number in torch.stack(which).any(0).nonzero().flatten().tolist():
+            self._note(axis, ("branch", number, 0, frozenset(), ""), torch.arange(branches.MOST) == number)
 
     def _pass_through(
         self, axis: Axis, one: Carried, weights: Value, batch: Sequence[int], out: Tensor
@@ -477,6 +555,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for other in carried.labels[:1]
             for d in range(-other.ndim, -2)
         )
+        if {name for name, _ in weights.carried} & {name for name, _ in self.constant}:  # as places are, by head
+            return {}
         if not stacked or not batch or axis[1] < 0 or not labels.varies(one.labels[0], -1):
             return {}
         if (found := by_head.sets(one, len(batch))) is None:
@@ -515,6 +595,14 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if side != "picked" or self.sizes[axis] > 1:
             self.sides[name][dim].add(side)
 
+    def _turn(self, value: Value, summed: int) -> None:
+        """Note for the matrix that was taken from a stack along which of its dimensions it was summed."""
+        along = {axis for axis, one in value.carried.items() if labels.varies(one.labels[0], summed)}
+        for axis, one in value.carried.items():
+            members = self._members(axis, one)
+            if self.sizes[axis] > 1 and int(members.sum()) == 1:
+                self.turned[axis][int(members.nonzero())] |= {dim for name, dim in along if name == axis[0]}
+
     def _pair(self, axis: Axis, carried: Carried) -> None:
         """Note that outputs meet a stack of weights, each of them another."""
         first = carried.labels[0]
@@ -537,7 +625,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if depthwise and args[0].shape[1] == out.shape[1] and moving.by_channel(one)
             }
             rest = {axis: one for axis, one in x.carried.items() if axis not in carried}
-            self._use("convolution", [(0, replace(x, carried=rest))])
+            self._use("convolution", [(0, replace(x, carried=rest))], beside=_beside(kernel, args[1]))
         if kernel is not None and not kernel.of_weights:
             self._make(kernel, range(1, args[1].ndim), 0)
         if kernel is not None and kernel.of_weights:
@@ -631,12 +719,20 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self.skewed.add(axis[0])
 
 
-def _change(name: str, by_activations: bool) -> frozenset[str]:
+def _beside(value: Value | None, x: Tensor) -> str:
+    """The other factor of a product: which weights, or the shape of activations and how many products made them."""
+    if value is None:
+        return ""
+    names = sorted({name for name, _ in value.carried})
+    return " ".join(names) if value.of_weights else f"{tuple(x.shape[-2:])} {value.depth}"
+
+
+def _change(name: str, others: Sequence[Value]) -> frozenset[str]:
     """What an operation on numbers one by one changes that a product with constants, or a sum, does not."""
     if name in (*_SUMS, *_LEAVES):
         return frozenset()
     if name in _FACTORS:
-        return frozenset({"mul"}) if by_activations else frozenset()
+        return frozenset(map(gains.told, others))
     return frozenset({name})
 
 
