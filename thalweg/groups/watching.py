@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from thalweg.groups import branches, by_head, folding, gains, labels, moving, scaled
-from thalweg.groups.branches import BranchParts
 from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest, together
 from thalweg.groups.running import tensors
+from thalweg.groups.seen import Seen
 
-#: what an operation does with a value: its name, the value's place among its arguments, how many products lie between
-#: the weight and the latest of its arguments, what had been changed of the value, the other factor of a product
-Signature = tuple[str, int, int, frozenset[str], str]
-#: what a dimension of a weight is for: it is summed over; kept; runs beside one of the activations; is one index of it
-Side = Literal["in", "out", "batch", "picked"]
 #: values that carry more labels than these are not followed further
 MOST = 8
 
@@ -71,24 +65,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             multiplied with a weight, as coordinates are.
 
     Attributes:
-        sizes: of each dimension of each weight.
-        fates: for each dimension, what is done with which of its indices.
-        sides: for each weight, what its dimensions are for.
-        groups: of weights that convolve, into how many groups of channels.
-        first_out: of each weight, the dimension that its first product kept.
-        beside: dimensions whose indices meet those of another stack of weights, one each.
-        constant: dimensions that are summed over with constants, before the weight meets an activation.
-        inner: dimensions that are summed over with other weights, as the rank of a low-rank one.
-        chosen: dimensions from which activations pick, as from experts.
-        turned: of dimensions that number matrices, for each index the dimensions that were summed over.
-        parts: of dimensions that are multiplied part by part, the indices of each part.
-        through: of dimensions whose parts meet a matrix each of a stack, the axis that numbers the parts in the result,
-            and the indices of each.
-        heads: of dimensions whose indices stand apart in products of activations, the indices of each head.
-        branches: of dimensions whose parts stand apart in products of activations, the indices of each part.
-        made: of weights that give weights, the dimensions along which these are summed over, and those that are kept.
-        skewed: weights that give a number for each distance of two positions.
-        unseen: for each weight, the operation beyond which its outputs cannot be followed.
+        seen: what is seen of the weights.
     """
 
     @classmethod
@@ -99,23 +76,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module, given: Any, tables: Collection[str] = (), constants: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.constants = constants
-        self.parts: dict[Axis, list[Tensor]] = defaultdict(list)
-        self.through: dict[Axis, list[tuple[Axis, list[Tensor]]]] = defaultdict(list)
-        self.heads: dict[Axis, list[Tensor]] = defaultdict(list)
-        self.sizes: dict[Axis, int] = {}
-        self.fates: dict[Axis, dict[Signature, Tensor]] = defaultdict(dict)
-        self.sides: dict[str, list[set[Side]]] = {}
-        self.groups: dict[str, int] = {}
-        self.first_out: dict[str, int] = {}
-        self.beside: set[Axis] = set()
-        self.constant: set[Axis] = set()
-        self.inner: set[Axis] = set()
-        self.chosen: set[Axis] = set()
-        self.turned: dict[Axis, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-        self.made: dict[str, tuple[set[int], set[int]]] = {}
-        self.skewed: set[str] = set()
-        self.branches = BranchParts()
-        self.unseen: dict[str, str] = {}
+        self.seen = Seen()
         self._values: dict[Any, Value] = {}
         self._kept: list[Tensor] = []  # so that no other has their storage
         self._written: dict[int, Written] = {}
@@ -128,48 +89,6 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for x in tensors(given, set()):
                 self._put(x, Value())
 
-    @property
-    def met(self) -> set[str]:
-        """The weights that meet activations in a product."""
-        return {name for name, sides in self.sides.items() if any(sides)}
-
-    @property
-    def whole(self) -> set[str]:
-        """The weights of which it was seen what each dimension is for."""
-        return {
-            name
-            for name in self.met
-            if all(self.sides[name][dim] or (name, dim) in self.inner for dim in self._wide(name))
-        }
-
-    @property
-    def half_met(self) -> set[str]:
-        """The others, but for tables, of which constants pick along every dimension."""
-        names = self.sides.keys() - self.whole
-        return {name for name in names if any((name, dim) not in self.constant for dim in self._wide(name))}
-
-    def _wide(self, name: str) -> list[int]:
-        return [dim for dim in range(len(self.sides[name])) if self.sizes[name, dim] > 1]
-
-    def adopt(self, other: PassWatch, names: set[str]) -> None:
-        """Take over what another pass has seen of these weights."""
-        for name in names & other.met:
-            axes = [(name, dim) for dim in range(len(other.sides[name]))]
-            self.sides[name] = other.sides[name]
-            self.fates.update({axis: other.fates[axis] for axis in axes})
-            self.parts.update({axis: other.parts[axis] for axis in axes})
-            self.heads.update({axis: other.heads[axis] for axis in axes})
-            self.through.update({axis: other.through[axis] for axis in axes})
-            self.branches.parts.update({axis: other.branches.parts[axis] for axis in axes})
-            self.fates.update({part: other.fates[part] for part in map(branches.numbering, axes)})
-            self.fates.update({part: other.fates[part] for axis in axes for part, _ in other.through[axis]})
-            self.beside |= other.beside & {*axes}
-            self.inner |= other.inner & {*axes}
-            self.chosen |= other.chosen & {*axes}
-            self.turned.update({axis: other.turned[axis] for axis in axes})
-            self.groups.update({name: other.groups[name]} if name in other.groups else {})
-            self.unseen.update({name: other.unseen[name]} if name in other.unseen else {})
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operation of torch, as it is."""
         out = func(*args, **(kwargs or {}))
@@ -180,8 +99,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # -- values -----------------------------------------------------------------------------------------------------
 
     def _enter(self, name: str, p: Tensor) -> None:
-        self.sides[name] = [set() for _ in p.shape]
-        self.sizes.update({(name, dim): size for dim, size in enumerate(p.shape)})
+        self.seen.sides[name] = [set() for _ in p.shape]
+        self.seen.sizes.update({(name, dim): size for dim, size in enumerate(p.shape)})
         carried = {(name, dim): Carried((labels.along(dim, p.shape),)) for dim in range(p.ndim)}
         self._put(p, Value(carried, of_weights=True))
 
@@ -207,7 +126,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             self._by_kind(func, args, kwargs, operands, out)
         except Exception:  # by indices that have no values, or to a kind of tensor that labels cannot be
-            self._lose(str(func), operands)
+            self.seen.lose(str(func), operands)
             self._end(func, operands, out)
 
     def _by_kind(self, func: Any, args: Any, kwargs: Any, operands: list[tuple[int, Value]], out: Any) -> None:
@@ -248,9 +167,9 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _end(self, func: Any, operands: list[tuple[int, Value]], out: Any) -> None:
         """Outputs are mixed with others, and followed no further."""
         name = func.overloadpacket.__name__
-        self._use(name, operands)
+        self.seen.use(name, operands)
         if func.namespace != "aten" or (name in _WRITES and any(value.carried for _, value in operands)):
-            self._lose(str(func), operands)
+            self.seen.lose(str(func), operands)
         self._put_all(out, Value({}, all(v.constant for _, v in operands), 1 + latest(operands)))
         if "scaled_dot_product" in name:
             result = next(iter(_flat(out)))
@@ -259,34 +178,11 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             heads = self._by_head(factors, [result], result)
             self._put(result, Value({**apart, **(heads or {})}, depth=1 + latest(operands)))
 
-    def _lose(self, what: str, operands: list[tuple[int, Value]]) -> None:
-        for _, value in operands:
-            if not value.of_weights:
-                self.unseen.update({name: what for name, _ in value.carried})
-
     def _put_all(self, out: Any, value: Value) -> None:
         for x in _flat(out):
             self._put(x, value)
 
     # -- what becomes of outputs ------------------------------------------------------------------------------------
-
-    def _use(
-        self, name: str, operands: Sequence[tuple[int, Value]], depth: int | None = None, beside: str = ""
-    ) -> None:
-        """Note what is done with the outputs that values carry, as one operand of depth ``depth`` beside others."""
-        depth = latest(operands) if depth is None else depth
-        for place, value in operands:
-            for axis, carried in value.carried.items() if not value.of_weights else ():
-                self._note(
-                    axis, (name, place, depth - carried.born, carried.changed, beside), self._members(axis, carried)
-                )
-
-    def _note(self, axis: Axis, signature: Signature, which: Tensor) -> None:
-        known = self.fates[axis].get(signature)
-        self.fates[axis][signature] = which if known is None else known | which
-
-    def _members(self, axis: Axis, carried: Carried) -> Tensor:
-        return labels.members(carried.labels, self.sizes[axis])
 
     # -- by kind of operation ---------------------------------------------------------------------------------------
 
@@ -299,7 +195,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._choose(func, args, value)
         rest, kwargs = tree_map(moving.here, (args[1:], kwargs))
         known = {axis: one for axis, one in value.carried.items() if value.of_weights or moving.knows(func, args, one)}
-        self._lose(str(func), [(0, replace(value, carried={a: c for a, c in value.carried.items() if a not in known}))])
+        lost = {axis: one for axis, one in value.carried.items() if axis not in known}
+        self.seen.lose(str(func), [(0, replace(value, carried=lost))])
         moved = {
             axis: [
                 moving.moved(func, moving.laid_out(func, one, args[0]), rest, kwargs, outs) for one in carried.labels
@@ -319,7 +216,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dims = [dim for dim, index in enumerate(args[1]) if self._get(index) is not None]
         else:
             dims = [args[1]] if func.overloadpacket.__name__ == "index_select" and self._get(args[2]) else []
-        self.chosen |= {
+        self.seen.chosen |= {
             axis for axis, one in value.carried.items() if any(labels.varies(one.labels[0], d) for d in dims)
         }
 
@@ -345,7 +242,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kept = []
         for (i, value), (j, other) in (operands, operands[::-1]):
             found = {axis: one for axis, one in value.carried.items() if gains.of_vectors(one, xs[i], other, xs[j])}
-            self._use("mul", [(i, replace(value, carried=found))], latest(operands))
+            self.seen.use("mul", [(i, replace(value, carried=found))], latest(operands))
             kept.append((i, replace(value, carried={a: one for a, one in value.carried.items() if a not in found})))
         return kept
 
@@ -357,7 +254,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for axis in dict.fromkeys(axis for _, value in operands for axis in value.carried):
             found = [(place, value.carried[axis]) for place, value in operands if axis in value.carried]
             if any(folding.skewed(one.labels[0]) for _, one in found):
-                self.skewed.add(axis[0])
+                self.seen.skewed.add(axis[0])
             spread = [
                 (i, replace(c, labels=tuple(moving.spread(one, result.shape) for one in c.labels))) for i, c in found
             ]
@@ -375,13 +272,13 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(found) == 1:
             return found[0][1]
         if axis[0].startswith((branches.MARK, by_head.MARK)) and name in _SUMS:
-            self._add_branches(axis, [carried for _, carried in found])
-        which = [self._members(axis, carried) for _, carried in found]
+            self.seen.add_branches(axis, [carried for _, carried in found])
+        which = [self.seen.members(axis, carried) for _, carried in found]
         alone = all(carried.alone for _, carried in found)
         if not all(torch.equal(which[0], other) for other in which[1:]):
             alone = alone and name in _SUMS and len({carried.changed for _, carried in found}) == 1
             for (place, carried), one in zip(found, which, strict=True) if not alone else ():
-                self._note(axis, (name, place, depth - carried.born, carried.changed, ""), one)
+                self.seen.note(axis, (name, place, depth - carried.born, carried.changed, ""), one)
         else:  # a mean over all of them, by which each is divided, tells nothing of each
             fewest = min(len(carried.labels) for _, carried in found)
             found = [(place, carried) for place, carried in found if len(carried.labels) == fewest]
@@ -455,7 +352,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         by_constant = len(known) < len(factors)
         used = any(not value.of_weights for _, value in known) or (self.constants and by_constant)
         for i, value in known:
-            self._use(name, [(i, value)], latest(known), _beside(values[1 - i], factors[1 - i]))
+            self.seen.use(name, [(i, value)], latest(known), _beside(values[1 - i], factors[1 - i]))
         heads: dict[Axis, Carried] = {}
         apart: dict[Axis, Carried] = {}
         if not any(value.of_weights for _, value in known):
@@ -466,19 +363,19 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         parts: dict[Axis, Carried] = {}
         for i, value in known:
             if value.of_weights and used:
-                self._turn(value, summed[i])
+                self.seen.turn(value, summed[i])
             if not value.of_weights and factors[i].ndim > 1:
-                self._make(value, [summed[i]], -3 - summed[i])
+                self.seen.make(value, [summed[i]], -3 - summed[i])
             for axis, one in value.carried.items():
                 if value.of_weights and used:
-                    self._lay(axis, one, summed[i])
+                    self.seen.lay(axis, one, summed[i])
                 elif value.of_weights and labels.varies(one.labels[0], summed[i]):
-                    (self.constant if by_constant else self.inner).add(axis)
+                    (self.seen.constant if by_constant else self.seen.inner).add(axis)
                 if not value.of_weights and (other := values[1 - i]) is not None and other.of_weights:
-                    self._pair(axis, one)
-                    parts |= self._pass_through(axis, one, other, factors[i].shape[:-2], out)
+                    self.seen.pair(axis, one)
+                    parts |= self.seen.pass_through(axis, one, other, factors[i].shape[:-2], out)
                     if axis[0].startswith(by_head.MARK):
-                        self._take_heads(one.labels[0], summed[i], other, summed[1 - i])
+                        self.seen.take_heads(one.labels[0], summed[i], other, summed[1 - i])
                 left = tuple(
                     moving.kept(part, summed[i], i, out) for part in one.labels if not labels.varies(part, summed[i])
                 )
@@ -486,7 +383,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     before = carried[axis].labels if axis in carried else ()
                     born = latest(known) if value.of_weights else one.born
                     carried[axis] = replace(one, labels=labels.distinct([*before, *kept]), born=born)
-        if any(value.of_weights and self._is_part(value) for _, value in known):  # of a projection, a part a head
+        if any(value.of_weights and self.seen.is_part(value) for _, value in known):  # of a projection, a part a head
             carried = {axis: one for axis, one in carried.items() if not axis[0].startswith(branches.MARK)}
         apart = {axis: branches.merged(one, carried.get(axis)) for axis, one in apart.items()}
         self._put(out, Value({**carried, **parts, **heads, **apart}, not used, latest(known) + used))
@@ -506,15 +403,15 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for axis, one in value.carried.items():
                 if axis[0].startswith(by_head.MARK) or (found := by_head.sets(one, batch)) is None:
                     continue
-                every.append((axis, by_head.masks(found[0], self.sizes[axis]), found[1]))
-                self.heads[axis] += every[-1][1]
+                every.append((axis, by_head.masks(found[0], self.seen.sizes[axis]), found[1]))
+                self.seen.heads[axis] += every[-1][1]
         if not every:
             return None
         place = max((one for _, _, one in every), key=lambda one: int(one.max()))  # keys may serve several heads
-        heads = f"{by_head.MARK}{len(self.sizes)}"
-        self.sizes[heads, 0] = int(place.max()) + 1
+        heads = f"{by_head.MARK}{int(self.constants)} {len(self.seen.sizes)}"  # of this pass
+        self.seen.sizes[heads, 0] = int(place.max()) + 1
         for axis, masks, own in every:
-            self.through[axis].append(((heads, by_head.ADDED), by_head.of_each(masks, own, place)))
+            self.seen.through[axis].append(((heads, by_head.ADDED), by_head.of_each(masks, own, place)))
         return {(heads, 0): Carried((by_head.side_by_side(place, factors[0].shape[:batch], out),))}
 
     def _by_branch(self, values: Sequence[Value], out: Tensor, changed: frozenset[str]) -> dict[Axis, Carried]:
@@ -523,93 +420,12 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for axis in dict.fromkeys(axis for value in values for axis in value.carried):
             numbering = branches.numbering(axis)
             each = [value.carried[axis] for value in values if axis in value.carried]
-            numbers = [self.branches.number(axis, self._members(axis, one)) for one in each]
+            numbers = [self.seen.branches.number(axis, self.seen.members(axis, one)) for one in each]
             known = [number for number in dict.fromkeys(numbers) if number is not None]
             if known and not axis[0].startswith((branches.MARK, by_head.MARK)):
-                self.sizes[numbering] = branches.MOST
+                self.seen.sizes[numbering] = branches.MOST
                 found[numbering] = branches.numbered(known, out, each[0], changed)
         return found
-
-    def _is_part(self, value: Value) -> bool:
-        return any(not self._members(axis, one).all() for axis, one in value.carried.items())
-
-    def _add_branches(self, axis: Axis, found: Sequence[Carried]) -> None:
-        """Note that what comes of parts is added, if it has been changed; a sum of products alone is one product."""
-        which = [self._members(axis, one) for one in found]
-        if not all(one.changed for one in found) or all(torch.equal(which[0], other) for other in which[1:]):
-            return
-        if axis[0].startswith(by_head.MARK):  # heads that are added to others, head by head, are another matrix
-            for side, mask in enumerate(which):
-                self._note((axis[0], by_head.ADDED), ("branch", side, 0, frozenset(), ""), mask)
-            return
-        for number in torch.stack(which).any(0).nonzero().flatten().tolist():
-            self._note(axis, ("branch", number, 0, frozenset(), ""), torch.arange(branches.MOST) == number)
-
-    def _pass_through(
-        self, axis: Axis, one: Carried, weights: Value, batch: Sequence[int], out: Tensor
-    ) -> dict[Axis, Carried]:
-        """Parts of a weight's outputs that meet a matrix each of a stack: what becomes of the result is their fate."""
-        stacked = any(
-            labels.varies(other, d)
-            for carried in weights.carried.values()
-            for other in carried.labels[:1]
-            for d in range(-other.ndim, -2)
-        )
-        if {name for name, _ in weights.carried} & {name for name, _ in self.constant}:  # as places are, by head
-            return {}
-        if not stacked or not batch or axis[1] < 0 or not labels.varies(one.labels[0], -1):
-            return {}
-        if (found := by_head.sets(one, len(batch))) is None:
-            return {}
-        part = axis[0], -1 - sum(name == axis[0] for name, _ in self.sizes)
-        self.sizes[part] = len(found[0])
-        self.through[axis].append((part, by_head.masks(found[0], self.sizes[axis])))
-        return {part: Carried((by_head.side_by_side(found[1], batch, out),), one.born)}
-
-    def _take_heads(self, heads: Tensor, summed: int, weight: Value, along: int) -> None:
-        """Note which indices of a weight's inputs come from which head."""
-        for axis, one in weight.carried.items():
-            if labels.varies(heads, summed) and labels.varies(one.labels[0], along):
-                heads, taken = labels.line(heads, summed), labels.line(one.labels[0], along)
-                found = [labels.members([taken[heads == i]], self.sizes[axis]) for i in torch.unique(heads)]
-                self.heads[axis] += found
-
-    def _lay(self, axis: Axis, carried: Carried, summed: int) -> None:
-        """Note what a dimension of a weight is for, where it meets activations."""
-        first = carried.labels[0]
-        name, dim = axis
-        which = self._members(axis, carried)
-        if not which.all():
-            self.parts[axis].append(which)
-        batch = range(-first.ndim, -2)
-        other = -3 - summed if first.ndim > 1 else summed
-        side: Side = "picked"
-        if labels.varies(first, summed):
-            side = "in"
-        elif labels.varies(first, other):
-            side = "out"
-        elif any(labels.varies(first, d) for d in batch):
-            side = "batch"
-        if side == "out":
-            self.first_out.setdefault(name, dim)
-        if side != "picked" or self.sizes[axis] > 1:
-            self.sides[name][dim].add(side)
-
-    def _turn(self, value: Value, summed: int) -> None:
-        """Note for the matrix that was taken from a stack along which of its dimensions it was summed."""
-        along = {axis for axis, one in value.carried.items() if labels.varies(one.labels[0], summed)}
-        for axis, one in value.carried.items():
-            members = self._members(axis, one)
-            if self.sizes[axis] > 1 and int(members.sum()) == 1:
-                self.turned[axis][int(members.nonzero())] |= {dim for name, dim in along if name == axis[0]}
-
-    def _pair(self, axis: Axis, carried: Carried) -> None:
-        """Note that outputs meet a stack of weights, each of them another."""
-        first = carried.labels[0]
-        if any(labels.varies(first, d) for d in range(-first.ndim, -2)) and not (
-            labels.varies(first, -1) or labels.varies(first, -2)
-        ):
-            self.beside.add(axis)
 
     def _convolve(self, args: Any, out: Tensor) -> None:
         x, kernel = scaled.settled([self._get(args[0]), self._get(args[1])])
@@ -625,9 +441,9 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if depthwise and args[0].shape[1] == out.shape[1] and moving.by_channel(one)
             }
             rest = {axis: one for axis, one in x.carried.items() if axis not in carried}
-            self._use("convolution", [(0, replace(x, carried=rest))], beside=_beside(kernel, args[1]))
+            self.seen.use("convolution", [(0, replace(x, carried=rest))], beside=_beside(kernel, args[1]))
         if kernel is not None and not kernel.of_weights:
-            self._make(kernel, range(1, args[1].ndim), 0)
+            self.seen.make(kernel, range(1, args[1].ndim), 0)
         if kernel is not None and kernel.of_weights:
             for axis, one in kernel.carried.items():
                 carried |= self._kernel(axis, one, 1 if turned else 0, groups, depth, out)
@@ -637,32 +453,17 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name, mine = axis
         first = one.labels[0]
         kept = labels.varies(first, dim) and not any(labels.varies(first, d) for d in range(first.ndim) if d != dim)
-        self.sides[name][mine].add("out" if kept else "in")
-        self.groups.setdefault(name, 1)
+        self.seen.sides[name][mine].add("out" if kept else "in")
+        self.seen.groups.setdefault(name, 1)
         if labels.varies(first, 0):
-            self.groups[name] = self._groups(axis, first, groups)
+            self.seen.groups[name] = self.seen.groups_of(axis, first, groups)
         if not kept or first.shape[dim] != out.shape[1]:
             return {}
         shape = [-1 if d == 1 else 1 for d in range(out.ndim)]
         index = [slice(None) if d == dim else slice(0, 1) for d in range(first.ndim)]
         return {axis: Carried((first[tuple(index)].reshape(shape).expand(out.shape),), depth)}
 
-    def _groups(self, axis: Axis, first: Tensor, groups: int) -> int:
-        """Into how many groups the first dimension falls: each input of a batch may be a group of its own."""
-        mine = first.narrow(0, 0, first.shape[0] // groups)
-        return self.sizes[axis] // max(1, int(labels.members([mine], self.sizes[axis]).sum()))
-
     # -- weights that are made, scaled, or summed -------------------------------------------------------------------
-
-    def _make(self, value: Value, sums: Sequence[int], kept: int) -> None:
-        """Note where what a weight gives is itself a weight: a product sums along one of its dimensions alone."""
-        varied: dict[str, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
-        for (name, dim), one in value.carried.items():
-            first = one.labels[0]
-            if dim >= 0 and name in self.sides and self.sides[name][dim] == {"out"}:
-                varied[name][0].update({dim} if any(labels.varies(first, d) for d in sums) else ())
-                varied[name][1].update({dim} if labels.varies(first, kept) else ())
-        self.made.update({name: found for name, found in varied.items() if all(found)})
 
     def _scaled(self, args: Any, out: Tensor) -> Value | None:
         """A weight that activations scale and that stays one."""
@@ -673,26 +474,26 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         found = scaled.by(*weights[0], *others[0], out)
         if found is not None:
-            self._use("mul", [(1, others[0][1])])
+            self.seen.use("mul", [(1, others[0][1])])
         return found
 
     def _fold(self, name: str, value: Value, dims: Sequence[int], x: Tensor, out: Tensor) -> None:
         """A sum over dimensions, or a transform along them."""
         if value.shared is not None and name in folding.SUMS:
             if (along := scaled.summed(value, dims)) is not None:
-                self._sum_product(value, along)
+                self.seen.sum_product(value, along)
             value = replace(value, of_weights=False, shared=None, depth=value.depth + (along is not None))
         kept: dict[Axis, Carried] = {}
         for axis, one in value.carried.items():
             found = (
                 [self._folded(name, part, dims, x, out) for part in one.labels]
-                if axis[0] in self.sides and axis[1] >= 0
+                if axis[0] in self.seen.sides and axis[1] >= 0
                 else [None]
             )
             every = labels.distinct(part for parts in found for part in parts or ())
             lost = None in found or len(every) > MOST or (value.of_weights and len(every) > len(one.labels))
             if lost:
-                self._use(name, [(0, replace(value, carried={axis: one}))])
+                self.seen.use(name, [(0, replace(value, carried={axis: one}))])
             else:
                 changed = one.changed if name in folding.SUMS else one.changed | {name}
                 kept[axis] = replace(one, labels=every, changed=changed)
@@ -703,20 +504,13 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return folding.transformed(one, dims, out)
         return folding.added(one, dims, keep=out.ndim == x.ndim, most=MOST)
 
-    def _sum_product(self, value: Value, along: set[Axis]) -> None:
-        """Note what a weight's dimensions are for whose product with activations is summed."""
-        for axis in value.carried:
-            if self.sizes[axis] > 1:
-                batch = value.shared is not None and axis in value.shared
-                self.sides[axis[0]][axis[1]].add("in" if axis in along else "batch" if batch else "out")
-
     def _look_up(self, func: Any, args: Any) -> None:
         """Note which weights give a number for each distance of two positions, by an index that tells it."""
         value = self._get(args[0])
         if value is not None and not args[2].is_meta:
             for axis, one in value.carried.items():
                 if folding.skewed(func(one.labels[0], args[1], args[2].cpu())):
-                    self.skewed.add(axis[0])
+                    self.seen.skewed.add(axis[0])
 
 
 def _beside(value: Value | None, x: Tensor) -> str:
