@@ -20,7 +20,7 @@ from thalweg.groups.flow import Known
 from thalweg.groups.partition import Cut, by_fate, disjoint, equal_parts
 from thalweg.groups.places import Place
 from thalweg.groups.running import SMALL, on_shapes, with_values
-from thalweg.groups.seen import Seen, Side, Signature
+from thalweg.groups.seen import PassRecord, Side, Signature
 from thalweg.groups.view import Param, View
 from thalweg.groups.watching import PassWatch
 
@@ -172,13 +172,13 @@ def matrices(view: View, sample: Any = None, by_head: bool = False) -> dict[str,
 # -- a forward pass ---------------------------------------------------------------------------------------------------
 
 
-def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -> Seen | None:
+def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -> PassRecord | None:
     """The pass that meets the most of the named weights; None where none was possible.
 
     Weights that it does not meet, or on one side alone, may be multiplied with constants, as coordinates are, which is
     seen apart: constants also stand in what makes a weight of others.
     """
-    best: Seen | None = None
+    best: PassRecord | None = None
     ways = list(_ways(model, sample))
     for way in ways:
         if (watch := _run(way, tables, constants=False)) is not None:
@@ -191,7 +191,7 @@ def _watched(model: nn.Module, sample: Any, names: set[str], tables: set[str]) -
     return best
 
 
-def _run(way: Any, tables: set[str], constants: bool) -> Seen | None:
+def _run(way: Any, tables: set[str], constants: bool) -> PassRecord | None:
     """What is seen of one pass; None where it fails."""
     watches: list[PassWatch] = []
 
@@ -240,13 +240,13 @@ def _equal(size: int, count: int) -> Cut:
     return Cut(1, (size // count,) * count)
 
 
-def _sides(param: Param, watch: Seen | None) -> list[set[Side]] | None:
+def _sides(param: Param, watch: PassRecord | None) -> list[set[Side]] | None:
     """What each dimension is for; None where it was not met, or is used in several ways."""
     sides = watch.sides.get(param.names[0]) if watch else None
     return sides if sides and any(sides) else None
 
 
-def _is_stack(param: Param, watch: Seen | None) -> bool:
+def _is_stack(param: Param, watch: PassRecord | None) -> bool:
     """Whether a weight of three dimensions or more that is no kernel is multiplied with activations."""
     sides = _sides(param, watch)
     p = param.parameter
@@ -255,7 +255,7 @@ def _is_stack(param: Param, watch: Seen | None) -> bool:
     return any("in" in side for side in sides) and any("out" in side for side in sides)
 
 
-def _of_use(param: Param, watch: Seen | None) -> Matrices:
+def _of_use(param: Param, watch: PassRecord | None) -> Matrices:
     """As a forward pass uses them."""
     shape, name, sides = tuple(param.parameter.shape), param.names[0], _sides(param, watch)
     at_sight = 1 if param.transposed else 0
@@ -287,7 +287,7 @@ def _of_use(param: Param, watch: Seen | None) -> Matrices:
 
 
 def _both_ways(
-    watch: Seen, name: str, shape: tuple[int, ...], sides: Sequence[set[Side]], at_sight: int
+    watch: PassRecord, name: str, shape: tuple[int, ...], sides: Sequence[set[Side]], at_sight: int
 ) -> Matrices | None:
     """A matrix, or each of a stack, that is multiplied with activations from either side; None for others."""
     both = [dim for dim, side in enumerate(sides) if side == {"in", "out"}]
@@ -306,7 +306,7 @@ def _differ(ways: Mapping[int, set[int]]) -> bool:
     return all(len(way) == 1 for way in ways.values()) and len({*map(frozenset, ways.values())}) > 1
 
 
-def _with_inner(watch: Seen, name: str, sides: Sequence[set[Side]]) -> list[set[Side]]:
+def _with_inner(watch: PassRecord, name: str, sides: Sequence[set[Side]]) -> list[set[Side]]:
     """What each dimension is for; one that is summed over with another weight alone is what the others are not."""
     rest = {side for each in sides for side in each} - {"batch", "picked"}
     other: dict[frozenset[str], set[Side]] = {frozenset({"in"}): {"out"}, frozenset({"out"}): {"in"}}
@@ -334,7 +334,7 @@ def _as_one(side: set[Side]) -> set[Side]:
     return (side - several or {"batch"}) if several and side <= {"out", "batch", "picked"} else side
 
 
-def _unsure(watch: Seen, name: str, shape: tuple[int, ...], at_sight: int, unseen: str) -> Matrices:
+def _unsure(watch: PassRecord, name: str, shape: tuple[int, ...], at_sight: int, unseen: str) -> Matrices:
     """A matrix, or a stack of them where the weight is no kernel."""
     if len(shape) < 3 or name in watch.groups:
         return _one(shape, at_sight, unseen)
@@ -343,17 +343,17 @@ def _unsure(watch: Seen, name: str, shape: tuple[int, ...], at_sight: int, unsee
     return Matrices(shape, tuple(range(last)), (last,), Cut(1, (shape[last],)), "left uncut", why)
 
 
-def _is_apart(watch: Seen, axis: Axis, side: set[Side]) -> bool:
+def _is_apart(watch: PassRecord, axis: Axis, side: set[Side]) -> bool:
     """Whether a dimension numbers matrices. One that numbers heads may meet a weight of the heads: it is one."""
     return _numbers(watch, axis, side) or (axis in watch.beside and not watch.heads.get(axis))
 
 
-def _numbers(watch: Seen, axis: Axis, side: set[Side]) -> bool:
+def _numbers(watch: PassRecord, axis: Axis, side: set[Side]) -> bool:
     """The same, by the weight's own use alone."""
     return axis in watch.chosen or (bool(side) and side <= {"batch", "picked"})
 
 
-def _cut(watch: Seen, name: str, whole: Matrices) -> Matrices:
+def _cut(watch: PassRecord, name: str, whole: Matrices) -> Matrices:
     """The same, with the dimension cut whose parts are used apart."""
     if name in watch.unseen:
         return replace(whole, why="left uncut", unseen=f"not followed beyond {watch.unseen[name]}")
@@ -372,13 +372,13 @@ def _cut(watch: Seen, name: str, whole: Matrices) -> Matrices:
     return replace(whole, taken=len(cut.sizes), why="takes in apart")
 
 
-def _parts(watch: Seen, axis: Axis, gives: bool) -> tuple[int, Cut | None] | None:
+def _parts(watch: PassRecord, axis: Axis, gives: bool) -> tuple[int, Cut | None] | None:
     """A dimension whose parts are used apart, and its cut, if they are parts of a view; None where it is one part."""
     cut = by_fate(_masks(watch, axis, gives), watch.sizes[axis])
     return (axis[1], cut) if cut is None or len(cut.sizes) > 1 else None
 
 
-def _by_head(watch: Seen, name: str, whole: Matrices) -> Matrices:
+def _by_head(watch: PassRecord, name: str, whole: Matrices) -> Matrices:
     """The same matrices, cut by head where that is a view."""
     if whole.unseen:
         return whole
@@ -393,7 +393,7 @@ def _by_head(watch: Seen, name: str, whole: Matrices) -> Matrices:
     return replace(whole, taken=len(takes.sizes), why="by head, of what it takes") if alone else whole
 
 
-def _heads(watch: Seen, name: str, dim: int, shape: Sequence[int], parts: Sequence[Tensor]) -> Cut | None:
+def _heads(watch: PassRecord, name: str, dim: int, shape: Sequence[int], parts: Sequence[Tensor]) -> Cut | None:
     """The parts of a dimension by head; None where it has no heads, or these are no parts of a view."""
     heads = watch.heads.get((name, dim), [])
     if not heads or len(heads[0]) != shape[dim]:  # a weight that is seen in another shape than it is kept in
@@ -402,7 +402,7 @@ def _heads(watch: Seen, name: str, dim: int, shape: Sequence[int], parts: Sequen
     return found if found is not None and len(found.sizes) > 1 else None
 
 
-def _masks(watch: Seen, axis: Axis, gives: bool) -> list[Tensor]:
+def _masks(watch: PassRecord, axis: Axis, gives: bool) -> list[Tensor]:
     """Which indices of a dimension have the same fate, or are multiplied together where others are apart."""
     parts, fates = watch.parts[axis], _fates(watch, axis) if gives else []
     count = equal_parts(parts)
@@ -414,7 +414,7 @@ def _masks(watch: Seen, axis: Axis, gives: bool) -> list[Tensor]:
     return [*(every == i for i in range(count)), *alike]
 
 
-def _fates(watch: Seen, axis: Axis) -> list[Tensor]:
+def _fates(watch: PassRecord, axis: Axis) -> list[Tensor]:
     """Which indices have each fate, or give what has it."""
     later = [
         torch.stack([mask for mask, has in zip(masks, fate.tolist(), strict=True) if has]).any(0)

@@ -20,7 +20,7 @@ Signature = tuple[str, int, int, frozenset[str], str]
 Side = Literal["in", "out", "batch", "picked"]
 
 
-class Seen:
+class PassRecord:
     """A record of which indices of which dimension of a weight are used how.
 
     Attributes:
@@ -86,7 +86,7 @@ class Seen:
     def _wide(self, name: str) -> list[int]:
         return [dim for dim in range(len(self.sides[name])) if self.sizes[name, dim] > 1]
 
-    def adopt(self, other: Seen, names: set[str]) -> None:
+    def adopt(self, other: PassRecord, names: set[str]) -> None:
         """Take over what another pass has seen of these weights."""
         for name in names & other.met:
             axes = [(name, dim) for dim in range(len(other.sides[name]))]

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map
 from thalweg.groups import branches, by_head, folding, gains, labels, moving, scaled
 from thalweg.groups.carried import Axis, Carried, Value, Written, key_of, latest, together
 from thalweg.groups.running import tensors
-from thalweg.groups.seen import Seen
+from thalweg.groups.seen import PassRecord
 
 #: values that carry more labels than these are not followed further
 MOST = 8
@@ -76,7 +76,7 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module, given: Any, tables: Collection[str] = (), constants: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.constants = constants
-        self.seen = Seen()
+        self.seen = PassRecord()
         self._values: dict[Any, Value] = {}
         self._kept: list[Tensor] = []  # so that no other has their storage
         self._written: dict[int, Written] = {}
