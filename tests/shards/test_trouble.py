@@ -1,17 +1,18 @@
 """What goes wrong with shards: it works all the same, or every rank is told at once, and nothing hangs."""
 
+import functools
 from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import thalweg
 from tests.shards.counted import counted
-from tests.shards.layouts import LAYOUTS, differing, spread, train, values, whole
+from tests.shards.layouts import LAYOUTS, cut, differing, spread, train, values, whole
 from tests.shards.models import fsdp, net, optimizer_of, repeat, words
 from tests.shards.test_bits import RULES
 from thalweg.runtime import guards, ownership, stepper
@@ -520,3 +521,100 @@ def run_moves():
     shapes = [(8, 6)] * 7
     params, _ = train("Muon", {}, spread("Shard(0)"), shapes=shapes, vectors=[])
     return equal(values(0, shapes), params)
+
+
+def run_resumed_on_one(rule):
+    """What a step says where the first rank alone has loaded a checkpoint, and how far the other's states are then."""
+    wrap = spread("Shard(0)")
+    shapes = [(8, 6), (12, 5)]
+    params = [nn.Parameter(wrap(v)) for v in values(0, shapes)]
+    optimizer, after = (getattr(thalweg, rule)(params) for _ in range(2))
+    for one in (optimizer, after):
+        if one is after and not dist.get_rank():
+            after.load_state_dict(optimizer.state_dict())
+        for p, g in zip(params, values(1, shapes), strict=True):
+            p.grad = wrap(g)
+        try:
+            one.step()
+        except ValueError as error:
+            return one is after, str(error), len(after.state)
+    return None
+
+
+@pytest.mark.parametrize("rule", ["AdamW", "LAMB", "Muon"])
+def test_a_checkpoint_that_one_rank_has_loaded_is_told(two, rule):
+    for second, said, kept in two.run(run_resumed_on_one, rule):
+        assert second
+        assert "steps taken of group 0='1.0 on rank 0, 0.0 on rank 1'" in said
+        assert "Load the same checkpoint on all ranks" in said
+        assert kept in (0, 2)
+
+
+def run_elsewhere(rule):
+    """Parameters on a mesh of the first rank alone, and one of all ranks beside them."""
+    of_one, of_all = DeviceMesh("cpu", [0]), init_device_mesh("cpu", (dist.get_world_size(),))
+    shapes = [(8, 6), (12, 5)]
+    wraps = [functools.partial(cut, mesh=mesh, placements=[Shard(0)]) for mesh in (of_one, of_all)]
+    many = [nn.Parameter(wrap(v)) for wrap, v in zip(wraps, values(0, shapes), strict=True)]
+    one = [nn.Parameter(v) for v in values(0, shapes)]
+    a, b = getattr(thalweg, rule)(many), getattr(thalweg, rule)(one)
+    for step in (1, 2, 3):
+        for p, q, wrap, g in zip(many, one, wraps, values(step, shapes), strict=True):
+            p.grad, q.grad = wrap(g.clone()), g
+        a.step()
+        b.step()
+    first = many[0].to_local()
+    return torch.equal(whole(many[1]), one[1]), len(a.state), not first.numel() or torch.equal(first, one[0])
+
+
+@pytest.mark.parametrize("rule", ["AdamW", "Adafactor", "Muon"])
+def test_parameters_of_which_this_rank_has_nothing_stay_as_they_are(two, rule):
+    (same, kept, first), (also, fewer, _) = two.run(run_elsewhere, rule)
+    assert (same, also, first) == (True, True, True)
+    assert (kept, fewer) == (2, 1)
+
+
+def run_turned(rule):
+    """On a mesh of which the ranks stand in another order than in torch's process group."""
+    mesh = DeviceMesh("cpu", torch.arange(dist.get_world_size()).view(2, -1).T)
+    wrap = functools.partial(cut, mesh=mesh, placements=[Shard(0), Shard(1)])
+    shapes = [(16, 24), (7, 5), (9, 4)]
+    one, many = ([nn.Parameter(way(v)) for v in values(0, shapes)] for way in (torch.clone, wrap))
+    a, b = getattr(thalweg, rule)(one), getattr(thalweg, rule)(many)
+    for step in (1, 2, 3):
+        for p, q, g in zip(one, many, values(step, shapes), strict=True):
+            p.grad, q.grad = g.clone(), wrap(g.clone())
+        a.step()
+        b.step()
+    return [k for k, (p, q) in enumerate(zip(one, many, strict=True)) if not torch.equal(p, q.detach().full_tensor())]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("rule", ["LAMB", "Muon", "Adafactor"])
+def test_a_mesh_in_another_order(four, rule):
+    assert four.run(run_turned, rule) == [[]] * 4
+
+
+def run_swapped():
+    """Two optimizers of equal tensors, which the first rank steps in another order at the second step."""
+    wrap = spread("Shard(0)")
+    params = [nn.Parameter(wrap(v)) for v in values(0, [(8, 6), (8, 6)])]
+    optimizers = [thalweg.LAMB([p]) for p in params]
+    said = []
+    for step in (1, 2):
+        for p in params:
+            p.grad = torch.ones_like(p.detach())
+        for one in optimizers if step == 1 or dist.get_rank() else optimizers[::-1]:
+            try:
+                one.step()
+                said.append("")
+            except ValueError as error:
+                said.append(str(error))
+    return said
+
+
+def test_two_optimizers_in_another_order_on_one_rank_are_told(two):
+    for first, second, *later in two.run(run_swapped):
+        assert (first, second) == ("", "")
+        assert all("step()='of optimizer " in said for said in later)
+        assert all("the same order on all ranks" in said for said in later)

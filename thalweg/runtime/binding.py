@@ -27,7 +27,7 @@ from thalweg.runtime.formats import Format, Storage
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import conform, formats_of, missing, new_state, plain_fills
 from thalweg.runtime.tensors import all_ordinary, is_dense, local, opaque, oriented, whole_shape
-from thalweg.shards.pieces import ranks_of
+from thalweg.shards.pieces import is_elsewhere, ranks_of
 
 Groups = list[dict[str, Any]]
 State = dict[Any, Any]
@@ -312,7 +312,8 @@ class Binding:
         keys: the specialization of each group.
         lists: its parameters.
         numbers: which groups these are.
-        idle: parameters that are in no batch, each with the number of its group.
+        idle: parameters that are in no batch, each with the number of its group; without those that other ranks alone
+            have.
         parts: those of which other ranks have parts that a step looks at, each with the number of its group.
         watched: of those of which other ranks have parts that it does not look at, one for each mesh and group.
     """
@@ -325,9 +326,10 @@ class Binding:
     watched: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.idle = [(i, p) for i, params in zip(self.numbers, self.lists, strict=True) for p in params]
+        given = [(i, p) for i, params in zip(self.numbers, self.lists, strict=True) for p in params]
+        self.idle = [(i, p) for i, p in given if not is_elsewhere(p)]
         self.lengths = list(map(len, self.lists))
-        self.params = [p for _, p in self.idle]
+        self.params = [p for _, p in given]
 
     def holds(self, keys: list[Specialization], lists: list[list[Tensor]]) -> bool:
         """Whether the groups still are what they were."""

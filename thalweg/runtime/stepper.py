@@ -27,7 +27,7 @@ from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 from thalweg.runtime.state import SideBySide
 from thalweg.runtime.together import FlowingExecutor
 from thalweg.runtime.totals import TotalSums
-from thalweg.shards.agreement import Agreement, Member, Terms
+from thalweg.shards.agreement import TAKEN, Agreement, Member, Terms
 from thalweg.shards.exchange import Trouble
 from thalweg.shards.pieces import ranks_of
 
@@ -243,7 +243,9 @@ class Stepper:
         }  # fmt: skip
         apart = {i for i, _ in (*binding.parts, *binding.watched)}
         numbers = [
-            {**one.numbers, "seed": groups[i].get("seed")} if i in apart else {}
+            {**one.numbers, "seed": groups[i].get("seed"), TAKEN: self._taken(groups[i], asked.state)}
+            if i in apart
+            else {}
             for i, one in zip(asked.chosen, asked.found, strict=True)
         ]
         ready: list[BoundBatch] = []
@@ -256,6 +258,17 @@ class Stepper:
         terms = Terms(common, numbers, prepare, self._lend)
         self.agreement.moving(_members(groups, binding.parts), terms, self._due(binding.watched))
         return ready
+
+    def _taken(self, group: dict[str, Any], state: dict[Any, Any]) -> float | None:
+        """How many steps the states of a group have seen; of a rule that sends nothing only whether there are any.
+
+        There a parameter may have no gradient on some ranks, so only states that a checkpoint has brought must agree.
+        """
+        mine: dict[str, Any] = next((kept for p in group["params"] if (kept := state.get(p))), {})
+        if not self._exchanges(group):
+            return float(bool(mine)) if self.steps == 1 else None
+        counts = (mine[name] for name, spec in self.rule.states.items() if spec.counted and name in mine)
+        return float(next(counts, bool(mine)))
 
     def _lend(self, p: Tensor) -> None:
         """Give a parameter a gradient for this step alone: zeros, where only other ranks have one."""

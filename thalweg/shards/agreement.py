@@ -28,6 +28,8 @@ READY, UNKNOWN, REFUSED, PENDING = 0.0, 1.0, 2.0, 3.0
 #: of gradients: that there is none, or one of which dtype
 DTYPES = (None, torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64, torch.complex128)
 
+#: how many steps the states of a group have seen; compared as a hyperparameter is
+TAKEN = "steps taken"
 REMEDY = "Set it from what all ranks know alike: of a loss or a norm, the mean over the ranks"
 
 
@@ -86,15 +88,17 @@ class Compared:
     Attributes:
         numbers: the hyperparameters of each group.
         failed: which compilers have failed.
+        optimizer: which one this is, where it is known.
     """
 
     numbers: list[dict[str, Any]]
-    failed: str = ""
+    failed: str
+    optimizer: str
 
     @property
     def checksum(self) -> float:
         """The same of equal ones."""
-        return float(zlib.crc32(repr((self.numbers, self.failed)).encode()))
+        return float(zlib.crc32(repr((self.numbers, self.failed, self.optimizer)).encode()))
 
 
 class _Talk:
@@ -133,10 +137,13 @@ class _Talk:
             except Exception as error:
                 self.trouble = error
 
-    @property
-    def settings(self) -> Compared:
-        """What is compared at every step."""
-        return Compared(self.numbers, self.failed)
+    def settings(self, optimizer: int | None) -> Compared:
+        """What is compared at every step of the optimizer that has this number on the first rank."""
+        which = "" if optimizer is None else f"of optimizer {optimizer}"
+        return Compared(self.numbers, self.failed, which)
+
+
+_numbers = itertools.count(1)
 
 
 class Agreement:
@@ -154,6 +161,8 @@ class Agreement:
         self.trouble = Trouble()
         self.exchanges: dict[tuple[int, ...], Exchange] = {}
         self.known: dict[tuple[int, ...], list[Tensor]] = {}
+        self.number = next(_numbers)  # among those of this process
+        self.optimizers: dict[tuple[int, ...], int] = {}  # by ranks, the number on the first of them
 
     def exchange(self, p: Any) -> Exchange:
         """The collectives among the ranks that hold parts of a parameter."""
@@ -240,7 +249,7 @@ class Agreement:
             numbers = [0.0 for _ in self.known.get(ranks, ())]
         else:
             numbers = [_kind(member.p.grad) for member in members]
-        votes = exchange.gather([talk.first, talk.settings.checksum, *numbers])
+        votes = exchange.gather([talk.first, talk.settings(self.optimizers.get(ranks)).checksum, *numbers])
         if REFUSED in _firsts(votes):
             talk.hear(_refusal(exchange, talk.trouble))
         return votes
@@ -250,19 +259,20 @@ class Agreement:
         dense = [is_dense(member.p._local_tensor) for member in members]
         described = [member.described() for member in members]
         common = dict(talk.terms.common)
-        answers = exchange.gather_objects((common, Compared(talk.numbers), described, dense))
+        answers = exchange.gather_objects((common, talk.settings(None), described, dense, self.number))
         try:
             for rank, (options, *_) in zip(exchange.ranks, answers, strict=True):
                 _check_common(rank, common, options)
             _check_settings(exchange.ranks, [settings for _, settings, *_ in answers])
-            for rank, (_, _, theirs, _) in zip(exchange.ranks, answers, strict=True):
+            for rank, (_, _, theirs, *_) in zip(exchange.ranks, answers, strict=True):
                 _check_same(rank, described, theirs)
         except ValueError as error:
             return error
-        for member, everywhere in zip(members, zip(*(dense for *_, dense in answers), strict=True), strict=True):
+        for member, everywhere in zip(members, zip(*(dense for *_, dense, _ in answers), strict=True), strict=True):
             if not all(everywhere):
                 self.gapped.add(id(member.p))
         self.known[exchange.ranks] = [member.p for member in members]
+        self.optimizers[exchange.ranks] = answers[0][-1]
         return None
 
     def _agreed(
@@ -273,7 +283,9 @@ class Agreement:
             return []
         if len({vote[1] for vote in votes}) > 1:
             try:
-                _check_settings(exchange.ranks, exchange.gather_objects(talk.settings))
+                _check_settings(
+                    exchange.ranks, exchange.gather_objects(talk.settings(self.optimizers.get(exchange.ranks)))
+                )
             except ValueError as error:
                 talk.hear(error)
         found = []
@@ -346,9 +358,12 @@ def _in_words(error: Exception | None) -> str:
 
 def _check_settings(ranks: Sequence[int], everywhere: Sequence[Compared]) -> None:
     """Refuse what some rank has otherwise, with its value on each."""
+    same = "Step several optimizers in the same order on all ranks"
+    _check_equal("step()", [one.optimizer for one in everywhere], ranks, same)
     for k, of_ranks in enumerate(itertools.zip_longest(*(one.numbers for one in everywhere), fillvalue={})):
         for name in dict.fromkeys(itertools.chain.from_iterable(of_ranks)):
-            _check_equal(f"{name} of group {k}", [repr(one.get(name)) for one in of_ranks], ranks, REMEDY)
+            remedy = "Load the same checkpoint on all ranks" if name == TAKEN else REMEDY
+            _check_equal(f"{name} of group {k}", [repr(one.get(name)) for one in of_ranks], ranks, remedy)
     failed = [one.failed for one in everywhere]
     _check_equal("backends whose compiler failed", failed, ranks, 'Set backend="eager", which needs no compiler')
 

@@ -64,6 +64,7 @@ class Swap:
 
     def __init__(self, exchange: Exchange, to_go: Sequence[Sequence[Form]], to_come: Sequence[Sequence[Form]]) -> None:
         self.exchange = exchange
+        to_go, to_come = exchange.in_group(to_go), exchange.in_group(to_come)
         self.to_come = [[FLAG, *forms] for forms in to_come]
         places = [_place([FLAG, *forms]) for forms in to_go]
         self.sizes = [end for _, end in map(_place, self.to_come)], [end for _, end in places]
@@ -98,7 +99,7 @@ class Swap:
         ]
         del self.out, self.rooms
         self.exchange.hear(torch.cat([flag for flag, *_ in found]))
-        return [xs for _, *xs in found]
+        return self.exchange.in_mesh([xs for _, *xs in found])
 
     @property
     def what(self) -> str:
@@ -106,7 +107,7 @@ class Swap:
         return f"{sum(self.sizes[1]):,} bytes"
 
     def _fill(self, given: Sequence[Sequence[Tensor]]) -> None:
-        for xs, (_, *rooms) in zip(given, self.rooms, strict=True):
+        for xs, (_, *rooms) in zip(self.exchange.in_group(given), self.rooms, strict=True):
             for x, room in zip(xs, rooms, strict=True):
                 room.copy_(x)
 
@@ -124,10 +125,20 @@ class Exchange:
         self.trouble = trouble or Trouble()
         self.unheard: list[Tensor] = []
         self.ranks, self.me = ranks, ranks.index(dist.get_rank())
-        self.group = _group(mesh, ranks)
+        self.group = _group(mesh, ranks, dist.group.WORLD)
+        self.order = [ranks.index(rank) for rank in dist.get_process_group_ranks(self.group)]
         kind = mesh.device_type
         here = None if kind == "cpu" else torch.accelerator.current_device_index()
         self.device = torch.device(kind) if here is None else torch.device(kind, here)
+
+    def in_group(self, of_ranks: Sequence[T]) -> list[T]:
+        """What belongs to each rank, in the order of the process group, which torch sorts; given in the mesh's."""
+        return [of_ranks[k] for k in self.order]
+
+    def in_mesh(self, of_ranks: Sequence[T]) -> list[T]:
+        """What belongs to each rank, in the order of the mesh; given in that of the process group."""
+        at = dict(zip(self.order, of_ranks, strict=True))
+        return [at[k] for k in range(len(at))]
 
     def swap(self, given: Callable[[], Sequence[Sequence[Tensor]]], to_go: Any, to_come: Any) -> list[list[Tensor]]:
         """Give each rank tensors of these forms, and get from each those that come from it.
@@ -172,13 +183,13 @@ class Exchange:
         mine = torch.tensor(values, dtype=dtype, device=self.device)
         out = [torch.empty_like(mine) for _ in self.ranks]
         self.attempt(lambda: dist.all_gather(out, mine, group=self.group), f"{len(values)} numbers")
-        return [x.tolist() for x in out]
+        return self.in_mesh([x.tolist() for x in out])
 
     def gather_objects(self, one: T) -> list[T]:
         """Objects of all ranks."""
         out: list[Any] = [None] * len(self.ranks)
         self.attempt(lambda: dist.all_gather_object(out, one, group=self.group), "a description of the parameters")
-        return out
+        return self.in_mesh(out)
 
     def attempt(self, collective: Callable[[], T], what: str) -> T:
         """Do something with a collective.
@@ -198,13 +209,13 @@ class Exchange:
 
 
 @functools.lru_cache(maxsize=64)
-def _among(mesh: Any, ranks: tuple[int, ...]) -> Exchange:
+def _among(mesh: Any, ranks: tuple[int, ...], world: Any) -> Exchange:
     return Exchange(mesh, ranks)
 
 
 def among(x: Any, ranks: tuple[int, ...]) -> Exchange:
     """The collectives among the ranks over which a DTensor lies."""
-    return _among(x.device_mesh, ranks)
+    return _among(x.device_mesh, ranks, dist.group.WORLD)
 
 
 def _place(tensors: Sequence[Form]) -> tuple[list[int], int]:
@@ -222,8 +233,14 @@ def _view(room: Tensor, start: int, shape: Sequence[int], dtype: torch.dtype) ->
 
 
 @functools.lru_cache(maxsize=64)
-def _group(mesh: Any, ranks: tuple[int, ...]) -> Any:
-    """The process group of a mesh; one that torch has, where it has one."""
+def _group(mesh: Any, ranks: tuple[int, ...], world: Any) -> Any:
+    """The process group of a mesh; one that torch has, where it has one.
+
+    Args:
+        mesh: of devices.
+        ranks: of the mesh.
+        world: the group of all ranks; where it was destroyed and begun again, an equal mesh has other groups.
+    """
     wide = [k for k in range(mesh.ndim) if mesh.size(k) > 1]
     if len(wide) == 1:
         return mesh.get_group(wide[0])

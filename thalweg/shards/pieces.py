@@ -82,9 +82,14 @@ def is_distributed(x: Any) -> bool:
     return hasattr(x, "_local_tensor")
 
 
+def is_elsewhere(x: Any) -> bool:
+    """Whether a tensor lies on a mesh of other ranks alone, and nothing of it is here."""
+    return is_distributed(x) and x.device_mesh.get_coordinate() is None
+
+
 def ranks_of(x: Any) -> tuple[int, ...]:
-    """The ranks over which parts of a tensor lie; none where this process has all of it."""
-    if not is_distributed(x):
+    """The ranks over which parts of a tensor lie; none where this process has all of it, or nothing."""
+    if not is_distributed(x) or is_elsewhere(x):
         return ()
     mesh = x.device_mesh
     apart = any(mesh.size(i) > 1 and not where.is_replicate() for i, where in enumerate(x.placements))
