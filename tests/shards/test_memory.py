@@ -46,7 +46,7 @@ def run_depths(rule, width, bucket):
     return share, all(map(torch.equal, one, other)), [numbers for numbers, _ in found]
 
 
-@pytest.mark.parametrize(("rule", "most_buckets"), [("Muon", 12), ("NorMuon", 20)])
+@pytest.mark.parametrize(("rule", "most_buckets"), [("Muon", 8), ("NorMuon", 15)])
 def test_a_step_needs_a_few_buckets_however_deep_the_model_is(two, rule, most_buckets):
     width = 16
     bucket = 2 * 4 * (4 * width * width)  # two of the largest matrices, which are multiplied together
@@ -56,7 +56,6 @@ def test_a_step_needs_a_few_buckets_however_deep_the_model_is(two, rule, most_bu
         assert held == pytest.approx(share, rel=0.05)  # the momentum, and what NorMuon keeps of each row
         assert left <= 0.07 * share  # of NorMuon new rows
         assert most < at_once
-        print(rule, most / bucket, of_deep / bucket, at_once / bucket)
         assert max(most, of_deep) <= most_buckets * bucket
         assert 8 < len(sent) < 20
         assert sum(sent) <= sum(sent_at_once) + 16 * len(sent)

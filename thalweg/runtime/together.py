@@ -68,13 +68,11 @@ class OwnersExecutor(FlowingExecutor):
         stages, attempt = self.wholes.bound.batch.plan.stages, self.exchange.trouble.attempt
         shares: dict[str, Any] = {name: [] for name in stages[stage].gives}
         if stage == 0:
-            attempt(lambda: _begin(self.wholes, self.inner), None)
-            yield from self.wholes.bring(self.wholes.kept)
+            yield from self.wholes.bring(self.wholes.kept, lambda: _begin(self.wholes, self.inner))
         if self.inner:
             shares = attempt(lambda: self.inner.run(stage, totals), shares)
         if stage == len(stages) - 1:
-            yield from self.wholes.send_back(self.wholes.changed)
-            self.wholes.release()
+            yield from self.wholes.send_back(self.wholes.changed, sent=self.wholes.release)
         return shares
 
 
@@ -175,18 +173,26 @@ class PartsExecutor(FlowingExecutor):
 
     def _run_leaves(self, this: Stage, demand: Demand, stage: int) -> Iterator[None]:
         wholes, inner, attempt = self.wholes, self.inner, self.exchange.trouble.attempt
-        if inner and not this.sums:
-            attempt(lambda: inner.make_room(this), None)
-        yield from wholes.bring(wholes.with_beside(demand.behind))
-        self._drop(self.here, stage)
+
+        def make_room() -> None:
+            if inner and not this.sums:
+                inner.make_room(this)
+
+        def make_lists() -> None:
+            for name in demand.gives:
+                self.here.make_list(name)
+
+        def drop_results() -> None:
+            if inner:
+                self._drop(inner, stage, demand.gives)
+
+        yield from wholes.bring(
+            wholes.with_beside(demand.behind), make_room, functools.partial(self._drop, self.here, stage)
+        )
         if inner:
             attempt(lambda: inner.run_leaves(this), None)
             self._drop(inner, stage)
-        for name in demand.gives:
-            attempt(functools.partial(self.here.make_list, name), None)
-        yield from wholes.send_back(demand.gives)
-        if inner:
-            self._drop(inner, stage, demand.gives)
+        yield from wholes.send_back(demand.gives, make_lists, drop_results)
 
     def _drop(self, executor: StagedExecutor, stage: int, sent: Sequence[str] = ()) -> None:
         """Free what lives within the step, was sent, or read by a leaf, and is read by no pass or leaf to come."""

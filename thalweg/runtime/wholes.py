@@ -16,6 +16,8 @@ from thalweg.runtime.tensors import is_dense, local, oriented
 from thalweg.shards.exchange import Exchange, Form, Swap
 from thalweg.shards.pieces import Layout, Piece, is_distributed, layout_of
 
+#: what is done before or behind a message
+Work = Callable[[], object]
 #: all of a single number
 ALL = Piece((), ())
 
@@ -33,6 +35,10 @@ class Item:
     i: int
     key: str
     layout: Layout | None
+
+
+Read = Callable[[Item, Piece], Tensor]
+Write = Callable[[Item, Piece, Tensor], None]
 
 
 @dataclass
@@ -107,31 +113,61 @@ class Wholes:
         """A step is over: the memory of the wholes serves others until the next one."""
         for storage in self.storages:
             storage.resize_(0)
+        if self.batch is not None:
+            self.batch.asides |= {name: [] for name in self.asides}
 
-    def bring(self, keys: Sequence[str]) -> Iterator[None]:
-        """Put the wholes of these keys together from the parts; yields while they travel."""
-        yield from self._travel(self._route(False, keys), self._part, self._put)
+    def bring(self, keys: Sequence[str], ready: Work | None = None, sent: Work | None = None) -> Iterator[None]:
+        """Put the wholes of these keys together from the parts; yields while they travel.
 
-    def send_back(self, keys: Sequence[str]) -> Iterator[None]:
-        """Write the wholes of these keys into the parts; yields while they travel."""
-        yield from self._travel(self._route(True, keys), self._cut, self._take)
+        Args:
+            keys: of what travels.
+            ready: makes room for the wholes, if there is none; it is called when all have come.
+            sent: frees the parts; it is called when they are in the message.
+        """
+        yield from self._travel(self._route(False, keys), self._part, self._put, ready, sent)
 
-    def _travel(
-        self, route: Route, read: Callable[[Item, Piece], Tensor], write: Callable[[Item, Piece, Tensor], None]
-    ) -> Iterator[None]:
+    def send_back(self, keys: Sequence[str], ready: Work | None = None, sent: Work | None = None) -> Iterator[None]:
+        """Write the wholes of these keys into the parts; yields while they travel.
+
+        Args:
+            keys: of what travels.
+            ready: makes room for the parts, if there is none; it is called when all have come.
+            sent: frees the wholes; it is called when they are in the message.
+        """
+        yield from self._travel(self._route(True, keys), self._cut, self._take, ready, sent)
+
+    def _travel(self, route: Route, read: Read, write: Write, ready: Work | None, sent: Work | None) -> Iterator[None]:
+        attempt = self.exchange.trouble.attempt
         to_go, to_come = ([[self._form(*one) for one in items] for items in ends] for ends in (route.give, route.get))
         swap = Swap(self.exchange, to_go, to_come).start(lambda: [[read(*one) for one in xs] for xs in route.give])
+        keep = route.keep
+        held: list[Tensor] | None = None
+        if sent:
+            if ready is None:  # there is room for what stays here
+                attempt(lambda: self._move(route.keep, read, write), None)
+                keep = []
+            copies: list[Tensor] = []
+            held = attempt(lambda: [read(*one).clone() for one in keep], copies)
+            sent()
         yield
         come = swap.finish()
 
         def arrive() -> None:
+            if ready:
+                ready()
             for items, parts in zip(route.get, come, strict=True):
                 for one, part in zip(items, parts, strict=True):
                     write(*one, part)
-            for one in route.keep:
-                write(*one, read(*one))
+            for k, one in enumerate(keep):
+                write(*one, read(*one) if held is None else held[k])
 
-        self.exchange.trouble.attempt(arrive, None)
+        attempt(arrive, None)
+
+    @staticmethod
+    def _move(items: Iterable[tuple[Item, Piece]], read: Read, write: Write) -> None:
+        """Put what has both ends here where it belongs."""
+        for one in items:
+            write(*one, read(*one))
 
     def _cut(self, item: Item, piece: Piece) -> Tensor:
         return piece.read(self._whole(item))
