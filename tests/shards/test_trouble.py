@@ -618,3 +618,33 @@ def test_two_optimizers_in_another_order_on_one_rank_are_told(two):
         assert (first, second) == ("", "")
         assert all("step()='of optimizer " in said for said in later)
         assert all("the same order on all ranks" in said for said in later)
+
+
+def run_closure_fails(around):
+    """What a rank is told that waits in vain for one whose closure has failed, and the error there."""
+    p = nn.Parameter(spread("Shard(0)")(values(0, [(8, 6)])[0]))
+    inner = thalweg.LAMB([p])
+    optimizer = getattr(thalweg, around)(inner) if around else inner
+    said = ""
+
+    def closure():
+        raise KeyError(f"no such batch for {around}")
+
+    if dist.get_rank():
+        with pytest.raises(KeyError) as caught:
+            optimizer.step(closure)
+        said = str(caught.value)
+    dist.barrier()
+    if not dist.get_rank():
+        with pytest.raises(ExchangeError) as caught:
+            inner._stepper.agreement.exchange(p).attempt(mock.Mock(side_effect=RuntimeError("timed out")), "a number")
+        said = str(caught.value)
+    return said
+
+
+@pytest.mark.parametrize("around", ["", "SAM", "Lookahead"])
+def test_a_closure_that_fails_on_one_rank_is_named_on_the_others(two, around):
+    waited, own = two.run(run_closure_fails, around)
+    assert own == repr(f"no such batch for {around}")
+    assert f"The last error of a closure on rank 1 was KeyError: 'no such batch for {around}'. " in waited
+    assert "timed out" in waited

@@ -30,6 +30,7 @@ from thalweg.runtime import sharding
 from thalweg.runtime.backends import select
 from thalweg.runtime.formats import Storage
 from thalweg.runtime.stepper import Stepper, draws
+from thalweg.shards.exchange import telling_ranks
 
 FORMATS = (None, "float32", "bfloat16", "int8")
 #: how torch says in which way a step is computed; they stand in the groups, so that its checkpoints keep them
@@ -336,7 +337,7 @@ class Optimizer(Declared):
             check_closure(closure)
             if self._in_backward:
                 raise bad_argument("closure", closure, "None: gradients are used inside backward (fuse_into_backward)")
-            with torch.enable_grad():
+            with torch.enable_grad(), telling_ranks():
                 loss = closure()
         if self._in_backward:
             with torch.no_grad():

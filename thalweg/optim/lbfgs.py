@@ -14,6 +14,7 @@ from thalweg.engine.optimizer import Declared
 from thalweg.ir import fields
 from thalweg.rule import hyper
 from thalweg.runtime.tensors import local
+from thalweg.shards.exchange import telling_ranks
 from thalweg.shards.pieces import is_distributed, piece_here
 
 
@@ -84,7 +85,8 @@ class Mended(Declared, torch.optim.LBFGS):
         first: list[Any] = []
 
         def evaluate() -> Any:
-            loss = closure()
+            with telling_ranks():
+                loss = closure()
             if not first:
                 first.append(loss)
             return -loss if group["maximize"] else loss

@@ -11,6 +11,7 @@ from torch import Tensor
 from thalweg._base.errors import bad_argument
 from thalweg._base.given import check_closure
 from thalweg.rule import Optimizer, count, hyper, ops, shared, state
+from thalweg.shards.exchange import telling_ranks
 
 AHEAD = ops.Total("ahead", r"\sum_{{\text{{all}}}} \bigl({0}\bigr)")
 DOT = ops.Total("dot", r"\sum_{{\text{{all}}}} {0}")
@@ -88,7 +89,7 @@ class Modelled(Optimizer):
             raise bad_argument("loss", loss, "the loss of this step", "Call step(loss=loss), or step(closure)")
         check_closure(closure)
         if closure is not None:
-            with torch.enable_grad():
+            with torch.enable_grad(), telling_ranks():
                 loss = closure()
         value = loss.detach() if isinstance(loss, Tensor) else loss
         if not isinstance(value, (int, float, Tensor)) or (isinstance(value, Tensor) and value.numel() != 1):

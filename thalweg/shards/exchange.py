@@ -6,9 +6,10 @@ a step still takes part in the next collective, and all ranks learn there that t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -204,8 +205,37 @@ class Exchange:
             raise ExchangeError(
                 f"step(): rank {dist.get_rank()} could not exchange {what} with ranks {list(self.ranks)}: {error}. "
                 "Another process has ended, does not answer within the timeout of its process group, or takes another "
-                "step. This step is not complete: go on from the last checkpoint"
+                f"step. {words_of(self.ranks)}This step is not complete: go on from the last checkpoint"
             ) from error
+
+
+@contextlib.contextmanager
+def telling_ranks() -> Iterator[None]:
+    """Leave word of an error in a closure for ranks that will wait for this one in vain; nobody is waited for."""
+    try:
+        yield
+    except Exception as error:
+        if dist.is_available() and dist.is_initialized():
+            with contextlib.suppress(Exception):  # it must not hide the error that it tells of
+                _store().set(str(dist.get_rank()), f"{type(error).__name__}: {error}")
+        raise
+
+
+def words_of(ranks: Sequence[int]) -> str:
+    """The last word that other ranks have left, as sentences; empty where they have left none."""
+    found = []
+    with contextlib.suppress(Exception):  # the store may have ended with its process
+        store = _store()
+        for rank in ranks:
+            if rank != dist.get_rank() and store.check([str(rank)]):
+                found.append(f"The last error of a closure on rank {rank} was {store.get(str(rank)).decode()}. ")
+    return "".join(found)
+
+
+def _store() -> Any:
+    """Where ranks leave word: a room of the store by which they have met."""
+    c10d: Any = dist.distributed_c10d
+    return c10d.PrefixStore("thalweg/words", c10d._get_default_store())
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,6 +12,7 @@ from thalweg._base.errors import bad_argument
 from thalweg._base.given import check_closure
 from thalweg.engine.dynamo import uncompiled
 from thalweg.ir.fields import hyper
+from thalweg.shards.exchange import telling_ranks
 from thalweg.wrap.lists import assign, norm, scaled, wide
 from thalweg.wrap.wrapper import Closure, Wrapper
 
@@ -121,10 +122,10 @@ class SAM(Wrapper):
         self._descend()
         self._within_step = True
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), telling_ranks():
                 loss = closure()
             self.first_step()
-            with torch.enable_grad():
+            with torch.enable_grad(), telling_ranks():
                 return loss, closure()
         finally:
             self._within_step = False

@@ -21,6 +21,7 @@ from thalweg.ir import fields
 from thalweg.ir.fields import Hyper, hyper
 from thalweg.optim.momo import Modelled
 from thalweg.runtime.state import MASTER
+from thalweg.shards.exchange import telling_ranks
 from thalweg.wrap.lists import NARROW, assign
 
 #: what ``step`` may be given
@@ -114,7 +115,7 @@ class Wrapper(DeclaredWrapper):
         """The loss that a closure gives, called with gradients on, and what the inner step is then told of it."""
         if closure is None:
             return None, {}
-        with torch.enable_grad():
+        with torch.enable_grad(), telling_ranks():
             loss = closure()
         return loss, self._told(loss)
 
