@@ -307,6 +307,11 @@ def over_fitted(r):
         x["train_loss"] = 0.01
 
 
+def an_accuracy(r):
+    for x in pick(r, "muon", "verdict"):
+        x["curve"] = [(step, 2 * x["final_loss"] - loss) for step, loss in x["curve"]]
+
+
 def no_curve(r):
     for x in pick(r, "muon", "verdict"):
         x["curve"] = []
@@ -469,6 +474,7 @@ def backends_unknown(r):
         (diverged, "divergences", "warning", "1 of 18 fresh runs of sgd"),
         (diverged_at_a_horizon, "divergences", "warning", "1 of 18 fresh runs of sgd"),
         (over_fitted, "over-fitting", "warning", "held-out loss of muon rises"),
+        (an_accuracy, "learned", "warning", "loss of muon is not lower after training than before it.*accuracy"),
         (many_epochs, "held-out-shown", "note", "3.5 passes"),
         (a_bootstrap, "interval", "warning", "muon: not the Student-t"),
         (not_simultaneous, "interval", "warning", "muon: not the Student-t"),

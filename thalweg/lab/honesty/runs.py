@@ -149,6 +149,24 @@ def _over_fitted(record: Record, label: str) -> bool:
     return bool(rises and np.mean([run["train_loss"] for run in runs]) < lowest)
 
 
+def learned(record: Record) -> Flag:
+    """Where training has not lowered the held-out loss, the lowest is that of who changed the least."""
+    idle = [label for label in record.labels if _learned_nothing(record, label)]
+    if idle:
+        text = (
+            f"The held-out loss of {', '.join(idle)} is not lower after training than before it. If what `evaluate` "
+            "returns should rise, as an accuracy does, let it return its negative: the lowest value wins a race."
+        )
+        return warning("learned", text, "where training lowers no held-out loss", idle)
+    return ok("learned", "Training has lowered the held-out loss of every contestant.")
+
+
+def _learned_nothing(record: Record, label: str) -> bool:
+    """Whether its verdict runs that trained end at or above their beginning, in the mean."""
+    runs = [run for run in record.runs("verdict", label) if run["status"] == "finished" and run["curve"]]
+    return bool(runs) and sum(run["final_loss"] - run["curve"][0][1] for run in runs) >= 0.0
+
+
 def held_out_shown(record: Record) -> Flag:
     """Where the data are passed over several times, a training loss alone says little."""
     bare = {run["optimizer"] for run in record.runs("verdict") if not run["curve"]}
@@ -172,5 +190,6 @@ CHECKS = (
     none_dropped,
     divergences,
     over_fitting,
+    learned,
     held_out_shown,
 )
