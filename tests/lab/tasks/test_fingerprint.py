@@ -1,6 +1,7 @@
 """A fingerprint changes with whatever a run depends on, and with nothing else."""
 
 import sys
+from array import array
 from collections import namedtuple
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -229,6 +230,27 @@ plain = st.recursive(
 @given(plain, plain)
 def test_two_digests_are_equal_only_for_equal_values(a, b):
     assert (digest(a) == digest(b)) == (repr(a) == repr(b))
+
+
+@dataclass(slots=True)
+class Slotted:
+    x: object
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Slotted,
+        lambda n: {n},
+        lambda n: bytearray([n]),
+        lambda n: complex(n),
+        lambda n: array("i", [n]),
+        lambda n: np.array([str(n), None], dtype=object),
+        lambda n: torch.tensor([[0.0, n], [0.0, 0.0]]).to_sparse(),
+    ],
+)
+def test_a_digest_sees_what_is_in_a_value_of_any_kind_and_not_where_it_lies(make):
+    assert digest(make(1)) == digest(make(1)) != digest(make(2))
 
 
 def test_the_strides_of_a_tensor_do_not_matter():

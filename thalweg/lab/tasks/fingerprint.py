@@ -87,16 +87,29 @@ def digest(value: Any) -> str:
 def _feed(sha: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        dense = value.detach() if value.layout == torch.strided else value.detach().to_dense()
+        sha.update(dense.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     elif isinstance(value, Mapping):
         _feed(sha, list(value.items()))
     elif isinstance(value, list | tuple):
         sha.update(f"{len(value)}(".encode())
         for one in value:
             _feed(sha, one)
+    elif isinstance(value, set | frozenset):
+        _feed(sha, ["set", *sorted(digest(one) for one in value)])
+    elif getattr(getattr(value, "dtype", None), "hasobject", False):  # the bytes of such an array are addresses
+        _feed(sha, [value.shape, value.ravel().tolist()])
     elif hasattr(value, "tobytes"):  # an array
-        sha.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
-    elif isinstance(value, bytes | str | int | float | bool | None):
+        sha.update(f"{getattr(value, 'dtype', '')}{getattr(value, 'shape', '')}".encode() + value.tobytes())
+    elif isinstance(value, bytes | bytearray | str | int | float | complex | bool | None):
         sha.update(f"{value!r},".encode())
     else:
-        _feed(sha, [type(value).__qualname__, getattr(value, "__dict__", None)])
+        _feed(sha, [type(value).__qualname__, _attributes(value)])
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds, in its ``__dict__`` and in the slots of its classes."""
+    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    held = {name: getattr(value, name) for name in names if name[:2] != "__" and hasattr(value, name)}
+    return {**held, **getattr(value, "__dict__", {})}
