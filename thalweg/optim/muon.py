@@ -91,8 +91,8 @@ class Muon(RoutedMomentum):
     gives the factor. ``"spectral_unclamped"`` is $\sqrt{m/n}$. ``"match_rms_adamw"`` is $0.2\sqrt{\max(m, n)}$: the
     elements of an update of full rank then have about the root mean square of AdamW's updates, so AdamW's learning rate
     suits it. ``"match_rms_beta1"`` replaces 0.2 by $\sqrt{(1-\beta_1)/(1+\beta_1)}$, the root mean square that AdamW's
-    updates have if the gradients are pure noise. If ``adjust_lr_fn`` is a function, checkpoints do not contain it; an
-    optimizer that loads one keeps the function that it was made with.
+    updates have if the gradients are pure noise. If ``adjust_lr_fn`` is a function, it is not saved in
+    checkpoints. An optimizer that loads a checkpoint keeps the function that it was made with.
 
     ``balance="rows"`` brings each row of N to length 1 before the orthogonal factor is computed (MuonEq).
     ``second_moment="elements"`` divides N by the root of a mean of squared gradients, $N_t / (\sqrt{v_t} + \delta)$
@@ -102,10 +102,10 @@ class Muon(RoutedMomentum):
     N is divided by $1-\mu^t$ and v by $1-\beta_2^t$. NAMO's authors use a ``beta2`` of 0.99; the option does not change
     ``beta2``, which stays at 0.95 unless you set it.
 
-    Muon takes the same steps as ``torch.optim.Muon`` if it is given the same matrices, up to the rounding of bfloat16,
-    in which both iterate (for an exception, see the differences from the paper and from torch). For large matrices the
-    products are computed in another order, so that a step differs from torch's by 1 to 2 %; each of the two differs as
-    much from exact arithmetic.
+    If it is given the same matrices, Muon takes the same steps as ``torch.optim.Muon``, except for rounding errors:
+    both iterate in bfloat16, a format of 16 bits and low precision (for an exception, see the differences from the
+    paper and from torch). For large matrices the products are computed in another order, so that a step differs from
+    torch's by 1 to 2 %; each of the two differs as much from exact arithmetic.
 
     Args:
         params: a model, or matrices, or parameter groups.

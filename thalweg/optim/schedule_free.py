@@ -182,7 +182,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
 class ScheduleFreeAdamW(ScheduleFree):
     r"""Schedule-Free AdamW moves a point z by gradients that are divided by Adam's denominator. It computes the
-    gradients at a point y, which lies between z and a point x; x is a weighted mean of all z.
+    gradients at a point y between z and a third point x, which is a weighted mean of all the places where z has been.
 
     $$v_t = \beta_2 v_{t-1} + (1-\beta_2)\,g(y_t)^2, \quad z_{t+1} = z_t - \gamma_t
     \Bigl(\frac{g(y_t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} + \lambda y_t\Bigr)$$
