@@ -25,7 +25,7 @@ from thalweg.lab.threads import one_thread, refuse_more
 from thalweg.lab.timing import quiet_pass, total
 
 #: seconds, steps and most steps of the short run by which a contestant's speed is known before the race
-PROBE_SECONDS, PROBE_STEPS = 0.5, (5, 100)
+PROBE_SECONDS, PROBE_STEPS = 0.2, (5, 100)
 
 #: about how long workers take to start, which import torch and build what a first run needs, and to end
 START_SECONDS = 7.0
