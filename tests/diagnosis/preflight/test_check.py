@@ -69,3 +69,79 @@ def test_a_loss_that_does_not_depend_on_the_batch():
     constant = torch.ones(32, 16), torch.zeros(32, dtype=torch.long)
     causes = found(model, adamw(model), loss=lambda m, _: F.cross_entropy(m(constant[0]), constant[1]))
     assert causes == {("loss_ignores_batch", "")}
+
+
+def test_a_log_softmax_over_the_wrong_dimension_is_told_from_logits():
+    model = net()
+    report = check(
+        model, adamw(model), loss=lambda m, b: F.nll_loss(m(b[0]).log_softmax(0), b[1]), batches=batches(), steps=200
+    )
+    (one,) = report.findings
+    assert one.cause == "nll_of_logits"
+    assert "log_softmax was taken over dimension 0" in one.evidence
+    assert one.remedy.startswith("Take log_softmax over the dimension of the classes")
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_rate_meant_for_means_and_a_loss_that_is_a_sum(reduction):
+    model = net()
+
+    def summed(its, batch):
+        return F.cross_entropy(its(batch[0]), batch[1], reduction=reduction).sum()
+
+    report = check(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=summed, batches=batches(), steps=200)
+    (one,) = report.findings
+    assert one.cause == "lr_too_high"
+    assert "a sum of 32 losses" in one.evidence
+    assert "divide the rate by 32" in one.remedy
+    assert found(model, adamw(model), loss=summed) == set()
+
+
+class Two(nn.Module):
+    """Two heads on one body."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.first, self.second = nn.Linear(16, 64), nn.Linear(64, 4), nn.Linear(64, 4)
+
+    def forward(self, x):
+        hidden = self.body(x).relu()
+        return self.first(hidden), self.second(hidden)
+
+
+SECOND = {
+    "softmax": (lambda out, x, y: F.cross_entropy(out.softmax(1), y), {("activation_before_loss", "")}),
+    "logits": (lambda out, x, y: F.nll_loss(out, y), {("nll_of_logits", "")}),
+    "far away": (lambda out, x, y: F.mse_loss(out, x[:, :4] + 1000), {("initial_loss_high", "second")}),
+    "reshaped": (
+        lambda out, x, y: F.cross_entropy(out.view(4, 8, 4).view(4, 4, 8), y.view(4, 8)),
+        {("outputs_reshaped", "second")},
+    ),
+    "healthy": (lambda out, x, y: F.mse_loss(out, x[:, :4]), set()),
+    "a codebook": (lambda out, x, y: F.mse_loss(out, 1e-3 * x[:, :4]), set()),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_fault_in_the_second_of_two_losses(name):
+    second, expected = SECOND[name]
+    model = Two()
+
+    def both(its, batch):
+        one, other = its(batch[0])
+        return F.cross_entropy(one, batch[1]) + second(other, *batch)
+
+    assert found(model, adamw(model), loss=both) == expected
+
+
+def test_similarities_whose_labels_are_all_zero_are_no_classes():
+    model = net()
+    queue = F.normalize(torch.randn(64, 4, generator=torch.Generator().manual_seed(1)), dim=1)
+
+    def contrast(its, batch):
+        a, b = (F.normalize(its(x), dim=1) for x in (batch[0], batch[0] + 0.1))
+        similar = torch.cat([(a * b.detach()).sum(1, keepdim=True), a @ queue.T], dim=1)
+        return F.cross_entropy(5 * similar, torch.zeros(len(a), dtype=torch.long))
+
+    assert found(model, adamw(model), loss=contrast) == set()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from thalweg.diagnosis.inflight.nodes import saved, signed, used_by, walk
 from thalweg.diagnosis.preflight.forward import Forward
-from thalweg.diagnosis.preflight.losses import LossCall, leaves_behind, made_by, mixed
+from thalweg.diagnosis.preflight.losses import LossCall, leaves_behind, made_by, mixed, nearest_leaf
 
 #: nodes nearest to a loss among which its own are
 TAIL = 48
@@ -28,6 +28,8 @@ _LOSSES = {
     "BinaryCrossEntropyBackward0": "binary_cross_entropy",
     "BinaryCrossEntropyWithLogitsBackward0": "binary_cross_entropy_with_logits",
 }
+#: how they take the losses of their elements together, by the number that torch has for it
+_REDUCTIONS = ("none", "mean", "sum")
 #: for a node of a first layer, the tensor that it keeps of its input, and the number of its input among its inputs
 _INPUTS = {"AddmmBackward0": ("mat1", 1), "MmBackward0": ("self", 0), "ConvolutionBackward0": ("input", 0)}
 #: places of a sequence that make a mask worth looking for
@@ -117,21 +119,29 @@ def _call(node: Any) -> LossCall | None:
     if output is None or target is None:
         return None
     before = node.next_functions[0][0]
-    kind = type(before).__name__
+    kind, reduction = type(before).__name__, _REDUCTIONS[int(getattr(node, "_saved_reduction", 1))]
     if name == "nll_loss":
         ignored = signed(node._saved_ignore_index)
         inner = before.next_functions[0][0] if kind == "ViewBackward0" else None
         if type(inner).__name__ == "LogSoftmaxBackward0" and (given := saved(inner, "result")) is not None:
             before, output = inner, given  # cross_entropy makes (N, C, 1, d) of (N, C, d)
             target = target.reshape(given.shape[:1] + given.shape[2:])
-        if type(before).__name__ != "LogSoftmaxBackward0":
-            return LossCall(name, output, target, made_by(before), ignored, mixed(name, output, before))
+        if not _over_classes(before, output):
+            shape = mixed(name, output, before)
+            return LossCall(name, output, target, made_by(before), ignored, shape, reduction, nearest_leaf(before))
         logits = before.next_functions[0][0]
-        reshaped = mixed("cross_entropy", output, logits)
-        return LossCall("cross_entropy", output, target, made_by(logits), ignored, reshaped)
+        made = made_by(logits), ignored, mixed("cross_entropy", output, logits)
+        return LossCall("cross_entropy", output, target, *made, reduction, nearest_leaf(logits))
     if kind == "ExpandBackward0":  # the loss itself has broadcast them
         output, target = _unexpanded(output), _unexpanded(target)
-    return LossCall(name, output, target, made_by(before))
+    return LossCall(name, output, target, made_by(before), reduction=reduction, leaf=nearest_leaf(before))
+
+
+def _over_classes(node: Any, output: Tensor) -> bool:
+    """Whether it is a log-softmax over the dimension of the classes, as cross_entropy applies it."""
+    if type(node).__name__ != "LogSoftmaxBackward0":
+        return False
+    return signed(node._saved_dim) % output.ndim == min(1, output.ndim - 1)
 
 
 def _unexpanded(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from thalweg.diagnosis import limits
 from thalweg.diagnosis.curve import MOST, Curve, draw
 from thalweg.diagnosis.preflight import pairing, probes
 from thalweg.diagnosis.preflight.forward import Forward, observe
-from thalweg.diagnosis.preflight.losses import BINARY, scalar_of
+from thalweg.diagnosis.preflight.losses import BINARY, LossCall, scalar_of
 from thalweg.diagnosis.preflight.reading import Read, copied, read, tensors_of
 from thalweg.diagnosis.preflight.rehearsal import Rates, Rehearsal, rehearse, silent_on
 from thalweg.diagnosis.preflight.snapshot import Snapshot
@@ -99,6 +99,14 @@ class Preflight:
     def warms_up(self) -> bool:
         """Whether the schedule begins well below its peak."""
         return any(curve.factors(self.steps)[0] < 0.5 for curve in self.curves)
+
+    def has_units(self, call: LossCall) -> bool:
+        """Whether the layer nearest to a loss has a unit for each class; True where there is no such layer.
+
+        Similarities of examples have none, and their labels may all be 0.
+        """
+        near = next((p for p in self.subject.parameters.values() if id(p) == call.leaf), None)
+        return near is None or near.shape[:1] == (call.classes,)
 
 
 def explore(subject: Subject, batches: Any) -> Preflight:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ class LossCall:
         made_by: name of the operation that made the output, as autograd calls it, such as ``SoftmaxBackward0``.
         ignored: label that does not count.
         reshaped: the shape of outputs that were reshaped where their dimensions should have changed places; else None.
+        reduction: of the losses of its elements: ``mean``, ``sum`` or ``none``.
+        leaf: the ``id`` of the parameter that stands nearest behind the output; None where there is none.
     """
 
     name: str
@@ -40,11 +43,21 @@ class LossCall:
     made_by: str
     ignored: int = -100
     reshaped: tuple[int, ...] | None = None
+    reduction: str = "mean"
+    leaf: int | None = None
 
     @property
     def classes(self) -> int:
         """How many there are."""
         return self.output.shape[1 if self.output.ndim > 1 else 0]
+
+    @property
+    def elements(self) -> int:
+        """How many losses are averaged or added up."""
+        labels = self.labels
+        if labels is not None:
+            return labels.numel()
+        return self.output.numel() // (self.classes if self.name in WITH_CLASSES else 1)
 
     @property
     def labels(self) -> Tensor | None:
@@ -90,7 +103,8 @@ def loss_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         return None
     ignored = int(given.get("ignore_index", -100))
     made = made_by(output.grad_fn), ignored, mixed(name, output, output.grad_fn)
-    return LossCall(name, output.detach(), target.detach(), *made)
+    reduction = str(given.get("reduction", "mean"))
+    return LossCall(name, output.detach(), target.detach(), *made, reduction, nearest_leaf(output.grad_fn))
 
 
 #: operations that move numbers and leave them as they are
@@ -153,17 +167,25 @@ def mixed(name: str, output: Tensor, node: Any) -> tuple[int, ...] | None:
 
 def leaves_behind(value: Any) -> set[int]:
     """The ``id`` of each tensor that a loss's backward gives a gradient to."""
-    found: set[int] = set()
-    queue, met = [getattr(value, "grad_fn", None)], set[Any]()
+    return set(_leaves(getattr(value, "grad_fn", None)))
+
+
+def nearest_leaf(root: Any) -> int | None:
+    """The ``id`` of the tensor that stands fewest operations before a node; None where it depends on none."""
+    return next(_leaves(root), None)
+
+
+def _leaves(root: Any) -> Iterator[int]:
+    """The ``id`` of each tensor that gets a gradient from a node, the nearest ones first."""
+    queue, met = deque([root]), set[Any]()
     while queue and len(met) < NODES:
-        node = queue.pop()
+        node = queue.popleft()
         if node is None or node in met:
             continue
         met.add(node)
         if (variable := getattr(node, "variable", None)) is not None:
-            found.add(id(variable))
-        queue += [child for child, _ in node.next_functions]
-    return found
+            yield id(variable)
+        queue.extend(child for child, _ in node.next_functions)
 
 
 def scalar_of(value: Any) -> Any:

@@ -47,7 +47,7 @@ def one_class_each(known: Preflight) -> Iterator[Finding | Fine]:
     for seen in known.forwards:
         for call in seen.calls[:1]:
             labels = call.labels
-            if labels is not None and call.target.ndim == 1 and len(labels) >= EXAMPLES:
+            if labels is not None and call.target.ndim == 1 and len(labels) >= EXAMPLES and known.has_units(call):
                 found.append(set(labels.tolist()))
     if len(found) >= BATCHES and all(len(classes) == 1 for classes in found):
         classes = ", ".join(str(next(iter(its))) for its in found)

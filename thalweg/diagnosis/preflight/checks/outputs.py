@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import nn
 
@@ -18,6 +19,8 @@ from thalweg.diagnosis.preflight.subject import modules_of
 _ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "Relu": "ReLU", "Tanh": "tanh"}
 #: outputs for each class that there is, from which a head is another task's
 _WIDE = 5
+#: how far the probabilities of an example may be from adding up to 1
+_TOTAL = 0.05
 
 
 def in_range(known: Preflight) -> Iterator[Finding | Fine]:
@@ -34,28 +37,39 @@ def in_range(known: Preflight) -> Iterator[Finding | Fine]:
 
 
 def initial(known: Preflight) -> Iterator[Finding | Fine]:
-    """The loss before training against a guess that looks at no input."""
-    for call in known.first.calls[:1]:
+    """The loss before training against a guess that looks at no input.
+
+    Of several losses those after the first are judged where they make up most of what is descended: their targets may
+    come from the model itself, so that the spread of these is no scale.
+    """
+    for number, call in enumerate(known.first.calls):
         if known.labels_outside or (guessed := call.guessed()) is None:
             continue
         value = call.value()
         error = call.name in DISTANCES
         limit = limits.INITIAL_ERROR * guessed if error else limits.INITIAL_LOSS * guessed + 1
         what = "the spread of the targets" if error else f"the logarithm of {max(2, call.classes)} classes"
-        if math.isfinite(value) and value > limit and guessed > 0:
+        if math.isfinite(value) and value > limit and guessed > 0 and (number == 0 or 2 * value > known.losses[0]):
             yield finding(
                 "initial_loss_high",
-                f"Before training the mean loss is {value:.4g}; guessing gives {guessed:.4g}, {what}.",
-                head_of(known),
+                f"Before training the mean {_which(known, number)} is {value:.4g}; guessing gives {guessed:.4g}, "
+                f"{what}.",
+                layer_of(known, call),
                 numbers={"loss": value, "guess": guessed},
             )
         else:
-            yield Fine("loss before training", f"{value:.4g}; guessing gives {guessed:.4g}, {what}")
+            yield Fine(f"{_which(known, number)} before training", f"{value:.4g}; guessing gives {guessed:.4g}, {what}")
+
+
+def _which(known: Preflight, number: int) -> str:
+    """What texts call one of the losses."""
+    calls = known.first.calls
+    return f"loss {number + 1} of {len(calls)} ({calls[number].name})" if len(calls) > 1 else "loss"
 
 
 def activations(known: Preflight) -> Iterator[Finding | Fine]:
     """Softmax or sigmoid before a loss that applies its own; logits where logarithms are expected."""
-    for call in known.first.calls[:1]:
+    for call in known.first.calls:
         if call.name in ("cross_entropy", "binary_cross_entropy_with_logits"):
             for name, shown in _ACTIVATIONS.items():
                 if call.made_by.startswith(name) and not call.made_by.startswith("LogSoftmax"):
@@ -65,27 +79,43 @@ def activations(known: Preflight) -> Iterator[Finding | Fine]:
                         f"{float(call.output.max()):.3g}; the output of a linear layer is expected.",
                         activation=shown,
                     )
-        if call.name == "nll_loss" and call.output.ndim > 1 and _total(call) > 0.05:
-            yield finding(
-                "nll_of_logits",
-                "The exponentials of nll_loss's input do not add up to 1 over the classes "
-                f"(they are off by {_total(call):.3g}).",
-            )
+        if call.name == "nll_loss" and call.output.ndim > 1 and _off(call, 1) > _TOTAL:
+            yield _no_logarithms(call)
 
 
-def _total(call: LossCall) -> float:
-    return float((call.output.float().exp().sum(1) - 1).abs().mean())
+def _no_logarithms(call: LossCall) -> Finding:
+    """What nll_loss is given instead of logarithms of probabilities: such over another dimension, or logits."""
+    others = [d for d in range(call.output.ndim) if d != 1 and _off(call, d) <= _TOTAL]
+    text = "The exponentials of nll_loss's input do not add up to 1 over the classes"
+    if not others and not call.made_by.startswith("LogSoftmax"):
+        return finding("nll_of_logits", f"{text} (they are off by {_off(call, 1):.3g}).")
+    over = (
+        f"dimension {others[0]}, and the classes are dimension 1" if others else "a dimension that is not the classes"
+    )
+    found = finding(
+        "nll_of_logits",
+        f"{text} (they are off by {_off(call, 1):.3g}): of its shape {tuple(call.output.shape)}, log_softmax was taken "
+        f"over {over}.",
+        numbers={"dimension": others[0]} if others else None,
+    )
+    remedy = "Take log_softmax over the dimension of the classes, or use cross_entropy, which takes logits."
+    return replace(found, remedy=remedy)
+
+
+def _off(call: LossCall, dim: int) -> float:
+    """How far the exponentials are from adding up to 1 over a dimension, on average."""
+    return float((call.output.float().exp().sum(dim) - 1).abs().mean())
 
 
 def reshaped(known: Preflight) -> Iterator[Finding | Fine]:
     """Outputs that were reshaped where dimensions should have changed places."""
-    for call in known.first.calls[:1]:
+    for call in known.first.calls:
         if call.reshaped is not None:
             yield finding(
                 "outputs_reshaped",
                 f"Outputs of shape {call.reshaped} are reshaped into {tuple(call.output.shape)}, so the "
                 f"{call.classes} numbers of one prediction come from several.",
-                head_of(known),
+                layer_of(known, call),
             )
 
 
@@ -99,7 +129,7 @@ def shapes(known: Preflight) -> Iterator[Finding | Fine]:
                 "loss_broadcasts",
                 f"The output has the shape {tuple(call.output.shape)} and the target {tuple(call.target.shape)}; "
                 "the same shape is expected.",
-                head_of(known),
+                layer_of(known, call),
             )
             return
 
@@ -108,22 +138,22 @@ def head(known: Preflight) -> Iterator[Finding | Fine]:
     """Far more classes than labels, where labels are no tokens."""
     if any(modules_of(known.subject.model, nn.Embedding)):
         return
-    found, classes = set(), 0
-    for seen in known.forwards:
-        for call in seen.calls[:1]:
-            labels = call.labels
-            if labels is None or call.target.ndim != 1:
-                return
-            found |= set(labels.tolist())
-            classes = call.classes
-    examples = sum(call.target.numel() for seen in known.forwards for call in seen.calls[:1])
-    there = max(found, default=0) + 1
-    if classes >= _WIDE * there and examples >= 10 * there:
+    for number, call in enumerate(known.first.calls):
+        if call.target.ndim == 1 and known.has_units(call):
+            yield from _too_wide(known, number)
+
+
+def _too_wide(known: Preflight, number: int) -> Iterator[Finding]:
+    calls = [seen.calls[number] for seen in known.forwards if number < len(seen.calls)]
+    labels = [call.labels for call in calls]
+    found = {label for its in labels if its is not None for label in its.tolist()}
+    examples, classes, there = sum(call.target.numel() for call in calls), calls[0].classes, max(found, default=0) + 1
+    if all(its is not None for its in labels) and classes >= _WIDE * there and examples >= 10 * there:
         yield finding(
             "wrong_head",
             f"The output has {classes} classes, and the largest of {examples} labels is {there - 1}: "
             f"{there} classes are expected.",
-            head_of(known),
+            layer_of(known, calls[0]),
             classes=there,
         )
 
@@ -180,6 +210,12 @@ def nonfinite(known: Preflight) -> Iterator[Finding | Fine]:
             f"The loss of batch {bad[0]} is {known.losses[bad[0]]} before training{where}.",
             seen.nonfinite,
         )
+
+
+def layer_of(known: Preflight, call: LossCall) -> str:
+    """The layer that makes the output of one of several losses; of a single one the head."""
+    near = [name for name, p in known.subject.parameters.items() if id(p) == call.leaf]
+    return near[0].rpartition(".")[0] if near and len(known.first.calls) > 1 else head_of(known)
 
 
 def head_of(known: Preflight) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 
 from thalweg.diagnosis import limits
 from thalweg.diagnosis.bands import TunedRuns
-from thalweg.diagnosis.families import MARGIN
+from thalweg.diagnosis.families import GRADIENT, MARGIN
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
+from thalweg.diagnosis.preflight.losses import LossCall
 from thalweg.diagnosis.preflight.rehearsal import RAMP, Rehearsal
 
 
@@ -22,13 +24,43 @@ def size(known: Preflight) -> Iterator[Finding | Fine]:
         return
     ratios, early = _ratios(known, rehearsal.updates), _ratios(known, rehearsal.early)
     large = {name: r for name, (r, tuned) in early.items() if r > MARGIN * tuned.updates("first").high}
-    if _needs_warmup(known, rehearsal) and not large:
+    needs_warmup = _needs_warmup(known, rehearsal) and not large
+    summed = summed_over(known)
+    if needs_warmup and summed == 1:
         yield _no_warmup(known, rehearsal)
-    elif large or _rises(rehearsal):
-        yield _too_large(known, rehearsal, early, large)
+    elif needs_warmup or large or _rises(rehearsal):
+        found = _too_large(known, rehearsal, early, large)
+        yield _of_a_sum(found, known, summed) if summed > 1 else found
     elif ratios:
         yield from _too_small(known, rehearsal, ratios)
     yield from _uneven(ratios)
+
+
+def summed_over(known: Preflight) -> int:
+    """How many losses are added up where a step follows the gradient's size; 1 where that is not seen.
+
+    An optimizer of Adam's kind takes the same steps on a sum as on a mean.
+    """
+    if not any(owner.family is GRADIENT for owners in known.subject.owners.values() for owner in owners):
+        return 1
+    total = known.losses[0]
+    sums = [call.elements for call in known.first.calls if call.reduction == "sum" or _is_added_up(call, total)]
+    return max(sums, default=1)
+
+
+def _is_added_up(call: LossCall, total: float) -> bool:
+    """Whether the losses of a call's elements, given one by one, were added up to the whole loss."""
+    return call.reduction == "none" and math.isclose(call.value() * call.elements, total, rel_tol=1e-3)
+
+
+def _of_a_sum(found: Finding, known: Preflight, count: int) -> Finding:
+    """The same finding of a loss that is a sum, which has a gradient many times that of the mean."""
+    summed = f" The loss is a sum of {count} losses, so its gradient is {count} times that of their mean."
+    remedy = (
+        f'Take the mean (reduction="mean"), for which most learning rates are meant, or divide the rate by {count}.'
+    )
+    patch = f"lr={_rate(known, '') / count:.1g}"
+    return replace(found, evidence=found.evidence + summed, remedy=remedy, patch=patch)
 
 
 def _rises(rehearsal: Rehearsal) -> bool:
