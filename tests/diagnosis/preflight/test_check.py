@@ -145,3 +145,68 @@ def test_similarities_whose_labels_are_all_zero_are_no_classes():
         return F.cross_entropy(5 * similar, torch.zeros(len(a), dtype=torch.long))
 
     assert found(model, adamw(model), loss=contrast) == set()
+
+
+class Pair(nn.Module):
+    """Two encoders that give the similarities of each example with each."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = net(), net()
+
+    def forward(self, x, y):
+        return 5 * F.normalize(self.first(x), dim=1) @ F.normalize(self.second(y), dim=1).T
+
+
+def test_similarities_of_each_with_each_leak_no_example():
+    model = Pair()
+
+    def contrast(its, batch):
+        return F.cross_entropy(its(batch[0], batch[0] + 0.1), torch.arange(len(batch[0])))
+
+    assert found(model, adamw(model), loss=contrast) == set()
+
+
+class Averaged(nn.Module):
+    """A network and the copy in which its moving average is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.average = net(), net()
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_copy_that_is_left_out_of_loss_and_optimizer_has_no_part_in_the_run():
+    model = Averaged()
+    report = check(model, adamw(model.net), loss=loss, batches=batches(), steps=200)
+    assert report.findings == ()
+    assert "no part in this run" in {one.what for one in report.fine}
+    assert found(model, adamw(model)) == {("no_gradient", "average.0, average.2, average.4")}
+
+
+class ByPlace(nn.Module):
+    """A GRU that takes the first dimension for the places of a sequence."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.head = nn.GRU(4, 32, batch_first=batch_first), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.layer(x.view(len(x), 4, 4))[0][:, -1])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_examples_that_a_recurrent_layer_takes_for_places(batch_first):
+    model = ByPlace(batch_first)
+    assert found(model, adamw(model)) == (set() if batch_first else {("examples_leak", "")})
+
+
+def test_adapters_that_begin_at_zero_may_learn_slowly():
+    model = net()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    model[2].bias.requires_grad_(True)
+    assert found(model, torch.optim.AdamW([model[2].bias], lr=3e-4)) == set()

@@ -100,6 +100,16 @@ class Preflight:
         """Whether the schedule begins well below its peak."""
         return any(curve.factors(self.steps)[0] < 0.5 for curve in self.curves)
 
+    @property
+    def apart(self) -> set[str]:
+        """Trainable parameters that no optimizer holds and no gradient reaches, as those of a moving average.
+
+        They have no part in this run: the copy that an average is kept in, a teacher, the other network of a pair.
+        """
+        if self.rehearsal is None or not self.rehearsal.whole or self.rehearsal.nonfinite:
+            return set()
+        return {name for name in self.rehearsal.silent if self.subject.owner(name) is None}
+
     def has_units(self, call: LossCall) -> bool:
         """Whether the layer nearest to a loss has a unit for each class; True where there is no such layer.
 

@@ -53,6 +53,8 @@ def examples(model: nn.Module, seen: Forward) -> float | None:
     before, after = _evaluated(model, seen.inputs), _evaluated(model, mapped(list(seen.inputs), replaced))
     if before is None or after is None or before.shape != after.shape or before.shape[:1] != (size,):
         return None
+    if before.shape[1:2] == (size,):  # similarities of each example with each: those with the first one may change
+        before, after = before[:, 1:], after[:, 1:]
     return _change(before[1:], after[1:])
 
 
@@ -62,7 +64,8 @@ def _batch_size(model: nn.Module, seen: Forward) -> int | None:
     sizes = {x.shape[0] for x in given}
     if len(sizes) != 1 or (size := sizes.pop()) < 2 or any(x.shape == (size, size) for x in given[1:]):
         return None
-    if any(getattr(module, "batch_first", True) is False for module in model.modules()) and not _row_by_row(seen):
+    by_place = any(getattr(module, "batch_first", True) is False for module in model.modules())
+    if by_place and not _row_by_row(seen) and not _labels_of_rows(seen, given, size):
         return None
     return size if all(len(call.target) % size == 0 for call in seen.calls if call.target.ndim) else None
 
@@ -71,6 +74,12 @@ def _row_by_row(seen: Forward) -> bool:
     """Whether the targets are later tokens of the same row: then a row is an example, whatever a layer may think."""
     tokens = tokens_of(seen)
     return tokens is not None and shift(tokens, seen.calls) is not None
+
+
+def _labels_of_rows(seen: Forward, given: list[Tensor], size: int) -> bool:
+    """Whether there is a target for each row and the inputs have another number of columns: then rows are examples."""
+    fits = [call.target.shape == (size,) for call in seen.calls]
+    return bool(fits) and all(fits) and all(x.ndim > 1 and x.shape[1] != size for x in given)
 
 
 def tokens_of(seen: Forward) -> Tensor | None:

@@ -23,7 +23,7 @@ def arriving(known: Preflight) -> Iterator[Finding | Fine]:
         return
     if not rehearsal.steps:
         return
-    silent = [name for name in subject.trainable if name in rehearsal.silent]
+    silent = [name for name in subject.trainable if name in rehearsal.silent - known.apart]
     silent = [name for name in silent if not cancels(name, silent)]
     if silent:
         tried = f"{rehearsal.steps} steps and {len(known.read.batches)} batches"
@@ -33,7 +33,8 @@ def arriving(known: Preflight) -> Iterator[Finding | Fine]:
             silent,
         )
     else:
-        yield Fine("gradients", f"every trainable parameter gets one ({len(subject.trainable)} of them)")
+        count = len(subject.trainable) - len(known.apart)
+        yield Fine("gradients", f"every trainable parameter gets one ({count} of them)")
 
 
 def cancels(name: str, silent: Collection[str]) -> bool:

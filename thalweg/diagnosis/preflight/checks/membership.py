@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thalweg.diagnosis.finding import Finding, finding
+from thalweg.diagnosis.finding import Finding, finding, layers
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.diagnosis.preflight.subject import Subject, modules_of
@@ -18,7 +18,8 @@ from thalweg.groups.places import EMBEDDINGS, MATRICES
 def left_out(known: Preflight) -> Iterator[Finding | Fine]:
     """Trainable parameters in no group, and tensors in groups that are not the model's."""
     subject = known.subject
-    missing = [name for name, p in subject.trainable.items() if id(p) not in subject.owners]
+    apart = known.apart
+    missing = [name for name, p in subject.trainable.items() if id(p) not in subject.owners and name not in apart]
     mine = {id(p) for p in subject.model.parameters()}
     foreign = sum(owner not in mine for owner in subject.owners)
     if missing:
@@ -38,7 +39,10 @@ def left_out(known: Preflight) -> Iterator[Finding | Fine]:
             lr=f"{float(optimizer.param_groups[0]['lr']):g}",
         )
     else:
-        yield Fine("groups", f"each of {len(subject.trainable)} trainable parameters is in one")
+        yield Fine("groups", f"each of {len(subject.trainable) - len(apart)} trainable parameters is in one")
+    if apart:
+        text = f"{len(apart)} trainable parameters get no gradient and are in no group: {layers(sorted(apart))}"
+        yield Fine("no part in this run", text, note=True)
 
 
 def unregistered(known: Preflight) -> Iterator[Finding | Fine]:

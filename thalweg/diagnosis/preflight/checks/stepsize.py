@@ -165,7 +165,8 @@ def overfits(known: Preflight) -> Iterator[Finding | Fine]:
         return
     begin, low = rehearsal.losses[0], min(rehearsal.losses[1:], default=math.inf)
     change = (begin - low) / max(abs(begin), 1e-12)
-    if rehearsal.end > begin - (1 - limits.FALLEN) * abs(begin) and change < 1 - limits.FALLEN and known.untrained:
+    stays = rehearsal.end > begin - (1 - limits.FALLEN) * abs(begin) and change < 1 - limits.FALLEN
+    if stays and known.untrained and not _mostly_frozen(known):
         yield finding(
             "cannot_overfit",
             f"The loss of a single batch goes from {begin:.4g} to {rehearsal.end:.4g} in {rehearsal.steps} steps on it "
@@ -176,6 +177,12 @@ def overfits(known: Preflight) -> Iterator[Finding | Fine]:
         yield Fine(
             "one batch is learnt", f"its loss goes from {begin:.4g} to {rehearsal.end:.4g} in {rehearsal.steps} steps"
         )
+
+
+def _mostly_frozen(known: Preflight) -> bool:
+    """Whether adapters or a head alone are trained, which begin at zero or have little to change."""
+    trained = sum(p.numel() for p in known.subject.trainable.values())
+    return 2 * trained < sum(p.numel() for p in known.subject.parameters.values())
 
 
 def _ratios(known: Preflight, updates: dict[str, float]) -> dict[str, tuple[float, TunedRuns]]:
