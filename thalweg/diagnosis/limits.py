@@ -56,6 +56,8 @@ WARMUP = 0.6
 COUNTED, COUNTED_BY_WATCH, OUT_OF_STEP = 5, 6, 1.5
 #: share of the targets that equal the input at another place, to call them that input shifted
 SHIFTED = 0.95
+#: share of the targets that only fill up rows and count all the same; the end of a text is one target in a row
+PADDED = 0.1
 #: relative change of an output that is no rounding
 CHANGED = 1e-3
 #: z-score above which labels fit an example's neighbour

@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 import thalweg
 from thalweg.diagnosis.inflight.attention import attentions
 from thalweg.diagnosis.inflight.elements import Elements
-from thalweg.diagnosis.inflight.nodes import walk
 from thalweg.diagnosis.inflight.router_load import RouterLoad
 from thalweg.diagnosis.inflight.routers import loads
 from thalweg.diagnosis.inflight.spectra import Spectra
+from thalweg.diagnosis.nodes import walk
 from thalweg.testing.faults import FAULTS, HEALTHY, tasks
 
 LENGTH, WIDTH, HEADS = 12, 16, 2

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from thalweg.diagnosis.inflight.attention import attentions
-from thalweg.diagnosis.inflight.nodes import walk
 from thalweg.diagnosis.inflight.routers import loads
+from thalweg.diagnosis.nodes import walk
 
 pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]
 transformers = pytest.importorskip("transformers")

@@ -447,6 +447,19 @@ def probabilities_over_the_batch():
     return run(model, adamw(model), lambda m, b: F.nll_loss(m(b[0]).log_softmax(0), b[1]), steps=4)
 
 
+def softmax_over_queries():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), nn.Unflatten(1, (8, 2)), Columns(), nn.Flatten(), nn.Linear(16, 4))
+    return run(model, adamw(model), lambda m, b: F.cross_entropy(m(b[0]), b[1]), steps=4)
+
+
+class Columns(nn.Module):
+    """Attention whose weights add up to 1 over the queries."""
+
+    def forward(self, x):
+        return (x @ x.mT).softmax(1) @ x
+
+
 def broadcast_by_hand():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
@@ -500,7 +513,7 @@ BROKEN = [
     (all_weights_zero, "dead_relus", "2"), (one_layer_far_too_fast, "lr_uneven", "2"), (rate_to_zero, "lr_zero", ""),
     (negative_gradients, "update_uphill", ""), (detached_block, "no_gradient", "blocks.1.attention"),
     (sigmoid_twice, "activation_before_loss", ""), (logits_as_logarithms, "nll_of_logits", ""),
-    (probabilities_over_the_batch, "nll_of_logits", ""),
+    (probabilities_over_the_batch, "nll_of_logits", ""), (softmax_over_queries, "softmax_over_wrong_dimension", "0"),
     (broadcast_by_hand, "loss_broadcasts", "2"), (exploding_recurrence, "lr_too_high", ""),
     (a_layer_killed_late, "gradient_vanished", "0"), (momentum_far_too_long, "memory_too_long", ""),
     (accumulated_undivided_by_adam, "accumulation_not_divided", ""), (stale_copy, "no_gradient", ""),

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from tests.diagnosis.preflight.nets import batches, loss, net
 from thalweg import check
+from thalweg.testing.faults import tasks
 
 
 def found(model, optimizer, *, loss=loss, data=None, **options):
@@ -210,3 +211,110 @@ def test_adapters_that_begin_at_zero_may_learn_slowly():
         p.requires_grad_(False)
     model[2].bias.requires_grad_(True)
     assert found(model, torch.optim.AdamW([model[2].bias], lr=3e-4)) == set()
+
+
+class Attention(nn.Module):
+    """Attention over 8 places, then a mean over them."""
+
+    def __init__(self, mean):
+        super().__init__()
+        torch.manual_seed(0)
+        self.mean = mean
+        self.q, self.k, self.v, self.head = (nn.Linear(2, 16), nn.Linear(2, 16), nn.Linear(2, 16), nn.Linear(16, 4))
+
+    def forward(self, x):
+        x = x.view(len(x), 8, 2)
+        return self.head(self.mean(self.q(x), self.k(x), self.v(x)).flatten(1).view(len(x), 8, 16).mean(1))
+
+
+def slots(q, k, v):
+    weights = (q @ k.mT).softmax(-2)
+    return (weights / weights.sum(-1, keepdim=True)) @ v
+
+
+MEANS = {
+    "keys": (lambda q, k, v: F.dropout((q @ k.mT).softmax(-1), 0.1) @ v, True),
+    "heads": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v), True),
+    "transposed": (lambda q, k, v: (k @ q.mT).softmax(1).transpose(1, 2) @ v, True),
+    "linear attention": (lambda q, k, v: q.softmax(-1) @ (k.softmax(1).transpose(1, 2) @ v), True),
+    "slots": (slots, True),
+    "queries": (lambda q, k, v: F.dropout((q @ k.mT).softmax(1), 0.1) @ v, False),
+    "examples": (lambda q, k, v: (q @ k.mT).softmax(0) @ v, False),
+    "transposed queries": (lambda q, k, v: (k @ q.mT).softmax(2).transpose(1, 2) @ v, False),
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_softmax_over_another_dimension_than_that_of_the_keys(name):
+    mean, healthy = MEANS[name]
+    model = Attention(mean)
+    causes = found(model, adamw(model))
+    assert {cause for cause, _ in causes} == (set() if healthy else {"softmax_over_wrong_dimension"})
+    assert healthy or all(layer in ("q", "k") for _, layer in causes)
+
+
+def many_labels(batch):
+    return (batch[0][:, :4] > 0).float()
+
+
+MULTIPLE = {
+    "softmax twice": (lambda out, y: F.cross_entropy(out, y), True),
+    "by hand": (lambda out, y: F.binary_cross_entropy(out.softmax(1), y), True),
+    "each its own": (lambda out, y: F.binary_cross_entropy_with_logits(out, y), False),
+    "shares": (lambda out, y: F.cross_entropy(out, y / y.sum(1, keepdim=True).clamp_min(1)), False),
+}
+
+
+@pytest.mark.parametrize("name", MULTIPLE)
+def test_a_softmax_over_labels_of_which_several_are_true(name):
+    criterion, broken = MULTIPLE[name]
+    model = net()
+    causes = found(model, adamw(model), loss=lambda m, b: criterion(m(b[0]), many_labels(b)))
+    assert causes == ({("labels_not_exclusive", "4")} if broken else set())
+
+
+class Predictor(nn.Module):
+    """Predicts the next token from the one at a place."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens, self.inner, self.head = nn.Embedding(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, ids):
+        return self.head(self.inner(self.tokens(ids)).relu())
+
+
+def filled(token=0):
+    for ids in tasks.text()():
+        lengths = torch.arange(len(ids)) % 12 + 8
+        yield (ids % 31 + 1).where(torch.arange(ids.shape[1]) < lengths[:, None], torch.tensor(token))
+
+
+def told(reduction="mean", **options):
+    def predict(model, ids):
+        logits, targets = model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+        losses = F.cross_entropy(logits, targets, reduction=reduction, **options)
+        return losses if reduction == "mean" else losses[targets != 0].mean()
+
+    return predict
+
+
+@pytest.mark.parametrize(
+    ("predict", "causes"),
+    [
+        (told(), {("padding_counted", "")}),
+        (told(ignore_index=0), set()),
+        (told(weight=(torch.arange(32) > 0).float()), set()),
+        (told("none"), set()),
+    ],
+    ids=["counted", "ignored", "weighed with 0", "taken out"],
+)
+def test_targets_that_only_fill_up_rows(predict, causes):
+    model = Predictor()
+    assert found(model, adamw(model), loss=predict, data=filled()) == causes
+
+
+def test_rows_that_end_with_a_token_of_the_text_are_not_filled_up():
+    model = Predictor()
+    assert found(model, adamw(model), loss=told(), data=(ids.clamp_min(8) for ids in filled())) == set()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.diagnosis.inflight.nodes import nearest, saved
+from thalweg.diagnosis.nodes import nearest, saved
 from thalweg.train.qk_clip import LogitMax
 
 #: logits of one attention that are computed at most, and the heads of all examples that they are of at least

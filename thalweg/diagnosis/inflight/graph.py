@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg.diagnosis.inflight.nodes import saved, signed, used_by, walk
+from thalweg.diagnosis.nodes import saved, signed, used_by, walk
 from thalweg.diagnosis.preflight.forward import Forward
 from thalweg.diagnosis.preflight.losses import LossCall, leaves_behind, made_by, mixed, nearest_leaf
+from thalweg.diagnosis.preflight.softmaxes import astray
 
 #: nodes nearest to a loss among which its own are
 TAIL = 48
@@ -44,7 +45,7 @@ def seen_behind(loss: Tensor, names: Mapping[int, str]) -> Forward:
         names: of the parameters, by ``id``.
     """
     nodes = list(walk(loss.grad_fn))
-    seen = Forward(value=loss.detach(), leaves=leaves_behind(loss))
+    seen = Forward(value=loss.detach(), leaves=leaves_behind(loss), astray=astray(nodes, names))
     seen.calls = [call for node in nodes[:TAIL] if (call := _call(node)) is not None]
     first = _of_first_layer(names)
     floats = [x for node in nodes if (x := _input(node, first)) is not None]
@@ -126,12 +127,11 @@ def _call(node: Any) -> LossCall | None:
         if type(inner).__name__ == "LogSoftmaxBackward0" and (given := saved(inner, "result")) is not None:
             before, output = inner, given  # cross_entropy makes (N, C, 1, d) of (N, C, d)
             target = target.reshape(given.shape[:1] + given.shape[2:])
-        if not _over_classes(before, output):
-            shape = mixed(name, output, before)
-            return LossCall(name, output, target, made_by(before), ignored, shape, reduction, nearest_leaf(before))
-        logits = before.next_functions[0][0]
-        made = made_by(logits), ignored, mixed("cross_entropy", output, logits)
-        return LossCall("cross_entropy", output, target, *made, reduction, nearest_leaf(logits))
+        if _over_classes(before, output):
+            name, before = "cross_entropy", before.next_functions[0][0]
+        shape, weight = mixed(name, output, before), saved(node, "weight")
+        made = made_by(before)
+        return LossCall(name, output, target, made, ignored, shape, reduction, nearest_leaf(before), weight)
     if kind == "ExpandBackward0":  # the loss itself has broadcast them
         output, target = _unexpanded(output), _unexpanded(target)
     return LossCall(name, output, target, made_by(before), reduction=reduction, leaf=nearest_leaf(before))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.diagnosis.inflight.attention import attentions
-from thalweg.diagnosis.inflight.nodes import walk
 from thalweg.diagnosis.inflight.router_load import RouterLoad
 from thalweg.diagnosis.inflight.routers import loads
 from thalweg.diagnosis.inflight.spectra import Ranks, Spectra
+from thalweg.diagnosis.nodes import walk
 
 
 class Inside:

@@ -54,9 +54,11 @@ BEFORE: tuple[Check, ...] = (
 )
 #: what the first loss shows, and what takes several
 FIRST: tuple[Check, ...] = (
-    *(outputs.initial, outputs.activations, outputs.shapes, outputs.reshaped, outputs.visible, data.scaled),
-    *(membership.frozen, membership.unregistered),
+    *(outputs.initial, outputs.activations, outputs.exclusive, outputs.weights, outputs.padding, outputs.shapes),
+    *(outputs.reshaped, outputs.visible, data.scaled, membership.frozen, membership.unregistered),
 )
+#: of these, what is asked of a loss that is written by hand, too
+BY_HAND: tuple[Check, ...] = (outputs.weights, data.scaled, membership.unregistered)
 LATER: tuple[Check, ...] = (data.one_class_each, data.paired, outputs.head, movement.statistics)
 
 
@@ -128,7 +130,7 @@ class Opening:
                 yield partial(_broadcasts, shape), known
             if known.answers.shift is None and _predicts(seen) and sees_ahead(loss):
                 yield self._unmasked, known
-            yield from ((one, known) for one in FIRST if seen.calls or one in (data.scaled, membership.unregistered))
+            yield from ((one, known) for one in FIRST if seen.calls or one in BY_HAND)
         if number + 1 == DEAD_AFTER:
             yield gradients.dead, self._known(self.forwards, self.losses)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.diagnosis.inflight.nodes import MOST, saved, signed, used_by
+from thalweg.diagnosis.nodes import MOST, saved, signed, used_by
 
 #: for a node that chooses, the tensor of numbers that it keeps
 _CHOOSING = {"TopkBackward0": "indices", "MaxBackward0": "indices", "GatherBackward0": "index"}

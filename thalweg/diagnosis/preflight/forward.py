@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from thalweg.diagnosis.nodes import walk
 from thalweg.diagnosis.preflight.losses import LossCall, finite, leaves_behind, loss_call, scalar_of
 from thalweg.diagnosis.preflight.reading import tensors_of
+from thalweg.diagnosis.preflight.softmaxes import Astray, astray
 from thalweg.groups.twin import unwrapped
 
 _RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu_)
@@ -32,6 +34,7 @@ class Forward:
         nonfinite: the first layer that gave something that is not finite for finite input; empty if there was none.
         value: what the loss returned.
         leaves: the ``id`` of each tensor that its backward gives a gradient to.
+        astray: a softmax over another dimension than that over which its weights weigh; None without one.
     """
 
     calls: list[LossCall] = field(default_factory=list)
@@ -41,13 +44,17 @@ class Forward:
     nonfinite: str = ""
     value: Any = None
     leaves: set[int] = field(default_factory=set)
+    astray: Astray | None = None
 
 
 def observe(model: nn.Module, loss: Callable[[nn.Module, Any], Any], batch: Any, seen: Forward) -> None:
     """Run ``loss(model, batch)`` once and write down what is seen, also where it raises; hooks are gone afterwards."""
     with _hooked(model, seen) as mode, mode:
         seen.value = loss(model, batch)
-        seen.leaves = leaves_behind(scalar_of(seen.value))
+        value = scalar_of(seen.value)
+        seen.leaves = leaves_behind(value)
+        if (root := getattr(value, "grad_fn", None)) is not None:
+            seen.astray = astray(walk(root), {id(p): name for name, p in model.named_parameters()})
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class LossCall:
         reshaped: the shape of outputs that were reshaped where their dimensions should have changed places; else None.
         reduction: of the losses of its elements: ``mean``, ``sum`` or ``none``.
         leaf: the ``id`` of the parameter that stands nearest behind the output; None where there is none.
+        weight: of each class; None where all count alike.
     """
 
     name: str
@@ -45,11 +46,16 @@ class LossCall:
     reshaped: tuple[int, ...] | None = None
     reduction: str = "mean"
     leaf: int | None = None
+    weight: Tensor | None = None
 
     @property
     def classes(self) -> int:
         """How many there are."""
         return self.output.shape[1 if self.output.ndim > 1 else 0]
+
+    def counts(self, label: int) -> bool:
+        """Whether a class counts in the loss."""
+        return label != self.ignored and (self.weight is None or bool(self.weight[label] != 0))
 
     @property
     def elements(self) -> int:
@@ -104,7 +110,8 @@ def loss_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     ignored = int(given.get("ignore_index", -100))
     made = made_by(output.grad_fn), ignored, mixed(name, output, output.grad_fn)
     reduction = str(given.get("reduction", "mean"))
-    return LossCall(name, output.detach(), target.detach(), *made, reduction, nearest_leaf(output.grad_fn))
+    near, weight = nearest_leaf(output.grad_fn), given.get("weight")
+    return LossCall(name, output.detach(), target.detach(), *made, reduction, near, weight)
 
 
 #: operations that move numbers and leave them as they are

@@ -90,6 +90,18 @@ def tokens_of(seen: Forward) -> Tensor | None:
     return None
 
 
+def padding_of(tokens: Tensor) -> int | None:
+    """The token that fills up rows of different lengths; None where there is none.
+
+    It stands nowhere but at the ends of rows, at least twice in half of them.
+    """
+    last = int(tokens[:, -1].mode().values)
+    is_it = tokens == last
+    ends = is_it.flip(1).long().cumprod(1).sum(1)  # as many times does each row end with it
+    fills = bool((is_it.sum(1) == ends).all()) and 2 * int((ends >= 2).sum()) >= len(tokens)
+    return last if fills and int(ends.min()) < int(ends.max()) else None
+
+
 def shift(tokens: Tensor, calls: list[LossCall]) -> int | None:
     """By how many places the targets are the tokens ahead; None where they are not, or where several places fit."""
     for call in calls:

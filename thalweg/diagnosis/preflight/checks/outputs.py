@@ -13,6 +13,7 @@ from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
 from thalweg.diagnosis.preflight.losses import BINARY, DISTANCES, LossCall
+from thalweg.diagnosis.preflight.probes import padding_of, shift, tokens_of
 from thalweg.diagnosis.preflight.subject import modules_of
 
 #: what autograd calls an activation that must not stand before a loss which applies its own
@@ -105,6 +106,55 @@ def _no_logarithms(call: LossCall) -> Finding:
 def _off(call: LossCall, dim: int) -> float:
     """How far the exponentials are from adding up to 1 over a dimension, on average."""
     return float((call.output.float().exp().sum(dim) - 1).abs().mean())
+
+
+def exclusive(known: Preflight) -> Iterator[Finding | Fine]:
+    """A softmax where one example has several labels."""
+    for call in known.first.calls:
+        softmax = call.name == "cross_entropy" or call.made_by.startswith("Softmax")
+        if not softmax or call.target.shape != call.output.shape or call.target.ndim != 2 or not known.has_units(call):
+            continue
+        several = call.target.sum(1) >= 2
+        if bool(((call.target == 0) | (call.target == 1)).all()) and bool(several.any()):
+            yield finding(
+                "labels_not_exclusive",
+                f"{float(several.float().mean()):.0%} of {len(several)} examples have two labels or more, up to "
+                f"{int(call.target.sum(1).max())}, and the outputs pass a softmax, whose probabilities add up to 1.",
+                layer_of(known, call),
+            )
+
+
+def weights(known: Preflight) -> Iterator[Finding | Fine]:
+    """A softmax over another dimension than that over which its weights weigh, as in attention."""
+    if (found := known.first.astray) is not None:
+        yield finding(
+            "softmax_over_wrong_dimension",
+            f"Weights of shape {found.shape} are a softmax over dimension {found.dim} and are multiplied by what "
+            f"stands along dimension {found.weighs}, over which they do not add up to 1.",
+            found.layer,
+            dim=found.weighs,
+        )
+
+
+def padding(known: Preflight) -> Iterator[Finding | Fine]:
+    """Tokens that only fill up rows, and are predicted all the same."""
+    tokens = tokens_of(known.first)
+    filling = None if tokens is None else padding_of(tokens)
+    if tokens is None or filling is None or shift(tokens, known.first.calls) != 1:
+        return
+    for call in known.first.calls:
+        if call.labels is None or call.reduction == "none" or not call.counts(filling):
+            continue
+        share = float((call.labels == filling).float().mean())
+        if share > limits.PADDED:
+            yield finding(
+                "padding_counted",
+                f"{share:.0%} of the targets that count are token {filling}, which stands at the ends of rows alone, "
+                "as what fills them up; such targets are expected to be ignored.",
+                numbers={"share": share, "token": filling},
+                token=filling,
+            )
+            return
 
 
 def reshaped(known: Preflight) -> Iterator[Finding | Fine]:
@@ -230,4 +280,6 @@ def head_of(known: Preflight) -> str:
     return owners[-1] if owners else ""
 
 
-CHECKS = (in_range, nonfinite, initial, activations, shapes, reshaped, head, visible, leak)
+CHECKS = (
+    *(in_range, nonfinite, initial, activations, exclusive, weights, padding, shapes, reshaped, head, visible, leak),
+)
