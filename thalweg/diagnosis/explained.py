@@ -27,7 +27,7 @@ EXPLAINED: dict[str, set[str]] = {
     },
     "nonfinite_gradient": {"inputs_not_scaled"},
     "does_not_move": _LOST,
-    "lr_too_high": _ASTRAY | _SUMMED | {"decay_dominates"},
+    "lr_too_high": _ASTRAY | _SUMMED | {"decay_dominates", "fp16_underflow"},
     "no_warmup": _ASTRAY
     | _SUMMED
     | _UNLEARNT
@@ -36,7 +36,7 @@ EXPLAINED: dict[str, set[str]] = {
     "gradient_vanished": {"dead_relus", "lr_too_high", "attention_logits_explode", "router_collapsed", *_NONFINITE},
     "eps_dominates": {"gradients_vanish", "dead_relus"},
     **{one: {"softmax_over_wrong_dimension"} for one in ("examples_leak", "label_visible", "gradients_vanish")},
-    "lr_uneven": {"lr_too_high", "softmax_over_wrong_dimension"},
+    "lr_uneven": {"lr_too_high", "softmax_over_wrong_dimension", "gradients_vanish"},
     "loss_ignores_batch": {"dead_relus", "gradients_vanish"},
     "not_shuffled": {"loss_ignores_batch"},
     "gradients_explode": {"inputs_not_scaled"},
@@ -49,7 +49,7 @@ EXPLAINED: dict[str, set[str]] = {
     "gradient_spikes": _RUNAWAY | _NONFINITE,
     "loss_became_nonfinite": _RUNAWAY | (_NONFINITE - {"loss_became_nonfinite"}),
     "gradient_became_nonfinite": _RUNAWAY | (_NONFINITE - {"gradient_became_nonfinite"}),
-    "decay_dominates": {"lr_too_high"},
+    "decay_dominates": {"lr_too_high", "gradients_vanish"},
 }
 
 

@@ -318,3 +318,29 @@ def test_targets_that_only_fill_up_rows(predict, causes):
 def test_rows_that_end_with_a_token_of_the_text_are_not_filled_up():
     model = Predictor()
     assert found(model, adamw(model), loss=told(), data=(ids.clamp_min(8) for ids in filled())) == set()
+
+
+@pytest.mark.parametrize(("sign", "maximize"), [(1, False), (-1, False), (1, True), (-1, True)])
+def test_a_loss_of_the_wrong_sign(sign, maximize):
+    model = net()
+    causes = found(model, adamw(model, maximize=maximize), loss=lambda m, b: sign * loss(m, b))
+    assert causes == (set() if (sign < 0) == maximize else {("update_uphill", "")})
+
+
+def test_a_guess_of_one_probability_is_between_two_classes():
+    model = net()
+    last = model[4].bias.data
+    last += 100
+    report = check(
+        model, adamw(model), batches=batches(), steps=200,
+        loss=lambda m, b: F.binary_cross_entropy_with_logits(m(b[0])[:, 0], (b[1] > 1).float()),
+    )  # fmt: skip
+    (one,) = (one for one in report.findings if one.cause == "initial_loss_high")
+    assert "the logarithm of 2 classes" in one.evidence
+
+
+def test_what_follows_from_gradients_that_vanish_is_not_told():
+    torch.manual_seed(0)
+    deep = [layer for _ in range(30) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
+    model = nn.Sequential(*deep, nn.Linear(16, 4))
+    assert {cause for cause, _ in found(model, adamw(model, 1e-3))} == {"gradients_vanish"}

@@ -54,8 +54,8 @@ BEFORE: tuple[Check, ...] = (
 )
 #: what the first loss shows, and what takes several
 FIRST: tuple[Check, ...] = (
-    *(outputs.initial, outputs.activations, outputs.exclusive, outputs.weights, outputs.padding, outputs.shapes),
-    *(outputs.reshaped, outputs.visible, data.scaled, membership.frozen, membership.unregistered),
+    *(outputs.initial, outputs.uphill, outputs.activations, outputs.exclusive, outputs.weights, outputs.padding),
+    *(outputs.shapes, outputs.reshaped, outputs.visible, data.scaled, membership.frozen, membership.unregistered),
 )
 #: of these, what is asked of a loss that is written by hand, too
 BY_HAND: tuple[Check, ...] = (outputs.weights, data.scaled, membership.unregistered)

@@ -83,6 +83,11 @@ class Subject:
         """Who updates the parameter of a name; None if no one does."""
         return next(iter(self.owners.get(id(self.parameters[name]), ())), None)
 
+    @property
+    def ascends(self) -> bool:
+        """Whether a group's steps raise the loss on purpose."""
+        return any(group.get("maximize") is True for one in self.optimizers for group in one.param_groups)
+
     def scheduler_of(self, optimizer: torch.optim.Optimizer) -> Any:
         """The scheduler that sets an optimizer's rates; None if none does."""
         return next((s for s in self.schedulers if moves(s, optimizer)), None)

@@ -12,7 +12,7 @@ from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
-from thalweg.diagnosis.preflight.losses import BINARY, DISTANCES, LossCall
+from thalweg.diagnosis.preflight.losses import BINARY, DISTANCES, WITH_CLASSES, LossCall
 from thalweg.diagnosis.preflight.probes import padding_of, shift, tokens_of
 from thalweg.diagnosis.preflight.subject import modules_of
 
@@ -49,7 +49,8 @@ def initial(known: Preflight) -> Iterator[Finding | Fine]:
         value = call.value()
         error = call.name in DISTANCES
         limit = limits.INITIAL_ERROR * guessed if error else limits.INITIAL_LOSS * guessed + 1
-        what = "the spread of the targets" if error else f"the logarithm of {max(2, call.classes)} classes"
+        classes = call.classes if call.name in WITH_CLASSES else 2
+        what = "the spread of the targets" if error else f"the logarithm of {classes} classes"
         if math.isfinite(value) and value > limit and guessed > 0 and (number == 0 or 2 * value > known.losses[0]):
             yield finding(
                 "initial_loss_high",
@@ -66,6 +67,20 @@ def _which(known: Preflight, number: int) -> str:
     """What texts call one of the losses."""
     calls = known.first.calls
     return f"loss {number + 1} of {len(calls)} ({calls[number].name})" if len(calls) > 1 else "loss"
+
+
+def uphill(known: Preflight) -> Iterator[Finding | Fine]:
+    """A loss that is descended with the wrong sign, or ascended."""
+    calls, total = known.first.calls, known.losses[0] if known.losses else math.nan
+    if (
+        known.labels_outside or len(calls) != 1 or calls[0].name in BINARY
+    ):  # a generator may raise what its critic lowers
+        return
+    value = calls[0].value()
+    negated = value > 0 and any(math.isclose(-total, times * value, rel_tol=0.02) for times in (1, calls[0].elements))
+    if negated != known.subject.ascends and (negated or total > 0):
+        what = f"its negative, {total:.4g}, is minimized" if negated else "the optimizer has maximize=True"
+        yield finding("update_uphill", f"{calls[0].name} gives {value:.4g}, and {what}, so that training raises it.")
 
 
 def activations(known: Preflight) -> Iterator[Finding | Fine]:
@@ -281,5 +296,6 @@ def head_of(known: Preflight) -> str:
 
 
 CHECKS = (
-    *(in_range, nonfinite, initial, activations, exclusive, weights, padding, shapes, reshaped, head, visible, leak),
+    *(in_range, nonfinite, initial, uphill, activations, exclusive, weights, padding, shapes, reshaped, head),
+    *(visible, leak),
 )

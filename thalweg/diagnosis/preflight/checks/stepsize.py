@@ -28,7 +28,7 @@ def size(known: Preflight) -> Iterator[Finding | Fine]:
     summed = summed_over(known)
     if needs_warmup and summed == 1:
         yield _no_warmup(known, rehearsal)
-    elif needs_warmup or large or _rises(rehearsal):
+    elif needs_warmup or large or (_rises(rehearsal) and not known.subject.ascends):
         found = _too_large(known, rehearsal, early, large)
         yield _of_a_sum(found, known, summed) if summed > 1 else found
     elif ratios:
@@ -161,7 +161,7 @@ def _uneven(ratios: dict[str, tuple[float, TunedRuns]]) -> Iterator[Finding | Fi
 def overfits(known: Preflight) -> Iterator[Finding | Fine]:
     """Whether the loss of one batch falls when it alone is trained on."""
     rehearsal = known.rehearsal
-    if rehearsal is None or not rehearsal.whole:
+    if rehearsal is None or not rehearsal.whole or known.subject.ascends:
         return
     begin, low = rehearsal.losses[0], min(rehearsal.losses[1:], default=math.inf)
     change = (begin - low) / max(abs(begin), 1e-12)
