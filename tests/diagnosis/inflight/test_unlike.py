@@ -48,6 +48,34 @@ def run(model, optimizer, loss=loss_of, scheduler=None, source=None, steps=STEPS
     return w
 
 
+class Pair(nn.Module):
+    """A generator and a critic."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16))
+        self.critic = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+
+
+def test_a_critic_that_steps_five_times_as_often_as_its_generator_is_not_accused():
+    model = Pair()
+    every, fifth = (torch.optim.RMSprop(part.parameters(), 1e-3) for part in (model.critic, model.generator))
+    with watched(model, [every, fifth], steps=200) as w:
+        for step, (x, _) in enumerate(batches(40)):
+            noise = torch.randn(len(x), 8)
+            every.zero_grad()
+            w.loss(model.critic(model.generator(noise).detach()).mean() - model.critic(x).mean()).backward()
+            every.step()
+            for p in model.critic.parameters():
+                p.data.clamp_(-0.01, 0.01)
+            if step % 5 == 4:
+                fifth.zero_grad()
+                (-model.critic(model.generator(noise)).mean()).backward()  # which reaches the critic, too
+                fifth.step()
+    assert not w.voice.said
+    assert {one.cause for one in w.findings} == set()
+
+
 class LoRA(nn.Module):
     def __init__(self, layer):
         super().__init__()

@@ -50,10 +50,12 @@ class Sampler:
         ]
 
     @torch.no_grad()
-    def computed(self) -> None:
-        """Gradients were computed since, by a closure: look at these."""
+    def computed(self, which: Sequence[bool]) -> None:
+        """Gradients of some parameters were computed since, as by a closure: look at these."""
         for known, (at, elements) in zip(self.before, self.devices, strict=True):
-            known |= self._gradients(at, elements)
+            new, its = self._gradients(at, elements), torch.tensor([which[i] for i in at]).to(elements.counts.device)
+            known["gradient"] = torch.where(its, new["gradient"], known["gradient"])
+            known["g"] = torch.where(elements.spread(its), new["g"], known["g"])
 
     @torch.no_grad()
     def end(self) -> Callable[[], dict[str, list[float]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import weakref
@@ -293,9 +294,9 @@ class Watch:
         return second(optimizer, optimizer.param_groups[one.group], self.params[i])
 
     def _on_steps(self) -> Iterator[Any]:
-        first, last = map(stepped, (self.about.optimizers[0], self.about.optimizers[-1]))
-        yield first.register_step_pre_hook(lambda *_: self._before())
-        yield last.register_step_post_hook(lambda *_: self._after())
+        for number, one in enumerate(self.about.optimizers):
+            yield stepped(one).register_step_pre_hook(functools.partial(self._begins, number))
+            yield stepped(one).register_step_post_hook(functools.partial(self._ends, number))
 
     def _on_gradients(self) -> Iterator[Any]:
         """Backward passes are counted by the gradients of two parameters, of which one comes first and one last."""
@@ -324,6 +325,33 @@ class Watch:
         return count
 
     # -- one update -------------------------------------------------------------------------------------------------
+
+    def _begins(self, number: int, *_: Any) -> None:
+        """An optimizer's step; an update begins with the first one's."""
+        if number == 0:
+            self._before()
+        self._read_again(number)
+
+    def _ends(self, number: int, *_: Any) -> None:
+        """The same of the end, which the last one's is."""
+        self._read_again(number)
+        if number == len(self.about.optimizers) - 1:
+            self._after()
+
+    def _read_again(self, number: int) -> None:
+        """Of an optimizer that steps by gradients computed since they were looked at: within its step, or before it.
+
+        Those of the others are not the ones by which they have stepped: a generator's backward reaches the critic too.
+        """
+        if self.open is None or self.passes == self.passes_before:
+            return
+        self.passes_before = self.passes
+        with self.voice.safely("the step"):
+            its = [one.optimizer in (number, None) for one in self.history.watched]
+            self.sampler.computed(its)
+            self.notes.now.clear()
+            absent = zip(its, self.params, self.open.absent, strict=True)
+            self.open.absent = [p.grad is None if mine else was for mine, p, was in absent]
 
     def _before(self) -> None:
         self.step_begun = time.perf_counter()
@@ -355,10 +383,6 @@ class Watch:
                 return
             if self.open is not None:
                 self.open.parts = self._parts(now)
-                if self.passes > self.passes_before:
-                    self.sampler.computed()
-                    self.notes.now.clear()
-                    self.open.absent = [p.grad is None for p in self.params]
                 self.pending = self.sampler.end()
                 self.inside.stepped()
             self.notes.end()
