@@ -458,3 +458,17 @@ def test_updates_that_swing_across_a_valley_go_uphill_only_where_the_loss_does_n
         trainable=lambda: iter([(0, one)]),
     )
     assert [found.cause for found in updates.uphill(history)] == ["update_uphill"] * named
+
+
+def test_numbers_that_are_taken_at_the_next_look_are_those_that_are_taken_at_once(monkeypatch):
+    runs = []
+    for on_host in (True, False):  # on a GPU they are moved when the next update is looked at
+        monkeypatch.setattr(thalweg.diagnosis.inflight.watching.Watch, "_on_host", lambda self, so=on_host: so)
+        model = net()
+        runs.append(watched(model, adamw(model), steps=60))
+    once, late = runs
+    assert not once.voice.said
+    assert not late.voice.said
+    assert not late.findings
+    seen = [[(one.step, one.gradient, one.update) for one in w.history.recent] for w in runs]
+    assert seen[0] == seen[1]

@@ -343,15 +343,21 @@ class Watch:
 
         Those of the others are not the ones by which they have stepped: a generator's backward reaches the critic too.
         """
-        if self.open is None or self.passes == self.passes_before:
+        sample = self.open
+        if sample is None or not self._underway or self.passes == self.passes_before:
             return
         self.passes_before = self.passes
         with self.voice.safely("the step"):
             its = [one.optimizer in (number, None) for one in self.history.watched]
             self.sampler.computed(its)
             self.notes.now.clear()
-            absent = zip(its, self.params, self.open.absent, strict=True)
-            self.open.absent = [p.grad is None if mine else was for mine, p, was in absent]
+            absent = zip(its, self.params, sample.absent, strict=True)
+            sample.absent = [p.grad is None if mine else was for mine, p, was in absent]
+
+    @property
+    def _underway(self) -> bool:
+        """Whether an update is looked at; one that has ended, but is not on the host yet, is not."""
+        return self.open is not None and self.pending is None
 
     def _before(self) -> None:
         self.step_begun = time.perf_counter()
@@ -359,7 +365,6 @@ class Watch:
             self.history.evaluated = 0 if self.about.model.training else self.history.evaluated + 1
         if not self._due():
             return
-        self.open = None
         with self.voice.safely("the step"):
             self._take()
             self._refresh()
@@ -377,19 +382,23 @@ class Watch:
         now = time.perf_counter()
         with self.voice.safely("the step"):
             if self._is_skipped():
-                self.open = None
+                self.open = None if self._underway else self.open
                 self.notes.now.clear()
                 self.passes = 0
                 return
-            if self.open is not None:
+            if self.open is not None and self._underway:
                 self.open.parts = self._parts(now)
                 self.pending = self.sampler.end()
                 self.inside.stepped()
             self.notes.end()
-            if self.pending is not None and all(p.device.type == "cpu" for p in self.params):
+            if self.pending is not None and self._on_host():
                 self._take()
             self._update_made()
         self.last_end = time.perf_counter()
+
+    def _on_host(self) -> bool:
+        """Whether the numbers need not be waited for; on a GPU they are taken at the next look."""
+        return all(p.device.type == "cpu" for p in self.params)
 
     def _update_made(self) -> None:
         self.history.updates += 1
