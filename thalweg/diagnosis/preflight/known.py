@@ -115,8 +115,12 @@ class Preflight:
 
         Similarities of examples have none, and their labels may all be 0.
         """
-        near = next((p for p in self.subject.parameters.values() if id(p) == call.leaf), None)
-        return near is None or near.shape[:1] == (call.classes,)
+        near = self.nearest(call)
+        return not near or self.subject.parameters[near].shape[:1] == (call.classes,)
+
+    def nearest(self, call: LossCall) -> str:
+        """The name of the parameter that stands nearest before a loss; empty without one."""
+        return next((name for name, p in self.subject.parameters.items() if id(p) == call.leaf), "")
 
 
 def explore(subject: Subject, batches: Any) -> Preflight:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from thalweg.diagnosis.nodes import walk
 
 #: the losses of torch whose best guess without an input is known
 WITH_CLASSES = ("cross_entropy", "nll_loss")
@@ -184,15 +185,9 @@ def nearest_leaf(root: Any) -> int | None:
 
 def _leaves(root: Any) -> Iterator[int]:
     """The ``id`` of each tensor that gets a gradient from a node, the nearest ones first."""
-    queue, met = deque([root]), set[Any]()
-    while queue and len(met) < NODES:
-        node = queue.popleft()
-        if node is None or node in met:
-            continue
-        met.add(node)
+    for node in walk(root, NODES) if root is not None else ():
         if (variable := getattr(node, "variable", None)) is not None:
             yield id(variable)
-        queue.extend(child for child, _ in node.next_functions)
 
 
 def scalar_of(value: Any) -> Any:

@@ -72,9 +72,8 @@ def _which(known: Preflight, number: int) -> str:
 def uphill(known: Preflight) -> Iterator[Finding | Fine]:
     """A loss that is descended with the wrong sign, or ascended."""
     calls, total = known.first.calls, known.losses[0] if known.losses else math.nan
-    if (
-        known.labels_outside or len(calls) != 1 or calls[0].name in BINARY
-    ):  # a generator may raise what its critic lowers
+    # of a binary loss nothing is said: a generator may raise what its critic lowers
+    if known.labels_outside or len(calls) != 1 or calls[0].name in BINARY:
         return
     value = calls[0].value()
     negated = value > 0 and any(math.isclose(-total, times * value, rel_tol=0.02) for times in (1, calls[0].elements))
@@ -279,8 +278,8 @@ def nonfinite(known: Preflight) -> Iterator[Finding | Fine]:
 
 def layer_of(known: Preflight, call: LossCall) -> str:
     """The layer that makes the output of one of several losses; of a single one the head."""
-    near = [name for name, p in known.subject.parameters.items() if id(p) == call.leaf]
-    return near[0].rpartition(".")[0] if near and len(known.first.calls) > 1 else head_of(known)
+    near = known.nearest(call)
+    return near.rpartition(".")[0] if near and len(known.first.calls) > 1 else head_of(known)
 
 
 def head_of(known: Preflight) -> str:
