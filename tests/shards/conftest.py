@@ -24,19 +24,19 @@ def _shared(size):
     return ranks.shared(size)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def two():
-    """Two processes that all tests of a session share."""
+    """Two processes that all tests of a session share, as long as both live."""
     return _shared(2)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def three():
     """Three of them."""
     return _shared(3)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def four():
     """Four of them."""
     return _shared(4)
