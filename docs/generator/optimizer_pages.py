@@ -47,8 +47,8 @@ def navigation(say: Language = ENGLISH) -> list[dict[str, Any]]:
 
 #: what a page says of the keywords that its table leaves out
 COMMON = (
-    "All optimizers also take [the keywords that they have in common](../guides/wrappers.md#modifiers), such as "
-    "`clip_global_norm` and `independent_weight_decay`."
+    "All optimizers except L-BFGS also take [the keywords that they have in common](../guides/wrappers.md#modifiers), "
+    "such as `clip_global_norm` and `clip_value`."
 )
 
 
@@ -130,7 +130,7 @@ def _cost(about: Explanation, say: Language) -> str:
         rows += [
             [say("passes over memory in a step"), f"{cost.passes}"],
             [say("bytes moved per parameter"), f"{cost.moved_bytes:.3g}"],
-            [say("operations per parameter"), f"{cost.flops}"],
+            [say("operations per parameter, without the functions below" if cost.leaves else "operations per parameter"), f"{cost.flops}"],
         ]
     if cost.leaves:
         rows.append([say("calls of functions that take whole tensors"), ", ".join(f"`{leaf}`" for leaf in cost.leaves)])

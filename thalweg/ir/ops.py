@@ -310,7 +310,7 @@ def name_of(target: Any) -> str:
 
 
 def nonzero(x: Any) -> Any:
-    """x, or 1 where it is 0: a divisor with which 0 divided by 0 is 0."""
+    """x, or 1 where it is 0, so that as a divisor it makes 0 / 0 give 0."""
     return add(x, ROWS["eq"](x, 0))
 
 

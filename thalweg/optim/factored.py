@@ -39,8 +39,8 @@ SMALL = 1 << 14
 def root_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
-    r"""1 over the root of the running mean of x² + ``added``, kept as $R C / \bar R$: R and C are the means of its rows
-    and columns, which are the last two dimensions.
+    r"""1 over the root of the running mean of (x² + ``added``). The mean is kept as $R C / \bar R$: R and C are its means
+    over rows and over columns, which are the last two dimensions.
 
     Gives $1 / \sqrt{R C / \bar R}$, and the new state. ``floor`` is the least of $\bar R$; None is the ε of the dtype.
     """
@@ -80,14 +80,14 @@ def _stack(xs: list[Any]) -> Tensor:
 
 @ops.leaf(ops.PER_TENSOR)
 def least_square(ps: list[Tensor], eps: float | None) -> list[float]:
-    """ε², where ε is by default that of the dtype in which the rule is computed."""
+    """ε², where ε is by default the machine epsilon of the dtype in which the rule is computed."""
     working = (torch.float64 if p.dtype == torch.float64 else torch.float32 for p in ps)
     return [(torch.finfo(dtype).eps if eps is None else eps) ** 2 for dtype in working]
 
 
 @ops.leaf(ops.PER_TENSOR)
 def largest_root(ps: list[Tensor], eps: float | None) -> list[float]:
-    """1 / ε, where ε is by default that of the dtype in which the rule is computed."""
+    """1 / ε, where ε is by default the machine epsilon of the dtype in which the rule is computed."""
     return [1 / math.sqrt(square) if square else math.inf for square in least_square.over(ps, eps)]
 
 
@@ -104,8 +104,8 @@ class _Factored(Optimizer):
 
 
 class Adafactor(_Factored):
-    r"""Adafactor is Adam without a mean of gradients. It keeps the second moment of a matrix as one row and one column,
-    so it has almost no state, and its steps are in proportion to the size of the weights.
+    r"""Adafactor is Adam without a mean of gradients. It keeps the mean square of a matrix's gradients as one row and
+    one column, so it has almost no state, and its steps are in proportion to the size of the weights.
 
     $$R_t = \hat\beta_t R_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{rows}}, \quad
     C_t = \hat\beta_t C_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{columns}}, \quad
@@ -128,13 +128,13 @@ class Adafactor(_Factored):
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, bound of the relative step size")
-    beta2_decay: float = hyper(default=-0.8, within="(-∞, 0]", doc="c, exponent of the averaging")
+    beta2_decay: float = hyper(default=-0.8, within="(-∞, 0]", doc="c, exponent in tᶜ, the share of a new g² in its mean")
     eps: tuple[float | None, float] = hyper(
-        default=(None, 1e-3), within="[0, ∞)", doc="ε₁ (None: the ε of the dtype), ε₂"
+        default=(None, 1e-3), within="[0, ∞)", doc="ε₁ (None: the machine epsilon of the dtype), ε₂"
     )
     d: float = hyper(default=1.0, within="[1, ∞)", doc="d, bound of the root mean square of U")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decoupled", off=0)
-    beta1: float = hyper(default=0.0, within="[0, 1)", doc="β₁, share of a mean update", off=0, kw_only=True)
+    beta1: float = hyper(default=0.0, within="[0, 1)", doc="β₁, share of the mean of updates that is kept", off=0, kw_only=True)
     added_eps: bool = hyper(default=False, doc="add ε₁ to g², as the paper", kw_only=True)
     relative_step: bool = hyper(default=True, doc="steps shrink as 1/√t where that is below γ", kw_only=True)
     scale_parameter: bool = hyper(default=True, doc="steps in proportion to the size of the weights", kw_only=True)

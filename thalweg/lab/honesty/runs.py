@@ -157,7 +157,7 @@ def learned(record: Record) -> Flag:
             f"The held-out loss of {', '.join(idle)} is not lower after training than before it. If what `evaluate` "
             "returns should rise, as an accuracy does, let it return its negative: the lowest value wins a race."
         )
-        return warning("learned", text, "where training lowers no held-out loss", idle)
+        return warning("learned", text, "where a contestant does not lower the held-out loss", idle)
     return ok("learned", "Training has lowered the held-out loss of every contestant.")
 
 
