@@ -27,7 +27,13 @@ def table() -> str:
     """Every operation: how a rule writes it, its formula, and what it costs."""
     rows = [[_written(op), f"${_formula(op)}$", str(op.flops)] for op in ops.ROWS.values()]
     flops = ops.ROWS["add"].flops + ops.ROWS["eq"].flops
-    rows.append(["`ops.nonzero(a)`: `a`, or 1 where `a` is 0, so that as a divisor it makes 0 / 0 give 0", "$a + [a = 0]$", str(flops)])
+    rows.append(
+        [
+            "`ops.nonzero(a)`: `a`, or 1 where `a` is 0, so that as a divisor it makes 0 / 0 give 0",
+            "$a + [a = 0]$",
+            str(flops),
+        ]
+    )
     return markdown_table(["in a rule", "formula", "FLOP per element"], rows)
 
 

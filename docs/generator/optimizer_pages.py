@@ -130,7 +130,7 @@ def _cost(about: Explanation, say: Language) -> str:
         rows += [
             [say("passes over memory in a step"), f"{cost.passes}"],
             [say("bytes moved per parameter"), f"{cost.moved_bytes:.3g}"],
-            [say("operations per parameter, without the functions below" if cost.leaves else "operations per parameter"), f"{cost.flops}"],
+            [say(f"operations per parameter{', without the functions below' if cost.leaves else ''}"), f"{cost.flops}"],
         ]
     if cost.leaves:
         rows.append([say("calls of functions that take whole tensors"), ", ".join(f"`{leaf}`" for leaf in cost.leaves)])

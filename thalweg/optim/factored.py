@@ -39,8 +39,8 @@ SMALL = 1 << 14
 def root_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
-    r"""1 over the root of the running mean of (x² + ``added``). The mean is kept as $R C / \bar R$: R and C are its means
-    over rows and over columns, which are the last two dimensions.
+    r"""1 over the root of the running mean of (x² + ``added``). The mean is kept as $R C / \bar R$: R and C are its
+    means over rows and over columns, which are the last two dimensions.
 
     Gives $1 / \sqrt{R C / \bar R}$, and the new state. ``floor`` is the least of $\bar R$; None is the ε of the dtype.
     """
@@ -128,13 +128,15 @@ class Adafactor(_Factored):
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, bound of the relative step size")
-    beta2_decay: float = hyper(default=-0.8, within="(-∞, 0]", doc="c, exponent in tᶜ, the share of a new g² in its mean")
+    beta2_decay: float = hyper(default=-0.8, within="(-∞, 0]", doc="c, exponent in tᶜ, the share of new g² in the mean")
     eps: tuple[float | None, float] = hyper(
         default=(None, 1e-3), within="[0, ∞)", doc="ε₁ (None: the machine epsilon of the dtype), ε₂"
     )
     d: float = hyper(default=1.0, within="[1, ∞)", doc="d, bound of the root mean square of U")
     weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, decoupled", off=0)
-    beta1: float = hyper(default=0.0, within="[0, 1)", doc="β₁, share of the mean of updates that is kept", off=0, kw_only=True)
+    beta1: float = hyper(
+        default=0.0, within="[0, 1)", doc="β₁, share of the mean update that is kept", off=0, kw_only=True
+    )
     added_eps: bool = hyper(default=False, doc="add ε₁ to g², as the paper", kw_only=True)
     relative_step: bool = hyper(default=True, doc="steps shrink as 1/√t where that is below γ", kw_only=True)
     scale_parameter: bool = hyper(default=True, doc="steps in proportion to the size of the weights", kw_only=True)

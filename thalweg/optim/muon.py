@@ -145,7 +145,9 @@ class Muon(RoutedMomentum):
     eps: float = hyper(
         default=1e-7, within="[0, ∞)", doc="ε, smallest norm by which a matrix is divided; AdamW's part has adamw_eps"
     )
-    ns_steps: int = hyper(default=5, within="[0, 100)", doc="number of iterations; leave it out where ns_coefficients gives it")
+    ns_steps: int = hyper(
+        default=5, within="[0, 100)", doc="number of iterations; leave out if ns_coefficients gives it"
+    )
     adjust_lr_fn: (
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]

@@ -81,7 +81,9 @@ class Scion(Optimizer):
     ns_coefficients: Coefficients = hyper(
         default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
     )
-    ns_steps: int = hyper(default=5, within="[0, 100)", doc="number of iterations; leave it out where ns_coefficients gives it")
+    ns_steps: int = hyper(
+        default=5, within="[0, 100)", doc="number of iterations; leave out if ns_coefficients gives it"
+    )
     eps: float = hyper(default=1e-7, within="[0, ∞)", doc="ε, floor of the matrix norm")
     head_ratio: float = hyper(default=60.0, within="(0, ∞)", doc="radius of the head over ρ", kw_only=True, setup=True)
     sample: Any = hyper(

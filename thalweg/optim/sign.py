@@ -20,8 +20,8 @@ class Lion(Optimizer):
     the learning rate. The authors advise a learning rate 3 to 10 times below AdamW's, and a weight decay 3 to 10 times
     above AdamW's.
 
-    Parent: Signum. Adds: decoupled weight decay (off by default), and a second β, with which the new gradient counts more in the step
-    than in the mean that is kept.
+    Parent: Signum. Adds: decoupled weight decay (off by default), and a second β, with which the new gradient counts
+    more in the step than in the mean that is kept.
     Strength: It needs half of AdamW's state, and has no ε.
     Weakness: Its steps do not shrink near a minimum, so the learning rate must fall to 0. Its advantage grows with the
     batch, and the authors report none at small batches.

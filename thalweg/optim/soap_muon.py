@@ -48,7 +48,9 @@ class SOAPMuon(SOAP):
     ns_coefficients: Coefficients = hyper(
         default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
     )
-    ns_steps: int = hyper(default=5, within="[0, 100)", doc="number of iterations; leave it out where ns_coefficients gives it")
+    ns_steps: int = hyper(
+        default=5, within="[0, 100)", doc="number of iterations; leave out if ns_coefficients gives it"
+    )
     adjust_lr_fn: (
         Literal["original", "match_rms_adamw", "spectral_unclamped", "match_rms_beta1"]
         | Callable[[int, int], float]
