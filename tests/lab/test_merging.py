@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from thalweg.cli.app import app
 from thalweg.lab.looks import Look
+from thalweg.lab.report.data import csv_lines, table
 from thalweg.lab.store import Store
 from thalweg.lab.store.runs import packed
 from thalweg.lab.store.tables import RUNS, VERDICTS
@@ -62,6 +63,45 @@ def test_a_damaged_run_is_left_where_it_is(two):
     connection.close()
     merged = a.merge(b)
     assert (merged.runs, merged.damaged) == (0, 1)
+
+
+def test_a_damaged_run_here_gives_way_to_the_whole_one_there(two):
+    a, b, folder = two
+    for harm in ("run = replace(run, '0.5', '0.1')", "checksum = NULL"):
+        with contextlib.closing(sqlite3.connect(f"{folder}/a.db")) as connection:
+            connection.execute(f"UPDATE runs SET {harm} WHERE key LIKE 'y%'")
+            connection.commit()
+        assert len(a.contents().unusable) == 1
+        code, text = told(f"{folder}/a.db", "--merge", f"{folder}/b.db")
+        assert (code, "1 run in the place of damaged ones" in text) == (0, True), text
+        assert a.contents().unusable == []
+    assert a.get(["y" * 64])["y" * 64]["final_loss"] == 0.5
+    with (
+        contextlib.closing(sqlite3.connect(f"{folder}/a.db")) as one,
+        contextlib.closing(sqlite3.connect(f"{folder}/b.db")) as other,
+    ):
+        for connection in (one, other):
+            connection.execute("UPDATE runs SET checksum = 'z' WHERE key LIKE 'y%'")
+            connection.commit()
+    merged = a.merge(b)
+    assert (merged.runs, merged.mended, merged.damaged) == (0, 0, 0)
+    assert len(a.contents().damaged) == 1
+
+
+def test_runs_are_exported_one_by_one_and_whatever_only_some_have():
+    given = []
+
+    def runs():
+        for i in range(1000):
+            given.append(i)
+            yield {"task": "small", "curve": [i], ("odd" if i % 2 else "even"): i}
+
+    lines = csv_lines(runs)
+    assert next(lines) == "task,even,odd\r\n"
+    assert len(given) <= 1001
+    assert next(lines) == "small,0,\r\n"
+    assert len(given) <= 1002
+    assert "".join(lines) == table(list(runs())).partition("small,0,\r\n")[2]
 
 
 def test_a_large_store_is_merged_in_few_transactions(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from thalweg._base.errors import ThalwegError
@@ -40,13 +41,14 @@ def writable_file(path: Path | None, made: Path | None = None) -> None:
         raise ThalwegError(f"cannot write {path}: it is a folder, or its folder is missing or closed to writing")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a text in UTF-8, its ends of lines as they are.
+def write(path: Path, parts: Iterable[str]) -> None:
+    """Write a text, or one that comes in parts, in UTF-8, its ends of lines as they are.
 
     Raises:
         ThalwegError: where the system refuses.
     """
     try:
-        path.write_text(text, encoding="utf-8", newline="")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            file.writelines([parts] if isinstance(parts, str) else parts)
     except OSError as error:
         raise ThalwegError(f"cannot write {path}: {error.strerror}") from error

@@ -21,7 +21,7 @@ from thalweg._base.errors import ThalwegError
 from thalweg.cli import files
 from thalweg.cli.console import console_of
 from thalweg.lab import digits
-from thalweg.lab.report.data import table
+from thalweg.lab.report.data import csv_lines
 from thalweg.lab.store import Store
 from thalweg.lab.store.contents import Contents, Race
 from thalweg.lab.wording.looks import in_words
@@ -102,6 +102,7 @@ def store(
 def _merge(console: Console, into: Store, other: Store) -> None:
     merged = into.merge(other)
     parts = [_count(merged.runs, "run"), _count(merged.races, "race"), _count(merged.looks, "look")]
+    parts += [f"{_count(merged.mended, 'run')} in the place of damaged ones"] if merged.mended else []
     left = f"; {_count(merged.damaged, 'run')} edited or damaged there left out" if merged.damaged else ""
     console.print(Text(f"added from {other.url}: {', '.join(parts)}{left}"), soft_wrap=True)
 
@@ -123,11 +124,12 @@ def _begins(key: str, what: str) -> bool:
 
 
 def _export(opened: Store, path: Path) -> None:
-    text = table(list(opened.runs()))
+    lines = csv_lines(opened.runs)
     if str(path) == "-":
-        click.echo(text, nl=False)
+        for line in lines:
+            click.echo(line, nl=False)
     else:
-        files.write(path, text)
+        files.write(path, lines)
 
 
 def _list(console: Console, opened: Store) -> None:

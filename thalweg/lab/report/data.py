@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from thalweg.lab.overview import overview
@@ -35,12 +35,21 @@ def as_csv(results: Sequence[RaceResult]) -> str:
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Runs as CSV, a line for each, without their curves; what only some of them have is empty in the others."""
-    rows = [{k: v for k, v in run.items() if not k.endswith("curve")} for run in runs]
+    return "".join(csv_lines(lambda: runs))
+
+
+def csv_lines(runs: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[str]:
+    """The same line by line; the runs are asked for twice, so that not all of them need be in memory."""
+    names = dict.fromkeys(name for run in runs() for name in run if not name.endswith("curve"))
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+    writer = csv.DictWriter(text, fieldnames=list(names), extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    for run in runs():
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+        writer.writerow(run)
+    yield text.getvalue()
 
 
 def link(text: str, kind: str) -> str:

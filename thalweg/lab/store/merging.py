@@ -1,4 +1,4 @@
-"""Two stores become one: what lies in another is added, and nothing that is there changes."""
+"""Two stores become one: what lies in another is added, and nothing whole that is there changes."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ class Merged:
     Attributes:
         runs: how many.
         damaged: how many of the other's were not, since they do not match their checksum.
+        mended: how many that did not match theirs here were replaced by the other's.
         races: how many.
         looks: how many; they are numbered after those on the same pair that were there.
     """
 
     runs: int = 0
     damaged: int = 0
+    mended: int = 0
     races: int = 0
     looks: int = 0
 
 
 def merge(into: Database, other: Database) -> Merged:
-    """Add all of ``other``."""
+    """Add all of ``other``, whose whole runs also replace damaged ones."""
     merged = Merged()
     for rows in _parts(other):
-        there = into.read(sa.select(RUNS.c.key).where(RUNS.c.key.in_([row.key for row in rows])))
-        known = {found.key for found in there}
-        new = [row for row in rows if row.key not in known]
+        there = into.read(sa.select(*RUNS.c).where(RUNS.c.key.in_([row.key for row in rows])))
+        known = {found.key: runs.whole(found) for found in there}
+        new = [row for row in rows if not known.get(row.key)]
         whole = [dict(row._mapping) for row in new if runs.whole(row)]
-        merged.damaged += len(new) - len(whole)
-        merged.runs += _added(into, RUNS, whole)
+        merged.damaged += sum(row.key not in known and not runs.whole(row) for row in new)
+        merged.runs += _added(into, RUNS, [row for row in whole if row["key"] not in known])
+        merged.mended += _replaced(into, [row for row in whole if row["key"] in known])
     for race in other.read(sa.select(RACES)):
         merged.races += _race(into, race)
     merged.looks = _looks(into, other)
@@ -52,6 +55,12 @@ def _added(into: Database, table: sa.Table, rows: Sequence[dict[str, Any]]) -> i
     if not rows or into.insert(table, *rows):
         return len(rows)
     return sum(into.insert(table, row) for row in rows)
+
+
+def _replaced(into: Database, rows: Sequence[dict[str, Any]]) -> int:
+    """How many damaged runs gave way, in one transaction."""
+    old = sa.delete(RUNS).where(RUNS.c.key.in_([row["key"] for row in rows]))
+    return len(rows) if rows and into.together((old, ()), (RUNS.insert(), rows)) else 0
 
 
 def _race(into: Database, race: sa.Row[Any]) -> bool:
