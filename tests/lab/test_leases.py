@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import os
+import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 
 import pytest
@@ -323,9 +325,29 @@ def test_a_store_that_fails_ends_the_turns_that_ask_it_and_no_lease_is_left(stor
         async with share.renewed():
             await asyncio.gather(*(_make(share, key, [], "a") for key in "kl"))
 
-    with pytest.raises(ThalwegError, match="full"):
+    with pytest.raises(ThalwegError, match=r"full\. Finished runs that it did not take: 2, which lie in") as caught:
         asyncio.run(race())
     assert stores[1].leases().held(["k", "l"]) == {}
+    [path] = re.findall(r"--merge (\S+)`", str(caught.value))
+    with contextlib.closing(Store(path, new=False)) as kept:
+        assert stores[1].merge(kept).runs == 2
+    assert stores[1].get(["k", "l"]) == {"k": {"by": "a"}, "l": {"by": "a"}}
+
+
+def test_a_store_that_fails_where_nothing_else_can_be_written_says_only_that(stores, monkeypatch, tmp_path):
+    leases = stores[0].leases()
+    monkeypatch.setattr(stores[0], "leases", lambda: leases)
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path / "a" / "b"))
+    (tmp_path / "a").write_text("")
+
+    async def race():
+        share = Sharing(stores[0], 1)
+        async with share.turn("k", lambda: None) as turn:
+            (tmp_path / "s.db").unlink()
+            turn.made = {"by": "a"}
+
+    with pytest.raises(ThalwegError, match=r"moved or deleted after it was opened(?!.*Finished runs that)"):
+        asyncio.run(race())
 
 
 def test_leases_are_renewed_while_a_race_goes_on_and_given_up_at_its_end(stores, monkeypatch):

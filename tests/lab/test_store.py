@@ -1,5 +1,6 @@
 import contextlib
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 
 from thalweg._base.errors import ThalwegError
 from thalweg.lab.looks import Look
-from thalweg.lab.store import Store, database
+from thalweg.lab.store import Store, database, trouble
 
 
 @pytest.fixture
@@ -265,6 +266,21 @@ def test_a_store_that_is_closed_to_writing_keeps_its_runs_and_says_so(tmp_path, 
     with pytest.raises(ThalwegError, match=r"cannot write .*readonly.*Finished runs in it are kept; make the file"):
         store.put("k", RUN)
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (sqlite3.SQLITE_IOERR_LOCK, "Its file system has no locks"),
+        (sqlite3.SQLITE_PROTOCOL, "Its file system has no locks"),
+        (sqlite3.SQLITE_IOERR_WRITE, "Its disk takes no more .*is kept"),
+        (sqlite3.SQLITE_IOERR_READ, "may be lost"),
+    ],
+)
+def test_what_a_disk_refuses_is_said_as_what_it_is(code, said):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    assert re.search(said, str(trouble.explained(error, "write", "sqlite:///s.db")))
 
 
 def test_a_store_that_was_moved_away_is_not_said_to_be_kept(store, tmp_path):

@@ -211,9 +211,8 @@ def _raced(
             return None
         result = _run(console, plan, opened, ahead, at, checkpoints)
     result["protocol"]["command"] = typed()
-    report = write_report(result, folder)
     screen.show_result(console, result)
-    console.print(f"report: {report}", soft_wrap=True)
+    console.print(f"report: {write_report(result, folder)}", soft_wrap=True)
     return result
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thalweg._base.errors import ThalwegError
-from thalweg.lab.store import Store
+from thalweg.lab.store import Store, rescued
 from thalweg.lab.store.leases import SECONDS, Held
 
 #: how often a race looks whether a run that another makes is finished
@@ -159,7 +159,7 @@ class Sharing:
             try:
                 ours = self._exchange(ended, seen)
             except Exception as error:
-                _fail(error, (future for _, future in ended.values()))
+                _fail(_rescuing(error, ended), (future for _, future in ended.values()))
                 _fail(error, (asked.answer for asked in asking))
             else:
                 self._answer(ended, asking, seen, ours)
@@ -201,6 +201,18 @@ class Sharing:
     def _release(self, key: str | None = None) -> None:
         with suppress(ThalwegError):  # it expires by itself
             self._leases.release(key)
+
+
+def _rescuing(error: Exception, ended: _Ending) -> Exception:
+    """The error of a store, when what it did not take is kept elsewhere."""
+    kept = {key: turn.made for key, (turn, _) in ended.items() if turn.made is not None}
+    path = rescued(kept) if kept else None
+    if path is None:
+        return error
+    return ThalwegError(
+        f"{str(error).rstrip('.')}. Finished runs that it did not take: {len(kept)}, which lie in {path}; once it can "
+        f"be written, `thalweg store STORE --merge {path}` adds them"
+    )
 
 
 def _set(future: asyncio.Future[Any], value: Any) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from thalweg.lab.store.database import is_there
-from thalweg.lab.store.store import Store, keep
+from thalweg.lab.store.store import Store, keep, rescued
 
-__all__ = ["Store", "is_there", "keep"]
+__all__ = ["Store", "is_there", "keep", "rescued"]

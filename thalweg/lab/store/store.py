@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,6 +154,20 @@ class Store:
             "after it was stored, and is not used. `thalweg store --drop-damaged` (with the same --store) removes such "
             "runs, and the same race makes them again"
         )
+
+
+def rescued(kept: Mapping[str, dict[str, Any]]) -> str | None:
+    """Keep finished runs that their store does not take in one of their own, among temporary files.
+
+    Returns:
+        Its path; None where that cannot be written either.
+    """
+    with contextlib.suppress(ThalwegError, OSError):
+        path = Path(tempfile.mkdtemp(prefix="thalweg-")) / "runs.db"
+        with contextlib.closing(Store(str(path))) as store:
+            store._database.insert(RUNS, *(runs.packed(key, run) for key, run in kept.items()))
+        return str(path)
+    return None
 
 
 def keep(address: str, key: str, run: dict[str, Any]) -> None:

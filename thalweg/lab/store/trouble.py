@@ -16,6 +16,14 @@ _DAMAGED = (
     "The file is damaged, and runs in it may be lost: name another with --store. The command `sqlite3 FILE .recover` "
     "may save some of it"
 )
+_NO_LOCKS = (
+    "Its file system has no locks, as some network file systems have none, and without them two processes would damage "
+    "it: name a file on a disk of this machine, or PostgreSQL, with --store"
+)
+_QUOTA = (
+    "Its disk takes no more (a quota, or it failed); what was finished before is kept, unless the disk is broken. Make "
+    "room or name another with --store, and the same command goes on"
+)
 #: SQLite's result code → what is known of the finished runs, and what to do
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "Another process has been writing to it all the time; finished runs in it are kept, and the "
@@ -26,6 +34,17 @@ _ADVICE = {
     "goes on",
     sqlite3.SQLITE_IOERR: "Its disk failed or its file was cut short, and what was finished may be lost; look at the "
     "disk, or name another with --store",
+    **dict.fromkeys((sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC), _QUOTA),
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_IOERR_LOCK,
+            sqlite3.SQLITE_IOERR_RDLOCK,
+            sqlite3.SQLITE_IOERR_UNLOCK,
+            sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+            sqlite3.SQLITE_PROTOCOL,
+        ),
+        _NO_LOCKS,
+    ),
     sqlite3.SQLITE_NOTADB: "It is another kind of file, or its beginning was overwritten; name another with --store",
     sqlite3.SQLITE_READONLY: "Finished runs in it are kept; make the file and its folder writable, or name another "
     "with --store",
