@@ -1,8 +1,10 @@
 """A long run that is lost goes on where it was, on another worker, and ends with the same bits."""
 
+import errno
 import os
 
 import pytest
+import torch
 
 from tests.lab.cluster.test_executors import planned
 from tests.lab.tasks.small import write_small
@@ -76,3 +78,35 @@ def test_a_race_keeps_its_long_runs_beside_its_store(tmp_path, monkeypatch, ofte
     assert str(tmp_path.resolve() / "checkpoints") in kept
     assert [*(tmp_path / "checkpoints").iterdir()] == []
     store.close()
+
+
+@pytest.fixture
+def long_run(tmp_path):
+    made = planned(write_small(tmp_path), optimizers=("it=adamw(lr=1e-2)",), baseline="it", steps=30)
+    return made.spec(made.contestants[0], Setting(made.contestants[0].centre), 3, 30, 4)
+
+
+def test_a_run_that_ends_before_it_is_long_writes_no_checkpoint(tmp_path, monkeypatch, long_run):
+    written = []
+    monkeypatch.setattr(torch, "save", lambda *_: written.append(1))
+    work(long_run, "tune", str(tmp_path / "kept"))
+    assert written == []
+
+
+@pytest.mark.parametrize("harm", ["full", "no folder", "damaged"])
+def test_a_run_whose_checkpoint_fails_goes_on_and_says_so_once(tmp_path, monkeypatch, often, long_run, harm):
+    folder, full = tmp_path / "kept", OSError(errno.ENOSPC, "No space left on device")
+    whole = work(long_run, "tune").run
+    if harm == "full":
+        monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(full))
+    elif harm == "no folder":
+        folder.write_text("")
+    else:
+        folder.mkdir()
+        (folder / f"{long_run.key}.x.pt").write_text("half")
+    made = work(long_run, "tune", str(folder))
+    assert (made.run["curve"], made.run["final_loss"]) == (whole["curve"], whole["final_loss"])
+    [note] = made.notes
+    assert note.startswith("a long run that is lost begins again, since its checkpoint fails: ")
+    assert str(folder) in note
+    assert work(long_run, "tune").notes == ()

@@ -238,6 +238,8 @@ class _Race:
                 self._say_once(f"the workers do not reach the store {self.store.url}; their runs are stored from here")
         if made.printed:
             self._say_once("the task prints while it trains; what its runs print is not shown")
+        for note in made.notes:
+            self._say_once(note)
         return made
 
     def _say_once(self, text: str) -> None:

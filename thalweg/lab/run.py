@@ -195,7 +195,7 @@ def _executed(
     loss = trace.following(model, evaluate.loss) if trace else evaluate.loss
     batches, schedule = watch.stream(stream_of(spec, task)), schedule_of(spec, task)
     hooks: dict[str, Any] = {"accumulate": task.accumulate, "clip": task.clip, "watchers": [observer]}
-    saving: dict[str, Any] = {"checkpoint": checkpoint, "save_seconds": resuming.SECONDS} if checkpoint else {}
+    saving = resuming.saving(checkpoint, spec.steps)
     if spec.contestant.traits.closure:
         fit_by_passes(model, batches, loss, optimizer, schedule, steps=spec.steps, within=watch.asked, **hooks)
     else:

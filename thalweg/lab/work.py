@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from thalweg.lab import classes
+from thalweg.lab import classes, resuming
 from thalweg.lab.pool import report
 from thalweg.lab.result import Role, Run
 from thalweg.lab.run import Spec, Trace, execute, unchanged
@@ -31,6 +31,7 @@ class Made:
         trace: what it went through; None unless it was asked for.
         kept: whether the worker has stored it by itself.
         printed: whether the task has printed something, which was not shown.
+        notes: what else is to be said of it, once.
     """
 
     run: Run
@@ -38,6 +39,7 @@ class Made:
     trace: dict[str, Any] | None = None
     kept: bool = False
     printed: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def ready() -> None:
@@ -57,7 +59,7 @@ def traced(spec: Spec) -> Made:
 def _made(spec: Spec, role: Role, trace: Trace | None, checkpoints: str | None = None) -> Made:
     with unshown() as said:
         made = _trained(spec, role, trace, checkpoints)
-    return replace(made, printed=said.something)
+    return replace(made, printed=said.something, notes=resuming.notes())
 
 
 def _trained(spec: Spec, role: Role, trace: Trace | None, checkpoints: str | None) -> Made:

@@ -59,6 +59,7 @@ def fit(
     autocast: torch.dtype | None = None,
     watchers: Sequence[Watcher] = (),
     checkpoint: str | Path | None = None,
+    saves: Callable[..., Checkpoint] = Checkpoint,
     save_every: int = 0,
     save_seconds: float = math.inf,
     progress: bool = False,
@@ -78,6 +79,7 @@ def fit(
         autocast: ``torch.bfloat16`` for a forward in mixed precision, where the device has it.
         watchers: told what happens (:class:`thalweg.train.Watcher`).
         checkpoint: a file; if it is there, training goes on from it, bit for bit; it is written at the end.
+        saves: what reads and writes it.
         save_every: save after this many steps, too; 0 saves at the end only.
         save_seconds: save when the last save, or the start, is so long ago, too.
         progress: show step, loss, learning rate and pace on standard error.
@@ -103,7 +105,7 @@ def fit(
     precision = _precision(parameters[0].device.type, autocast)
     with _scheduled(optimizer, constant() if schedule is None else schedule) as scheduler:
         stream = Stream(batches)
-        saved = Checkpoint(path, model, optimizer, scheduler, stream, watchers) if path else None
+        saved = saves(path, model, optimizer, scheduler, stream, watchers) if path else None
         step = saved.load() if saved else 0
         since = time.monotonic()
         event = Event(step, float(scheduler.get_last_lr()[0]), model, optimizer)
