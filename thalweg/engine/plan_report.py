@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,8 +58,7 @@ class PlanPart:
         routines: how these go about the tensors, and why, as far as they say.
         flops: floating-point operations a parameter, leaves apart.
         state_bytes: kept for each parameter.
-        products: floating-point operations of the leaves' matrix products, on all tensors; None where they depend on
-            more than shapes.
+        count: counts :attr:`products`.
         traffic: what goes between ranks, where parts of the tensors lie on several and a step looks at wholes.
     """
 
@@ -75,8 +74,15 @@ class PlanPart:
     routines: tuple[str, ...]
     flops: int
     state_bytes: float
-    products: int | None = None
+    count: Callable[[], int | None] = field(repr=False, compare=False)
     traffic: Traffic | None = None
+
+    @cached_property
+    def products(self) -> int | None:
+        """Floating-point operations of the leaves' matrix products, on all tensors; None where they depend on more than
+        shapes. Only who asks waits for them: torch takes seconds to import what counts them.
+        """
+        return self.count()
 
 
 class PlanReport:
@@ -131,7 +137,7 @@ class PlanReport:
             tuple(line for leaf in leaves if leaf.says for line in leaf.says(batch.wholes, h)),
             sum(n.target.flops for n in nodes if isinstance(n.target, ops.Op) and n.meta["extent"] == ELEMENT),
             kept + _other_bytes(specs, owners, h),
-            _products(batch, specs, owners, h),
+            partial(_products, batch, specs, owners, h),
             None if not ranks or moves_alone(batch, backend)
             else self._traffic(group, batch, backend, owners, specs),
         )  # fmt: skip

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +22,16 @@ HELD = 500
 
 @functools.cache
 def pictures() -> tuple[Tensor, Tensor]:
-    """All 1,797 pictures (n, 1, 8, 8), grey in [0, 1], and their digits (n,)."""
-    from sklearn.datasets import load_digits
+    """All 1,797 pictures (n, 1, 8, 8), grey in [0, 1], and their digits (n,).
 
-    x, y = load_digits(return_X_y=True)
-    return torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(y, dtype=torch.long)
+    From the file that ``sklearn.datasets.load_digits`` reads: each worker would take a second to import scikit-learn.
+    """
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    rows = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    x, y = torch.from_numpy(rows[:, :-1]).float(), torch.from_numpy(rows[:, -1]).long()
+    return x.view(-1, 1, 8, 8) / 16, y
 
 
 @functools.cache
