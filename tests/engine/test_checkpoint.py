@@ -216,6 +216,57 @@ def test_distributed_checkpoint_of_an_optimizer_that_has_not_stepped(backend):
     set_optimizer_state_dict(net, optimizer, saved)
 
 
+def _looking(optimizer, net, step):
+    """A step of what looks at more than gradients."""
+
+    def closure():
+        optimizer.zero_grad()
+        torch.manual_seed(step)
+        loss = net(torch.randn(8, 4)).square().mean()
+        if isinstance(optimizer, thalweg.optim.SophiaG):
+            optimizer.take_hessian([torch.ones_like(p) for p in net.parameters()])
+        elif hasattr(optimizer, "update_hessian"):
+            optimizer.update_hessian(loss)
+        loss.backward()
+        return loss
+
+    if hasattr(optimizer, "take_hessian"):
+        closure()
+        optimizer.step()
+    else:
+        optimizer.step(closure)
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("name", ["MoMo", "MoMoAdam", "AdaHessian", "SophiaG", "SophiaH"])
+def test_distributed_checkpoint_of_what_looks_at_more_than_gradients(name, flat):
+    """Before it loads, it takes a step of zeros at a rate of 0, without a loss or a Hessian."""
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    ends = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+        ends.append((net, getattr(thalweg, name)(net.parameters(), lr=0.1)))
+    (net, optimizer), (again, other) = ends
+    for step in range(3):
+        _looking(optimizer, net, step)
+    saved = copy.deepcopy(get_optimizer_state_dict(net, optimizer, options=options))
+    set_optimizer_state_dict(again, other, saved, options=options)
+    again.load_state_dict(net.state_dict())
+    for model, one in ends:
+        for step in range(3, 6):
+            _looking(one, model, step)
+    assert same(net.parameters(), again.parameters())
+
+
+@pytest.mark.parametrize("unstepped", ["MoMo", "SophiaH"])
+def test_a_step_at_a_rate_of_0_moves_nothing(unstepped):
+    net = nn.Linear(4, 3)
+    before = [p.detach().clone() for p in net.parameters()]
+    get_optimizer_state_dict(net, getattr(thalweg, unstepped)(net.parameters(), lr=0.1))
+    assert same(net.parameters(), before)
+
+
 # -- a model that moves ---------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor
 
 import thalweg
@@ -47,14 +47,14 @@ def steps(model, optimizer, numbers):
     return [whole(p) for p in params]
 
 
-def save(folder, rules, wrapper, at_once=True):
+def save(folder, rules, wrapper, at_once=True, **form):
     """Train, save, go on, while it is written if not ``at_once``; the parameters at the end, by rule."""
-    ends = {}
+    ends, options = {}, StateDictOptions(**form)
     own = None if at_once else dist.new_group()  # the thread that writes and the steps must not share a group
     for rule in rules:
         model, optimizer = made(rule, wrapper, 0)
         steps(model, optimizer, range(1, 4))
-        weights, states = get_state_dict(model, optimizer)
+        weights, states = get_state_dict(model, optimizer, options=options)
         write = dcp.save if at_once else dcp.async_save
         written = write({"model": weights, "optimizer": states}, checkpoint_id=f"{folder}/{rule}", process_group=own)
         ends[rule] = steps(model, optimizer, range(4, 6))
@@ -63,15 +63,15 @@ def save(folder, rules, wrapper, at_once=True):
     return ends
 
 
-def resume(folder, rules, wrapper):
+def resume(folder, rules, wrapper, **form):
     """Load, and go on."""
-    ends = {}
+    ends, options = {}, StateDictOptions(**form)
     for rule in rules:
         model, optimizer = made(rule, wrapper, 1)
-        weights, states = get_state_dict(model, optimizer)
+        weights, states = get_state_dict(model, optimizer, options=options)
         alone = {} if dist.is_initialized() else {"no_dist": True}
         dcp.load({"model": weights, "optimizer": states}, checkpoint_id=f"{folder}/{rule}", **alone)
-        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=states)
+        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=states, options=options)
         ends[rule] = steps(model, optimizer, range(4, 6))
     return ends
 
@@ -110,6 +110,23 @@ def test_wrappers(two, three, four, tmp_path):
     assert same(saved, two.run(resume, folder, (*AROUND,), "FSDP2")[0]) == []
     assert same(saved, three.run(resume, folder, (*AROUND,), "FSDP2")[0]) == []
     assert same(saved, resume(folder, (*AROUND,), "")) == []
+
+
+def save_flat(folder, rules):
+    return save(folder, rules, "FSDP2", flatten_optimizer_state_dict=True)
+
+
+def resume_flat(folder, rules, wrapper):
+    return resume(folder, rules, wrapper, flatten_optimizer_state_dict=True)
+
+
+@pytest.mark.ranks
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_flattened_ones(two, three, tmp_path):
+    folder, rules = str(tmp_path), ("Adafactor", "Muon", "SOAP", *AROUND)
+    saved = two.run(save_flat, folder, rules)[0]
+    assert same(saved, three.run(resume_flat, folder, rules, "FSDP2")[0]) == []
+    assert same(saved, resume_flat(folder, rules, "")) == []
 
 
 @pytest.mark.ranks

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 import thalweg
 from tests.wrap.fixtures import closure, far, loss, start, walk
+from thalweg.wrap.wrapper import layers
 
 WRAPPERS = {
     "Lookahead": lambda inner: thalweg.Lookahead(inner, k=3),
@@ -48,7 +49,7 @@ def test_it_is_an_optimizer_with_the_groups_and_the_state_of_the_inner_one(wrap,
     walk(optimizer, params, range(2))
     assert isinstance(optimizer, torch.optim.Optimizer)
     assert optimizer.param_groups is inner.param_groups
-    assert optimizer.state is inner.state
+    assert all(inner.state[p].items() <= optimizer.state[p].items() for p in params if p in inner.state)
     assert inner.defaults.items() <= optimizer.defaults.items()
     optimizer.zero_grad()
     assert all(p.grad is None for p in params)
@@ -489,20 +490,73 @@ def test_a_group_changed_to_a_bad_value_is_refused_before_anything_moves():
     assert far(params, before) == 0
 
 
-@pytest.mark.parametrize("wrap", [WRAPPERS["Lookahead"], WRAPPERS["EMA"]])
-def test_a_checkpoint_that_lost_the_wrappers_tensors_is_said(wrap):
-    net = torch.nn.Linear(3, 2)
-    optimizer = wrap(thalweg.AdamW(net.parameters()))
-    net(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
+def net_and(make, wrap):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    return net, wrap(make(net.parameters()))
+
+
+@each
+@pytest.mark.parametrize("make", [INNER["thalweg AdamW"], INNER["torch AdamW"]], ids=["ours", "torch's"])
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_flattened_state_dict_loses_nothing(wrap, make, unused):
+    """What `torch.distributed.checkpoint` flattens, it reads back by the names in ``optimizer.state``."""
     flat = StateDictOptions(flatten_optimizer_state_dict=True)
-    saved = get_optimizer_state_dict(net, optimizer, options=flat)
-    again = wrap(thalweg.AdamW(net.parameters()))
+    (net, optimizer), (again, other) = net_and(make, wrap), net_and(make, wrap)
+    net[0].bias.requires_grad_(not unused)
+    walk(optimizer, list(net.parameters()), range(3))
+    net[0].bias.requires_grad_(True)
+    saved = copy.deepcopy(get_optimizer_state_dict(net, optimizer, options=flat))
+    set_optimizer_state_dict(again, other, saved, options=flat)
+    again.load_state_dict(net.state_dict())
+    for one, done in ((net, optimizer), (again, other)):
+        walk(done, list(one.parameters()), range(3, 7))
+    assert far(net.parameters(), again.parameters()) == 0
+
+
+def test_a_checkpoint_that_lost_the_wrappers_tensors_is_said():
+    params = start()
+    optimizer = thalweg.Lookahead(thalweg.AdamW(params))
+    walk(optimizer, params, range(2))
+    saved = optimizer.state_dict()
+    for kept in saved["state"].values():
+        del kept["lookahead_slow"]
     with pytest.warns(match="has none of its tensors"):
-        set_optimizer_state_dict(net, again, saved, options=flat)
-    nested = get_optimizer_state_dict(net, optimizer)
-    set_optimizer_state_dict(net, again, nested)
-    assert again.kept
+        thalweg.Lookahead(thalweg.AdamW(start())).load_state_dict(saved)
+
+
+@each
+@around
+def test_what_is_written_into_the_state_goes_where_it_belongs(wrap, make):
+    """Lightning moves states to a device so: key by key."""
+    params = start()
+    optimizer = wrap(make(params))
+    walk(optimizer, params, range(3))
+    saved = copy.deepcopy(optimizer.state_dict())
+    for p, state in optimizer.state.items():
+        assert isinstance(state, dict)
+        for key, x in state.items():
+            if isinstance(x, torch.Tensor):
+                state[key] = x.clone()
+                assert optimizer.state[p][key] is state[key]
+    assert same_saved(saved, optimizer.state_dict())
+    number = len(optimizer.state)
+    for p in list(optimizer.state):
+        optimizer.state[p] = dict(optimizer.state[p])
+    assert same_saved(saved, optimizer.state_dict())
+    optimizer.state = copy.copy(dict(optimizer.state))
+    assert same_saved(saved, optimizer.state_dict())
+    assert len(optimizer.state) == number
+    optimizer.state.clear()
+    assert not any(len(one.state) or getattr(one, "kept", None) for one in layers(optimizer))
+
+
+def same_saved(a, b):
+    return all(
+        torch.equal(x, y) if isinstance(x := kept[key], torch.Tensor) else x == y
+        for number, kept in a["state"].items()
+        for key, y in b["state"][number].items()
+    ) and list(a["state"]) == list(b["state"])
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_changes():
@@ -511,11 +565,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_changes():
     walk(optimizer, params, range(2))
     saved = copy.deepcopy(optimizer.state_dict())
     saved["state"][0]["lookahead_slow"] = torch.zeros(7)
-    kept, state = optimizer.kept, optimizer.state
+    kept, state = optimizer.kept, optimizer.optimizer.state
     with pytest.raises(ValueError, match="lookahead_slow"):
         optimizer.load_state_dict(saved)
     assert optimizer.kept is kept
-    assert optimizer.state is state
+    assert optimizer.optimizer.state is state
     mechanic = thalweg.Mechanic(thalweg.AdamW(params), num_betas=3)
     walk(mechanic, params, range(2))
     with pytest.raises(ValueError, match="num_betas=6: expected 3"):

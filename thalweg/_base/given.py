@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ def all_of(name: str, value: Any, kind: type | Callable[[Any], bool], allowed: s
         if not (isinstance(one, kind) if isinstance(kind, type) else kind(one)):
             raise bad_argument(f"{name}[{i}]", one, allowed)
     return members
+
+
+def stands_still(groups: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether all learning rates are 0: so `torch.distributed.checkpoint` asks for the states that it loads into.
+
+    It gives gradients of 0, and neither a closure nor a loss.
+    """
+    return all(not group.get("lr", 1.0) for group in groups)
 
 
 def check_closure(closure: Any) -> None:

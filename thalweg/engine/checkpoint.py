@@ -130,6 +130,7 @@ def fitted(optimizer: SteppedOptimizer, state_dict: dict[str, Any]) -> dict[str,
     fitting.check_keys(state_dict)
     fitting.check_transforms(optimizer.rule, state_dict)
     rule = optimizer.rule
+    state_dict = {**state_dict, "state": fitting.filled(state_dict["state"])}
     state_dict = _adapted(fitting.by_name(state_dict, optimizer.param_groups), optimizer)
     owners: dict[Any, tuple[Tensor, int, int]] = {}
     pairs = [*zip(optimizer.param_groups, state_dict["param_groups"], strict=False)]

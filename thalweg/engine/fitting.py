@@ -75,6 +75,16 @@ def check_keys(state_dict: Mapping[str, Any]) -> None:
     )
 
 
+def filled(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The states without what was not saved, for which torch puts ``{}`` where a state dict was flattened."""
+    full = {number: {key: x for key, x in kept.items() if not _is_nothing(x)} for number, kept in state.items()}
+    return {number: kept for number, kept in full.items() if kept or not state[number]}
+
+
+def _is_nothing(x: Any) -> bool:
+    return isinstance(x, Mapping) and not x
+
+
 def check_rule(
     mine: Mapping[str, str],
     kin: Collection[str],

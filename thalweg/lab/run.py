@@ -29,7 +29,6 @@ from thalweg.lab.tasks import AS_IT_IS, Task, TaskScale, examples, get_task, imp
 from thalweg.lab.tasks.fingerprint import digest
 from thalweg.schedule import Schedule, constant, linear
 from thalweg.train import Event, Watcher, fit
-from thalweg.wrap.wrapper import Wrapper, layers
 
 #: a run has diverged when its smoothed training loss exceeds this many times that of the untrained model after warmup
 DIVERGED = 2.0
@@ -294,8 +293,7 @@ class Trace:
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Exact size of the optimizer's state: all its tensors, and those of what stands around it."""
-    kept = [one.kept for one in layers(optimizer) if isinstance(one, Wrapper)]
-    return sum(t.numel() * t.element_size() for t in _tensors([optimizer.state, kept]))
+    return sum(t.numel() * t.element_size() for t in _tensors(optimizer.state))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

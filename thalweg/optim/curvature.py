@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import stands_still
 from thalweg.ir import counter_rng
 from thalweg.ir.fields import plain
 from thalweg.ir.trace import kept_states
@@ -112,6 +113,16 @@ class Curvature(Optimizer):
     """
 
     hessian: Tensor = state(doc="D, the newest estimate of the Hessian's diagonal", fill=not_estimated)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; ``closure`` recomputes the loss, which is returned."""
+        if closure is None and stands_still(self.param_groups):
+            self.take_hessian(
+                torch.zeros_like(p) if p.grad is not None and "hessian" not in self.state.get(p, {}) else None
+                for group in self.param_groups
+                for p in group["params"]
+            )
+        return super().step(closure)
 
     @torch.no_grad()
     def take_hessian(self, estimates: Iterable[Tensor | None]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
+from thalweg._base.given import stands_still
 from thalweg.engine import fitting
 from thalweg.engine.optimizer import Declared
 from thalweg.ir import fields
@@ -72,6 +73,8 @@ class Mended(Declared, torch.optim.LBFGS):
         Raises:
             ValueError: if there is no closure, or a hyperparameter in the group is outside its range.
         """
+        if closure is None and stands_still(self.param_groups):
+            return None
         if not callable(closure):
             raise bad_argument(
                 "closure",

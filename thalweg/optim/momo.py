@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg._base.given import check_closure
+from thalweg._base.given import check_closure, stands_still
 from thalweg.rule import Optimizer, count, hyper, ops, shared, state
 from thalweg.shards.exchange import telling_ranks
 
@@ -85,6 +85,8 @@ class Modelled(Optimizer):
         Raises:
             ValueError: for both or neither of them, or a loss that is no finite number, before anything changes.
         """
+        if closure is None and loss is None and stands_still(self.param_groups):
+            loss = 0.0
         if (closure is None) == (loss is None):
             raise bad_argument("loss", loss, "the loss of this step", "Call step(loss=loss), or step(closure)")
         check_closure(closure)

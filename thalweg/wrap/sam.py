@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg._base.errors import bad_argument
-from thalweg._base.given import check_closure
+from thalweg._base.given import check_closure, stands_still
 from thalweg.engine.dynamo import uncompiled
 from thalweg.ir.fields import hyper
 from thalweg.shards.exchange import telling_ranks
@@ -91,10 +91,11 @@ class SAM(Wrapper):
     def step(self, closure: Closure | None = None, **more: Any) -> Any:
         """With a closure, a whole step, which returns the loss at w; without one, what follows ``first_step``.
 
-        The inner step gets ``more``. An optimizer that looks at the loss, such as MoMo, is told that at w + ε, as the
-        gradient is.
+        Where all learning rates are 0 it needs neither: `torch.distributed.checkpoint` so makes the states that it
+        loads into. The inner step gets ``more``. An optimizer that looks at the loss, such as MoMo, is told that at
+        w + ε, as the gradient is.
         """
-        if closure is None and not self.start:
+        if closure is None and not self.start and not stands_still(self.param_groups):
             raise bad_argument(
                 "closure", None, "a closure that computes the loss and its gradient", "Or call first_step()"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import is_
@@ -22,6 +22,7 @@ from thalweg.ir.fields import Hyper, hyper
 from thalweg.optim.momo import Modelled
 from thalweg.runtime.state import MASTER
 from thalweg.shards.exchange import telling_ranks
+from thalweg.wrap.beside import Beside
 from thalweg.wrap.lists import NARROW, assign
 
 #: what ``step`` may be given
@@ -169,7 +170,7 @@ class Wrapper(DeclaredWrapper):
         """Overwrite parameters; the bits below one of 16 bits, which an inner optimizer may keep, are then zero."""
         assign(params, values)
         for p in params:
-            bits = self.state.get(p, {}).get(MASTER) if p.dtype in NARROW else None
+            bits = self.optimizer.state.get(p, {}).get(MASTER) if p.dtype in NARROW else None
             if bits is not None:
                 bits.zero_()
 
@@ -185,13 +186,25 @@ class Wrapper(DeclaredWrapper):
         self.optimizer.param_groups = groups
 
     @property
-    def state(self) -> defaultdict[Tensor, Any]:
-        """The inner optimizer's."""
-        return self.optimizer.state
+    def _names(self) -> dict[str, str]:
+        """The names of the wrapper's tensors, by the keys under which they stand beside an optimizer's state."""
+        return {f"{self.prefix}_{name}": name for name in self.tensors}
+
+    @property  # type: ignore[override]
+    def state(self) -> MutableMapping[Tensor, Any]:
+        """The inner optimizer's, with the wrapper's tensors in it, as in a checkpoint."""
+        inner = self.optimizer.state
+        return Beside(inner, self.kept, self._names) if self.tensors else inner
 
     @state.setter
-    def state(self, state: defaultdict[Tensor, Any]) -> None:
-        self.optimizer.state = state
+    def state(self, state: MutableMapping[Tensor, Any]) -> None:
+        mine = self.state
+        if isinstance(mine, Beside):
+            given = dict(state)
+            mine.clear()
+            mine.update(given)
+        else:
+            self.optimizer.state = state  # type: ignore[assignment]
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
@@ -227,7 +240,7 @@ class Wrapper(DeclaredWrapper):
         state = dict(saved["state"])
         for i, p in self._numbered(saved):
             if p in self.kept:
-                mine = {f"{self.prefix}_{name}": x for name, x in self.kept[p].items()}
+                mine = {key: self.kept[p][name] for key, name in self._names.items() if name in self.kept[p]}
                 state[i] = {**state.get(i, {}), **mine}
         saved = {**saved, "state": state}
         for after in self._optimizer_state_dict_post_hooks.values():
@@ -248,8 +261,8 @@ class Wrapper(DeclaredWrapper):
             state_dict = state_dict if changed is None else changed
         fitting.check_keys(state_dict)
         state_dict = fitting.by_name(state_dict, self.param_groups)
-        names = {f"{self.prefix}_{name}": name for name in self.tensors}
-        found = dict(state_dict["state"])
+        names = self._names
+        found = fitting.filled(state_dict["state"])
         kept: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         for i, p in self._numbered(state_dict):
             mine = {names[key]: x for key, x in found.get(i, {}).items() if key in names}
@@ -266,8 +279,7 @@ class Wrapper(DeclaredWrapper):
         if self.tensors and counted and found and not kept:
             warnings.warn(
                 f"the checkpoint counts steps of {type(self).__name__} and has none of its tensors, which begin again: "
-                "some steps were taken without it, or the state dict is flattened (flatten_optimizer_state_dict), "
-                "which leaves them out; a nested one keeps them",
+                "some steps were taken without it",
                 stacklevel=2,
             )
         self.optimizer.load_state_dict({**state_dict, "state": found})
