@@ -17,6 +17,7 @@ from thalweg.rule import Optimizer, count, hyper, ops, shared, state
 from thalweg.runtime.formats import Format
 from thalweg.runtime.state import beside_name, formats_of
 from thalweg.runtime.tensors import local
+from thalweg.shards import gathered
 
 
 class ScheduleFree(Optimizer):
@@ -58,6 +59,7 @@ class ScheduleFree(Optimizer):
         for p, mine, memory, z, beta in self._switched(to_train=False):
             mine["y"] = p.clone(memory_format=torch.preserve_format)
             local(p).copy_(mean_of(memory.numbers(p), z, beta))
+        self._drop_gathered()
 
     @torch.no_grad()
     def train(self) -> None:
@@ -69,6 +71,10 @@ class ScheduleFree(Optimizer):
                 was = memory.numbers(before)
                 y = torch.where(x == mean_of(was, z, beta).to(x.dtype), was, y)
             memory.store(y, p)
+        self._drop_gathered()
+
+    def _drop_gathered(self) -> None:
+        gathered.drop(p for group in self.param_groups for p in group["params"])
 
     def _switched(self, to_train: bool) -> Iterator[tuple[Tensor, dict[str, Any], _Memory, Tensor, float]]:
         """Parameters with a z, in groups of the other mode, which is theirs afterwards: with state, z and β."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.runtime.tensors import local
+from thalweg.shards import gathered
 from thalweg.shards.exact import exact_sum
 from thalweg.shards.exchange import among
 from thalweg.shards.pieces import holds_first, is_distributed, ranks_of
@@ -73,6 +74,7 @@ def assign(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     if any(map(is_distributed, targets)):  # for which torch has no function over lists
         for target, value in zip(targets, values, strict=True):
             target.copy_(value)
+        gathered.drop(targets)
     elif targets:
         torch._foreach_copy_(list(targets), list(values))
 
