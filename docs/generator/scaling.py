@@ -158,10 +158,44 @@ def published() -> Iterator[str]:
         )
 
 
-# -- what DMuon's authors published of eight A800: only owners compute, with symmetric products at half ----------------
+# -- what DMuon's authors published of eight A800: only owners compute -------------------------------------------------
 
-#: the same share of an A800's 3.12·10¹⁴, and the same time to launch
-A800 = {"products": 0.78 * 3.12e14, "launch": GB300["launch"]}
+#: floating-point operations of an A800 a second: the same share of its 3.12·10¹⁴ as above
+PRODUCTS_OF_A800 = 0.78 * 3.12e14
+#: how much sooner a symmetric product is done than a full one: 1.3 to 1.7 in their measurements, with a mean of 1.5
+SYMMETRIC_GAIN = 1.5
+#: bytes that PyTorch's AdamW moves for an element, and that DMuon's code moves around Newton-Schulz, all in float32
+BYTES_OF_ADAMW, BYTES_AROUND = 80, 56
+#: bytes a second of an A800's NVLink, by its data sheet
+NVLINK = 400e9
+
+
+def over_gram(sides: Sides) -> float:
+    """Operations of Newton-Schulz over the Gram matrix, as DMuon runs it, with one restart.
+
+    Two full products of the matrix, and two that give a Gram matrix; then fourteen of Gram matrices, all symmetric.
+    """
+    m, n = min(sides), max(sides)
+    return 4 * m * m * n + (4 * m * m * n + 28 * m**3) / SYMMETRIC_GAIN
+
+
+def seconds_over_gram(sides: Sides) -> float:
+    """Of one matrix on an A800."""
+    return over_gram(sides) / PRODUCTS_OF_A800 + 18 * GB300["launch"]
+
+
+#: seconds that they have published for Newton-Schulz of one matrix with symmetric kernels
+ONE_MATRIX: dict[Sides, float] = {
+    (2048, 2048): 1.867e-3, (2048, 8192): 2.531e-3, (2048, 11008): 3.011e-3,
+    (3072, 3072): 3.476e-3, (3072, 8192): 5.014e-3, (3584, 3584): 5.280e-3, (3584, 18944): 11.216e-3,
+    (4096, 4096): 7.453e-3, (4096, 14336): 12.730e-3, (5120, 5120): 14.127e-3, (5120, 13824): 20.508e-3,
+    (7168, 7168): 36.723e-3, (7168, 18432): 52.255e-3,
+}  # fmt: skip
+
+
+def difference(sides: Sides) -> float:
+    """Of the calculated time of one matrix from the published one, as a share of the latter."""
+    return seconds_over_gram(sides) / ONE_MATRIX[sides] - 1
 
 
 @dataclass(frozen=True)
@@ -192,20 +226,32 @@ class Timed:
         d = self.width
         return [*[(d, d)] * 2, *[(self.shared, d)] * 2, *[(self.inner, d)] * 3] * self.layers
 
+    @property
+    def share(self) -> float:
+        """Of all weights, how many stand in these matrices."""
+        return sum(m * n for m, n in self.matrices) / self.weights
+
     def calculated(self) -> float:
-        """Milliseconds: the busiest owner's products, and AdamW's share for all other weights."""
-        machine = Machine(6 * self.weights * 4096 / (self.step / 1e3), **A800)
+        """Milliseconds: the busiest owner's products and passes over memory, and AdamW's of all other weights."""
         sizes = [m * n for m, n in self.matrices]
-        owner = owners.assign([size * min(sides) for size, sides in zip(sizes, self.matrices, strict=True)], 8)
-        work = owners.loads([_seconds(sides, machine) for sides in self.matrices], owner, 8)
-        return 1e3 * max(work) + self.adamw * (1 - sum(sizes) / self.weights)
+        owner = owners.assign(sizes, 8)  # by their elements, as DMuon does
+        each = [
+            1e3 * seconds_over_gram(sides) + self.adamw * BYTES_AROUND / BYTES_OF_ADAMW * size / (self.weights / 8)
+            for sides, size in zip(self.matrices, sizes, strict=True)
+        ]
+        return max(owners.loads(each, owner, 8)) + self.adamw * (1 - self.share)
+
+    def longer(self) -> float:
+        """By what share the step is longer than with AdamW: whole weights are not gathered again for backward."""
+        gathering = 1e3 * 2 * self.share * self.weights * 7 / 8 / NVLINK
+        return (self.calculated() - self.adamw - gathering) / self.step
 
 
 TIMED = (
-    Timed("Qwen2.5-1.5B", 1536, 8960, 256, 28, 1.54e9, 328.5, 16.9, 339.4, 32.4),
-    Timed("Llama-3.2-3B", 3072, 8192, 1024, 28, 3.61e9, 599.6, 26.4, 660.4, 99.4),
-    Timed("Qwen2.5-7B", 3584, 18944, 512, 28, 7.62e9, 1113.6, 53.9, 1227.2, 189.2),
-    Timed("Llama-3.1-8B", 4096, 14336, 1024, 32, 8.03e9, 1192.0, 55.0, 1351.1, 261.7),
+    Timed("Qwen2.5-1.5B", 1536, 8960, 256, 28, 1.54e9, 327.6, 17.3, 339.9, 31.1),
+    Timed("Llama-3.2-3B", 3072, 8192, 1024, 28, 3.61e9, 598.9, 26.5, 659.6, 98.8),
+    Timed("Qwen2.5-7B", 3584, 18944, 512, 28, 7.62e9, 1107.9, 53.1, 1222.1, 188.8),
+    Timed("Llama-3.1-8B", 4096, 14336, 1024, 32, 8.03e9, 1187.7, 55.5, 1348.7, 260.4),
 )
 
 
@@ -213,8 +259,7 @@ def timed() -> Iterator[str]:
     """The rows of the page's third table."""
     for one in TIMED:
         found = one.calculated()
-        longer = one.muon_step / one.step - 1, (found - one.adamw) / one.step
-        numbers = " | ".join(f"{100 * x:+.1f} %" for x in longer)
+        numbers = " | ".join(f"{100 * x:+.1f} %" for x in (one.muon_step / one.step - 1, one.longer()))
         yield (
             f"| {one.name} | {one.muon:.0f} ms | {found:.0f} ms | {100 * (found / one.muon - 1):+.0f} % | {numbers} |"
         )
@@ -222,3 +267,4 @@ def timed() -> Iterator[str]:
 
 if __name__ == "__main__":
     print(*rows(), *published(), *timed(), sep="\n")
+    print(*(f"{sides}: {100 * difference(sides):+.0f} %" for sides in ONE_MATRIX), sep=", ")

@@ -23,16 +23,33 @@ def test_published_figures_come_out_within_a_fifth(one):
     assert products == pytest.approx(one.products, rel=0.2)
 
 
-@pytest.mark.parametrize("one", scaling.TIMED[1:], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", scaling.TIMED, ids=lambda one: one.name)
 def test_so_do_times_that_nothing_was_fitted_to(one):
-    """But for the smallest model, whose products are slower."""
     assert one.calculated() == pytest.approx(one.muon, rel=0.2)
+
+
+@pytest.mark.parametrize("one", scaling.TIMED[1:], ids=lambda one: one.name)
+def test_so_does_what_they_add_to_a_step(one):
+    """But for the smallest model, whose products wait to be launched."""
+    assert one.longer() == pytest.approx(one.muon_step / one.step - 1, rel=0.2)
+
+
+@pytest.mark.parametrize("sides", [sides for sides in scaling.ONE_MATRIX if min(sides) > 2048], ids=str)
+def test_so_does_the_time_of_one_matrix(sides):
+    assert abs(scaling.difference(sides)) < 0.15
 
 
 def test_operations_of_a_square_matrix():
     assert scaling.newton_schulz((8, 8)) == 30 * 8**3
     assert scaling.newton_schulz((8, 8), symmetric=True) == 20 * 8**3
     assert scaling.newton_schulz((4, 16)) == scaling.newton_schulz((16, 4))
+
+
+def test_operations_over_the_gram_matrix():
+    """Those of full products, and of symmetric ones, which take less time."""
+    full = 2 * 2 * 4 * 4 * 16
+    assert scaling.over_gram((4, 16)) == full + (full + 14 * 2 * 4**3) / scaling.SYMMETRIC_GAIN
+    assert scaling.over_gram((4, 16)) == scaling.over_gram((16, 4))
 
 
 def test_messages_are_what_the_plan_foretells_for_even_owners():
