@@ -98,7 +98,7 @@ class Swap:
             [_view(room, start, *form) for start, form in zip(_place(forms)[0], forms, strict=True)]
             for room, forms in zip(rooms, self.to_come, strict=True)
         ]
-        del self.out, self.rooms
+        del self.out, self.rooms, self.work  # the last keeps what was sent
         self.exchange.hear(torch.cat([flag for flag, *_ in found]))
         return self.exchange.in_mesh([xs for _, *xs in found])
 
