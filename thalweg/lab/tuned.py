@@ -41,7 +41,7 @@ class TunedRun:
 
 @functools.cache
 def settings() -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-    """Learning rate, multiplier and decay by task and optimizer, and the steps where they are not the task's."""
+    """Learning rate, multiplier and decay by task and optimizer."""
     return tomllib.loads(files(__package__).joinpath("tuned.toml").read_text(encoding="utf-8"))
 
 
@@ -65,11 +65,10 @@ def tuned(task: str, optimizer: str = "adamw", seed: int = 0, rate: float = 1.0)
         model, _point(own, rate), sample=training.sample_of(found), head=found.head, rules=found.groups()
     )
     made = entered.make(over, arguments)
-    steps = int(own.get("steps", found.steps))
-    schedule = found.schedule(steps) or linear(steps, warmup=warmup_steps(steps))
+    schedule = found.schedule(found.steps) or linear(found.steps, warmup=warmup_steps(found.steps))
     batches = training.stream_of(found, seed)
     seeding.seed(seed)
-    return TunedRun(model, made, schedule, Scheduler(made, schedule), batches, found, steps)
+    return TunedRun(model, made, schedule, Scheduler(made, schedule), batches, found, found.steps)
 
 
 def _own(task: str, entered: Contestant) -> Mapping[str, float]:
