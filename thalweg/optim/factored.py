@@ -80,14 +80,14 @@ def _stack(xs: list[Any]) -> Tensor:
 
 @ops.leaf(ops.PER_TENSOR)
 def least_square(ps: list[Tensor], eps: float | None) -> list[float]:
-    """ε², where ε is by default the machine epsilon of the dtype in which the rule is computed."""
+    """ε₁², where ε₁ is by default the machine epsilon of the dtype in which the rule is computed."""
     working = (torch.float64 if p.dtype == torch.float64 else torch.float32 for p in ps)
     return [(torch.finfo(dtype).eps if eps is None else eps) ** 2 for dtype in working]
 
 
 @ops.leaf(ops.PER_TENSOR)
 def largest_root(ps: list[Tensor], eps: float | None) -> list[float]:
-    """1 / ε, where ε is by default the machine epsilon of the dtype in which the rule is computed."""
+    """1 / ε₁, where ε₁ is by default the machine epsilon of the dtype in which the rule is computed."""
     return [1 / math.sqrt(square) if square else math.inf for square in least_square.over(ps, eps)]
 
 
