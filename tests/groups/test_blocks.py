@@ -634,6 +634,15 @@ def test_a_model_is_watched_without_its_values(monkeypatch):
         assert of(model) == expected
 
 
+def test_groups_of_a_convolution_that_no_pass_meets():
+    class Model(nn.Sequential):
+        def forward(self, x):
+            return self[2](self[1](x))
+
+    model = Model(nn.Conv1d(16, 8, 3, groups=2), nn.Linear(4, 8), nn.Linear(8, 2))
+    assert blocks(model, torch.randn(3, 4))["0.weight"] == [(4, 24)] * 2
+
+
 def test_what_cannot_be_seen_is_said_once():
     model = Attention(lambda y: chunk(torch.empty_like(y).index_copy_(-1, torch.arange(3 * D), y)))
     with pytest.warns(UserWarning, match=r"left uncut, .* qkv.weight \(not followed beyond") as said:

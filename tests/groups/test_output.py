@@ -29,6 +29,24 @@ def test_several_outputs_in_nested_containers_and_objects():
     assert of_kind(Model(), "head", X) == {"policy.weight", "value.weight"}
 
 
+def test_an_output_that_keeps_what_it_holds_in_slots():
+    @dataclasses.dataclass(slots=True)
+    class Answer:
+        logits: torch.Tensor
+        note: str = ""
+
+    class Slotted:
+        __slots__ = "answer"
+
+    class Model(models.TwoHeads):
+        def forward(self, x):
+            found = Slotted()
+            found.answer = Answer(self.policy(self.body(x)))
+            return found
+
+    assert of_kind(Model(), "head", X) >= {"policy.weight"}
+
+
 @pytest.mark.parametrize("targets", [IDX, None])
 def test_logits_with_a_loss_or_without(targets):
     assert of_kind(models.Gpt(), "head", (IDX, targets)) == {"lm_head.weight"}

@@ -112,3 +112,26 @@ def test_parameters_that_a_pass_makes_are_said():
     with pytest.warns(UserWarning, match=r"parameters that Late does not have yet: leave.bias, leave.weight.*Run the"):
         blocks(model, torch.ones(2, 4))
     assert not hasattr(model, "leave")
+
+
+def biaffine(s, x):
+    """A parser: for each label a product of two words with a matrix of its own."""
+    one, other = s.one(x).relu(), s.other(x).relu()
+    return s.labels(torch.einsum("bxi,oij,byj->bxyo", one, s.w, other).mean(2))
+
+
+def test_a_weight_between_two_layers_is_said_to_hold_matrices_that_are_not_seen():
+    model = Net(biaffine, one=linear(D, 16), other=linear(D, 16), w=weight(5, 16, 16), labels=linear(5, D))
+    with pytest.warns(UserWarning, match=r"w \(numbers of two layers meet it.*along its last two"):
+        assert blocks(model, IDS)["w"] == [(16, 16)] * 5
+
+
+def windowed(s, x):
+    """Scores in a wider table, of which one part stays empty."""
+    q, k, v = (heads(y) for y in s.qkv(x).chunk(3, -1))
+    kept, empty = F.pad((q @ k.mT).tanh(), (0, 6)).split(6, -1)
+    return ((kept.exp() + empty.exp()) @ v).transpose(1, 2).flatten(2)
+
+
+def test_parts_that_no_weight_gives_are_nobodys():
+    assert blocks(Net(windowed, qkv=linear(D, 3 * D)), IDS)["qkv.weight"] == [(D, D)] * 3

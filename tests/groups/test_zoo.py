@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 import thalweg
-from tests.groups import zoo, zoo_2026, zoo_apart, zoo_further
+from tests.groups import zoo, zoo_2026, zoo_apart, zoo_fields, zoo_further
 from thalweg.groups import blocks, roles
 from thalweg.optim.cutting import shapes
 
@@ -13,6 +13,7 @@ TABLES = [(zoo.TORCH, None), (zoo.HUB, "transformers"), (zoo.TIMM, "timm"), (zoo
 FURTHER = [
     (zoo_2026.TORCH, None),
     (zoo_apart.TORCH, None),
+    (zoo_fields.TORCH, None),
     (zoo_further.TORCH, None),
     (zoo_further.HUB, "transformers"),
     (zoo_further.TIMM, "timm"),

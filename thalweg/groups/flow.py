@@ -96,6 +96,7 @@ class Flow:
         self.source, self.steps, self.appeared = source, steps, appeared
         self._outputs, self._matrices, self._stacks, self._origins = outputs, known.matrices, known.stacks, origins
         self._layers: dict[Hashable, frozenset[str]] = {}
+        self._ways: dict[Hashable, set[tuple[str, frozenset[int]]]] = defaultdict(set)
         self._scaled: dict[Hashable | None, frozenset[str]] = {}
         self._made_of: dict[Hashable | None, frozenset[str] | None] = {None: frozenset()}
         for node, step in steps.items():
@@ -117,6 +118,7 @@ class Flow:
         ends = {end for group in nearest for end in group}
         before = {end: self._upstream(end) for end in ends}
         last = ends.difference(*before.values())
+        last -= {end for end in last if any(self._returns(end, before[end] & before[other]) for other in last - {end})}
         alone = {end for group in nearest for end in group & last if not group & before[end]}
         made = self._named(alone) & names
         return made, (self._named(last - alone) & names) - made
@@ -186,7 +188,7 @@ class Flow:
             self._layers[node] = scaled
         for before, part, fans in zip(step.inputs, parts, step.fans, strict=False):
             if part and part <= names and fans is not None:
-                self._lay(before, fans)
+                self._lay(node, before, fans)
         if step.does in _LAYERS:
             self._layers[node] = names | scaled
 
@@ -194,12 +196,20 @@ class Flow:
         for name in names:
             self.uses.setdefault(name, set()).add(does)
 
-    def _lay(self, node: Hashable, fans: Fans) -> None:
+    def _lay(self, node: Hashable, factor: Hashable, fans: Fans) -> None:
         """Note which dimensions of the parameters that make a factor are summed over, and which are kept."""
-        contracted, produced = fans.of(self._origins(node) or ())
+        contracted, produced = fans.of(self._origins(factor) or ())
         for name in {name for name, _ in contracted | produced}:
-            sides = (frozenset(i for one, i in side if one == name) for side in (contracted, produced))
-            self.layouts[name][next(sides), next(sides)] = None
+            summed, kept = (frozenset(i for one, i in side if one == name) for side in (contracted, produced))
+            self.layouts[name][summed, kept] = None
+            self._ways[node].add((name, summed))
+
+    def _returns(self, end: Hashable, before: AbstractSet[Hashable]) -> bool:
+        """Whether a layer is the way back through layers that others are computed from, as where an output is the
+        derivative of another by the input."""
+        known = {way for node in before for way in self._ways.get(node, ())}
+        back = self._ways.get(end, set())
+        return bool(back) and all(any(name == other and way != one for other, one in known) for name, way in back)
 
     def _nearest(self, output: Hashable, names: AbstractSet[str]) -> set[Hashable]:
         found, seen, todo = set(), {output}, [output]

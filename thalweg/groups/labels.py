@@ -59,3 +59,13 @@ def compact(labels: Tensor, keep: Collection[int] = ()) -> Tensor:
         if stride == 0 and labels.shape[dim] > 1 and dim not in keep:
             labels = labels.narrow(dim, 0, 1)
     return labels
+
+
+def thin(labels: Tensor) -> Tensor:
+    """The same labels with stride 0 along dimensions where they do not differ, as they may after a copy."""
+    shape = labels.shape
+    for dim in range(labels.ndim):
+        first = labels.narrow(dim, 0, min(1, labels.shape[dim]))
+        if labels.shape[dim] > 1 and labels.stride(dim) and torch.equal(labels, first.expand(labels.shape)):
+            labels = first
+    return labels.expand(shape)

@@ -26,6 +26,7 @@ from thalweg.groups.watching import PassWatch
 
 #: what is said of a weight that is no matrix, as far as is seen
 _POSITIONS = "it gives a number for each distance of two positions, as a table of these does"
+_TRILINEAR = "numbers of two layers meet it, and it is not seen which of its dimensions numbers matrices"
 _MIXED = "what it gives is a weight, so each of its inputs may have a matrix of its own"
 _TURNED = "some of its matrices are kept as (out, in), others as (in, out); keep these in a weight of their own"
 _GATES = {"LSTM": 4, "GRU": 3, "LSTMCell": 4, "GRUCell": 3}
@@ -250,7 +251,9 @@ def _is_stack(param: Param, watch: PassRecord | None) -> bool:
     """Whether a weight of three dimensions or more that is no kernel is multiplied with activations."""
     sides = _sides(param, watch)
     p = param.parameter
-    if watch is None or sides is None or p.ndim < 3 or p.is_complex() or param.names[0] in watch.groups:
+    if watch is None or sides is None or p.ndim < 3 or p.is_complex():
+        return False
+    if param.names[0] in watch.groups or param.names[0] in watch.complex:
         return False
     return any("in" in side for side in sides) and any("out" in side for side in sides)
 
@@ -260,6 +263,8 @@ def _of_use(param: Param, watch: PassRecord | None) -> Matrices:
     shape, name, sides = tuple(param.parameter.shape), param.names[0], _sides(param, watch)
     at_sight = 1 if param.transposed else 0
     if watch is None or sides is None:
+        if (groups := max(getattr(place.module, "groups", 1) for place in param.places)) > 1:
+            return _grouped(shape, at_sight, groups)
         return _one(shape, at_sight, "no forward pass meets it" if watch else "no forward pass was possible")
     if (groups := watch.groups.get(name, 1)) > 1:
         return _grouped(shape, at_sight, groups)
@@ -268,7 +273,7 @@ def _of_use(param: Param, watch: PassRecord | None) -> Matrices:
         return _one(shape, at_sight, _POSITIONS)
     if (found := _both_ways(watch, name, shape, sides, at_sight)) is not None:
         return found
-    if name in watch.made and (found := _of_made(param, watch.made[name], sides, at_sight)) is not None:
+    if name in watch.made and (found := _of_made(param, watch, sides, at_sight)) is not None:
         return found
     if any(len(side) > 1 for side in sides):
         return _unsure(watch, name, shape, at_sight, "it is used in several ways")
@@ -314,16 +319,16 @@ def _with_inner(watch: PassRecord, name: str, sides: Sequence[set[Side]]) -> lis
     return [side or (inner if (name, dim) in watch.inner else side) for dim, side in enumerate(sides)]
 
 
-def _of_made(
-    param: Param, made: tuple[set[int], set[int]], sides: Sequence[set[Side]], at_sight: int
-) -> Matrices | None:
+def _of_made(param: Param, watch: PassRecord, sides: Sequence[set[Side]], at_sight: int) -> Matrices | None:
     """A stack of matrices of which activations mix one; None where what a weight gives is not known to be that."""
-    shape, (takes, gives) = tuple(param.parameter.shape), made
+    shape, name, (takes, gives) = tuple(param.parameter.shape), param.names[0], watch.made[param.names[0]]
     mixed = tuple(dim for dim, side in enumerate(sides) if side == {"in"} and dim not in takes | gives)
     if param.at_sight[0] != "unknown" or not mixed:
         return None
-    if takes & gives:
-        return _one(shape, at_sight, _MIXED)
+    if takes & gives:  # inputs that are shares mix matrices; of other inputs a layer gives, among others, a matrix
+        return _one(shape, at_sight, _MIXED) if name in watch.shared else None
+    if len(shape) == 3 and name in watch.unshared - watch.shared:
+        return _unsure(watch, name, shape, at_sight, _TRILINEAR)
     out = tuple(sorted(gives))
     return Matrices(shape, mixed, out, Cut(1, (shape[out[0]],)), "mixed by activations into one")
 
@@ -420,6 +425,7 @@ def _fates(watch: PassRecord, axis: Axis) -> list[Tensor]:
         torch.stack([mask for mask, has in zip(masks, fate.tolist(), strict=True) if has]).any(0)
         for part, masks in watch.through[axis]
         for fate in _apart_beside(watch.fates[part])
+        if fate.any()
     ]
     apart = watch.branches.with_fates(axis, _apart_beside(watch.fates[numbering(axis)]))
     return [*_apart_beside(watch.fates[axis]), *later, *apart]

@@ -42,7 +42,8 @@ def moved(func: Any, one: Tensor, rest: Any, kwargs: Any, outs: list[Tensor]) ->
     if name == "view_as_real":
         return [[one.unsqueeze(-1).expand(outs[0].shape)]]
     if name in ("view", "_unsafe_view", "_reshape_copy", "_reshape_alias"):
-        return [[one.reshape(outs[0].shape)]]
+        seen = one.reshape(outs[0].shape)
+        return [[seen if seen.data_ptr() == one.data_ptr() else labels.thin(seen)]]
     if one.shape == outs[0].shape and name in ("alias", "detach", "lift_fresh", "_conj"):
         return [[one]]
     if name == "constant_pad_nd":

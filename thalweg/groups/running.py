@@ -197,8 +197,15 @@ def tensors(value: Any, seen: set[int], kind: type = Tensor) -> Iterator[Any]:
         yield from (t for one in value.values() for t in tensors(one, seen, kind))
     elif isinstance(value, (tuple, list)):
         yield from (t for one in value for t in tensors(one, seen, kind))
-    elif hasattr(value, "__dict__") and not isinstance(value, type):
-        yield from tensors(vars(value), seen, kind)
+    elif not isinstance(value, type):
+        yield from (t for one in _attributes(value).values() for t in tensors(one, seen, kind))
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds, in slots too."""
+    listed = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
+    slots = [name for names in listed for name in ([names] if isinstance(names, str) else names)]
+    return {**getattr(value, "__dict__", {}), **{one: getattr(value, one) for one in slots if hasattr(value, one)}}
 
 
 def _step(node: Any, names: Mapping[int, str]) -> Operation:

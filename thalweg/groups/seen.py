@@ -18,6 +18,8 @@ from thalweg.groups.carried import Axis, Carried, Value, latest
 Signature = tuple[str, int, int, frozenset[str], str]
 #: what a dimension of a weight is for: it is summed over; kept; runs beside one of the activations; is one index of it
 Side = Literal["in", "out", "batch", "picked"]
+#: what makes shares of numbers, as of a router
+SHARES = frozenset({"_softmax", "sigmoid"})
 
 
 class PassRecord:
@@ -40,6 +42,8 @@ class PassRecord:
         heads: of dimensions whose indices stand apart in products of activations, the indices of each head.
         branches: of dimensions whose parts stand apart in products of activations, the indices of each part.
         made: of weights that give weights, the dimensions along which these are summed over, and those that are kept.
+        complex: weights that hold complex numbers as pairs of real ones.
+        shared: weights that meet shares, as a router gives them; ``unshared``: that meet other activations of layers.
         skewed: weights that give a number for each distance of two positions.
         unseen: for each weight, the operation beyond which its outputs cannot be followed.
     """
@@ -59,6 +63,9 @@ class PassRecord:
         self.chosen: set[Axis] = set()
         self.turned: dict[Axis, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         self.made: dict[str, tuple[set[int], set[int]]] = {}
+        self.complex: set[str] = set()
+        self.shared: set[str] = set()
+        self.unshared: set[str] = set()
         self.skewed: set[str] = set()
         self.branches = BranchParts()
         self.unseen: dict[str, str] = {}
@@ -102,6 +109,7 @@ class PassRecord:
             self.inner |= other.inner & {*axes}
             self.chosen |= other.chosen & {*axes}
             self.turned.update({axis: other.turned[axis] for axis in axes})
+            self.complex |= other.complex & {name}
             self.groups.update({name: other.groups[name]} if name in other.groups else {})
             self.unseen.update({name: other.unseen[name]} if name in other.unseen else {})
 
@@ -194,6 +202,33 @@ class PassRecord:
             self.first_out.setdefault(name, dim)
         if side != "picked" or self.sizes[axis] > 1:
             self.sides[name][dim].add(side)
+
+    def lay_rows(self, axis: Axis, one: Carried, kept: int, other: Value) -> None:
+        """Note which rows of a matrix meet inputs of their own, product by product, as of one that is block-diagonal.
+
+        Args:
+            axis, one: what a factor carries of the matrix.
+            kept: the factor's dimension that the product keeps.
+            other: what is known of the other factor.
+        """
+        first = one.labels[0]
+        batch = first.ndim - 2
+        inputs = [given.labels[0] for (name, _), given in other.carried.items() if name in self.sides]
+        apart = any(
+            labels.varies(first, dim) and any(labels.varies(given, dim) for given in inputs if given.ndim == first.ndim)
+            for dim in range(batch)
+        )
+        if apart and labels.varies(first, kept) and (found := by_head.sets(one, batch)) is not None:
+            self.parts[axis] += by_head.masks(found[0], self.sizes[axis])
+
+    def mix(self, value: Value, other: Value | None) -> None:
+        """Note whether a weight meets shares of a whole, or other numbers that layers give."""
+        for one in other.carried.values() if other is not None else ():
+            names = {name for name, _ in value.carried}
+            if one.changed & SHARES:
+                self.shared |= names
+            else:
+                self.unshared |= names
 
     def turn(self, value: Value, summed: int) -> None:
         """Note for the matrix that was taken from a stack along which of its dimensions it was summed."""

@@ -93,7 +93,10 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """One operation of torch, as it is."""
         out = func(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():
-            self._follow(func, args, kwargs or {}, out)
+            if torch._C._current_graph_task_id() < 0 or func.is_view:
+                self._follow(func, args, kwargs or {}, out)
+            else:
+                self._derive((args, kwargs), out)
         return out
 
     # -- values -----------------------------------------------------------------------------------------------------
@@ -128,6 +131,11 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except Exception:  # by indices that have no values, or to a kind of tensor that labels cannot be
             self.seen.lose(str(func), operands)
             self._end(func, operands, out)
+
+    def _derive(self, given: Any, out: Any) -> None:
+        """A derivative, where a forward pass asks for some, as of an energy: it uses weights as they have been used."""
+        if values := [(0, value) for x in _flat(given) if (value := self._get(x)) is not None]:
+            self._put_all(out, Value(depth=1 + latest(values)))
 
     def _by_kind(self, func: Any, args: Any, kwargs: Any, operands: list[tuple[int, Value]], out: Any) -> None:
         name = func.overloadpacket.__name__
@@ -193,6 +201,8 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outs = list(out) if several else [out]
         if value.of_weights:
             self._choose(func, args, value)
+            if func.overloadpacket.__name__ == "view_as_complex":
+                self.seen.complex |= {name for name, _ in value.carried}
         rest, kwargs = tree_map(moving.here, (args[1:], kwargs))
         known = {axis: one for axis, one in value.carried.items() if value.of_weights or moving.knows(func, args, one)}
         lost = {axis: one for axis, one in value.carried.items() if axis not in known}
@@ -362,20 +372,27 @@ class PassWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         carried: dict[Axis, Carried] = {}
         parts: dict[Axis, Carried] = {}
         for i, value in known:
+            other = values[1 - i]
+            between = not value.of_weights and other is not None and not other.of_weights
             if value.of_weights and used:
                 self.seen.turn(value, summed[i])
+                self.seen.mix(value, other)
             if not value.of_weights and factors[i].ndim > 1:
                 self.seen.make(value, [summed[i]], -3 - summed[i])
             for axis, one in value.carried.items():
                 if value.of_weights and used:
                     self.seen.lay(axis, one, summed[i])
+                    if other is not None:
+                        self.seen.lay_rows(axis, one, -3 - summed[i], other)
                 elif value.of_weights and labels.varies(one.labels[0], summed[i]):
                     (self.seen.constant if by_constant else self.seen.inner).add(axis)
-                if not value.of_weights and (other := values[1 - i]) is not None and other.of_weights:
+                if not value.of_weights and other is not None and other.of_weights:
                     self.seen.pair(axis, one)
                     parts |= self.seen.pass_through(axis, one, other, factors[i].shape[:-2], out)
                     if axis[0].startswith(by_head.MARK):
                         self.seen.take_heads(one.labels[0], summed[i], other, summed[1 - i])
+                if between and axis[0] in self.seen.sides and "_softmax" in one.changed:
+                    continue  # of what shares pick or mix, they number places, as the slots of Soft MoE
                 left = tuple(
                     moving.kept(part, summed[i], i, out) for part in one.labels if not labels.varies(part, summed[i])
                 )
