@@ -10,7 +10,6 @@ from tests.processes import python
 from thalweg.bench.machine import machine
 from thalweg.cli import signs
 from thalweg.cli.typed import typed
-from thalweg.lab import pool
 from thalweg.native import compiler, disk_cache, openmp
 
 #: what others bring is imported first, since it would look for the real Windows; then what Windows lacks goes
@@ -136,14 +135,6 @@ def test_the_machine_is_described_without_what_only_posix_tells(windows, monkeyp
     monkeypatch.delattr(os, "getloadavg", raising=False)
     assert machine(1)["memory_gb"] is None
     assert machine(1)["load"] is None
-
-
-def test_windows_waits_for_no_more_than_61_workers(windows, monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 128)
-    assert pool.default_jobs() == 61
-    with pytest.raises(ValueError, match=r"jobs=62: expected at most 61 on Windows"):
-        pool.Pool(62, print)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 import os
 import queue
 import signal
+import subprocess
+import sys
 import threading
 import time
-from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from thalweg.lab import pool as pools
-from thalweg.lab.pool import Pool, RaceStoppedError, default_jobs, report
+from thalweg.lab import workers
+from thalweg.lab.pool import CallLostError, Pool, RaceStoppedError, default_jobs, report
 
 
 def _about():
@@ -73,7 +76,7 @@ def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gon
     pool = Pool(1, lambda message: None)
     process = pool.submit(os.getpid).result()
     start, ending = time.monotonic(), pool.submit(_terminate_myself)
-    assert isinstance(ending.exception(), BrokenProcessPool)
+    assert isinstance(ending.exception(), CallLostError)
     assert 0.5 * pools.GRACE_SECONDS < time.monotonic() - start < 10 + pools.GRACE_SECONDS
     pool.close()
     with pytest.raises(ProcessLookupError):
@@ -86,7 +89,7 @@ def test_signals_to_stop_wait_while_workers_are_started():
     """A worker that imports torch could not handle them."""
     pool = Pool(1, lambda message: None)
     first = pool.submit(os.getpid)
-    [process] = pool._workers._processes
+    [process] = pool._workers[0]._executor._processes
     os.kill(process, signal.SIGINT)
     os.kill(process, signal.SIGINT)
     assert first.result() == process
@@ -96,7 +99,7 @@ def test_signals_to_stop_wait_while_workers_are_started():
 
 def test_a_worker_tells_how_its_run_goes_a_few_times_a_second_however_short_its_steps(monkeypatch):
     clock, told = [100.0], queue.SimpleQueue()
-    monkeypatch.setattr(pools, "_progress", told)
+    monkeypatch.setattr(pools, "_line", SimpleNamespace(send=told.put))
     monkeypatch.setattr(pools, "_told", 0.0)
     monkeypatch.setattr(pools.time, "monotonic", lambda: clock[0])
     for step in range(100):
@@ -125,3 +128,76 @@ def test_there_is_a_worker_for_each_core_that_may_be_used(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert default_jobs() == 1
+
+
+def _tell_and_wait(folder, name):
+    """Whoever waits is named by a file that holds its process."""
+    (folder / name).write_text(str(os.getpid()))
+    while not (folder / f"{name} may go").exists():
+        report(name, 1, 0.0)
+        time.sleep(0.01)
+    return name, os.getpid()
+
+
+def _process(folder, name):
+    while not ((folder / name).exists() and (folder / name).read_text()):
+        time.sleep(0.01)
+    return int((folder / name).read_text())
+
+
+@pytest.mark.slow(reason="starts workers")
+@pytest.mark.posix
+def test_a_worker_that_is_killed_costs_its_own_call_alone(tmp_path):
+    """The neighbour's call goes on in the process where it was; a worker that is killed while idle costs nothing."""
+    pool = Pool(2, lambda message: None)
+    lost, kept = (pool.submit(_tell_and_wait, tmp_path, name) for name in ("lost", "kept"))
+    waiting = [pool.submit(os.getpid) for _ in range(3)]
+    os.kill(_process(tmp_path, "lost"), signal.SIGKILL)
+    with pytest.raises(CallLostError):
+        lost.result(60)
+    others = {one.result(60) for one in waiting}
+    assert len(others) == 1
+    assert not kept.done()
+    (tmp_path / "kept may go").touch()
+    assert kept.result(60) == ("kept", _process(tmp_path, "kept"))
+    for process in others | {_process(tmp_path, "kept")}:
+        os.kill(process, signal.SIGKILL)
+        while os.path.exists(f"/proc/{process}"):
+            time.sleep(0.01)
+    assert pool.submit(os.getpid).result(60) not in others
+    pool.close()
+
+
+BEGUN = """
+import os, sys
+from thalweg.lab import pool
+if __name__ == "__main__":
+    pool.begin("json")
+    assert "torch" not in sys.modules
+    [process] = pool._early._workers[0]._executor._processes
+    mine = pool.begun()
+    assert pool.begun() is None
+    assert mine.submit(os.getpid).result() == process
+    mine.close()
+    pool.begin("json")
+    pool.begun().kill()
+"""
+
+
+@pytest.mark.slow(reason="starts processes, one of which imports torch")
+def test_a_worker_that_is_begun_beforehand_is_there_for_one_taker_or_is_killed():
+    """And torch is not imported here for it, which a command does meanwhile."""
+    subprocess.run([sys.executable, "-c", BEGUN], check=True, timeout=300)
+
+
+def test_a_worker_that_is_begun_beforehand_is_the_first_of_the_first_workers(monkeypatch):
+    early = SimpleNamespace(widen=lambda jobs, on_progress: early.__dict__.update(jobs=jobs), close=lambda: None)
+    early.submit = lambda function: early
+    early.result = lambda: "early"
+    monkeypatch.setattr(pools, "_early", early)
+    monkeypatch.setattr(workers, "Pool", lambda jobs, on_progress: pytest.fail("a new pool"))
+    first, second = workers.here(3), workers.here(3)
+    assert first.side_by_side(os.getpid, [()]) == ["early"]
+    assert early.jobs == 3
+    with pytest.raises(pytest.fail.Exception, match="a new pool"):
+        second.side_by_side(os.getpid, [()])

@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +18,7 @@ from thalweg.cli.app import app
 from thalweg.lab import paces, stats, within, workers
 from thalweg.lab.forecast import forecast
 from thalweg.lab.plan import plan, resized
+from thalweg.lab.pool import CallLostError
 from thalweg.lab.protocol import BUDGETS
 from thalweg.lab.run import Spec
 from thalweg.lab.search import Setting
@@ -143,7 +143,7 @@ def test_a_worker_that_dies_while_it_is_measured_is_one_error(draft, monkeypatch
 
 
 def _die():
-    raise BrokenProcessPool("gone")
+    raise CallLostError("gone")
 
 
 def test_what_is_chosen_is_raced_by_the_contestants_of_the_draft(draft):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from thalweg._base.errors import ThalwegError
+from thalweg.lab import pool
 from thalweg.lab.keeping import StorePlace, work_and_keep
-from thalweg.lab.pool import Pool, Progress, refuse_too_many
+from thalweg.lab.pool import CallLostError, Pool, Progress
 from thalweg.lab.result import Role
 from thalweg.lab.run import Spec
 from thalweg.lab.timing import QuietPass, quiet_pass
@@ -18,12 +19,8 @@ from thalweg.lab.work import Made, ready
 
 Answer = TypeVar("Answer")
 
-#: how often the workers are started again after one was killed
-RESTARTS = 2
-
-
-class CallLostError(Exception):
-    """A call came to nothing with the worker that made it; the other workers are there still."""
+#: how often a run is made whose worker was killed
+ATTEMPTS = 3
 
 
 class Hands(Protocol):
@@ -34,7 +31,6 @@ class Hands(Protocol):
 
         Raises:
             CallLostError: by way of the future, if it was lost on the way.
-            BrokenExecutor: if all workers are gone with one of them.
         """
 
     def close(self) -> None:
@@ -76,7 +72,7 @@ class Workers:
         asked = [self._hands.submit(function, *arguments) for arguments in calls]
         try:
             return [one.result() for one in asked]
-        except BrokenExecutor as error:
+        except CallLostError as error:
             raise ThalwegError(
                 "a worker process died while its speed was measured (out of memory?); try fewer workers: --jobs 1"
             ) from error
@@ -104,16 +100,10 @@ class Workers:
     async def _answer(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
         why = ""
         for _ in range(self._attempts):
-            hands = self._hands
             try:
-                return await asyncio.wrap_future(hands.submit(function, *arguments))
+                return await asyncio.wrap_future(self._hands.submit(function, *arguments))
             except CallLostError as error:
                 why = str(error)
-            except BrokenExecutor as error:
-                why = str(error)
-                if hands is self._hired:
-                    hands.close()
-                    self._hired = None
         raise ThalwegError(
             f"a worker process died {self._attempts} times while {what} (out of memory?). Finished runs are stored; "
             f"try fewer workers: --jobs 1 (the last one: {why.rstrip('.')})"
@@ -135,9 +125,12 @@ def here(jobs: int, on_progress: Callable[[Progress], None] = lambda message: No
     Args:
         jobs: number of workers.
         on_progress: called in a thread of its own with what they tell.
-
-    Raises:
-        ValueError: if there cannot be as many.
     """
-    refuse_too_many(jobs)
-    return Workers(lambda: Pool(jobs, on_progress), RESTARTS + 1)
+
+    def hire() -> Hands:
+        if (begun := pool.begun()) is None:
+            return Pool(jobs, on_progress)
+        begun.widen(jobs, on_progress)
+        return begun
+
+    return Workers(hire, ATTEMPTS)

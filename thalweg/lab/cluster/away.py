@@ -15,8 +15,9 @@ from thalweg.lab.cluster import errand
 from thalweg.lab.cluster.errand import Answer, Header, answer
 from thalweg.lab.cluster.luggage import packed
 from thalweg.lab.plan import RacePlan
+from thalweg.lab.pool import CallLostError
 from thalweg.lab.run import Spec
-from thalweg.lab.workers import CallLostError, Workers
+from thalweg.lab.workers import Workers
 
 #: how often a run is asked for whose workers were lost; elsewhere nodes go for other reasons than the run
 ATTEMPTS = 6
