@@ -146,8 +146,8 @@ def differences(about: Explanation, say: Language = ENGLISH) -> list[str]:
     if torchs and differs:
         parts.append(
             say(
-                "No other difference from `{torchs}` is known: the tests compare every step with it, on parameters "
-                "in float64, and load its checkpoints.",
+                "No difference from `{torchs}` is known, except for what is named here: the tests compare every step "
+                "with it, on parameters in float64, and load its checkpoints.",
                 torchs=torchs,
             )
         )

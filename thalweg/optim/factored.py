@@ -114,7 +114,7 @@ class Adafactor(_Factored):
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
     It takes the same steps as ``torch.optim.Adafactor``: ε₁ is a floor of the root mean square. ``added_eps=True`` adds
-    ε₁ to g², as the paper does (there 1e-30). With ``relative_step=False`` ρ is always γ, and with
+    ε₁ (1e-30 unless it is given) to g², as the paper does. With ``relative_step=False`` ρ is always γ, and with
     ``scale_parameter=False`` the size of the weights makes no difference. ``beta1`` keeps a mean of u; it is off, as
     the paper recommends (section 4). The last two dimensions are factored. The direction is divided by γ because the
     step multiplies it by γ again.
