@@ -13,6 +13,7 @@ from thalweg.lab.result import Role, Run
 from thalweg.lab.run import Spec, Trace, execute, unchanged
 from thalweg.lab.tasks import get_task, opened
 from thalweg.lab.tasks.blame import blaming
+from thalweg.lab.tasks.fingerprint import source_files
 from thalweg.lab.tasks.printing import unshown
 from thalweg.lab.threads import one_thread, refuse_more
 
@@ -72,7 +73,8 @@ def _trained(spec: Spec, role: Role, trace: Trace | None, checkpoints: str | Non
         refuse_more(f"{task.name}, in {doing},")
     unchanged(spec)  # what was imported on the way
     known = {file.path for file in spec.files}
-    seen = [*what.files(), *opened.by(classes.find(spec.contestant.optimizer).__module__).files()]
+    of_class = opened.by(classes.find(spec.contestant.optimizer).__module__)
+    seen = [*what.files(code=source_files(task)), *of_class.files()]
     more = [f for f in seen if f.path not in known and os.path.dirname(f.path) not in known]
     told = {**asdict(trace), "around": _around()} if trace else None
     return Made(run, {file.path: file.content for file in more}, told)

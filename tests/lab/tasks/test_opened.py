@@ -76,6 +76,14 @@ ROUTES = {  # file: how it is written, how it is read
         rows,
         "sqlite3.connect(f'file:{HERE}/uri.db?mode=ro', uri=True).execute('select x from numbers').fetchone()[0]",
     ),
+    "lines.txt": (
+        lambda p, v: p.write_text(f"{v}\n"),
+        "__import__('linecache').clearcache() or float(__import__('linecache').getline(str(HERE / 'lines.txt'), 1))",
+    ),
+    "tokens.py": (
+        lambda p, v: p.write_text(str(v)),
+        "float(__import__('tokenize').open(HERE / 'tokens.py').read())",
+    ),
     "descriptor": (
         lambda p, v: p.write_text(str(v)),
         "float(os.read(os.open(HERE / 'descriptor', os.O_RDONLY), 99))",
@@ -144,6 +152,42 @@ def test_swapped_files_are_other_data(tmp_path):
     (tmp_path / "a").write_text("2.0")
     (tmp_path / "b").write_text("1.0")
     assert check(get_task(path)).fingerprint != first
+
+
+def test_files_of_one_name_that_change_places_are_other_data(tmp_path):
+    for name, value in (("dev", 1.0), ("test", 2.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text(str(value))
+    path = task(tmp_path, "[float((HERE / n / 'x').read_text()) for n in ('dev', 'test')][0] ** 0.0")
+    first = check(get_task(path)).fingerprint
+    assert check(get_task(path)).fingerprint == first
+    (tmp_path / "dev").rename(tmp_path / "was")
+    (tmp_path / "test").rename(tmp_path / "dev")
+    (tmp_path / "was").rename(tmp_path / "test")
+    assert check(get_task(path)).fingerprint != first
+
+
+@pytest.mark.parametrize(("where", "cached"), [("at import", False), ("in evaluate", True)])
+def test_a_module_that_is_imported_by_a_computed_name_is_part_of_the_task(tmp_path, where, cached):
+    """In new processes: a module that is loaded is not read again."""
+    name = "computed_neighbour"
+    path = task(tmp_path, f"1.0 + 0.0 * __import__('importlib').import_module('{name}'[:]).WIDTH", where)
+    code = "import sys; from thalweg.lab.tasks import check, get_task; probe = check(get_task(sys.argv[1]));"
+    code += "print(probe.fingerprint, *(file.path for file in probe.files))"
+    flags = [] if cached else ["-B"]
+
+    def found():
+        done = subprocess.run([sys.executable, *flags, "-c", code, path], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    neighbour = tmp_path / f"{name}.py"
+    neighbour.write_text("WIDTH = 1\n")
+    first = found()
+    assert first[1:] == [str(neighbour)]
+    if cached:
+        assert found() == first
+    neighbour.write_text("WIDTH = 22\n")
+    assert found()[0] != first[0]
 
 
 @pytest.mark.parametrize(

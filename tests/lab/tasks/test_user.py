@@ -442,6 +442,18 @@ WRONG = {  # what: the changes, the method to blame, words of the answer
         [("        model.eval()\n", ""), ("        model.train()\n", "")],
         *("evaluate", "is not deterministic"),
     ),
+    "a part left in eval": (
+        [("        model.train()\n", "        model.train()\n        model[1].eval()\n")],
+        *("evaluate", "changed the mode of 1"),
+    ),
+    "left frozen": (
+        [("        model.train()\n", "        model.train()\n        model[0].requires_grad_(False)\n")],
+        *("evaluate", "changed requires_grad of 0.weight"),
+    ),
+    "left with gradients": (
+        [("        model.train()\n", "        model.train()\n        model(torch.ones(2, 3)).mean().backward()\n")],
+        *("evaluate", "changed the gradient of 0.weight"),
+    ),
     "left in eval": ([("        model.train()\n", "")], "evaluate", "left the model in eval mode"),
     "batch statistics": (
         [("nn.Dropout(0.5)", "nn.BatchNorm1d(5)"), ("        model.eval()\n", "")],

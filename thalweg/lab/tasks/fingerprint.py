@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +33,7 @@ def fingerprint(task: Task, files: Sequence[File], values: Sequence[Any]) -> str
     """
     texts = sources(task)
     facts = [task.name, task.steps, task.batch_size, sorted(task.fixed), conditions(task)]
-    data = sorted((os.path.basename(file.path), file.content) for file in files)
+    data = sorted(zip(_told_apart([file.path for file in files]), (file.content for file in files), strict=True))
     return digest([facts, of_meanings(texts), packages(texts), data, list(values)])
 
 
@@ -49,8 +51,27 @@ def content(batches: Sequence[str], weights: Sequence[Any], losses: Sequence[flo
     return digest([list(batches), list(weights), [f"{loss:.6g}" for loss in losses]])
 
 
+def _told_apart(paths: Sequence[str]) -> list[str]:
+    """The name of each file; where several have the same, with the folders below those that they have in common."""
+    alike: dict[str, list[tuple[str, ...]]] = {}
+    for path in paths:
+        alike.setdefault(os.path.basename(path), []).append(Path(path).parts[:-1])
+    common = {name: _shared(folders) for name, folders in alike.items()}
+    return ["/".join(Path(path).parts[common[os.path.basename(path)] :]) for path in paths]
+
+
+def _shared(folders: Sequence[Sequence[str]]) -> int:
+    """How many of their first parts are the same."""
+    return sum(1 for _ in itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*folders, strict=False)))
+
+
 def sources(task: Task) -> list[bytes]:
     """The text of each source file behind a task, in alphabetical order."""
+    return sorted(source_files(task).values())
+
+
+def source_files(task: Task) -> dict[str, bytes]:
+    """The same by path."""
     todo = [sys.modules[name] for name in (task.home, type(task).__module__) if name]
     files: dict[str, bytes] = {}
     seen: set[str] = set()
@@ -61,7 +82,7 @@ def sources(task: Task) -> list[bytes]:
             seen.add(file)
             files |= behind(file, module.__name__)
             todo += _named_in(module)
-    return sorted(files.values())
+    return files
 
 
 def _named_in(module: ModuleType) -> list[ModuleType]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -33,8 +34,8 @@ _NOT_DATA = ("/proc/", "/sys/", "/dev/", "/etc/", f"{Path(thalweg.__file__).pare
 #: among the kernel's a folder of ordinary files, where people put data to read them fast
 _MEMORY = "/dev/shm/"
 _KEPT_BY_COMPILERS = ("__pycache__", ".triton", "torchinductor", "torch_extensions")
-#: apart from the import system, who reads source files not as data; what is imported is found by the last one
-_READERS_OF_CODE = (f"{os.sep}linecache.py", f"{os.sep}tokenize.py", imports.__file__)
+#: who reads the source of a module that is loaded, for a traceback, say; and files of lines for whoever wants these
+_READERS_OF_LINES = (f"{os.sep}linecache.py", f"{os.sep}tokenize.py")
 
 Signature = tuple[int, ...] | str
 
@@ -65,19 +66,23 @@ class Opened:
     Attributes:
         read: path → signature when it was first opened.
         written: path → how often it was opened to write.
+        imported: the user's own modules, as ``read``; of those that a text names, :mod:`imports` knows.
     """
 
     read: dict[str, Signature] = field(default_factory=dict)
     written: Counter[str] = field(default_factory=Counter)
+    imported: dict[str, Signature] = field(default_factory=dict)
 
     def stale(self) -> bool:
         """Whether a file was touched since it was read, so that what is in memory may be of another."""
         return any(signature(path) != was for path, was in self.read.items() if not self.written[path])
 
-    def files(self, scratch: int = 1) -> list[File]:
+    def files(self, scratch: int = 1, code: Collection[str] | None = None) -> list[File]:
         """What was read, in alphabetical order, as it is now; scratch files are left out.
 
         Args:
+            code: files that are known as code. Modules that were imported and are not among these, as by a computed
+                name, count as read; None where imports are not asked for.
             scratch: a file written so often is one. Whoever tries everything twice takes 2: what is written once is a
                 download or a conversion, which is data, unless it lies in the folder for temporary files.
 
@@ -85,13 +90,15 @@ class Opened:
             ThalwegError: for a file that was touched since it was first opened, so that nobody knows what was read.
         """
         temporary = tempfile.gettempdir() + os.sep
+        late = {path: was for path, was in self.imported.items() if code is not None and path not in code}
+        read = {**late, **self.read}
         paths = [
             path
-            for path in sorted(self.read)
+            for path in sorted(read)
             if self.written[path] < (1 if path.startswith(temporary) else scratch) and os.path.isfile(path)
         ]
         for path in paths:
-            if signature(path) != self.read[path]:
+            if signature(path) != read[path]:
                 raise ThalwegError(f"{path}, which the task reads, changed after it had been read; start again")
         return [kept(path) for path in _with_folders(paths)]
 
@@ -113,8 +120,8 @@ def afresh(module: str) -> Opened:
 
 
 def forget(module: str) -> None:
-    """The module is about to be run again."""
-    _opened.pop(module, None)
+    """The module is about to be run again; what it has imported stays in memory as it was."""
+    _opened[module] = Opened(imported=by(module).imported)
 
 
 @contextlib.contextmanager
@@ -144,12 +151,29 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         _note(args[1], written=True)
     elif event != "open":
         _note(args[0])
-    elif not _reads_code(sys._getframe(1).f_code.co_filename):
+    elif (caller := sys._getframe(1).f_code.co_filename).startswith("<frozen importlib"):
+        _note_import(args[0])
+    elif not _reads_code(caller, args[0]):
         _note(args[0], written=bool((args[2] or 0) & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC)))
 
 
-def _reads_code(caller: str) -> bool:
-    return caller.startswith("<frozen importlib") or caller.endswith(_READERS_OF_CODE)
+def _reads_code(caller: str, name: Any) -> bool:
+    """Whether a file is read as code: its text by us, or by whoever shows the lines of a module that is loaded."""
+    if caller == imports.__file__:
+        return True
+    return caller.endswith(_READERS_OF_LINES) and any(
+        vars(module).get("__file__") == name for module in list(sys.modules.values()) if hasattr(module, "__dict__")
+    )
+
+
+def _note_import(name: Any) -> None:
+    """A module's source, or the bytecode that is kept of it, which is opened in its place."""
+    with contextlib.suppress(TypeError, ValueError, OSError, NotImplementedError):
+        path = os.path.abspath(os.fsdecode(name))
+        path = importlib.util.source_from_cache(path) if path.endswith(".pyc") else path
+        if path.endswith(".py") and _is_data(path):
+            for what in _watching:
+                what.imported.setdefault(path, signature(path))
 
 
 def _note(name: Any, written: bool = False) -> None:

@@ -20,7 +20,7 @@ from thalweg.lab.tasks import examples, opened, seeding
 from thalweg.lab.tasks._base import Task
 from thalweg.lab.tasks._model import evaluating
 from thalweg.lab.tasks.blame import place, raised
-from thalweg.lab.tasks.fingerprint import content, digest, fingerprint
+from thalweg.lab.tasks.fingerprint import content, digest, fingerprint, source_files
 from thalweg.lab.tasks.rows import other_rows
 from thalweg.lab.tasks.training import endless, sample_of, trained
 from thalweg.lab.tasks.user import inspect_task
@@ -94,7 +94,7 @@ def check(task: Task, seeds: Iterable[int] = ()) -> Probe:
         trial.varies(weights, batches, losses)
         with trial.blaming("data"):
             data = sorted(task.data().items())
-    files, on_cpu = what.files(scratch=2), trial.on_cpu(model)
+    files, on_cpu = what.files(scratch=2, code=source_files(task)), trial.on_cpu(model)
     with seeding.seeded(0):
         trial.apart(seeds)
     values = [data, weights, batches[:2], *([initial_loss, losses] if on_cpu else _hardware())]
@@ -266,7 +266,7 @@ class _Trial:
     def evaluate(self, model: nn.Module) -> tuple[float, float]:
         """A finite number, nearly the same each time, that leaves the model as it was; and by how much it differs."""
         model.train()
-        before = digest(model.state_dict())
+        before, standing = digest(model.state_dict()), _standing(model)
         value, again = self._evaluated(model, 0), self._evaluated(model, 1)
         if not isinstance(value, float):
             raise self.wrong("evaluate", f"returned {_shown(value)}", "a float (loss.item())")
@@ -280,6 +280,8 @@ class _Trial:
             )
         if not model.training:
             raise self.wrong("evaluate", "left the model in eval mode", "model.train() at its end")
+        if changed := [what for what, was in _standing(model).items() if standing[what] != was]:
+            raise self.wrong("evaluate", f"changed {changed[0]}", "all of it as it was, and no gradients")
         quiet = self._evaluated(model.eval(), 0)
         noisy = value != again or not self.on_cpu(model)
         if not (_within(value, quiet, EVALUATION_NOISE) if noisy else value == quiet):
@@ -369,6 +371,14 @@ class _Trial:
 
     def wrong(self, method: str, found: str, expected: str) -> ThalwegError:
         return ThalwegError(f"{place(getattr(type(self.task), method))}: {method} {found}; expected {expected}")
+
+
+def _standing(model: nn.Module) -> dict[str, bool]:
+    """What decides how a model trains on and is in no ``state_dict``; a gradient that is left adds to the next one."""
+    found = {f"the mode of {name or 'the model'}": module.training for name, module in model.named_modules()}
+    for name, p in model.named_parameters():
+        found |= {f"requires_grad of {name}": p.requires_grad, f"the gradient of {name}": p.grad is not None}
+    return found
 
 
 def _hardware() -> list[str]:
