@@ -18,7 +18,7 @@ from thalweg.lab.contestants import parse
 from thalweg.lab.tuned import settings, tuned
 
 #: so many times a tuned rate is too high
-FAR = 30.0
+FAR = 60.0
 #: one over it finds all: what goes far enough by small steps is not accused
 FAR_BELOW = 1000.0
 #: of a run that is watched, the first updates

@@ -11,6 +11,8 @@ the most extreme of all looks, so a few of them are wider than those of the one 
 INITIAL_LOSS = 2.0
 #: a mean squared error above this many variances of the targets: a mean ten deviations away, or outputs of that size
 INITIAL_ERROR = 100.0
+#: root mean square of targets, beyond which the outputs of an untrained model are far too small
+TARGET_SIZE = 1e3
 #: root mean square of inputs; pixels from 0 to 255 have about 100, normalized data 1
 INPUT_SIZE = 30.0
 #: share that dropout drops; the strongest in use are 0.5 to 0.7
@@ -56,6 +58,8 @@ WARMUP = 0.6
 COUNTED, COUNTED_BY_WATCH, OUT_OF_STEP = 5, 6, 1.5
 #: share of the targets that equal the input at another place, to call them that input shifted
 SHIFTED = 0.95
+#: variance that a latent variable must explain, over the largest that there is in a batch
+COLLAPSES = 1.5
 #: share of the targets that only fill up rows and count all the same; the end of a text is one target in a row
 PADDED = 0.1
 #: relative change of an output that is no rounding
@@ -127,3 +131,9 @@ INSIDE_FOR, ROUTED_FOR = 3, 30
 COLLAPSED, IDLE_EXPERTS = 0.1, 0.5
 #: choices for each expert without which a router is not judged
 ROUTED = 8
+#: share of an update that is taken back before the next one, and updates from the first on for which that must hold;
+#: share of the elements of a matrix that are set to one bound after each of them
+UNDONE, UNDONE_FOR, BOUND = 0.9, 5, 0.2
+#: looks that see the same weights, and updates between the first and the last of them: a few tasks that begin alike,
+#: or a rollback, are no fault
+RETURNS, RETURNED_OVER = 4, 40

@@ -538,7 +538,7 @@ def stale_copy():
 
 BROKEN = [
     (cleared_before_the_step, "no_gradient", ""), (sums_for_means, "lr_too_high", ""),
-    (all_weights_zero, "dead_relus", "2"), (one_layer_far_too_fast, "lr_uneven", "2"), (rate_to_zero, "lr_zero", ""),
+    (all_weights_zero, "units_alike", "2"), (one_layer_far_too_fast, "lr_uneven", "2"), (rate_to_zero, "lr_zero", ""),
     (negative_gradients, "update_uphill", ""), (detached_block, "no_gradient", "blocks.1.attention"),
     (sigmoid_twice, "activation_before_loss", ""), (logits_as_logarithms, "nll_of_logits", ""),
     (probabilities_over_the_batch, "nll_of_logits", ""), (softmax_over_queries, "softmax_over_wrong_dimension", "0"),

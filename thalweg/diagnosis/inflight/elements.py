@@ -52,6 +52,12 @@ class Elements:
         owner = self.spread(torch.arange(len(self.lengths), device=self.lengths.device))  # larger than the elements
         return sums.index_add_(-1, owner, values.float())
 
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest of the elements of each tensor, float32."""
+        owner = self.spread(torch.arange(len(self.lengths), device=self.lengths.device))
+        found = torch.full_like(self.counts, -torch.inf)
+        return found.scatter_reduce_(0, owner, values.float(), "amax")
+
     def _one(self, i: int, x: Tensor | None) -> Tensor:
         if x is None:
             return torch.zeros(self.sizes[i], device=self.counts.device)

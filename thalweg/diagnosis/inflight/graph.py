@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thalweg.diagnosis.latents import latent
 from thalweg.diagnosis.nodes import saved, signed, used_by, walk
 from thalweg.diagnosis.preflight.forward import Forward
 from thalweg.diagnosis.preflight.losses import LossCall, leaves_behind, made_by, mixed, nearest_leaf
@@ -46,6 +47,7 @@ def seen_behind(loss: Tensor, names: Mapping[int, str]) -> Forward:
     """
     nodes = list(walk(loss.grad_fn))
     seen = Forward(value=loss.detach(), leaves=leaves_behind(loss), astray=astray(nodes, names))
+    seen.latent = latent(loss, names)
     seen.calls = [call for node in nodes[:TAIL] if (call := _call(node)) is not None]
     first = _of_first_layer(names)
     floats = [x for node in nodes if (x := _input(node, first)) is not None]

@@ -96,6 +96,11 @@ class Losses(OrderedDict[int, float]):
         if len(finite) >= limits.SETTLED:
             least = max(limits.SPIKE_SHARE * fallen, limits.SPIKE_OVER * abs(self.middle))
             self.bound = self.middle + max(limits.SPIKE * deviation, least)
+            if min(finite) > 0:  # of losses with a long tail, as of single examples, the logarithm has none
+                logs = [math.log(x) for x in finite]
+                middle = statistics.median(logs)
+                spread = 1.4826 * statistics.median([abs(x - middle) for x in logs])
+                self.bound = max(self.bound, math.exp(min(middle + limits.SPIKE * spread, 700.0)))
 
     def _judge(self, step: int, value: float) -> bool:
         burst = self.burst is None and value > self.high and self._is_burst(value)

@@ -55,10 +55,18 @@ BEFORE: tuple[Check, ...] = (
 #: what the first loss shows, and what takes several
 FIRST: tuple[Check, ...] = (
     *(outputs.initial, outputs.uphill, outputs.activations, outputs.exclusive, outputs.weights, outputs.padding),
-    *(outputs.shapes, outputs.reshaped, outputs.visible, data.scaled, membership.frozen, membership.unregistered),
+    *(
+        outputs.collapses,
+        outputs.shapes,
+        outputs.reshaped,
+        outputs.visible,
+        data.scaled,
+        membership.frozen,
+        membership.unregistered,
+    ),
 )
 #: of these, what is asked of a loss that is written by hand, too
-BY_HAND: tuple[Check, ...] = (outputs.weights, data.scaled, membership.unregistered)
+BY_HAND: tuple[Check, ...] = (outputs.weights, outputs.collapses, data.scaled, membership.unregistered)
 LATER: tuple[Check, ...] = (data.one_class_each, data.paired, outputs.head, movement.statistics)
 
 
@@ -70,6 +78,7 @@ class Opening:
 
     Attributes:
         guess: the loss of guessing, where the first one is not below it; None where that is not known.
+        fits: whether the loss compares outputs with targets, in a function that torch has for it.
         ahead: for groups whose schedule is stepped at each update, the sum of the rates of the whole run.
     """
 
@@ -80,6 +89,7 @@ class Opening:
         self.curves: list[Curve] = [draw(o, about.scheduler_of(o), drawn) for o in about.optimizers]
         self.counts = {id(one): count_of(one) or 0 for one in about.schedulers}
         self.guess: float | None = None
+        self.fits = False
         self.ahead: dict[tuple[int, int], float] = {}
         self.forwards: list[Forward] = []
         self.losses: list[float] = []
@@ -124,7 +134,7 @@ class Opening:
         self.losses.append(float(loss.detach()))
         if number == 0:
             known = self._known([seen], self.losses)
-            self.guess = seen.calls[0].guessed() if known.untrained else None
+            self.guess, self.fits = seen.calls[0].guessed() if known.untrained else None, bool(seen.calls)
             known.answers = _answers(seen)
             if (shape := pairs_with_all(loss)) is not None:
                 yield partial(_broadcasts, shape), known

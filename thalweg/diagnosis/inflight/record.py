@@ -25,6 +25,8 @@ KEPT = 256
 FIRST = 32
 #: samples from which the noise scale is reckoned
 NOISY = 20
+#: what a record leaves out: it is for detectors alone
+_OWN = ("undone", "bound", "total")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Sample:
         cosine: of the angle between −gradient and update, in [-1, 1].
         changed: share of the elements with a gradient that the update changed.
         small: share of the elements with √v below ε, of optimizers that have both.
+        undone: share of the update before that was taken back from outside of the optimizer since; NaN where that one
+            was not looked at. bound: share of the elements that were then set to the largest value of their tensor.
+        total: sum of the elements that are looked at, before the update: two looks with the same sums see the same.
         backwards: backward passes since the update before; None where they cannot be counted.
         scheduler: how often each scheduler has been stepped.
         training: whether the model is in training mode.
@@ -105,6 +110,9 @@ class Sample:
     cosine: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
     small: list[float] = field(default_factory=list)
+    undone: list[float] = field(default_factory=list)
+    bound: list[float] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)
     memory: int = 0
     clip: float = math.nan
@@ -170,6 +178,8 @@ class History:
         evaluated: updates in a row of a model in eval mode.
         modal: the layers that this changes.
         rises: groups, by optimizer and number, that the schedule gives a rate at some step.
+        fits: whether the loss compares outputs with targets, in a function that torch has for it.
+        apart: whether optimizers step by losses of their own, as those of a generator and a critic.
         dtypes: in which each attention that was seen holds its logits, by layer.
     """
 
@@ -193,6 +203,8 @@ class History:
     evaluated: int = 0
     modal: list[str] = field(default_factory=list)
     rises: set[tuple[int, int]] = field(default_factory=set)
+    fits: bool = False
+    apart: bool = False
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -308,7 +320,8 @@ class History:
 def as_line(sample: Sample, losses: Losses) -> dict[str, Any]:
     """A sample as a line of a record: numbers that JSON does not have are null."""
     loss = losses.get(sample.step)
-    line = {"step": sample.step, "loss": loss, **vars(sample)}
+    shown = {key: value for key, value in vars(sample).items() if key not in _OWN}
+    line = {"step": sample.step, "loss": loss, **shown}
     return {key: _plain(value) for key, value in line.items()}
 
 

@@ -19,7 +19,7 @@ from thalweg.diagnosis.inflight.record import FIRST
 from thalweg.shards.pieces import ranks_of
 
 #: what a sampler gives for each parameter, in this order
-NUMBERS = ("gradient", "weight", "update", "cosine", "changed", "small")
+NUMBERS = ("gradient", "weight", "update", "cosine", "changed", "small", "undone", "bound", "total")
 #: after the first looks, the optimizer's own means of squared gradients are looked at once in so many
 SELDOM = 8
 
@@ -40,14 +40,23 @@ class Sampler:
         self.parameters, self.eps_of, self.looks = parameters, eps_of, 0
         self.devices = [(at, Elements([parameters[i] for i in at])) for at in by_device.values()]
         self.before: list[dict[str, Tensor]] = []
+        self.made: list[tuple[Tensor, Tensor]] = []  # of the last update looked at: the weights after it, and its steps
 
     @torch.no_grad()
-    def begin(self) -> None:
-        """Look at gradients and weights; the update follows."""
+    def begin(self, follows: bool = False) -> None:
+        """Look at gradients and weights; the update follows.
+
+        Args:
+            follows: whether the update before this one was looked at too.
+        """
         self.looks += 1
         self.before = [
             {**self._weights(at, elements), **self._gradients(at, elements)} for at, elements in self.devices
         ]
+        if follows and self.made:
+            for known, then, (_, elements) in zip(self.before, self.made, self.devices, strict=True):
+                known["between"] = _between(known["w"], *then, elements)
+        self.made = []
 
     @torch.no_grad()
     def computed(self, which: Sequence[bool]) -> None:
@@ -95,14 +104,18 @@ class Sampler:
     def _after(self, at: Sequence[int], elements: Elements, known: dict[str, Tensor]) -> Tensor:
         weights = [self.parameters[i] for i in at]
         g, w = known["g"], known["w"]
-        moved = elements.of(weights) - w
+        new = elements.of(weights)
+        moved = new - w
+        self.made.append((new, moved))
         has_gradient = (g != 0).float()
         changed = has_gradient * (moved != 0)
         least, v = self._seconds(at, elements)
         alive = v > 0
         parts = [moved.square(), w.square(), g.square(), -g * moved, changed, has_gradient, alive, alive & (v < least)]
+        parts += [w, *known.get("between", torch.full((4, len(w)), torch.nan, device=w.device))]
         sums = elements.sums(torch.stack([x.float() for x in parts]))
-        distance, size, slope, product, changed, asked, alive, small = over_ranks(sums, weights)
+        distance, size, slope, product, changed, asked, alive, small, total, *between = over_ranks(sums, weights)
+        undone, stepped, bound, there = between
         return torch.stack(
             [
                 known["gradient"],
@@ -111,6 +124,9 @@ class Sampler:
                 measures.ratios(product, (slope * distance).sqrt()),
                 measures.ratios(changed, asked),
                 measures.ratios(small, alive),
+                undone / stepped,
+                bound / there,
+                total,
             ]
         )
 
@@ -131,6 +147,20 @@ class Sampler:
         for (at, _), numbers in zip(self.devices, given, strict=True):
             table[:, at] = numbers.cpu()
         return {name: row.tolist() for name, row in zip(NUMBERS, table, strict=True)}
+
+
+def _between(now: Tensor, then: Tensor, moved: Tensor, elements: Elements) -> Tensor:
+    """What was written into the weights since an update: four numbers for each element, whose sums are asked for.
+
+    How much of the update it takes back, of how much; whether it leaves the element at the bound, the largest absolute
+    value of its tensor, and 1. Zeros are left out: what is pruned is set to zero after each update.
+    """
+    kept = (now != 0).float()
+    written = (now - then).float()
+    most = elements.largest(now.abs().float())
+    at_bound = kept * (written != 0) * (now.abs().float() == elements.spread(most))
+    moved = kept * moved.float()
+    return torch.stack([-written * moved, moved.square(), at_bound, torch.ones_like(kept)])
 
 
 def numbers_of(gradient: Tensor) -> Tensor:

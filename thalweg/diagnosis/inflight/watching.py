@@ -40,6 +40,7 @@ from thalweg.diagnosis.preflight.checks.mode import modal
 from thalweg.diagnosis.preflight.checks.settings import decay_of, is_decoupled
 from thalweg.diagnosis.preflight.losses import finite
 from thalweg.diagnosis.preflight.subject import Subject, subject
+from thalweg.diagnosis.symmetry import alike, held, units_alike
 
 __all__ = ["Watch", "WatchWarning", "watch"]
 
@@ -52,6 +53,9 @@ COMPARED = 5
 INSIDE, INSIDE_LATER, INSIDE_FIRST = 4, 8, 24
 #: updates that are looked at when a layer falls silent, and after how many such a look may come again
 CLOSELY, APART = limits.DEAD_FOR, 100
+
+#: updates after which layers whose units began alike are looked at: behind a head of zeros the first gradient is zero
+ALIKE_AFTER = 2
 
 #: settings of a group that say what kind of steps its parameters take
 SETTINGS = ("weight_decay", "use_muon", "decoupled_weight_decay")
@@ -132,6 +136,9 @@ class Watch:
         self.backward_begun = self.backward = 0.0
         self.closely = -APART  # updates up to which each is looked at
         self.looks = self.opened = self.passes_before = 0
+        self.looked_at = self.also = -1  # the last update that was looked at; one that is looked at besides
+        self.suspects: set[str] = set()  # weights whose rows are all the same at the beginning
+        self.versions: list[int] = []  # of some weights, after an update: what writes into them raises these
         self.history = History([], about.steps)
         self._begin()
         self.opening: Opening | None = None
@@ -252,7 +259,7 @@ class Watch:
         self.history = replace(
             History(self._watched(), about.steps),
             **{name: getattr(before, name) for name in ("losses", "updates", "made", "batches", "poisoned", "rises")},
-            **{name: getattr(before, name) for name in ("guess", "ahead")},
+            **{name: getattr(before, name) for name in ("guess", "ahead", "fits", "apart")},
         )
         self.history.modal = modal(about.model)
         self.notes = Passes(self._some())
@@ -347,6 +354,7 @@ class Watch:
         if sample is None or not self._underway or self.passes == self.passes_before:
             return
         self.passes_before = self.passes
+        self.history.apart = True
         with self.voice.safely("the step"):
             its = [one.optimizer in (number, None) for one in self.history.watched]
             self.sampler.computed(its)
@@ -363,6 +371,8 @@ class Watch:
         self.step_begun = time.perf_counter()
         with self.voice.safely("the mode"):
             self.history.evaluated = 0 if self.about.model.training else self.history.evaluated + 1
+            if self._is_written() and self.history.updates - self.also >= self.every:
+                self.also = self.history.updates
         if not self._due():
             return
         with self.voice.safely("the step"):
@@ -370,13 +380,21 @@ class Watch:
             self._refresh()
             if self.history.updates == 0:
                 self._ask(self.opening.before() if self.opening else ())
+            self._compare_units()
             sample = self._sample()
             self.notes.stepping()
-            self.sampler.begin()
+            self.sampler.begin(follows=self.looked_at == self.history.updates - 1)
             if self._looks_inside():
                 self.inside.stepping()
             self.opened += 1
             self.open, self.passes_before = sample, self.passes
+
+    def _compare_units(self) -> None:
+        """Whether the units of a layer begin as copies, and remain so."""
+        if self.history.updates == 0:
+            self.suspects = alike(self.about.trainable)
+        elif self.history.updates == ALIKE_AFTER and (stuck := held(self.about.trainable, self.suspects)):
+            self.voice.tell([replace(units_alike(stuck, self.about.trainable), step=0)])
 
     def _after(self) -> None:
         now = time.perf_counter()
@@ -388,7 +406,7 @@ class Watch:
                 return
             if self.open is not None and self._underway:
                 self.open.parts = self._parts(now)
-                self.pending = self.sampler.end()
+                self.pending, self.looked_at = self.sampler.end(), self.history.updates
                 self.inside.stepped()
             self.notes.end()
             if self.pending is not None and self._on_host():
@@ -396,11 +414,16 @@ class Watch:
             self._update_made()
         self.last_end = time.perf_counter()
 
+    def _is_written(self) -> bool:
+        """Whether something has written into the weights since the last update, as far as torch counts that."""
+        return bool(self.versions) and [p._version for p in self.notes.parameters] != self.versions
+
     def _on_host(self) -> bool:
         """Whether the numbers need not be waited for; on a GPU they are taken at the next look."""
         return all(p.device.type == "cpu" for p in self.params)
 
     def _update_made(self) -> None:
+        self.versions = [p._version for p in self.notes.parameters]
         self.history.updates += 1
         self.passes, self.told, self.history.skipped, self.backward, self.backward_begun = 0, 0, 0, 0.0, 0.0
         self.history.idle = 0
@@ -434,7 +457,7 @@ class Watch:
         if opening is not None and first and not opening.over:
             present = self.source.present if self.source is not None else None
             self._ask(opening.see(loss, present))
-            self.history.guess = opening.guess
+            self.history.guess, self.history.fits = opening.guess, opening.fits
         if self.told == 1 and self._looks_inside():
             with self.voice.safely("attention and routers"):
                 self.inside.see(loss)
@@ -458,7 +481,7 @@ class Watch:
 
     def _due(self) -> bool:
         step = self.history.updates
-        return not self.closed and (step < EARLY or step % self.every == 0 or step < self.closely)
+        return not self.closed and (step < EARLY or step % self.every == 0 or step < self.closely or step == self.also)
 
     def _looks_inside(self) -> bool:
         every = INSIDE if self.opened < INSIDE_FIRST else INSIDE_LATER

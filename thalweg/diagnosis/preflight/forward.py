@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from thalweg.diagnosis.latents import Latent, latent
 from thalweg.diagnosis.nodes import walk
 from thalweg.diagnosis.preflight.losses import LossCall, finite, leaves_behind, loss_call, scalar_of
 from thalweg.diagnosis.preflight.reading import tensors_of
@@ -35,6 +36,7 @@ class Forward:
         value: what the loss returned.
         leaves: the ``id`` of each tensor that its backward gives a gradient to.
         astray: a softmax over another dimension than that over which its weights weigh; None without one.
+        latent: of a variational auto-encoder; None of other models.
     """
 
     calls: list[LossCall] = field(default_factory=list)
@@ -45,6 +47,7 @@ class Forward:
     value: Any = None
     leaves: set[int] = field(default_factory=set)
     astray: Astray | None = None
+    latent: Latent | None = None
 
 
 def observe(model: nn.Module, loss: Callable[[nn.Module, Any], Any], batch: Any, seen: Forward) -> None:
@@ -54,7 +57,8 @@ def observe(model: nn.Module, loss: Callable[[nn.Module, Any], Any], batch: Any,
         value = scalar_of(seen.value)
         seen.leaves = leaves_behind(value)
         if (root := getattr(value, "grad_fn", None)) is not None:
-            seen.astray = astray(walk(root), {id(p): name for name, p in model.named_parameters()})
+            names = {id(p): name for name, p in model.named_parameters()}
+            seen.astray, seen.latent = astray(walk(root), names), latent(value, names)
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ class Preflight:
         modes_changed: modules that the loss has put into eval mode.
         labels_outside: a label that is no class, and the number of classes.
         state_bytes: of the optimizers' states after the rehearsal.
+        drawn: whether the loss, in eval mode, depends on random numbers: it draws its data itself, as a generator's.
         seconds: that all of it took.
     """
 
@@ -70,6 +71,7 @@ class Preflight:
     modes_changed: list[str] = field(default_factory=list)
     labels_outside: tuple[int, int] | None = None
     state_bytes: int = 0
+    drawn: bool = False
     seconds: float = 0.0
 
     @property
@@ -223,6 +225,9 @@ def _ask(known: Preflight) -> None:
             training = loss()
         with probes.evaluating(model):
             answers.modes = _relative(training, loss())
+    if len(set(known.losses)) == 1:
+        with _skipping(answers, "random numbers"), probes.evaluating(model):
+            known.drawn = len({known.subject.number(known.read.fresh(0)) for _ in range(2)}) > 1
     with _skipping(answers, "others"):
         answers.others = probes.examples(model, seen)
     tokens = probes.tokens_of(seen)

@@ -50,7 +50,7 @@ def examples(model: nn.Module, seen: Forward) -> float | None:
     def replaced(x: Tensor) -> Tensor:
         return torch.cat([x[1:2], x[1:]]) if x.ndim and x.shape[0] == size else x
 
-    before, after = _evaluated(model, seen.inputs), _evaluated(model, mapped(list(seen.inputs), replaced))
+    before, after = _both(model, seen.inputs, mapped(list(seen.inputs), replaced))
     if before is None or after is None or before.shape != after.shape or before.shape[:1] != (size,):
         return None
     if before.shape[1:2] == (size,):  # similarities of each example with each: those with the first one may change
@@ -138,10 +138,22 @@ def earlier(model: nn.Module, seen: Forward, tokens: Tensor) -> float | None:
 
     if seen.inputs is None:
         return None
-    before, after = _evaluated(model, seen.inputs), _evaluated(model, mapped(list(seen.inputs), replaced))
+    before, after = _both(model, seen.inputs, mapped(list(seen.inputs), replaced))
     if before is None or after is None or before.shape != after.shape or before.shape[:2] != tokens.shape:
         return None
     return _change(before[:, :half], after[:, :half])
+
+
+def _both(model: nn.Module, inputs: Any, others: Any) -> tuple[Tensor | None, Tensor | None]:
+    """What the model gives for its inputs, and for others; None where it remembers what it was given before.
+
+    A recurrent model that goes on from the state of the last batch gives something else each time.
+    """
+    first, before, after = (_evaluated(model, given) for given in (inputs, inputs, others))
+    pair = first is not None and before is not None and first.shape == before.shape
+    if pair and _change(first, before) > limits.CHANGED:  # type: ignore[arg-type]
+        return None, None
+    return before, after
 
 
 def _evaluated(model: nn.Module, inputs: Any) -> Tensor | None:

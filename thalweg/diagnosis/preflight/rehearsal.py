@@ -17,6 +17,7 @@ from thalweg.diagnosis import measures
 from thalweg.diagnosis.families import ADAPTIVE, UNCORRECTED
 from thalweg.diagnosis.preflight.reading import Read, copied
 from thalweg.diagnosis.preflight.subject import Owner, Subject
+from thalweg.diagnosis.symmetry import alike, held
 from thalweg.schedule.per_group import put
 from thalweg.train import rng, update
 
@@ -55,6 +56,7 @@ class Rehearsal:
         below: share of the elements with a gradient whose √v was below ε.
         seconds: of forward, backward and optimizer in a step, the medians.
         raised: what the optimizer's step raised; empty if it did not.
+        alike: weights whose rows began as copies of one another, and whose gradients keep them so.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -73,6 +75,7 @@ class Rehearsal:
     below: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     raised: str = ""
+    alike: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
@@ -126,6 +129,7 @@ class _Walk:
         everything = {**self.subject.parameters, **dict(self.subject.model.named_buffers())}
         first = {name: x.detach().clone() for name, x in everything.items()}
         self.begin = measures.norms(self.tensors)
+        suspects = alike(self.subject.trainable)
         found.weights = self._by_name(self.begin)
         began = time.perf_counter()
         for step in range(limit):
@@ -133,6 +137,7 @@ class _Walk:
                 break
         else:
             self._forward()
+        found.alike = held(self.subject.trainable, suspects)
         for name, x in everything.items():
             if not torch.equal(x, first[name]):
                 (found.moved if name in self.subject.parameters else found.buffers).add(name)

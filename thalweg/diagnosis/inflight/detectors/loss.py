@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -35,7 +35,7 @@ def spikes(history: History) -> Iterator[Finding]:
     if losses.burst is not None:
         step, middle = losses.burst
         at = [step]
-    elif len(losses.spikes) >= limits.SPIKES:
+    elif len(_of_different_batches(history, losses.spikes)) >= limits.SPIKES:
         at, middle = losses.spikes, losses.middle
     else:
         return
@@ -46,6 +46,11 @@ def spikes(history: History) -> Iterator[Finding]:
         step=at[0],
         numbers={"steps": at},
     )
+
+
+def _of_different_batches(history: History, steps: Sequence[int]) -> set[int]:
+    """Of steps one for each batch: a hard one that is trained on several times in a row is one."""
+    return set({history.batches.get(step, (step, ""))[0]: step for step in steps}.values())
 
 
 def of_batch(history: History, step: int) -> str:

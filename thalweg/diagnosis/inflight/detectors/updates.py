@@ -172,21 +172,26 @@ def cold_start(history: History) -> Iterator[Finding]:
     members = [(i, one) for i, one in _updated(history) if one.hidden and one.family is not None]
     bold = [(i, one) for i, one in members if one.tuned and first.update[i] > one.tuned.updates("first").high / 2]
     full = all(first.rate(one) >= 0.9 * history.peak(one) for _, one in bold)
-    if late > limits.STALLED * history.guess and 2 * len(bold) > len(members) and full:
-        move = _median([first.update[i] for i, _ in bold])
+    if late > limits.STALLED * history.guess and 2 * len(bold) > len(members) and full and not history.apart:
+        move, one = _median([first.update[i] for i, _ in bold]), bold[0][1]
+        band = one.tuned.updates("first") if one.tuned else None
+        over = band is not None and move > band.high  # with a warmup, steps at this rate would be too large as well
+        beyond = f", beyond the {band} of first steps in tuned runs of {one.tuned.name}" if over and one.tuned else ""
         yield finding(
-            "no_warmup",
-            f"The first update, at the full rate, moves hidden matrices by {move:.2g} of their norm, and after "
+            "lr_too_high" if over else "no_warmup",
+            f"The first update, at the full rate, moves hidden matrices by {move:.2g} of their norm{beyond}, and after "
             f"{len(losses)} updates the loss is {late:.4g}; guessing gives {history.guess:.4g}.",
+            [one.name for _, one in bold] if over else [],
             step=0,
             warmup=max(10, (history.steps or 0) // 20),
+            lr=f"{first.rate(one) * band.middle / move:.1e}" if band else "",
         )
 
 
 def stalled(history: History) -> Iterator[Finding]:
     """Nothing is learnt, and the first steps lie at the upper end of those of tuned runs, or below them."""
     losses, first = history.losses, history.first[0]
-    if history.guess is None or not limits.NOWHERE_FOR <= len(losses) <= 2 * limits.NOWHERE_FOR:
+    if history.guess is None or history.apart or not limits.NOWHERE_FOR <= len(losses) <= 2 * limits.NOWHERE_FOR:
         return
     late = statistics.median(losses.latest(limits.CLIMB_OVER))
     members = [(i, one) for i, one in _updated(history) if one.hidden and one.tuned and not _near_zero(first, i, one)]
@@ -196,7 +201,7 @@ def stalled(history: History) -> Iterator[Finding]:
     early = [(s, s.rate(members[0][1])) for s in history.first[1 : limits.SMALL_FOR]]
     move = _median([s.update[i] * rate / now for s, now in early if now > 0 for i, _ in members])
     band = tuned.updates("early") if tuned else None
-    if tuned is None or band is None or not tuned.runs or band.low <= move <= limits.BOLD * band.high:
+    if tuned is None or band is None or not tuned.runs or not move > 0 or band.low <= move <= limits.BOLD * band.high:
         return
     yield finding(
         "lr_too_high" if move > band.low else "lr_too_low",
@@ -300,7 +305,7 @@ def growth(history: History) -> Iterator[Finding]:
         (i, one)
         for i, one in _updated(history)
         if one.hidden
-        and last.weight[i] > limits.GROWN * first.weight[i] > 0
+        and math.inf > last.weight[i] > limits.GROWN * first.weight[i] > 0
         and last.weight[i] > limits.GROWN_OVER_USUAL * math.sqrt(one.shape[0])
     ]
     if grown:

@@ -104,7 +104,7 @@ def independent(known: Preflight) -> Iterator[Finding | Fine]:
     if len(known.losses) < 2 or all(same(b, batches[0]) for b in batches[1:]):
         return
     alike = len(set(known.losses)) == 1
-    if alike and (not known.losses_after or len(set(known.losses_after)) == 1):
+    if alike and not known.drawn and (not known.losses_after or len(set(known.losses_after)) == 1):
         yield finding(
             "loss_ignores_batch",
             f"The loss of {len(batches)} different batches is {known.losses[0]:.6g} each time, to the last bit; "

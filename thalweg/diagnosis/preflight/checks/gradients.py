@@ -11,6 +11,7 @@ from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
+from thalweg.diagnosis.symmetry import units_alike
 
 
 def arriving(known: Preflight) -> Iterator[Finding | Fine]:
@@ -41,6 +42,12 @@ def cancels(name: str, silent: Collection[str]) -> bool:
     """Whether a parameter is the bias of a layer that does learn: a loss of differences does not depend on it."""
     owner, _, own = name.rpartition(".")
     return own == "bias" and f"{owner}.weight" not in silent
+
+
+def copies(known: Preflight) -> Iterator[Finding | Fine]:
+    """Layers whose units begin as copies of one another and get gradients that keep them so."""
+    if known.rehearsal and known.rehearsal.steps and (names := known.rehearsal.alike):
+        yield units_alike(names, known.subject.trainable)
 
 
 def not_finite(known: Preflight) -> Iterator[Finding | Fine]:
@@ -149,4 +156,4 @@ def clipped(known: Preflight) -> Iterator[Finding | Fine]:
         yield Fine("clipping", f"{text}: it acts at {acts} of {rehearsal.steps} steps", note=acts == 0)
 
 
-CHECKS = (arriving, not_finite, dead, balanced, underflow, clipped)
+CHECKS = (arriving, copies, not_finite, dead, balanced, underflow, clipped)

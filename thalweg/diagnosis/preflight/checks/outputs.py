@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from thalweg.diagnosis import limits
@@ -48,6 +49,8 @@ def initial(known: Preflight) -> Iterator[Finding | Fine]:
             continue
         value = call.value()
         error = call.name in DISTANCES
+        if _is_frozen_head(known, call):
+            continue
         limit = limits.INITIAL_ERROR * guessed if error else limits.INITIAL_LOSS * guessed + 1
         classes = call.classes if call.name in WITH_CLASSES else 2
         what = "the spread of the targets" if error else f"the logarithm of {classes} classes"
@@ -59,8 +62,30 @@ def initial(known: Preflight) -> Iterator[Finding | Fine]:
                 layer_of(known, call),
                 numbers={"loss": value, "guess": guessed},
             )
+        elif error and (size := _unscaled(call)):
+            yield finding(
+                "initial_loss_high",
+                f"The root mean square of the targets is {size:.3g}, and the first outputs are a hundred "
+                f"times smaller or less; about 1 is expected, at most {limits.TARGET_SIZE:g}.",
+                layer_of(known, call),
+                numbers={"targets": size},
+            )
         else:
             yield Fine(f"{_which(known, number)} before training", f"{value:.4g}; guessing gives {guessed:.4g}, {what}")
+
+
+def _unscaled(call: LossCall) -> float:
+    """The root mean square of targets that are far from unit size and from the outputs; 0 where they are not."""
+    size, own = (float(x.float().square().mean().sqrt()) for x in (call.target, call.output))
+    return size if size > limits.TARGET_SIZE and size > 100 * own else 0.0
+
+
+def _is_frozen_head(known: Preflight, call: LossCall) -> bool:
+    """Whether classes are told by a frozen layer, beside which an adapter trains: it was trained, for these classes."""
+    if call.name not in WITH_CLASSES:
+        return False
+    heads = [p for p in known.subject.parameters.values() if p.ndim == 2 and p.shape[0] == call.classes]
+    return bool(heads) and not max(heads, key=torch.Tensor.numel).requires_grad
 
 
 def _which(known: Preflight, number: int) -> str:
@@ -148,6 +173,22 @@ def weights(known: Preflight) -> Iterator[Finding | Fine]:
             found.layer,
             dim=found.weighs,
         )
+
+
+def collapses(known: Preflight) -> Iterator[Finding | Fine]:
+    """Latent variables that cost more than they can explain."""
+    if (found := known.first.latent) is None:
+        return
+    if found.variance > limits.COLLAPSES * found.largest:
+        yield finding(
+            "posterior_collapses",
+            f"By the weights of the two parts of the loss, a latent variable pays if it explains a variance of "
+            f"{found.variance:.3g}; the largest principal variance of the targets is {found.largest:.3g}.",
+            found.layer.rpartition(".")[0] or found.layer,
+            numbers={"variance": found.variance, "largest": found.largest},
+        )
+    else:
+        yield Fine("latent variables", f"pay from a variance of {found.variance:.3g} on; {found.largest:.3g} is there")
 
 
 def padding(known: Preflight) -> Iterator[Finding | Fine]:
@@ -295,6 +336,19 @@ def head_of(known: Preflight) -> str:
 
 
 CHECKS = (
-    *(in_range, nonfinite, initial, uphill, activations, exclusive, weights, padding, shapes, reshaped, head),
+    *(
+        in_range,
+        nonfinite,
+        initial,
+        uphill,
+        activations,
+        exclusive,
+        weights,
+        collapses,
+        padding,
+        shapes,
+        reshaped,
+        head,
+    ),
     *(visible, leak),
 )

@@ -24,6 +24,7 @@ def size(known: Preflight) -> Iterator[Finding | Fine]:
         return
     ratios, early = _ratios(known, rehearsal.updates), _ratios(known, rehearsal.early)
     large = {name: r for name, (r, tuned) in early.items() if r > MARGIN * tuned.updates("first").high}
+    large = large or _bold(rehearsal, early)
     needs_warmup = _needs_warmup(known, rehearsal) and not large
     summed = summed_over(known)
     if needs_warmup and summed == 1:
@@ -34,6 +35,13 @@ def size(known: Preflight) -> Iterator[Finding | Fine]:
     elif ratios:
         yield from _too_small(known, rehearsal, ratios)
     yield from _uneven(ratios)
+
+
+def _bold(rehearsal: Rehearsal, early: dict[str, tuple[float, TunedRuns]]) -> dict[str, float]:
+    """Most steps lie above those of tuned runs, and one batch learns less than in any of these."""
+    above = {name: r for name, (r, tuned) in early.items() if r > tuned.updates("first").high}
+    tuned = next((tuned for _, tuned in early.values()), None)
+    return above if tuned is not None and 2 * len(above) > len(early) and rehearsal.fall < tuned.fall else {}
 
 
 def summed_over(known: Preflight) -> int:
