@@ -9,7 +9,8 @@ import thalweg
 from tests.diagnosis.inflight.runs import net, watched
 from tests.diagnosis.inflight.test_watching import adamw, poisoned
 from thalweg.cli.app import app
-from thalweg.lab.report.record import read_record
+from thalweg.lab.report.record import WatchRecord, read_record
+from thalweg.lab.report.watched import render_watched
 from thalweg.lab.report.within import load_by_router, logits_by_layer, ranks_by_name
 from thalweg.testing.faults import HEALTHY
 
@@ -74,3 +75,49 @@ def test_what_is_no_record_is_one_clear_error(tmp_path):
     other.write_text(json.dumps({"step": 1}), encoding="utf-8")
     assert "is not a record of thalweg.watch" in shown(other).output
     assert "cannot be read" in shown(tmp_path / "none.jsonl").output
+
+
+def test_a_run_that_has_ended_says_how_many_updates_it_had(record, tmp_path):
+    assert "AdamW: 60 of 60 steps" in shown(record, "--out", tmp_path / "page.html").output
+    going_on = tmp_path / "on.jsonl"
+    going_on.write_text(record.read_text(encoding="utf-8").rsplit('{"updates"', 1)[0], encoding="utf-8")
+    assert "AdamW: 51 of 60 steps" in shown(going_on).output  # those up to the last look
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_in_the_terminal_curves_stand_under_each_other_and_no_line_is_broken(record, tmp_path, columns):
+    output = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, ["watch", str(record), "--out", "p.html"]).output
+    lines = output.splitlines()
+    curves = [line for line in lines if line.startswith(("loss", "gradient norm", "learning rate"))]
+    assert len({line.rindex(line.split()[-1]) for line in curves}) == 1
+    assert all(len(line) <= columns for line in lines)
+    begun = next(i for i, line in enumerate(lines) if line.startswith("✗"))
+    assert all(line.startswith("  ") for line in lines[begun + 1 : -1])
+
+
+def test_a_long_run_shows_its_one_spike_and_its_last_look(record):
+    (sample, *_), count = read_record(record).samples, 2001
+    samples = [{**sample, "step": step, "loss": 77.25 if step == 999 else 1.5, "norm": 1.5} for step in range(count)]
+    samples[-1]["loss"] = 0.125
+    seen = read_record(record)
+    page = render_watched(WatchRecord(seen.names, seen.shapes, seen.optimizers, count, samples), "r", "")
+    rows = page.split("Step by step")[1].split("</tbody>")[0]
+    assert "2,000" in rows
+    assert "0.125" in rows
+    points = page.split('class="thick s0" points="')[1].split('"')[0].split()
+    heights = [float(point.split(",")[1]) for point in points]
+    assert len(points) < 500
+    assert min(heights) < 40 < sorted(heights)[1]  # near the top, it alone
+
+
+def test_several_runs_are_compared_in_every_chart(record, tmp_path):
+    other = tmp_path / "other.jsonl"
+    watched(model := net(), adamw(model), steps=60, log=other)
+    result = shown(record, other, "--out", tmp_path / "both.html")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 4
+    assert all(svg.count('<polyline class="thick') == 2 for svg in page.split("<svg")[1:5])
+    summary = page.split("</table>")[0]
+    assert "gradient_became_nonfinite, since step 40" in summary
+    assert "nothing found" in summary

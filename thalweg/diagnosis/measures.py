@@ -33,7 +33,7 @@ def norms(tensors: Tensors, order: float = 2.0) -> Tensor:
         return torch.stack(
             [x.abs().amax().float() if x.numel() else x.new_zeros((), dtype=torch.float32) for x in parts]
         )
-    return torch.stack([n.float() for n in torch._foreach_norm(parts, order, dtype=_wide(parts))])
+    return torch.stack(torch._foreach_norm(parts, order, dtype=_wide(parts))).float()
 
 
 def rms(tensors: Tensors) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from thalweg.schedule.checks import gives_values
@@ -38,6 +40,26 @@ def curve(values: list[float], low: float = 0.0) -> str:
     marks = BLOCKS if _shown(BLOCKS) else ASCII
     scale = (len(marks) - 1) / (max(*values, low) - low or 1.0)
     return "".join(marks[max(0, round((v - low) * scale))] for v in values)
+
+
+def along(points: Sequence[tuple[float, float]], first: float, last: float, width: int = WIDTH) -> str:
+    """Points as blocks at their places between ``first`` and ``last``, so that several such lines can be compared.
+
+    A block is the mean of the points in it; where there are none the one before goes on, and before the first point is
+    a blank. Of positive values that span a decade the logarithms are drawn.
+    """
+    count = int(min(width, last - first + 1))
+    within: list[list[float]] = [[] for _ in range(count)]
+    for place, value in points:
+        within[int((place - first) / (last - first + 1) * count)].append(value)
+    means = [sum(values) / len(values) for values in within if values]
+    if min(means) > 0 and max(means) > 10 * min(means):
+        means = list(map(math.log, means))
+    blocks, drawn, present = iter(curve(means, min(means))), "", " "
+    for values in within:
+        present = next(blocks) if values else present
+        drawn += present
+    return drawn
 
 
 def spelt(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Watched runs: broken ones are named, healthy ones are left alone, and training goes on whatever a watch meets."""
 
+import cProfile
 import json
 import math
 import warnings
@@ -14,6 +15,7 @@ import thalweg
 from tests.diagnosis.inflight.runs import batches, loss_of, net, watched
 from thalweg.diagnosis import FitWatch, WatchWarning, limits
 from thalweg.diagnosis.inflight.detectors import updates
+from thalweg.diagnosis.inflight.record import FIRST, KEPT, History, Sample, WatchedParameter
 from thalweg.train import fit
 
 
@@ -281,7 +283,8 @@ def test_the_record_has_a_header_and_a_line_for_each_look(tmp_path):
     path = tmp_path / "run.jsonl"
     seen = []
     w = watched(m := net(), adamw(m), steps=40, log=path, sinks=[lambda step, numbers: seen.append((step, numbers))])
-    header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    header, *lines, end = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert end == {"updates": 40}
     assert header["names"] == [name for name, _ in m.named_parameters()]
     assert (
         [line["step"] for line in lines] == [sample.step for sample in w.history.recent] == [step for step, _ in seen]
@@ -472,3 +475,28 @@ def test_numbers_that_are_taken_at_the_next_look_are_those_that_are_taken_at_onc
     assert not late.findings
     seen = [[(one.step, one.gradient, one.update) for one in w.history.recent] for w in runs]
     assert seen[0] == seen[1]
+
+
+def test_the_peak_of_a_rate_outlives_the_samples_that_are_kept():
+    one = WatchedParameter("w", True, 0, 0, None, (2, 2))
+    history = History([one])
+    for step in range(FIRST + KEPT + 100):
+        history.add(Sample(step, 0.0, [[1.0 if step == FIRST else 0.1]], [False], 1, [], True, gradient=[1.0]))
+    assert len(history.recent) == KEPT
+    assert history.peak(one) == 1.0
+
+
+def test_a_look_makes_as_many_calls_late_in_a_run_as_early():
+    """Calls are counted, since seconds depend on what else runs."""
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    x, looks = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), {}
+    with thalweg.watch(model, optimizer, every=1) as w:
+        for step in range(KEPT + 50):
+            w.loss(model(x).square().mean()).backward()
+            counted = cProfile.Profile()
+            counted.runcall(optimizer.step)
+            looks[step] = sum(entry.callcount for entry in counted.getstats())
+            optimizer.zero_grad()
+    early, late = (max(looks[step] for step in range(begin, begin + 16)) for begin in (120, KEPT + 20))
+    assert late < 1.15 * early

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -67,9 +68,10 @@ class Losses(OrderedDict[int, float]):
         latest = [pair for pair in islice(reversed(self.items()), limits.WINDOW) if math.isfinite(pair[1])]
         if len(latest) < limits.SETTLED:
             return math.nan
-        middle = sum(step for step, _ in latest) / len(latest)
-        spread = sum((step - middle) ** 2 for step, _ in latest)
-        return -sum((step - middle) * loss for step, loss in latest) / spread
+        steps, losses = zip(*latest, strict=True)
+        middle = sum(steps) / len(steps)
+        apart = [step - middle for step in steps]
+        return float(-sum(map(operator.mul, apart, losses)) / sum(map(operator.mul, apart, apart)))
 
     def _begin(self) -> None:
         """An update is over, and its loss known."""

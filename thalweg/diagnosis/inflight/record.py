@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import statistics
@@ -55,7 +56,7 @@ class WatchedParameter:
     coupled: bool = False
     tuned: TunedRuns | None = None
 
-    @property
+    @functools.cached_property
     def hidden(self) -> bool:
         """Whether it has the shape of a hidden matrix."""
         return len(self.shape) >= 2 and min(self.shape[0], math.prod(self.shape[1:])) > 1
@@ -164,6 +165,8 @@ class History:
         first: the first samples.
         recent: the latest.
         inside: those of them that hold attention logits or the load of routers.
+        peaks: the highest rate that each group has had in a sample, by optimizer and number.
+        noises: the latest of :attr:`Sample.noise` that are known.
         losses: of each update, where it was told, by its step.
         updates: how many there were.
         skipped: backward passes that no update followed, one after the other.
@@ -188,6 +191,8 @@ class History:
     first: list[Sample] = field(default_factory=list)
     recent: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
     inside: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
+    peaks: dict[tuple[int, int], float] = field(default_factory=dict)
+    noises: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=KEPT))
     losses: Losses = field(default_factory=Losses)
     updates: int = 0
     skipped: int = 0
@@ -217,6 +222,12 @@ class History:
         self.recent.append(sample)
         if sample.logits or sample.routers:
             self.inside.append(sample)
+        if math.isfinite(sample.noise[0]):
+            self.noises.append(sample.noise)
+        for number, rates in enumerate(sample.rates):
+            for group, rate in enumerate(rates):
+                if rate > self.peaks.get((number, group), 0.0):
+                    self.peaks[number, group] = rate
         self._listen(sample)
 
     def _listen(self, sample: Sample) -> None:
@@ -275,17 +286,17 @@ class History:
     @property
     def noise_scale(self) -> float | None:
         """tr Σ / ‖∇L‖², in micro-batches, from the means of both over the samples; None where that is not known."""
-        pairs = [s.noise for s in self.recent if math.isfinite(s.noise[0])]
-        if len(pairs) < NOISY:
+        if len(self.noises) < NOISY:
             return None
-        spread, slope = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+        spread, slope = (statistics.fmean(column) for column in zip(*self.noises, strict=True))
         return spread / slope if slope > 0 < spread else None
 
     @property
     def promised(self) -> float:
         """The mean promise of an update of the latest window; a look stands for the updates since the one before it."""
         since = self.updates - limits.WINDOW
-        known = [(s.step, s.promise) for s in self.recent if s.step >= since and math.isfinite(s.promise)]
+        latest = itertools.takewhile(lambda s: s.step >= since, reversed(self.recent))
+        known = [(s.step, s.promise) for s in latest if math.isfinite(s.promise)][::-1]
         if not known:
             return math.nan
         gaps = [1, *(b - a for (a, _), (b, _) in itertools.pairwise(known))]
@@ -313,8 +324,7 @@ class History:
 
     def peak(self, at: WatchedParameter) -> float:
         """The highest rate that a parameter has had in a sample."""
-        rates = [sample.rate(at) for sample in (*self.first, *self.recent)]
-        return max((rate for rate in rates if rate == rate), default=0.0)
+        return 0.0 if at.optimizer is None else self.peaks.get((at.optimizer, at.group), 0.0)
 
 
 def as_line(sample: Sample, losses: Losses) -> dict[str, Any]:

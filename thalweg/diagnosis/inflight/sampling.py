@@ -143,6 +143,8 @@ class Sampler:
         return elements.spread(least), elements.of([one.v if one else None for one in seconds])
 
     def _collected(self, given: Sequence[Tensor]) -> dict[str, list[float]]:
+        if len(given) == 1:
+            return dict(zip(NUMBERS, given[0].tolist(), strict=True))
         table = torch.full((len(NUMBERS), len(self.parameters)), torch.nan)
         for (at, _), numbers in zip(self.devices, given, strict=True):
             table[:, at] = numbers.cpu()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from thalweg.diagnosis.explained import standing
@@ -80,15 +82,9 @@ class Voice:
             with contextlib.suppress(OSError):
                 self.record.close()
 
-    @contextlib.contextmanager
-    def safely(self, what: str) -> Iterator[None]:
+    def safely(self, what: str) -> Safely:
         """A watch must not end a training: what goes wrong in it is said once."""
-        try:
-            yield
-        except WatchWarning:
-            raise  # of a user who wants an error of each warning
-        except Exception as error:
-            self.say(f"{what} could not be looked at ({type(error).__name__}: {error}); training goes on")
+        return Safely(self, what)
 
     def _sink(self, step: int, numbers: Mapping[str, float | str]) -> None:
         for sink in list(self.sinks):
@@ -113,3 +109,22 @@ class Voice:
             pairs = zip(history.watched, values, strict=True)
             numbers |= {f"{kind}/{one.name}": value for one, value in pairs if math.isfinite(value)}
         return numbers | {f"finding/{found.cause}": str(found) for found in self.findings if found.step == sample.step}
+
+
+@dataclass(slots=True)
+class Safely:
+    """What :meth:`Voice.safely` gives: no generator, since it is entered several times at each step."""
+
+    voice: Voice
+    what: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if not isinstance(error, Exception) or isinstance(
+            error, WatchWarning
+        ):  # of a user who wants errors of warnings
+            return False
+        self.voice.say(f"{self.what} could not be looked at ({type(error).__name__}: {error}); training goes on")
+        return True

@@ -60,6 +60,9 @@ ALIKE_AFTER = 2
 #: settings of a group that say what kind of steps its parameters take
 SETTINGS = ("weight_decay", "use_muon", "decoupled_weight_decay")
 
+#: the detectors, with names for what is said where one fails
+_NAMED = [(f"{one.__module__.rpartition('.')[2]}.{one.__name__}", one) for one in DETECTORS]
+
 _WATCHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Watch]] = weakref.WeakKeyDictionary()
 
 
@@ -220,6 +223,7 @@ class Watch:
             self._conclude()
             self._take()
             self.voice.tell(unstepped(self.history))
+            self.voice.write({"updates": self.history.updates})
         self.voice.close()
 
     def __enter__(self) -> Watch:
@@ -254,6 +258,7 @@ class Watch:
         """Take stock of the parameters."""
         about = replace(self.about)  # whose parameters and owners are read again
         self.about = about
+        self.modules = list(about.model.modules())
         self.params, self.state = list(about.parameters.values()), self._state()
         before = self.history
         self.history = replace(
@@ -498,11 +503,14 @@ class Watch:
 
     def _state(self) -> list[Any]:
         """What changes when layers are replaced, moved, unfrozen, given to an optimizer, or a group's settings are."""
-        params = list(self.about.model.parameters())
+        modules = self.modules
+        params = [p for module in modules for p in module._parameters.values() if p is not None]
+        within = [id(one) for module in modules for one in module._modules.values()]
         groups = [group for one in self.about.optimizers for group in one.param_groups]
         members = [(len(group["params"]), sum(map(id, group["params"]))) for group in groups]
         settings = [tuple(group.get(name) for name in SETTINGS) for group in groups]
-        return [[(id(p), p.device) for p in params], [p.requires_grad for p in params], members, settings]
+        whole = within, [(id(p), p.device) for p in params]
+        return [whole, [p.requires_grad for p in params], members, settings]
 
     def _sample(self) -> Sample:
         return Sample(
@@ -545,8 +553,8 @@ class Watch:
 
     def _judge(self) -> None:
         found: list[Finding] = []
-        for detector in DETECTORS:
-            with self.voice.safely(f"{detector.__module__.rpartition('.')[2]}.{detector.__name__}"):
+        for name, detector in _NAMED:
+            with self.voice.safely(name):
                 found += detector(self.history)
         if self.looks % COMPARED == 0:
             found += replicas.drift(self.about.model, self.history, self.sampler)

@@ -24,6 +24,7 @@ class WatchRecord:
         steps: of the run, where they were told.
         samples: of the updates that were looked at.
         findings: what was found.
+        updates: that were made in all, of a run that has ended.
     """
 
     names: list[str]
@@ -32,6 +33,7 @@ class WatchRecord:
     steps: int | None
     samples: list[Line] = field(default_factory=list)
     findings: list[Line] = field(default_factory=list)
+    updates: int | None = None
 
     def series(self, name: str) -> list[tuple[float, float]]:
         """One number of each sample, by step; samples that lack it are left out."""
@@ -65,7 +67,8 @@ def read_record(path: Path) -> WatchRecord:
     if not heads:
         raise ThalwegError(f"{path} is not a record of thalweg.watch: it has no line with the parameters' names")
     head = heads[-1]
-    made = WatchRecord(head["names"], head["shapes"], head["optimizers"], head["steps"])
+    updates = next((line["updates"] for line in reversed(lines) if "updates" in line), None)
+    made = WatchRecord(head["names"], head["shapes"], head["optimizers"], head["steps"], updates=updates)
     count = len(head["names"])
     made.samples.extend(line for line in lines if len(line.get("update", ())) == count and "step" in line)
     made.findings.extend(line["finding"] for line in lines if "finding" in line)

@@ -82,12 +82,12 @@ def vanish(history: History) -> Iterator[Finding]:
 
 def explode(history: History) -> Iterator[Finding]:
     """A norm of all gradients that is far above what it was."""
-    before = [s.norm for s in history.recent if s is not history.last and s.is_finite]
-    now = history.last
-    if len(before) < limits.DEAD_FOR or not now.is_finite:
+    now, first = history.last, max(s.norm for s in history.first[: limits.DEAD_FOR])
+    if not now.is_finite or now.norm <= limits.GRADIENT_JUMP * first:
         return
-    usual, first = statistics.median(before), max(s.norm for s in history.first[: limits.DEAD_FOR])
-    if now.norm > limits.GRADIENT_JUMP * usual and now.norm > limits.GRADIENT_JUMP * first:
+    before = [s.norm for s in history.recent if s is not now and s.is_finite]
+    usual = statistics.median(before) if len(before) >= limits.DEAD_FOR else math.inf
+    if now.norm > limits.GRADIENT_JUMP * usual:
         largest = max(range(len(now.gradient)), key=lambda i: -1.0 if now.absent[i] else now.gradient[i])
         yield finding(
             "gradient_spikes",
@@ -101,6 +101,8 @@ def explode(history: History) -> Iterator[Finding]:
 
 def clipped(history: History) -> Iterator[Finding]:
     """Gradients that clipping makes many times smaller at every step."""
+    if history.last.clip < limits.CLIPPED:
+        return
     factors = [s.clip for s in history.recent if math.isfinite(s.clip)]
     if len(factors) < limits.CLIPPED_AFTER or min(factors) < limits.CLIPPED or not _follows_gradient(history):
         return

@@ -67,9 +67,11 @@ def climbs(history: History) -> Iterator[Finding]:
     early, late = losses.first[:count], losses.latest(count)
     if not all(map(math.isfinite, early + late)):
         return
-    spread = math.hypot(statistics.stdev(early), statistics.stdev(late)) / math.sqrt(count)
     gap = statistics.median(late) - statistics.median(early)
-    if gap > limits.CLIMBED * spread and gap > 0.1 * abs(statistics.median(early)):
+    if gap <= 0.1 * abs(statistics.median(early)):
+        return
+    spread = math.hypot(statistics.stdev(early), statistics.stdev(late)) / math.sqrt(count)
+    if gap > limits.CLIMBED * spread:
         ratio, least = early_ratio(history)
         slow = ratio < least
         shown = (

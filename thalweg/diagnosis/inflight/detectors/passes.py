@@ -38,6 +38,8 @@ def undivided(history: History) -> Iterator[Finding]:
 
 def unstepped(history: History) -> Iterator[Finding]:
     """Backward passes that no update follows."""
+    if history.idle < limits.IDLE and history.skipped <= limits.UNSTEPPED:
+        return
     usual = max((s.backwards or 1 for s in history.recent), default=0)
     most = limits.UNSTEPPED * usual if usual else limits.NEVER_STEPPED
     if history.idle >= limits.IDLE or history.skipped > most:

@@ -35,7 +35,11 @@ def returned(history: History) -> Iterator[Finding]:
     """A run that comes back to the same weights again and again."""
     now, visits = history.last, []
     matrices = [i for i in _matrices(history) if now.update[i] > 0]
-    for sample in {id(s): s for s in (*history.first, *history.recent)}.values():
+    if not matrices:
+        return
+    one = matrices[0]  # all others are looked at where it is the same
+    alike = [s for s in (*history.first, *history.recent) if s.total[one] == now.total[one]]
+    for sample in {id(s): s for s in alike}.values():
         back = [i for i in matrices if sample.total[i] == now.total[i] and sample.update[i] > 0]
         if _is_most(history, back):
             visits.append(sample)
