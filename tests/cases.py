@@ -407,9 +407,10 @@ CASES = [
     ), exempt=OF_ADAMWS_PART),
     Case("Mano", muon.Mano, [
         {"weight_decay": 0.0}, {"momentum": 0.8}, {"nesterov": True}, {"eps": 1.0}, {"maximize": True},
-    ], shapes=[*MATRICES, (3, 2, 2, 2)], downhill=0.2, learns=1.0, complex=False, claims=(
+    ], shapes=[*MATRICES, (3, 2, 2, 2)], downhill=0.2, complex=False, claims=(
         claims.blind_to_scale("tensor"), claims.blind_to_order("rows"), claims.memory(1),
-    ), exempt=OF_ADAMWS_PART),
+    ), exempt={**OF_ADAMWS_PART, "learns_to_tell_irises": "at a constant rate its steps stay large, and it depends on "
+               "rounding whether 20 losses in a row are low"}),
     Case("SOAPMuon", preconditioned.SOAPMuon, [
         {"ns_coefficients": (2.0, -1.5, 0.5)}, {"ns_steps": 3}, {"adjust_lr_fn": None},
         {"adjust_lr_fn": "spectral_unclamped", "maximize": True}, {"kl": True, "precondition_frequency": 2},

@@ -85,7 +85,8 @@ def test_a_run_that_has_ended_says_how_many_updates_it_had(record, tmp_path):
 
 
 @pytest.mark.parametrize("columns", [80, 110])
-def test_in_the_terminal_curves_stand_under_each_other_and_no_line_is_broken(record, tmp_path, columns):
+def test_in_the_terminal_curves_stand_under_each_other_and_no_line_is_broken(record, tmp_path, monkeypatch, columns):
+    monkeypatch.chdir(tmp_path)  # the page's path, too, is a line
     output = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, ["watch", str(record), "--out", "p.html"]).output
     lines = output.splitlines()
     curves = [line for line in lines if line.startswith(("loss", "gradient norm", "learning rate"))]

@@ -224,8 +224,29 @@ def test_strips_leave_out_almost_half_where_matrices_are_large(n, share):
     assert sum((end - start) * end for start, end in strips(n)) == share * n * n
 
 
+class Products(TorchDispatchMode):
+    """Whether a matrix product of torch, made again with another number of threads, has other bits."""
+
+    depend_on_threads = False
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given, threads = kwargs or {}, torch.get_num_threads()
+        if function.overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm"):
+            found = []
+            for count in (1, 2):
+                torch.set_num_threads(count)
+                result = given["out"].clone() if "out" in given else None  # which may be one of the arguments
+                made = function(*args, **given)
+                found.append(made.clone())
+                if result is not None:
+                    given["out"].copy_(result)
+            torch.set_num_threads(threads)
+            self.depend_on_threads |= not torch.equal(*found)
+        return function(*args, **given)
+
+
 @pytest.mark.parametrize("shape", [(600, 512), (512, 1200), (40, 120)])
-def test_the_number_of_threads_changes_no_bit(shape, processor):
+def test_the_number_of_threads_changes_no_bit_where_it_changes_none_of_a_product(shape, processor):
     generator, before = torch.Generator().manual_seed(0), torch.get_num_threads()
     Gs = [torch.randn(shape, generator=generator) for _ in range(1 if min(shape) > 500 else 3)]
     found = []
@@ -233,9 +254,12 @@ def test_the_number_of_threads_changes_no_bit(shape, processor):
         for threads in (1, 2):
             torch.set_num_threads(threads)
             found.append(orthogonal_factors(Gs))
+        with Products() as products:
+            orthogonal_factors(Gs)
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    same = all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert same or products.depend_on_threads
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (64, 128), (64, 256), (256, 256), (384, 384), (320, 640), (640, 320)])
