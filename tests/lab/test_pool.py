@@ -70,6 +70,14 @@ def _terminate_myself():
         time.sleep(0.01)
 
 
+def _lives(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow(reason="starts workers, and waits until one is gone")
 @pytest.mark.posix
 def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gone_soon():
@@ -79,8 +87,9 @@ def test_a_worker_that_is_terminated_waits_for_the_race_to_hear_of_it_and_is_gon
     assert isinstance(ending.exception(), CallLostError)
     assert 0.5 * pools.GRACE_SECONDS < time.monotonic() - start < 10 + pools.GRACE_SECONDS
     pool.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+    while _lives(process):  # its executor, which is broken, may still be taking leave of it
+        assert time.monotonic() - start < 60
+        time.sleep(0.1)
 
 
 @pytest.mark.slow(reason="starts workers, which import torch")
