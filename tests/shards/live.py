@@ -3,6 +3,7 @@
 import contextlib
 from unittest import mock
 
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,7 +31,7 @@ class Live(TorchDispatchMode):
         for x in tree_leaves(out):
             if type(x) is Tensor and id_of(x) not in given:
                 reference = StorageWeakRef(x.untyped_storage())
-                self.made[reference.cdata] = reference, x.untyped_storage().nbytes()
+                self.made[reference.cdata] = reference
                 self.bound += x.untyped_storage().nbytes()
         self.look()
         return out
@@ -62,8 +63,14 @@ class Live(TorchDispatchMode):
     @property
     def now(self):
         """What lives now."""
-        self.made = {key: one for key, one in self.made.items() if not one[0].expired()}
-        return sum(size for _, size in self.made.values()) + self.wholes
+        self.made = {key: one for key, one in self.made.items() if not one.expired()}
+        return sum(map(size_of, self.made.values())) + self.wholes
+
+
+def size_of(reference):
+    """Bytes of a storage now, which may have been resized; 0 of one that has ended."""
+    storage = torch.UntypedStorage._new_with_weak_ptr(reference.cdata)
+    return storage.nbytes() if storage is not None else 0
 
 
 def id_of(x):

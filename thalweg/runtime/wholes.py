@@ -162,6 +162,7 @@ class Wholes:
                 write(*one, read(*one) if held is None else held[k])
 
         attempt(arrive, None)
+        swap.end()
 
     @staticmethod
     def _move(items: Iterable[tuple[Item, Piece]], read: Read, write: Write) -> None:

@@ -56,7 +56,7 @@ class Trouble:
 
 
 class Swap:
-    """Messages on their way; memory for them lives until they are finished.
+    """Messages on their way; memory for what is sent lives until they are finished, for what comes until :meth:`end`.
 
     Args:
         exchange: the collectives of these ranks.
@@ -98,9 +98,14 @@ class Swap:
             [_view(room, start, *form) for start, form in zip(_place(forms)[0], forms, strict=True)]
             for room, forms in zip(rooms, self.to_come, strict=True)
         ]
-        del self.out, self.rooms, self.work  # the last keeps what was sent
+        _free(self.out)
+        del self.out, self.rooms, self.work
         self.exchange.hear(torch.cat([flag for flag, *_ in found]))
         return self.exchange.in_mesh([xs for _, *xs in found])
+
+    def end(self) -> None:
+        """Free what has come, when all of it was read."""
+        _free(self.come)
 
     @property
     def what(self) -> str:
@@ -256,6 +261,11 @@ def _place(tensors: Sequence[Form]) -> tuple[list[int], int]:
         starts.append(end)
         end += math.prod(shape) * dtype.itemsize
     return starts, end + -end % 8
+
+
+def _free(message: Tensor) -> None:
+    """Free the memory of a finished message at once: a thread of torch's collectives may keep the tensor a while."""
+    message.untyped_storage().resize_(0)
 
 
 def _view(room: Tensor, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
