@@ -9,6 +9,7 @@ import thalweg
 from tests.fixtures import tensors
 from thalweg.ir import fields
 from thalweg.ir.trace import specialize
+from thalweg.runtime import guards
 from thalweg.runtime.group_numbers import GroupNumbers, GroupReader
 
 values = {
@@ -83,6 +84,49 @@ def test_all_groups_are_read_as_each_alone_would_be(steps):
             assert found.key == specialize(rule, group, scale is not None)
             assert found.numbers["inverse_scale"] == scale
             assert found.numbers["initial_lr"] == group.get("initial_lr", fresh["lr"])
+
+
+def test_what_is_read_of_one_group_alone_does_not_hide_a_later_return():
+    groups = thalweg.AdamW([{"params": [p]} for p in tensors((2,), (3,))]).param_groups
+    reader = GroupReader(thalweg.AdamW)
+    for lr in (0.1, 0.2):
+        groups[1]["lr"] = lr
+        reader.read_all(groups, None)
+    groups[1]["lr"] = 0.3
+    assert reader.read(1, groups[1], None).numbers["lr"] == 0.3
+    groups[1]["lr"] = 0.2
+    assert reader.read_all(groups, None)[1].numbers["lr"] == 0.2
+
+
+#: what may be done to groups between two steps, other than changing a number that has changed before
+OTHERWISE = {
+    "another parameter": lambda groups: groups[1]["params"].__setitem__(0, tensors((3,))[0]),
+    "one more": lambda groups: groups[1]["params"].append(tensors((3,))[0]),
+    "one less": lambda groups: groups[1]["params"].clear(),
+    "another list": lambda groups: groups[1].update(params=tensors((3,))),
+    "no list": lambda groups: groups[1].update(params=tuple(groups[1]["params"])),
+    "another group": lambda groups: copy(groups, 1),
+    "one group more": lambda groups: groups.append(dict(groups[1])),
+    "one group less": lambda groups: groups.pop(),
+    "a switch": lambda groups: groups[0].update(maximize=True),
+    "a number that has not changed before": lambda groups: groups[0].update(weight_decay=0.3),
+    "a number that is off": lambda groups: groups[0].update(gradient_noise=0.1),
+}
+
+
+@pytest.mark.parametrize("change", OTHERWISE.values(), ids=OTHERWISE.keys())
+@pytest.mark.parametrize("after", [0, 3])
+def test_the_same_list_says_that_nothing_but_numbers_has_changed(change, after):
+    groups = thalweg.AdamW([{"params": [p]} for p in tensors((2,), (3,))]).param_groups
+    reader = GroupReader(thalweg.AdamW)
+    for lr in (0.1, 0.2):
+        groups[0]["lr"] = groups[1]["lr"] = lr
+        before = reader.read_all(groups, None)
+    for step in range(after):
+        groups[1]["lr"] = 0.3 + step
+        assert reader.read_all(groups, None) is before or guards.functions() is None
+    change(groups)
+    assert reader.read_all(groups, None) is not before
 
 
 def test_a_rate_out_of_range_is_refused_at_every_step_and_taken_when_it_is_mended(either_look):

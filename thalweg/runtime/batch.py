@@ -475,7 +475,7 @@ class BoundBatch:
             if (objects[0].data_ptr(), objects[-1].data_ptr()) != self.end_pointers[name]:
                 return False
         if guards.table is not None:
-            self.firsts = guards.table.sort()
+            self.firsts = guards.table.firsts()
             if not batch.mixed and len(self.firsts) > 1:
                 return False
         elif not self._same_numbers():

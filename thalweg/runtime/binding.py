@@ -24,6 +24,7 @@ from thalweg.ir.trace import RuleClass, Specialization, is_matrix, kept_states, 
 from thalweg.runtime import guards, ownership
 from thalweg.runtime.batch import BoundBatch, check_gradient, refuse_freed
 from thalweg.runtime.formats import Format, Storage
+from thalweg.runtime.group_numbers import GroupNumbers
 from thalweg.runtime.sharding import flattened
 from thalweg.runtime.state import conform, formats_of, missing, new_state, plain_fills
 from thalweg.runtime.tensors import all_ordinary, is_dense, local, opaque, oriented, whole_shape
@@ -309,47 +310,66 @@ class Binding:
     """The parameters of some groups, in batches that serve further steps while nothing about them changes.
 
     Attributes:
-        keys: the specialization of each group.
-        lists: its parameters.
-        numbers: which groups these are.
+        found: the numbers of each group, of the step at hand.
+        chosen: which groups these are.
+        lists: the parameters of each.
+        whole: whether these are all parameters of all groups.
+        draws: whether the step needs random bits.
+        of_group: the numbers by group.
+        bounds: the batches.
         idle: parameters that are in no batch, each with the number of its group; without those that other ranks alone
             have.
         parts: those of which other ranks have parts that a step looks at, each with the number of its group.
         watched: of those of which other ranks have parts that it does not look at, one for each mesh and group.
     """
 
-    keys: list[Specialization]
-    numbers: list[int]
+    found: Sequence[GroupNumbers]
+    chosen: Sequence[int]
     lists: list[list[Tensor]]
-    bounds: list[BoundBatch] = field(default_factory=list)
+    whole: bool
+    draws: bool = False
     parts: list[tuple[int, Tensor]] = field(default_factory=list)
     watched: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        given = [(i, p) for i, params in zip(self.numbers, self.lists, strict=True) for p in params]
-        self.idle = [(i, p) for i, p in given if not is_elsewhere(p)]
+        self.keys = [one.key for one in self.found]
         self.lengths = list(map(len, self.lists))
-        self.params = [p for _, p in given]
+        self.params = [*chain.from_iterable(self.lists)]
+        self.take(self.found)
+        self.start_over()
 
-    def holds(self, keys: list[Specialization], lists: list[list[Tensor]]) -> bool:
-        """Whether the groups still are what they were."""
+    def take(self, found: Sequence[GroupNumbers]) -> None:
+        """Go on with these numbers."""
+        self.found = found
+        self.of_group = {i: one.numbers for i, one in zip(self.chosen, found, strict=True)}
+
+    def start_over(self) -> None:
+        """Be without batches."""
+        given = [(i, p) for i, params in zip(self.chosen, self.lists, strict=True) for p in params]
+        self.bounds: list[BoundBatch] = []
+        self.idle = [(i, p) for i, p in given if not is_elsewhere(p)]
+        self.mark()
+
+    def holds(self, found: Sequence[GroupNumbers], lists: list[list[Tensor]]) -> bool:
+        """Whether the groups still are what they were, but for numbers."""
+        keys = [one.key for one in found]
         if len(keys) != len(self.keys) or not all(map(is_, keys, self.keys)):
             return False
         params = lists[0] if len(lists) == 1 else chain.from_iterable(lists)
         return list(map(len, lists)) == self.lengths and all(map(is_, params, self.params))
 
-    def now(self) -> tuple[list[BoundBatch], list[tuple[int, Tensor]]]:
-        """Its batches, and who is in none."""
-        return self.bounds, self.idle
+    def mark(self) -> None:
+        """Remember the batches, and who is in none, for :meth:`go_back`."""
+        self.marked = self.bounds, self.idle
 
-    def go_back(self, before: tuple[list[BoundBatch], list[tuple[int, Tensor]]]) -> None:
-        """Be what :meth:`now` has told before."""
-        self.bounds, self.idle = before
+    def go_back(self) -> None:
+        """Be what it was at the mark."""
+        self.bounds, self.idle = self.marked
 
     def refresh(self, groups: Groups, state: State, binder: Binder) -> list[BoundBatch]:
         """The batches that have gradients now; those that changed are made again."""
         failed = [b for b in self.bounds if not b.refresh()]
-        awake = [(i, p) for i, p in self.idle if p.grad is not None]
+        awake = [(i, p) for i, p in self.idle if p.grad is not None] if self.idle else []
         if failed or awake:
             with uncollected():
                 self._bind_again(failed, awake, groups, state, binder)
@@ -368,7 +388,7 @@ class Binding:
         _check_gradients(moving, signs, binder.rule)
         # what is created now may be written by later steps, also outside of inference mode
         with torch.inference_mode(False), torch.no_grad():
-            binder.begin(groups, self.keys, self.numbers, state)
+            binder.begin(groups, self.keys, self.chosen, state)
             binder.number(loose[0][1])
             members = [(i, p, binder.kind(i, p, g, sign)) for (i, p, g), sign in zip(moving, signs, strict=True)]
             kinds = {kind for _, _, kind in members}

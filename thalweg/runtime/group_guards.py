@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from operator import is_
 from typing import Any
 
 from thalweg.runtime import guards
@@ -17,7 +16,9 @@ class _GroupRecordStruct(ctypes.Structure):
     _fields_ = [
         ("group", ctypes.c_void_p),
         ("entries", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("key", "value", "number", "low", "high")),
+        *((name, ctypes.c_void_p) for name in ("key", "value", "number", "low", "high", "list")),
+        ("params", ctypes.c_int64),
+        ("param", ctypes.c_void_p),
     ]
 
 
@@ -25,7 +26,8 @@ class _GroupTableStruct(ctypes.Structure):
     """``GroupTable`` of `guards.c`."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("next", "type", "release", "number", "float_type")),
+        *((name, ctypes.c_void_p) for name in ("next", "type", "release", "number", "length", "member")),
+        *((name, ctypes.c_void_p) for name in ("float_type", "groups")),
         ("size", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("record", "changed")),
         ("changes", ctypes.c_int64),
@@ -39,57 +41,74 @@ class GroupGuards:
 
     Args:
         library: of `guards.c`.
-        groups: the dicts.
+        groups: the list of the dicts.
         scaled: whether gradients are multiplied with a number.
+        watched: names of entries that must stay the same objects, and must not be there if they are not, where they
+            are no numbers that may change.
     """
 
-    def __init__(self, library: Any, groups: Sequence[dict[str, Any]], scaled: bool) -> None:
+    def __init__(self, library: Any, groups: list[dict[str, Any]], scaled: bool, watched: Collection[str]) -> None:
         size, python = len(groups), ctypes.pythonapi
-        self.library = library
-        self.groups, self.scaled = list(groups), scaled
-        self.records = (_GroupRecordStruct * size)(*(_GroupRecordStruct(0, -1) for _ in groups))
+        self.look_at_groups = library.look_at_groups
+        self.groups, self.scaled, self.watched = groups, scaled, {*watched, "params"}
+        self.held = list(groups)  # by the records, whatever becomes of the list
+        self.records = (_GroupRecordStruct * size)(*(_GroupRecordStruct(id(group), -1) for group in groups))
         self.kept: list[Any] = [None] * size  # what the records point to
         self.changed, self.unread = (array("q", bytes(8 * size)) for _ in range(2))
-        calls = python.PyDict_Next, python.PyObject_Type, python.Py_DecRef, python.PyFloat_AsDouble
+        calls = (
+            python.PyDict_Next, python.PyObject_Type, python.Py_DecRef, python.PyFloat_AsDouble,
+            python.PyList_Size, python.PyList_GetItem,
+        )  # fmt: skip
         self.struct = _GroupTableStruct(
-            *map(guards.address_of, calls), id(float), size, ctypes.addressof(self.records),
+            *map(guards.address_of, calls), id(float), id(groups), size, ctypes.addressof(self.records),
             self.changed.buffer_info()[0], 0, self.unread.buffer_info()[0], 0,
         )  # fmt: skip
         self.at = ctypes.addressof(self.struct)
 
-    def serves(self, groups: Sequence[dict[str, Any]], scaled: bool) -> bool:
-        """Whether these are the groups."""
-        return scaled is self.scaled and len(groups) == len(self.groups) and all(map(is_, groups, self.groups))
+    def look(self, groups: list[dict[str, Any]], scaled: bool) -> bool | None:
+        """Look at all groups: whether one of them is not what it was, which :meth:`differing` then tells.
 
-    def look(self) -> tuple[Sequence[int], Sequence[int]]:
+        Returns:
+            None where these are other groups.
+        """
+        if groups is not self.groups or scaled is not self.scaled:
+            return None
+        differ = self.look_at_groups(self.at)
+        return None if differ < 0 else differ > 0
+
+    def differing(self) -> tuple[Sequence[int], Sequence[int]]:
         """The positions of groups in which numbers alone have changed, and of those that must be read again."""
-        self.library.look_at_groups(self.at)
         struct = self.struct
         return self.changed[: struct.changes], self.unread[: struct.unreads]
 
-    def record(self, i: int, bounds: Mapping[str, tuple[float, float]], watched: Collection[str]) -> None:
+    def record(self, i: int, bounds: Mapping[str, tuple[float, float]]) -> None:
         """Record what a group holds.
 
         Args:
             i: its position.
             bounds: of numbers that may change, what they must lie between.
-            watched: names of the other entries that must stay the same objects, and must not be there if they are not.
         """
         group = self.groups[i]
-        if not all(type(group[name]) is float and low < group[name] < high for name, (low, high) in bounds.items()):
+        params = group["params"]
+        kept = isinstance(params, list) and all(type(group[name]) is float for name in bounds)
+        if not kept or not all(low < group[name] < high for name, (low, high) in bounds.items()):
             self.forget(i)
             return
-        keys = list(group)
+        keys, members = list(group), list(params)
         none = 0.0, 0.0
         numbers = array("d", [group[name] if name in bounds else 0.0 for name in keys])
         lows, highs = (array("d", [bounds.get(name, none)[k] for name in keys]) for k in range(2))
+        watched = self.watched - bounds.keys()
         objects = array("Q", [id(group[name]) if name in watched else 0 for name in keys])
-        names = array("Q", map(id, keys))
+        names, owners = array("Q", map(id, keys)), array("Q", map(id, members))
         tables = names, objects, numbers, lows, highs
-        self.kept[i] = keys, [group[name] for name in keys], tables
-        self.records[i] = _GroupRecordStruct(id(group), len(keys), *(table.buffer_info()[0] for table in tables))
+        self.kept[i] = members, keys, [group[name] for name in keys], tables, owners
+        self.records[i] = _GroupRecordStruct(
+            id(group), len(keys), *(table.buffer_info()[0] for table in tables), id(params), len(members),
+            owners.buffer_info()[0],
+        )  # fmt: skip
 
     def forget(self, i: int) -> None:
         """Let a group be read at the next step."""
-        if i < len(self.groups):
+        if i < len(self.records):
             self.records[i].entries = -1

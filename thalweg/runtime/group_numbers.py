@@ -80,7 +80,9 @@ class GroupReader:
     def __init__(self, rule: type[RuleClass]) -> None:
         self.rule = rule
         self.found: dict[int, GroupNumbers] = {}
+        self.all: list[GroupNumbers] = []
         self.guards: GroupGuards | None = None
+        self.watched = {*rule.hypers, "initial_lr", "first_lr"}
 
     def read_all(self, groups: list[dict[str, Any]], scale: float | None) -> list[GroupNumbers]:
         """The numbers of all groups; in C it is found which of them must be read.
@@ -89,31 +91,41 @@ class GroupReader:
             groups: all of them.
             scale: as for :meth:`read`.
 
+        Returns:
+            The list that the last call gave, where nothing but numbers, of which no specialization depends, is known
+            to have changed in the groups: they hold the same parameters. Else another one.
+
         Raises:
             ValueError: for a value outside its range.
         """
         looking, self.guards = self.guards, None  # of a look that was interrupted nothing is known
-        if len(groups) == 1:
-            return [self.read(0, groups[0], scale)]  # is as fast
-        every = range(len(groups))
-        if looking is None or not looking.serves(groups, scale is not None):
+        differ = None if looking is None else looking.look(groups, scale is not None)
+        if looking is None or differ is None:
             library = guards.functions()
-            if library is None:
-                return [self.read(i, groups[i], scale) for i in every]
-            looking = GroupGuards(library, groups, scale is not None)
-        changed, unread = looking.look()
+            if library is None or not isinstance(groups, list):
+                return [self.read(i, group, scale) for i, group in enumerate(groups)]
+            looking = GroupGuards(library, groups, scale is not None, self.watched)
+            differ = looking.look(groups, scale is not None)
+        if differ:
+            self._take_differing(looking, scale)
+        if scale is not None:
+            for known in self.all:
+                known.numbers["inverse_scale"] = scale
+        self.guards = looking
+        return self.all
+
+    def _take_differing(self, looking: GroupGuards, scale: float | None) -> None:
+        """Take over numbers of groups in which they alone have changed, and read those in which something else has."""
+        groups = looking.groups
+        changed, unread = looking.differing()
         for i in changed:
             self.found[i].take(groups[i])
         for i in unread:
             known = self.read(i, groups[i], scale)
             if type(known.initial_lr) is float or known.initial_lr is None:
-                looking.record(i, known.bounds, {*self.rule.hypers, "initial_lr", "first_lr"} - known.moving.keys())
-        found = [self.found[i] for i in every]
-        if scale is not None:
-            for known in found:
-                known.numbers["inverse_scale"] = scale
-        self.guards = looking
-        return found
+                looking.record(i, known.bounds)
+        if unread:
+            self.all = [self.found[i] for i in range(len(groups))]
 
     def read(self, i: int, group: dict[str, Any], scale: float | None) -> GroupNumbers:
         """The numbers of group ``i``.
@@ -129,8 +141,8 @@ class GroupReader:
         known = self.found.get(i)
         if known is None or not _holds(known, group, scale):
             known = self.found[i] = self._read(known, group, scale)
-            if self.guards is not None:
-                self.guards.forget(i)
+        if self.guards is not None:  # what it has recorded may be older than what is known now
+            self.guards.forget(i)
         if known.scaled:
             known.numbers["inverse_scale"] = scale
         return known

@@ -62,7 +62,7 @@ typedef struct {
     int64_t *moved, moves;      /* parameters that lie elsewhere, or of which a state does; `place` knows where */
     int64_t *odd, odds;         /* parameters whose gradients cannot be used as they lie */
     int64_t present;            /* how many have a gradient */
-    /* found by `sort_by_numbers`: parameters that take the same numbers of the host have the same entry in a table of those */
+    /* parameters that take the same numbers of the host have the same entry in a table of those */
     int64_t *entry, entries;
     int64_t *first;             /* of each entry, the first of its parameters */
     int64_t *before_it;         /* of each entry, the one before it of the same group, or -1 */
@@ -224,8 +224,10 @@ static int find_gradient(GuardTable *all, int64_t i)
     if (!g) return all->forget(), 0;
     all->address[i] = 0;
     if (g != all->none) {
+        const int usable = is_usable(all, g, i);
         all->present++;
-        if (is_usable(all, g, i)) all->address[i] = all->seen[i]; else all->odd[all->odds++] = i;
+        all->address[i] = usable ? all->seen[i] : 1;  /* another than 0; the caller finds that of an odd one */
+        if (!usable) all->odd[all->odds++] = i;
     }
     all->release(g);  /* the parameter holds it */
     return 1;
@@ -266,21 +268,6 @@ static int are_states_listed(const GuardTable *all)
     return i == all->size;
 }
 
-/* Look at everything. Returns 0 if something is not what the table was made of: a state replaced, another shape. */
-int64_t look(GuardTable *all)
-{
-    all->moves = all->odds = all->present = 0;
-    if (all->states && !are_states_listed(all)) return 0;
-    for (int64_t i = 0; i < all->size; i++) {
-        int moved = 0;
-        if (!is_as_it_was(all, all->owner[i], i, &moved)) return 0;
-        if (!find_gradient(all, i)) return 0;
-        if (!is_state_kept(all, i, &moved)) return 0;
-        if (moved) all->moved[all->moves++] = i;
-    }
-    return 1;
-}
-
 /* Whether two parameters take the same numbers of the host. */
 static int go_together(const GuardTable *all, int64_t i, int64_t j)
 {
@@ -291,7 +278,7 @@ static int go_together(const GuardTable *all, int64_t i, int64_t j)
 }
 
 /* Give each parameter that has a gradient its entry. */
-void sort_by_numbers(GuardTable *all)
+static void sort_by_numbers(GuardTable *all)
 {
     all->entries = 0;
     for (int64_t g = 0; g < all->groups; g++) all->latest[g] = -1;
@@ -308,6 +295,22 @@ void sort_by_numbers(GuardTable *all)
         }
         all->entry[i] = e;
     }
+}
+
+/* Look at everything. Returns 0 if something is not what the table was made of: a state replaced, another shape. */
+int64_t look(GuardTable *all)
+{
+    all->moves = all->odds = all->present = 0;
+    if (all->states && !are_states_listed(all)) return 0;
+    for (int64_t i = 0; i < all->size; i++) {
+        int moved = 0;
+        if (!is_as_it_was(all, all->owner[i], i, &moved)) return 0;
+        if (!find_gradient(all, i)) return 0;
+        if (!is_state_kept(all, i, &moved)) return 0;
+        if (moved) all->moved[all->moves++] = i;
+    }
+    sort_by_numbers(all);
+    return 1;
 }
 
 /* An update has ended: write the numbers of the states, for each kind of them one for each entry. */
@@ -328,6 +331,9 @@ typedef struct {
     int64_t entries;            /* less than 0: nothing is known of it */
     void **key, **value;
     double *number, *low, *high;
+    void *list;                 /* of its parameters, and what this holds */
+    int64_t params;
+    void **param;
 } GroupRecord;
 
 typedef struct {
@@ -335,7 +341,10 @@ typedef struct {
     void *(*type)(void *object);                   /* PyObject_Type: a new reference */
     void (*release)(void *object);                 /* Py_DecRef */
     double (*number)(void *object);                /* PyFloat_AsDouble */
+    int64_t (*length)(void *list);                 /* PyList_Size */
+    void *(*member)(void *list, int64_t at);       /* PyList_GetItem: a borrowed reference */
     void *float_type;
+    void *groups;               /* the list of all */
     int64_t size;
     GroupRecord *record;
     /* found by `look_at_groups` */
@@ -356,6 +365,15 @@ static int takes_over(const GroupTable *all, GroupRecord *r, int64_t e, void *va
     return 1;
 }
 
+/* Whether the list of a group holds what it held. */
+static int are_params_kept(const GroupTable *all, const GroupRecord *r)
+{
+    if (all->length(r->list) != r->params) return 0;
+    for (int64_t k = 0; k < r->params; k++)
+        if (all->member(r->list, k) != r->param[k]) return 0;
+    return 1;
+}
+
 /* Whether a group is what it was, but for numbers. */
 static int is_group_kept(const GroupTable *all, GroupRecord *r, int *changed)
 {
@@ -367,16 +385,20 @@ static int is_group_kept(const GroupTable *all, GroupRecord *r, int *changed)
         if (r->low[e] < r->high[e] ? !takes_over(all, r, e, value, changed) : r->value[e] && value != r->value[e])
             return 0;
     }
-    return e == r->entries;
+    return e == r->entries && are_params_kept(all, r);
 }
 
-/* Look at all groups. */
-void look_at_groups(GroupTable *all)
+/* Look at all groups. Returns how many are not what they were, or -1 if the list holds others. */
+int64_t look_at_groups(GroupTable *all)
 {
     all->changes = all->unreads = 0;
+    if (all->length(all->groups) != all->size) return -1;
+    for (int64_t i = 0; i < all->size; i++)
+        if (all->member(all->groups, i) != all->record[i].group) return -1;
     for (int64_t i = 0; i < all->size; i++) {
         int changed = 0;
         if (!is_group_kept(all, all->record + i, &changed)) all->unread[all->unreads++] = i;
         else if (changed) all->changed[all->changes++] = i;
     }
+    return all->changes + all->unreads;
 }

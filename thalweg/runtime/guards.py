@@ -438,9 +438,8 @@ class GuardTable:
         """Look at all tensors; False if any is not what the table was made of."""
         return bool(self.functions.look(self.at))
 
-    def sort(self) -> list[int]:
-        """Find which parameters take the same numbers of the host: of each such entry, the first of its parameters."""
-        self.functions.sort_by_numbers(self.at)
+    def firsts(self) -> list[int]:
+        """Of each entry of the last look, of parameters that take the same numbers of the host, the first of them."""
         count = self.struct.entries
         return [self.first[0]] if count == 1 else self.first[:count].tolist()
 
@@ -567,11 +566,10 @@ def _loaded() -> Any:
     loaded = ctypes.PyDLL(compiler.library(source).cdll._name)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loaded.describe.argtypes = [pointer, pointer, number, pointer, pointer, pointer]
-    loaded.look.argtypes = loaded.sort_by_numbers.argtypes = loaded.look_at_groups.argtypes = [pointer]
+    loaded.look.argtypes = loaded.look_at_groups.argtypes = [pointer]
     loaded.write_numbers.argtypes = [pointer, pointer]
     loaded.record.argtypes = loaded.matches.argtypes = [pointer] * 3
     loaded.extents.argtypes, loaded.extents.restype = [pointer, pointer, number, pointer, pointer], number
-    loaded.describe.restype = loaded.look.restype = number
-    loaded.record.restype = loaded.sort_by_numbers.restype = None
-    loaded.write_numbers.restype = loaded.look_at_groups.restype = None
+    loaded.describe.restype = loaded.look.restype = loaded.look_at_groups.restype = number
+    loaded.record.restype = loaded.write_numbers.restype = None
     return loaded

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,29 +42,6 @@ class _CannotMixError(Exception):
     """The chosen backend needs batches in which all tensors take the same numbers."""
 
 
-@dataclass
-class _Request:
-    """What a step is asked to do.
-
-    Attributes:
-        groups, state, only: as :meth:`Stepper.run` takes them.
-        chosen: the numbers of the groups that it is about.
-        found: what these say.
-        updates: of each group, how many updates there are with this one; empty where no random bits are drawn.
-        binding: the batches of the parameters.
-        before: what these were before this step.
-    """
-
-    groups: list[dict[str, Any]]
-    state: dict[Any, Any]
-    only: Sequence[tuple[int, Tensor]] | None
-    chosen: Sequence[int]
-    found: Sequence[GroupNumbers]
-    updates: list[int]
-    binding: Binding
-    before: Any
-
-
 class Stepper:
     """Runs the steps of one optimizer, and remembers its batches while nothing about them changes.
 
@@ -88,7 +64,7 @@ class Stepper:
         self.binder.gapped = self.agreement.gapped
         self.steps = 0
         self.lent: list[Tensor] = []  # parameters that have a gradient for this step alone
-        self.state: dict[Any, Any] | None = None
+        self.state: dict[Any, Any] = {}  # of the step at hand, as :meth:`run` is given it
         self.laid: Sequence[SideBySide] = []  # numbers that a checkpoint has brought, for the next step
         self.forget()
 
@@ -101,7 +77,7 @@ class Stepper:
     def _follow(self, state: dict[Any, Any]) -> None:
         """Go on with another dict of states, as of a loaded checkpoint: with all batches as they are, or none."""
         bounds = [bound for binding in self.bindings.values() for bound in binding.bounds]
-        if self.state is None or not all(bound.follow(state, self.laid) for bound in bounds):
+        if not all(bound.follow(state, self.laid) for bound in bounds):
             self.forget()
         self.state, self.laid = state, []
 
@@ -133,15 +109,16 @@ class Stepper:
         if only is None:
             self.steps += 1
         try:
-            asked = self._read(groups, state, inverse_scale, only, begun)
-            ready = self._agree(asked) if self._must_agree(asked) else self._prepare(asked)
+            binding = self._read(groups, inverse_scale, only)
+            updates = [group.get("updates", 0) + (not begun) for group in groups] if binding.draws else []
+            prepare = self._agree if self._must_agree(binding) else self._prepare
+            ready = prepare(binding, groups, updates)
         except BaseException:
-            self._roll_back(state)
+            self._roll_back()
             raise
-        updates = asked.updates
         self.binder.undo = []
-        for group, count in zip(groups, updates, strict=True) if updates else ():
-            group["updates"] = count
+        for group, count in zip(groups, updates, strict=False):
+            group["updates"] = count  # where checkpoints keep it
         self.agreement.trouble.error = None  # of a step before, which a collective may have ended
         try:
             totals = _run_stages(ready, self.agreement.trouble)
@@ -153,70 +130,71 @@ class Stepper:
             if self.lent:
                 self._return_lent()
 
-    def _updates(self, groups: list[dict[str, Any]], begun: bool) -> list[int]:
-        """Count this update in each group, where checkpoints keep it. Empty where no random bits are drawn."""
-        if not draws(self.rule, self.storage, groups):
-            return []
-        return [group.get("updates", 0) + (not begun) for group in groups]
-
     def _read(
         self,
         groups: list[dict[str, Any]],
-        state: dict[Any, Any],
         scale: float | None,
         only: Sequence[tuple[int, Tensor]] | None,
-        begun: bool,
-    ) -> _Request:
-        """What a step is asked to do; where it cannot be read, other ranks that wait for this one are told."""
+    ) -> Binding:
+        """The parameters that a step is about, and its numbers.
+
+        Where these cannot be read, other ranks that wait for this one are told.
+        """
         try:
-            chosen: Sequence[int]
             if only is None:
-                chosen, found = range(len(groups)), self.reader.read_all(groups, scale)
-            else:
-                chosen = list(dict.fromkeys(i for i, _ in only))
-                found = [self.reader.read(i, groups[i], scale) for i in chosen]
-            updates = self._updates(groups, begun)
-            binding = self._binding(found, chosen, groups, only)
-            return _Request(groups, state, only, chosen, found, updates, binding, binding.now())
+                found: Sequence[GroupNumbers] = self.reader.read_all(groups, scale)
+                binding = self.bindings.get(None)
+                if binding is not None and binding.found is found:
+                    return binding
+                return self._binding(None, found, range(len(groups)), [group["params"] for group in groups], groups)
+            chosen = list(dict.fromkeys(i for i, _ in only))
+            found = [self.reader.read(i, groups[i], scale) for i in chosen]
+            lists = [[p for k, p in only if k == i] for i in chosen]
+            return self._binding(id(only[0][1]), found, chosen, lists, groups)
         except Exception as error:
             if only is None:
                 parts, watched = self._apart([*map(self._read_or_default, groups)], range(len(groups)))
                 self.agreement.refuse(error, _members(groups, parts), self._due(watched))
             raise
 
-    def _set_numbers(self, ready: list[BoundBatch], asked: _Request) -> None:
+    def _set_numbers(
+        self, ready: list[BoundBatch], binding: Binding, groups: list[dict[str, Any]], updates: list[int]
+    ) -> None:
         """Give the batches the numbers of this step."""
-        groups, updates = asked.groups, asked.updates
-        numbers = {i: one.numbers for i, one in zip(asked.chosen, asked.found, strict=True)}
-        for i in asked.chosen if updates else ():
+        numbers = binding.of_group
+        for i in binding.chosen if updates else ():
             numbers[i]["key"] = counter_rng.key(groups[i].setdefault("seed", self.seed), updates[i])
         for spec in self.shared:
-            for i in asked.chosen:
+            for i in binding.chosen:
                 numbers[i][spec.name] = groups[i][spec.name]
         for bound in ready:
             bound.set_numbers(numbers)
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
-    def _prepare(self, asked: _Request) -> list[BoundBatch]:
-        """The batches of the parameters with a gradient in the chosen groups, each with its backend and numbers."""
-        groups, only = asked.groups, asked.only
+    def _prepare(self, binding: Binding, groups: list[dict[str, Any]], updates: list[int]) -> list[BoundBatch]:
+        """The batches of the parameters with a gradient, each with its backend and its numbers.
+
+        Args:
+            binding: the parameters, and the numbers of their groups.
+            groups: all groups.
+            updates: of each, how many updates there are with this one; empty where no random bits are drawn.
+        """
         try:
-            ready = asked.binding.refresh(groups, asked.state, self.binder)
-            if only is not None and any(bound.batch.plan.over_all for bound in ready):
-                for i in asked.chosen:
+            ready = binding.refresh(groups, self.state, self.binder)
+            if not binding.whole and any(bound.batch.plan.over_all for bound in ready):
+                for i in binding.chosen:
                     sharding.check_alone(self.rule, groups[i])
             fresh = [bound for bound in ready if bound.executor is None]
             if fresh:
                 with uncollected():
                     self._assign_all(fresh, groups)
         except _CannotMixError:
-            self._undo(asked.state)
+            self._restore_states()
             self.binder.mixing = False
-            asked.binding = self._binding(asked.found, asked.chosen, groups, only)
-            asked.before = asked.binding.now()
-            return self._prepare(asked)
-        self._set_numbers(ready, asked)
+            binding.start_over()
+            return self._prepare(binding, groups, updates)
+        self._set_numbers(ready, binding, groups, updates)
         return ready
 
     # -- other ranks ------------------------------------------------------------------------------------------------
@@ -225,14 +203,12 @@ class Stepper:
         """Of parameters that ranks exchange nothing of, those among whose ranks settings are compared at this step."""
         return [p for _, p in watched] if self.steps % EVERY == 1 else []
 
-    def _must_agree(self, asked: _Request) -> bool:
-        binding = asked.binding
-        return bool(binding.parts or (binding.watched and asked.only is None and self._due(binding.watched)))
+    def _must_agree(self, binding: Binding) -> bool:
+        return bool(binding.parts or (binding.watched and binding.whole and self._due(binding.watched)))
 
-    def _agree(self, asked: _Request) -> list[BoundBatch]:
+    def _agree(self, binding: Binding, groups: list[dict[str, Any]], updates: list[int]) -> list[BoundBatch]:
         """Find with the other ranks which parameters move; where only others have a gradient, it is 0 here."""
-        binding, groups = asked.binding, asked.groups
-        if asked.only is not None:
+        if not binding.whole:
             raise bad_argument(
                 "rounding", self.storage, "nothing rounded at random, for these parts inside backward: their "
                 "owners draw", "Call step() after backward",
@@ -243,28 +219,29 @@ class Stepper:
         }  # fmt: skip
         apart = {i for i, _ in (*binding.parts, *binding.watched)}
         numbers = [
-            {**one.numbers, "seed": groups[i].get("seed"), TAKEN: self._taken(groups[i], asked.state)}
-            if i in apart
-            else {}
-            for i, one in zip(asked.chosen, asked.found, strict=True)
+            {**one.numbers, "seed": groups[i].get("seed"), TAKEN: self._taken(groups[i])} if i in apart else {}
+            for i, one in zip(binding.chosen, binding.found, strict=True)
         ]
         ready: list[BoundBatch] = []
+        binding.mark()
 
         def prepare() -> str:
-            self._take_back(asked)
-            ready[:] = self._prepare(asked)
+            # what was prepared before gradients were lent is taken back, so that all ranks make the same batches
+            self._restore_states()
+            binding.go_back()
+            ready[:] = self._prepare(binding, groups, updates)
             return ", ".join(sorted(self.failed)) or "none"
 
         terms = Terms(common, numbers, prepare, self._lend)
         self.agreement.moving(_members(groups, binding.parts), terms, self._due(binding.watched))
         return ready
 
-    def _taken(self, group: dict[str, Any], state: dict[Any, Any]) -> float | None:
+    def _taken(self, group: dict[str, Any]) -> float | None:
         """How many steps the states of a group have seen; of a rule that sends nothing only whether there are any.
 
         There a parameter may have no gradient on some ranks, so only states that a checkpoint has brought must agree.
         """
-        mine: dict[str, Any] = next((kept for p in group["params"] if (kept := state.get(p))), {})
+        mine: dict[str, Any] = next((kept for p in group["params"] if (kept := self.state.get(p))), {})
         if not self._exchanges(group):
             return float(bool(mine)) if self.steps == 1 else None
         counts = (mine[name] for name, spec in self.rule.states.items() if spec.counted and name in mine)
@@ -274,11 +251,6 @@ class Stepper:
         """Give a parameter a gradient for this step alone: zeros, where only other ranks have one."""
         p.grad = torch.zeros_like(p)
         self.lent.append(p)
-
-    def _take_back(self, asked: _Request) -> None:
-        """Take back what was prepared before gradients were lent, so that all ranks make the same batches."""
-        self._restore_states(asked.state)
-        asked.binding.go_back(asked.before)
 
     def _compiler(self) -> str:
         return "found" if guards.available() and not self.failed else "none"
@@ -290,25 +262,24 @@ class Stepper:
 
     def _binding(
         self,
+        where: int | None,
         found: Sequence[GroupNumbers],
         chosen: Sequence[int],
+        lists: list[list[Tensor]],
         groups: list[dict[str, Any]],
-        only: Sequence[tuple[int, Tensor]] | None,
     ) -> Binding:
         """The binding of these parameters; a new one if they or their specializations have changed."""
-        keys = [one.key for one in found]
-        if only is None:
-            where, lists = None, [groups[i]["params"] for i in chosen]
-        else:
-            where, lists = id(only[0][1]), [[p for k, p in only if k == i] for i in chosen]
         binding = self.bindings.get(where)
-        if binding is None or not binding.holds(keys, lists):
+        if binding is not None and binding.holds(found, lists):
+            binding.take(found)
+        else:
             if where is None:
                 self.binder.ids = {}  # of parameters that have left or moved
-            binding = self.bindings[where] = Binding(keys, list(chosen), lists)
+            binding = self.bindings[where] = Binding(found, chosen, lists, where is None)
             parts, watched = self._apart(groups, chosen)
             here = {*map(id, binding.params)}
             binding.parts, binding.watched = [(i, p) for i, p in parts if id(p) in here], watched
+        binding.draws = draws(self.rule, self.storage, groups)
         return binding
 
     def _apart(
@@ -341,22 +312,18 @@ class Stepper:
                 bad[name] = h.default
         return {**group, **bad}
 
-    def _roll_back(self, state: dict[Any, Any]) -> None:
-        """Undo a step that was refused."""
+    def _roll_back(self) -> None:
+        """Undo a step that was refused: with a state that it began, the next step would not be the first."""
         self._return_lent()
-        self._undo(state)
-
-    def _undo(self, state: dict[Any, Any]) -> None:
-        """Take back what was begun: with a state that a refused step began, the next step would not be the first."""
-        self._restore_states(state)
+        self._restore_states()
         self.forget()
 
-    def _restore_states(self, state: dict[Any, Any]) -> None:
+    def _restore_states(self) -> None:
         for p, mine, before in reversed(self.binder.undo):
             mine.clear()
             mine.update(before)
             if not before:
-                state.pop(p, None)
+                self.state.pop(p, None)
         self.binder.undo = []
 
     def _assign_all(self, fresh: list[BoundBatch], groups: list[dict[str, Any]]) -> None:
