@@ -256,6 +256,7 @@ class BoundBatch:
         self.executor: Any = None
         self.backend, self.why = "", ""
         self.lists_gradients = True  # until a backend is chosen that takes addresses alone
+        self.waits = False  # whether some of its stages wait for other batches, or for ranks
         self.objects: dict[str, list[Any]] = {}
         self.end_pointers: dict[str, tuple[int, int]] = {}
         self._join_all_numbers()
@@ -396,8 +397,7 @@ class BoundBatch:
         firsts, evaluate = self.firsts, self.host.evaluate
         if len(firsts) == 1:
             i = firsts[0]
-            group = of_groups[self.groups[i]]
-            own = self._own(self.begins[i], *[of_all[i] for of_all in self.numbers.values()])
+            group, own = of_groups[self.groups[i]], self._own(i)
             self.batch.take([HostNumbers(group, own, evaluate(group, own, {}))])
             return
         owns: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, Any]]] = {}
@@ -407,14 +407,16 @@ class BoundBatch:
         for i, at in zip(firsts, zip(*columns, strict=True), strict=True):
             known = owns.get(at)
             if known is None:
-                known = owns[at] = self._own(*at), {}
+                known = owns[at] = self._own(i), {}
             group, (own, memo) = of_groups[self.groups[i]], known
             entries.append(HostNumbers(group, own, evaluate(group, own, memo)))
         self.batch.take(entries)
 
-    def _own(self, begin: int, *numbers: float) -> dict[str, Any]:
-        """What one parameter has for itself: whether its states begin now, and the numbers among its states."""
-        own = {**self.beginnings[begin], **dict(zip(self.numbers, numbers, strict=True))}
+    def _own(self, i: int) -> dict[str, Any]:
+        """What parameter ``i`` has for itself: whether its states begin now, and the numbers among its states."""
+        own = self.beginnings[self.begins[i]].copy()
+        for name, of_all in self.numbers.items():
+            own[name] = of_all[i]
         if "step" in own:
             if not 0 <= own["step"] < math.inf:
                 raise bad_argument("state 'step'", own["step"], "how many updates there were: a number in [0, ∞)")
@@ -425,6 +427,7 @@ class BoundBatch:
         """Let a backend run the batch from now on."""
         self.backend, self.why, self.executor = backend, why, executor
         self.lists_gradients = getattr(executor, "reads_gradients", True)
+        self.waits = self.batch.plan.over_all or getattr(executor, "waits", False)
 
     def finish(self) -> None:
         """Count the update, write updated auxiliary state back, and release the gradients."""
@@ -441,9 +444,10 @@ class BoundBatch:
             torch.autograd.graph.increment_version(self.owners)
 
     def _write_numbers(self) -> None:
-        new = array("f")
-        for at in self.new_numbers.values():
-            new.extend([e.own["step"] if at is None else e.values[at] for e in self.batch.entries])
+        entries = self.batch.entries
+        new = array(
+            "f", [e.own["step"] if at is None else e.values[at] for at in self.new_numbers.values() for e in entries]
+        )
         table = self.guards.table
         if table is not None:
             table.write(new)
@@ -459,12 +463,12 @@ class BoundBatch:
         grads = guards.look(self.lists_gradients)
         if grads is None:
             return False
-        if guards.moved and not batch.mixed:
-            return False
         if guards.moved:
+            if not batch.mixed:
+                return False
             self._lay_again(guards.moved)
-        if guards.moved and self.executor is not None:
-            self.executor.moved()
+            if self.executor is not None:
+                self.executor.moved()
         if not guards.present:
             return True
         batch.missing = guards.present < len(self.owners)

@@ -117,8 +117,9 @@ class Stepper:
             self._roll_back()
             raise
         self.binder.undo = []
-        for group, count in zip(groups, updates, strict=False):
-            group["updates"] = count  # where checkpoints keep it
+        if updates:
+            for group, count in zip(groups, updates, strict=True):
+                group["updates"] = count  # where checkpoints keep it
         self.agreement.trouble.error = None  # of a step before, which a collective may have ended
         try:
             totals = _run_stages(ready, self.agreement.trouble)
@@ -395,18 +396,16 @@ def _run_stages(bounds: list[BoundBatch], trouble: Trouble) -> dict[str, Any]:
     A total is complete when all batches that add to it have done so. Where ranks exchange parts, one that has failed
     goes on as far as the next collective, and there tells the others.
     """
-    plans = [bound.batch.plan for bound in bounds]
-    if True in [plan.over_all for plan in plans]:
+    totals: dict[str, Any] = {}
+    waiting = [bound for bound in bounds if bound.waits]
+    if not waiting:
+        for bound in bounds:
+            for k in range(len(bound.batch.plan.stages)):
+                bound.executor.run(k, {})
+    elif any(bound.batch.plan.over_all for bound in waiting):
         totals = _run_with_totals(bounds, trouble)
     else:
-        totals = {}
-        if any(isinstance(bound.executor, FlowingExecutor) for bound in bounds):
-            _run_overlapping([_flow(bound, trouble) for bound in bounds])
-        else:
-            for bound, plan in zip(bounds, plans, strict=True):
-                run = bound.executor.run
-                for k in range(len(plan.stages)):
-                    run(k, {})
+        _run_overlapping([_flow(bound, trouble) for bound in bounds])
     if trouble.error is not None:
         trouble.end()
     return totals

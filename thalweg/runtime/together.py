@@ -31,6 +31,8 @@ DRAWING = ("cpu", "eager", "foreach")
 class FlowingExecutor:
     """What runs a batch of parts, and may do something else while they travel."""
 
+    waits = True
+
     def flow(self, stage: int, totals: dict[str, Any]) -> Flow:
         """Do one stage of the plan; yields wherever tensors travel."""
         raise NotImplementedError
