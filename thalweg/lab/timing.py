@@ -18,12 +18,13 @@ from thalweg.lab.passes import Asked, step_asking
 from thalweg.lab.pool import report
 from thalweg.lab.protocol import BLOCK
 from thalweg.lab.result import StepTime
-from thalweg.lab.run import Spec, set_up, stream_of, unchanged
+from thalweg.lab.run import Spec, schedule_of, set_up, stream_of, unchanged
 from thalweg.lab.tasks import Task, get_task
 from thalweg.lab.tasks.blame import blaming
 from thalweg.lab.tasks.printing import unshown
 from thalweg.lab.tasks.training import loss_of
 from thalweg.runtime.batch import SparseGradientError
+from thalweg.schedule import Scheduler
 from thalweg.train import update
 
 PARTS = ("forward", "backward", "optimizer")
@@ -74,12 +75,16 @@ def quiet_pass(specs: list[Spec], blocks: int) -> QuietPass:
 
 
 def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
-    """The milliseconds of pass after pass; where the task refuses weights that have diverged, from the beginning."""
+    """The milliseconds of the steps of one run after another; a run whose weights the task refuses ends there.
+
+    The rates are those of a real run. At its peak without a warmup the weights may come to where every product is a
+    subnormal number, which takes a processor ten times as long.
+    """
     walk = _step_by_passes if spec.contestant.traits.closure else _step
     while True:
         model, optimizer = set_up(spec, task)
-        stream = stream_of(spec, task)
-        while True:
+        stream, scheduler = stream_of(spec, task), Scheduler(optimizer, schedule_of(spec, task))
+        for _ in range(spec.steps):
             clock = _Clock(task.device)
             batches = list(itertools.islice(stream, task.accumulate))
             if len(batches) < task.accumulate:
@@ -94,6 +99,7 @@ def _steps(spec: Spec, task: Task) -> Iterator[dict[str, float]]:
                 break
             yield clock.spent
             optimizer.zero_grad()
+            scheduler.step()
 
 
 class _Clock:
