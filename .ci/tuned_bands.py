@@ -112,7 +112,9 @@ def entry(name, found):
             phase, role, quantity = cell.split()
             numbers = [float(f"{x:.2g}") for x in np.quantile(values, QUANTILES)]
             bands.setdefault(phase, {}).setdefault(role, {})[quantity] = numbers
-    least = {key: float(f"{min(one[key] for one in found):.2g}") for key in ("travel", "fall")}
+    lowered = [one for one in found if one["fall"] > 0]  # a tuned run may begin with a rise
+    travel, fall = min(one["travel"] for one in found), min(one["fall"] for one in lowered)
+    least = {"travel": float(f"{travel:.2g}"), "fall": float(f"{fall:.2g}")}
     return {"name": name, "runs": len(found), **least, "bands": bands}
 
 

@@ -56,7 +56,8 @@ class TunedRuns:
         name: of the optimizer, as texts call it.
         runs: how many they are.
         travel: the least sum of the update ratios of hidden matrices over a whole run, as its rehearsal foretells it.
-        fall: the least share of its loss that a batch loses in a rehearsal.
+        fall: the least share of its loss that a batch loses in a rehearsal, of the runs in which it loses any: a tuned
+            run may begin with a rise.
         bands: by phase, role and quantity.
     """
 

@@ -87,6 +87,9 @@ GRADIENT_JUMP = 100.0
 DEAD_FOR = 5
 #: the same of what gets gradients now and then: experts, layers that are dropped at random
 SELDOM_FOR = 32
+#: after so many looks one update that is too large may be a bounce, and so many in a row must be; unless the rate has
+#: just been raised so many times
+LARGE_FROM, LARGE_FOR, RAISED = 5, 2, 1.5
 #: samples before clipping is judged
 CLIPPED_AFTER = 8
 #: samples in a row in which an update changes nothing of a layer that has gradients

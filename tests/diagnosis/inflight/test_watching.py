@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 import thalweg
 from tests.diagnosis.inflight.runs import batches, loss_of, net, watched
 from thalweg.diagnosis import FitWatch, WatchWarning, limits
+from thalweg.diagnosis.bands import tuned_runs
 from thalweg.diagnosis.inflight.detectors import updates
 from thalweg.diagnosis.inflight.record import FIRST, KEPT, History, Sample, WatchedParameter
 from thalweg.train import fit
@@ -461,6 +462,19 @@ def test_updates_that_swing_across_a_valley_go_uphill_only_where_the_loss_does_n
         trainable=lambda: iter([(0, one)]),
     )
     assert [found.cause for found in updates.uphill(history)] == ["update_uphill"] * named
+
+
+@pytest.mark.parametrize(("begun", "large", "named"), [(30, 1, False), (30, 2, True), (0, 1, True)])
+def test_one_update_that_is_too_large_is_a_wrong_rate_only_at_the_beginning(begun, large, named):
+    """SGD at its tuned rate may bounce once in a run."""
+    tuned = tuned_runs()["sgd"]
+    one = WatchedParameter("0.weight", True, 0, 0, None, (2, 2))
+    history = History([one], steps=100)
+    for step in range(begun + large):
+        moved = 10 * tuned.updates("early").high if step >= begun else 0.01
+        history.add(Sample(step, 0.0, [[0.1]], [False], 1, [], True, update=[moved], weight=[2.0], gradient=[1.0]))
+    found = updates._too_large(history, [(0, one)], tuned)
+    assert [one.cause for one in found] == ["lr_too_high"] * named
 
 
 def test_numbers_that_are_taken_at_the_next_look_are_those_that_are_taken_at_once(monkeypatch):

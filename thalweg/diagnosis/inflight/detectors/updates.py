@@ -85,8 +85,11 @@ def _too_large(
     history: History, members: Sequence[tuple[int, WatchedParameter]], tuned: TunedRuns
 ) -> Iterator[Finding]:
     sample, one = history.last, members[0][1]
-    large = [sample.update[i] for i, one in members if not _near_zero(history.first[0], i, one)]
-    move, band = _median(large), history.updates_of(tuned, one)
+    grown = [i for i, one in members if not _near_zero(history.first[0], i, one)]
+    looks = history.latest(limits.LARGE_FOR)
+    if len(history.first) < limits.LARGE_FROM or sample.rate(one) > limits.RAISED * looks[0].rate(one):
+        looks = [sample]
+    move, band = min(_median([s.update[i] for i in grown]) for s in looks), history.updates_of(tuned, one)
     if move > MARGIN * band.high:
         yield finding(
             "lr_too_high",
