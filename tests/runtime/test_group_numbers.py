@@ -1,5 +1,7 @@
 """Numbers of groups: what changes is taken over, what is out of range is refused, and nothing is read twice."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -127,6 +129,60 @@ def test_the_same_list_says_that_nothing_but_numbers_has_changed(change, after):
         assert reader.read_all(groups, None) is before or guards.functions() is None
     change(groups)
     assert reader.read_all(groups, None) is not before
+
+
+#: what may be done to a tensor that is a learning rate, and what it then is
+TENSORS = {
+    "filled": lambda x: x.fill_(0.5),
+    "other memory": lambda x: x.set_(torch.tensor([7.0, 0.5], dtype=torch.float64), 1, (), ()),
+    "another dtype": lambda x: setattr(x, "data", torch.tensor(0.5)),
+    "another shape": lambda x: setattr(x, "data", torch.tensor([[0.5]], dtype=torch.float64)),
+    "half": lambda x: setattr(x, "data", torch.tensor(0.5, dtype=torch.float16)),
+    "a whole number": lambda x: setattr(x, "data", torch.tensor(2)),
+    "off": lambda x: x.zero_(),
+}
+
+
+@pytest.mark.parametrize("change", TENSORS.values(), ids=TENSORS.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whatever_is_done_to_a_learning_rate_in_a_tensor_is_seen(change, dtype):
+    lr = torch.tensor(0.25, dtype=dtype)
+    groups = thalweg.AdamW([{"params": [p]} for p in tensors((2,), (3,))]).param_groups
+    groups[1]["lr"] = lr
+    reader = GroupReader(thalweg.AdamW)
+    before = reader.read_all(groups, None)
+    for value in (0.5, 0.75, 0.25):
+        lr.fill_(value)
+        assert reader.read_all(groups, None) is before or guards.functions() is None
+        assert before[1].numbers["lr"] == value or guards.functions() is None
+    change(lr)
+    assert reader.read_all(groups, None)[1].numbers["lr"] == lr.item()
+    assert reader.found[0].numbers["lr"] == groups[0]["lr"]
+
+
+def with_a_sign_yet_to_be_applied(x):
+    x.data = torch.tensor([0.5j], dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda x: x.fill_(-1.0), lambda x: x.fill_(math.nan), lambda x: x.fill_(math.inf), with_a_sign_yet_to_be_applied],
+    ids=["negative", "nan", "infinite", "imaginary"],
+)
+def test_a_tensor_out_of_range_is_refused_until_it_is_right(wrong):
+    groups = thalweg.AdamW([{"params": [p]} for p in tensors((2,), (3,))]).param_groups
+    groups[1]["lr"] = lr = torch.tensor(0.25)
+    reader = GroupReader(thalweg.AdamW)
+    for value in (0.5, 0.75):
+        lr.fill_(value)
+        reader.read_all(groups, None)
+    wrong(lr)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="lr="):
+            reader.read_all(groups, None)
+    lr.data = torch.tensor(0.5)
+    assert reader.read_all(groups, None)[1].numbers["lr"] == 0.5
 
 
 def test_a_rate_out_of_range_is_refused_at_every_step_and_taken_when_it_is_mended(either_look):

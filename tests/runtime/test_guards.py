@@ -160,7 +160,7 @@ def test_a_parameter_moved_by_itself_is_seen_at_the_next_step():
 
 @pytest.mark.parametrize("missing", ["compiler", "table"])
 def test_without_the_table_python_looks(missing, monkeypatch):
-    monkeypatch.setattr(guards, "functions" if missing == "compiler" else "_exchange_table", lambda: None)
+    monkeypatch.setattr(guards, "functions" if missing == "compiler" else "exchange_table", lambda: None)
     params, others = many(), many()
     mine = stepped(params)
     assert all(bound.guards.table is None for bound in mine._stepper.bindings[None].bounds)

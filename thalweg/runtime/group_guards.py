@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from thalweg.runtime import guards
+
+#: dtypes of numbers in tensors that are read in C
+FLOATS = (torch.float32, torch.float64)
 
 
 class _GroupRecordStruct(ctypes.Structure):
@@ -27,7 +34,7 @@ class _GroupTableStruct(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("next", "type", "release", "number", "length", "member")),
-        *((name, ctypes.c_void_p) for name in ("float_type", "groups")),
+        *((name, ctypes.c_void_p) for name in ("forget", "dlpack", "float_type", "tensor_type", "groups")),
         ("size", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("record", "changed")),
         ("changes", ctypes.c_int64),
@@ -57,10 +64,11 @@ class GroupGuards:
         self.changed, self.unread = (array("q", bytes(8 * size)) for _ in range(2))
         calls = (
             python.PyDict_Next, python.PyObject_Type, python.Py_DecRef, python.PyFloat_AsDouble,
-            python.PyList_Size, python.PyList_GetItem,
+            python.PyList_Size, python.PyList_GetItem, python.PyErr_Clear,
         )  # fmt: skip
         self.struct = _GroupTableStruct(
-            *map(guards.address_of, calls), id(float), id(groups), size, ctypes.addressof(self.records),
+            *map(guards.address_of, calls), guards.exchange_table(), id(float), id(Tensor), id(groups), size,
+            ctypes.addressof(self.records),
             self.changed.buffer_info()[0], 0, self.unread.buffer_info()[0], 0,
         )  # fmt: skip
         self.at = ctypes.addressof(self.struct)
@@ -90,13 +98,13 @@ class GroupGuards:
         """
         group = self.groups[i]
         params = group["params"]
-        kept = isinstance(params, list) and all(type(group[name]) is float for name in bounds)
-        if not kept or not all(low < group[name] < high for name, (low, high) in bounds.items()):
+        now = {name: number_in(group[name]) for name in bounds}
+        if not isinstance(params, list) or not all(low < now[name] < high for name, (low, high) in bounds.items()):
             self.forget(i)
             return
         keys, members = list(group), list(params)
         none = 0.0, 0.0
-        numbers = array("d", [group[name] if name in bounds else 0.0 for name in keys])
+        numbers = array("d", [now.get(name, 0.0) for name in keys])
         lows, highs = (array("d", [bounds.get(name, none)[k] for name in keys]) for k in range(2))
         watched = self.watched - bounds.keys()
         objects = array("Q", [id(group[name]) if name in watched else 0 for name in keys])
@@ -112,3 +120,10 @@ class GroupGuards:
         """Let a group be read at the next step."""
         if i < len(self.records):
             self.records[i].entries = -1
+
+
+def number_in(value: Any) -> float:
+    """The number in a float, or in a tensor that `guards.c` reads; NaN for anything else."""
+    if type(value) is Tensor and value.numel() == 1 and value.dtype in FLOATS and value.device.type == "cpu":
+        value = value.item()
+    return value if type(value) is float else math.nan

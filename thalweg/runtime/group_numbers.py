@@ -63,9 +63,10 @@ class GroupNumbers:
         return {name: (moving.low, moving.high) for name, moving in self.moving.items()}
 
     def take(self, group: dict[str, Any]) -> None:
-        """Take over what may change: floats between their bounds."""
+        """Take over what may change: floats, or numbers in tensors, between their bounds."""
         for name in self.moving:
-            self.numbers[name] = group[name]
+            value = group[name]
+            self.numbers[name] = value if type(value) is float else value.item()
         if self.initial_lr is None:
             self.numbers["initial_lr"] = self.numbers["lr"]
 

@@ -2,6 +2,7 @@
    The guard table tells whether parameters, gradients and states are where they were, which parameters have a gradient,
    and which of them take the same numbers of the host. Reading a tensor through DLPack's exchange table takes some
    50 ns. A tensor whose own fields in memory have not changed need not be read. The group table does the same for groups. */
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -197,6 +198,13 @@ static int is_as_it_was(const GuardTable *all, void *object, int64_t number, int
     return 1;
 }
 
+/* Whether one number lies where the imaginary part of a complex one may: it may be a view whose sign is yet to be
+   applied. */
+static int may_be_imaginary(uint64_t address, int bits)
+{
+    return (address / (bits / 8)) % 2;
+}
+
 /* Whether a gradient can be used as it lies; finds its address. */
 static int is_usable(const GuardTable *all, void *g, int64_t i)
 {
@@ -210,8 +218,7 @@ static int is_usable(const GuardTable *all, void *g, int64_t i)
     const uint64_t address = (uint64_t)t.data + t.byte_offset;
     int64_t size = 1;
     for (int k = 0; k < t.ndim; k++) size *= t.shape[k];
-    /* where the imaginary part of a number may lie, it may be a view whose sign is yet to be applied */
-    if (size == 1 && (address / (t.bits / 8)) % 2) return 0;
+    if (size == 1 && may_be_imaginary(address, t.bits)) return 0;
     all->seen[i] = size ? address : 1;  /* nobody reads what has no elements, but 0 would mean that there is none */
     record_again(all, g, number, t.ndim);
     return 1;
@@ -343,7 +350,9 @@ typedef struct {
     double (*number)(void *object);                /* PyFloat_AsDouble */
     int64_t (*length)(void *list);                 /* PyList_Size */
     void *(*member)(void *list, int64_t at);       /* PyList_GetItem: a borrowed reference */
-    void *float_type;
+    void (*forget)(void);                          /* PyErr_Clear */
+    const DLPackExchangeAPI *dlpack;               /* or nothing */
+    void *float_type, *tensor_type;
     void *groups;               /* the list of all */
     int64_t size;
     GroupRecord *record;
@@ -352,13 +361,27 @@ typedef struct {
     int64_t *unread, unreads;   /* groups that must be read */
 } GroupTable;
 
+/* The number in a tensor of one, on the CPU, or NaN. */
+static double number_in(const GroupTable *all, void *tensor)
+{
+    DLTensor t;
+    if (!all->dlpack) return NAN;
+    if (all->dlpack->read(tensor, &t)) return all->forget(), NAN;
+    if (t.device_type != 1 || t.code != 2 || !(t.bits == 32 || t.bits == 64) || t.lanes != 1 || !t.data) return NAN;
+    for (int i = 0; i < t.ndim; i++)
+        if (t.shape[i] != 1) return NAN;
+    const char *at = (const char *)t.data + t.byte_offset;
+    if (may_be_imaginary((uint64_t)at, t.bits)) return NAN;
+    return t.bits == 32 ? *(const float *)at : *(const double *)at;
+}
+
 /* Take over a number that may change; whether it is one, and within its bounds. */
 static int takes_over(const GroupTable *all, GroupRecord *r, int64_t e, void *value, int *changed)
 {
     void *type = all->type(value);
     all->release(type);  /* the object holds it */
-    if (type != all->float_type) return 0;
-    const double number = all->number(value);
+    if (type != all->float_type && type != all->tensor_type) return 0;
+    const double number = type == all->float_type ? all->number(value) : number_in(all, value);
     if (!(r->low[e] < number && number < r->high[e])) return 0;
     *changed |= number != r->number[e];
     r->number[e] = number;

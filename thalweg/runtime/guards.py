@@ -389,7 +389,7 @@ class GuardTable:
         Args:
             sample: a gradient, for the dtype of all.
         """
-        library, dlpack = functions(), _exchange_table()
+        library, dlpack = functions(), exchange_table()
         if library is None or dlpack is None:
             return None
         size = len(owners)
@@ -468,7 +468,7 @@ def _describe(library: Any, dlpack: int, tensors: Sequence[Any], sample: Any) ->
 
 def layouts(tensors: Sequence[Tensor]) -> Sequence[int] | None:
     """For each tensor a number that tells device, dtype, shape and strides; None where some cannot be read in C."""
-    library, dlpack = functions(), _exchange_table()
+    library, dlpack = functions(), exchange_table()
     if library is None or dlpack is None or not all_ordinary(tensors):
         return None
     try:
@@ -479,7 +479,7 @@ def layouts(tensors: Sequence[Tensor]) -> Sequence[int] | None:
 
 def extents(tensors: Sequence[Tensor]) -> tuple[array[int], array[int]] | None:
     """Where in memory tensors begin and end; None where some cannot be read in C, have gaps, or are lazy views."""
-    library, dlpack = functions(), _exchange_table()
+    library, dlpack = functions(), exchange_table()
     if library is None or dlpack is None or not all_ordinary(tensors):
         return None
     if any(map(Tensor.is_neg, tensors)) or any(map(Tensor.is_conj, tensors)):
@@ -495,7 +495,7 @@ def extents(tensors: Sequence[Tensor]) -> tuple[array[int], array[int]] | None:
 
 def available() -> bool:
     """Whether tensors can be looked at in C."""
-    return functions() is not None and _exchange_table() is not None
+    return functions() is not None and exchange_table() is not None
 
 
 def _start(values: array[Any]) -> int:
@@ -528,7 +528,7 @@ def address_of(function: Any) -> int:
 
 
 @functools.cache
-def _exchange_table() -> int | None:
+def exchange_table() -> int | None:
     """The address of torch's exchange table, of DLPack's first major version."""
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None:
