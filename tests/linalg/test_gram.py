@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.shards.live import Live
 from thalweg.linalg import batching, symmetric
 from thalweg.linalg import gram as module
 from thalweg.linalg.gram import orthogonal_factors, peak, routines, segments
@@ -289,3 +290,17 @@ def test_what_is_said_is_what_is_done(shape, processor, monkeypatch):
     assert said.startswith(f"4 of {shape[0]} × {shape[1]}: {how}")
     assert ("in batches" in said, "one by one" in said) == (in_batches, not in_batches)
     assert f"in {str(dtype).removeprefix('torch.')}" in said
+
+
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (4, 40)])
+def test_batches_are_overwritten_and_what_was_given_is_not(shape):
+    generator = torch.Generator().manual_seed(0)
+    Gs = [torch.randn(shape, generator=generator) for _ in range(4)]
+    given = [G.clone() for G in Gs]
+    found = orthogonal_factors(Gs)  # the first time, it also asks what the processor can do
+    with Live() as live:
+        again = orthogonal_factors(Gs)
+    size = sum(G.nbytes for G in Gs)
+    assert all(map(torch.equal, Gs, given))
+    assert all(map(torch.equal, found, again))
+    assert live.most < 2.4 * size  # the batch, and in half as many bytes what an iteration needs

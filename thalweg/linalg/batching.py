@@ -26,7 +26,7 @@ def by_shape(function: Callable[[Tensor], Tensor], matrices: list[Tensor], limit
     """``[function(X) for X in matrices]``, where matrices of one shape go in batches, one after the other.
 
     Args:
-        function: of one matrix (m, n) and of a batch (k, m, n) alike.
+        function: of one matrix (m, n) and of a batch (k, m, n) alike; a batch is a copy, which it may overwrite.
         matrices: of any shapes.
         limit: elements beyond which a batch is split, evenly; 0 for none at all, as a product's last bits may depend on
             the size of its batch.

@@ -63,13 +63,20 @@ def orthogonal_factors(
         dtype = _dtype(Gs[0], shape)
         return GramIteration(shape, dtype, table, segments(coefficients, steps, _is_long(shape), dtype), eps)
 
+    def put(Q: Tensor, G: Tensor) -> Tensor:
+        if G.ndim > Gs[0].ndim and Q.dtype != G.dtype:  # a batch is a copy that nobody reads again: its memory serves
+            for room in (G, G.view(Q.mT.shape).mT):
+                if room.stride() == Q.stride():
+                    return room.copy_(Q)
+        return Q.to(G.dtype)
+
     def standard(G: Tensor) -> Tensor:
-        return newton_schulz(G, coefficients, steps, eps, _dtype(G, G.shape)).to(G.dtype)
+        return put(newton_schulz(G, coefficients, steps, eps, _dtype(G, G.shape)), G)
 
     def by_gram(G: Tensor) -> Tensor:
         Q = iteration(G.shape)(G)
         fine = torch.linalg.vector_norm(Q, dim=(-2, -1), keepdim=True) <= 1.2 * top * math.sqrt(min(G.shape[-2:]))
-        return Q.to(G.dtype) if fine.all() else torch.where(fine, Q.to(G.dtype), standard(G))  # NaN is not fine
+        return put(Q, G) if fine.all() else torch.where(fine, Q.to(G.dtype), standard(G))  # NaN is not fine
 
     first: dict[torch.Size, tuple[bool, int]] = {}
     ways: dict[tuple[bool, int], list[int]] = defaultdict(list)

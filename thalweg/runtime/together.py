@@ -72,10 +72,17 @@ class OwnersExecutor(FlowingExecutor):
         if stage == 0:
             yield from self.wholes.bring(self.wholes.kept, lambda: _begin(self.wholes, self.inner))
         if self.inner:
-            shares = attempt(lambda: self.inner.run(stage, totals), shares)
+            shares = attempt(lambda: self._run(stage, totals), shares)
         if stage == len(stages) - 1:
             yield from self.wholes.send_back(self.wholes.changed, sent=self.wholes.release)
         return shares
+
+    def _run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
+        """Do one stage of the wholes, and free their gradients before its leaves if nothing reads them any more."""
+        inner = self.inner
+        if isinstance(inner, StagedExecutor) and not reads_gradients_behind(inner.batch.plan, stage):
+            return inner.run(stage, totals, self.wholes.free_gradients)
+        return inner.run(stage, totals)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -280,6 +287,13 @@ def demands(plan: Plan) -> tuple[Demand, ...]:
         fresh |= {*behind, *gives}
         found.append(Demand(before, behind, gives))
     return tuple(found)
+
+
+def reads_gradients_behind(plan: Plan, stage: int) -> bool:
+    """Whether gradients are read by a leaf behind this pass, or by what comes later."""
+    loads = [n for one in plan.stages[stage + 1 :] for n in one.loads]
+    leaves = [n for one in plan.stages[stage:] for leaf in one.leaves for n in leaf.all_input_nodes]
+    return any(n.op == "placeholder" and n.target == "g" for n in (*loads, *leaves))
 
 
 def _inputs(stage: Stage) -> list[fx.Node]:

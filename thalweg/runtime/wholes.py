@@ -116,6 +116,11 @@ class Wholes:
         if self.batch is not None:
             self.batch.asides |= {name: [] for name in self.asides}
 
+    def free_gradients(self) -> None:
+        """Nothing reads the gradients until the next step."""
+        for i in self.mine:
+            self.whole[i, "g"].untyped_storage().resize_(0)
+
     def bring(self, keys: Sequence[str], ready: Work | None = None, sent: Work | None = None) -> Iterator[None]:
         """Put the wholes of these keys together from the parts; yields while they travel.
 

@@ -93,11 +93,13 @@ class StagedExecutor:
         """Called when some parameters or states have other addresses: write the tables again."""
         raise NotImplementedError
 
-    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
-        """One pass, and the leaves behind it."""
+    def run(self, stage: int, totals: dict[str, Any], passed: Callable[[], object] | None = None) -> dict[str, Any]:
+        """One pass, and the leaves behind it; ``passed`` is called between them."""
         if stage == 0:
             self.start()
         shares = self.run_pass(stage, totals)
+        if passed:
+            passed()
         if not self.batch.mixed:
             stages = self.batch.plan.stages
             self.run_leaves(stages[stage])

@@ -435,10 +435,10 @@ class TritonExecutor(StagedExecutor):
         """Copy to the device without waiting. Torch keeps the pinned memory until the copy is done."""
         return x if self.batch.device.type == "cpu" else x.pin_memory().to(self.batch.device, non_blocking=True)
 
-    def run(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
-        """One pass, and the leaves behind it."""
+    def run(self, stage: int, totals: dict[str, Any], passed: Callable[[], object] | None = None) -> dict[str, Any]:
+        """One pass, and the leaves behind it; ``passed`` is called between them."""
         with _on(self.batch.device):
-            return super().run(stage, totals)
+            return super().run(stage, totals, passed)
 
     def run_pass(self, stage: int, totals: dict[str, Any]) -> dict[str, Any]:
         """One pass over memory."""
