@@ -166,6 +166,13 @@ def test_flat_parameters_of_fsdp_are_no_tensors_to_look_at_whole(originals, mesh
     ):
         with pytest.raises(ValueError, match=said):
             rule(model.parameters(), **given)
+    for rule in (thalweg.Muon, thalweg.NorMuon, thalweg.Dion2):
+        for params in (model, model.parameters()):  # of a model AdamW would step all, as there are no matrices
+            with pytest.raises(ValueError, match=r"flat parameters of FSDP1.*fully_shard"):
+                rule(params)
+    for rule in (thalweg.Scion, thalweg.SOAP, thalweg.SOAPMuon):
+        with pytest.raises(ValueError, match="FSDP"):
+            rule(model)
     optimizer = thalweg.AdamW(model.parameters())
     with pytest.raises(ValueError, match="FSDP"):
         optimizer.fuse_into_backward()

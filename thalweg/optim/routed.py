@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from thalweg._base.errors import bad_argument
 from thalweg.optim import cutting
 from thalweg.rule import Optimizer, count, hyper, state
+from thalweg.runtime.sharding import flattened
 
 #: which matrices a model's weights are taken to hold, where nothing else is asked
 DEFAULT = "auto"
@@ -99,6 +101,7 @@ class Routed(Optimizer):
             cutting.check_alone(given["blocks"], type(self).__name__)
             check_unused(given)
             return params
+        self._check_whole(params.parameters())
         from thalweg.groups.by_role import routes  # which takes longer to import than all optimizers together
 
         seen = {name: given[name] for name in OF_A_MODEL}
@@ -115,6 +118,13 @@ class Routed(Optimizer):
         aux = {"use_muon": False, "weight_decay": given["adamw_weight_decay"]}
         return [*({"flatten": True, **group} for group in hidden), *({**aux, **group} for group in rest)]
 
+    def _check_whole(self, params: Iterable[Tensor]) -> None:
+        if any(map(flattened, params)):
+            raise bad_argument(
+                "params", "flat parameters of FSDP1", f"whole matrices, since {type(self).__name__} "
+                f"{self.of_matrices} them", "Use torch.distributed.fsdp.fully_shard (FSDP2), or AdamW",
+            )  # fmt: skip
+
     def __repr__(self) -> str:
         return "\n".join((super().__repr__(), *(f"  {note}" for note in self._notes)))
 
@@ -124,6 +134,8 @@ class Routed(Optimizer):
         group["blocks"] = cutting.resolved(group, names)
         if group["blocks"] is not None and not self.takes_blocks:
             raise bad_argument("blocks", group["blocks"], f"None, since {name_of_rule} takes a weight for one matrix")
+        if group["use_muon"]:
+            self._check_whole(group["params"])
         for name, p, blocks in zip(names, group["params"], cutting.of_group(group), strict=True):
             stack = p.ndim == 3 and not group["flatten"] and not (blocks and blocks.stacked)
             if group["use_muon"] and (p.ndim < 2 or stack or p.is_complex()):
