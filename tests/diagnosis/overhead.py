@@ -16,8 +16,8 @@ from thalweg.testing.faults import tasks
 
 #: name, blocks, width, batch, pairs of blocks
 MODELS = [("0.12 M", 2, 64, 32, 60), ("4.9 M", 6, 256, 16, 9)]
-#: steps between two looks, and those before, of which the first twelve are looked at one by one
-EVERY, BEFORE = 10, 20
+#: steps between two looks, and those before, in which a watch looks more often
+EVERY, BEFORE = 20, 100
 
 
 class Twin:
@@ -27,7 +27,7 @@ class Twin:
         self.model = tasks.seeded(lambda: tasks.Transformer(blocks=blocks, width=width))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self.data = iter(tasks.text(size)())
-        self.watch = thalweg.watch(self.model, self.optimizer, every=EVERY) if watched else None
+        self.watch = thalweg.watch(self.model, self.optimizer) if watched else None
 
     def seconds(self, steps):
         """Processor seconds of so many steps."""

@@ -21,7 +21,7 @@ from thalweg.shards.pieces import ranks_of
 #: what a sampler gives for each parameter, in this order
 NUMBERS = ("gradient", "weight", "update", "cosine", "changed", "small", "undone", "bound", "total")
 #: after the first looks, the optimizer's own means of squared gradients are looked at once in so many
-SELDOM = 8
+SELDOM = 32
 
 
 class Sampler:

@@ -46,6 +46,8 @@ __all__ = ["Watch", "WatchWarning", "watch"]
 
 #: the first updates, each of which is looked at: what goes wrong at the beginning is best seen there
 EARLY = 12
+#: then each tenth is, until so many updates, and each twentieth after them, unless the user says how often
+OFTEN, OFTEN_UNTIL, SELDOM = 10, 100, 20
 #: updates after which a run's replicas are compared, in samples
 COMPARED = 5
 #: of these looks every so many is one into the model too, where attention, routers and the ranks of updates are seen:
@@ -71,7 +73,7 @@ def watch(
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     scheduler: Any = None,
     *,
-    every: int = 10,
+    every: int | None = None,
     steps: int | None = None,
     log: str | Path | None = None,
     sinks: Iterable[Sink] = (),
@@ -94,7 +96,9 @@ def watch(
         model: what is trained; give the wrapped one (DistributedDataParallel, ``torch.compile``) where there is one.
         optimizer: that steps it, or several, which step one after the other.
         scheduler: of these, where there is one, or several.
-        every: how often to look, in updates; an integer of at least 1.
+        every: how often to look, in updates; an integer of at least 1. By default each tenth of the first hundred
+            updates is looked at, and then each twentieth: what is wrong mostly shows early, and a look costs a third of
+            a step of a small model.
         steps: how many updates the run has, where it is known.
         log: a file for the record, a line of JSON for each look; ``thalweg watch FILE`` shows it.
         sinks: functions of a step and its numbers; see :mod:`thalweg.diagnosis.inflight.sinks`.
@@ -102,7 +106,7 @@ def watch(
     Raises:
         ValueError: for arguments that cannot be right, and for a model that another watch is looking at.
     """
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+    if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
         raise bad_argument("every", every, "a number of updates, an integer of at least 1")
     log = None if log is None else a_path("log", log)
     sinks = all_of("sinks", sinks, callable, "a function of a step and its numbers")
@@ -125,7 +129,7 @@ class Watch:
         closed: whether it looks no more.
     """
 
-    def __init__(self, about: Subject, every: int, log: str | Path | None, sinks: Iterable[Sink]) -> None:
+    def __init__(self, about: Subject, every: int | None, log: str | Path | None, sinks: Iterable[Sink]) -> None:
         self.about, self.every = about, every
         self.voice = Voice(log, sinks)
         self.closed = False
@@ -376,7 +380,7 @@ class Watch:
         self.step_begun = time.perf_counter()
         with self.voice.safely("the mode"):
             self.history.evaluated = 0 if self.about.model.training else self.history.evaluated + 1
-            if self._is_written() and self.history.updates - self.also >= self.every:
+            if self._is_written() and self.history.updates - self.also >= self._apart:
                 self.also = self.history.updates
         if not self._due():
             return
@@ -486,7 +490,13 @@ class Watch:
 
     def _due(self) -> bool:
         step = self.history.updates
-        return not self.closed and (step < EARLY or step % self.every == 0 or step < self.closely or step == self.also)
+        due = step < EARLY or step % self._apart == 0 or step < self.closely or step == self.also
+        return due and not self.closed
+
+    @property
+    def _apart(self) -> int:
+        """Updates from one look to the next."""
+        return self.every or (OFTEN if self.history.updates < OFTEN_UNTIL else SELDOM)
 
     def _looks_inside(self) -> bool:
         every = INSIDE if self.opened < INSIDE_FIRST else INSIDE_LATER
