@@ -39,10 +39,11 @@ SMALL = 1 << 14
 def root_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
-    r"""1 over the root of the running mean of (x² + ``added``). The mean is kept as $R C / \bar R$: R and C are its
-    means over rows and over columns, which are the last two dimensions.
+    r"""1 over the root of the running mean of x² + ``added``, where x is the first argument. Of this mean only R and C
+    are kept: its means over each row and over each column of the last two dimensions.
 
-    Gives $1 / \sqrt{R C / \bar R}$, and the new state. ``floor`` is the least of $\bar R$; None is the ε of the dtype.
+    Gives $1 / \sqrt{R C / \bar R}$, where $\bar R$ is the mean of R, and the new state. ``floor`` is the
+    least of $\bar R$; None is the ε of the dtype.
     """
     out: list[Any] = [None] * len(xs)
     for members in _alike(xs):
@@ -113,10 +114,10 @@ class Adafactor(_Factored):
     $$u_t = \max(\epsilon_2, \mathrm{RMS}(p))\,\frac{\rho_t}{\gamma}\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
-    It takes the same steps as ``torch.optim.Adafactor``: ε₁ is a floor of the root mean square. ``added_eps=True`` adds
-    ε₁ (1e-30 unless it is given) to g², as the paper does. With ``relative_step=False`` ρ is always γ, and with
-    ``scale_parameter=False`` the size of the weights makes no difference. ``beta1`` keeps a mean of u; it is off, as
-    the paper recommends (section 4). The last two dimensions are factored. The direction is divided by γ because the
+    It takes the same steps as ``torch.optim.Adafactor``, where the root mean square is at least ε₁. ``added_eps=True``
+    adds ε₁ (1e-30 unless it is given) to g² instead, as the paper does. With ``relative_step=False`` ρ is always γ, and
+    with ``scale_parameter=False`` the size of the weights makes no difference. ``beta1`` keeps a mean of u; it is off,
+    as the paper recommends (section 4). The last two dimensions are factored. The direction is divided by γ because the
     step multiplies it by γ again.
 
     Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
