@@ -5,9 +5,11 @@ import copy
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
 
 import thalweg
 from tests.shards.layouts import whole
@@ -113,11 +115,44 @@ def fsdp_of_tensor_parallel(model):
     return _shards(_parallel(model, mesh["tensor"]), mesh["data"])
 
 
+def fsdp_of_sequence_parallel(model):
+    """Between layers each rank of a row of the mesh has some places of each sequence; norms are copies."""
+    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("data", "tensor"))
+    places, all_of_it = Shard(1), Replicate()
+    layer = {
+        "norm": SequenceParallel(),
+        "up": ColwiseParallel(input_layouts=places),
+        "down": RowwiseParallel(output_layouts=places),
+    }
+    ends = {
+        "embed": RowwiseParallel(input_layouts=all_of_it, output_layouts=places),
+        "head": ColwiseParallel(input_layouts=places, output_layouts=all_of_it),
+    }
+    for one in model.layers:
+        parallelize_module(one, mesh["tensor"], layer)
+    return _shards(parallelize_module(model, mesh["tensor"], ends), mesh["data"])
+
+
 def ddp(model):
     return nn.parallel.DistributedDataParallel(model)
 
 
-WRAPPERS = {"FSDP2": fsdp, "HSDP": hsdp, "TP": tensor_parallel, "FSDP2 of TP": fsdp_of_tensor_parallel, "DDP": ddp}
+def ddp_in_16_bits(model):
+    """Gradients travel in float16; that in bfloat16 torch refuses on gloo."""
+    wrapped = ddp(model)
+    wrapped.register_comm_hook(None, default_hooks.fp16_compress_hook)
+    return wrapped
+
+
+WRAPPERS = {
+    "FSDP2": fsdp,
+    "HSDP": hsdp,
+    "TP": tensor_parallel,
+    "FSDP2 of TP": fsdp_of_tensor_parallel,
+    "FSDP2 of SP": fsdp_of_sequence_parallel,
+    "DDP": ddp,
+    "DDP in 16 bits": ddp_in_16_bits,
+}
 
 
 def net(seed=0):
@@ -135,7 +170,8 @@ def optimizer_of(rule, model, given):
 
 
 def words(step, count=8):
-    return torch.randint(0, 11, (count, 5), generator=torch.Generator().manual_seed(step))
+    """Some sequences; under torch's sequence parallelism each rank must have equally many places."""
+    return torch.randint(0, 11, (count, 4), generator=torch.Generator().manual_seed(step))
 
 
 def learn(model, optimizer, steps):

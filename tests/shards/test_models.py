@@ -1,4 +1,4 @@
-"""Models under torch's own wrappers: FSDP2, HSDP, tensor parallel, both, and DDP."""
+"""Models under torch's own wrappers: FSDP2, HSDP, tensor and sequence parallel, these under FSDP2, and DDP."""
 
 import pytest
 import torch
@@ -48,6 +48,6 @@ def test_normuon_on_a_llama_under_hsdp(four):
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("wrapper", ["FSDP2", "HSDP", "TP", "FSDP2 of TP", "DDP"])
+@pytest.mark.parametrize("wrapper", ["FSDP2", "HSDP", "TP", "FSDP2 of TP", "FSDP2 of SP", "DDP", "DDP in 16 bits"])
 def test_four_ranks(four, wrapper):
     assert four.run(run, CHOSEN, wrapper) == [{}] * 4
