@@ -76,7 +76,7 @@ class _Looking:
             elif not math.isfinite(size):
                 self.norms = self.norms or f"gradient of {name} is not finite"
             elif size > GROWTH * first > 0:
-                self.norms = self.norms or f"norm in {name} grew {size / first:.0f} times"
+                self.norms = self.norms or f"norm in {name} grew over {10 ** int(math.log10(size / first)):,} times"
 
     def _values(self):
         return {name: p.detach().clone() for name, p in self.setup.model.named_parameters()}

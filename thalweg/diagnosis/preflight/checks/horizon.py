@@ -62,7 +62,7 @@ def horizon(known: Preflight) -> Iterator[Finding | Fine]:
 
 
 def _wrong(curve: Curve, scheduler: Any, left: int | None, steps: int) -> Iterator[Finding]:
-    words: dict[str, Any] = {"scheduler": type(scheduler).__name__, "argument": _argument(scheduler), "steps": steps}
+    words: dict[str, Any] = {"scheduler": type(scheduler).__name__, "length": _length(scheduler, steps), "steps": steps}
     if left is None:
         return
     if curve.error and len(curve.rates) < left:
@@ -143,8 +143,10 @@ def _top(factors: list[float]) -> int:
     return next(i for i, factor in enumerate(factors) if factor >= max(factors) - 1e-6)
 
 
-def _argument(scheduler: Any) -> str:
-    return next((name for name in _LENGTHS if hasattr(scheduler, name)), "steps")
+def _length(scheduler: Any, steps: int) -> str:
+    """The argument of a scheduler that says how long it is; dots where none is known by name."""
+    argument = next((name for name in _LENGTHS if hasattr(scheduler, name)), None)
+    return f"{argument}={steps}" if argument else "..."
 
 
 CHECKS = (owners, counts, horizon)
