@@ -22,8 +22,8 @@ from thalweg import groups
 from thalweg.groups.by_role import cut
 from thalweg.lab.tasks import get_task, seeding
 
-#: learning rate, its multiple for what is no hidden matrix, weight decay: AdamW's as the published race tuned them, Muon's as
-#: the race before it did, which took query, key and value for one matrix
+#: learning rate, its multiple for what is no hidden matrix, weight decay: AdamW's as the published race tuned them,
+#: Muon's as the race before it did, which took query, key and value for one matrix
 ADAMW, MUON = (0.017, 10.0, 0.0), (0.032, 1.0, 0.3)
 #: quarter decades; the search goes on beyond an edge at which it finds the best
 GRID = (0.0056, 0.01, 0.018)
