@@ -38,6 +38,7 @@ def test_a_curve_has_the_levels_of_its_values():
     assert curve([0, 0.5, 1]) == "▁▅█"
     assert curve([0.9, 1.0], low=0.9) == "▁█"
     assert curve([0.0, 0.0]) == "▁▁"
+    assert curve([0.0, 1e-308, 2e-308]) == "▁▅█"
 
 
 def test_the_foot_of_values_is_their_least():

@@ -38,8 +38,8 @@ def summary(schedule: Schedule) -> str:
 def curve(values: list[float], low: float = 0.0) -> str:
     """One character for each value: the lowest block for ``low`` and below, the full one for the greatest."""
     marks = BLOCKS if _shown(BLOCKS) else ASCII
-    scale = (len(marks) - 1) / (max(*values, low) - low or 1.0)
-    return "".join(marks[max(0, round((v - low) * scale))] for v in values)
+    whole = max(*values, low) - low or 1.0  # it may be so small that one over it is infinite
+    return "".join(marks[max(0, round((v - low) / whole * (len(marks) - 1)))] for v in values)
 
 
 def along(points: Sequence[tuple[float, float]], first: float, last: float, width: int = WIDTH) -> str:
