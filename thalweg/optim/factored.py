@@ -114,18 +114,19 @@ class Adafactor(_Factored):
     $$u_t = \max(\epsilon_2, \mathrm{RMS}(p))\,\frac{\rho_t}{\gamma}\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
-    It takes the same steps as ``torch.optim.Adafactor``, where the root mean square is at least ε₁. ``added_eps=True``
-    adds ε₁ (1e-30 unless it is given) to g² instead, as the paper does. With ``relative_step=False`` ρ is always γ, and
-    with ``scale_parameter=False`` the size of the weights makes no difference. ``beta1`` keeps a mean of u; it is off,
-    as the paper recommends (section 4). The last two dimensions are factored. The direction is divided by γ because the
-    step multiplies it by γ again.
+    It takes the same steps as ``torch.optim.Adafactor``, where $\bar R$ and the root mean square are at least ε₁.
+    ``added_eps=True`` adds ε₁ (1e-30 unless it is given) to g² instead, as the paper does. With
+    ``relative_step=False`` ρ is always γ, and with ``scale_parameter=False`` the size of the weights makes no
+    difference. ``beta1`` keeps a mean of u; it is off, as the paper recommends (section 4). The last two dimensions are
+    factored. The direction is divided by γ because the step multiplies it by γ again.
 
     Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
     Strength: It keeps only m + n numbers for an m × n matrix.
     Weakness: Its own rule for the step size acts on top of a schedule.
     Source: Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", algorithms 4 and 5,
     https://arxiv.org/abs/1804.04235
-    Differs: As in torch, ε₁² bounds the mean square from below; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
+    Differs: As in torch, $\bar R$ is at least ε₁ and the mean square at least ε₁², which changes the steps of gradients
+    below 3e-4 in float32; the paper adds ε₁ = 1e-30 to g² (``added_eps``).
     """
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="γ, bound of the relative step size")

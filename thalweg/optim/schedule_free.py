@@ -203,12 +203,13 @@ class ScheduleFreeAdamW(ScheduleFree):
     Parent: AdamW. Adds: a mean of the points on its path, instead of momentum and a schedule; gradients are taken near
     this mean.
     Strength: In the authors' experiments it is at any time about as good as AdamW with a schedule that ends at this
-    time. It takes no more memory than AdamW.
+    time. In training it takes no more memory than AdamW; after ``eval()`` it keeps one more copy of the weights.
     Weakness: The weights must be switched for evaluation (``eval()``), the statistics of batch norm must be computed
     again at x, and it is more sensitive to β₁ than AdamW.
     Source: Defazio et al. 2024, "The road less scheduled", algorithm 1, https://arxiv.org/abs/2405.15682
-    Differs: For a parameter that is added later, t in $\beta_2^t$ counts the steps of this parameter; in the authors'
-    code it counts the steps of the parameter's group.
+    Differs: The paper multiplies $\gamma_t$ by $\sqrt{1-\beta_2^t}$, so this factor is also in $c_t$ and in the decay;
+    here, as in the authors' later code, $v_t$ is divided by $1-\beta_2^t$. For a parameter that is added later, t
+    counts its own steps; in the authors' code it counts those of its group.
     """
 
     lr: float = hyper(default=0.0025, within="[0, ∞)", doc="γ, step size")
