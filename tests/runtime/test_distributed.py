@@ -1,8 +1,5 @@
 """DTensor parameters: each process steps its own shard by rules that look at elements alone; see tests/shards."""
 
-import copy
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import thalweg
-from tests.fixtures import BACKENDS, give, on_backends, same, tensors, with_rules
+from tests.fixtures import give, on_backends, same, tensors, with_rules
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
 
@@ -193,59 +190,3 @@ def test_a_share_of_the_parameters_gives_no_sum_over_all(mesh):
         build(thalweg.Prodigy)
     build(thalweg.LAMB, lr=0.1)  # its tensors are whole
     thalweg.SGD(net().parameters(), lr=0.1, clip_global_norm=1.0)
-
-
-# -- two processes --------------------------------------------------------------------------------------------------
-
-
-def _run(rank, store):
-    """What one of two processes does; errors end it."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    mesh = init_device_mesh("cpu", (2,))
-    for backend in BACKENDS:
-        _check(rank, mesh, backend)
-    dist.destroy_process_group()
-
-
-def _check(rank, mesh, backend):
-    plain = tensors((7, 4), (5,), (1, 3))
-    params = spread(plain, mesh, Shard(0))  # the last has no row on the second process
-    a, b = thalweg.AdamW(params, lr=0.1, backend=backend), thalweg.AdamW(plain, lr=0.1, backend=backend)
-    for step in range(3):
-        give_spread(params, mesh, step, plain)
-        a.step()
-        b.step()
-    assert same([p.full_tensor() for p in params], plain)
-
-    # a checkpoint of whole tensors, or of such that each process holds, is cut up
-    for whole_or_not in (lambda x: x, lambda x: distribute_tensor(x, mesh, [Replicate()])):
-        saved = copy.deepcopy(b.state_dict())
-        for state in saved["state"].values():
-            state.update({name: whole_or_not(state[name]) for name in ("exp_avg", "exp_avg_sq")})
-        again = spread(plain, mesh, Shard(0))
-        twins = [nn.Parameter(p.detach().clone()) for p in plain]
-        c, d = thalweg.AdamW(again, backend=backend), thalweg.AdamW(twins, backend=backend)
-        c.load_state_dict(saved)
-        d.load_state_dict(copy.deepcopy(b.state_dict()))
-        give_spread(again, mesh, 3, twins)
-        c.step()
-        d.step()
-        assert same([p.full_tensor() for p in again], twins)
-
-    # a gradient that is still to be summed over the processes is, before it is used
-    whole = tensors((6, 4))
-    (p,) = spread(whole, mesh, Shard(0))
-    p.grad = DTensor.from_local(torch.full((6, 4), float(rank + 1)), mesh, [Partial()])
-    thalweg.SGD([p], lr=1.0, backend=backend).step()
-    assert torch.allclose(p.full_tensor(), whole[0] - 3)
-
-    (p,) = spread(whole, mesh, Shard(0))
-    with pytest.raises(ValueError, match="state_dtype='int8'"):
-        thalweg.AdamW([p], state_dtype="int8", backend=backend)
-
-
-@pytest.mark.slow(reason="two processes; those of tests/shards serve a whole session")
-@pytest.mark.skipif(sys.platform == "win32", reason="gloo over files")
-def test_two_processes_step_their_shards_as_one_steps_the_whole(tmp_path):
-    torch.multiprocessing.spawn(_run, args=(str(tmp_path / "store"),), nprocs=2)

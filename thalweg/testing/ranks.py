@@ -6,6 +6,7 @@ import atexit
 import datetime
 import faulthandler
 import multiprocessing
+import os
 import signal
 import tempfile
 import traceback
@@ -105,6 +106,7 @@ def _serve(rank: int, size: int, store: str, pipe: Any) -> None:
         except BaseException:
             pipe.send((False, traceback.format_exc()))
     dist.destroy_process_group()
+    os._exit(0)  # a thread of gloo that frees a tensor of Python while the interpreter ends would abort the process
 
 
 _living: dict[int, Ranks] = {}
