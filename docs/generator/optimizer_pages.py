@@ -48,7 +48,7 @@ def navigation(say: Language = ENGLISH) -> list[dict[str, Any]]:
 #: what a page says of the keywords that its table leaves out
 COMMON = (
     "All optimizers except L-BFGS also take [the keywords that they have in common](../guides/wrappers.md#modifiers), "
-    "such as `clip_global_norm` and `clip_value`."
+    "such as `clip_global_norm` and `clip_value`; those of Schedule-Free take only some of them."
 )
 
 
@@ -59,7 +59,7 @@ def page(about: Explanation, run: Run | None, say: Language = ENGLISH) -> str:
     parts += [f"## {say('The step')}", *_formula(about, say), *_body(about, text.body, say)]
     parts += [f"## {say('When to take it')}", _said(say("**Strength:**"), text.strength)]
     parts += [_said(say("**Weakness:**"), text.weakness)]
-    parts += [f"## {say('Use it')}", f"```python\n{usage.lines(about.name, run)}```"]
+    parts += [f"## {say('Use it')}", f"```python\n{_commented(usage.lines(about.name, run), say)}```"]
     parts += _settings(about, say)
     if about.cost is not None:
         parts += [f"## {say('Cost')}", _cost(about, say)]
@@ -80,6 +80,11 @@ def _body(about: Explanation, body: str, say: Language) -> list[str]:
 
 def _said(label: str, text: str) -> str:
     return f"{label} {markdown(text)}" if text else ""
+
+
+def _commented(code: str, say: Language) -> str:
+    """Code with its comments in this language."""
+    return re.sub(r"# (.+)", lambda comment: f"# {say(comment[1])}", code)
 
 
 def _settings(about: Explanation, say: Language) -> list[str]:
@@ -114,7 +119,7 @@ def _lineage(about: Explanation, say: Language) -> str:
         parts.append(f"{chain}" + (say(": adds {what}", what=markdown(adds)) if adds else ""))
     children = _children(about.name)
     if children:
-        parts.append(say("It is extended by {names}.", names=", ".join(map(_link, children))))
+        parts.append(say("It is extended by {names}.", names=say.listed(map(_link, children))))
     return "\n\n".join(parts)
 
 
@@ -126,15 +131,18 @@ def _cost(about: Explanation, say: Language) -> str:
     cost = about.cost
     assert cost is not None
     rows = [[say("bytes of state per parameter"), f"{cost.state_bytes:.3g}"]]
+    without = say(", without the functions below") if cost.leaves else ""
     if cost.passes is not None and cost.moved_bytes is not None:
         rows += [
-            [say("passes over memory in a step"), f"{cost.passes}"],
-            [say("bytes moved per parameter"), f"{cost.moved_bytes:.3g}"],
-            [say(f"operations per parameter{', without the functions below' if cost.leaves else ''}"), f"{cost.flops}"],
+            [f"{say('passes over memory in a step')}{without}", f"{cost.passes}"],
+            [f"{say('bytes moved per parameter')}{without}", f"{cost.moved_bytes:.3g}"],
+            [f"{say('operations per parameter')}{without}", f"{cost.flops}"],
         ]
     if cost.leaves:
-        rows.append([say("calls of functions that take whole tensors"), ", ".join(f"`{leaf}`" for leaf in cost.leaves)])
-    rows.append([say("backends"), ", ".join(f"`{b}`" for b in cost.backends)])
+        rows.append(
+            [say("calls of functions that take whole tensors"), say.listed(f"`{leaf}`" for leaf in cost.leaves)]
+        )
+    rows.append([say("backends"), say.listed(f"`{b}`" for b in cost.backends)])
     return table([say("for a float32 matrix of 1024 × 1024"), ""], rows)
 
 
@@ -170,7 +178,7 @@ def differences(about: Explanation, say: Language = ENGLISH) -> list[str]:
     same = sorted({peer for peer, why in rows if not why})
     unlike = [[peer, why] for peer, why in rows if why]
     if same:
-        parts.append(say("The same settings give the same path in {peers}.", peers=", ".join(same)))
+        parts.append(say("The same settings give the same path in {peers}.", peers=say.listed(same)))
     if unlike:
         parts.append(table([say("other library"), say("how its step differs")], unlike))
     return parts
@@ -189,7 +197,7 @@ def _runs(name: str, run: Run, say: Language) -> list[str]:
             f"![{say('Path of {name}: {surface}', name=name, surface=say(s.title))}]({s.name}/{name.lower()}.svg)"
             for s in drawn
         )
-        rates = ", ".join(f"{run[s.name]['lr']:g} ({say(s.title)})" for s in drawn)
+        rates = [say("{rate} ({surface})", rate=f"{run[s.name]['lr']:g}", surface=say(s.title).lower()) for s in drawn]
         course = (
             "The learning rate is constant here: the mean of the weights replaces a schedule. The picture shows "
             "the path of this mean."
@@ -203,7 +211,7 @@ def _runs(name: str, run: Run, say: Language) -> list[str]:
                 "best of {rates} that were tried, judged by the mean height of the path; it is {found}.",
                 steps=PATH_STEPS,
                 rates=len(RATES),
-                found=rates,
+                found=say(", ").join(rates),
             )
             + " "
             + say(course),

@@ -197,7 +197,7 @@ def test_a_page_says_what_the_class_says():
     text = page(about, runs.load()["AdamW"])
     assert about.formula.latex in text
     assert "[Adam](adam.md) → **AdamW**" in text
-    assert "| `weight_decay` | λ | `0.01` | `[0, ∞)` | λ of the decay |" in text
+    assert "| `weight_decay` | λ | `0.01` | `[0, ∞)` | coefficient of the weight decay |" in text
     assert about.text.strength in text
     assert "![Sensitivity of AdamW" in text
     assert "![" not in page(about, None)

@@ -142,7 +142,9 @@ class Optimizer(Declared):
 
     params: Iterable[Any] | nn.Module
     if not TYPE_CHECKING:  # where a base declares a name, type checkers put it first: each rule says where these stand
-        weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
+        weight_decay: float = hyper(
+            default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0, kw_only=True
+        )
         decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
     independent_weight_decay: bool = hyper(default=False, doc="decay by wd·lr/initial lr", kw_only=True)
     if TYPE_CHECKING:  # what the transforms in STANDARD declare, for editors; a test holds the two together

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
@@ -33,6 +34,10 @@ class Language:
     def __call__(self, phrase: str, **values: Any) -> str:
         """A phrase, with the values that it speaks of."""
         return self.phrases.get(phrase, phrase).format(**values)
+
+    def listed(self, names: Iterable[str]) -> str:
+        """Names, one after the other."""
+        return functools.reduce(lambda one, another: self("{one}, {another}", one=one, another=another), names)
 
     def family(self, name: str, text: str) -> str:
         """What a file of optimizers is about."""

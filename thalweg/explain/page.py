@@ -185,9 +185,9 @@ def _leaf(found: Formula, name: str, say: Language) -> str:
     called, spell = found.leaves[name], Unicode(found.symbols)
     doc = (inspect.getdoc(called.leaf.over) or "").split("\n\n")[0]
     parameters = list(inspect.signature(called.leaf.over).parameters)
-    given = ", ".join(f"{parameters[i]} {spell(x)}" for i, x in called.fixed if spell(x) != "None")
+    given = [f"{parameters[i]} = {spell(x)}" for i, x in called.fixed if spell(x) != "None"]
     text = say.doc(plain(" ".join(doc.split())).rstrip("."))
-    return f"{text} ({given})" if given else text
+    return say("{what} (here {given})", what=text, given=say.listed(given)) if given else text
 
 
 # -- lineage, cost ---------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def _lineage(about: Explanation, say: Language, columns: int) -> Iterator[Line]:
         yield from _wrapped(line, columns, hang=2 * depth + 4)
     children = _children(about.name)
     if children:
-        yield from _wrapped("  " + say("extended by {names}", names=", ".join(children)), columns, hang=4)
+        yield from _wrapped("  " + say("extended by {names}", names=say.listed(children)), columns, hang=4)
 
 
 def _children(name: str) -> list[str]:
@@ -228,7 +228,7 @@ def _cost(about: Explanation, say: Language) -> str:
             say("{flops} FLOP", flops=cost.flops),
         ]
     if cost.leaves:
-        parts.append(say("and {leaves}", leaves=", ".join(cost.leaves)))
+        parts.append(say("and {leaves}", leaves=say.listed(cost.leaves)))
     return say(", ").join(parts)
 
 
@@ -236,7 +236,7 @@ def _backends(about: Explanation, say: Language) -> str:
     if about.cost is None:
         return ""
     here = about.cost.here.split(",")[0]
-    served = ", ".join(about.cost.backends)
+    served = say.listed(about.cost.backends)
     return say("{served}; here {backend}", served=served, backend=here) if here else served
 
 

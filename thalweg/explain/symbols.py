@@ -24,7 +24,7 @@ DIGITS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 _LETTER = r"[^\W\d_][\u0302\u0303\u0304]?[₀-₉⁺⁻′″*]*"
 _GREEK_LETTER = rf"(?=[α-ωΑ-Ω]){_LETTER}"
-#: "m, mean", "β₁, β₂: shares", "a, b, c of the quintic", "λ of the decay", "Δ"
+#: "m, mean", "β₁, β₂: shares", "a, b, c of the quintic", "λ of the L2 penalty", "Δ"
 _LIST = re.compile(rf"(?P<list>{_LETTER}(?:, {_LETTER})+)(?=[,:;.]| of |$)")
 _MARKED = r"[^\W\d_][\u0302\u0303\u0304]?[₀-₉⁺⁻′″*]+"
 _ONE = re.compile(rf"(?P<one>{_GREEK_LETTER}|{_LETTER}(?=[,:;.]|$)|{_MARKED})(?=[\s,:;.]|$)")

@@ -34,7 +34,7 @@ class Adam(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     amsgrad: bool = hyper(default=False, doc="never let the mean square shrink")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
@@ -73,7 +73,7 @@ class AdamW(Adam):
     rate, as in torch.
     """
 
-    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
 
@@ -137,7 +137,7 @@ class NAdam(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     momentum_decay: float = hyper(default=4e-3, within="[0, ∞)", doc="ψ, pace at which the look-ahead warms up")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient")
 
@@ -181,7 +181,7 @@ class NAdamW(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     next_correction: bool = hyper(default=False, doc="free the mean of its start as of the next step")
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
@@ -225,7 +225,7 @@ class RAdam(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient")
     threshold: float = hyper(default=5.0, within="[4, ∞)", doc="ρ above which steps are rectified", kw_only=True)
 

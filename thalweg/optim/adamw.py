@@ -36,7 +36,7 @@ class StableAdamW(Optimizer):
         default=(0.9, 0.99), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the root; its square bounds v below in the RMS")
-    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     clip_decay: bool = hyper(default=True, doc="shorten the decay with the step")
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 

@@ -45,7 +45,7 @@ class AdaBelief(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-16, within="[0, ∞)", doc="ε, added to s and to its root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     amsgrad: bool = hyper(default=False, doc="never let the mean square shrink")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
@@ -96,7 +96,7 @@ class AdaBound(Optimizer):
     final_lr: float = hyper(default=0.1, within="(0, ∞)", doc="η, step size at last, where lr is its initial value")
     gamma: float = hyper(default=1e-3, within="(0, ∞)", doc="κ, how fast the bounds close in")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root before its correction")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     amsbound: bool = hyper(default=False, doc="never let the mean square shrink")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
@@ -142,7 +142,7 @@ class Yogi(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-3, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     initial_accumulator: float = hyper(default=0.0, within="[0, ∞)", doc="v₀, value of v before the first step")
     debias: bool = hyper(default=False, doc="free both averages of their start, as Adam does")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
@@ -184,7 +184,7 @@ class QHAdam(Optimizer):
     )
     nus: tuple[float, float] = hyper(default=(0.7, 1.0), within="[0, 1]", doc="ν₁, ν₂: weights of the averages")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()
@@ -250,7 +250,7 @@ class Adan(Optimizer):
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size")
     betas: tuple[float, float, float] = hyper(default=(0.98, 0.92, 0.99), within="[0, 1)", doc="β₁, β₂, β₃: shares")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     no_prox: bool = hyper(default=False, doc="decay as AdamW does")
     debias: bool = hyper(default=False, doc="free the averages of their start as Adam does")
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
@@ -300,7 +300,7 @@ class ADOPT(Optimizer):
         default=(0.9, 0.9999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-6, within="(0, ∞)", doc="ε, the least that is divided by")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     clip: bool = hyper(default=True, doc="bound the normalised gradient by t^(1/4)")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
@@ -345,7 +345,7 @@ class AdEMAMix(Optimizer):
     beta3_warmup: float = hyper(default=0.0, within="[0, ∞)", doc="steps until β₃ is reached", off=0)
     alpha_warmup: float = hyper(default=0.0, within="[0, ∞)", doc="steps until α is reached", off=0)
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     steps: Tensor = count()
@@ -393,7 +393,7 @@ class SimplifiedAdEMAMix(Optimizer):
     beta1_warmup: float = hyper(default=0.0, within="[0, ∞)", doc="steps until β₁ is reached", off=0)
     min_beta1: float = hyper(default=0.9, within="(0, 1)", doc="β₁ at first, where it is warmed up")
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     steps: Tensor = count()
@@ -440,7 +440,7 @@ class LaProp(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-15, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()

@@ -120,7 +120,9 @@ class Amos(Optimizer):
     momentum: float = hyper(default=0.0, within="[0, 1)", doc="μ, share of the mean update that is kept", off=0)
     eps: float = hyper(default=1e-18, within="[0, ∞)", doc="ε, least v")
     scale: Any = hyper(default=None, doc="η, expected root mean square of the weights")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0, kw_only=True)
+    weight_decay: float = hyper(
+        default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0, kw_only=True
+    )
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()

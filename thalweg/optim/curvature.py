@@ -221,7 +221,7 @@ class AdaHessian(Hutchinson):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-4, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     hessian_power: float | None = hyper(default=None, within="[0, 1]", doc="k, of the curvature; None is 1", off=None)
     average_rows: bool = hyper(default=False, doc="average D over each row of a matrix", kw_only=True)
     absolute: bool = hyper(default=False, doc="average |D|, not D", kw_only=True)
@@ -263,7 +263,7 @@ class Sophia(Curvature):
     betas: tuple[float, float] = hyper(default=(0.96, 0.99), within="[0, 1)", doc="β₁ of m, β₂ of h: shares kept")
     gamma: float = hyper(default=0.01, within="[0, ∞)", doc="γ, weight of h: the larger, the less is clipped")
     eps: float = hyper(default=1e-12, within="(0, ∞)", doc="ε, the least that is divided by")
-    weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.1, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     hessian: Tensor = state(doc="h, mean of estimates of the Hessian's diagonal", fill=not_estimated)

@@ -121,7 +121,7 @@ class DAdaptAdam(DAdaptation):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, by γdλ, not the gradient")
     use_bias_correction: bool = hyper(default=False, doc="Adam's, as a factor of d")
     d0: float = hyper(default=1e-6, within="(0, ∞)", doc="d₀, d at first")
@@ -183,7 +183,7 @@ class Prodigy(DAdaptation):
     )
     beta3: float | None = hyper(default=None, within="[0, 1)", doc="β₃, share kept of r and s; None is √β₂", off=None)
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root, over d")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, doc="decay the weights, by γdλ, not the gradient")
     use_bias_correction: bool = hyper(default=False, doc="Adam's, as a factor of γ")
     safeguard_warmup: bool = hyper(default=False, doc="keep warmup from raising d")

@@ -36,7 +36,7 @@ SMALL = 1 << 14
 
 
 @ops.leaf(gives=(ops.OuterProduct, ops.ASIDE, ops.ASIDE))
-def root_mean(
+def rsqrt_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
     r"""1 over the root of the running mean of x² + ``added``, where x is the first argument. Of this mean only R and C
@@ -87,7 +87,7 @@ def least_square(ps: list[Tensor], eps: float | None) -> list[float]:
 
 
 @ops.leaf(ops.PER_TENSOR)
-def largest_root(ps: list[Tensor], eps: float | None) -> list[float]:
+def largest_rsqrt(ps: list[Tensor], eps: float | None) -> list[float]:
     """1 / ε₁, where ε₁ is by default the machine epsilon of the dtype in which the rule is computed."""
     return [1 / math.sqrt(square) if square else math.inf for square in least_square.over(ps, eps)]
 
@@ -111,14 +111,14 @@ class Adafactor(_Factored):
     $$R_t = \hat\beta_t R_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{rows}}, \quad
     C_t = \hat\beta_t C_{t-1} + (1-\hat\beta_t)\,\overline{g^2}^{\,\text{columns}}, \quad
     U_t = g \Big/ \sqrt{R_t C_t / \bar R_t}, \quad \hat\beta_t = 1 - t^{\,c}$$
-    $$u_t = \max(\epsilon_2, \mathrm{RMS}(p))\,\frac{\rho_t}{\gamma}\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
+    $$p \leftarrow p - \max(\epsilon_2, \mathrm{RMS}(p))\,\rho_t\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
     It takes the same steps as ``torch.optim.Adafactor``, where $\bar R$ and the root mean square are at least ε₁.
-    ``added_eps=True`` adds ε₁ (1e-30 unless it is given) to g² instead, as the paper does. With
-    ``relative_step=False`` ρ is always γ, and with ``scale_parameter=False`` the size of the weights makes no
-    difference. ``beta1`` keeps a mean of u; it is off, as the paper recommends (section 4). The last two dimensions are
-    factored. The direction is divided by γ because the step multiplies it by γ again.
+    ``added_eps=True`` adds ε₁ (1e-30 unless it is given) to g² instead, as the paper does. With ``relative_step=False``
+    ρ is always γ, and with ``scale_parameter=False`` the size of the weights makes no difference. ``beta1`` keeps a
+    mean of u; it is off, as the paper recommends (section 4). The last two dimensions are factored. In the formula that
+    is made from the code, the direction is divided by γ, since the step multiplies it by γ.
 
     Parent: RMSprop. Adds: a factored second moment, update clipping, steps relative to the weights.
     Strength: It keeps only m + n numbers for an m × n matrix.
@@ -156,8 +156,8 @@ class Adafactor(_Factored):
         eps1, eps2 = h.eps
         added, floor = (eps1 or 1e-30, 0.0) if h.added_eps else (0.0, eps1)
         if h.matrix:
-            r, s.row_var, s.col_var = root_mean(g, s.row_var, s.col_var, h.step**h.beta2_decay, added, floor)
-            r = r if h.added_eps else ops.minimum(r, largest_root(p, eps1))
+            r, s.row_var, s.col_var = rsqrt_mean(g, s.row_var, s.col_var, h.step**h.beta2_decay, added, floor)
+            r = r if h.added_eps else ops.minimum(r, largest_rsqrt(p, eps1))
         else:
             v = s.variance = torch.lerp(s.variance, g * g + added, h.step**h.beta2_decay)
             r = torch.rsqrt(v if h.added_eps else ops.maximum(v, least_square(p, eps1)))
@@ -210,7 +210,7 @@ class CAME(_Factored):
         """The mean update over the root of its instability."""
         (beta1, beta2, beta3), (eps1, eps2) = h.betas, h.eps
         if h.matrix:
-            r, s.row_var, s.col_var = root_mean(g, s.row_var, s.col_var, 1 - beta2, eps1, 0.0)
+            r, s.row_var, s.col_var = rsqrt_mean(g, s.row_var, s.col_var, 1 - beta2, eps1, 0.0)
         else:
             s.variance = torch.lerp(s.variance, g * g + eps1, 1 - beta2)
             r = torch.rsqrt(s.variance)
@@ -219,7 +219,7 @@ class CAME(_Factored):
         s.exp_avg = torch.lerp(s.exp_avg, U, 1 - beta1)
         if not h.matrix:
             return s.exp_avg
-        r, s.res_row, s.res_col = root_mean(U - s.exp_avg, s.res_row, s.res_col, 1 - beta3, eps2, 0.0)
+        r, s.res_row, s.res_col = rsqrt_mean(U - s.exp_avg, s.res_row, s.res_col, 1 - beta3, eps2, 0.0)
         return s.exp_avg * r
 
 

@@ -41,7 +41,7 @@ class Adai(Optimizer):
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="step size")
     betas: tuple[float, float] = hyper(default=(0.1, 0.99), within="[0, 1)", doc="β₀ of the inertia, β₂ of v")
     eps: float = hyper(default=1e-3, within="(0, 1]", doc="ε, least share of a new gradient in the mean")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     steps: Tensor = count()

@@ -58,7 +58,7 @@ class _LowRank(Optimizer):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     rank: Any = hyper(default=128, doc="r, dimensions of the subspace; None is AdamW")
     update_proj_gap: int = hyper(default=200, within="[1, ∞)", doc="T, steps between two subspaces")
     scale: float = hyper(default=0.25, within="(0, ∞)", doc="α, scale of the update of matrices")

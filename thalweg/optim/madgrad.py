@@ -31,7 +31,7 @@ class MADGRAD(Optimizer):
 
     lr: float = hyper(default=1e-2, within="[0, ∞)", doc="step size")
     momentum: float = hyper(default=0.9, within="[0, 1)", doc="μ, 1 − c, share of p that is kept", off=0)
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     eps: float = hyper(default=1e-6, within="[0, ∞)", doc="ε, added to the cube root")
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 

@@ -136,7 +136,7 @@ class MoMo(Modelled):
     """
 
     lr: float = hyper(default=1.0, within="[0, ∞)", doc="longest step")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     beta: float = hyper(default=0.9, within="[0, 1)", doc="β, share of the means that is kept")
     lb: float = hyper(default=0.0, within="(-∞, ∞)", doc="f*, a floor that the loss does not go below")
     bias_correction: bool = hyper(default=False, doc="start means at 0 and correct for it")
@@ -177,7 +177,7 @@ class MoMoAdam(Modelled):
         default=(0.9, 0.999), within="[0, 1)", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-8, within="[0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     lb: float = hyper(default=0.0, within="(-∞, ∞)", doc="f*, a floor that the loss does not go below")
     no_prox: bool = hyper(default=False, doc="decay as AdamW does", kw_only=True)
     use_fstar: bool = hyper(default=False, doc="estimate the floor, from lb upwards", kw_only=True)

@@ -98,9 +98,9 @@ class Muon(RoutedMomentum):
     ``second_moment="elements"`` divides N by the root of a mean of squared gradients, $N_t / (\sqrt{v_t} + \delta)$
     with $v_t = \beta_2 v_{t-1} + (1-\beta_2) G_t^2$ (Muon²). If ``balance`` is set too, this division comes before the
     balancing. ``second_moment="norm"`` is NAMO, which keeps the orthogonal direction, and multiplies the step and the
-    decay by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t \rVert^2$. In this factor,
-    N is divided by $1-\mu^t$ and v by $1-\beta_2^t$. NAMO's authors use a ``beta2`` of 0.99; the option does not change
-    ``beta2``, which stays at 0.95 unless you set it.
+    decay by $\lVert N_t \rVert / (\sqrt{v_t} + \delta)$, where v is the mean of $\lVert G_t \rVert^2$. As both means
+    begin at zero, this factor is then multiplied by $\sqrt{1-\beta_2^t} / (1-\mu^t)$. NAMO's authors use a ``beta2`` of
+    0.99; the option does not change ``beta2``, which stays at 0.95 unless you set it.
 
     Given the same matrices as ``torch.optim.Muon``, Muon takes the same steps, except for rounding errors. Both iterate
     in bfloat16, a format of 16 bits and low precision; the differences from the paper and from torch name an
@@ -140,7 +140,9 @@ class Muon(RoutedMomentum):
         default=0.1, within="[0, ∞)", doc="λ, decoupled; update_scale does not act on it", off=0
     )
     ns_coefficients: Coefficients = hyper(
-        default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
+        default=JORDAN,
+        doc="coefficients of the polynomial: three for all iterations, three for each, or the name of a set, such as "
+        "'polar-express'",
     )
     eps: float = hyper(
         default=1e-7, within="[0, ∞)", doc="ε, smallest norm by which a matrix is divided; AdamW's part has adamw_eps"

@@ -197,7 +197,7 @@ class PSGDKron(Routed):
     takes_blocks = True
 
     beta: float = hyper(default=0.9, within="[0, 1)", doc="β, share of the mean that is kept")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     precond_lr: float = hyper(default=0.1, within="[0, 1)", doc="η, step size of the factors")
     max_size_triangular: int = hyper(default=8192, within="[0, ∞)", doc="longest side with a triangular factor")
     min_probability: float = hyper(

@@ -79,7 +79,9 @@ class Scion(Optimizer):
     )
     radius: float = hyper(default=1.0, within="(0, ∞)", doc="ρ, size of a step in this norm")
     ns_coefficients: Coefficients = hyper(
-        default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
+        default=JORDAN,
+        doc="coefficients of the polynomial: three for all iterations, three for each, or the name of a set, such as "
+        "'polar-express'",
     )
     ns_steps: int = hyper(
         default=5, within="[0, 100)", doc="number of iterations; leave out if ns_coefficients gives it"

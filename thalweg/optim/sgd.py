@@ -122,7 +122,7 @@ class SGDW(SGD):
     """
 
     momentum: float = hyper(default=0.9, within="[0, ∞)", doc="μ, share of the running sum that is kept", off=0)
-    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
 
@@ -141,7 +141,7 @@ class SignSGD(Optimizer):
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     @staticmethod
@@ -168,7 +168,7 @@ class Signum(Optimizer):
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
     momentum: float = hyper(default=0.9, within="[0, 1)", doc="β, share of the mean gradient that is kept")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=False, doc="decay the weights, not the gradient", kw_only=True)
 
     momentum_buffer: Tensor = state(doc="m, mean of gradients")

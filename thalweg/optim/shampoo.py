@@ -140,7 +140,7 @@ class Shampoo(Routed):
         default=(0.9, 0.999), within="[0, 1]", doc="β₁, β₂: shares of the means that are kept"
     )
     eps: float = hyper(default=1e-12, within="(0, ∞)", doc="ε, added to eigenvalues; in AdamW's groups its own")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     precondition_frequency: int = hyper(default=10, within="[1, ∞)", doc="steps between two roots")
     start_preconditioning_step: int | None = hyper(
         default=None, within="[1, ∞)", doc="first step with roots; None is their frequency"

@@ -30,8 +30,12 @@ class Lion(Optimizer):
     """
 
     lr: float = hyper(default=1e-4, within="[0, ∞)", doc="step size, the distance that each weight moves")
-    betas: tuple[float, float] = hyper(default=(0.9, 0.99), within="[0, 1)", doc="β₁ of the step, β₂ of the mean")
-    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ of the decay", off=0)
+    betas: tuple[float, float] = hyper(
+        default=(0.9, 0.99),
+        within="[0, 1)",
+        doc="β₁, share of the old mean in the step; β₂, share of the old mean in the new one",
+    )
+    weight_decay: float = hyper(default=0.0, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     exp_avg: Tensor = state(doc="m, mean of gradients")
@@ -62,7 +66,7 @@ class Tiger(Optimizer):
 
     lr: float = hyper(default=1e-3, within="[0, ∞)", doc="step size, the distance that each weight moves")
     beta: float = hyper(default=0.965, within="[0, 1)", doc="β, share of the mean gradient that is kept")
-    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=1e-2, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     decoupled_weight_decay: bool = hyper(default=True, within=(True,), init=False)
 
     exp_avg: Tensor = state(doc="m, mean of gradients")

@@ -75,7 +75,7 @@ class SOAP(Routed):
         default=None, within="[0, 1)", doc="β₃, share of the factors that is kept; None is β₂", off=None
     )
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root")
-    weight_decay: float = hyper(default=0.01, within="[0, ∞)", doc="λ of the decay", off=0)
+    weight_decay: float = hyper(default=0.01, within="[0, ∞)", doc="λ, coefficient of the weight decay", off=0)
     precondition_frequency: int = hyper(default=10, within="[1, ∞)", doc="steps between two bases")
     max_precond_dim: int = hyper(default=10000, within="[0, ∞)", doc="longest side that has a factor")
     correct_bias: bool = hyper(default=True, doc="correct the bias of the means, as Adam does")

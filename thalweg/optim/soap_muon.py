@@ -46,7 +46,9 @@ class SOAPMuon(SOAP):
 
     eps: float = hyper(default=1e-8, within="(0, ∞)", doc="ε, added to the root, and floor of the matrix norm")
     ns_coefficients: Coefficients = hyper(
-        default=JORDAN, doc="coefficients of the polynomial: three for all iterations, three for each, or a name"
+        default=JORDAN,
+        doc="coefficients of the polynomial: three for all iterations, three for each, or the name of a set, such as "
+        "'polar-express'",
     )
     ns_steps: int = hyper(
         default=5, within="[0, 100)", doc="number of iterations; leave out if ns_coefficients gives it"
