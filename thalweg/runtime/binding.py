@@ -230,7 +230,9 @@ class Binder:
         wholes = [oriented(whole_shape(p), p, transposed) for _, p, _ in members]
         passes = plan(kind.key)
         owner = ownership.assigned(passes, wholes, len(kind.ranks), self.ids[id(members[0][1])])
-        each = ownership.buckets(passes, wholes, owner, ownership.BUCKET)
+        kept = [sum(x.nbytes for x in self.state[p].values() if torch.is_tensor(x)) for _, p, _ in members]
+        needed = ownership.needs(passes, wholes, kept)
+        each = ownership.buckets(passes, wholes, owner, needed, ownership.BUCKET)
         return [self._batch(kind, [members[i] for i in one], [owner[i] for i in one]) for one in each]
 
     def _maker(self, i: int, kind: _Kind, dtype: torch.dtype) -> _StateMaker:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from thalweg.ir import ops
-from thalweg.ir.ops import ASIDE, ELEMENT, PER_TENSOR
+from thalweg.ir.ops import PER_TENSOR
 from thalweg.ir.passes import Plan, Stage
 from thalweg.runtime.backends import select
 from thalweg.runtime.backends.staged import StagedExecutor
 from thalweg.runtime.batch import Batch, BoundBatch
+from thalweg.runtime.demands import Demand, demands, inputs, serves_parts, slot
 from thalweg.runtime.tensors import in_runs
 from thalweg.runtime.wholes import Wholes
 from thalweg.shards.exchange import Exchange
@@ -83,21 +83,6 @@ class OwnersExecutor(FlowingExecutor):
         if isinstance(inner, StagedExecutor) and not reads_gradients_behind(inner.batch.plan, stage):
             return inner.run(stage, totals, self.wholes.free_gradients)
         return inner.run(stage, totals)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What the owners must be sent at one stage, by the names of slots.
-
-    Attributes:
-        before: for sums over whole tensors, what the pass reads.
-        behind: for the leaves behind it, what they read.
-        gives: what these give, which goes back.
-    """
-
-    before: tuple[str, ...]
-    behind: tuple[str, ...]
-    gives: tuple[str, ...]
 
 
 @dataclass
@@ -207,8 +192,8 @@ class PartsExecutor(FlowingExecutor):
         """Free what lives within the step, was sent, or read by a leaf, and is read by no pass or leaf to come."""
         plan = self.wholes.bound.batch.plan
         later = [one for one in plan.stages[stage + 1 :] if executor is self.here or one.sums or one.leaves]
-        read = {_slot(plan, n) for one in later for n in (*one.loads, *_inputs(one))}
-        for name in {*sent, *(_slot(plan, n) for n in _inputs(plan.stages[stage]))} - read:
+        read = {slot(plan, n) for one in later for n in (*one.loads, *inputs(one))}
+        for name in {*sent, *(slot(plan, n) for n in inputs(plan.stages[stage]))} - read:
             executor.lists.pop(name, None)
 
 
@@ -258,35 +243,9 @@ def _begin(wholes: Wholes, inner: Any) -> None:
 def may_part(batch: Batch, backend: str) -> bool:
     """Whether parts may be stepped where they are, and only some of what a step reads needs to be whole.
 
-    Else sums over rows, or what is kept in other shapes, must be computed where a tensor is whole, or random bits be
-    drawn there.
+    Else something must be computed where a tensor is whole, or random bits be drawn there.
     """
-    traced = batch.plan.traced
-    rows = batch.plan.uses_rows or any(stage.folds for stage in batch.plan.stages)
-    leaves = [leaf for stage in batch.plan.stages for leaf in stage.leaves]
-    plain = all(out.meta["extent"] == ELEMENT and not ops.is_product(out) for leaf in leaves for out in _outputs(leaf))
-    return batch.dense and draws_in_place(batch, backend) and plain and not (rows or traced.asides or traced.narrow)
-
-
-def _outputs(leaf: fx.Node) -> list[fx.Node]:
-    return [leaf] if leaf.meta["extent"] != ASIDE else list(leaf.users)
-
-
-def demands(plan: Plan) -> tuple[Demand, ...]:
-    """What the owners must be sent at each stage: what they have not been sent, or computed, before."""
-    fresh: set[str] = set()
-    found = []
-    for stage in plan.stages:
-        loads = dict.fromkeys(_slot(plan, n) for n in stage.loads) if stage.sums else {}
-        before = tuple(name for name in loads if name not in fresh)
-        fresh |= {*before}
-        fresh = fresh | {*stage.stores} if stage.sums else fresh - {*stage.stores}
-        inputs = dict.fromkeys(_slot(plan, n) for n in _inputs(stage))
-        behind = tuple(name for name in inputs if name not in fresh)
-        gives = tuple(out.name for leaf in stage.leaves for out in _outputs(leaf))
-        fresh |= {*behind, *gives}
-        found.append(Demand(before, behind, gives))
-    return tuple(found)
+    return batch.dense and draws_in_place(batch, backend) and serves_parts(batch.plan)
 
 
 def reads_gradients_behind(plan: Plan, stage: int) -> bool:
@@ -294,15 +253,6 @@ def reads_gradients_behind(plan: Plan, stage: int) -> bool:
     loads = [n for one in plan.stages[stage + 1 :] for n in one.loads]
     leaves = [n for one in plan.stages[stage:] for leaf in one.leaves for n in leaf.all_input_nodes]
     return any(n.op == "placeholder" and n.target == "g" for n in (*loads, *leaves))
-
-
-def _inputs(stage: Stage) -> list[fx.Node]:
-    """What the leaves of a stage read of each element."""
-    return [n for leaf in stage.leaves for n in leaf.all_input_nodes if n.meta["extent"] == ELEMENT]
-
-
-def _slot(plan: Plan, node: fx.Node) -> str:
-    return str(node.target) if node.op == "placeholder" else plan.home.get(node, node.name)
 
 
 def _needed(plan: Plan, asked: Iterable[Demand]) -> set[str]:

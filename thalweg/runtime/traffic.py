@@ -10,9 +10,10 @@ from typing import Any
 
 from thalweg.ir.fields import StateSpec
 from thalweg.runtime.batch import Batch
+from thalweg.runtime.demands import demands
 from thalweg.runtime.ownership import assigned, costs
 from thalweg.runtime.state import other_shape
-from thalweg.runtime.together import STAGED, demands, may_part
+from thalweg.runtime.together import STAGED, may_part
 from thalweg.shards import owners
 from thalweg.shards.pieces import Layout, layout_of, layout_of_state
 
