@@ -3,6 +3,7 @@
 import copy
 import inspect
 import io
+import math
 import pickle
 
 import pytest
@@ -73,6 +74,26 @@ def test_is_torchs_step_by_step(flags):
         assert run(a, ours, 1) == run(b, theirs, 1)
         assert equal(ours, theirs)
     assert not equal(ours, before)
+
+
+@pytest.mark.parametrize("tolerance", [math.inf, -math.inf])
+def test_tolerances_may_be_infinite_as_in_torch(tolerance):
+    """One that nothing reaches, or everything, always or never ends a step."""
+
+    def steps(cls):
+        p = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        optimizer = cls([p], lr=0.1, tolerance_grad=tolerance, tolerance_change=-math.inf)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = (p**4).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return p
+
+    torch.testing.assert_close(steps(thalweg.LBFGS), steps(torch.optim.LBFGS))
 
 
 def test_every_flag_changes_the_path():
@@ -289,7 +310,7 @@ def test_what_is_wrong_is_named(make, message):
 def test_a_group_changed_to_a_bad_value_is_refused_before_the_closure_is_called():
     params = start()
     optimizer = thalweg.LBFGS(params)
-    optimizer.param_groups[0]["tolerance_grad"] = -1.0
-    with pytest.raises(ValueError, match="tolerance_grad"):
+    optimizer.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr=-1.0"):
         optimizer.step(lambda: pytest.fail("called"))
     assert equal(params, start())
