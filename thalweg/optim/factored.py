@@ -114,7 +114,7 @@ class Adafactor(_Factored):
     $$p \leftarrow p - \max(\epsilon_2, \mathrm{RMS}(p))\,\rho_t\,\frac{U_t}{\max(1, \mathrm{RMS}(U_t)/d)},
     \qquad \rho_t = \min(\gamma, 1/\sqrt t)$$
 
-    It takes the same steps as ``torch.optim.Adafactor``, where $\bar R$ and the root mean square are at least ε₁.
+    It takes the same steps as ``torch.optim.Adafactor``, where $\bar R$ and the root that divides g are at least ε₁.
     ``added_eps=True`` adds ε₁ (1e-30 unless it is given) to g² instead, as the paper does. With ``relative_step=False``
     ρ is always γ, and with ``scale_parameter=False`` the size of the weights makes no difference. ``beta1`` keeps a
     mean of u; it is off, as the paper recommends (section 4). The last two dimensions are factored. In the formula that

@@ -103,9 +103,9 @@ class Muon(RoutedMomentum):
     0.99; the option does not change ``beta2``, which stays at 0.95 unless you set it.
 
     Given the same matrices as ``torch.optim.Muon``, Muon takes the same steps, except for rounding errors. Both iterate
-    in bfloat16, a format of 16 bits and low precision; the differences from the paper and from torch name an
-    exception. For large matrices the products are computed in another order, so that a step differs from
-    torch's by 1 to 2 %; each of the two differs as much from exact arithmetic.
+    in bfloat16, a format of 16 bits and low precision; for an exception, see how Muon differs from its paper and from
+    torch. For large matrices the products are computed in another order, so that a step differs from torch's by 1 to 2
+    %; each of the two differs as much from exact arithmetic.
 
     Args:
         params: a model, or matrices, or parameter groups.
