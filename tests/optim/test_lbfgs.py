@@ -311,6 +311,6 @@ def test_a_group_changed_to_a_bad_value_is_refused_before_the_closure_is_called(
     params = start()
     optimizer = thalweg.LBFGS(params)
     optimizer.param_groups[0]["lr"] = -1.0
-    with pytest.raises(ValueError, match="lr=-1.0"):
+    with pytest.raises(ValueError, match=r"lr=-1\.0"):
         optimizer.step(lambda: pytest.fail("called"))
     assert equal(params, start())

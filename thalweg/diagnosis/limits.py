@@ -121,8 +121,8 @@ UNSTEPPED, NEVER_STEPPED = 20, 512
 SLIGHT = 1e-5
 #: a loss over all of the last ones and over the first ones: one such is told at once
 LOSS_BURST, BURST_OVER_FIRST, BURST_AFTER = 10.0, 2.0, 10
-#: samples in which decay makes most of the first steps
-DECAY_FOR = 5
+#: samples in which decay makes most of the first steps, and what is left at the last two of its largest share
+DECAY_FOR, DECAY_GOES_ON = 5, 0.85
 #: the largest attention logit that a softmax bears: far above it all weight lies on one place, and runs without
 #: normalized queries and keys were seen to diverge (Kimi K2's report); and as many units in the last place of the dtype
 #: that holds the logits, which round them by more than 1

@@ -188,6 +188,13 @@ def test_models_and_losses_of_other_kinds(name):
     assert causes(model, adamw(model), loss, batches) == {}
 
 
+def test_targets_that_are_large_make_gradients_large_and_no_layer_does():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(NUMBERS[0].shape[1], 64), nn.ReLU(), nn.Linear(64, 1))
+    batches = tasks.drawn(NUMBERS[0], 50 * NUMBERS[1] + 300)
+    assert causes(model, torch.optim.Adam(model.parameters(), lr=1e-2), tasks.regress, batches) == {}
+
+
 def test_a_head_on_a_frozen_body_adapters_and_a_head_of_zeros():
     model = tasks.seeded(tasks.perceptron)
     model[0].requires_grad_(False)

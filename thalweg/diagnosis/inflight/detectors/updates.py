@@ -220,16 +220,22 @@ def stalled(history: History) -> Iterator[Finding]:
 
 
 def decay(history: History) -> Iterator[Finding]:
-    """Weight decay that makes most of the first steps.
+    """Weight decay that makes most of the first steps, and goes on to.
 
-    The middle one of the first steps counts: behind a head of zeros the first gradient is zero.
+    The middle one of the first steps counts: behind a head of zeros the first gradient is zero. Behind one that grows
+    from zero, such as the gain of a residual branch, gradients grow with it, and the share of decay falls.
     """
     first = history.first
     if len(first) != limits.DECAY_FOR:  # later, when all is learnt, nothing but decay may be left
         return
     matrices = [(i, one) for i, one in _updated(history) if one.hidden and one.family is not None]
-    shares = {one: statistics.median(_decayed(s, i, one) for s in first) for i, one in matrices}
-    heavy = [one for one, share in shares.items() if share > limits.DECAY_SHARE]
+    over_time = {one: [_decayed(s, i, one) for s in first] for i, one in matrices}
+    shares = {one: statistics.median(each) for one, each in over_time.items()}
+    heavy = [
+        one
+        for one, each in over_time.items()
+        if shares[one] > limits.DECAY_SHARE and max(each[-2:]) > limits.DECAY_GOES_ON * max(each)
+    ]
     if heavy and 2 * len(heavy) >= len(matrices):
         strength = max(one.decay for one in heavy)
         yield finding(

@@ -11,6 +11,7 @@ from thalweg.diagnosis import limits
 from thalweg.diagnosis.finding import Finding, finding
 from thalweg.diagnosis.preflight.fine import Fine
 from thalweg.diagnosis.preflight.known import Preflight
+from thalweg.diagnosis.preflight.losses import DISTANCES
 from thalweg.diagnosis.symmetry import units_alike
 
 
@@ -107,7 +108,7 @@ def balanced(known: Preflight) -> Iterator[Finding | Fine]:
         for name, size in relative.items()
         if size > limits.EXPLODED_AT_LEAST and size > limits.EXPLODED * min(relative.values())
     ]
-    if exploded or middle > limits.EXPLODED_AT_LEAST:
+    if exploded or (middle > limits.EXPLODED_AT_LEAST and not _have_the_size_of_targets(known)):
         yield finding(
             "gradients_explode",
             f"‖g‖ / ‖w‖ reaches {top:.2g} in one layer, {middle:.2g} is its median over layers; below "
@@ -117,6 +118,15 @@ def balanced(known: Preflight) -> Iterator[Finding | Fine]:
         )
     if not vanished and not exploded:
         yield Fine("sizes of gradients", f"‖g‖ / ‖w‖ from {min(relative.values()):.2g} to {top:.2g} over the matrices")
+
+
+def _have_the_size_of_targets(known: Preflight) -> bool:
+    """Whether gradients are as large as the targets of a regression, beside which the first outputs are small."""
+    call = next(iter(known.first.calls), None)
+    if call is None or call.name not in DISTANCES:
+        return False
+    size, own = (float(x.float().square().mean()) for x in (call.target, call.output))
+    return size > own
 
 
 def underflow(known: Preflight) -> Iterator[Finding | Fine]:
