@@ -3,8 +3,10 @@
 import itertools
 import json
 import math
+import runpy
 import warnings
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,9 @@ FAR = 60.0
 FAR_BELOW = 1000.0
 #: of a run that is watched, the first updates
 UPDATES = 80
+#: how far a number that is measured again may be from the table's, which has two digits: rounding takes 5 %, and other
+#: processors add up in another order
+REMADE = 0.15
 CELLS = list(itertools.product(bands.PHASES, bands.ROLES, bands.QUANTITIES))
 
 
@@ -39,6 +44,52 @@ def test_the_file_is_of_its_schema():
         assert parse(name).label == name
         assert one.keys() == {"name", "runs", "travel", "fall", "bands"}
         assert set(one["bands"]) == set(bands.PHASES)
+
+
+def test_every_run_of_the_table_is_one_that_a_race_has_tuned():
+    tasks = provenance()["tasks"]
+    for name, one in tuned_runs().items():
+        assert one.runs == sum(name in settings()[task] for task in tasks) == len(tasks)
+
+
+@pytest.fixture(scope="module")
+def maker():
+    """The program that has made the table."""
+    return runpy.run_path(str(Path(__file__).parents[2] / ".ci" / "tuned_bands.py"))
+
+
+def test_the_program_that_makes_the_table_measures_what_is_in_it(maker):
+    assert maker["NAMES"] == {name: one.name for name, one in tuned_runs().items()}
+    assert list(maker["QUANTILES"]) == provenance()["quantiles"]
+    assert not maker["LEFT_OUT"] & {*provenance()["tasks"]}
+    assert {*provenance()["tasks"]} | maker["LEFT_OUT"] == {*settings()}
+
+
+@pytest.fixture
+def one_thread():
+    """As the table was made; several would wait for each other where the processor is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_rehearsals_of_one_row_give_its_numbers_again(maker, one_thread):
+    """All of an optimizer's row that takes no whole run: its first steps, its peak rates, its way and its fall."""
+    shipped, found = tuned_runs()["adamw"], []
+    for task in provenance()["tasks"]:
+        cells, travel, fall = maker["rehearsed"](task, "adamw")
+        spread = {cell: maker["spread"](values) for cell, values in cells.items() if values}
+        found.append({"travel": travel, "fall": fall, "cells": spread})
+    again = maker["entry"](shipped.name, found)
+    assert again["travel"] == pytest.approx(shipped.travel, rel=REMADE)
+    assert again["fall"] == pytest.approx(shipped.fall, rel=REMADE)
+    cells = [key for key in shipped.bands if key[0] in ("first", "peak")]
+    assert len(cells) == 2 * len(bands.ROLES)
+    for phase, role, quantity in cells:
+        band = shipped.band(phase, role, quantity)
+        numbers = again["bands"][phase][role][quantity]
+        assert numbers == pytest.approx([band.low, band.middle, band.high], rel=REMADE), (phase, role)
 
 
 @pytest.mark.parametrize("name", tuned_runs())
