@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import thalweg
 from tests.diagnosis.inflight.runs import X, Y, batches, loss_of, net
+from thalweg.diagnosis import limits
 from thalweg.testing.faults import tasks
 
 STEPS = 60
@@ -74,6 +75,42 @@ def test_a_critic_that_steps_five_times_as_often_as_its_generator_is_not_accused
                 fifth.step()
     assert not w.voice.said
     assert {one.cause for one in w.findings} == set()
+
+
+def test_a_critic_whose_loss_stays_at_a_guess_is_not_accused():
+    """Where a generator keeps up, its critic can do no better than guess; both step by losses of their own."""
+    torch.manual_seed(0)
+    model = Pair()
+    mine, other = (torch.optim.Adam(p.parameters(), 1e-4, betas=(0.5, 0.999)) for p in (model.critic, model.generator))
+    ones = torch.ones(32, 1)
+    with watched(model, [mine, other], steps=400) as w:
+        for x, _ in batches(100):
+            drawn = model.generator(torch.randn(len(x), 8))
+            told = torch.cat([model.critic(x), model.critic(drawn.detach())])
+            mine.zero_grad()
+            w.loss(F.binary_cross_entropy_with_logits(told, torch.cat([ones, 0 * ones]))).backward()
+            mine.step()
+            other.zero_grad()
+            F.binary_cross_entropy_with_logits(model.critic(drawn), ones).backward()
+            other.step()
+    assert not w.voice.said
+    assert {one.cause for one in w.findings} == set()
+    assert w.history.losses.latest(1)[0] > 0.9 * w.history.guess
+
+
+@pytest.mark.parametrize(("hard", "named"), [({90}, False), ({90, 91, 92}, True)])
+def test_one_hard_batch_that_is_trained_on_several_times_is_one_spike(hard, named):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watched(model, optimizer, steps=440) as w:
+        for number, batch in enumerate(w.batches(batches(110))):
+            for _ in range(4):  # as in PPO, which makes several passes over what it has collected
+                w.loss(loss_of(model, batch) + (1.5 if number in hard else 0.0)).backward()  # a part cannot be learnt
+                optimizer.step()
+                optimizer.zero_grad()
+    assert len(w.history.losses.spikes) >= limits.SPIKES
+    assert w.history.losses.burst is None
+    assert [one.cause for one in w.findings] == ["loss_spikes"] * named
 
 
 class LoRA(nn.Module):

@@ -327,6 +327,100 @@ def test_a_loss_of_the_wrong_sign(sign, maximize):
     assert causes == (set() if (sign < 0) == maximize else {("update_uphill", "")})
 
 
+class Carrying(nn.Module):
+    """Goes on from the state in which the last batch has left it, as a recurrent layer over parts of long texts."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.again, self.head = nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 4)
+        self.register_buffer("carried", torch.full((32, 32), 0.5))
+        self.noise = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        started = self.carried + 0.01 * torch.randn(32, generator=self.noise)
+        hidden = torch.tanh(self.inner(x) + self.again(started))
+        self.carried = hidden.detach()
+        return self.head(hidden)
+
+
+def test_a_model_that_remembers_the_last_batch_leaks_no_example_and_remembers_none_of_the_check():
+    model = Carrying()
+    optimizer, carried, noise = adamw(model), model.carried, model.noise.get_state()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    report = check(model, optimizer, loss=loss, batches=batches(), steps=200)
+    assert report.findings == ()
+    assert not report.skipped
+    assert model.carried is carried
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert torch.equal(model.noise.get_state(), noise)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_loss_that_draws_its_data_depends_on_them_and_not_on_the_batch(drawn):
+    model = net()
+    kept = next(batches())
+
+    def own(its, _):
+        chosen = torch.randint(0, 32, (32,)) if drawn else torch.arange(32)
+        return loss(its, (kept[0][chosen], kept[1][chosen]))
+
+    numbers = (torch.tensor([step]) for step in range(20))
+    assert found(model, adamw(model), loss=own, data=numbers) == (set() if drawn else {("loss_ignores_batch", "")})
+
+
+class Adapted(nn.Module):
+    """A trained network, of which the last layer gives large logits, with an adapter in between."""
+
+    def __init__(self, frozen):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.adapter, self.head = nn.Linear(16, 64), nn.Linear(64, 64), nn.Linear(64, 4)
+        nn.init.normal_(self.head.weight, std=2.0)
+        self.inner.requires_grad_(False)
+        self.head.requires_grad_(not frozen)
+
+    def forward(self, x):
+        hidden = self.inner(x).relu()
+        return self.head(hidden + self.adapter(hidden))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_head_was_trained_and_may_begin_with_a_high_loss(frozen):
+    model = Adapted(frozen)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    assert found(model, optimizer) == (set() if frozen else {("initial_loss_high", "head")})
+
+
+SIZES = {
+    "each its own": (lambda out, x: F.mse_loss(out, x[:, :4]), False),
+    "one for all": (lambda out, x: F.mse_loss(out, torch.tensor(0.5)), False),
+    "a column against rows": (lambda out, x: F.mse_loss(out, x[:, :1]), True),
+    "a row against a column": (lambda out, x: F.smooth_l1_loss(out[:, :1], x[:, 0]), True),
+    "one example's": (lambda out, x: F.l1_loss(out, x[:1, :4]), True),
+    "a probability each": (
+        lambda out, x: F.binary_cross_entropy(out.sigmoid(), (x[:, :4] > 0).float()), False
+    ),
+}  # fmt: skip
+
+
+#: whose loss is told, beside what guessing gives
+TOLD = ("each its own", "a probability each")
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("name", SIZES)
+def test_a_target_that_is_broadcast_against_the_outputs(name):
+    """Of the loss then no number is told: it would compare each output with the targets of other examples."""
+    compare, broken = SIZES[name]
+    model = net()
+    report = check(model, adamw(model), loss=lambda m, b: compare(m(b[0]), b[0]), batches=batches(), steps=200)
+    assert [one.cause for one in report.findings] == ["loss_broadcasts"] * broken
+    assert [one.layer for one in report.findings] == ["4"] * broken
+    assert ("loss before training" in {one.what for one in report.fine}) == (name in TOLD)
+
+
 def test_a_guess_of_one_probability_is_between_two_classes():
     model = net()
     last = model[4].bias.data

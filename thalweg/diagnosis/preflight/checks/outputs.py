@@ -49,7 +49,7 @@ def initial(known: Preflight) -> Iterator[Finding | Fine]:
             continue
         value = call.value()
         error = call.name in DISTANCES
-        if _is_frozen_head(known, call):
+        if math.isnan(value) or _is_frozen_head(known, call):  # of a loss that is NaN another check tells the reason
             continue
         limit = limits.INITIAL_ERROR * guessed if error else limits.INITIAL_LOSS * guessed + 1
         classes = call.classes if call.name in WITH_CLASSES else 2
