@@ -358,3 +358,90 @@ def test_a_scheduler_that_was_stepped_at_every_micro_batch():
             scheduler.step()
     found = causes(model, optimizer, tasks.classify, tasks.drawn(*POINTS), scheduler=scheduler, steps=400)
     assert list(found) == ["scheduler_out_of_step"]
+
+
+# -- what is meant so ------------------------------------------------------------------------------------------------
+
+
+class Nodes(nn.Module):
+    """Two layers over the nodes of a graph, which meet along its edges, or along a matrix of them."""
+
+    def __init__(self, dense):
+        super().__init__()
+        start, end = torch.randint(
+            0, len(POINTS[0]), (2, 4 * len(POINTS[0])), generator=torch.Generator().manual_seed(0)
+        )
+        edges = torch.zeros(len(POINTS[0]), len(POINTS[0])).index_put((end, start), torch.tensor(0.1))
+        self.register_buffer("matrix", edges if dense else None)
+        self.start, self.end = start, end
+        self.inner, self.head = nn.Linear(POINTS[0].shape[1], 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.inner(x))
+        met = self.matrix @ h if self.matrix is not None else torch.zeros_like(h).index_add(0, self.end, h[self.start])
+        return self.head(h + 0.1 * met)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_nodes_of_a_graph_meet(dense):
+    torch.manual_seed(0)
+    model = Nodes(dense)
+    assert causes(model, adamw(model), tasks.classify, lambda: iter([POINTS] * 50)) == {}
+
+
+class Taught(nn.Module):
+    """A student, and a teacher that follows it within the forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = (
+            nn.Sequential(nn.Linear(POINTS[0].shape[1], 32), nn.BatchNorm1d(32)) for _ in "ab"
+        )
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        self.head = nn.Linear(32, 32)
+
+    def forward(self, x):
+        with torch.no_grad():
+            for p, q in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                p.lerp_(q, 0.05)
+            target = F.normalize(self.teacher(x + 0.1 * torch.randn_like(x)), dim=1)
+        return 1 - (F.normalize(self.head(self.student(x)), dim=1) * target).sum(1).mean()
+
+
+def test_a_teacher_that_follows_its_student_is_no_frozen_layer():
+    torch.manual_seed(0)
+    model = Taught()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    assert causes(model, optimizer, lambda m, b: m(b[0]), tasks.drawn(*POINTS)) == {}
+
+
+class Policy(nn.Module):
+    """The logits of actions, near zero at first, and a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(POINTS[0].shape[1], 64), nn.Tanh())
+        self.actions, self.value = nn.Linear(64, 4), nn.Linear(64, 1)
+        nn.init.normal_(self.actions.weight, std=0.01)
+
+    def forward(self, x):
+        h = self.body(x)
+        return self.actions(h), self.value(h)[:, 0]
+
+
+def clipped_ratio(model, batch):
+    logits, value = model(batch[0])
+    actions = torch.distributions.Categorical(logits=logits)
+    taken = actions.sample()
+    reward = (taken == batch[1]).float()
+    gain, ratio = (reward - value).detach(), (actions.log_prob(taken) - actions.log_prob(taken).detach()).exp()
+    policy = -torch.min(ratio * gain, ratio.clamp(0.8, 1.2) * gain).mean()
+    return policy + 0.5 * F.mse_loss(value, reward) - 0.01 * actions.entropy().mean()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_loss_of_a_policy_that_draws_its_actions_may_rise(seed):
+    torch.manual_seed(seed)
+    model = Policy()
+    assert causes(model, torch.optim.Adam(model.parameters(), lr=3e-3), clipped_ratio, tasks.drawn(*POINTS)) == {}

@@ -20,6 +20,8 @@ from thalweg.diagnosis.preflight.reading import tensors_of
 from thalweg.diagnosis.preflight.softmaxes import Astray, astray
 from thalweg.groups.twin import unwrapped
 
+#: what a policy draws its actions with
+_DRAWS = (torch.multinomial, Tensor.multinomial, torch.normal)
 _RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu_)
 
 
@@ -37,6 +39,7 @@ class Forward:
         leaves: the ``id`` of each tensor that its backward gives a gradient to.
         astray: a softmax over another dimension than that over which its weights weigh; None without one.
         latent: of a variational auto-encoder; None of other models.
+        acts: whether it draws actions by the model's outputs, so that the loss is no one function of the weights.
     """
 
     calls: list[LossCall] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Forward:
     leaves: set[int] = field(default_factory=set)
     astray: Astray | None = None
     latent: Latent | None = None
+    acts: bool = False
 
 
 def observe(model: nn.Module, loss: Callable[[nn.Module, Any], Any], batch: Any, seen: Forward) -> None:
@@ -115,6 +119,7 @@ class _Looking(TorchFunctionMode):
         kwargs = kwargs or {}
         if call := loss_call(func, args, kwargs):
             self.seen.calls.append(call)
+        self.seen.acts |= func in _DRAWS and isinstance(args[0] if args else None, Tensor)
         result = func(*args, **kwargs)
         if func in _RELUS and isinstance(result, Tensor) and result.ndim > 1:
             self.seen.dead[self.layer, len(self.seen.dead)] = self._dead(result.detach())

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg.diagnosis import limits
 from thalweg.diagnosis.preflight.forward import Forward
@@ -55,7 +56,38 @@ def examples(model: nn.Module, seen: Forward) -> float | None:
         return None
     if before.shape[1:2] == (size,):  # similarities of each example with each: those with the first one may change
         before, after = before[:, 1:], after[:, 1:]
-    return _change(before[1:], after[1:])
+    change = _change(before[1:], after[1:])
+    return None if change > limits.CHANGED and _meet_on_purpose(model, seen.inputs, size) else change
+
+
+#: operations by which rows meet along the edges of a graph
+_ALONG_EDGES = ("index_add", "scatter_add", "scatter_reduce", "index_reduce", "sparse", "segment_reduce")
+
+
+class _Edges(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees whether rows meet along edges: by one of these operations, or by a product with a matrix of edges.
+
+    Args:
+        matrices: where the memory of such matrices begins.
+    """
+
+    def __init__(self, matrices: set[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.matrices, self.found = matrices, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [x for x in args if isinstance(x, Tensor)]
+        self.found |= any(part in str(func) for part in _ALONG_EDGES)
+        self.found |= any(x.layout != torch.strided or x.data_ptr() in self.matrices for x in given)
+        return func(*args, **(kwargs or {}))
+
+
+def _meet_on_purpose(model: nn.Module, inputs: Any, rows: int) -> bool:
+    """Whether rows are the nodes of a graph."""
+    edges = _Edges({x.data_ptr() for x in model.buffers() if x.shape == (rows, rows) and x.is_floating_point()})
+    with edges:
+        _evaluated(model, inputs)
+    return edges.found
 
 
 def _batch_size(model: nn.Module, seen: Forward) -> int | None:

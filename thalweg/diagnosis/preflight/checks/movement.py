@@ -97,12 +97,25 @@ def _peak(known: Preflight, name: str) -> float:
 
 def frozen(known: Preflight) -> Iterator[Finding | Fine]:
     """What is frozen and changes all the same."""
-    subject, rehearsal = known.subject, known.rehearsal
+    rehearsal = known.rehearsal
     if rehearsal is None or not rehearsal.steps:
         return
-    moved = [name for name, p in subject.parameters.items() if not p.requires_grad and name in rehearsal.moved]
+    moved = [name for name in _held(known) if name in rehearsal.moved]
     if moved:
         yield finding("frozen_moves", f"{len(moved)} frozen parameters changed in {rehearsal.steps} steps.", moved)
+
+
+def _held(known: Preflight) -> Iterator[str]:
+    """Frozen parameters that an optimizer has, or that share their memory with trained ones.
+
+    Others the user's own code moves, as a teacher that follows its student within the forward pass.
+    """
+    subject = known.subject
+    having = {id(p) for optimizer in subject.optimizers for group in optimizer.param_groups for p in group["params"]}
+    trained = {p.untyped_storage().data_ptr() for p in subject.trainable.values()}
+    for name, p in subject.parameters.items():
+        if not p.requires_grad and (id(p) in having or p.untyped_storage().data_ptr() in trained):
+            yield name
 
 
 def statistics(known: Preflight) -> Iterator[Finding | Fine]:
@@ -116,6 +129,7 @@ def statistics(known: Preflight) -> Iterator[Finding | Fine]:
         if module._parameters.get("weight") is not None
         and not any(p.requires_grad for p in module.parameters())
         and f"{name}.running_mean" in rehearsal.buffers
+        and f"{name}.weight" not in rehearsal.moved - {*_held(known)}
     ]
     if collecting:
         yield finding(

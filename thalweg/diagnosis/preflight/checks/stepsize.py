@@ -25,11 +25,12 @@ def size(known: Preflight) -> Iterator[Finding | Fine]:
     ratios, early = _ratios(known, rehearsal.updates), _ratios(known, rehearsal.early)
     large = {name: r for name, (r, tuned) in early.items() if r > MARGIN * tuned.updates("first").high}
     large = large or _bold(rehearsal, early)
-    needs_warmup = _needs_warmup(known, rehearsal) and not large
+    one_function = not known.first.acts
+    needs_warmup = one_function and _needs_warmup(known, rehearsal) and not large
     summed = summed_over(known)
     if needs_warmup and summed == 1:
         yield _no_warmup(known, rehearsal)
-    elif needs_warmup or large or (_rises(rehearsal) and not known.subject.ascends):
+    elif needs_warmup or large or (one_function and _rises(rehearsal) and not known.subject.ascends):
         found = _too_large(known, rehearsal, early, large)
         yield _of_a_sum(found, known, summed) if summed > 1 else found
     elif ratios:
@@ -169,7 +170,7 @@ def _uneven(ratios: dict[str, tuple[float, TunedRuns]]) -> Iterator[Finding | Fi
 def overfits(known: Preflight) -> Iterator[Finding | Fine]:
     """Whether the loss of one batch falls when it alone is trained on."""
     rehearsal = known.rehearsal
-    if rehearsal is None or not rehearsal.whole or known.subject.ascends:
+    if rehearsal is None or not rehearsal.whole or known.subject.ascends or known.first.acts:
         return
     begin, low = rehearsal.losses[0], min(rehearsal.losses[1:], default=math.inf)
     change = (begin - low) / max(abs(begin), 1e-12)
