@@ -64,6 +64,8 @@ COLLAPSES = 1.5
 PADDED = 0.1
 #: relative change of an output that is no rounding
 CHANGED = 1e-3
+#: change with the text, in changes with the padding, of a model that sees none of the text: rounding
+UNSEEN = 1e-3
 #: z-score above which labels fit an example's neighbour
 PAIRED = 6.0
 

@@ -315,6 +315,55 @@ def test_targets_that_only_fill_up_rows(predict, causes):
     assert found(model, adamw(model), loss=predict, data=filled()) == causes
 
 
+class Filled(nn.Module):
+    """Reads rows that are filled up; ``mask`` makes, of what fills them, the mask of its encoder's keys."""
+
+    def __init__(self, mask, pool="first", recurrent=False):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.1, batch_first=True)
+        self.tokens, self.places = nn.Embedding(32, 32), nn.Parameter(torch.randn(64, 32))
+        self.layers = nn.LSTM(32, 32, batch_first=True) if recurrent else nn.TransformerEncoder(layer, 2)
+        self.head, self.mask, self.pool, self.recurrent = nn.Linear(32, 4), mask, pool, recurrent
+
+    def forward(self, ids, fills=None):
+        x = self.tokens(ids) + self.places[: ids.shape[1]]
+        if self.recurrent:
+            x = self.layers(x)[0]
+        else:
+            x = self.layers(x, src_key_padding_mask=self.mask(ids == 0 if fills is None else fills))
+        return self.head({"first": x[:, 0], "last": x[:, -1], "mean": x.mean(1), "each": x}[self.pool])
+
+
+MASKS = {
+    "right": (lambda: Filled(lambda fills: fills), False),
+    "none": (lambda: Filled(lambda fills: None), False),
+    "right, means": (lambda: Filled(lambda fills: fills, "mean"), False),
+    "right, each place": (lambda: Filled(lambda fills: fills, "each"), False),
+    "recurrent": (lambda: Filled(None, "last", recurrent=True), False),
+    "recurrent, each place": (lambda: Filled(None, "each", recurrent=True), False),
+    "inverted": (lambda: Filled(lambda fills: ~fills), True),
+    "inverted, each place": (lambda: Filled(lambda fills: ~fills, "each"), True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("given", [False, True], ids=["made within", "given"])
+@pytest.mark.parametrize("name", MASKS)
+def test_a_padding_mask_that_means_the_contrary(name, given):
+    build, broken = MASKS[name]
+    model = build()
+
+    def own(its, ids):
+        outputs = its(ids, ids == 0) if given else its(ids)
+        outputs = outputs if outputs.ndim == 2 else outputs.mean(1)
+        return F.cross_entropy(outputs, ids[:, 1] % 4)
+
+    report = check(model, adamw(model, 1e-3), loss=own, batches=filled(), steps=200)
+    assert ("padding_mask_inverted" in {one.cause for one in report.findings}) == broken, report
+    assert not report.skipped
+
+
 def test_rows_that_end_with_a_token_of_the_text_are_not_filled_up():
     model = Predictor()
     assert found(model, adamw(model), loss=told(), data=(ids.clamp_min(8) for ids in filled())) == set()
@@ -325,6 +374,15 @@ def test_a_loss_of_the_wrong_sign(sign, maximize):
     model = net()
     causes = found(model, adamw(model, maximize=maximize), loss=lambda m, b: sign * loss(m, b))
     assert causes == (set() if (sign < 0) == maximize else {("update_uphill", "")})
+
+
+def test_a_generator_may_raise_what_its_critic_lowers():
+    model, critic = net(), nn.Linear(4, 1)
+
+    def fooled(its, batch):
+        return -F.binary_cross_entropy_with_logits(critic(its(batch[0])), torch.zeros(len(batch[0]), 1))
+
+    assert found(model, adamw(model, 1e-3), loss=fooled) == set()
 
 
 class Carrying(nn.Module):

@@ -235,6 +235,8 @@ def _ask(known: Preflight) -> None:
         with _skipping(answers, "shift"):
             answers.shift = probes.shift(tokens, seen.calls)
             answers.earlier = probes.earlier(model, seen, tokens) if answers.shift is not None else None
+        with _skipping(answers, "filled"):
+            answers.filled = probes.filled(model, seen, tokens)
     known.roles = roles_of(known)
     with _skipping(answers, "paired"):
         known.paired = pairing.z_scores(*_examples(known))

@@ -32,6 +32,8 @@ class Answers:
         shift: by how many places the targets are ahead of the inputs: 1 in a language model.
         modes: of the loss, from training to eval mode.
         repeated: of the loss, when it is computed twice with the same random numbers.
+        filled: of the outputs at the first place of rows that are filled up, when what fills them is something else,
+            when the rest of their text is, and when their first token is.
     """
 
     others: float | None = None
@@ -39,6 +41,7 @@ class Answers:
     shift: int | None = None
     modes: float | None = None
     repeated: float | None = None
+    filled: tuple[float, float, float] | None = None
     skipped: list[str] = field(default_factory=list)
 
 
@@ -132,6 +135,39 @@ def padding_of(tokens: Tensor) -> int | None:
     ends = is_it.flip(1).long().cumprod(1).sum(1)  # as many times does each row end with it
     fills = bool((is_it.sum(1) == ends).all()) and 2 * int((ends >= 2).sum()) >= len(tokens)
     return last if fills and int(ends.min()) < int(ends.max()) else None
+
+
+def filled(model: nn.Module, seen: Forward, tokens: Tensor) -> tuple[float, float, float] | None:
+    """How much the outputs at the first place of filled rows change with the filling, the rest of the text, and itself.
+
+    Of a model that gives one output for a row, that one counts. None without such rows.
+    """
+    filling = padding_of(tokens)
+    if filling is None or seen.inputs is None:
+        return None
+    fills = tokens == filling
+    rows, known = (fills.sum(1) > 1) & ((~fills).sum(1) > 2), torch.unique(tokens[~fills])
+    if len(known) < 2 or not rows.any():
+        return None
+    others = known[(torch.searchsorted(known, tokens.contiguous()) + 1) % len(known)]
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    first, last = place == 0, place == len(place) - 1
+    found = []
+    for where in (fills & ~last, ~fills & ~first, ~fills & first):  # a row without any filling may have no key at all
+        changed = others.where(where, tokens)
+
+        def replaced(x: Tensor, by: Tensor = changed) -> Tensor:
+            return by if x.shape == tokens.shape and x.dtype == tokens.dtype and torch.equal(x, tokens) else x
+
+        before, after = _both(model, seen.inputs, mapped(list(seen.inputs), replaced))
+        if before is None or after is None or before.shape != after.shape or len(before) != len(tokens):
+            return None
+        if before.shape[:2] == tokens.shape:
+            before, after = before[:, 0], after[:, 0]
+        if not bool(before[rows].isfinite().all()):
+            return None
+        found.append(_change(before[rows], after[rows].nan_to_num(torch.inf)))
+    return found[0], found[1], found[2]
 
 
 def shift(tokens: Tensor, calls: list[LossCall]) -> int | None:

@@ -212,6 +212,24 @@ def padding(known: Preflight) -> Iterator[Finding | Fine]:
             return
 
 
+def inverted(known: Preflight) -> Iterator[Finding | Fine]:
+    """Attention that sees what fills rows up, and of the text nothing: a mask that means the contrary.
+
+    A model without a mask sees both, a causal one neither from the first place, and a recurrent one forgets the first
+    token before it forgets the others.
+    """
+    if (found := known.answers.filled) is None:
+        return
+    filling, text, own = found
+    if min(filling, own) > limits.CHANGED and text < limits.UNSEEN * min(filling, own):
+        yield finding(
+            "padding_mask_inverted",
+            f"The outputs at the first place of filled rows change by {filling:.2g} of their size when what fills "
+            f"them up is replaced, and by {text:.2g} when the rest of their text is; the contrary is expected.",
+            numbers={"filling": filling, "text": text},
+        )
+
+
 def reshaped(known: Preflight) -> Iterator[Finding | Fine]:
     """Outputs that were reshaped where dimensions should have changed places."""
     for call in known.first.calls:
@@ -346,6 +364,7 @@ CHECKS = (
         weights,
         collapses,
         padding,
+        inverted,
         shapes,
         reshaped,
         head,
