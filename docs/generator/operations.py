@@ -52,7 +52,7 @@ def leaves() -> str:
     """Leaves that any rule may call."""
     found = [leaf for leaf in vars(ops).values() if isinstance(leaf, ops.Leaf)]
     rows = [[f"`ops.{leaf.name}(p)`", markdown(_first(leaf.over)), WORDS[leaf.extent]] for leaf in found]
-    return markdown_table(["leaf", "what it gives", "for"], rows)
+    return markdown_table(["leaf", "what it gives", "returns"], rows)
 
 
 def _written(op: ops.Op) -> str:

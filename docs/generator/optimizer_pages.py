@@ -47,8 +47,8 @@ def navigation(say: Language = ENGLISH) -> list[dict[str, Any]]:
 
 #: what a page says of the keywords that its table leaves out
 COMMON = (
-    "All optimizers except L-BFGS also take [the keywords that they have in common](../guides/wrappers.md#modifiers), "
-    "such as `clip_global_norm` and `clip_value`; those of Schedule-Free take only some of them."
+    "All optimizers except L-BFGS also take [a set of common keywords](../guides/wrappers.md#modifiers), "
+    "such as `clip_global_norm` and `clip_value`; the Schedule-Free optimizers take only some of these keywords."
 )
 
 

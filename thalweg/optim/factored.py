@@ -39,8 +39,8 @@ SMALL = 1 << 14
 def rsqrt_mean(
     xs: list[Tensor], rows: list[Tensor], columns: list[Tensor], weight: float, added: float, floor: float | None
 ) -> list[Any]:
-    r"""1 over the root of the running mean of x² + ``added``, where x is the first argument. Of this mean only R and C
-    are kept: its means over each row and over each column of the last two dimensions.
+    r"""1 over the root of the running mean of x² + a, where x is the first argument and a the argument ``added``. Of
+    this mean only R and C are kept: its means over each row and over each column of the last two dimensions.
 
     Gives $1 / \sqrt{R C / \bar R}$, where $\bar R$ is the mean of R, and the new state. ``floor`` is the
     least of $\bar R$; None is the ε of the dtype.
