@@ -208,7 +208,7 @@ def _runs(name: str, run: Run, say: Language) -> list[str]:
             f"{shown}\n{{ .surfaces }}",
             say(
                 "The pictures show {steps} steps from ○; the lowest points are marked ×. The learning rate is the "
-                "best of {rates} that were tried, judged by the mean height of the path; it is {found}.",
+                "best of {rates} that were tried, judged by the mean logarithm of the path's height; it is {found}.",
                 steps=PATH_STEPS,
                 rates=len(RATES),
                 found=say(", ").join(rates),
